@@ -1,0 +1,60 @@
+# What can be done with a checkout. Needs python3 (3.11 to 3.13) with venv, and make; everything else it fetches itself.
+# PYTHON=/path/to/python chooses the Python of the environment; ARGS= is passed on where a target says so.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint format types bench bench-memory bench-peers sim clean
+.DELETE_ON_ERROR:
+
+VENV  := .venv
+PEERS := .venv-peers
+PY    := $(VENV)/bin/python
+# Written when an environment is complete, so that set-up is done once and again when what it installs has changed.
+READY       := $(VENV)/.ready
+PEERS_READY := $(PEERS)/.ready
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+
+setup: $(READY)  ## set up .venv (the other targets do it by themselves)
+
+$(READY): setup.py pyproject.toml bin/make-venv
+	@PYTHON='$(PYTHON)' bin/make-venv $(VENV) --editable '.[dev]'
+	@touch $@
+
+$(PEERS_READY): bench/requirements-peers.txt bin/make-venv
+	@PYTHON='$(PYTHON)' bin/make-venv $(PEERS) --requirement bench/requirements-peers.txt
+	@touch $@
+
+run: $(READY)  ## the main job: replay a recorded market session into a fresh database, var/session.db
+	@mkdir -p var
+	@rm -f var/session.db var/session.db-*
+	@bin/tradebot --config=etc/tradebot/session.toml --log-level=WARNING --db=var/session.db $(ARGS)
+
+test: $(READY)  ## all tests; ARGS='-k replay' chooses
+	@$(PY) -m pytest $(ARGS)
+
+lint: $(READY)  ## ruff: style and likely mistakes
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check --diff .
+
+format: $(READY)  ## let ruff lay out all code
+	@$(PY) -m ruff format .
+
+types: $(READY)  ## mypy --strict
+	@$(PY) -m mypy
+
+bench: $(READY)  ## speed beside plain sqlite3, on 1 000 000 generated ticks; ARGS='--ticks=N --rounds=N'
+	@$(PY) -m bench.replay $(ARGS)
+
+bench-memory: $(READY)  ## peak memory at 1 000 000 and at 4 000 000 ticks
+	@$(PY) -m bench.memory $(ARGS)
+
+bench-peers: $(READY) $(PEERS_READY)  ## speed beside NautilusTrader and backtrader (own environment, .venv-peers)
+	@$(PY) -m bench.peers --peer-python=$(PEERS)/bin/python $(ARGS)
+
+sim: $(READY)  ## the simulator: the engine's threads under seeded schedules; ARGS='--help' tells more
+	@$(PY) -m sim $(ARGS)
+
+clean:  ## remove environments, databases and caches made here
+	rm -rf $(VENV) $(PEERS) var build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

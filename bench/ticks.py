@@ -1,0 +1,28 @@
+"""The ticks that every benchmark runs on: a seeded random walk that looks like trades of BTCUSDT."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+SEED = 1
+SYMBOL = "BTCUSDT"
+START_CENTS = 6_000_000
+START_MS = 1_700_000_000_000
+STEP_MS = 37
+# Half of a market's trades leave the price where it was or next to it: many ties, as in real data.
+STEPS_CENTS = (-2, -1, -1, 0, 0, 1, 1, 2)
+# No trade is smaller than the benchmarks' orders, so that a peer which looks at volume fills each order whole.
+LEAST_VOLUME = 0.0001
+
+
+def write_ticks(path: Path, count: int, seed: int = SEED) -> None:
+    """Write `count` replay lines to `path`, the same for the same seed; memory does not grow with `count`."""
+    rng = random.Random(seed)
+    cents = START_CENTS
+    with path.open("w") as file:
+        for i in range(count):
+            cents = max(100, cents + rng.choice(STEPS_CENTS))
+            price = f"{cents // 100}.{cents % 100:02d}"
+            ts = START_MS + i * STEP_MS
+            file.write(f'{{"symbol":"{SYMBOL}","price":{price},"volume":{LEAST_VOLUME + rng.random():.5f},"ts":{ts}}}\n')

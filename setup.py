@@ -1,0 +1,56 @@
+"""Packaging of tradebot; the settings of the development tools are in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+
+# The one home of the version; read as text, because importing the package here would need its dependencies.
+VERSION = re.search(r'^__version__ = "([^"]+)"$', (ROOT / "tradebot" / "__init__.py").read_text(), re.MULTILINE)
+if VERSION is None:
+    raise SystemExit('tradebot/__init__.py: no line like __version__ = "1.2.3"')
+
+RUN = [
+    "docopt>=0.6.2",
+    "loguru>=0.7.2",
+    "msgspec>=0.19",
+    "peewee>=3.17.9",
+    "pyzmq>=26.2",
+    "tqdm>=4.66.3",
+    "websocket-client>=1.8,!=1.9.1",
+    "zstandard>=0.23",
+]
+SIM = ["freezegun>=1.5.1"]
+TEST = [*SIM, "hypothesis>=6.100", "pytest>=8.3", "pytest-timeout>=2.3.1"]
+DEV = [*TEST, "mypy>=1.13", "ruff>=0.8", "types-docopt>=0.6.11", "types-tqdm>=4.66"]
+
+
+def shared_files(*folders: str) -> list[tuple[str, list[str]]]:
+    """What people look at or copy (example configurations, units, the recorded session), laid out as in a checkout."""
+    return [
+        (f"share/tradebot/{folder}", sorted(str(p.relative_to(ROOT)) for p in (ROOT / folder).iterdir() if p.is_file()))
+        for folder in folders
+        if (ROOT / folder).is_dir()
+    ]
+
+
+setup(
+    name="tradebot",
+    version=VERSION[1],
+    description="Watches market ticks, records the orders it would have sent, and can prove what it did",
+    long_description=(ROOT / "README.md").read_text() if (ROOT / "README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    author="tradebot developers",
+    license="MIT",
+    license_files=["LICENSE"],
+    python_requires=">=3.11,<3.14",
+    packages=find_packages(include=["tradebot", "tradebot.*", "sim", "sim.*", "mockws_server", "mockws_server.*"]),
+    package_data={"tradebot": ["py.typed"]},
+    data_files=shared_files("etc/tradebot", "etc/systemd", "fixtures"),
+    install_requires=RUN,
+    extras_require={"sim": SIM, "test": TEST, "dev": DEV, "bench": []},
+    entry_points={"console_scripts": ["tradebot = tradebot.cli:main", "mockws = mockws_server.cli:main"]},
+    zip_safe=False,
+)

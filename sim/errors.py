@@ -1,0 +1,38 @@
+"""How a history can end other than by the return of `main`."""
+
+from __future__ import annotations
+
+
+class SimKilled(BaseException):
+    """The simulated process was killed: raised at every park point, and by every later blocking call.
+
+    A BaseException, so that the engine's own `except Exception` does not survive its death.
+    """
+
+
+class SimError(Exception):
+    """The history cannot go on, or ended as no history may. The text carries every thread's stack where it helps."""
+
+
+class Deadlock(SimError):
+    """No thread can run and no timer is pending."""
+
+
+class Livelock(SimError):
+    """More steps than `max_steps`, or one thread polls for ever without ever blocking."""
+
+
+class TimeLimit(SimError):
+    """Simulated time went past `until_s`."""
+
+
+class ThreadsLeft(SimError):
+    """`main` returned while other threads still lived."""
+
+
+class ThreadCrashed(SimError):
+    """A thread other than `main` ended by an uncaught exception (the first is the cause; see `thread_errors`)."""
+
+
+class Stuck(SimError):
+    """The thread with the baton made no step for `STUCK_AFTER_S` real seconds: it blocks outside the seam."""

@@ -1,0 +1,383 @@
+"""One baton among real threads: exactly one runs, a seeded choice says which, and time jumps when none can.
+
+A thread gives the baton up only at a *scheduling point* (`point`, `park`). Each point is a *step*: it costs
+`step_ns` of simulated time, so that polling loops move the clock, fires the timers that became due, and runs the
+world's callbacks. What lies between two points is atomic. Parked threads block on a raw lock of their own (their
+gate); handing over is one release and one acquire, and nothing at all when the same thread is picked again.
+
+Everything here runs in the thread that holds the baton; no state is locked because no two threads run at once.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import threading
+from _thread import allocate_lock
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final, Literal
+
+from sim.errors import Deadlock, Livelock, SimKilled, Stuck, ThreadsLeft, TimeLimit
+from sim.stacks import stacks_of
+from sim.timers import NS, BatonThread, Timers, Wait, as_ns
+from sim.trace import Trace
+
+FREE_POLLS: Final = 1_000
+"""Clock reads and flag tests between two steps that cost no time; later ones cost a step's time each."""
+POLLS_MAX: Final = 1_000_000
+STUCK_AFTER_S = 20.0
+"""Real seconds without a step after which `run` gives up: a thread blocks outside the seam or computes forever."""
+UNWIND_WAIT_S = 5.0
+"""Real seconds that `run`, interrupted from outside, gives the threads to unwind."""
+_LOOK_EVERY_S: Final = 0.25
+
+
+@contextmanager
+def _on_one_cpu() -> Iterator[None]:
+    """Keep this thread and those it starts on one processor: handing the baton over is then four times as fast."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    allowed = os.sched_getaffinity(0)
+    with suppress(OSError):  # a sandbox may forbid it; it is only faster
+        os.sched_setaffinity(0, {sorted(allowed)[os.getpid() % len(allowed)]})
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            os.sched_setaffinity(0, allowed)
+
+
+class Scheduler:
+    """Threads, time, timers, the world's callbacks, and death.
+
+    `choices` decides every free choice. `switch_chance` is the chance that a point which need not block hands the
+    baton on; with `skewed` the threads get different shares of the turns. `on_time` is called when time moved.
+    """
+
+    def __init__(
+        self,
+        choices: random.Random,
+        *,
+        switch_chance: float,
+        skewed: bool,
+        step_ns: int,
+        on_time: Callable[[int], None],
+    ) -> None:
+        self.trace = Trace()
+        self.now_ns = 0
+        self.steps = 0
+        self.current: BatonThread | None = None  # None: the world (a callback, or the test outside `run`)
+        self.dead: BaseException | None = None
+        self.thread_errors: list[tuple[str, BaseException]] = []
+        self.random = choices.random
+        self._switch_chance = switch_chance
+        self._skewed = skewed
+        self._step_ns = step_ns
+        self._on_time = on_time
+        self._polls = 0
+        self._ready: list[BatonThread] = []
+        self._living: list[BatonThread] = []
+        self._names: dict[str, int] = {}
+        self._timers = Timers()
+        self._step_calls = Timers()  # their clock is the number of the step
+        self._until_ns: float = math.inf
+        self._state: Literal["new", "running", "over"] = "new"
+        self._main: BatonThread | None = None
+        self._os_threads: list[threading.Thread] = []
+        self._done = allocate_lock()
+        self._done.acquire()
+
+    # ---- what threads call -------------------------------------------------------------------------------------
+
+    @property
+    def over(self) -> bool:
+        """True once `run` has ended."""
+        return self._state == "over"
+
+    def point(self) -> None:
+        """A step at which the calling thread could go on: hands the baton on by chance. Raises SimKilled."""
+        me = self._begin_step()
+        if self._ready and self.random() < self._switch_chance:
+            me.doing = "ready"
+            self._ready.append(me)
+            self._switch(me)
+
+    def new_wait(self, timeout: float | None) -> Wait:
+        """A wait of the calling thread that ends after `timeout` seconds at the latest; `park` then blocks on it."""
+        wait = Wait(self._caller(), timeout is not None)
+        if timeout is not None:
+            self._timers.add(self.now_ns + as_ns(timeout), wait)
+        return wait
+
+    def park(self, doing: str) -> None:
+        """Give the baton up until a wait of this thread ends; `doing` is shown in stacks. Raises SimKilled."""
+        me = self._begin_step()
+        me.doing = doing
+        self._switch(me)
+
+    def wake(self, wait: Wait) -> None:
+        """End `wait`, unless it has ended: its thread may run again. Never gives the baton up."""
+        if wait.ended:
+            return
+        wait.ended = True
+        if wait.timed:
+            self._timers.went_stale()
+        self._ready.append(wait.thread)
+
+    def poll(self) -> None:
+        """Count a clock read or flag test: a loop of nothing else moves time, and at last ends as a livelock.
+
+        Never gives the baton up: such calls may stand inside a lock the scheduler does not know (a log handler's).
+        """
+        self._polls += 1
+        if self._polls > FREE_POLLS and self.current is not None and self.dead is None:
+            if self._polls > POLLS_MAX:
+                self.die(Livelock(f"{self.current.label} polls without ever blocking\n{self.stacks()}"))
+                raise SimKilled
+            self._move_time(self.now_ns + self._step_ns)
+
+    def choose(self, count: int) -> int:
+        """One of range(count)."""
+        return int(self.random() * count) if count > 1 else 0
+
+    def start(self, name: str, target: Callable[[], None]) -> BatonThread:
+        """Start a simulated thread; it runs when it is first picked. Not a scheduling point by itself."""
+        if self._state != "running":
+            raise RuntimeError(f"cannot start thread {name}: the history is {self._state}, not running")
+        if self.dead is not None:
+            raise SimKilled
+        number = self._names[name] = self._names.get(name, 0) + 1
+        weight = (1, 2, 4, 16)[self.choose(4)] if self._skewed else 1
+        thread = BatonThread(name, name if number == 1 else f"{name}#{number}", weight)
+        os_thread = threading.Thread(target=self._body, args=(thread, target), name=name, daemon=True)
+        self._os_threads = [*(t for t in self._os_threads if t.is_alive()), os_thread]
+        os_thread.start()
+        thread.ident = os_thread.ident or 0
+        self._living.append(thread)
+        self._ready.append(thread)
+        self.record("start", thread.label)
+        return thread
+
+    # ---- what the world calls ----------------------------------------------------------------------------------
+
+    def call_at_ns(self, due_ns: int, call: Callable[[], None]) -> None:
+        """Have `call` run when simulated time reaches `due_ns`. It must not block."""
+        self._timers.add(due_ns, call)
+
+    def call_at_step(self, step: int, call: Callable[[], None]) -> None:
+        """Have `call` run at the `step`-th step, in the order of asking. It must not block."""
+        self._step_calls.add(step, call)
+
+    def die(self, reason: BaseException) -> None:
+        """End the history: every thread unwinds by SimKilled, one after the other. The first reason counts."""
+        if self.dead is None:
+            self.record("dead", type(reason).__name__)
+            self.dead = reason
+
+    def record(self, kind: str, text: str) -> None:
+        """Add to the trace, with step, time (ns) and running thread; nothing once dead."""
+        if self.dead is None:
+            who = self.current.label if self.current is not None else "-"
+            self.trace.add(f"{self.steps} {self.now_ns} {who} {kind} {text}")
+
+    def run(self, main: Callable[[], Any], max_steps: int, until_ns: float) -> Any:
+        """See `SimRuntime.run`."""
+        if self._state != "new":
+            raise RuntimeError("a runtime runs one history; make a new one for the next")
+        self._state = "running"
+        self._until_ns = until_ns
+        self.call_at_step(max_steps + 1, lambda: self.die(Livelock(f"more than {max_steps} steps\n{self.stacks()}")))
+        outcome: list[Any] = []
+        failure: list[BaseException] = []
+
+        def body() -> None:
+            try:
+                outcome.append(main())
+            except BaseException as error:
+                if self.dead is None:
+                    failure.append(error)
+
+        try:
+            with _on_one_cpu():
+                self._main = self._ready_main(body)
+                self._await_end()
+        finally:
+            self._state = "over"
+            self.current = None
+        if failure:
+            if self.dead is not None:
+                failure[0].add_note(str(self.dead))
+            raise failure[0]
+        if self.dead is not None:
+            raise self.dead
+        return outcome[0]
+
+    def stacks(self) -> str:
+        """Every living thread, what it waits for, and its stack."""
+        return stacks_of(self._living, self.current)
+
+    # ---- inside ------------------------------------------------------------------------------------------------
+
+    def _caller(self) -> BatonThread:
+        me = self.current
+        if me is None:
+            raise RuntimeError("a callback of the world, or code outside run(), may not block")
+        if me.ident != threading.get_ident():
+            raise RuntimeError(f"thread {threading.current_thread().name} is no part of the simulation")
+        return me
+
+    def _begin_step(self) -> BatonThread:
+        if self.dead is not None:
+            raise SimKilled
+        me = self._caller()
+        self._polls = 0
+        self._move_time(self.now_ns + self._step_ns)
+        self._count_step()
+        self._fire_due()
+        if self.now_ns > self._until_ns:
+            self._time_is_up()
+        if self.dead is not None:
+            raise SimKilled
+        return me
+
+    def _count_step(self) -> None:
+        self.steps += 1
+        while (item := self._step_calls.pop(self.steps)) is not None:
+            assert not isinstance(item, Wait)
+            self._call(item)
+
+    def _move_time(self, now_ns: int) -> None:
+        self.now_ns = now_ns
+        self._on_time(now_ns)
+
+    def _time_is_up(self) -> None:
+        self.die(TimeLimit(f"simulated time is past {self._until_ns / NS} s\n{self.stacks()}"))
+
+    def _fire_due(self) -> None:
+        while (item := self._timers.pop(self.now_ns)) is not None:
+            if not isinstance(item, Wait):
+                self._call(item)
+            else:
+                item.ended = item.timed_out = True
+                self.record("timer", item.thread.label)
+                self._ready.append(item.thread)
+
+    def _call(self, call: Callable[[], None]) -> None:
+        if self.dead is not None:
+            return
+        me, self.current = self.current, None
+        self.record("call", "")
+        try:
+            call()
+        except BaseException as error:
+            self.die(error)
+        finally:
+            self.current = me
+
+    def _jump(self) -> bool:
+        """Nobody can run: go to the next timer's time and fire it. False: there is none."""
+        due_ns = self._timers.next_due_ns()
+        if due_ns is None:
+            return False
+        if due_ns > self._until_ns:
+            self._time_is_up()
+            return True
+        self._move_time(max(due_ns, self.now_ns))
+        self._count_step()
+        self._fire_due()
+        return True
+
+    def _pick(self) -> BatonThread | None:
+        """Take the next thread to run out of `_ready`, moving time as needed; None when the history is dead."""
+        ready = self._ready
+        while not ready and self.dead is None:
+            if not self._jump():
+                self.die(Deadlock(f"no thread can run and no timer is pending\n{self.stacks()}"))
+        if self.dead is not None:
+            return None
+        if len(ready) == 1:
+            return ready.pop()
+        if not self._skewed:
+            return ready.pop(int(self.random() * len(ready)))
+        ticket = int(self.random() * sum(thread.weight for thread in ready))
+        index = 0
+        while ticket >= ready[index].weight:
+            ticket -= ready[index].weight
+            index += 1
+        return ready.pop(index)
+
+    def _switch(self, me: BatonThread) -> None:
+        chosen = self._pick()
+        if chosen is not None and chosen is not me:
+            self.record(">", chosen.label)
+            self.current = chosen
+            chosen.gate.release()
+            me.gate.acquire()
+        if self.dead is not None:
+            raise SimKilled
+        me.doing = "ready"
+
+    def _body(self, me: BatonThread, target: Callable[[], None]) -> None:
+        me.gate.acquire()
+        me.doing = "ready"
+        try:
+            if self.dead is None:
+                target()
+        except BaseException as error:
+            # Once dead this is its SimKilled, or what its unwinding made of it: a killed process reports nothing.
+            if self.dead is None:
+                self.record("crash", type(error).__name__)
+                self.thread_errors.append((me.label, error))
+        finally:
+            self._end(me)
+
+    def _ready_main(self, body: Callable[[], None]) -> BatonThread:
+        main = self.start("main", body)
+        self._ready.remove(main)
+        self.current = main
+        self._main = main
+        main.gate.release()
+        return main
+
+    def _end(self, me: BatonThread) -> None:
+        """The calling thread is over: wake its joiners and pass the baton on, at last to `run`."""
+        self.record("end", me.label)
+        me.finished = True
+        self._living.remove(me)
+        for wait in me.joiners:
+            self.wake(wait)
+        if me is self._main and self._living:
+            names = ", ".join(thread.label for thread in self._living)
+            self.die(ThreadsLeft(f"main ended while these threads still lived: {names}\n{self.stacks()}"))
+        following: BatonThread | None = None
+        if self._living:
+            # Once dead, threads unwind one at a time, in the order they were started.
+            following = self._pick() or self._living[0]
+            self.record(">", following.label)
+        self.current = following
+        (following.gate if following is not None else self._done).release()
+
+    def _await_end(self) -> None:
+        """Wait, in the thread that called `run`, for the last simulated thread to end."""
+        # Counted in waits: under freezegun no clock tells real time.
+        steps_seen, quiet_s = -1, 0.0
+        try:
+            while not self._done.acquire(timeout=_LOOK_EVERY_S):
+                quiet_s = quiet_s + _LOOK_EVERY_S if self.steps == steps_seen else 0.0
+                steps_seen = self.steps
+                if quiet_s >= STUCK_AFTER_S:
+                    raise Stuck(f"no step for {quiet_s} real seconds: a call outside the seam blocks\n{self.stacks()}")
+        except BaseException as error:
+            # Ctrl-C, a test's timeout, or Stuck: what still reaches a seam call unwinds, the rest cannot be ended.
+            self.dead = self.dead or error
+            if self._done.acquire(timeout=UNWIND_WAIT_S):
+                self._join_all()
+            raise
+        self._join_all()
+
+    def _join_all(self) -> None:
+        for thread in self._os_threads:
+            thread.join()

@@ -1,0 +1,103 @@
+"""Waiting threads and the timers that end their waits: plain bookkeeping, used only by the thread with the baton."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import threading
+from _thread import allocate_lock
+from collections.abc import Callable
+from typing import Final
+
+NS: Final = 1_000_000_000
+STALE_MAX: Final = 512
+
+Call = Callable[[], None]
+
+
+class BatonThread:
+    """One simulated thread: a real one and the gate it parks at."""
+
+    __slots__ = ("doing", "finished", "gate", "ident", "joiners", "label", "name", "weight")
+
+    def __init__(self, name: str, label: str, weight: int) -> None:
+        self.name = name
+        self.label = label
+        self.weight = weight
+        self.gate = allocate_lock()
+        self.gate.acquire()
+        self.ident = 0
+        self.finished = False
+        self.doing = "not yet run"
+        self.joiners: list[Wait] = []
+
+
+class Wait:
+    """One blocking wait of one thread; ends once, by a wake-up or by its timer."""
+
+    __slots__ = ("ended", "thread", "timed", "timed_out")
+
+    def __init__(self, thread: BatonThread, timed: bool) -> None:
+        self.thread = thread
+        self.timed = timed
+        self.ended = False
+        self.timed_out = False
+
+
+def as_ns(seconds: float) -> int:
+    """`seconds` as whole nanoseconds, rounded up so that a wait never ends early; 0 for zero and below.
+
+    Raises OverflowError beyond what the real thing can wait, ValueError for NaN.
+    """
+    if seconds > threading.TIMEOUT_MAX:
+        raise OverflowError(f"cannot wait {seconds} s: more than threading.TIMEOUT_MAX")
+    return max(0, math.ceil(seconds * NS))
+
+
+class Timers:
+    """What is to happen at which simulated time, equal times in the order of asking; bounded by what is pending.
+
+    A wait that something else ended leaves its timer behind (it is *stale*); stale ones neither fire nor count, and
+    are cleared out when they are many.
+    """
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, int, Wait | Call]] = []
+        self._sequence = itertools.count()
+        self._stale = 0
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def add(self, due_ns: int, item: Wait | Call) -> None:
+        """Have `item` come out of `pop` once it is `due_ns`."""
+        heapq.heappush(self._heap, (due_ns, next(self._sequence), item))
+
+    def next_due_ns(self) -> int | None:
+        """When the next one is due; None when nothing is pending."""
+        while self._heap and _is_stale(self._heap[0][2]):
+            heapq.heappop(self._heap)
+            self._stale -= 1
+        return self._heap[0][0] if self._heap else None
+
+    def pop(self, now_ns: int) -> Wait | Call | None:
+        """The next item that is due by `now_ns`, never a stale one; None when there is none."""
+        while self._heap and self._heap[0][0] <= now_ns:
+            item = heapq.heappop(self._heap)[2]
+            if not _is_stale(item):
+                return item
+            self._stale -= 1
+        return None
+
+    def went_stale(self) -> None:
+        """A wait with a timer in here has just been ended by something else."""
+        self._stale += 1
+        if self._stale > STALE_MAX and 2 * self._stale > len(self._heap):
+            self._heap = [entry for entry in self._heap if not _is_stale(entry[2])]
+            heapq.heapify(self._heap)
+            self._stale = 0
+
+
+def _is_stale(item: Wait | Call) -> bool:
+    return isinstance(item, Wait) and item.ended

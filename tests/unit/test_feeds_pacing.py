@@ -1,0 +1,177 @@
+"""Replay at the recording's speed: when a tick is due, and a feed that waits for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tradebot.events import Tick
+from tradebot.exits import ConfigError
+from tradebot.feeds.base import READ_WAIT_S, Batch, Malformed
+from tradebot.feeds.pacing import PacedFeed, Pacer, parse_speed
+from tradebot.feeds.replay import DatabaseReplay
+from tradebot.runtime import RealRuntime
+
+START_MS = 1_700_000_000_000
+
+
+class _Clock(RealRuntime):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds = 50.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+class _Stop:
+    """An event whose waits move the clock."""
+
+    def __init__(self, clock: _Clock) -> None:
+        self.clock = clock
+        self.stopped = False
+
+    def set(self) -> None:
+        self.stopped = True
+
+    def clear(self) -> None:
+        self.stopped = False
+
+    def is_set(self) -> bool:
+        return self.stopped
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None
+        assert 0 < timeout <= READ_WAIT_S
+        if not self.stopped:
+            self.clock.seconds += timeout
+        return self.stopped
+
+
+def _tick(ts: int) -> Tick:
+    return Tick("A", 1.0, 1.0, ts)
+
+
+def _play(offsets: list[int], speed: float, chunk: int = 3) -> list[tuple[float, int]]:
+    """(seconds since the start, ts offset) of every tick, at the moment the paced feed hands it out."""
+    clock = _Clock()
+    ticks = [_tick(START_MS + offset) for offset in offsets]
+    chunks = iter([ticks[place : place + chunk] for place in range(0, len(ticks), chunk)])
+    feed = PacedFeed(DatabaseReplay(chunks, len(ticks)), speed, clock, _Stop(clock))
+    seen = []
+    while (batch := feed.read()) is not None:
+        seen += [(round(clock.seconds - 50, 4), tick.ts - START_MS) for tick in batch.ticks]
+    assert feed.position == feed.total == len(ticks)
+    return seen
+
+
+def test_realtime_follows_the_recording() -> None:
+    assert _play([0, 10, 10, 2500, 2600], 1.0) == [(0, 0), (0.01, 10), (0.01, 10), (2.5, 2500), (2.6, 2600)]
+
+
+def test_a_multiple_divides_the_waits() -> None:
+    assert _play([0, 1000, 5000], 10.0) == [(0, 0), (0.1, 1000), (0.5, 5000)]
+    assert _play([0, 1000], 0.5) == [(0, 0), (2.0, 1000)]
+
+
+def test_a_ts_lower_than_the_latest_seen_is_due_at_once() -> None:
+    assert _play([0, 1000, 400, 999, 1200], 1.0) == [(0, 0), (1, 1000), (1, 400), (1, 999), (1.2, 1200)]
+
+
+def test_seconds_of_old_data_are_paced_as_seconds() -> None:
+    pacer = Pacer(1.0)
+    assert [pacer.due_s(_tick(ts)) for ts in (1_700_000_000, 1_700_000_003)] == [0.0, 3.0]
+
+
+@given(offsets=st.lists(st.integers(0, 5_000), min_size=1, max_size=30), chunk=st.integers(1, 7))
+def test_order_is_kept_and_nothing_is_early_late_or_lost(offsets: list[int], chunk: int) -> None:
+    """S8: pacing changes when, never what."""
+    seen = _play(offsets, 1.0, chunk)
+    assert [offset for _, offset in seen] == offsets
+    latest = offsets[0]
+    for at, offset in seen:
+        latest = max(latest, offset)
+        assert at == pytest.approx((latest - offsets[0]) / 1000, abs=1e-3)
+
+
+def test_a_late_reader_catches_up() -> None:
+    clock = _Clock()
+    chunks = iter([[_tick(START_MS + 100 * number) for number in range(10)]])
+    feed = PacedFeed(DatabaseReplay(chunks, 10), 1.0, clock, _Stop(clock))
+    first = feed.read()
+    assert first is not None
+    assert len(first.ticks) == 1
+    clock.seconds += 0.55
+    second = feed.read()
+    assert second is not None
+    assert len(second.ticks) == 5
+
+
+def test_a_stop_ends_the_wait_with_nothing() -> None:
+    """S13."""
+    clock = _Clock()
+    stop = _Stop(clock)
+    feed = PacedFeed(DatabaseReplay(iter([[_tick(START_MS), _tick(START_MS + 9_000)]]), 2), 1.0, clock, stop)
+    feed.read()
+    stop.set()
+    assert feed.read() == Batch([])
+    assert clock.seconds == 50.0
+
+
+class _Scripted:
+    """A replay feed that hands out given batches."""
+
+    push = False
+    total = None
+    position = 0
+
+    def __init__(self, batches: list[Batch]) -> None:
+        self._batches: Iterator[Batch] = iter(batches)
+        self.closed = False
+
+    def read(self) -> Batch | None:
+        return next(self._batches, None)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_malformed_counts_and_empty_batches_pass_through() -> None:
+    clock = _Clock()
+    notes = (Malformed(2, "bad"),)
+    inner = _Scripted([Batch([], 1, notes), Batch([]), Batch([_tick(START_MS)], 3), Batch([_tick(START_MS + 1000)])])
+    feed = PacedFeed(inner, 1.0, clock, _Stop(clock))
+    batches = []
+    while (batch := feed.read()) is not None:
+        batches.append(batch)
+    assert batches[0] == Batch([], 1, notes)
+    assert sum(batch.malformed for batch in batches) == 4
+    assert [tick.ts for batch in batches for tick in batch.ticks] == [START_MS, START_MS + 1000]
+    assert not feed.push
+    feed.close()
+    assert inner.closed
+
+
+@pytest.mark.parametrize(
+    ("text", "speed"),
+    [("max", None), ("MAX", None), ("realtime", 1.0), ("Realtime", 1.0), ("10x", 10.0), ("0.5X", 0.5), ("1x", 1.0)],
+)
+def test_speed_words(text: str, speed: float | None) -> None:
+    assert parse_speed(text) == speed
+
+
+@pytest.mark.parametrize("text", ["", "x", "0x", "0.0x", "-1x", "10", "1e3x", "nanx", "infx", "fast", "1 x", "٣x"])
+def test_other_speeds_are_refused_with_a_hint(text: str) -> None:
+    """G5: a wrong option is a ConfigError that names it and what is allowed."""
+    with pytest.raises(ConfigError, match="--speed=.*max, realtime"):
+        parse_speed(text)
+
+
+@pytest.mark.parametrize("speed", [0.0, -1.0, math.nan, math.inf])
+def test_pacer_refuses_what_makes_no_sense(speed: float) -> None:
+    with pytest.raises(ValueError):
+        Pacer(speed)

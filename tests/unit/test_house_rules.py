@@ -1,0 +1,226 @@
+"""The rules of the house that a machine can hold: one seam for time and threads, pure decisions, sizes, no prints.
+
+Each rule is a function from source text to the list of its breaches, so that the rules themselves are tested too.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[2]
+PACKAGES = ("tradebot", "sim", "mockws_server", "bench")
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 60
+
+# Files and functions that may be longer, each with its reason.
+LONG_FILES: dict[str, str] = {}
+LONG_FUNCTIONS: dict[str, str] = {}
+
+# Clocks, threads, queues and randomness: who may import what, and why.
+SEAM = {
+    "_thread", "asyncio", "concurrent", "multiprocessing", "queue", "random", "sched", "secrets", "selectors", "signal",
+    "threading", "time", "uuid",
+}  # fmt: skip
+SEAM_ALLOWED = {
+    "tradebot/runtime.py": {"time", "threading", "secrets", "signal"},  # it is the seam
+    "tradebot/channel.py": {"queue"},  # counts events by the hooks of queue.Queue; its locks come from the seam
+}
+
+ROUND_THE_SEAM = {"datetime.now", "datetime.utcnow", "datetime.today", "date.today", "os.urandom", "os.getrandom"}
+
+# Rooms for decisions: plain values in, plain values out. What they may import from outside their own package.
+PURE_ROOMS = (
+    "tradebot/strategy",
+    "tradebot/execution",
+    "tradebot/events.py",
+    "tradebot/ids.py",
+    "tradebot/exits.py",
+)
+PURE_ALLOWED = {
+    "__future__", "abc", "bisect", "collections", "dataclasses", "decimal", "difflib", "enum", "fractions", "functools",
+    "hashlib", "itertools", "math", "msgspec", "operator", "types", "typing",
+}  # fmt: skip
+PURE_ALLOWED_HERE = {
+    "tradebot/strategy/__init__.py": {"importlib", "inspect", "pkgutil"},  # finds the strategies' files by name
+}
+PURE_FORBIDDEN_OURS = (
+    "tradebot.runtime",
+    "tradebot.channel",
+    "tradebot.threads",
+    "tradebot.feeds",
+    "tradebot.store",
+    "tradebot.engine",
+    "tradebot.cli",
+    "tradebot.report",
+    "tradebot.ops",
+    "tradebot.dashboard",
+)
+
+# Where answers for people are printed; everything else logs.
+MAY_PRINT = ("tradebot/cli.py", "tradebot/report/", "mockws_server/cli.py", "sim/__main__.py", "bench/")
+
+Rule = Callable[[str, ast.Module], Iterator[str]]
+
+
+def sources(*roots: str) -> list[Path]:
+    """All Python files under `roots` of the checkout."""
+    found: list[Path] = []
+    for root in roots:
+        place = REPO / root
+        found += sorted(place.rglob("*.py")) if place.is_dir() else [place]
+    return [path for path in found if path.exists()]
+
+
+def breaches(rule: Rule, *roots: str) -> list[str]:
+    """`file:...` for every breach of `rule` under `roots`."""
+    result = []
+    for path in sources(*roots):
+        name = path.relative_to(REPO).as_posix()
+        result += [f"{name}:{breach}" for breach in rule(name, ast.parse(path.read_text(), name))]
+    return result
+
+
+def imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Line and full dotted name of everything imported, anywhere in the file."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.lineno, f"{'.' * node.level}{node.module or ''}.{alias.name}") for alias in node.names)
+
+
+def outside_the_seam(name: str, tree: ast.Module) -> Iterator[str]:
+    """Imports of clocks, threads, queues or randomness anywhere but in the seam; readings of the clock by datetime."""
+    for line, imported in imports(tree):
+        module = imported.split(".")[0]
+        if module in SEAM and module not in SEAM_ALLOWED.get(name, set()):
+            yield f"{line}: imports {module}; take it from tradebot.runtime.Runtime"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            dotted = ".".join(ast.unparse(node).split(".")[-2:])
+            if dotted in ROUND_THE_SEAM:
+                yield f"{node.lineno}: {dotted} goes round tradebot.runtime.Runtime"
+
+
+def impure(name: str, tree: ast.Module) -> Iterator[str]:
+    """Imports that a decision has no business with."""
+    for line, imported in imports(tree):
+        if imported.startswith("tradebot"):
+            if imported.startswith(PURE_FORBIDDEN_OURS):
+                yield f"{line}: a decision imports {imported}"
+        elif imported.split(".")[0] not in PURE_ALLOWED | PURE_ALLOWED_HERE.get(name, set()):
+            yield f"{line}: a decision imports {imported}"
+
+
+def too_long(name: str, tree: ast.Module) -> Iterator[str]:
+    """Functions over the limit, but for the listed ones."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
+            lines = node.end_lineno - node.lineno + 1
+            if lines > MAX_FUNCTION_LINES and f"{name}::{node.name}" not in LONG_FUNCTIONS:
+                yield f"{node.lineno}: {node.name} has {lines} lines, more than {MAX_FUNCTION_LINES}"
+
+
+def prints(name: str, tree: ast.Module) -> Iterator[str]:
+    """Calls of print() outside the places that talk to people."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "print" and not name.startswith(MAY_PRINT):
+            yield f"{node.lineno}: print(); log it instead"
+
+
+def asyncio_anywhere(name: str, tree: ast.Module) -> Iterator[str]:
+    """Coroutines and asyncio: the program is plain threads."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.AsyncFunctionDef):
+            yield f"{node.lineno}: async def {node.name}"
+    for line, imported in imports(tree):
+        if imported.split(".")[0] == "asyncio":
+            yield f"{line}: imports asyncio"
+
+
+def test_only_the_seam_has_clocks_threads_queues_and_randomness() -> None:
+    """S8: one place reads clocks, starts threads, makes queues and draws randomness."""
+    assert breaches(outside_the_seam, "tradebot") == []
+
+
+def test_decisions_are_pure() -> None:
+    """S8: no thread, socket, queue, clock, random or database import in the rooms for decisions."""
+    assert breaches(impure, *PURE_ROOMS) == []
+
+
+def test_no_asyncio() -> None:
+    assert breaches(asyncio_anywhere, *PACKAGES) == []
+
+
+def test_functions_stay_short() -> None:
+    assert breaches(too_long, *PACKAGES) == []
+
+
+def test_files_stay_short() -> None:
+    lengths = {path.relative_to(REPO).as_posix(): len(path.read_text().splitlines()) for path in sources(*PACKAGES)}
+    assert {name: n for name, n in lengths.items() if n > MAX_FILE_LINES and name not in LONG_FILES} == {}
+
+
+def test_exceptions_are_still_needed() -> None:
+    for name in LONG_FILES:
+        assert len((REPO / name).read_text().splitlines()) > MAX_FILE_LINES, f"{name} is no longer long: unlist it"
+    for listed in LONG_FUNCTIONS:
+        name, _, function = listed.partition("::")
+        tree = ast.parse((REPO / name).read_text())
+        spans = [
+            (node.end_lineno or 0) - node.lineno + 1
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef) and node.name == function
+        ]
+        assert max(spans, default=0) > MAX_FUNCTION_LINES, f"{listed} is no longer long: unlist it"
+
+
+def test_only_commands_print() -> None:
+    assert breaches(prints, "tradebot", "sim", "mockws_server") == []
+
+
+def test_every_test_has_a_timeout(request: pytest.FixtureRequest) -> None:
+    """A test that hangs is a failure within a minute, not a build that never ends."""
+    config = request.config
+    assert config.pluginmanager.hasplugin("timeout"), "pytest-timeout is not installed"
+    assert 0 < float(config.getini("timeout")) <= 60
+
+
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        (outside_the_seam, "import time"),
+        (outside_the_seam, "def f():\n    from threading import Lock"),
+        (outside_the_seam, "import queue as q"),
+        (outside_the_seam, "from concurrent.futures import ThreadPoolExecutor"),
+        (outside_the_seam, "import datetime\ndatetime.datetime.now()"),
+        (outside_the_seam, "from datetime import datetime\ndefault = datetime.utcnow"),
+        (outside_the_seam, "import os\nos.urandom(4)"),
+        (impure, "import socket"),
+        (impure, "from tradebot.store import writer"),
+        (impure, "from tradebot.runtime import Runtime"),
+        (impure, "import sqlite3"),
+        (too_long, "def f():\n" + "    x = 1\n" * MAX_FUNCTION_LINES),
+        (prints, "def f():\n    print(1)"),
+        (asyncio_anywhere, "async def f(): ..."),
+    ],
+)
+def test_each_rule_sees_its_breach(rule: Rule, text: str) -> None:
+    assert len(list(rule("tradebot/example.py", ast.parse(text)))) == 1
+
+
+def test_rules_let_good_code_pass() -> None:
+    text = (
+        "from datetime import UTC, datetime\n"
+        "from tradebot.events import Tick\n"
+        "def f(ts):\n"
+        "    return datetime.fromtimestamp(ts, UTC)\n"
+    )
+    tree = ast.parse(text)
+    for rule in (outside_the_seam, too_long, prints, asyncio_anywhere):
+        assert list(rule("tradebot/example.py", tree)) == []
+    assert list(impure("tradebot/example.py", ast.parse("from tradebot.events import Tick\nimport math"))) == []

@@ -1,0 +1,166 @@
+"""The command line: what each command does, and how every error reaches the person at the terminal.
+
+Answers go to standard output, complaints to standard error. `main` never lets an exception out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+
+from tradebot import __version__, configfile
+from tradebot.config import Config, Settings, config_hash, db_path
+from tradebot.configkeys import flatten, toml
+from tradebot.exits import ConfigError, ExitCode, TradebotError
+from tradebot.masking import mask
+from tradebot.options import CHECK_CONFIG, HELP, RUN, SHOW_CONFIG, VERSION, Arguments, UsageError, help_text, parse
+from tradebot.settings import require_available, resolve, unavailable
+
+__all__ = ["main", "require_available"]
+
+_COMMENT_COLUMN = 46
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and answer its exit code. `argv`: the words after the program's name, None for the process's.
+
+    Blocks as long as the command takes; main thread only. Raises nothing: every error becomes a message on stderr.
+    """
+    command = RUN
+    try:
+        arguments = parse(sys.argv[1:] if argv is None else argv)
+        command = arguments.command
+        code = _dispatch(arguments, os.environ)
+    except UsageError as error:
+        code = _complain(error, ExitCode.CONFIG)
+    except TradebotError as error:
+        # Commands other than run answer no: the file they were asked about is not usable.
+        code = _complain(error, error.exit_code if command == RUN else 1)
+    except KeyboardInterrupt:
+        # Before the engine catches signals itself. SIGINT is a served request of run; other commands did not answer.
+        _say("interrupted")
+        code = ExitCode.COMPLETE if command == RUN else 1
+    except Exception as error:
+        _say(f"internal error, a bug: {type(error).__name__}: {mask(str(error))}; where it happened:")
+        _say(mask(traceback.format_exc()))
+        code = ExitCode.CRASH
+    _flush_answers()
+    return int(code)
+
+
+def _dispatch(arguments: Arguments, environ: Mapping[str, str]) -> int:
+    if arguments.command == HELP:
+        return _answer(help_text())
+    if arguments.command == VERSION:
+        return _answer(f"tradebot {__version__}\n")
+    if arguments.command == CHECK_CONFIG:
+        return _check_config(arguments, environ)
+    settings = resolve(arguments, environ)
+    if arguments.command == SHOW_CONFIG:
+        return _answer("\n".join(describe(settings, environ)) + "\n")
+    require_available(settings)
+    # Late: the engine brings in the database and the threads, which no other command needs.
+    from tradebot.engine import run_engine
+
+    return run_engine(settings)
+
+
+def _check_config(arguments: Arguments, environ: Mapping[str, str]) -> int:
+    explicit = arguments.given.get("--config") if arguments.file is None else arguments.file
+    found = configfile.find(None if explicit is None else str(explicit), environ)
+    if found is None:
+        return _answer("no configuration file: the defaults apply\n")
+    path, named_by = found
+    try:
+        config = configfile.load(path)
+    except ConfigError as error:
+        _answer(f"{error}\n")
+        return 1
+    notes = "".join(f"note: run would refuse it: {reason}\n" for reason in unavailable(config))
+    return _answer(f"{path}: valid{'' if arguments.file else f' ({named_by})'}\n{notes}")
+
+
+def describe(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
+    """The lines of show-config: a configuration file with the source of each value; credentials are masked.
+
+    Raises ConfigError when there is no home directory for the default database.
+    """
+    config, sources = settings.config, settings.sources
+    yield f"# tradebot {__version__}, configuration {config_hash(config)}, file: {sources['config file']}"
+    unset = _stand_ins(config, environ)
+    section = ""
+    for name, value in flatten(config).items():
+        prefix, _, leaf = name.rpartition(".")
+        if prefix != section:
+            section = prefix
+            yield f"\n[{section}]"
+        if name == "engine.ws_url" and value is not None:
+            value = mask(value)
+        line = f"# {leaf} is not set{unset.get(name, '')}" if value is None else f"{leaf} = {toml(value)}"
+        yield f"{line:{_COMMENT_COLUMN}}  # {sources[name]}"
+    yield "\n# Only on the command line or in the environment:"
+    for field in settings.options.__struct_fields__:
+        value = getattr(settings.options, field)
+        if field == "speed":
+            value = "max" if value is None else f"{value:g}x"
+        line = f"# {field} is not set" if value is None else f"# {field} = {toml(value)}"
+        yield f"{line:{_COMMENT_COLUMN}}  # {sources[field]}"
+
+
+def _stand_ins(config: Config, environ: Mapping[str, str]) -> dict[str, str]:
+    """What is used for keys that are not set, where something is."""
+    sizes = config.channels.sizes(push=config.engine.ingest_mode != "replay")
+    used: dict[str, object] = {f"channels.{stage}_channel_size": size for stage, size in sizes._asdict().items()}
+    if config.app.db_path is None:
+        used["app.db_path"] = str(db_path(config, environ))
+    return {name: f": {toml(value)}" for name, value in used.items()}
+
+
+def _complain(error: TradebotError, code: int) -> int:
+    _say("\n  ".join(str(error).splitlines()))
+    return code
+
+
+def _say(text: str) -> None:
+    """Write to standard error; where nobody can be told, the exit code has to do."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            print(f"tradebot: {text}", file=sys.stderr)
+
+
+def _answer(text: str) -> int:
+    """Write `text` to standard output, as much of it as the reader wants; always 0. Raises TradebotError on a full disk."""
+    if sys.stdout is None:
+        return 0
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_answers()  # `tradebot show-config | head`: the reader has enough
+    except OSError as error:
+        _drop_answers()
+        raise TradebotError(f"cannot write to standard output: {error.strerror}") from None
+    return 0
+
+
+def _flush_answers() -> None:
+    # The interpreter flushes once more at its end, and would complain about a pipe that nobody reads any more.
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_answers()
+    except OSError as error:
+        _drop_answers()
+        _say(f"cannot write to standard output: {error.strerror}")
+
+
+def _drop_answers() -> None:
+    with contextlib.suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

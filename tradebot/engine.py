@@ -1,0 +1,230 @@
+"""One run from settings to exit code: open the input and the database, run the pipeline, account for everything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from peewee import SqliteDatabase
+
+from tradebot import __version__
+from tradebot.config import Settings, config_hash, db_path, result_hash
+from tradebot.control import Control
+from tradebot.events import Fill
+from tradebot.execution.shadow import ShadowExecution
+from tradebot.exits import ExitCode, OverloadError
+from tradebot.feeds.base import Feed, Stopped
+from tradebot.ids import live_run_id, replay_run_id, short_digest
+from tradebot.inputs import Input, open_input
+from tradebot.ledger import Ledger
+from tradebot.log import Log, setup_logging
+from tradebot.pipeline import STAGES, Parts, Pipeline
+from tradebot.report.output import Output
+from tradebot.report.results import summarize
+from tradebot.runtime import RealRuntime, Runtime
+from tradebot.store.opening import StartStopped, Store
+from tradebot.store.policy import FINAL_FLUSH_S
+from tradebot.store.reader import Carried, read_carried, read_fills
+from tradebot.store.runs import RunInfo, RunRecord, begin_run, finish_run
+from tradebot.store.spill import Spill, spill_path
+from tradebot.store.writer import SqliteStorage, Storage
+from tradebot.strategy import SymbolHistory, create
+from tradebot.strategy.decider import Decider
+
+_SIMULATED = "all fills are simulated; no order leaves this machine"
+
+
+@dataclass
+class Edges:
+    """What a run touches outside itself; the simulator and tests put their own in place."""
+
+    runtime: Runtime = field(default_factory=RealRuntime)
+    output: Output = field(default_factory=Output)
+    wrap_storage: Callable[[Storage], Storage] = lambda storage: storage
+    wrap_feed: Callable[[Feed], Feed] = lambda feed: feed
+
+
+def run_engine(settings: Settings, edges: Edges | None = None) -> ExitCode:
+    """Run to the end and return the exit code. Main thread; blocks as long as the run lasts.
+
+    Raises TradebotError when the run could not begin.
+    """
+    edges = Edges() if edges is None else edges
+    options = settings.options
+    log = setup_logging(options.log_level, options.log_format, edges.runtime, edges.output.errors)
+    edges.runtime.catch_stop_signals()
+    run = _Run(settings, edges, log)
+    try:
+        return run.run()
+    except (Stopped, StartStopped):
+        log.info("stopped before the pipeline ran", event="STOPPED")
+        return ExitCode.COMPLETE
+    finally:
+        run.close()
+        log.close()
+
+
+class _Run:
+    """The steps of one run, in their order."""
+
+    def __init__(self, settings: Settings, edges: Edges, log: Log) -> None:
+        self._settings = settings
+        self._config = settings.config
+        self._edges = edges
+        self._runtime = edges.runtime
+        self._log = log.bind("engine")
+        self._root_log = log
+        self._control = Control(edges.runtime, STAGES)
+        self._path = db_path(self._config)
+        self._store: Store | None = None
+        self._spill: Spill | None = None
+        self._started_ms = edges.runtime.now_ms()
+
+    def run(self) -> ExitCode:
+        source = open_input(
+            self._settings, self._path, self._runtime, self._control.stop, lambda: self._runtime.stop_signals() > 0
+        )
+        info = self._identify(source)
+        self._announce(info)
+        record = self._open_store(info) if source.stores else RunRecord(0, info.run_id)
+        if record.complete:
+            self._log.info("replay already complete", run_id=info.run_id, ticks=record.counts.ticks)
+            self._edges.output.print(
+                f"The database holds this replay already, whole: run {info.run_id},"
+                f" {record.counts.ticks:,} ticks in {self._path}. Nothing to do.\n"
+            )
+            return ExitCode.COMPLETE
+        parts = self._parts(source, info, record)
+        pipeline = Pipeline(parts, self._control, self._runtime, self._root_log)
+        began_s = self._runtime.monotonic()
+        with self._edges.output.progress(parts.feed, source.unit, self._root_log) as on_poll:
+            code = pipeline.run(lambda: on_poll(pipeline.metrics.ingest_received))
+        elapsed_s = self._runtime.monotonic() - began_s
+        code, ledger = self._account(pipeline, code)
+        code = self._finish(pipeline, record, code, ledger)
+        self._log.info("FINAL METRICS", event="FINAL METRICS", exit_code=int(code), **pipeline.final_fields())
+        database = str(self._path) if source.stores else None
+        lost = self._log.lost_lines
+        summary = summarize(self._settings, info, record, pipeline, ledger, code, elapsed_s, database, lost)
+        self._edges.output.print_summary(summary)
+        if self._control.running():
+            # Threads that cannot be stopped must not keep the process: nothing they could still do would be stored.
+            self._log.close()
+            self._runtime.exit_now(int(code))
+        return code
+
+    def close(self) -> None:
+        """Give back the lock and an unused spill reserve. Idempotent."""
+        if self._store is not None:
+            self._store.close()
+
+    def _identify(self, source: Input) -> RunInfo:
+        config, options = self._config, self._settings.options
+        if options.run_id is not None:
+            run_id = options.run_id
+        elif source.push:
+            run_id = live_run_id(self._started_ms, self._runtime.token())
+        else:
+            run_id = replay_run_id(source.digest or short_digest(source.source), result_hash(config, replay=True))
+        return RunInfo(
+            run_id, __version__, config.mode, config.engine.ingest_mode, source.source, config_hash(config), source.push
+        )
+
+    def _announce(self, info: RunInfo) -> None:
+        caps = self._config.risk_caps
+        self._log.info(
+            "tradebot starting", event="START", version=info.version, run_id=info.run_id, config_hash=info.config_hash,
+            mode=info.mode, ingest=info.ingest, source=info.source, database=str(self._path),
+            max_exposure_usd=caps.max_exposure_usd, max_symbol_exposure_usd=caps.max_symbol_exposure_usd,
+            max_open_orders=caps.max_open_orders, note=f"{info.mode}: {_SIMULATED}",
+        )  # fmt: skip
+
+    def _open_store(self, info: RunInfo) -> RunRecord:
+        persist = self._config.persist
+        self._store = Store(self._path, persist.synchronous, persist.storage_retry_s, self._runtime, self._root_log)
+        resume = self._settings.options.resume
+        return self._store.with_database(lambda db: begin_run(db, info, self._started_ms, resume))
+
+    def _parts(self, source: Input, info: RunInfo, record: RunRecord) -> Parts:
+        config = self._config
+        strategy = create(config.strategy.name, config)
+        if self._log.enabled("DEBUG"):
+            debug = self._root_log.bind("strategy").debug
+            strategy.observer = lambda fields: debug("SMA_CALC", event="SMA_CALC", **fields)
+        execution = ShadowExecution(config.risk_caps, config.execution.fee_rate, config.execution.max_tick_age_ms)
+        carried = self._carry_over(info, strategy.lookback, execution) if source.push else None
+        if carried is not None:
+            for symbol, known in carried.symbols.items():
+                history = SymbolHistory(known.prices, known.last_side, known.ticks_since_signal)
+                strategy.restore(symbol, history)
+        return Parts(
+            config=config,
+            run_id=info.run_id,
+            feed=self._edges.wrap_feed(source.open(carried)),
+            decider=Decider(strategy, info.run_id, config.strategy.desired_size, config.strategy.confidence),
+            execution=execution,
+            storage=self._storage(record),
+            spill=self._reserve_spill(source.push),
+            stored=record.counts,
+        )
+
+    def _carry_over(self, info: RunInfo, lookback: int, execution: ShadowExecution) -> Carried:
+        assert self._store is not None
+
+        def read(db: SqliteDatabase) -> tuple[Carried, list[Fill]]:
+            carried = read_carried(db, info, lookback)
+            return carried, list(read_fills(db, carried.runs))
+
+        carried, fills = self._store.with_database(read)
+        execution.restore(fills, [(symbol, known.prices[-1]) for symbol, known in carried.symbols.items()])
+        if carried.ticks:
+            self._log.info(
+                "continuing from earlier runs", event="CARRIED_OVER", runs=len(carried.runs), ticks=carried.ticks,
+                fills=len(fills), symbols=len(carried.symbols),
+            )  # fmt: skip
+        return carried
+
+    def _storage(self, record: RunRecord) -> Storage | None:
+        if self._store is None:
+            return None
+        return self._edges.wrap_storage(SqliteStorage(self._path, self._store.synchronous, record))
+
+    def _reserve_spill(self, push: bool) -> Spill | None:
+        """Room for every event that can be on its way. Without room for that, the run begins all the same."""
+        if self._store is None:
+            return None
+        sizes = self._config.channels.sizes(push)
+        try:
+            return Spill(spill_path(self._path), sum(sizes))
+        except OSError as error:
+            self._log.warning("no room for a spill file", detail=str(error))
+            return None
+
+    def _account(self, pipeline: Pipeline, code: ExitCode) -> tuple[ExitCode, Ledger]:
+        """Check the ledger (contract: at every exit); one that does not balance is a bug, whatever else happened."""
+        ledger = pipeline.ledger()
+        problems = ledger.problems()
+        self._log.info("ledger", event="LEDGER", balanced=not problems, **ledger.as_dict())
+        if problems and not self._control.running():
+            self._log.error("ledger does not balance", event="LEDGER_UNBALANCED", problems=problems)
+            return ExitCode.CRASH, ledger
+        if ledger.not_stored and ledger.cause is not None:
+            self._log.warning(
+                "accepted but not stored", event="NOT_STORED", ticks=ledger.not_stored, cause=str(ledger.cause)
+            )
+        return code, ledger
+
+    def _finish(self, pipeline: Pipeline, record: RunRecord, code: ExitCode, ledger: Ledger) -> ExitCode:
+        """Write how the run ended, unless a stage still holds the database."""
+        if self._store is None or "persist" in self._control.running():
+            return code
+        ended_ms, complete = self._runtime.now_ms(), pipeline.complete and code is ExitCode.COMPLETE
+        patience_s = 0.0 if pipeline.persist.storage_error is not None else FINAL_FLUSH_S
+        try:
+            self._store.at_the_end(
+                lambda db: finish_run(db, record.no, ended_ms, int(code), complete, ledger.as_dict()), patience_s
+            )
+        except OverloadError as error:
+            self._log.error("the run's end could not be recorded", event="FINISH_FAILED", detail=str(error))
+            return ExitCode.OVERLOAD if code is ExitCode.COMPLETE else code
+        return code

@@ -1,0 +1,104 @@
+"""The values that travel through the pipeline. Immutable, without behaviour beyond construction.
+
+`ts` is Unix milliseconds UTC, stored exactly as it came; only `as_unix_ms` reads small values as seconds (old data).
+Side, status and reason are plain text constants: they are stored as they are, and the SQLite driver binds exact
+`str` objects several times faster than enum members.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta, Struct
+
+Side = Literal["BUY", "SELL"]
+BUY: Final = "BUY"
+SELL: Final = "SELL"
+
+OrderStatus = Literal["SUBMITTED", "ACKNOWLEDGED", "PARTIAL_FILL", "FILLED", "CANCELED", "REJECTED"]
+FINAL_STATUSES: Final = frozenset({"FILLED", "CANCELED", "REJECTED"})
+
+# Reason codes. Names are fixed by the original system; BP_DROP_SIGNAL is ours.
+PERIODIC_TRIGGER: Final = "PERIODIC_TRIGGER"
+SMA_CROSSOVER: Final = "SMA_CROSSOVER"
+THRESHOLD_CROSSED: Final = "THRESHOLD_CROSSED"
+RISK_CAP: Final = "RISK_CAP"
+STALE_DATA: Final = "STALE_DATA"
+SHADOW_RECORDED: Final = "SHADOW_RECORDED"
+BP_DROP_SIGNAL: Final = "BP_DROP_SIGNAL"
+
+MAX_SYMBOL_CHARS: Final = 64
+MAX_ID_CHARS: Final = 128
+INT64_MAX: Final = 2**63 - 1
+
+_SECONDS_BELOW: Final = 100_000_000_000
+
+
+def as_unix_ms(ts: int) -> int:
+    """`ts` as Unix milliseconds for comparison with the clock: values below 1e11 are seconds of old data."""
+    return ts * 1000 if ts < _SECONDS_BELOW else ts
+
+
+class Tick(Struct, frozen=True, gc=False):
+    """One trade print of a market: also the JSON form of replay lines and of mockws frames.
+
+    price > 0 and volume >= 0 are finite; `event_id` and `seq` (the sender's own numbering, +1 per symbol) are optional.
+    """
+
+    symbol: Annotated[str, Meta(min_length=1, max_length=MAX_SYMBOL_CHARS)]
+    price: Annotated[float, Meta(gt=0)]
+    volume: Annotated[float, Meta(ge=0)]
+    ts: Annotated[int, Meta(ge=0, le=INT64_MAX)]
+    event_id: Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARS)] | None = None
+    seq: Annotated[int, Meta(ge=0, le=INT64_MAX)] | None = None
+
+
+class Signal(Struct, frozen=True, gc=False):
+    """What the strategy decided from one tick; `price` and `ts` are that tick's.
+
+    `marks` are the last prices of other symbols that changed since the previous signal: they travel in-band so that
+    execution values exposure as of this tick whatever the timing of the threads. They are not stored.
+    """
+
+    event_id: str
+    symbol: str
+    side: Side
+    confidence: float
+    reason: str
+    desired_size: float
+    price: float
+    ts: int
+    marks: tuple[tuple[str, float], ...] = ()
+
+
+class Fill(Struct, frozen=True, gc=False):
+    """One execution of (a part of) an order; stored in the table `trades`. All fills are simulated."""
+
+    event_id: str
+    order_id: str
+    symbol: str
+    side: Side
+    fill_qty: float
+    fill_price: float
+    fees: float
+    ts: int
+    is_shadow: int = 1
+
+
+class Order(Struct, frozen=True, gc=False):
+    """An order as it is stored, together with its fills: one event, so that no transaction can part them."""
+
+    event_id: str
+    signal_id: str
+    symbol: str
+    side: Side
+    qty: float
+    price: float | None
+    status: OrderStatus
+    reason: str
+    ts: int
+    is_shadow: int = 1
+    fills: tuple[Fill, ...] = ()
+
+
+Event = Tick | Signal | Order

@@ -1,0 +1,77 @@
+"""Risk caps: what may be ordered. Approved and refused orders are different types, so neither passes for the other."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
+
+from tradebot.events import BUY, RISK_CAP, Signal
+from tradebot.execution.exact import add, exact, multiply, subtract
+from tradebot.execution.positions import Positions
+
+if TYPE_CHECKING:
+    from tradebot.config import RiskCaps
+
+SYMBOL_CAP: Final = "risk_caps.max_symbol_exposure_usd"
+TOTAL_CAP: Final = "risk_caps.max_exposure_usd"
+OPEN_ORDERS_CAP: Final = "risk_caps.max_open_orders"
+TICK_AGE_CAP: Final = "execution.max_tick_age_ms"
+
+_WHAT: Final = {
+    SYMBOL_CAP: "exposure in {symbol} would be {value!r}",
+    TOTAL_CAP: "total exposure would be {value!r}",
+    OPEN_ORDERS_CAP: "open orders would be {value!r}",
+    TICK_AGE_CAP: "the tick of {symbol} is {value!r} ms old",
+}
+
+
+class ApprovedOrder(Struct, frozen=True, gc=False):
+    """An order that may be sent: `qty` of the signal's symbol at the signal's price, worth `notional_usd` exactly."""
+
+    signal: Signal
+    qty: float
+    notional_usd: Decimal
+
+
+class RefusedOrder(Struct, frozen=True, gc=False):
+    """An order that must not be sent.
+
+    `reason` is a reason code, `cap` the configuration key of the limit, `value` what would have passed it.
+    """
+
+    signal: Signal
+    reason: str
+    cap: str
+    value: Decimal | int
+    limit: float
+
+    @property
+    def detail(self) -> str:
+        """For people: what stood against the order."""
+        value = self.value if isinstance(self.value, int) else float(self.value)
+        return f"{_WHAT[self.cap].format(symbol=self.signal.symbol, value=value)}, above {self.cap} = {self.limit!r}"
+
+
+def check(signal: Signal, positions: Positions, caps: RiskCaps, open_orders: int) -> ApprovedOrder | RefusedOrder:
+    """May the signal's order be sent? `open_orders` counts those not yet in a final status. Changes nothing.
+
+    Exposure is |net quantity| x price: the signal's own price for its symbol, the last marks for the others, so apply
+    `signal.marks` first. A value equal to its cap is within it. An order through zero counts by where it ends, and one
+    that lowers its symbol's |net quantity| is always approved, also where a cap is already passed because prices moved
+    or because too many orders are open.
+    """
+    qty, price = exact(signal.desired_size), exact(signal.price)
+    net, exposure = positions.at_stake(signal.symbol)
+    after = (add(net, qty) if signal.side == BUY else subtract(net, qty)).copy_abs()
+    if after >= net.copy_abs():
+        would_be = multiply(after, price)
+        if would_be > exact(caps.max_symbol_exposure_usd):
+            return RefusedOrder(signal, RISK_CAP, SYMBOL_CAP, would_be, caps.max_symbol_exposure_usd)
+        total = add(positions.total_exposure, subtract(would_be, exposure))
+        if total > exact(caps.max_exposure_usd):
+            return RefusedOrder(signal, RISK_CAP, TOTAL_CAP, total, caps.max_exposure_usd)
+        if open_orders >= caps.max_open_orders:
+            return RefusedOrder(signal, RISK_CAP, OPEN_ORDERS_CAP, open_orders + 1, caps.max_open_orders)
+    return ApprovedOrder(signal, signal.desired_size, multiply(qty, price))

@@ -1,0 +1,121 @@
+"""SHADOW execution: what would have been ordered, recorded as filled at the signal's price. Nothing leaves the house.
+
+Everything is a function of the signals in their order: ids derive from the signal's, prices travel with it, and the
+clock, where it matters at all, is an argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from tradebot.events import SHADOW_RECORDED, STALE_DATA, Fill, Order, Signal, as_unix_ms
+from tradebot.execution.exact import exact, multiply
+from tradebot.execution.positions import Positions
+from tradebot.execution.risk import TICK_AGE_CAP, ApprovedOrder, RefusedOrder, check
+
+if TYPE_CHECKING:
+    from tradebot.config import RiskCaps
+
+
+def refuse(signal: Signal, reason: str) -> Order:
+    """The order to be stored for a signal that is not executed; `reason` is a reason code, such as BP_DROP_SIGNAL.
+
+    Any thread. The signal's `marks` are not applied: who drops a signal must hand them on with the next one.
+    """
+    return Order(
+        event_id=_stem(signal) + "O",
+        signal_id=signal.event_id,
+        symbol=signal.symbol,
+        side=signal.side,
+        qty=signal.desired_size,
+        price=signal.price,
+        status="REJECTED",
+        reason=reason,
+        ts=signal.ts,
+    )
+
+
+class ShadowExecution:
+    """Orders and fills for signals. Owned by the execution thread; nothing blocks."""
+
+    positions: Positions
+    """What the fills so far add up to; to be read by the owning thread, or once it has ended."""
+
+    last_refusal: RefusedOrder | None
+    """Why the last call of `execute` refused, in words; None when it filled."""
+
+    def __init__(self, caps: RiskCaps, fee_rate: float, max_tick_age_ms: int = 0) -> None:
+        """`fee_rate` is a share of the notional; `max_tick_age_ms` 0 means that no tick is too old."""
+        self.positions = Positions()
+        self.last_refusal = None
+        self._caps = caps
+        self._fee_rate = exact(fee_rate)
+        self._max_tick_age_ms = max_tick_age_ms
+
+    def restore(self, fills: Iterable[Fill], marks: Iterable[tuple[str, float]] = ()) -> None:
+        """Start from stored fills, in their order, and the prices as of the same moment (else those of the fills)."""
+        self.positions = Positions()
+        for fill in fills:
+            self.positions.apply(fill)
+        for symbol, price in marks:
+            self.positions.mark(symbol, price)
+
+    def execute(self, signal: Signal, now_ms: int | None = None) -> Order:
+        """The order for `signal`: FILLED with one fill, or REJECTED with a reason code and none.
+
+        `now_ms` is the wall clock (Unix ms UTC), or None in a replay, where no tick is ever stale.
+        """
+        positions = self.positions
+        for symbol, price in signal.marks:
+            positions.mark(symbol, price)
+        verdict = self._stale(signal, now_ms) or check(signal, positions, self._caps, open_orders=0)
+        if isinstance(verdict, RefusedOrder):
+            # A refused signal's prices count all the same: they are not told again.
+            positions.mark(signal.symbol, signal.price)
+            self.last_refusal = verdict
+            return refuse(signal, verdict.reason)
+        order = _filled(verdict, self._fee_rate)
+        positions.apply(order.fills[0])
+        self.last_refusal = None
+        return order
+
+    def _stale(self, signal: Signal, now_ms: int | None) -> RefusedOrder | None:
+        if now_ms is None or not self._max_tick_age_ms:
+            return None
+        age_ms = now_ms - as_unix_ms(signal.ts)
+        if age_ms <= self._max_tick_age_ms:
+            return None
+        return RefusedOrder(signal, STALE_DATA, TICK_AGE_CAP, age_ms, self._max_tick_age_ms)
+
+
+def _filled(order: ApprovedOrder, fee_rate: Decimal) -> Order:
+    """An approved order, filled whole and at once at the signal's price.
+
+    Fees are qty x price x fee_rate, multiplied exactly as decimals and rounded once, to the nearest double.
+    """
+    signal, qty = order.signal, order.qty
+    stem = _stem(signal)
+    order_id = stem + "O"
+    fees = float(multiply(order.notional_usd, fee_rate))
+    fill = Fill(stem + "T", order_id, signal.symbol, signal.side, qty, signal.price, fees, signal.ts)
+    return Order(
+        event_id=order_id,
+        signal_id=signal.event_id,
+        symbol=signal.symbol,
+        side=signal.side,
+        qty=qty,
+        price=signal.price,
+        status="FILLED",
+        reason=SHADOW_RECORDED,
+        ts=signal.ts,
+        fills=(fill,),
+    )
+
+
+def _stem(signal: Signal) -> str:
+    """What the ids of a signal (-S), its order (-O) and its trade (-T) share, up to and with the dash."""
+    if not signal.event_id.endswith("-S"):
+        raise ValueError(f"signal id {signal.event_id!r} does not end in -S")
+    return signal.event_id[:-1]

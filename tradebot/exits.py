@@ -1,0 +1,58 @@
+"""Exit codes of the engine and the errors that lead to them: the one list that code, tests and documentation read."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What `tradebot run` ends with. Other commands use only 0 (yes), 1 (no) and 12 (misused)."""
+
+    COMPLETE = 0
+    CRASH = 1
+    NETWORK = 10
+    PARSE = 11
+    CONFIG = 12
+    OVERLOAD = 13
+
+    @property
+    def meaning(self) -> str:
+        """One line for people: when the engine ends with this code."""
+        return _MEANINGS[self]
+
+
+_MEANINGS = {
+    ExitCode.COMPLETE: "replay finished, --seconds over, or SIGINT/SIGTERM served",
+    ExitCode.CRASH: "a bug (uncaught exception in a thread, ledger that does not balance), or a second SIGINT/SIGTERM",
+    ExitCode.NETWORK: "no completed handshake within the reconnect budget",
+    ExitCode.PARSE: "input unparseable beyond the limit, or a malformed replay line with --strict",
+    ExitCode.CONFIG: "bad usage or configuration, unusable input or database, or the LIVE gate is shut",
+    ExitCode.OVERLOAD: "a push feed outran the pipeline, or the database stayed locked or full",
+}
+
+
+class TradebotError(Exception):
+    """An error whose text is written for the person at the terminal: what is wrong, where, what to do.
+
+    `exit_code` is what the process ends with when nobody handles it; it is never shown with a traceback.
+    """
+
+    exit_code: ExitCode = ExitCode.CRASH
+
+
+class ConfigError(TradebotError):
+    """Usage, configuration, input path or database is unusable (exit 12)."""
+
+    exit_code = ExitCode.CONFIG
+
+
+class ParseError(TradebotError):
+    """The input cannot be understood (exit 11)."""
+
+    exit_code = ExitCode.PARSE
+
+
+class OverloadError(TradebotError):
+    """The pipeline or its storage could not keep up (exit 13)."""
+
+    exit_code = ExitCode.OVERLOAD

@@ -1,0 +1,211 @@
+"""JSON lines to ticks: pure, incremental, bounded, and the same result however the input is cut into pieces.
+
+A line ends at LF; a CR before it belongs to the line end. Lines of nothing but white space are nothing, but they are
+numbered. A byte order mark is accepted at the very start. Fields that a Tick does not have are ignored, and of a key
+given twice the last counts (as JSON readers commonly do). Refused, beside what is no JSON or no Tick: bytes that are
+not UTF-8, control characters and line separators in texts (they have no place in a symbol and would mislead whoever
+reads a log or a terminal), and lines with more than BRACKETS_MAX brackets (how deep JSON may nest before a decoder
+gives up depends on the Python version; a result must not).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import msgspec
+
+from tradebot.events import Tick
+from tradebot.feeds.base import NOTES_MAX, Batch, Malformed
+
+LINE_BYTES_MAX: Final = 1 << 20
+"""Longest line, without its line end."""
+
+BRACKETS_MAX: Final = 100
+
+_BOM: Final = b"\xef\xbb\xbf"
+# A line still without its end is given up only when it is too long even with both of these taken off.
+_PENDING_BYTES_MAX: Final = LINE_BYTES_MAX + len(_BOM) + len(b"\r")
+_TOO_LONG: Final = f"longer than {LINE_BYTES_MAX} bytes"
+_UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_WHERE: Final = re.compile(r"^(.*) - at `\$\.?(.*)`$", re.DOTALL)
+
+
+class LineDecoder:
+    """Feed it the bytes of a file in any pieces, then `finish`; each call returns what became complete.
+
+    With `strict`, decoding ends for good at the first malformed line: its batch holds the good ticks before it.
+    `line` is the number of complete lines so far. Memory: one line and the piece at hand.
+    """
+
+    def __init__(self, *, strict: bool = False) -> None:
+        self.line = 0
+        self._strict = strict
+        self._decoder = msgspec.json.Decoder(Tick)
+        self._pending = bytearray()
+        self._skipping = False
+        self._done = False
+
+    def feed(self, data: bytes) -> Batch:
+        """Ticks and malformed lines that `data` completes. Never raises on any input; never blocks."""
+        found = _Found()
+        if self._skipping:
+            end = data.find(b"\n") + 1
+            if end == 0:
+                return found.batch()
+            self._skipping = False
+            self.line += 1
+            data = data[end:]
+        if self._done:
+            return found.batch()
+        end = data.rfind(b"\n") + 1
+        if end:
+            block = bytes(self._pending) + data[:end] if self._pending else data[:end]
+            self._pending = bytearray(data[end:])
+            self._decode(block, found)
+        else:
+            self._pending += data
+        if len(self._pending) > _PENDING_BYTES_MAX and not self._done:
+            self._refuse(found, self.line + 1, _TOO_LONG)
+            self._pending = bytearray()
+            self._skipping = True
+        return found.batch()
+
+    def finish(self, damage: str | None = None) -> Batch:
+        """What is left at the end of the input: a last line without line end counts like any other.
+
+        `damage`: the input broke off here, for this reason. That is one malformed line, which the unfinished line,
+        unless it is a good tick as it stands, is part of.
+        """
+        found = _Found()
+        if not self._done:
+            rest = bytes(self._pending)
+            self._pending = bytearray()
+            if damage is None:
+                if rest:
+                    self._decode(rest + b"\n", found)
+            else:
+                self._decode_line(self._without_bom(rest), found, count_malformed=False)
+                self._refuse(found, self.line + 1, damage)
+        self._done = True
+        return found.batch()
+
+    def _without_bom(self, block: bytes) -> bytes:
+        return block[len(_BOM) :] if self.line == 0 and block.startswith(_BOM) else block
+
+    def _decode(self, block: bytes, found: _Found) -> None:
+        """Decode whole lines; `block` ends with a line end."""
+        block = self._without_bom(block)
+        count = block.count(b"\n")
+        if _is_plain(block, count):
+            try:
+                ticks = self._decoder.decode_lines(block)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                pass  # line by line, below, finds out which
+            else:
+                # As many as there are braces and lines: each line is exactly one tick.
+                if len(ticks) == count:
+                    self.line += count
+                    found.ticks = ticks
+                    return
+        for line in block.split(b"\n")[:-1]:
+            if self._done:
+                return
+            self._decode_line(line.removesuffix(b"\r"), found)
+            self.line += 1
+
+    def _decode_line(self, line: bytes, found: _Found, *, count_malformed: bool = True) -> None:
+        if len(line) <= LINE_BYTES_MAX and not line.strip():
+            return
+        reason = _why_not(line)
+        if reason is None:
+            try:
+                tick = self._decoder.decode(line)
+            except UnicodeDecodeError:
+                reason = "not UTF-8"
+            except RecursionError:
+                reason = "nested too deep"
+            except msgspec.DecodeError as error:
+                reason = _explain(error)
+            else:
+                reason = _unprintable(tick)
+                if reason is None:
+                    found.ticks.append(tick)
+                    return
+        if count_malformed:
+            self._refuse(found, self.line + 1, reason)
+
+    def _refuse(self, found: _Found, line: int, reason: str) -> None:
+        found.refuse(line, reason)
+        self._done = self._strict
+
+
+class _Found:
+    """A batch in the making."""
+
+    __slots__ = ("malformed", "notes", "ticks")
+
+    def __init__(self) -> None:
+        self.ticks: list[Tick] = []
+        self.malformed = 0
+        self.notes: list[Malformed] = []
+
+    def refuse(self, line: int, reason: str) -> None:
+        self.malformed += 1
+        if len(self.notes) < NOTES_MAX:
+            self.notes.append(Malformed(line, reason))
+
+    def batch(self) -> Batch:
+        return Batch(self.ticks, self.malformed, tuple(self.notes))
+
+
+def _is_plain(block: bytes, lines: int) -> bool:
+    """True when a block may be decoded at one go: then as many ticks as lines means one tick on each line.
+
+    The decoder takes any white space between values, so it would also accept a tick spread over two lines or two
+    ticks on one, depending on where a block ends. Here each line begins with the block's only braces, and no text
+    can hold anything that the line-by-line checks look for.
+    """
+    return (
+        len(block) <= LINE_BYTES_MAX
+        and block.startswith(b"{")
+        and block.count(b"{") == lines
+        and block.count(b"}\n{") == lines - 1
+        and block.isascii()
+        and b"[" not in block
+        and b"\\" not in block
+        and b"\x7f" not in block
+    )
+
+
+def _why_not(line: bytes) -> str | None:
+    """What is wrong with a line before it is decoded, or None."""
+    if len(line) > LINE_BYTES_MAX:
+        return _TOO_LONG
+    if line.count(b"{") + line.count(b"[") > BRACKETS_MAX:
+        return f"more than {BRACKETS_MAX} brackets"
+    if not line.isascii():
+        # The decoder passes over texts of unknown fields without looking.
+        try:
+            line.decode()
+        except UnicodeDecodeError as error:
+            return f"not UTF-8 (byte {error.start})"
+    return None
+
+
+def _unprintable(tick: Tick) -> str | None:
+    """Why a tick's texts are not acceptable, or None."""
+    if _UNPRINTABLE.search(tick.symbol):
+        return "symbol: control character"
+    if tick.event_id is not None and _UNPRINTABLE.search(tick.event_id):
+        return "event_id: control character"
+    return None
+
+
+def _explain(error: msgspec.DecodeError) -> str:
+    """The decoder's message with the field first: `price: expected `float` > 0.0`. It never quotes the input."""
+    text = str(error)
+    where = _WHERE.match(text)
+    if where is None or not where[2]:
+        return text[:1].lower() + text[1:] if not text.startswith("JSON") else text
+    return f"{where[2]}: {where[1][:1].lower()}{where[1][1:]}"

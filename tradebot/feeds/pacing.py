@@ -1,0 +1,123 @@
+"""Replay at the speed of the recording, or a multiple of it (`--speed=realtime|Nx`)."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from tradebot.events import Tick, as_unix_ms
+from tradebot.exits import ConfigError
+from tradebot.feeds.base import READ_WAIT_S, Batch, Feed
+from tradebot.runtime import Event, Runtime
+
+_MULTIPLE: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)x", re.ASCII)
+
+
+def parse_speed(text: str) -> float | None:
+    """What `--speed` means: how many recorded seconds pass in one, or None for no pacing. Raises ConfigError."""
+    word = text.strip().lower()
+    if word == "max":
+        return None
+    if word == "realtime":
+        return 1.0
+    multiple = _MULTIPLE.fullmatch(word)
+    if multiple is None or float(multiple[1]) <= 0:
+        raise ConfigError(f"--speed={text}: give max, realtime or a multiple above 0 such as 10x or 0.5x")
+    return float(multiple[1])
+
+
+class Pacer:
+    """When recorded ticks are due, pure: the first one at once, the others by how much later their ts is.
+
+    A ts not above the latest seen (out of order, or a clock set back) is due at once after its predecessor. The
+    schedule is fixed by the first tick: who is late catches up, and no delay adds up.
+    """
+
+    def __init__(self, speed: float) -> None:
+        if not (speed > 0 and math.isfinite(speed)):
+            raise ValueError(f"speed {speed} is not above 0 and finite")
+        self._ms_per_s = 1000 * speed
+        self._first_ms: int | None = None
+        self._latest_ms = 0
+
+    def due_s(self, tick: Tick) -> float:
+        """Seconds after the first tick at which this one, the next in order, is due. Never less than the previous."""
+        ts_ms = as_unix_ms(tick.ts)
+        if self._first_ms is None:
+            self._first_ms = ts_ms
+        self._latest_ms = max(self._latest_ms, ts_ms)
+        return (self._latest_ms - self._first_ms) / self._ms_per_s
+
+
+class PacedFeed:
+    """A replay feed that hands out the ticks of another one when they are due. Takes the other feed over.
+
+    What was malformed is told as soon as it is read, so up to one batch ahead of the ticks beside it.
+    """
+
+    def __init__(self, feed: Feed, speed: float, runtime: Runtime, stop: Event) -> None:
+        self._feed = feed
+        self._pacer = Pacer(speed)
+        self._runtime = runtime
+        self._stop = stop
+        self._waiting: Sequence[Tick] = ()
+        self._next = 0
+        self._next_due_s = 0.0
+        self._start_s: float | None = None
+
+    @property
+    def push(self) -> bool:
+        """That of the paced feed (False: only replays are paced)."""
+        return self._feed.push
+
+    @property
+    def total(self) -> int | None:
+        """That of the paced feed."""
+        return self._feed.total
+
+    @property
+    def position(self) -> int:
+        """That of the paced feed: up to one batch ahead of what was handed out."""
+        return self._feed.position
+
+    def read(self) -> Batch | None:
+        """What is due, after a wait of at most READ_WAIT_S for it; possibly nothing. Either waits or reads on, so
+        that both together never block for longer than that.
+        """
+        if self._next < len(self._waiting):
+            return Batch(self._wait_and_take())
+        batch = self._feed.read()
+        if batch is None:
+            return None
+        self._waiting, self._next = batch.ticks, 0
+        if batch.ticks:
+            self._next_due_s = self._pacer.due_s(batch.ticks[0])
+            if self._start_s is None:
+                self._start_s = self._runtime.monotonic()
+        return Batch(self._take(), batch.malformed, batch.notes)
+
+    def _elapsed_s(self) -> float:
+        return 0.0 if self._start_s is None else self._runtime.monotonic() - self._start_s
+
+    def _wait_and_take(self) -> list[Tick]:
+        wait_s = self._next_due_s - self._elapsed_s()
+        if wait_s > 0 and self._stop.wait(min(wait_s, READ_WAIT_S)):
+            return []
+        return self._take()
+
+    def _take(self) -> list[Tick]:
+        """The ticks at the front that are due now. Asks the pacer about each tick once, in order."""
+        # Grace for waits that end a rounding error early.
+        now_s = self._elapsed_s() + 1e-6
+        start = self._next
+        while self._next < len(self._waiting) and self._next_due_s <= now_s:
+            self._next += 1
+            if self._next < len(self._waiting):
+                self._next_due_s = self._pacer.due_s(self._waiting[self._next])
+        return list(self._waiting[start : self._next])
+
+    def close(self) -> None:
+        """Close the paced feed. Idempotent."""
+        self._feed.close()

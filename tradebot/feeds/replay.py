@@ -1,0 +1,130 @@
+"""Replay feeds: recorded ticks in their order of arrival, as fast as the pipeline takes them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from tradebot.events import Tick
+from tradebot.exits import ConfigError, ParseError, TradebotError
+from tradebot.feeds.base import Batch, Stopped
+from tradebot.feeds.lines import LineDecoder
+from tradebot.feeds.source import open_source
+from tradebot.feeds.unpack import Damaged, unpack
+from tradebot.runtime import Event
+
+
+class FileReplay:
+    """Ticks of a file of JSON lines, plain, gzip or Zstandard, or of standard input (`-`) or another pipe.
+
+    `position` and `total` are in bytes as stored (before decompression); `total` is None for a pipe. The constructor
+    opens the file: raises ConfigError when that fails. Never blocks, except that a pipe is waited for READ_WAIT_S.
+    """
+
+    push: Final = False
+
+    def __init__(self, path: str, stop: Event, *, strict: bool = False) -> None:
+        self._stop = stop
+        self._strict = strict
+        self._source = open_source(path)
+        self.total = self._source.total
+        self.position = 0
+        self._decoder = LineDecoder(strict=strict)
+        self._pieces = unpack(self._counted())
+        self._failure: TradebotError | None = None
+        self._ended = False
+
+    @property
+    def name(self) -> str:
+        """What the input is called in messages."""
+        return self._source.name
+
+    def content_digest(self, stopped: Callable[[], bool] = lambda: False) -> str | None:
+        """SHA-256 (hex) of the decompressed content, or None for a pipe, which can be read only once.
+
+        Reads the whole file once more: call it before the first `read`, from the thread that will read. Of damaged
+        compressed data, the part that can be read counts. Raises Stopped, or ConfigError when a read fails.
+        """
+        if self.total is None:
+            return None
+        digest = hashlib.sha256()
+        try:
+            for piece in unpack(self._source.blocks()):
+                if stopped():
+                    raise Stopped(f"{self.name}: reading was stopped")
+                digest.update(piece)
+        except Damaged:
+            pass  # `read` reports it, in its place
+        return digest.hexdigest()
+
+    def _counted(self) -> Iterator[bytes]:
+        for block in self._source.blocks():
+            self.position += len(block)
+            yield block
+
+    def read(self) -> Batch | None:
+        """The next ticks; see Feed. Raises ParseError after the good ticks before it: on a malformed line with
+        `strict`, and at the end when the file changed while it was read.
+        """
+        if self._failure is not None:
+            raise self._failure
+        if self._ended:
+            return None
+        batch, self._ended = self._next_batch()
+        if self._strict and batch.malformed:
+            note = batch.notes[0]
+            self._failure = ParseError(f"{self.name}:{note.line}: {note.reason} (--strict ends at a malformed line)")
+        elif self._ended and self._source.changed():
+            self._failure = ParseError(
+                f"{self.name}: the file changed while it was replayed, so the result belongs to no version of it; "
+                "replay a finished file into a fresh database"
+            )
+        return batch
+
+    def _next_batch(self) -> tuple[Batch, bool]:
+        """The next batch, and whether it is the last one."""
+        try:
+            piece = next(self._pieces, None)
+        except Damaged as damage:
+            return self._decoder.finish(str(damage)), True
+        except ConfigError as error:
+            self._failure = error
+            raise
+        if piece is None:
+            return self._decoder.finish(), True
+        return self._decoder.feed(piece), False
+
+    def close(self) -> None:
+        """Close the file (standard input stays open). Idempotent."""
+        self._ended = True
+        self._source.close()
+
+
+class DatabaseReplay:
+    """Ticks of a stored run, from an iterator of chunks in arrival order; `position` and `total` are in rows.
+
+    Reading blocks and fails as the iterator does.
+    """
+
+    push: Final = False
+
+    def __init__(self, rows: Iterator[list[Tick]], total_rows: int) -> None:
+        self._rows = rows
+        self.total = total_rows
+        self.position = 0
+
+    def read(self) -> Batch | None:
+        """The next chunk, or None at the end."""
+        ticks = next(self._rows, None)
+        if ticks is None:
+            return None
+        self.position += len(ticks)
+        return Batch(ticks)
+
+    def close(self) -> None:
+        """Give the iterator up: a generator runs its clean-up. Idempotent."""
+        close = getattr(self._rows, "close", None)
+        self._rows = iter(())
+        if close is not None:
+            close()

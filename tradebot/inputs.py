@@ -1,0 +1,107 @@
+"""Which feed a run reads: from settings to an input whose content is known before the first tick is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from msgspec import Struct
+
+from tradebot.config import Settings
+from tradebot.events import Tick
+from tradebot.feeds.base import Feed, Stopped
+from tradebot.feeds.pacing import PacedFeed
+from tradebot.feeds.replay import DatabaseReplay, FileReplay
+from tradebot.feeds.synthetic import START_PRICE, SyntheticFeed
+from tradebot.runtime import Event, Runtime
+from tradebot.store.database import connect_readonly
+from tradebot.store.reader import Carried, TickSource, digest_ticks, find_tick_source, read_ticks
+
+
+class Input(Struct):
+    """A feed about to be opened.
+
+    `source` names it in the `runs` table, so that a restarted push feed finds its predecessor. `digest` is the content's
+    hash, None where it cannot be known beforehand. `stores` is False for a replay of the database's own ticks.
+    `open` makes the feed; a push feed continues from what was carried over.
+    """
+
+    push: bool
+    source: str
+    digest: str | None
+    stores: bool
+    unit: str
+    open: Callable[[Carried | None], Feed]
+
+
+def open_input(settings: Settings, db_path: Path, runtime: Runtime, stop: Event, stopped: Callable[[], bool]) -> Input:
+    """The input that `settings` ask for; a replay's content is hashed here. Main thread.
+
+    `stop` ends the feed's waits; `stopped` is asked while hashing. Raises ConfigError, StorageUnavailable, Stopped.
+    """
+    config, options = settings.config, settings.options
+    if config.engine.ingest_mode == "synthetic":
+        return _synthetic(settings, runtime, stop)
+    if config.engine.replay_file is not None:
+        file_feed = FileReplay(config.engine.replay_file, stop, strict=options.strict)
+        digest = file_feed.content_digest(stopped)
+        source = f"file:{Path(config.engine.replay_file).name}"
+        return Input(False, source, digest, True, "B", lambda _carried: _paced(file_feed, settings, runtime, stop))
+    own_ticks = options.replay_db is None
+    path = db_path if options.replay_db is None else Path(options.replay_db)
+    origin, digest = _database_content(path, options.replay_run, stopped)
+    rows_feed = DatabaseReplay(_rows(path, origin), origin.rows)
+    return Input(
+        False,
+        f"run:{origin.run_id}",
+        digest,
+        not own_ticks,
+        "tick",
+        lambda _carried: _paced(rows_feed, settings, runtime, stop),
+    )
+
+
+def _synthetic(settings: Settings, runtime: Runtime, stop: Event) -> Input:
+    config = settings.config
+    symbol = config.app.symbol
+
+    def open_feed(carried: Carried | None) -> Feed:
+        price = None if carried is None else carried.last_price
+        return SyntheticFeed(
+            runtime,
+            stop,
+            symbol,
+            config.engine.tick_interval_ms,
+            config.engine.sample_every,
+            n=0 if carried is None else carried.ticks,
+            price=START_PRICE if price is None else price,
+        )
+
+    return Input(True, f"synthetic:{symbol}", None, True, "tick", open_feed)
+
+
+def _paced(feed: Feed, settings: Settings, runtime: Runtime, stop: Event) -> Feed:
+    speed = settings.options.speed
+    return feed if speed is None else PacedFeed(feed, speed, runtime, stop)
+
+
+def _rows(path: Path, origin: TickSource) -> Iterator[list[Tick]]:
+    """The origin's ticks, on a connection that opens with the first chunk, in the thread that reads it."""
+    db = connect_readonly(path)
+    try:
+        yield from read_ticks(db, origin)
+    finally:
+        db.close()
+
+
+def _database_content(path: Path, run_id: str | None, stopped: Callable[[], bool]) -> tuple[TickSource, str]:
+    db = connect_readonly(path)
+    try:
+        origin = find_tick_source(db, run_id)
+        digest = ""
+        for digest in digest_ticks(read_ticks(db, origin)):
+            if stopped():
+                raise Stopped(f"{path}: reading was stopped")
+        return origin, digest
+    finally:
+        db.close()

@@ -1,0 +1,97 @@
+"""The engine's counters: plain integers, each with exactly one writing thread, so that none needs a lock."""
+
+from __future__ import annotations
+
+from typing import Final
+
+COUNTERS: Final = (
+    # strategy thread
+    "tick_count",
+    "signal_count",
+    "bp_drops_signal",
+    # execution thread
+    "shadow_orders",
+    "trade_count",
+    "risk_vetoes",
+    "stale_vetoes",
+    # writer thread
+    "persist_count",
+    "persist_errors",
+    # ingest thread
+    "ingest_received",
+    "ingest_processed",
+    "bp_drops_tick",
+    "bp_drops_persist",
+    "malformed",
+    "duplicates",
+    "gaps",
+    "reconnects",
+    "history_dropped",
+    "sampled_out",
+    "already_stored",
+    "refused",
+)
+"""Every counter, grouped by its writing thread: the order of `Metrics.snapshot`."""
+
+
+class Metrics:
+    """Counters of one run, from zero. A counter is added to by its one writing thread only; any thread may read.
+
+    Strategy thread:
+        tick_count        accepted ticks the strategy has taken
+        signal_count      signals it decided, the dropped ones included
+        bp_drops_signal   signals refused because the signal channel was full
+    Execution thread:
+        shadow_orders     orders filled in simulation
+        trade_count       fills
+        risk_vetoes       signals refused by a risk cap
+        stale_vetoes      signals refused because their tick was too old
+    Writer thread:
+        persist_count     events stored: ticks, signals, orders and trades
+        persist_errors    failed attempts to store a batch
+    Ingest thread:
+        ingest_received   trades that arrived, plus one for each malformed line or frame
+        ingest_processed  trades accepted: they entered the tick channel
+        bp_drops_tick     ticks the full tick channel refused
+        bp_drops_persist  those of them for which persistence was the cause
+        malformed         lines or frames that could not be understood
+        duplicates        trades dropped because they had been seen before
+        gaps              holes in a sender's numbering
+        reconnects        connections made after the first
+        history_dropped   trades from before the connection, dropped by history = "drop"
+        sampled_out       good trades that sample_every left out
+        already_stored    trades a resumed run found in the database
+        refused           trades lost to overload: the refused tick and what else its frame held
+    """
+
+    __slots__ = COUNTERS
+
+    tick_count: int
+    signal_count: int
+    bp_drops_signal: int
+    shadow_orders: int
+    trade_count: int
+    risk_vetoes: int
+    stale_vetoes: int
+    persist_count: int
+    persist_errors: int
+    ingest_received: int
+    ingest_processed: int
+    bp_drops_tick: int
+    bp_drops_persist: int
+    malformed: int
+    duplicates: int
+    gaps: int
+    reconnects: int
+    history_dropped: int
+    sampled_out: int
+    already_stored: int
+    refused: int
+
+    def __init__(self) -> None:
+        for name in COUNTERS:
+            setattr(self, name, 0)
+
+    def snapshot(self) -> dict[str, int]:
+        """All counters by name, in the order of COUNTERS. Any thread; not one instant while the pipeline runs."""
+        return {name: getattr(self, name) for name in COUNTERS}

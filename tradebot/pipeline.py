@@ -1,0 +1,217 @@
+"""The pipeline of one run: makes channels and stages, starts them writer first, watches, and stops them in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from msgspec import Struct
+
+from tradebot.channel import Channel
+from tradebot.config import Config
+from tradebot.control import Control, Failure
+from tradebot.events import Event, Signal, Tick
+from tradebot.execution.positions import PositionView
+from tradebot.execution.shadow import ShadowExecution
+from tradebot.exits import ExitCode
+from tradebot.feeds.base import Feed
+from tradebot.feeds.intake import Intake
+from tradebot.ledger import Ledger, NotStored
+from tradebot.log import Log
+from tradebot.metrics import Metrics
+from tradebot.runtime import Runtime
+from tradebot.store.batch import StoredCounts
+from tradebot.store.policy import FINAL_FLUSH_S, FlushPolicy, RetryPolicy
+from tradebot.store.spill import Spill
+from tradebot.store.writer import Storage
+from tradebot.strategy.decider import Decider
+from tradebot.threads.execution import ExecutionStage
+from tradebot.threads.heartbeat import Heartbeat, depth_fields
+from tradebot.threads.ingest import IngestStage
+from tradebot.threads.persist import PersistStage
+from tradebot.threads.stage import Stage, Thread
+from tradebot.threads.strategy import StrategyStage
+
+STAGES: Final = ("persist", "execution", "strategy", "ingest")
+"""Start order: a stage starts before whoever feeds it."""
+
+_POLL_S: Final = 0.1
+_ABORT_GRACE_S: Final = 1.0
+
+
+class Parts(Struct):
+    """What a run is made of; the engine opens these, the pipeline joins them."""
+
+    config: Config
+    run_id: str
+    feed: Feed
+    decider: Decider
+    execution: ShadowExecution
+    storage: Storage | None
+    spill: Spill | None
+    stored: StoredCounts
+
+
+class Pipeline:
+    """Owns the threads of one run. `run` is called once, by the main thread."""
+
+    def __init__(self, parts: Parts, control: Control, runtime: Runtime, log: Log) -> None:
+        config, feed = parts.config, parts.feed
+        self._parts = parts
+        self._config = config
+        self._control = control
+        self._runtime = runtime
+        self._log = log.bind("engine")
+        self._second_signal = False
+        self._abort_at: float | None = None
+        self.metrics = metrics = Metrics()
+        sizes = config.channels.sizes(feed.push)
+        self._ticks: Channel[Tick] = Channel(runtime, "tick", sizes.tick)
+        self._signals: Channel[Signal] = Channel(runtime, "signal", sizes.signal)
+        self._persisted: Channel[Event] = Channel(runtime, "persist", sizes.persist, producers=2)
+        self.channels: tuple[Channel[Any], ...] = (self._ticks, self._signals, self._persisted)
+        self.ingest = IngestStage(
+            feed,
+            Intake(config.engine.sample_every),
+            (self._ticks, self._signals, self._persisted),
+            parts.stored.ticks,
+            metrics,
+            control,
+            log,
+        )
+        self.strategy = StrategyStage(
+            parts.decider, (self._ticks, self._signals, self._persisted), feed.push, parts.stored, metrics, log
+        )
+        self.execution = ExecutionStage(
+            parts.execution, (self._signals, self._persisted), feed.push, parts.stored.orders, metrics, log, runtime
+        )
+        self.persist = PersistStage(
+            self._persisted,
+            parts.storage,
+            parts.spill,
+            parts.run_id,
+            FlushPolicy(config.persist.batch_size, config.persist.flush_interval_ms / 1000),
+            RetryPolicy(config.persist.storage_retry_s),
+            metrics,
+            control,
+            log,
+            runtime,
+        )
+        self.heartbeat = Heartbeat(config.engine.heartbeat_interval_secs, metrics, self.channels, control, log)
+        stages: tuple[Stage, ...] = (self.persist, self.execution, self.strategy, self.ingest, self.heartbeat)
+        self._threads = {stage.name: Thread(runtime, stage, control, log) for stage in stages}
+
+    def run(self, on_poll: Callable[[], None] = lambda: None) -> ExitCode:
+        """Start every thread, wait for the end, and say how it ended. Blocks; main thread only.
+
+        `on_poll` is called about ten times a second. After a second stop signal or a drain that timed out, threads may
+        still be running when this returns.
+        """
+        started = [self._runtime.spawn(f"tradebot-{name}", thread.main) for name, thread in self._threads.items()]
+        if self._watch(on_poll):
+            for thread in started:
+                thread.join()
+        self._log.flush_suppressed()
+        failure = self._control.failure
+        if self._second_signal:
+            return ExitCode.CRASH
+        return ExitCode.COMPLETE if failure is None else failure.code
+
+    def _watch(self, on_poll: Callable[[], None]) -> bool:
+        """Wait until all stages have ended (True), or patience with them has (False)."""
+        control, runtime = self._control, self._runtime
+        run_seconds = self._config.engine.run_seconds
+        end_at = None if run_seconds is None else runtime.monotonic() + run_seconds
+        while not control.finished.wait(_POLL_S):
+            on_poll()
+            signals = runtime.stop_signals()
+            if signals >= 2:
+                self._second_signal = True
+                self._log.error("second stop signal: exiting at once", running=control.running())
+                return False
+            if signals and control.drain_deadline is None:
+                self._log.info("stop signal: draining", drain_timeout_s=self._config.persist.drain_timeout_s)
+                control.begin_stop(self._config.persist.drain_timeout_s)
+            if end_at is not None and runtime.monotonic() >= end_at and not control.stop.is_set():
+                self._log.info("run_seconds over: draining", run_seconds=run_seconds)
+                control.begin_stop(self._config.persist.drain_timeout_s)
+            if control.stop.is_set() and not self._draining():
+                return False
+        return True
+
+    def _draining(self) -> bool:
+        """While a stop is under way: keep its deadlines. False when the last one has passed."""
+        control, now = self._control, self._runtime.monotonic()
+        control.begin_stop(self._config.persist.drain_timeout_s)
+        assert control.drain_deadline is not None
+        if now < control.drain_deadline:
+            return True
+        if self._abort_at is None:
+            self._abort_at = now
+            running = control.running()
+            if running != ["persist"]:
+                self._log.error("drain ran out of time", event="DRAIN_TIMEOUT", running=running)
+                control.fail(ExitCode.OVERLOAD, "engine", f"drain ran out of time; still running: {', '.join(running)}")
+            # What has reached the writer is still flushed; what is before it is given up.
+            self._ticks.abandon()
+            self._signals.abandon()
+            self._persisted.close(everyone=True)
+        if now < self._abort_at + FINAL_FLUSH_S + _ABORT_GRACE_S:
+            return True
+        self._log.error("stages did not end", running=control.running())
+        control.fail(ExitCode.OVERLOAD, "engine", f"stages did not end: {', '.join(control.running())}")
+        return False
+
+    @property
+    def complete(self) -> bool:
+        """True when the feed was read to its end and all of it is stored."""
+        return self.ingest.complete and self._control.failure is None and not self._second_signal
+
+    def ledger(self) -> Ledger:
+        """Where every trade that arrived has gone. Exact once all stages have ended."""
+        metrics = self.metrics
+        accepted, stored = metrics.ingest_processed, self.persist.ticks_stored
+        return Ledger(
+            received=metrics.ingest_received,
+            malformed=metrics.malformed,
+            duplicates=metrics.duplicates,
+            history_dropped=metrics.history_dropped,
+            sampled_out=metrics.sampled_out,
+            already_stored=metrics.already_stored,
+            refused=metrics.refused,
+            accepted=accepted,
+            stored=stored,
+            not_stored=accepted - stored,
+            cause=self._cause() if accepted != stored else None,
+        )
+
+    def _cause(self) -> NotStored | None:
+        failure = self._control.failure
+        if self._second_signal:
+            return NotStored.SECOND_SIGNAL
+        if self.persist.stores_nothing:
+            return NotStored.BY_DESIGN
+        if failure is not None and failure.code is ExitCode.CRASH:
+            return NotStored.CRASHED
+        if self.persist.storage_error is not None:
+            return NotStored.STORAGE_FAILED
+        return NotStored.DRAIN_TIMEOUT if self._abort_at is not None else None
+
+    @property
+    def failure(self) -> Failure | None:
+        """What made the run end with another code than 0, if anything did."""
+        return self._control.failure
+
+    def final_positions(self) -> list[PositionView]:
+        """Positions at the prices of the last ticks. Once the stages have ended."""
+        for symbol, price in self._parts.decider.pending_marks:
+            self._parts.execution.positions.mark(symbol, price)
+        return self._parts.execution.positions.views()
+
+    def busy_s(self) -> dict[str, float]:
+        """Processor seconds each stage's thread used."""
+        return {name: round(thread.busy_s, 3) for name, thread in self._threads.items()}
+
+    def final_fields(self) -> dict[str, Any]:
+        """What the last log line of a run says: all counters, depths and busy times."""
+        return {**self.metrics.snapshot(), **depth_fields(self.channels), "busy_s": self.busy_s()}

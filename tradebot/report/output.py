@@ -1,0 +1,42 @@
+"""Where a run talks to people: the summary on standard output, progress and logs on standard error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from tradebot.feeds.base import Feed
+from tradebot.log import Log
+from tradebot.report.progress import Progress
+from tradebot.report.streams import GuardedStream
+from tradebot.report.summary import RunSummary, render
+
+
+class Output:
+    """The two standard streams of a run. Main thread only. Never raises for a stream that is gone."""
+
+    def __init__(self, answers: TextIO | None = None, errors: TextIO | None = None) -> None:
+        """Standard output and standard error, unless others are given."""
+        self.answers = sys.stdout if answers is None else answers
+        self.errors = sys.stderr if errors is None else errors
+
+    def print(self, text: str) -> None:
+        """Write an answer."""
+        GuardedStream(self.answers).write(text)
+
+    def print_summary(self, summary: RunSummary) -> None:
+        """Write the summary at the end of a run."""
+        self.print(render(summary, GuardedStream(self.answers).encoding))
+
+    @contextmanager
+    def progress(self, feed: Feed, unit: str, log: Log) -> Iterator[Callable[[int], None]]:
+        """A progress bar while the block runs, if a person is looking; call what it gives with the ticks read so far."""
+        shown = Progress(None if feed.push else self.errors, feed.total, "B" if unit == "B" else "rows")
+        log.around_writes(shown.clear)
+        try:
+            yield lambda ticks: shown.update(feed.position, ticks)
+        finally:
+            shown.update(feed.position, 0)
+            shown.close()

@@ -1,0 +1,91 @@
+"""A progress bar for the person at the terminal; nothing at all where nobody is looking."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, Literal, TextIO
+
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    _Tqdm = tqdm[Any]  # generic in its stubs only
+else:
+    _Tqdm = tqdm
+
+# No watcher thread: threads are started in one place only, and this bar is updated often enough by itself.
+tqdm.monitor_interval = 0
+
+
+class _TickBar(_Tqdm):
+    """tqdm's bar with the average rate of ticks behind it, worked out only when it is drawn."""
+
+    ticks = 0
+
+    @property
+    def format_dict(self) -> MutableMapping[str, Any]:
+        values = super().format_dict
+        elapsed_s = values["elapsed"]
+        values["postfix"] = f"{self.ticks / elapsed_s if elapsed_s > 0 else 0.0:,.0f} ticks/s"
+        return values
+
+
+class Progress:
+    """A bar on `stream` if that is a terminal; otherwise every call does nothing.
+
+    One thread updates and closes it. Pass `clear` to `Log.around_writes` when the logs go to the same terminal.
+    """
+
+    def __init__(self, stream: TextIO | None, total: int | None, unit: Literal["B", "rows"]) -> None:
+        """`total` in `unit` ("B": bytes, shown as kB, MB ...), None when it is unknown: then there is no percentage."""
+        self._stream = stream
+        self._bar: _TickBar | None = None
+        if stream is not None and not stream.closed and stream.isatty():
+            self._bar = _TickBar(
+                total=total,
+                unit=unit if unit == "B" else f" {unit}",
+                unit_scale=True,
+                file=stream,
+                dynamic_ncols=True,
+                # Only time decides when to draw: a count learnt in a fast stretch would freeze the bar in a slow one.
+                miniters=1,
+            )
+
+    @property
+    def shown(self) -> bool:
+        """Whether there is a bar."""
+        return self._bar is not None
+
+    def update(self, position: int, ticks: int) -> None:
+        """The input has been read up to `position` (in the bar's unit, from its start) and gave `ticks` ticks so far.
+
+        Cheap: draws ten times a second at most. Blocks as the terminal does; a terminal that went away ends the bar.
+        """
+        bar = self._bar
+        if bar is None:
+            return
+        bar.ticks = ticks
+        try:
+            bar.update(max(0, position - int(bar.n)))
+        except (OSError, ValueError):
+            self._drop(bar)
+
+    def clear(self) -> AbstractContextManager[None]:
+        """A context in which the bar is off the screen, so that something else can be written there. Any thread."""
+        return nullcontext() if self._bar is None else tqdm.external_write_mode(file=self._stream)
+
+    def close(self) -> None:
+        """Draw the last state and leave it on the screen. Idempotent."""
+        bar, self._bar = self._bar, None
+        if bar is None:
+            return
+        try:
+            bar.refresh()
+            bar.close()
+        except (OSError, ValueError):
+            self._drop(bar)
+
+    def _drop(self, bar: _TickBar) -> None:
+        # The terminal is gone: nobody sees a bar any more, and the run goes on without it.
+        self._bar = None
+        bar.disable = True

@@ -1,0 +1,60 @@
+"""From a finished pipeline to the summary: gathers numbers, decides nothing."""
+
+from __future__ import annotations
+
+from math import fsum
+
+from tradebot.config import Settings
+from tradebot.events import BP_DROP_SIGNAL, RISK_CAP, STALE_DATA
+from tradebot.exits import ExitCode
+from tradebot.ledger import Ledger
+from tradebot.pipeline import Pipeline
+from tradebot.report.summary import PositionLine, RunSummary
+from tradebot.store.runs import RunInfo, RunRecord
+
+
+def summarize(
+    settings: Settings,
+    info: RunInfo,
+    record: RunRecord,
+    pipeline: Pipeline,
+    ledger: Ledger,
+    code: ExitCode,
+    elapsed_s: float,
+    database: str | None,
+    lost_log_lines: int,
+) -> RunSummary:
+    """The summary of a run whose stages have ended. `database` is None for a run that stored nothing."""
+    metrics, failure = pipeline.metrics, pipeline.failure
+    refusals = {RISK_CAP: metrics.risk_vetoes, STALE_DATA: metrics.stale_vetoes, BP_DROP_SIGNAL: metrics.bp_drops_signal}
+    positions = pipeline.final_positions()
+    replayed_file = settings.config.engine.replay_file
+    return RunSummary(
+        run_id=info.run_id,
+        mode=info.mode,
+        ingest=info.ingest,
+        source=info.source if replayed_file is None else replayed_file,
+        db_path=database,
+        elapsed_s=elapsed_s,
+        ledger=ledger,
+        signals=metrics.signal_count,
+        orders_by_status={"FILLED": metrics.shadow_orders, "REJECTED": sum(refusals.values())},
+        refusals_by_reason={reason: count for reason, count in refusals.items() if count},
+        fills=metrics.trade_count,
+        fees_usd=fsum(view.fees_usd for view in positions),
+        positions=tuple(
+            PositionLine(
+                symbol=view.symbol,
+                net_qty=view.net_qty,
+                avg_price=view.average_cost if view.net_qty else None,
+                last_price=view.last_price,
+                realized_usd=view.realized_usd,
+                unrealized_usd=view.unrealized_usd,
+            )
+            for view in positions
+        ),
+        exit_code=code,
+        error=None if failure is None else failure.cause,
+        resumed=not record.is_new,
+        lost_log_lines=lost_log_lines,
+    )

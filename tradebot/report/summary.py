@@ -1,0 +1,216 @@
+"""The summary at the end of a run, for people. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from math import fsum, isfinite
+from typing import Final
+
+from msgspec import Struct
+
+from tradebot.exits import ExitCode
+from tradebot.ledger import Ledger
+from tradebot.masking import clip, escape, mask
+
+MAX_SYMBOLS: Final = 40
+_MAX_CELL_CHARS: Final = 28
+_LABEL_CHARS: Final = 18
+
+
+class PositionLine(Struct, frozen=True, kw_only=True):
+    """What one symbol's simulated fills have come to. Prices are those of its ticks; profit is before fees."""
+
+    symbol: str
+    net_qty: float
+    avg_price: float | None
+    """Average entry price of what is held; None when nothing is."""
+    last_price: float | None
+    """Price of the last tick seen; None when there was none."""
+    realized_usd: float
+    unrealized_usd: float
+
+
+class RunSummary(Struct, frozen=True, kw_only=True):
+    """Everything the summary shows. Counts are of this run only; after a resume `already_stored` tells the rest."""
+
+    run_id: str
+    mode: str
+    ingest: str
+    source: str
+    """Where the ticks came from: a path, a URL (masked when shown), "synthetic"."""
+    db_path: str | None
+    """The database; None when nothing was stored."""
+    elapsed_s: float
+    ledger: Ledger
+    signals: int
+    orders_by_status: Mapping[str, int]
+    refusals_by_reason: Mapping[str, int]
+    fills: int
+    fees_usd: float
+    positions: tuple[PositionLine, ...]
+    exit_code: ExitCode
+    error: str | None = None
+    """Why the run ended as it did, when it was not asked to."""
+    resumed: bool = False
+    lost_log_lines: int = 0
+    hints: tuple[str, ...] = ()
+    """What to try next, besides looking into the database."""
+
+    @property
+    def ticks_per_s(self) -> float:
+        """Everything received, over the whole run's time; 0 when no time passed."""
+        return self.ledger.received / self.elapsed_s if self.elapsed_s > 0 else 0.0
+
+
+def render(summary: RunSummary, encoding: str) -> str:
+    """The summary as aligned text that ends in a newline, for a stream of that encoding. Never in colour.
+
+    Plain ASCII unless the encoding is UTF-8. It can always be written to such a stream: what cannot is spelled out.
+    """
+    code = summary.exit_code
+    blocks = [
+        [f"{summary.mode.upper()} run: all fills are simulated, no order has left this program."],
+        _pairs(
+            ("run", escape(summary.run_id) + (" (resumed)" if summary.resumed else "")),
+            ("input", f"{escape(summary.ingest)}, {escape(mask(summary.source))}"),
+            ("database", escape(summary.db_path) if summary.db_path is not None else "none: nothing was stored"),
+            ("time", f"{summary.elapsed_s:,.2f} s, {summary.ticks_per_s:,.0f} ticks/s"),
+            ("exit code", f"{int(code)} {code.name}: {code.meaning}"),
+            *([("because", escape(mask(summary.error)))] if summary.error is not None else []),
+        ),
+        _ledger_block(summary.ledger),
+        _decisions_block(summary),
+        _positions_block(summary.positions, summary.fees_usd),
+        _next_block(summary),
+    ]
+    text = "\n\n".join("\n".join(lines) for lines in blocks if lines) + "\n"
+    # Even UTF-8 cannot write a lone surrogate, which a file name that is not UTF-8 turns into.
+    writable = "utf-8" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else "ascii"
+    return text.encode(writable, "backslashreplace").decode(writable)
+
+
+def _ledger_block(ledger: Ledger) -> list[str]:
+    account = ledger.as_dict()
+    always = ("malformed", "accepted", "stored")
+    names = {"received": "ticks read", "accepted": "kept", "sampled_out": "left out (sample)"}
+    rows = [
+        (names.get(name, name.replace("_", " ")), f"{value:,}")
+        for name, value in account.items()
+        if isinstance(value, int) and (value != 0 or name in ("received", *always))
+    ]
+    lines = _counts(rows)
+    if ledger.cause is not None:
+        lines.append(f"  not stored because {ledger.cause}")
+    problems = ledger.problems()
+    if problems:
+        lines.append("  THE LEDGER DOES NOT BALANCE, which is a bug in tradebot:")
+        lines += [f"    {problem}" for problem in problems]
+    else:
+        lines.append("  ledger balances: every tick read is accounted for")
+    return ["Ticks", *lines]
+
+
+def _decisions_block(summary: RunSummary) -> list[str]:
+    rows = [("signals", f"{summary.signals:,}")]
+    rows += [(f"orders {escape(status)}", f"{n:,}") for status, n in sorted(summary.orders_by_status.items())]
+    rows += [(f"refused {escape(reason)}", f"{n:,}") for reason, n in sorted(summary.refusals_by_reason.items())]
+    rows += [("fills (simulated)", f"{summary.fills:,}"), ("fees", f"{_usd(summary.fees_usd)} USD")]
+    return ["Signals, orders, fills", *_counts(rows)]
+
+
+def _positions_block(positions: Sequence[PositionLine], fees_usd: float) -> list[str]:
+    if not positions:
+        return ["Positions", "  none: nothing was filled"]
+    # The largest first, so that what is cut off matters least; by name where equal, so that the order is fixed.
+    ordered = sorted(positions, key=lambda line: (-_notional(line), line.symbol))
+    shown = ordered[:MAX_SYMBOLS]
+    table = [("symbol", "net qty", "avg price", "last price", "realized USD", "unrealized USD")]
+    table += [
+        (
+            _cell(line.symbol),
+            _number(line.net_qty),
+            _number(line.avg_price),
+            _number(line.last_price),
+            _usd(line.realized_usd),
+            _usd(line.unrealized_usd),
+        )
+        for line in shown
+    ]
+    realized, unrealized = (fsum(p.realized_usd for p in positions), fsum(p.unrealized_usd for p in positions))
+    if len(positions) > 1:
+        table.append((f"all {len(positions):,} symbols", "", "", "", _usd(realized), _usd(unrealized)))
+    lines = _columns(table)
+    if len(positions) > len(shown):
+        lines.insert(1 + len(shown), f"  ... and {len(positions) - len(shown):,} more")
+    lines.append(f"  profit after fees: {_usd(realized + unrealized - fees_usd)} USD")
+    return ["Positions (profit before fees)", *lines]
+
+
+def _next_block(summary: RunSummary) -> list[str]:
+    lines = []
+    if summary.db_path is not None:
+        database = shlex.quote(summary.db_path)
+        query = "SELECT symbol, side, count(*), sum(fill_qty), sum(fees) FROM trades GROUP BY symbol, side"
+        lines += [
+            f"  sqlite3 -header -column {escape(database)} \\",
+            f'    "{query}"',
+        ]
+    lines += [f"  {escape(mask(hint))}" for hint in summary.hints]
+    if summary.lost_log_lines:
+        lines.append(f"  {summary.lost_log_lines:,} log lines could not be written to standard error")
+    return ["What to try next", *lines] if lines else []
+
+
+def _cell(text: str) -> str:
+    """`text` escaped and short enough for a column."""
+    shown = escape(text)
+    return shown if len(shown) <= _MAX_CELL_CHARS else shown[: _MAX_CELL_CHARS - 2] + ".."
+
+
+def _pairs(*rows: tuple[str, str]) -> list[str]:
+    return [f"{label:<{_LABEL_CHARS - 6}}{clip(value, 2000)}" for label, value in rows]
+
+
+def _counts(rows: Iterable[tuple[str, str]]) -> list[str]:
+    listed = list(rows)
+    label_chars = max(_LABEL_CHARS, *(len(label) for label, _ in listed))
+    # Numbers end in one column, whatever unit follows.
+    number_chars = max(len(value.partition(" ")[0]) for _, value in listed)
+    return [
+        f"  {label:<{label_chars}}  {value.partition(' ')[0]:>{number_chars}} {value.partition(' ')[2]}".rstrip()
+        for label, value in listed
+    ]
+
+
+def _columns(table: Sequence[Sequence[str]]) -> list[str]:
+    """The first column to the left, the others (numbers) to the right."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = []
+    for first, *others in table:
+        cells = [f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join(["", f"{first:<{widths[0]}}", *cells]).rstrip())
+    return lines
+
+
+def _notional(line: PositionLine) -> float:
+    value = abs(line.net_qty * (line.last_price or line.avg_price or 0.0))
+    return value if isfinite(value) else 0.0
+
+
+def _usd(value: float) -> str:
+    """Four decimals: fees of small orders are fractions of a cent."""
+    text = f"{value:,.4f}"
+    return text.removeprefix("-") if float(text.replace(",", "")) == 0 else text
+
+
+def _number(value: float | None) -> str:
+    """Up to eight decimals, the ones that say something, and at least two; "-" where there is none."""
+    if value is None:
+        return "-"
+    if not isfinite(value):
+        return str(value)
+    text = f"{value:,.8f}"
+    whole, _, decimals = text.removeprefix("-").partition(".")
+    shown = f"{whole}.{decimals.rstrip('0').ljust(2, '0')}"
+    return f"-{shown}" if value < 0 and shown != "0.00" else shown

@@ -1,0 +1,67 @@
+"""A batch of events on its way into one transaction, sorted by table, order kept within each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from tradebot.events import Event, Order, Signal, Tick
+
+
+class StoredCounts(Struct, frozen=True):
+    """Rows of one run that the database holds; the rows of each table are a prefix of what the run produces."""
+
+    ticks: int = 0
+    signals: int = 0
+    orders: int = 0
+    trades: int = 0
+
+    @property
+    def rows(self) -> int:
+        """All rows of the run."""
+        return self.ticks + self.signals + self.orders + self.trades
+
+    def plus(self, batch: Batch) -> StoredCounts:
+        """The counts after `batch` is stored."""
+        return StoredCounts(
+            ticks=self.ticks + len(batch.ticks),
+            signals=self.signals + len(batch.signals),
+            orders=self.orders + len(batch.orders),
+            trades=self.trades + batch.trades,
+        )
+
+
+class Batch:
+    """Events taken from the persist channel and not yet stored. An order and its fills are one event."""
+
+    __slots__ = ("orders", "signals", "ticks", "trades")
+
+    def __init__(self) -> None:
+        self.ticks: list[Tick] = []
+        self.signals: list[Signal] = []
+        self.orders: list[Order] = []
+        self.trades = 0
+
+    def add(self, chunk: Sequence[Event]) -> None:
+        """Append a chunk of events of one type (as stages put them on the channel)."""
+        first = chunk[0]
+        if isinstance(first, Tick):
+            self.ticks.extend(chunk)  # type: ignore[arg-type]  # chunks are of one type
+        elif isinstance(first, Signal):
+            self.signals.extend(chunk)  # type: ignore[arg-type]
+        else:
+            orders: Any = chunk
+            self.orders.extend(orders)
+            self.trades += sum([len(order.fills) for order in orders])
+
+    @property
+    def events(self) -> int:
+        """Events as channels count them: fills ride with their order."""
+        return len(self.ticks) + len(self.signals) + len(self.orders)
+
+    @property
+    def rows(self) -> int:
+        """Rows it will make."""
+        return self.events + self.trades

@@ -1,0 +1,137 @@
+"""The schema, as peewee models: the one source of tables, columns, indexes and statements.
+
+Columns that the original system had keep their names and types; what was added is nullable, so that older files open
+and older queries work. Models are unbound: every query names its database (`query.execute(db)`), because one process
+may hold two databases (a replay out of one into another).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from peewee import SQL, AutoField, FloatField, IntegerField, Model, ModelIndex, SmallIntegerField, TextField
+
+SCHEMA_VERSION: Final = 1
+
+
+class RunRow(Model):
+    """One run of the engine; `ticks` .. `trades` count its stored rows and change in the same transaction as they."""
+
+    id = AutoField()
+    run_id = TextField(unique=True)
+    version = TextField()
+    mode = TextField()
+    ingest = TextField()
+    source = TextField()
+    config_hash = TextField()
+    first_start_ms = IntegerField()
+    last_end_ms = IntegerField(null=True)
+    exit_code = IntegerField(null=True)
+    complete = SmallIntegerField(default=0)
+    ledger = TextField(null=True)
+    ticks = IntegerField(default=0)
+    signals = IntegerField(default=0)
+    orders = IntegerField(default=0)
+    trades = IntegerField(default=0)
+    first_tick_id = IntegerField(null=True)
+    last_tick_id = IntegerField(null=True)
+
+    class Meta:
+        table_name = "runs"
+        legacy_table_names = False
+
+
+class TickRow(Model):
+    """A kept tick. `run` is `runs.id`; `event_id` and `seq` are the sender's own, where it has them."""
+
+    id = AutoField()
+    symbol = TextField()
+    price = FloatField()
+    volume = FloatField()
+    ts = IntegerField()
+    run = IntegerField(null=True)
+    event_id = TextField(null=True)
+    seq = IntegerField(null=True)
+
+    class Meta:
+        table_name = "ticks"
+
+
+class SignalRow(Model):
+    """A decision of the strategy: `kind` is "SIDE:REASON", `value` the confidence."""
+
+    id = AutoField()
+    symbol = TextField()
+    kind = TextField()
+    value = FloatField()
+    ts = IntegerField()
+    event_id = TextField(null=True)
+    desired_size = FloatField(null=True)
+    price = FloatField(null=True)
+    run = IntegerField(null=True)
+
+    class Meta:
+        table_name = "signals"
+
+
+class OrderRow(Model):
+    """An order that would have been sent, or was refused (status REJECTED and the reason)."""
+
+    id = AutoField()
+    symbol = TextField()
+    side = TextField()
+    qty = FloatField()
+    price = FloatField(null=True)
+    status = TextField()
+    ts = IntegerField()
+    event_id = TextField(null=True)
+    signal_id = TextField(null=True)
+    reason = TextField(null=True)
+    is_shadow = IntegerField(default=1, constraints=[SQL("DEFAULT 1")])
+    run = IntegerField(null=True)
+
+    class Meta:
+        table_name = "orders"
+
+
+class TradeRow(Model):
+    """A fill; `order_id` is its order's `event_id`."""
+
+    id = AutoField()
+    event_id = TextField(constraints=[SQL("UNIQUE")])
+    order_id = TextField()
+    symbol = TextField()
+    side = TextField()
+    fill_qty = FloatField()
+    fill_price = FloatField()
+    fees = FloatField()
+    ts = IntegerField()
+    is_shadow = IntegerField(default=1, constraints=[SQL("DEFAULT 1")])
+    run = IntegerField(null=True)
+
+    class Meta:
+        table_name = "trades"
+
+
+EVENT_MODELS: Final[tuple[type[Model], ...]] = (TickRow, SignalRow, OrderRow, TradeRow)
+MODELS: Final[tuple[type[Model], ...]] = (RunRow, *EVENT_MODELS)
+
+
+def _index(model: type[Model], name: str, column: str, unique: bool = False) -> ModelIndex:
+    return ModelIndex(model, (model._meta.fields[column],), unique=unique, name=name)
+
+
+INDEXES: Final[tuple[ModelIndex, ...]] = (
+    _index(TickRow, "idx_ticks_ts", "ts"),
+    _index(SignalRow, "idx_signals_ts", "ts"),
+    _index(SignalRow, "uq_signals_event_id", "event_id", unique=True),
+    _index(OrderRow, "idx_orders_ts", "ts"),
+    _index(OrderRow, "uq_orders_event_id", "event_id", unique=True),
+    _index(TradeRow, "idx_trades_ts", "ts"),
+    _index(TradeRow, "idx_trades_order_id", "order_id"),
+)
+
+
+def columns(model: type[Model]) -> tuple[str, ...]:
+    """Column names in table order, without the row id."""
+    return tuple(field.column_name for field in model._meta.sorted_fields if field.column_name != "id")

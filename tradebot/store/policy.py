@@ -1,0 +1,65 @@
+"""When the writer flushes, and how long it insists on a database that cannot be written. Pure: `now` is an argument."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# One transaction at most; also the most that waits in the writer's hands.
+MAX_BATCH_EVENTS: Final = 8192
+FINAL_FLUSH_S: Final = 5.0
+_BACKOFF_FIRST_S: Final = 0.05
+_BACKOFF_MAX_S: Final = 1.0
+
+
+class FlushPolicy:
+    """Flush at `batch_size` events or `flush_interval_s` after the first of them, whichever comes first."""
+
+    def __init__(self, batch_size: int, flush_interval_s: float) -> None:
+        self._batch_size = batch_size
+        self._flush_interval_s = flush_interval_s
+        self._due_at: float | None = None
+
+    def added(self, now: float) -> None:
+        """Events came into the open batch at `now` (seconds)."""
+        if self._due_at is None:
+            self._due_at = now + self._flush_interval_s
+
+    def flushed(self) -> None:
+        """The open batch is empty again."""
+        self._due_at = None
+
+    def due(self, events: int, now: float) -> bool:
+        """Whether an open batch of `events` is to be flushed at `now`."""
+        return events >= self._batch_size or (self._due_at is not None and now >= self._due_at)
+
+    def wait_s(self, now: float) -> float | None:
+        """Seconds until the open batch is due; None when there is none."""
+        return None if self._due_at is None else max(0.0, self._due_at - now)
+
+
+class RetryPolicy:
+    """How long to retry one flush: `storage_retry_s` from its first failure, less when a stop sets a deadline."""
+
+    def __init__(self, storage_retry_s: float) -> None:
+        self._storage_retry_s = storage_retry_s
+        self._give_up_at: float | None = None
+        self._delay_s = _BACKOFF_FIRST_S
+
+    def succeeded(self) -> None:
+        """The flush went through: the next failure starts anew."""
+        self._give_up_at = None
+        self._delay_s = _BACKOFF_FIRST_S
+
+    def next_delay_s(self, now: float, deadline: float | None) -> float | None:
+        """After a failure at `now`: seconds to wait before the next attempt, or None to give up.
+
+        `deadline` is the end that a stop has set (None: none). At least one attempt is made after any wait.
+        """
+        if self._give_up_at is None:
+            self._give_up_at = now + self._storage_retry_s
+        end = self._give_up_at if deadline is None else min(self._give_up_at, deadline)
+        if now >= end:
+            return None
+        delay = min(self._delay_s, end - now)
+        self._delay_s = min(self._delay_s * 2, _BACKOFF_MAX_S)
+        return delay

@@ -1,0 +1,159 @@
+"""The single writer: a batch becomes one transaction, exactly once, whatever fails in between."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from peewee import SqliteDatabase, fn
+
+from tradebot.events import Order, Signal, Tick
+from tradebot.store.batch import Batch, StoredCounts
+from tradebot.store.bulk import insert_columns
+from tradebot.store.database import BUSY_TIMEOUT_MS, Synchronous, connect
+from tradebot.store.errors import storage_errors
+from tradebot.store.models import OrderRow, RunRow, SignalRow, TickRow, TradeRow
+from tradebot.store.runs import RunRecord
+
+
+class Storage(Protocol):
+    """What the persist thread writes to; the simulator puts faults in front of it."""
+
+    @property
+    def counts(self) -> StoredCounts:
+        """Rows of this run known to be stored."""
+        ...
+
+    def open(self) -> None: ...
+
+    def write(self, batch: Batch, patience_ms: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class SqliteStorage:
+    """Writes one run's events. All calls from one thread, which owns the connection."""
+
+    def __init__(self, path: Path, synchronous: Synchronous, run: RunRecord) -> None:
+        self._path = path
+        self._synchronous: Synchronous = synchronous
+        self._run = run
+        self._db: SqliteDatabase | None = None
+        self._in_doubt = False
+        self.counts = run.counts
+
+    def open(self) -> None:
+        """Connect on the calling thread. Raises StorageUnavailable or ConfigError."""
+        self._db = connect(self._path, self._synchronous)
+
+    def write(self, batch: Batch, patience_ms: int = BUSY_TIMEOUT_MS) -> None:
+        """Store `batch` in one transaction, or nothing of it.
+
+        Blocks; when the database is locked at most `patience_ms`. Raises StorageUnavailable, after which the same
+        batch may be written again: if the failed attempt did commit after all, that is noticed and not repeated.
+        """
+        if self._db is None:
+            self.open()
+        db = self._db
+        assert db is not None
+        after = self.counts.plus(batch)
+        with storage_errors():
+            if patience_ms != BUSY_TIMEOUT_MS:
+                db.execute_sql(f"PRAGMA busy_timeout = {patience_ms}")
+            was_in_doubt, self._in_doubt = self._in_doubt, True
+            with db.atomic("IMMEDIATE"):
+                if not (was_in_doubt and self._stored_counts(db) == after):
+                    insert_batch(db, self._run.no, batch, after)
+            self._in_doubt = False
+        self.counts = after
+
+    def _stored_counts(self, db: SqliteDatabase) -> StoredCounts:
+        row: Any = RunRow.select().where(RunRow.id == self._run.no).dicts().get(db)
+        return StoredCounts(row["ticks"], row["signals"], row["orders"], row["trades"])
+
+    def close(self) -> None:
+        """Close the connection; an open transaction is rolled back. Idempotent."""
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
+
+def insert_batch(db: SqliteDatabase, run_no: int, batch: Batch, after: StoredCounts) -> None:
+    """Insert the rows of `batch` and advance the counters of run `run_no` to `after`, inside the caller's transaction."""
+    progress: dict[str, Any] = {
+        "ticks": after.ticks,
+        "signals": after.signals,
+        "orders": after.orders,
+        "trades": after.trades,
+    }
+    if batch.ticks:
+        last_id = _insert_ticks(db, run_no, batch.ticks)
+        progress["last_tick_id"] = last_id
+        progress["first_tick_id"] = fn.COALESCE(RunRow.first_tick_id, last_id - len(batch.ticks) + 1)
+    if batch.signals:
+        _insert_signals(db, run_no, batch.signals)
+    if batch.orders:
+        _insert_orders(db, run_no, batch.orders)
+    RunRow.update(progress).where(RunRow.id == run_no).execute(db)
+
+
+def _insert_ticks(db: SqliteDatabase, run_no: int, ticks: list[Tick]) -> int:
+    shared: dict[str, Any] = {"run": run_no}
+    varying: dict[str, list[Any]] = {}
+    symbols = [tick.symbol for tick in ticks]
+    if symbols.count(symbols[0]) == len(symbols):
+        shared["symbol"] = symbols[0]
+    else:
+        varying["symbol"] = symbols
+    varying["price"] = [tick.price for tick in ticks]
+    varying["volume"] = [tick.volume for tick in ticks]
+    varying["ts"] = [tick.ts for tick in ticks]
+    for name, values in (("event_id", [t.event_id for t in ticks]), ("seq", [t.seq for t in ticks])):
+        if values.count(None) != len(values):
+            varying[name] = values
+    return insert_columns(db, TickRow, shared, varying)
+
+
+def _insert_signals(db: SqliteDatabase, run_no: int, signals: list[Signal]) -> None:
+    varying: dict[str, list[Any]] = {
+        "symbol": [s.symbol for s in signals],
+        "kind": [f"{s.side}:{s.reason}" for s in signals],
+        "value": [s.confidence for s in signals],
+        "ts": [s.ts for s in signals],
+        "event_id": [s.event_id for s in signals],
+        "desired_size": [s.desired_size for s in signals],
+        "price": [s.price for s in signals],
+    }
+    insert_columns(db, SignalRow, {"run": run_no}, varying)
+
+
+def _insert_orders(db: SqliteDatabase, run_no: int, orders: list[Order]) -> None:
+    shared = {"run": run_no}
+    varying: dict[str, list[Any]] = {
+        "symbol": [o.symbol for o in orders],
+        "side": [o.side for o in orders],
+        "qty": [o.qty for o in orders],
+        "price": [o.price for o in orders],
+        "status": [o.status for o in orders],
+        "ts": [o.ts for o in orders],
+        "event_id": [o.event_id for o in orders],
+        "signal_id": [o.signal_id for o in orders],
+        "reason": [o.reason for o in orders],
+        "is_shadow": [o.is_shadow for o in orders],
+    }
+    insert_columns(db, OrderRow, shared, varying)
+    fills = [fill for order in orders for fill in order.fills]
+    if not fills:
+        return
+    varying = {
+        "event_id": [f.event_id for f in fills],
+        "order_id": [f.order_id for f in fills],
+        "symbol": [f.symbol for f in fills],
+        "side": [f.side for f in fills],
+        "fill_qty": [f.fill_qty for f in fills],
+        "fill_price": [f.fill_price for f in fills],
+        "fees": [f.fees for f in fills],
+        "ts": [f.ts for f in fills],
+        "is_shadow": [f.is_shadow for f in fills],
+    }
+    insert_columns(db, TradeRow, shared, varying)

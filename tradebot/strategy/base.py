@@ -1,0 +1,75 @@
+"""What a strategy is: ticks of one symbol in, decisions out. Pure: no thread, clock, random or database here."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+from msgspec import Struct
+
+from tradebot.events import Side, Tick
+
+if TYPE_CHECKING:
+    from tradebot.config import Config
+
+Observer = Callable[[Mapping[str, object]], None]
+
+
+class Decision(NamedTuple):
+    """A signal to be: the tick at `index` of the ticks handed in calls for `side`; `reason` is a reason code."""
+
+    index: int  # type: ignore[assignment]  # hides tuple.index, which no one looks for here
+    side: Side
+    reason: str
+
+
+class SymbolHistory(Struct, frozen=True, gc=False):
+    """What a restart knows of one symbol's past.
+
+    `prices` are its last ticks' prices, oldest first, at least the strategy's `lookback` of them where that many exist
+    (more are ignored). `last_side` is that of its last signal, none when it never gave one. `ticks_since_signal`
+    counts its ticks after the one that gave the last signal, or all its ticks when it never gave one; where it is
+    None, the number of `prices` stands for it.
+    """
+
+    prices: tuple[float, ...] = ()
+    last_side: Side | None = None
+    ticks_since_signal: int | None = None
+
+
+class Strategy(ABC):
+    """Turns ticks into decisions, with its own bounded state per symbol.
+
+    One thread at a time may use an instance; nothing blocks. How a symbol's ticks are cut into calls never changes
+    what is decided. A strategy is a subclass with a `name` in a module of its own in this folder: the registry finds
+    it there, nothing else is to be edited.
+    """
+
+    name: ClassVar[str]
+    """What `strategy.name` in the configuration and `--strategy` call it."""
+
+    lookback: int
+    """How many last prices of a symbol `restore` needs."""
+
+    observer: Observer | None = None
+    """Called with the fields of a debug record for each tick, where the strategy has such records; None costs nothing.
+
+    The mapping handed over is the observer's to keep.
+    """
+
+    @classmethod
+    @abstractmethod
+    def from_config(cls, config: Config) -> Strategy:
+        """A fresh strategy with its parameters from `config`. Raises ConfigError when they make no sense."""
+
+    @abstractmethod
+    def on_ticks(self, symbol: str, ticks: Sequence[Tick]) -> list[Decision]:
+        """Decide on the next ticks of `symbol`, all of them its own, in order of arrival; prices > 0 and finite.
+
+        Decisions come in order of their index into `ticks`, at most one a tick.
+        """
+
+    @abstractmethod
+    def restore(self, symbol: str, history: SymbolHistory) -> None:
+        """Replace what is known of `symbol` by the state after `history`. Decides nothing."""

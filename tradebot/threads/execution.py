@@ -1,0 +1,84 @@
+"""The execution stage: signals in, simulated orders out. Opens no socket."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tradebot.channel import Channel, ChannelClosed
+from tradebot.events import RISK_CAP, STALE_DATA, Event, Order, Signal
+from tradebot.execution.shadow import ShadowExecution
+from tradebot.log import Log
+from tradebot.metrics import Metrics
+from tradebot.runtime import Runtime
+from tradebot.threads.strategy import MAX_TAKE
+
+
+class ExecutionStage:
+    """Takes signals, puts each order together with its fills on persist."""
+
+    name = "execution"
+
+    def __init__(
+        self,
+        execution: ShadowExecution,
+        channels: tuple[Channel[Signal], Channel[Event]],
+        push: bool,
+        stored_orders: int,
+        metrics: Metrics,
+        log: Log,
+        runtime: Runtime,
+    ) -> None:
+        """`stored_orders`: orders at the front of this run that the database holds already."""
+        self._execution = execution
+        self._signals, self._persist = channels
+        self._push = push
+        self._stored_orders = stored_orders
+        self._metrics = metrics
+        self._log = log.bind(self.name)
+        self._runtime = runtime
+        self.inputs = (self._signals,)
+        self.outputs = (self._persist,)
+
+    def run(self) -> None:
+        """The stage's loop; blocks on its input and on a full persist channel."""
+        while True:
+            try:
+                chunks = self._signals.take(MAX_TAKE)
+            except ChannelClosed:
+                return
+            for chunk in chunks:
+                self._process(chunk)
+
+    def _process(self, chunk: Sequence[Signal]) -> None:
+        # In a replay the clock never decides: age is not checked.
+        now_ms = self._runtime.now_ms() if self._push else None
+        orders: list[Event] = []
+        for signal in chunk:
+            order = self._execution.execute(signal, now_ms)
+            orders.append(order)
+            self._count(order)
+        fresh = orders[self._stored_orders :] if self._stored_orders else orders
+        self._stored_orders -= len(orders) - len(fresh)
+        if fresh:
+            self._persist.send(fresh)
+
+    def _count(self, order: Order) -> None:
+        metrics, log = self._metrics, self._log
+        if order.fills:
+            metrics.shadow_orders += 1
+            metrics.trade_count += len(order.fills)
+            if log.allows("shadow order executed"):
+                log.info(
+                    "shadow order executed", event_id=order.event_id, symbol=order.symbol, side=order.side,
+                    qty=order.qty, price=order.price, reason_code=order.reason,
+                )  # fmt: skip
+            return
+        if order.reason == RISK_CAP:
+            metrics.risk_vetoes += 1
+        elif order.reason == STALE_DATA:
+            metrics.stale_vetoes += 1
+        refusal = self._execution.last_refusal
+        log.warning(
+            "order refused", event_id=order.event_id, symbol=order.symbol, side=order.side, reason_code=order.reason,
+            detail=None if refusal is None else refusal.detail,
+        )  # fmt: skip

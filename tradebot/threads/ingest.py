@@ -1,0 +1,104 @@
+"""The ingest stage: feed in, sampled ticks out. Overload is met here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tradebot.channel import Channel
+from tradebot.control import Control
+from tradebot.events import Tick
+from tradebot.exits import ExitCode
+from tradebot.feeds.base import Batch, Feed
+from tradebot.feeds.intake import Intake
+from tradebot.log import Log
+from tradebot.metrics import Metrics
+
+
+def overload_cause(depths: Sequence[Channel[Any]]) -> str:
+    """The stage that holds the pipeline up: the consumer of the full channel nearest to the database.
+
+    `depths` are the channels from ingest to the writer: (tick, signal, persist). A full persist channel makes the
+    strategy wait, which then shows at the tick channel; a full signal channel loses signals but holds nothing up.
+    """
+    _tick, _signal, persist = depths
+    return "persist" if persist.is_full else "strategy"
+
+
+class IngestStage:
+    """Reads the feed until it ends, a stop is seen, or the tick channel refuses a tick."""
+
+    name = "ingest"
+
+    def __init__(
+        self,
+        feed: Feed,
+        intake: Intake,
+        channels: tuple[Channel[Tick], Channel[Any], Channel[Any]],
+        already_stored: int,
+        metrics: Metrics,
+        control: Control,
+        log: Log,
+    ) -> None:
+        """`channels` are (tick, signal, persist); `already_stored` ticks at the front were stored by an earlier start."""
+        self._feed = feed
+        self._intake = intake
+        self._tick_channel = channels[0]
+        self._channels = channels
+        self._already_stored = already_stored
+        self._metrics = metrics
+        self._control = control
+        self._log = log.bind(self.name)
+        self.inputs: tuple[Channel[Any], ...] = ()
+        self.outputs = (channels[0],)
+        self.complete = False
+
+    def run(self) -> None:
+        """The stage's loop; blocks in the feed and, in a replay, on the full tick channel."""
+        while not self._control.stop.is_set():
+            batch = self._feed.read()
+            if batch is None:
+                self.complete = not self._control.stop.is_set()
+                return
+            kept = self._take_in(batch)
+            if not kept:
+                continue
+            if not self._feed.push:
+                self._tick_channel.send(kept)
+                self._accept(len(kept))
+            elif self._offer(kept):
+                return
+
+    def _take_in(self, batch: Batch) -> Sequence[Tick]:
+        metrics = self._metrics
+        metrics.ingest_received += len(batch.ticks) + batch.malformed
+        metrics.malformed += batch.malformed
+        for note in batch.notes:
+            self._log.warning("malformed input", line=note.line, reason=note.reason)
+        kept = self._intake.keep(batch.ticks)
+        metrics.sampled_out += len(batch.ticks) - len(kept)
+        return kept
+
+    def _accept(self, ticks: int) -> None:
+        held = min(self._already_stored, ticks)
+        self._already_stored -= held
+        self._metrics.already_stored += held
+        self._metrics.ingest_processed += ticks - held
+
+    def _offer(self, kept: Sequence[Tick]) -> bool:
+        """Offer ticks of a push feed; True when the channel refused one and the run is over."""
+        accepted = self._tick_channel.offer(kept)
+        self._accept(accepted)
+        refused = len(kept) - accepted
+        if not refused:
+            return False
+        metrics = self._metrics
+        metrics.refused += refused
+        metrics.bp_drops_tick += refused
+        cause = overload_cause(self._channels)
+        if cause == "persist":
+            metrics.bp_drops_persist += refused
+        depths = {channel.name: channel.depth for channel in self._channels}
+        self._log.error("OVERLOAD", event="OVERLOAD", stage=cause, refused=refused, depths=depths)
+        self._control.fail(ExitCode.OVERLOAD, self.name, f"tick channel full, held up by the {cause} stage")
+        return True

@@ -1,0 +1,191 @@
+"""The persist stage: the single writer. Batches events into transactions; what cannot be stored is spilled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from tradebot.channel import Channel, ChannelClosed
+from tradebot.control import Control
+from tradebot.events import Event, Tick
+from tradebot.exits import ExitCode
+from tradebot.log import Log
+from tradebot.metrics import Metrics
+from tradebot.runtime import Runtime
+from tradebot.store.batch import Batch
+from tradebot.store.database import BUSY_TIMEOUT_MS
+from tradebot.store.errors import StorageUnavailable
+from tradebot.store.policy import FINAL_FLUSH_S, MAX_BATCH_EVENTS, FlushPolicy, RetryPolicy
+from tradebot.store.spill import Spill
+from tradebot.store.writer import Storage
+
+_PATIENCE_MS_MIN: Final = 50
+
+
+class PersistStage:
+    """Takes events, stores them exactly once. Without a storage (a replay that stores nothing) it only counts."""
+
+    name = "persist"
+
+    def __init__(
+        self,
+        channel: Channel[Event],
+        storage: Storage | None,
+        spill: Spill | None,
+        run_id: str,
+        flush: FlushPolicy,
+        retry: RetryPolicy,
+        metrics: Metrics,
+        control: Control,
+        log: Log,
+        runtime: Runtime,
+    ) -> None:
+        self._channel = channel
+        self._storage = storage
+        self._spill = spill
+        self._run_id = run_id
+        self._flush_policy = flush
+        self._retry = retry
+        self._metrics = metrics
+        self._control = control
+        self._log = log.bind(self.name)
+        self._runtime = runtime
+        self._batch = Batch()
+        self._final_deadline: float | None = None
+        self.inputs = (channel,)
+        self.outputs: tuple[Channel[Event], ...] = ()
+        self.ticks_stored = 0
+        self.ticks_spilled = 0
+        self.events_lost = 0
+        self.storage_error: str | None = None
+
+    @property
+    def stores_nothing(self) -> bool:
+        """True for a run that stores nothing by design."""
+        return self._storage is None
+
+    def run(self) -> None:
+        """The stage's loop; blocks on its channel and in the storage."""
+        try:
+            if self._storage is None:
+                self._discard()
+            else:
+                self._store(self._storage)
+        finally:
+            if self._storage is not None:
+                self._storage.close()
+            if self._spill is not None:
+                self._finish_spill(self._spill)
+
+    def _discard(self) -> None:
+        while True:
+            try:
+                self._channel.take(MAX_BATCH_EVENTS)
+            except ChannelClosed:
+                return
+
+    def _store(self, storage: Storage) -> None:
+        policy, monotonic = self._flush_policy, self._runtime.monotonic
+        while True:
+            room = MAX_BATCH_EVENTS - self._batch.events
+            try:
+                chunks = self._channel.take(room, policy.wait_s(monotonic()))
+            except ChannelClosed:
+                break
+            for chunk in chunks:
+                self._batch.add(chunk)
+            now = monotonic()
+            if chunks:
+                policy.added(now)
+            if policy.due(self._batch.events, now):
+                self._flush(storage)
+        if self._control.stop.is_set():
+            self._final_deadline = monotonic() + FINAL_FLUSH_S
+        self._log.info("final flush on shutdown", event="final flush on shutdown", remaining=self._batch.events)
+        if self._batch.events:
+            self._flush(storage)
+
+    def _flush(self, storage: Storage) -> None:
+        """Store the open batch, however often that has to be tried; spill it when the storage stays away."""
+        batch = self._batch
+        while self.storage_error is None:
+            try:
+                storage.write(batch, self._patience_ms())
+            except StorageUnavailable as error:
+                self._metrics.persist_errors += 1
+                now = self._runtime.monotonic()
+                delay_s = self._retry.next_delay_s(now, self._deadline()) if error.passing else None
+                if delay_s is None:
+                    self._give_up(storage, error)
+                else:
+                    self._log.warning("storage unavailable", detail=str(error), retry_in_s=delay_s)
+                    self._runtime.sleep(delay_s)
+            else:
+                self._stored(batch)
+                break
+        if self.storage_error is not None:
+            self._spill_batch(batch)
+        self._batch = Batch()
+        self._flush_policy.flushed()
+
+    def _stored(self, batch: Batch) -> None:
+        self._retry.succeeded()
+        self.ticks_stored += len(batch.ticks)
+        self._metrics.persist_count += batch.rows
+        if self._log.allows("batch flushed"):
+            errors = self._metrics.persist_errors
+            self._log.info("batch flushed", event="batch flushed", persisted=batch.rows, errors=errors)
+
+    def _deadline(self) -> float | None:
+        return self._control.drain_deadline if self._final_deadline is None else self._final_deadline
+
+    def _patience_ms(self) -> int:
+        deadline = self._deadline()
+        if deadline is None:
+            return BUSY_TIMEOUT_MS
+        left_ms = int((deadline - self._runtime.monotonic()) * 1000)
+        return max(_PATIENCE_MS_MIN, min(BUSY_TIMEOUT_MS, left_ms))
+
+    def _give_up(self, storage: Storage, error: StorageUnavailable) -> None:
+        self.storage_error = str(error)
+        where = str(self._spill.path) if self._spill is not None else None
+        self._log.error("storage failed", event="STORAGE_FAILED", code=error.code, detail=str(error), spill_file=where)
+        if self._spill is not None:
+            try:
+                self._spill.begin(self._run_id, storage.counts)
+            except OSError as spill_error:
+                self._spill_failed(spill_error)
+        self._control.fail(ExitCode.OVERLOAD, self.name, f"storage failed: {error}")
+
+    def _spill_batch(self, batch: Batch) -> None:
+        parts: tuple[Sequence[Event], ...] = (batch.ticks, batch.signals, batch.orders)
+        for events in parts:
+            if not events:
+                continue
+            if self._spill is None:
+                self.events_lost += len(events)
+                continue
+            try:
+                self._spill.append(events)
+            except OSError as error:
+                self._spill_failed(error)
+                self.events_lost += len(events)
+            else:
+                self.ticks_spilled += len(events) if isinstance(events[0], Tick) else 0
+
+    def _spill_failed(self, error: OSError) -> None:
+        self._log.error("spill failed", event="SPILL_FAILED", detail=str(error))
+        if self._spill is not None:
+            self._spill.close()
+            self._spill = None
+
+    def _finish_spill(self, spill: Spill) -> None:
+        try:
+            spill.finish()
+        except OSError as error:
+            self._log.error("spill failed", event="SPILL_FAILED", detail=str(error))
+        if spill.used:
+            self._log.error(
+                "events spilled", event="SPILLED", events=spill.events, spill_file=str(spill.path),
+                hint="the next start with this database stores them",
+            )  # fmt: skip

@@ -1,0 +1,65 @@
+"""What every stage's thread does around its own loop: report how it ended, and let its neighbours know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from tradebot.channel import Channel, ConsumerGone
+from tradebot.control import Control
+from tradebot.exits import ExitCode, TradebotError
+from tradebot.log import Log
+from tradebot.runtime import Runtime
+
+
+class Stage(Protocol):
+    """A step of the pipeline, run by one thread from start to end."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def inputs(self) -> Sequence[Channel[Any]]:
+        """Channels it takes from; nobody else does."""
+        ...
+
+    @property
+    def outputs(self) -> Sequence[Channel[Any]]:
+        """Channels that nobody puts anything on once it has ended."""
+        ...
+
+    def run(self) -> None:
+        """Work until the input is drained or a stop is seen. Blocks only through the seam."""
+        ...
+
+
+class Thread:
+    """Runs one stage, so that no way of ending goes unnoticed: a dead thread never leaves the process living on."""
+
+    def __init__(self, runtime: Runtime, stage: Stage, control: Control, log: Log) -> None:
+        self._runtime = runtime
+        self._stage = stage
+        self._control = control
+        self._log = log.bind(stage.name)
+        self.busy_s = 0.0
+
+    def main(self) -> None:
+        """The thread's target. Never raises for an error of the stage: it is recorded in the control."""
+        stage, control = self._stage, self._control
+        try:
+            stage.run()
+        except ConsumerGone:
+            pass  # the stage after this one has recorded its failure, or the engine gave up draining
+        except TradebotError as error:
+            self._log.error("stage failed", stage=stage.name, exit_code=int(error.exit_code), detail=str(error))
+            control.fail(error.exit_code, stage.name, str(error))
+        except Exception as error:
+            self._log.error("thread crashed", stage=stage.name, exc_info=error)
+            control.fail(ExitCode.CRASH, stage.name, f"{type(error).__name__}: {error}")
+        finally:
+            self.busy_s = self._runtime.cpu_seconds()
+            for channel in stage.inputs:
+                channel.abandon()
+            for channel in stage.outputs:
+                channel.close()
+            control.ended(stage.name)

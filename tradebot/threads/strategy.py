@@ -1,0 +1,95 @@
+"""The strategy stage: hands each tick on to the writer, followed by what it decided from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from tradebot.channel import Channel, ChannelClosed
+from tradebot.events import BP_DROP_SIGNAL, Event, Signal, Tick
+from tradebot.execution.shadow import refuse
+from tradebot.log import Log
+from tradebot.metrics import Metrics
+from tradebot.store.batch import StoredCounts
+from tradebot.strategy.decider import Decider
+
+# At most this many events are in a stage's hands at once: part of the bound of what a kill can lose.
+MAX_TAKE: Final = 4096
+
+
+class StrategyStage:
+    """Takes ticks, puts ticks and signals on persist and signals on to execution."""
+
+    name = "strategy"
+
+    def __init__(
+        self,
+        decider: Decider,
+        channels: tuple[Channel[Tick], Channel[Signal], Channel[Event]],
+        push: bool,
+        stored: StoredCounts,
+        metrics: Metrics,
+        log: Log,
+    ) -> None:
+        """`stored`: rows at the front of this run that the database holds already; they are not handed on again."""
+        self._decider = decider
+        self._ticks, self._signals, self._persist = channels
+        self._push = push
+        self._stored_ticks = stored.ticks
+        self._stored_signals = stored.signals
+        self._metrics = metrics
+        self._log = log.bind(self.name)
+        self.inputs = (self._ticks,)
+        self.outputs: tuple[Channel[Any], ...] = (self._signals, self._persist)
+
+    def run(self) -> None:
+        """The stage's loop; blocks on its input and on a full persist channel (in a replay also on a full signal one)."""
+        while True:
+            try:
+                chunks = self._ticks.take(MAX_TAKE)
+            except ChannelClosed:
+                return
+            for chunk in chunks:
+                self._process(chunk)
+
+    def _process(self, chunk: Sequence[Tick]) -> None:
+        self._metrics.tick_count += len(chunk)
+        fresh = chunk[self._stored_ticks :] if self._stored_ticks else chunk
+        self._stored_ticks -= len(chunk) - len(fresh)
+        if fresh:
+            self._persist.send(fresh)
+        signals = self._decider.decide(chunk)
+        if not signals:
+            return
+        self._metrics.signal_count += len(signals)
+        self._report(signals)
+        new = signals[self._stored_signals :] if self._stored_signals else signals
+        self._stored_signals -= len(signals) - len(new)
+        if new:
+            self._persist.send(new)
+        if not self._push:
+            self._signals.send(signals)
+            return
+        accepted = self._signals.offer(signals)
+        if accepted < len(signals):
+            self._drop(signals[accepted:])
+
+    def _drop(self, signals: Sequence[Signal]) -> None:
+        """A push feed's signal is never executed late: it becomes a refused order at once (G5)."""
+        self._metrics.bp_drops_signal += len(signals)
+        self._decider.return_marks(signals)
+        for signal in signals:
+            self._log.warning(
+                "order refused", event_id=signal.event_id, symbol=signal.symbol, side=signal.side,
+                reason_code=BP_DROP_SIGNAL, detail="signal channel full",
+            )  # fmt: skip
+        self._persist.send([refuse(signal, BP_DROP_SIGNAL) for signal in signals])
+
+    def _report(self, signals: Sequence[Signal]) -> None:
+        log = self._log
+        for signal in signals:
+            if log.allows("signal generated"):
+                log.info(
+                    "signal generated", event=signal.side, reason_code=signal.reason, event_id=signal.event_id,
+                    symbol=signal.symbol, price=signal.price, ts=signal.ts,
+                )  # fmt: skip
