@@ -21,8 +21,12 @@ $(READY): setup.py pyproject.toml bin/make-venv
 	@PYTHON='$(PYTHON)' bin/make-venv $(VENV) --editable '.[dev]'
 	@touch $@
 
+# The newest NautilusTrader is the fastest and needs Python 3.12: look among pyenv's versions too.
+PEER_PYTHONS = $(wildcard $(addprefix $(shell pyenv root 2>/dev/null),/versions/3.13.*/bin/python3.13 \
+    /versions/3.12.*/bin/python3.12)) python3.13 python3.12 python3.11 python3
+
 $(PEERS_READY): bench/requirements-peers.txt bin/make-venv
-	@PYTHON='$(PYTHON)' bin/make-venv $(PEERS) --requirement bench/requirements-peers.txt
+	@PYTHON='$(or $(PYTHON),$(PEER_PYTHONS))' bin/make-venv $(PEERS) --requirement bench/requirements-peers.txt
 	@touch $@
 
 run: $(READY)  ## the main job: replay a recorded market session into a fresh database, var/session.db

@@ -1,9 +1,10 @@
 """NautilusTrader's BacktestEngine on the same ticks, strategy and orders: `python peer_nautilus.py TICKS.jsonl`.
 
-Runs in the environment of the peers, as a script, and imports nothing of tradebot. Only `engine.run()` is timed: reading
-the file, making the ticks and adding them to the engine are not. All that the comparison does not need is switched off:
-logging, risk checks, the analysis at the end, account arithmetic, storage. The strategy keeps running sums of whole cents,
-which is both exact and faster here than the engine's own SimpleMovingAverage (`--indicator` measures that one).
+Runs in the environment of the peers, as a script, and imports nothing of tradebot. Only `engine.run()` is timed:
+reading the file, making the ticks and adding them to the engine are not. All that the comparison does not need is
+switched off: logging, risk checks, the analysis at the end, account arithmetic, storage. The strategy keeps running
+sums of whole cents, which is both exact and faster here than the engine's own SimpleMovingAverage (`--indicator`
+measures that one).
 """
 
 from __future__ import annotations

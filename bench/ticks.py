@@ -23,6 +23,6 @@ def write_ticks(path: Path, count: int, seed: int = SEED) -> None:
     with path.open("w") as file:
         for i in range(count):
             cents = max(100, cents + rng.choice(STEPS_CENTS))
-            price = f"{cents // 100}.{cents % 100:02d}"
+            price, volume = f"{cents // 100}.{cents % 100:02d}", LEAST_VOLUME + rng.random()
             ts = START_MS + i * STEP_MS
-            file.write(f'{{"symbol":"{SYMBOL}","price":{price},"volume":{LEAST_VOLUME + rng.random():.5f},"ts":{ts}}}\n')
+            file.write(f'{{"symbol":"{SYMBOL}","price":{price},"volume":{volume:.5f},"ts":{ts}}}\n')

@@ -5,7 +5,7 @@ Python. tests/contract holds it and the real runtime to the same semantics.
 """
 
 from sim.clock import FrozenClock, frozen
-from sim.errors import Deadlock, Livelock, SimError, SimKilled, Stuck, ThreadCrashed, ThreadsLeft, TimeLimit
+from sim.errors import Deadlock, Livelock, SimError, SimExit, SimKilled, Stuck, ThreadCrashed, ThreadsLeft, TimeLimit
 from sim.runtime import SimRuntime
 from sim.trace import Trace
 
@@ -14,6 +14,7 @@ __all__ = [
     "FrozenClock",
     "Livelock",
     "SimError",
+    "SimExit",
     "SimKilled",
     "SimRuntime",
     "Stuck",

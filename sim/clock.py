@@ -36,6 +36,9 @@ class FrozenClock:
     def set_ms(self, unix_ms: int) -> None:
         """Make it `unix_ms` (Unix ms UTC) for time.time(), datetime.now() and their relatives; may go back.
 
+        They show one microsecond more: freezegun computes time() and time_ns() in floats, which may come out a little
+        too low, and a reader that rounds down to milliseconds would be one behind.
+
         Raises OverflowError outside the years 1 to 9999.
         """
         if unix_ms != self._unix_ms:
@@ -61,7 +64,7 @@ def frozen() -> Iterator[FrozenClock]:
     # thread's own first frames. With a limit of 0 it does not look, and everyone sees frozen time.
     limit = freezegun.api.call_stack_inspection_limit
     freezegun.api.call_stack_inspection_limit = 0
-    freeze = freezegun.freeze_time("2024-01-01 00:00:00")
+    freeze = freezegun.freeze_time("2024-01-01 00:00:00.000001")
     try:
         factory = freeze.start()
         assert isinstance(factory, freezegun.api.FrozenDateTimeFactory)

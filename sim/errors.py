@@ -10,6 +10,14 @@ class SimKilled(BaseException):
     """
 
 
+class SimExit(SimKilled):
+    """A thread called `exit_now`: like a kill, with a code."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"exit_now({code})")
+        self.code = code
+
+
 class SimError(Exception):
     """The history cannot go on, or ended as no history may. The text carries every thread's stack where it helps."""
 

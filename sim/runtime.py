@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar, cast
 
 from sim.clock import START_MS, Movable
-from sim.errors import SimKilled, ThreadCrashed
+from sim.errors import SimExit, SimKilled, ThreadCrashed
 from sim.scheduler import Scheduler
 from sim.sync import SimCondition, SimEvent, SimLock, SimThread
 from sim.timers import NS, as_ns
@@ -133,6 +133,11 @@ class SimRuntime:
         self._scheduler.poll()
         return self._stop_signals
 
+    def exit_now(self, code: int) -> None:
+        """End the simulated process like `kill`; `run` raises SimExit with the code."""
+        self.note("exit", code)
+        self._die(SimExit(code))
+
     def token(self) -> str:
         """Eight hex digits, from the seed."""
         return f"{self._tokens.getrandbits(32):08x}"
@@ -174,11 +179,11 @@ class SimRuntime:
     ) -> T:
         """Run `main` as the simulated thread "main" until it returns; its result. One history per runtime.
 
-        Blocks the calling (real) thread. An exception of `main` propagates. SimKilled: `kill` was called. Deadlock,
-        Livelock (more than `max_steps`), TimeLimit (past `until_s` simulated seconds), ThreadsLeft (main returned
-        before others ended), ThreadCrashed (unless `thread_errors_expected`), Stuck: see sim.scheduler; an exception
-        of a `call_at` callback propagates too. Whatever the outcome, no thread of the simulation is left (Stuck
-        excepted).
+        Blocks the calling (real) thread. An exception of `main` propagates. SimKilled: `kill` was called; SimExit:
+        `exit_now` was. Deadlock, Livelock (more than `max_steps`), TimeLimit (past `until_s` simulated seconds),
+        ThreadsLeft (main returned before others ended), ThreadCrashed (unless `thread_errors_expected`), Stuck: see
+        sim.errors; an exception of a `call_at` callback propagates too. Whatever the outcome, no thread of the
+        simulation is left (Stuck excepted).
         """
         if self._freezer is not None:
             self._freezer.set_ms(self._wall_zero_ms)
@@ -215,9 +220,7 @@ class SimRuntime:
 
         While they unwind, blocking calls of the seam raise SimKilled and all others do nothing.
         """
-        self._scheduler.die(SimKilled(f"killed at step {self.steps}"))
-        if self._scheduler.current is not None:
-            raise SimKilled
+        self._die(SimKilled(f"killed at step {self.steps}"))
 
     def kill_at_step(self, step: int) -> None:
         """`kill` at the `step`-th step."""
@@ -259,6 +262,11 @@ class SimRuntime:
         """
         digest = hashlib.sha256(f"{self.seed}:{name}".encode()).digest()
         return random.Random(int.from_bytes(digest[:16], "big"))
+
+    def _die(self, reason: SimKilled) -> None:
+        self._scheduler.die(reason)
+        if self._scheduler.current is not None:
+            raise SimKilled
 
     def _time_moved(self, now_ns: int) -> None:
         elapsed_ms = now_ns // 1_000_000

@@ -32,6 +32,7 @@ STUCK_AFTER_S = 20.0
 UNWIND_WAIT_S = 5.0
 """Real seconds that `run`, interrupted from outside, gives the threads to unwind."""
 _LOOK_EVERY_S: Final = 0.25
+RUNS: Final = "has the baton"
 
 
 @contextmanager
@@ -217,7 +218,7 @@ class Scheduler:
 
     def stacks(self) -> str:
         """Every living thread, what it waits for, and its stack."""
-        return stacks_of(self._living, self.current)
+        return stacks_of(self._living)
 
     # ---- inside ------------------------------------------------------------------------------------------------
 
@@ -318,11 +319,11 @@ class Scheduler:
             me.gate.acquire()
         if self.dead is not None:
             raise SimKilled
-        me.doing = "ready"
+        me.doing = RUNS
 
     def _body(self, me: BatonThread, target: Callable[[], None]) -> None:
         me.gate.acquire()
-        me.doing = "ready"
+        me.doing = RUNS
         try:
             if self.dead is None:
                 target()

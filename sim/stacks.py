@@ -11,16 +11,16 @@ from typing import Final
 
 from sim.timers import BatonThread
 
-_HERE: Final = Path(__file__).parent
-_MACHINERY: Final = frozenset([threading.__file__, *(str(_HERE / f"{n}.py") for n in ("runtime", "scheduler", "sync"))])
+_OURS: Final = ("runtime.py", "scheduler.py", "stacks.py", "sync.py")
+_MACHINERY: Final = frozenset([threading.__file__, *(str(Path(__file__).with_name(name)) for name in _OURS)])
 
 
-def stacks_of(threads: Sequence[BatonThread], current: BatonThread | None) -> str:
+def stacks_of(threads: Sequence[BatonThread]) -> str:
     """Each thread's label, what it waits for, and its stack without the frames of the simulator's machinery."""
     frames = sys._current_frames()
     parts = []
     for thread in threads:
-        parts.append(f"--- {thread.label}: {'has the baton' if thread is current else thread.doing}\n")
+        parts.append(f"--- {thread.label}: {thread.doing}\n")
         frame = frames.get(thread.ident)
         if frame is not None:
             stack = [entry for entry in traceback.extract_stack(frame) if entry.filename not in _MACHINERY]

@@ -21,7 +21,14 @@ class ChannelClosed(Exception):
 
 
 class ConsumerGone(Exception):
-    """Nobody will take what is put here: the consumer died, or the engine gave up draining. The producer must stop."""
+    """Nobody will take what is put here: the consumer died, or the engine gave up draining. The producer must stop.
+
+    `sent` events of the refused chunk had entered the channel before.
+    """
+
+    def __init__(self, channel: str, sent: int) -> None:
+        super().__init__(channel)
+        self.sent = sent
 
 
 class Channel(queue.Queue[Sequence[E]], Generic[E]):
@@ -103,7 +110,7 @@ class Channel(queue.Queue[Sequence[E]], Generic[E]):
 
     def _put_part(self, chunk: Sequence[E], start: int) -> int:
         if self._gone or self._producers <= 0:
-            raise ConsumerGone(self.name)
+            raise ConsumerGone(self.name, start)
         part = chunk[start : start + self.maxsize - self._events]
         if part:
             self._put(part)

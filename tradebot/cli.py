@@ -5,7 +5,6 @@ Answers go to standard output, complaints to standard error. `main` never lets a
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import traceback
@@ -17,6 +16,7 @@ from tradebot.configkeys import flatten, toml
 from tradebot.exits import ConfigError, ExitCode, TradebotError
 from tradebot.masking import mask
 from tradebot.options import CHECK_CONFIG, HELP, RUN, SHOW_CONFIG, VERSION, Arguments, UsageError, help_text, parse
+from tradebot.report.streams import GuardedStream
 from tradebot.settings import require_available, resolve, unavailable
 
 __all__ = ["main", "require_available"]
@@ -47,7 +47,8 @@ def main(argv: list[str] | None = None) -> int:
         _say(f"internal error, a bug: {type(error).__name__}: {mask(str(error))}; where it happened:")
         _say(mask(traceback.format_exc()))
         code = ExitCode.CRASH
-    _flush_answers()
+    # The interpreter flushes once more at its end, and would complain about a pipe that nobody reads any more.
+    GuardedStream(sys.stdout).close()
     return int(code)
 
 
@@ -125,14 +126,12 @@ def _complain(error: TradebotError, code: int) -> int:
 
 
 def _say(text: str) -> None:
-    """Write to standard error; where nobody can be told, the exit code has to do."""
-    if sys.stderr is not None:
-        with contextlib.suppress(OSError):
-            print(f"tradebot: {text}", file=sys.stderr)
+    # Where nobody can be told, the exit code has to do.
+    GuardedStream(sys.stderr).write(f"tradebot: {text}\n")
 
 
 def _answer(text: str) -> int:
-    """Write `text` to standard output, as much of it as the reader wants; always 0. Raises TradebotError on a full disk."""
+    """Write `text` to standard output, as much as the reader wants; always 0. Raises TradebotError on a full disk."""
     if sys.stdout is None:
         return 0
     encoding = sys.stdout.encoding or "utf-8"
@@ -140,27 +139,7 @@ def _answer(text: str) -> int:
         sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
         sys.stdout.flush()
     except BrokenPipeError:
-        _drop_answers()  # `tradebot show-config | head`: the reader has enough
+        pass  # `tradebot show-config | head`: the reader has enough
     except OSError as error:
-        _drop_answers()
         raise TradebotError(f"cannot write to standard output: {error.strerror}") from None
     return 0
-
-
-def _flush_answers() -> None:
-    # The interpreter flushes once more at its end, and would complain about a pipe that nobody reads any more.
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        _drop_answers()
-    except OSError as error:
-        _drop_answers()
-        _say(f"cannot write to standard output: {error.strerror}")
-
-
-def _drop_answers() -> None:
-    with contextlib.suppress(OSError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)

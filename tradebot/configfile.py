@@ -141,7 +141,7 @@ def _name(path: Path) -> str:
 def _syntax_message(path: Path, text: str, error: ValueError) -> str:
     if not isinstance(error, tomllib.TOMLDecodeError):
         return f"{_name(path)}: not valid TOML: {error}"
-    message = str(error)
+    message = str(error).replace("Invalid value", "Invalid value; text needs quotes")
     place = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", message)
     if place is None:
         return f"{_name(path)}: not valid TOML: {message}"

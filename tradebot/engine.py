@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from peewee import SqliteDatabase
 
@@ -22,6 +23,7 @@ from tradebot.pipeline import STAGES, Parts, Pipeline
 from tradebot.report.output import Output
 from tradebot.report.results import summarize
 from tradebot.runtime import RealRuntime, Runtime
+from tradebot.store.database import Synchronous
 from tradebot.store.opening import StartStopped, Store
 from tradebot.store.policy import FINAL_FLUSH_S
 from tradebot.store.reader import Carried, read_carried, read_fills
@@ -40,7 +42,7 @@ class Edges:
 
     runtime: Runtime = field(default_factory=RealRuntime)
     output: Output = field(default_factory=Output)
-    wrap_storage: Callable[[Storage], Storage] = lambda storage: storage
+    make_storage: Callable[[Path, Synchronous, RunRecord], Storage] = SqliteStorage
     wrap_feed: Callable[[Feed], Feed] = lambda feed: feed
 
 
@@ -187,7 +189,7 @@ class _Run:
     def _storage(self, record: RunRecord) -> Storage | None:
         if self._store is None:
             return None
-        return self._edges.wrap_storage(SqliteStorage(self._path, self._store.synchronous, record))
+        return self._edges.make_storage(self._path, self._store.synchronous, record)
 
     def _reserve_spill(self, push: bool) -> Spill | None:
         """Room for every event that can be on its way. Without room for that, the run begins all the same."""

@@ -8,6 +8,7 @@ second; the rest is counted and summed up in one line a kind. DEBUG is not limit
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -165,7 +166,7 @@ def setup_logging(level: str, format_: str | None, runtime: Runtime, stream: Tex
             guarded.write,
             level=minimum,
             format=_text_formatter(runtime),
-            colorize=guarded.isatty(),
+            colorize=guarded.isatty() and not os.environ.get("NO_COLOR"),
             backtrace=False,
             diagnose=False,
             catch=False,

@@ -95,7 +95,7 @@ def _plain(value: object, depth: int) -> object:
         return int(value) if bits <= _MAX_INTEGER_BITS else f"(integer of {bits} bits)"
     if isinstance(value, float):
         return float(value) if isfinite(value) else str(float(value))
-    if depth and isinstance(value, Mapping):
+    if depth and isinstance(value, dict):
         return {_text(key): _plain(item, depth - 1) for key, item in list(value.items())[:_MAX_ITEMS]}
     if depth and isinstance(value, list | tuple):
         return [_plain(item, depth - 1) for item in value[:_MAX_ITEMS]]

@@ -8,9 +8,9 @@ from urllib.parse import unquote
 
 MASK: Final = "***"
 
-# The scheme's length is bounded so that a long run of letters costs linear time. A URL ends where the next one
-# begins ("ws://a,ws://b"), otherwise the second one's credentials would pass as part of the first one's path.
-_SCHEME: Final = r"[A-Za-z][A-Za-z0-9+.\-]{0,20}://"
+# Whole runs of characters that schemes are made of: to begin at any letter of one would cost quadratic time. A URL ends
+# where the next one begins ("ws://a,ws://b"): otherwise the second one's credentials would pass as a path.
+_SCHEME: Final = r"(?<![A-Za-z0-9+.\-])[A-Za-z0-9+.\-]+://"
 _URL: Final = re.compile(rf'({_SCHEME})((?:(?!{_SCHEME})[^\s"<>])*)')
 _AUTHORITY_END: Final = re.compile(r"[/?#\\]")
 _PARAMETER_SEPARATOR: Final = re.compile(r"([?&;#])")
@@ -19,7 +19,7 @@ _PUNCTUATION: Final = "',.;)}"
 _SENSITIVE_PARTS: Final = (
     "token", "secret", "signature", "password", "passwd", "passphrase", "credential", "auth", "session", "cookie",
 )  # fmt: skip
-_SENSITIVE_NAMES: Final = frozenset({"sig", "sign", "pw", "pwd", "pass", "sid", "jwt", "otp", "hmac", "code"})
+_SENSITIVE_NAMES: Final = frozenset({"sig", "sign", "pw", "pwd", "pass", "sid", "jwt", "hmac"})
 # An unguessable path segment is what makes a webhook or a listen key: at least this long, letters and digits mixed.
 _SECRET_SEGMENT: Final = re.compile(r"(?=[^/]*[0-9])(?=[^/]*[A-Za-z])[A-Za-z0-9_\-:]{20,}")
 _BOT_SEGMENT: Final = re.compile(r"bot[0-9]+:", re.IGNORECASE)
@@ -52,7 +52,7 @@ def _mask_after_scheme(rest: str) -> str:
         return f"{MASK}@{_mask_after_scheme(rest.rpartition('@')[2])}"
     elif port is not None and port.strip(_PUNCTUATION) and not port.strip(_PUNCTUATION).isdigit():
         # No port either: perhaps "user:password" of a text that was cut before its "@".
-        host = authority.rpartition(":")[0]
+        host = authority.removesuffix(f":{port}")
         shown = f"{host}:{MASK}"
     else:
         host = shown = authority
@@ -61,8 +61,8 @@ def _mask_after_scheme(rest: str) -> str:
 
 
 def _port(authority: str) -> str | None:
-    """What follows the last colon outside the brackets of an IPv6 address."""
-    _, colon, port = authority.rpartition("]")[2].rpartition(":")
+    """What follows the first colon, the brackets of an IPv6 address aside."""
+    _, colon, port = authority[authority.find("]") + 1 if authority.startswith("[") else 0 :].partition(":")
     return port if colon else None
 
 

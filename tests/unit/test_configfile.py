@@ -123,7 +123,8 @@ def test_each_mistake_is_said_with_its_line(file: Path, text: str, expected: str
 
 
 def test_all_mistakes_are_said_at_once(file: Path) -> None:
-    text = "mode = 3\nwhat = 1\n[engine]\nsample_every = 0\n[strategy]\nshort_window = 30\n[channels]\ntick_channel_size=0\n"
+    text = "mode = 3\nwhat = 1\n[engine]\nsample_every = 0\n[strategy]\nshort_window = 30\n"
+    text += "[channels]\ntick_channel_size = 0\n"
     assert [line.split(": ")[:2] for line in problems(file, text)] == [
         ["1", "mode"],
         ["2", "what"],
@@ -147,10 +148,11 @@ def test_of_very_many_mistakes_the_first_are_said() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("mode = ", "1: not valid TOML: Invalid value (column 8)"),
+        ("mode = ", "1: not valid TOML: "),
+        ("mode = shadow", "1: not valid TOML: Invalid value; text needs quotes (column 8)"),
         ("\n\nmode", "3: not valid TOML: "),
         ("a = 1\na = 2", "2: not valid TOML: "),
-        ("x = '''\n\n", "3: not valid TOML: "),
+        ("x = '''\n\n", "2: not valid TOML: "),
         ("[engine\n", "1: not valid TOML: "),
         ("mode = \x00", "1: not valid TOML: "),
     ],
@@ -284,7 +286,8 @@ def test_a_lost_finder_falls_back_to_the_section(file: Path, monkeypatch: pytest
 
 TOMLISH = st.lists(
     st.sampled_from(
-        ["[", "]", "[[", "{", "}", "=", " = ", ".", ",", '"', "'", '"""', "'''", "\\", "#", "\n", "\r\n", " ", "\t", "1",
+        ["[", "]", "[[", "{", "}", "=", " = ", ".", ",", '"', "'", '"""',
+         "'''", "\\", "#", "\n", "\r\n", " ", "\t", "1",
          "1.5", "nan", "true", "mode", "engine", "sample_every", "strategy", "short_window", "-", "_", "é", "\x00",
          "1979-05-27", "\\u0041", "[engine]\n", "[strategy]\n", "mode = 'paper'\n", "x = [1]\n"]
     ),
@@ -334,7 +337,8 @@ def values_of(name: str) -> st.SearchStrategy[Any]:
         return st.floats(low, shape.le, exclude_min=shape.ge is None)
     if isinstance(shape, shapes.LiteralType):
         return st.sampled_from(shape.values)
-    return st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=64).filter(str.strip)
+    texts: st.SearchStrategy[str] = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=64)
+    return texts.filter(str.strip)
 
 
 CONFIGS = st.fixed_dictionaries({}, optional={name: values_of(name) for name in KEYS})
@@ -368,7 +372,7 @@ def test_a_checked_value_is_accepted_again_and_nothing_else_is(name: str, data: 
         assert flatten(build({name: checked}))[name] == checked
 
 
-@given(text=st.text(st.characters(exclude_categories=("Cs",))))
+@given(text=st.text(st.characters(codec="utf-8")))
 def test_toml_text_reads_back_and_is_printable(text: str) -> None:
     assert tomllib.loads(f"x = {toml(text)}")["x"] == text
     assert toml(text).isprintable()

@@ -225,7 +225,7 @@ def test_a_tick_spread_over_lines_that_begin_with_braces_is_malformed() -> None:
     assert [note.line for note in found.notes] == [2, 3]
 
 
-@pytest.mark.parametrize("piece_bytes", [1 << 12, 1 << 16, 1 << 22])
+@pytest.mark.parametrize("piece_bytes", [1 << 12, 1 << 16, 1 << 22, LINE_BYTES_MAX + 4])
 @pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 @pytest.mark.parametrize(("extra", "malformed"), [(0, 0), (1, 1), (5, 1), (100_000, 1)])
@@ -251,6 +251,13 @@ def test_an_endless_line_is_not_kept() -> None:
     assert decoder.feed(b"]\n" + GOOD + b"\n" + GOOD) == Batch([TICK])
     assert decoder.finish() == Batch([TICK])
     assert decoder.line == 3
+
+
+@pytest.mark.parametrize("piece_bytes", [1 << 16, 1 << 22])
+def test_a_blank_line_may_be_too_long_as_well(piece_bytes: int) -> None:
+    found, _ = _decode((LINE_BYTES_MAX + 1) * b" " + b"\n" + GOOD + b"\n", piece_bytes)
+    assert (found.ticks, found.malformed) == ([TICK], 1)
+    assert _decode(LINE_BYTES_MAX * b" " + b"\n" + GOOD + b"\n", piece_bytes)[0] == Batch([TICK])
 
 
 def test_an_endless_line_at_the_end_is_counted_once() -> None:

@@ -86,6 +86,18 @@ def test_nothing_yet_is_passed_on_as_nothing(pack: Callable[[bytes], bytes]) -> 
     assert pieces.count(b"") >= len(packed) - 4
 
 
+def test_a_silent_pipe_is_noticed_before_its_kind_is_known() -> None:
+    pieces = unpack(iter([b"\x1f", b"", b"xyz"]))
+    assert [next(pieces), next(pieces)] == [b"", b"\x1fxyz"]
+
+
+def test_a_cut_in_well_packed_gzip_loses_nothing_that_was_there() -> None:
+    """zlib may have taken all input and still hold output back when a piece is full."""
+    packed = _gzip((1 << 20) * b"z")
+    for cut in range(20, len(packed) - 8):
+        assert _unpack(packed[:cut])[0] == zlib.decompressobj(wbits=31).decompress(packed[:cut])
+
+
 @PACKERS
 @pytest.mark.parametrize("cut", [5, 1000, 150_000, 300_000, -9, -2, -1])
 def test_a_cut_off_file_gives_what_is_there(pack: Callable[[bytes], bytes], cut: int) -> None:

@@ -66,7 +66,7 @@ def test_not_stored_needs_a_cause() -> None:
 @pytest.mark.parametrize("name", COUNTS)
 def test_negative_is_a_problem_even_when_the_sums_agree(name: str) -> None:
     counts = dict.fromkeys(COUNTS, 0) | {name: -1}
-    ledger = Ledger(**counts, cause=NotStored.CRASHED)  # type: ignore[arg-type]  # counts are all integers
+    ledger = Ledger(**counts, cause=NotStored.CRASHED)
     assert f"{name} is negative: -1" in ledger.problems()
 
 

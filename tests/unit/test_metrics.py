@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tradebot.metrics import COUNTERS, Metrics
@@ -42,5 +44,5 @@ def test_a_misspelt_counter_is_an_error() -> None:
 
 def test_each_counter_names_its_one_writing_thread() -> None:
     """The docstring is where a stage's author looks up what its thread may count."""
-    told = [line.split()[0] for line in (Metrics.__doc__ or "").splitlines() if line.startswith(" " * 8)]
+    told = re.findall(r"^ +([a-z_]+)  ", Metrics.__doc__ or "", re.MULTILINE)
     assert tuple(told) == COUNTERS

@@ -9,8 +9,8 @@ import struct
 import sys
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
-from typing import cast
 
 import pytest
 from hypothesis import given, settings
@@ -146,6 +146,43 @@ def test_no_drift_over_many_ticks() -> None:
     assert [d.index for d in strategy.on_ticks("TEST/USD", ticks_of([61837.63] * 10_000)) if d.index >= 20] == []
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_sums_as_large_as_prices_with_15_digits_make_them(seed: int) -> None:
+    """S8: where price x 10**e still is a whole double but the sums of 20 no longer would be."""
+    draw = random.Random(seed)
+    prices: list[float] = []
+    for _ in range(30):
+        prices += [draw.choice([99_999.9999999999, 88_888.8888888887, 1e-10, 3e-10])] * draw.choice([1, 4, 5, 20])
+        prices += [50_000.0000000001] * draw.choice([0, 0, 30]) + [50_000.0000000002] * draw.choice([0, 1, 5])
+    assert decided(prices) == exact(prices)
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        [100.0, 100.3],
+        [61837.63, 59999.99, 60000.0],
+        [0.00001234, 0.00001233],
+        [1e-8, 0.000012345678],
+        [12_345_678.9, 12_345_678.91],
+        [99_999.123456789, 0.5],
+        [3e-22, 1.7e-21],
+        [4e14, 3e14],
+    ],
+)
+def test_prices_of_markets_are_held_in_floats(pool: list[float]) -> None:
+    """The fast way, ten times the speed of the other; awkward prices leave it, and it is taken up again after them."""
+    strategy = SmaCrossover(5, 20)
+    strategy.on_ticks("TEST/USD", ticks_of(pool * 20))
+    window = strategy._windows["TEST/USD"]
+    assert not window._whole
+    strategy.on_ticks("TEST/USD", ticks_of([0.1 + 0.2]))
+    assert window._whole
+    strategy.on_ticks("TEST/USD", ticks_of(pool * 10))
+    strategy.on_ticks("TEST/USD", ticks_of([0.1 + 0.2] + pool[:1] * 40))
+    assert not window._whole
+
+
 @settings(max_examples=300, deadline=None)
 @given(prices=price_series)
 def test_decisions_equal_exact_arithmetic(prices: list[float]) -> None:
@@ -169,7 +206,7 @@ def test_long_windows(short: int, long: int) -> None:
     ]
     expected = [
         (long + i, "BUY" if now > 0 else "SELL")
-        for i, (before, now) in enumerate(zip(diffs, diffs[1:], strict=False))
+        for i, (before, now) in enumerate(pairwise(diffs))
         if before <= 0 < now or before >= 0 > now
     ]
     assert decided(prices, short, long) == expected
@@ -185,7 +222,7 @@ def test_how_ticks_are_cut_changes_nothing(prices: list[float], cuts: list[int],
     ticks = ticks_of(prices)
     edges = sorted({0, len(ticks), *(min(cut, len(ticks)) for cut in cuts)})
     found: list[tuple[int, str]] = []
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         found += [(start + d.index, d.side) for d in strategy.on_ticks("TEST/USD", ticks[start:end])]
     assert found == exact(prices, 3, 8)
 
@@ -199,6 +236,17 @@ def test_a_restart_changes_nothing(prices: list[float], cut: int, spare: int) ->
     strategy.restore("TEST/USD", SymbolHistory(tuple(prices[max(0, cut - strategy.lookback - spare) : cut])))
     found = [(cut + d.index, d.side) for d in strategy.on_ticks("TEST/USD", ticks_of(prices)[cut:])]
     assert found == [decision for decision in exact(prices, 3, 8) if decision[0] >= cut]
+
+
+@pytest.mark.parametrize("cut", range(51))
+def test_a_restart_within_the_crossover_fixture(cut: int) -> None:
+    """S8: also when the very next tick decides."""
+    lines = (FIXTURES / "crossover_scenario.jsonl").read_text().splitlines()
+    ticks = [Tick(**json.loads(line)) for line in lines]
+    strategy = SmaCrossover(5, 20)
+    strategy.restore("TEST/USD", SymbolHistory(tuple(tick.price for tick in ticks[:cut][-strategy.lookback :])))
+    found = [(cut + d.index, d.side) for d in strategy.on_ticks("TEST/USD", ticks[cut:])]
+    assert found == [decision for decision in [(20, "BUY"), (37, "SELL")] if decision[0] >= cut]
 
 
 def test_symbols_do_not_touch_each_other() -> None:
@@ -216,7 +264,7 @@ def test_sma_calc_tells_the_averages_exactly_rounded(prices: list[float]) -> Non
     """G4: averages so far in the warm-up, then of the windows; differences never contradict the action."""
     records = records_of(ticks_of(prices), 3, 8)
     values = [Fraction(repr(price)) for price in prices]
-    previous = 0.0
+    previous: object = 0.0
     for i, record in enumerate(records):
         short, long = values[max(0, i - 2) : i + 1], values[max(0, i - 7) : i + 1]
         assert record["short"] == float(sum(short) / Fraction(len(short)))
@@ -226,7 +274,7 @@ def test_sma_calc_tells_the_averages_exactly_rounded(prices: list[float]) -> Non
         assert (record["action"] == "WARMUP") == (i < 7)
         assert record["emit"] == (record["action"] in ("BUY", "SELL"))
         if i >= 7:
-            previous = cast(float, record["curr_diff"])
+            previous = record["curr_diff"]
 
 
 def test_state_is_bounded() -> None:

@@ -100,14 +100,12 @@ class LineDecoder:
         if _is_plain(block, count):
             try:
                 ticks = self._decoder.decode_lines(block)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            except msgspec.DecodeError:
                 pass  # line by line, below, finds out which
             else:
-                # As many as there are braces and lines: each line is exactly one tick.
-                if len(ticks) == count:
-                    self.line += count
-                    found.ticks = ticks
-                    return
+                self.line += count
+                found.ticks = ticks
+                return
         for line in block.split(b"\n")[:-1]:
             if self._done:
                 return
@@ -123,8 +121,6 @@ class LineDecoder:
                 tick = self._decoder.decode(line)
             except UnicodeDecodeError:
                 reason = "not UTF-8"
-            except RecursionError:
-                reason = "nested too deep"
             except msgspec.DecodeError as error:
                 reason = _explain(error)
             else:
@@ -160,11 +156,11 @@ class _Found:
 
 
 def _is_plain(block: bytes, lines: int) -> bool:
-    """True when a block may be decoded at one go: then as many ticks as lines means one tick on each line.
+    """True when a block may be decoded at one go: each line then is one tick, or the decoder refuses the block.
 
     The decoder takes any white space between values, so it would also accept a tick spread over two lines or two
-    ticks on one, depending on where a block ends. Here each line begins with the block's only braces, and no text
-    can hold anything that the line-by-line checks look for.
+    ticks on one, depending on where a block ends. Here every line begins with a brace, there are no other braces,
+    and no text can hold anything that the line-by-line checks look for.
     """
     return (
         len(block) <= LINE_BYTES_MAX

@@ -3,36 +3,18 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
-from typing import Final
 
 from tradebot.events import Tick, as_unix_ms
-from tradebot.exits import ConfigError
 from tradebot.feeds.base import READ_WAIT_S, Batch, Feed
 from tradebot.runtime import Event, Runtime
-
-_MULTIPLE: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)x", re.ASCII)
-
-
-def parse_speed(text: str) -> float | None:
-    """What `--speed` means: how many recorded seconds pass in one, or None for no pacing. Raises ConfigError."""
-    word = text.strip().lower()
-    if word == "max":
-        return None
-    if word == "realtime":
-        return 1.0
-    multiple = _MULTIPLE.fullmatch(word)
-    if multiple is None or float(multiple[1]) <= 0:
-        raise ConfigError(f"--speed={text}: give max, realtime or a multiple above 0 such as 10x or 0.5x")
-    return float(multiple[1])
 
 
 class Pacer:
     """When recorded ticks are due, pure: the first one at once, the others by how much later their ts is.
 
-    A ts not above the latest seen (out of order, or a clock set back) is due at once after its predecessor. The
-    schedule is fixed by the first tick: who is late catches up, and no delay adds up.
+    The schedule is fixed by the first tick: who is late catches up, and no delay adds up. A ts below the latest seen
+    (out of order, or a clock set back) was due before its predecessor, that is at once.
     """
 
     def __init__(self, speed: float) -> None:
@@ -40,15 +22,13 @@ class Pacer:
             raise ValueError(f"speed {speed} is not above 0 and finite")
         self._ms_per_s = 1000 * speed
         self._first_ms: int | None = None
-        self._latest_ms = 0
 
     def due_s(self, tick: Tick) -> float:
-        """Seconds after the first tick at which this one, the next in order, is due. Never less than the previous."""
+        """Seconds after the first tick at which this one is due. Give every tick, in order."""
         ts_ms = as_unix_ms(tick.ts)
         if self._first_ms is None:
             self._first_ms = ts_ms
-        self._latest_ms = max(self._latest_ms, ts_ms)
-        return (self._latest_ms - self._first_ms) / self._ms_per_s
+        return (ts_ms - self._first_ms) / self._ms_per_s
 
 
 class PacedFeed:
@@ -103,8 +83,8 @@ class PacedFeed:
 
     def _wait_and_take(self) -> list[Tick]:
         wait_s = self._next_due_s - self._elapsed_s()
-        if wait_s > 0 and self._stop.wait(min(wait_s, READ_WAIT_S)):
-            return []
+        if wait_s > 0:
+            self._stop.wait(min(wait_s, READ_WAIT_S))
         return self._take()
 
     def _take(self) -> list[Tick]:

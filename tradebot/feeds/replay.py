@@ -43,8 +43,9 @@ class FileReplay:
     def content_digest(self, stopped: Callable[[], bool] = lambda: False) -> str | None:
         """SHA-256 (hex) of the decompressed content, or None for a pipe, which can be read only once.
 
-        Reads the whole file once more: call it before the first `read`, from the thread that will read. Of damaged
-        compressed data, the part that can be read counts. Raises Stopped, or ConfigError when a read fails.
+        Reads the whole file once more: call it before the first `read`, from any thread. `stopped` is asked at each
+        block. Of damaged compressed data, the part that can be read counts. Raises Stopped when `stopped` says so, or
+        ConfigError when a read fails.
         """
         if self.total is None:
             return None

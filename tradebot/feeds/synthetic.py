@@ -88,15 +88,14 @@ class SyntheticFeed:
         self.position = 0
 
     def read(self) -> Batch:
-        """The ticks that are due, waiting for the next if there are none; empty after READ_WAIT_S or on stop."""
+        """The ticks that are due, after a wait if there are none; empty when READ_WAIT_S or a stop cut it short."""
         now = self._runtime.monotonic()
         if self._start_s is None:
             self._start_s = now
         # From the slot number each time: adding up intervals would gather rounding errors.
         wait_s = self._start_s + self._slot * self._interval_ms / 1000 - now
         if wait_s > 0:
-            if self._stop.wait(min(wait_s, READ_WAIT_S)):
-                return Batch([])
+            self._stop.wait(min(wait_s, READ_WAIT_S))
             now = self._runtime.monotonic()
         return Batch(self._due(now - self._start_s))
 

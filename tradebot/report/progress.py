@@ -59,12 +59,13 @@ class Progress:
     def update(self, position: int, ticks: int) -> None:
         """The input has been read up to `position` (in the bar's unit, from its start) and gave `ticks` ticks so far.
 
+        Neither goes back: a smaller number than before is ignored.
         Cheap: draws ten times a second at most. Blocks as the terminal does; a terminal that went away ends the bar.
         """
         bar = self._bar
         if bar is None:
             return
-        bar.ticks = ticks
+        bar.ticks = max(bar.ticks, ticks)
         try:
             bar.update(max(0, position - int(bar.n)))
         except (OSError, ValueError):

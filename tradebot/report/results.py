@@ -26,7 +26,11 @@ def summarize(
 ) -> RunSummary:
     """The summary of a run whose stages have ended. `database` is None for a run that stored nothing."""
     metrics, failure = pipeline.metrics, pipeline.failure
-    refusals = {RISK_CAP: metrics.risk_vetoes, STALE_DATA: metrics.stale_vetoes, BP_DROP_SIGNAL: metrics.bp_drops_signal}
+    refusals = {
+        RISK_CAP: metrics.risk_vetoes,
+        STALE_DATA: metrics.stale_vetoes,
+        BP_DROP_SIGNAL: metrics.bp_drops_signal,
+    }
     positions = pipeline.final_positions()
     replayed_file = settings.config.engine.replay_file
     return RunSummary(

@@ -59,8 +59,11 @@ class GuardedStream:
         except OSError:
             self.lost += 1
         except UnicodeEncodeError:
-            # Cannot fail the same way again: what is written now is in the stream's own encoding.
-            self.write(text.encode(self.encoding, "backslashreplace").decode(self.encoding))
+            spelled_out = text.encode(self.encoding, "backslashreplace").decode(self.encoding)
+            if spelled_out == text:
+                self.lost += 1
+            else:
+                self.write(spelled_out)
         except ValueError:  # closed by somebody
             self.lost += 1
             self._gone = True

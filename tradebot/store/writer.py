@@ -61,11 +61,14 @@ class SqliteStorage:
             if patience_ms != BUSY_TIMEOUT_MS:
                 db.execute_sql(f"PRAGMA busy_timeout = {patience_ms}")
             was_in_doubt, self._in_doubt = self._in_doubt, True
-            with db.atomic("IMMEDIATE"):
-                if not (was_in_doubt and self._stored_counts(db) == after):
-                    insert_batch(db, self._run.no, batch, after)
+            if not (was_in_doubt and self._stored_counts(db) == after):
+                self._transact(db, batch, after)
             self._in_doubt = False
         self.counts = after
+
+    def _transact(self, db: SqliteDatabase, batch: Batch, after: StoredCounts) -> None:
+        with db.atomic("IMMEDIATE"):
+            insert_batch(db, self._run.no, batch, after)
 
     def _stored_counts(self, db: SqliteDatabase) -> StoredCounts:
         row: Any = RunRow.select().where(RunRow.id == self._run.no).dicts().get(db)

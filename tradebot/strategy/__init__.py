@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import importlib
+import importlib  # impure: adding a strategy is adding a file, so the folder's modules are looked up, once
 import inspect
-import pkgutil
+import pkgutil  # impure: the same look-up
 from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING

@@ -28,7 +28,7 @@ class SymbolHistory(Struct, frozen=True, gc=False):
     """What a restart knows of one symbol's past.
 
     `prices` are its last ticks' prices, oldest first, at least the strategy's `lookback` of them where that many exist
-    (more are ignored). `last_side` is that of its last signal, none when it never gave one. `ticks_since_signal`
+    (more do no harm). `last_side` is that of its last signal, none when it never gave one. `ticks_since_signal`
     counts its ticks after the one that gave the last signal, or all its ticks when it never gave one; where it is
     None, the number of `prices` stands for it.
     """

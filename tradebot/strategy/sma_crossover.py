@@ -58,7 +58,7 @@ class SmaCrossover(Strategy):
     def restore(self, symbol: str, history: SymbolHistory) -> None:
         """See `Strategy.restore`. SMA_CALC's `tick` counts on from the number of prices restored."""
         window = self._windows[symbol] = Window(self._shape)
-        window.advance([Tick(symbol, price, 0.0, 0) for price in history.prices[-self._shape.long :]])
+        window.advance([Tick(symbol, price, 0.0, 0) for price in history.prices])
 
     def _observed(self, window: Window, tick: Tick) -> tuple[dict[str, object], list[Decision]]:
         """The SMA_CALC record of one tick (`tick` numbers the symbol's ticks from 0), and what was decided."""

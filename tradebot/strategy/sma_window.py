@@ -74,7 +74,7 @@ class Window:
         while index < len(ticks):
             index = (self._advance_whole if self._whole else self._advance_floats)(ticks, index, decisions)
         self.seen += len(ticks)
-        if warmup >= 0:
+        if warmup > 0:
             # Until the first full window the sums were partial, and what they crossed means nothing.
             return [decision for decision in decisions if decision.index >= warmup]
         return decisions

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tradebot.channel import Channel
+from tradebot.channel import Channel, ConsumerGone
 from tradebot.control import Control
 from tradebot.events import Tick
 from tradebot.exits import ExitCode
@@ -55,6 +55,12 @@ class IngestStage:
 
     def run(self) -> None:
         """The stage's loop; blocks in the feed and, in a replay, on the full tick channel."""
+        try:
+            self._read_on()
+        finally:
+            self._feed.close()
+
+    def _read_on(self) -> None:
         while not self._control.stop.is_set():
             batch = self._feed.read()
             if batch is None:
@@ -64,8 +70,7 @@ class IngestStage:
             if not kept:
                 continue
             if not self._feed.push:
-                self._tick_channel.send(kept)
-                self._accept(len(kept))
+                self._send(kept)
             elif self._offer(kept):
                 return
 
@@ -85,9 +90,23 @@ class IngestStage:
         self._metrics.already_stored += held
         self._metrics.ingest_processed += ticks - held
 
+    def _send(self, kept: Sequence[Tick]) -> None:
+        """Put all ticks of a replay on the channel. Raises ConsumerGone, with every tick accounted for."""
+        try:
+            self._tick_channel.send(kept)
+        except ConsumerGone as gone:
+            self._accept(gone.sent)
+            self._metrics.refused += len(kept) - gone.sent
+            raise
+        self._accept(len(kept))
+
     def _offer(self, kept: Sequence[Tick]) -> bool:
         """Offer ticks of a push feed; True when the channel refused one and the run is over."""
-        accepted = self._tick_channel.offer(kept)
+        try:
+            accepted = self._tick_channel.offer(kept)
+        except ConsumerGone:
+            self._metrics.refused += len(kept)
+            raise
         self._accept(accepted)
         refused = len(kept) - accepted
         if not refused:

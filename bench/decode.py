@@ -1,0 +1,26 @@
+"""(b) Decoding a replay file and nothing else: `python -m bench.decode TICKS.jsonl`, by the replay's own reader."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+from tradebot.feeds.replay import FileReplay
+from tradebot.runtime import RealRuntime
+
+
+def main() -> None:
+    """Measure once; one JSON object on standard output."""
+    feed = FileReplay(sys.argv[1], RealRuntime().event())
+    ticks = 0
+    begin = time.perf_counter()
+    while (batch := feed.read()) is not None:
+        ticks += len(batch.ticks)
+    seconds = time.perf_counter() - begin
+    feed.close()
+    print(json.dumps({"seconds": seconds, "ticks": ticks}))
+
+
+if __name__ == "__main__":
+    main()

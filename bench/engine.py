@@ -1,0 +1,76 @@
+"""The command lines of tradebot under measurement, and what its log says about itself."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import measure
+
+REPO = Path(__file__).resolve().parent.parent
+CONFIG = REPO / "bench" / "bench.toml"
+TABLES = ("ticks", "signals", "orders", "trades")
+
+
+@dataclass(frozen=True)
+class Replay:
+    """One measured replay: the process from outside, and the fields of its FINAL METRICS line ({} when not logged)."""
+
+    process: measure.Measured
+    final: dict[str, Any]
+
+
+def replay(scratch: Path, database: Path, ticks: Path | None, level: str) -> Replay:
+    """Replay the file `ticks` into a fresh `database`; without a file, the database's own ticks, storing nothing.
+
+    The log goes to a file, as JSON lines at `level`. Raises BenchError when the run fails.
+    """
+    if ticks is not None:
+        remove(database)
+    command: list[str | Path] = [REPO / "bin" / "tradebot", "--ingest=replay", f"--config={CONFIG}"]
+    command += [f"--db={database}", f"--log-level={level}", "--log-format=json"]
+    command += [f"--replay-file={ticks}"] if ticks is not None else []
+    measured = measure.run(command, scratch, scratch)
+    return Replay(measured, final_metrics(scratch / "stderr.txt"))
+
+
+def final_metrics(log: Path) -> dict[str, Any]:
+    """The fields of the last FINAL METRICS line of a JSON log; {} when there is none."""
+    found: dict[str, Any] = {}
+    with log.open() as lines:
+        for line in lines:
+            if '"FINAL METRICS"' in line:
+                found = json.loads(line)["fields"]
+    return found
+
+
+def row_counts(database: Path) -> dict[str, int]:
+    """How many rows each of the four tables holds."""
+    connection = sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)
+    try:
+        return {table: connection.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0] for table in TABLES}
+    finally:
+        connection.close()
+
+
+def check_rows(database: Path, ticks: int) -> dict[str, int]:
+    """The row counts. Raises BenchError unless every tick and something of each other kind was stored."""
+    counts = row_counts(database)
+    if counts["ticks"] != ticks or not all(counts.values()):
+        raise measure.BenchError(f"{database} does not hold what {ticks} ticks should give: {counts}")
+    return counts
+
+
+def remove(database: Path) -> None:
+    """Delete a database and everything beside it that bears its name."""
+    for path in database.parent.glob(f"{database.name}*"):
+        path.unlink()
+
+
+def python(module: str, *arguments: object) -> list[str]:
+    """The command that runs a module of the benchmarks in a process of its own."""
+    return [sys.executable, "-m", module, *map(str, arguments)]
