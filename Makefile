@@ -31,7 +31,7 @@ $(PEERS_READY): bench/requirements-peers.txt bin/make-venv
 
 run: $(READY)  ## the main job: replay a recorded market session into a fresh database, var/session.db
 	@mkdir -p var
-	@rm -f var/session.db var/session.db-*
+	@rm -f var/session.db*
 	@bin/tradebot --config=etc/tradebot/session.toml --log-level=WARNING --db=var/session.db $(ARGS)
 
 test: $(READY)  ## all tests; ARGS='-k replay' chooses

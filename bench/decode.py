@@ -7,12 +7,11 @@ import sys
 import time
 
 from tradebot.feeds.replay import FileReplay
-from tradebot.runtime import RealRuntime
 
 
 def main() -> None:
     """Measure once; one JSON object on standard output."""
-    feed = FileReplay(sys.argv[1], RealRuntime().event())
+    feed = FileReplay(sys.argv[1])
     ticks = 0
     begin = time.perf_counter()
     while (batch := feed.read()) is not None:

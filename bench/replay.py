@@ -31,7 +31,7 @@ TARGET_STORED, TARGET_LOGGING = 1.2, 0.9
 
 @dataclass
 class Samples:
-    """What the rounds gave for one thing: seconds that count, the whole process's wall and processor seconds, memory."""
+    """What the rounds gave for one thing: what counts, and the whole process's times and memory."""
 
     label: str
     seconds: list[float] = field(default_factory=list)
@@ -149,8 +149,10 @@ def machine() -> str:
     """What the numbers are measured on, and a warning when others keep it busy. Ask before the first measurement."""
     versions = f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
     load, cores = os.getloadavg()[0], os.cpu_count() or 1
-    busy = f"\nNOTE: a load of {load:.1f} before the start: other programs share the processors" if load > cores / 2 else ""
-    return f"{versions}, {cores} cores, {platform.system()} {platform.machine()}{busy}"
+    text = f"{versions}, {cores} cores, {platform.system()} {platform.machine()}"
+    if load > cores / 2:
+        text += f"\nNOTE: load {load:.1f} before the start: other programs share the processors, times will be too long"
+    return text
 
 
 def whole_number(arguments: dict[str, Any], name: str) -> int:

@@ -239,7 +239,7 @@ def storage_busy_then_free(world: World) -> None:
     storage = StorageFaults(busy_from_s=0.0, busy_until_s=busy_s)
     outcome = world.run(settings, Faults(storage=storage))
     _expect(outcome, 0)
-    assert outcome.event("FINAL METRICS")["persist_errors"] > 0 or busy_s <= 5.5
+    assert outcome.event("FINAL METRICS")["persist_errors"] > 0 or busy_s <= 6.5
     check_accepted_stored(outcome)
     _check_all(world, settings, outcome, push)
 

@@ -25,13 +25,14 @@ from tradebot.report.results import summarize
 from tradebot.runtime import RealRuntime, Runtime
 from tradebot.store.database import Synchronous
 from tradebot.store.opening import StartStopped, Store
-from tradebot.store.policy import FINAL_FLUSH_S
+from tradebot.store.policy import FINAL_FLUSH_S, MAX_BATCH_EVENTS
 from tradebot.store.reader import Carried, read_carried, read_fills
 from tradebot.store.runs import RunInfo, RunRecord, begin_run, finish_run
 from tradebot.store.spill import Spill, spill_path
 from tradebot.store.writer import SqliteStorage, Storage
 from tradebot.strategy import SymbolHistory, create
 from tradebot.strategy.decider import Decider
+from tradebot.threads.strategy import MAX_TAKE
 
 _SIMULATED = "all fills are simulated; no order leaves this machine"
 
@@ -197,7 +198,7 @@ class _Run:
             return None
         sizes = self._config.channels.sizes(push)
         try:
-            return Spill(spill_path(self._path), sum(sizes))
+            return Spill(spill_path(self._path), sum(sizes) + 2 * MAX_TAKE + MAX_BATCH_EVENTS)
         except OSError as error:
             self._log.warning("no room for a spill file", detail=str(error))
             return None

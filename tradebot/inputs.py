@@ -43,7 +43,7 @@ def open_input(settings: Settings, db_path: Path, runtime: Runtime, stop: Event,
     if config.engine.ingest_mode == "synthetic":
         return _synthetic(settings, runtime, stop)
     if config.engine.replay_file is not None:
-        file_feed = FileReplay(config.engine.replay_file, stop, strict=options.strict)
+        file_feed = FileReplay(config.engine.replay_file, strict=options.strict)
         digest = file_feed.content_digest(stopped)
         source = f"file:{Path(config.engine.replay_file).name}"
         return Input(False, source, digest, True, "B", lambda _carried: _paced(file_feed, settings, runtime, stop))

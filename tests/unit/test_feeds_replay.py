@@ -19,15 +19,10 @@ from tradebot.feeds import source
 from tradebot.feeds.base import Batch, Feed, Malformed, Stopped
 from tradebot.feeds.replay import DatabaseReplay, FileReplay
 from tradebot.feeds.source import BLOCK_BYTES
-from tradebot.runtime import Event, RealRuntime
 
 GOOD = b'{"symbol":"a","price":1.5,"volume":2,"ts":%d}\n'
 CONTENT = b"".join(GOOD % number for number in range(5000)) + b"?\n" + GOOD % 5000
 TICKS = [Tick("a", 1.5, 2.0, number) for number in range(5001)]
-
-
-def _event() -> Event:
-    return RealRuntime().event()
 
 
 def _drain(feed: Feed) -> Batch:
@@ -58,7 +53,7 @@ def _drain_until(feed: Feed, kind: type[Exception]) -> tuple[list[Tick], int, st
 
 @contextlib.contextmanager
 def _open(path: Path | str, *, strict: bool = False) -> Iterator[FileReplay]:
-    feed = FileReplay(str(path), _event(), strict=strict)
+    feed = FileReplay(str(path), strict=strict)
     try:
         yield feed
     finally:
@@ -214,7 +209,7 @@ def test_missing_directory_and_strange_paths_are_configuration_errors(tmp_path: 
         str(tmp_path / ("x" * 5000)): "too long",
     }.items():
         with pytest.raises(ConfigError, match=what):
-            FileReplay(path, _event())
+            FileReplay(path)
     assert ConfigError.exit_code is ExitCode.CONFIG
 
 
@@ -223,7 +218,7 @@ def test_an_unreadable_file_is_a_configuration_error(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
     path.touch(0o000)
     with pytest.raises(ConfigError, match="Permission denied"):
-        FileReplay(str(path), _event())
+        FileReplay(str(path))
 
 
 def test_a_failing_read_is_a_configuration_error_after_the_good_ticks(
@@ -301,10 +296,10 @@ def test_closed_standard_input_and_a_directory_as_such(tmp_path: Path, monkeypat
     fd = os.open(tmp_path, os.O_RDONLY)
     monkeypatch.setattr(source, "_STDIN_FD", fd)
     with pytest.raises(ConfigError, match="is a directory"):
-        FileReplay("-", _event())
+        FileReplay("-")
     os.close(fd)
     with pytest.raises(ConfigError, match="closed"):
-        FileReplay("-", _event())
+        FileReplay("-")
 
 
 def test_a_file_as_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -187,6 +187,17 @@ def test_warnings_and_errors_are_bounded_too(level: str, log: Log, stream: io.St
     assert records(stream)[-1]["fields"]["suppressed"] == 7
 
 
+@pytest.mark.parametrize("level", ["warning", "error"])
+def test_warnings_held_back_are_reported_by_the_next_one(
+    level: str, log: Log, clock: Clock, stream: io.StringIO
+) -> None:
+    for _ in range(MAX_TROUBLE_PER_S + 7):
+        getattr(log, level)("malformed line")
+    clock.elapsed_s = 1.0
+    getattr(log, level)("malformed line")
+    assert [record["fields"].get("suppressed") for record in records(stream)[MAX_TROUBLE_PER_S:]] == [7, None]
+
+
 def test_debug_is_not_limited(clock: Clock, stream: io.StringIO) -> None:
     """Contract 4: at DEBUG each tick has its SMA_CALC line."""
     log = setup_logging("DEBUG", "json", clock, stream)

@@ -102,6 +102,14 @@ def test_terminal_tricks_are_spelled_out() -> None:
     assert r'"\u001b[31m\u202eX\n\u007f\u009b"' in line
 
 
+@pytest.mark.parametrize("char", ["\x00", "\n", "\r", "\x1b", "\x7f", "\x9b", "\u202e", "\u2028", "\ud800"])
+def test_each_trick_alone_is_spelled_out(char: str) -> None:
+    line = json_line(NOW_MS, "INFO", "m", {"symbol": char}, "t")
+    assert char not in line
+    assert line.isprintable()
+    assert json.loads(line)["fields"]["symbol"] == char
+
+
 def test_credentials_are_masked_wherever_they_stand() -> None:
     url, shown = "wss://bob:pw@host/?token=abc", "wss://***@host/?token=***"
     line = json_line(NOW_MS, "INFO", f"to {url}", {"a": url, "b": [url], "c": {url: {"d": url}}}, "t")

@@ -100,3 +100,24 @@ def test_memory_is_bounded_whatever_the_kinds() -> None:
     kinds = limiter._kinds
     assert len(kinds) <= 17  # and the shared one
     assert max(map(len, kinds)) <= MAX_KIND_CHARS
+
+
+def test_a_quiet_kind_is_not_forgotten_before_it_is_reported() -> None:
+    limiter = RateLimiter(1, max_kinds=1)
+    limiter.admit("a", 0.0)
+    limiter.admit("a", 0.1)
+    limiter.admit("b", 50.0)
+    assert limiter.take_suppressed() == [("a", 1)]
+    limiter.admit("c", 100.0)
+    assert "a" not in limiter._kinds
+
+
+def test_the_table_is_searched_for_quiet_kinds_at_most_once_a_window() -> None:
+    """A flood of new kinds would otherwise pay for a search of the whole table with each line."""
+    limiter = RateLimiter(1, max_kinds=1)
+    limiter.admit("a", 0.5)
+    limiter.admit("b", 1.0)  # searched in vain
+    limiter.admit("c", 1.9)
+    assert "a" in limiter._kinds
+    limiter.admit("d", 2.0)
+    assert "a" not in limiter._kinds

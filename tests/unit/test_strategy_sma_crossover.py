@@ -173,14 +173,14 @@ def test_sums_as_large_as_prices_with_15_digits_make_them(seed: int) -> None:
 def test_prices_of_markets_are_held_in_floats(pool: list[float]) -> None:
     """The fast way, ten times the speed of the other; awkward prices leave it, and it is taken up again after them."""
     strategy = SmaCrossover(5, 20)
-    strategy.on_ticks("TEST/USD", ticks_of(pool * 20))
-    window = strategy._windows["TEST/USD"]
-    assert not window._whole
-    strategy.on_ticks("TEST/USD", ticks_of([0.1 + 0.2]))
-    assert window._whole
-    strategy.on_ticks("TEST/USD", ticks_of(pool * 10))
-    strategy.on_ticks("TEST/USD", ticks_of([0.1 + 0.2] + pool[:1] * 40))
-    assert not window._whole
+
+    def floats_after(prices: list[float]) -> bool:
+        strategy.on_ticks("TEST/USD", ticks_of(prices))
+        return not strategy._windows["TEST/USD"]._whole
+
+    assert floats_after(pool * 20)
+    assert not floats_after([0.1 + 0.2])
+    assert floats_after(pool[:1] * 40)
 
 
 @settings(max_examples=300, deadline=None)

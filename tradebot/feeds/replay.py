@@ -12,7 +12,6 @@ from tradebot.feeds.base import Batch, Stopped
 from tradebot.feeds.lines import LineDecoder
 from tradebot.feeds.source import open_source
 from tradebot.feeds.unpack import Damaged, unpack
-from tradebot.runtime import Event
 
 
 class FileReplay:
@@ -24,8 +23,7 @@ class FileReplay:
 
     push: Final = False
 
-    def __init__(self, path: str, stop: Event, *, strict: bool = False) -> None:
-        self._stop = stop
+    def __init__(self, path: str, *, strict: bool = False) -> None:
         self._strict = strict
         self._source = open_source(path)
         self.total = self._source.total

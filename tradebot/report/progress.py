@@ -81,7 +81,6 @@ class Progress:
         if bar is None:
             return
         try:
-            bar.refresh()
             bar.close()
         except (OSError, ValueError):
             self._drop(bar)

@@ -7,7 +7,7 @@ may hold two databases (a replay out of one into another).
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from peewee import SQL, AutoField, FloatField, IntegerField, Model, ModelIndex, SmallIntegerField, TextField
 

@@ -1,0 +1,295 @@
+"""What a newcomer and an installed copy rely on: bin/, the environment's set-up, the Makefile, the wheel, the fixtures."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+import tradebot
+
+REPO = Path(__file__).resolve().parents[2]
+PYTHONS = ("python3.13", "python3.12", "python3.11", "python3")
+
+
+def run(*command: str | Path, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end with nothing on standard input."""
+    words = [str(word) for word in command]
+    variables = {name: value for name, value in os.environ.items() if name != "TRADEBOT_PYTHON"} | dict(env or {})
+    return subprocess.run(
+        words, cwd=cwd, env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=55, check=False
+    )
+
+
+def script(path: Path, text: str) -> Path:
+    """An executable shell script."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+def checkout(place: Path, cli: str) -> Path:
+    """A checkout with the real bin/ whose tradebot/cli.py is `cli`."""
+    shutil.copytree(REPO / "bin", place / "bin")
+    for package in ("tradebot", "mockws_server"):
+        (place / package).mkdir()
+        (place / package / "__init__.py").touch()
+        (place / package / "cli.py").write_text(cli)
+    return place
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """A working directory that has nothing to do with the checkout, but modules that must not be picked up."""
+    place = tmp_path / "else where"
+    place.mkdir()
+    (place / "tradebot.py").write_text("raise SystemExit('the wrong tradebot')")
+    (place / "queue.py").write_text("raise SystemExit('the wrong queue')")
+    return place
+
+
+class TestBin:
+    ECHO = "import os, sys\ndef main():\n    import queue\n    print(os.getpid(), sys.argv[1:])\n    return 7\n"
+
+    @pytest.mark.parametrize("program", ["tradebot", "mockws"])
+    def test_runs_from_anywhere_through_a_symlink_with_spaces(
+        self, tmp_path: Path, elsewhere: Path, program: str
+    ) -> None:
+        home = checkout(tmp_path / "a check out", self.ECHO)
+        link = tmp_path / "my link"
+        link.symlink_to(home / "bin" / program)
+        answer = run(link, "--db=a b.db", "", "x", cwd=elsewhere, env={"TRADEBOT_PYTHON": sys.executable})
+        assert answer.stderr == ""
+        assert answer.stdout.split(" ", 1)[1].strip() == "['--db=a b.db', '', 'x']"
+        assert answer.returncode == 7
+
+    def test_its_process_id_is_the_engines(self, tmp_path: Path) -> None:
+        """The program ends in an exec: whoever started it can signal the engine."""
+        home = checkout(tmp_path / "checkout", self.ECHO)
+        command = [str(home / "bin" / "tradebot")]
+        env = os.environ | {"TRADEBOT_PYTHON": sys.executable}
+        with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
+            said = process.communicate(timeout=30)[0]
+        assert int(said.split()[0]) == process.pid
+
+    def test_prefers_the_checkouts_environment(self, tmp_path: Path) -> None:
+        home = checkout(tmp_path / "checkout", self.ECHO)
+        script(home / ".venv" / "bin" / "python", "echo the environment")
+        assert run(home / "bin" / "tradebot", cwd=tmp_path).stdout == "the environment\n"
+
+    def test_without_environment_it_takes_python3(self, tmp_path: Path) -> None:
+        home = checkout(tmp_path / "checkout", self.ECHO)
+        script(tmp_path / "path" / "python3", "echo the python3")
+        path = f"{tmp_path / 'path'}:{os.environ['PATH']}"
+        assert run(home / "bin" / "tradebot", cwd=tmp_path, env={"PATH": path}).stdout == "the python3\n"
+
+    @pytest.mark.parametrize("program", ["tradebot", "mockws"])
+    def test_missing_dependency_is_one_line_and_12(self, tmp_path: Path, program: str) -> None:
+        home = checkout(tmp_path / "checkout", "import no_such_package.part\n")
+        answer = run(home / "bin" / program, cwd=tmp_path, env={"TRADEBOT_PYTHON": sys.executable})
+        expected = f"{program}: the Python package 'no_such_package' is missing; run `make setup` in {home}\n"
+        assert (answer.returncode, answer.stderr) == (12, expected)
+
+    def test_a_missing_module_of_our_own_is_a_bug_and_shown_as_one(self, tmp_path: Path) -> None:
+        home = checkout(tmp_path / "checkout", "import tradebot.nothing\n")
+        answer = run(home / "bin" / "tradebot", cwd=tmp_path, env={"TRADEBOT_PYTHON": sys.executable})
+        assert answer.returncode == 1
+        assert "Traceback" in answer.stderr
+
+    def test_missing_python_is_one_line_and_12(self, tmp_path: Path) -> None:
+        home = checkout(tmp_path / "checkout", self.ECHO)
+        answer = run(home / "bin" / "tradebot", cwd=tmp_path, env={"TRADEBOT_PYTHON": "no-such-python"})
+        assert answer.returncode == 12
+        assert "'no-such-python'" in answer.stderr
+        assert "make setup" in answer.stderr
+        assert answer.stderr.count("\n") == 1
+
+    def test_an_old_python_is_turned_away(self, tmp_path: Path) -> None:
+        home = checkout(tmp_path / "checkout", self.ECHO)
+        launch = (home / "bin" / "launch.py").read_text()
+        (home / "bin" / "launch.py").write_text(launch.replace("sys.version_info[:2]", "(3, 10)"))
+        answer = run(home / "bin" / "tradebot", cwd=tmp_path, env={"TRADEBOT_PYTHON": sys.executable})
+        assert answer.returncode == 12
+        assert answer.stderr.startswith("tradebot: needs Python 3.11 to 3.13, found ")
+        assert answer.stderr.count("\n") == 1
+
+    def test_users_never_see_docopts_invalid_escapes(self, tmp_path: Path) -> None:
+        """Python 3.12 and newer warn whenever they compile docopt 0.6.2, as they do where nothing may be cached."""
+        home = checkout(tmp_path / "checkout", "import docopt\ndef main():\n    return 0\n")
+        site = tmp_path / "site"
+        site.mkdir()
+        (site / "docopt.py").write_text("X = '\\S'\n")
+        env = {"TRADEBOT_PYTHON": sys.executable, "PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1"}
+        answer = run(home / "bin" / "tradebot", cwd=tmp_path, env=env)
+        assert (answer.returncode, answer.stderr) == (0, "")
+
+
+class TestMockws:
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The placeholder, from this checkout."""
+        return run(REPO / "bin" / "mockws", *arguments, cwd=REPO, env={"TRADEBOT_PYTHON": sys.executable})
+
+    def test_version_and_help(self) -> None:
+        version = self.run("--version")
+        assert (version.returncode, version.stdout) == (0, f"mockws {tradebot.__version__}\n")
+        usage = self.run("--help")
+        assert usage.returncode == 0
+        assert "Usage:" in usage.stdout
+
+    @pytest.mark.parametrize("arguments", [(), ("--port=9001",), ("serve", "x")])
+    def test_anything_else_says_that_it_comes_later(self, arguments: tuple[str, ...]) -> None:
+        answer = self.run(*arguments)
+        assert answer.returncode == 12
+        assert "comes with a later release" in answer.stderr
+        assert "Traceback" not in answer.stderr
+
+
+class TestMakeVenv:
+    # A Python as make-venv sees one: answers everything, "makes" an environment by copying itself, and notes pip's words.
+    GOOD = (
+        'case "$*" in "-m venv "*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python";; *" pip "*) echo "$@" >>"$0.pip";; esac'
+    )
+
+    def make(self, tmp_path: Path, pythons: dict[str, str], **env: str) -> subprocess.CompletedProcess[str]:
+        """Run make-venv with exactly `pythons` (name: shell text) on the path."""
+        path = tmp_path / "path"
+        path.mkdir()
+        for name, text in pythons.items():
+            script(path / name, text)
+        for tool in ("sh", "rm", "mkdir", "cp"):
+            (path / tool).symlink_to(shutil.which(tool) or tool)
+        return run(REPO / "bin" / "make-venv", "new env", "-e", ".[dev]", cwd=tmp_path, env={"PATH": str(path)} | env)
+
+    def test_takes_the_newest_that_runs_and_passes_over_broken_shims(self, tmp_path: Path) -> None:
+        pythons = {"python3.13": "exit 127", "python3.12": self.GOOD, "python3.11": self.GOOD, "python3": self.GOOD}
+        answer = self.make(tmp_path, pythons)
+        assert answer.returncode == 0, answer.stderr
+        assert (tmp_path / "new env" / "bin" / "python").read_text() == (tmp_path / "path" / "python3.12").read_text()
+        assert "install -qq -e .[dev]" in (tmp_path / "new env" / "bin" / "python.pip").read_text()
+
+    def test_a_python_that_is_named_wins(self, tmp_path: Path) -> None:
+        answer = self.make(tmp_path, {"python3.13": "exit 99", "mine": self.GOOD}, PYTHON="mine")
+        assert answer.returncode == 0, answer.stderr
+
+    @pytest.mark.parametrize("pythons", [{}, {"python3": "echo Python 3.9.2; exit 1"}])
+    def test_no_suitable_python_is_said_in_words(self, tmp_path: Path, pythons: dict[str, str]) -> None:
+        answer = self.make(tmp_path, pythons)
+        assert answer.returncode == 1
+        assert "needs Python 3.11, 3.12 or 3.13; found" in answer.stderr
+        assert answer.stderr.count("\n") == 1
+
+    def test_a_python_without_venv_is_said_in_words(self, tmp_path: Path) -> None:
+        answer = self.make(tmp_path, {"python3.11": 'case "$2" in *ensurepip*) exit 1;; esac'})
+        assert answer.returncode == 1
+        assert "python3.11 cannot make virtual environments" in answer.stderr
+        assert "apt install python3-venv" in answer.stderr
+
+    def test_a_failing_pip_leaves_no_half_made_environment(self, tmp_path: Path) -> None:
+        failing = self.GOOD.replace('echo "$@" >>"$0.pip"', "echo no index >&2; exit 1")
+        answer = self.make(tmp_path, {"python3.12": failing})
+        assert answer.returncode == 1
+        assert "no index" in answer.stderr
+        assert "pip could not install what is needed" in answer.stderr
+        assert not (tmp_path / "new env").exists()
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+class TestMakefile:
+    TARGETS = ("setup", "run", "test", "lint", "types", "bench", "bench-memory", "bench-peers", "sim", "clean", "help")
+
+    def test_without_a_target_it_lists_them_all(self) -> None:
+        answer = run("make", "--no-print-directory", cwd=REPO)
+        assert answer.returncode == 0
+        assert set(self.TARGETS) <= set(re.findall(r"^  make (\S+)", answer.stdout, re.MULTILINE))
+
+    @pytest.mark.parametrize("target", TARGETS)
+    def test_every_target_is_understood(self, target: str) -> None:
+        answer = run("make", "--dry-run", target, cwd=REPO)
+        assert answer.returncode == 0, answer.stderr
+
+
+class TestFixtures:
+    FILES = sorted(path.name for path in (REPO / "fixtures").glob("*.jsonl"))
+
+    def test_each_is_described(self) -> None:
+        described = (REPO / "fixtures" / "README.md").read_text()
+        assert self.FILES
+        assert [name for name in self.FILES if f"`{name}`" not in described] == []
+
+    def test_the_recorded_session_is_whole_and_bears_its_licence(self) -> None:
+        lines = (REPO / "fixtures" / "btcusdt_binance_spot_20240808.jsonl").read_text().splitlines()
+        assert len(lines) == 13_932
+        assert {tuple(json.loads(line)) for line in lines} == {("symbol", "price", "volume", "ts")}
+        text = (REPO / "fixtures" / "README.md").read_text()
+        assert "nkaz001/hftbacktest" in text
+        assert "Copyright (c) 2022 nkaz001@protonmail.com" in text
+
+    def test_the_session_is_the_shared_one(self, shared_data: Path) -> None:
+        name = "btcusdt_binance_spot_20240808.jsonl"
+        assert (REPO / "fixtures" / name).read_bytes() == (shared_data / "data" / "trades" / name).read_bytes()
+
+
+def test_the_changelog_begins_with_this_version() -> None:
+    changelog = (REPO / "CHANGELOG.md").read_text()
+    versions = re.findall(r"^## \[([^\]]+)\]", changelog, re.MULTILINE)
+    assert versions[0] == tradebot.__version__
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel built from a copy of the checkout, without network."""
+    pytest.importorskip("setuptools", minversion="70.1", reason="setuptools 70.1 or newer builds the wheel")
+    place = tmp_path_factory.mktemp("wheel")
+    ignore = shutil.ignore_patterns(".*", "var", "build", "dist", "*.egg-info", "__pycache__")
+    shutil.copytree(REPO, place / "source", ignore=ignore)
+    answer = run(
+        sys.executable, "setup.py", "--quiet", "bdist_wheel", "--dist-dir", place / "dist", cwd=place / "source"
+    )
+    assert answer.returncode == 0, answer.stderr
+    [built] = (place / "dist").glob("*.whl")
+    return built
+
+
+@pytest.mark.slow
+class TestWheel:
+    def test_holds_every_module_and_what_people_copy(self, wheel: Path) -> None:
+        names = zipfile.ZipFile(wheel).namelist()
+        packages = ("tradebot", "sim", "mockws_server")
+        modules = {path.relative_to(REPO).as_posix() for name in packages for path in (REPO / name).rglob("*.py")}
+        assert modules <= set(names)
+        for folder in ("etc/tradebot", "etc/systemd", "fixtures"):
+            for path in (REPO / folder).glob("*.*"):
+                assert any(name.endswith(f"data/share/tradebot/{folder}/{path.name}") for name in names), path
+        assert not [name for name in names if name.startswith(("tests", "bench"))]
+        assert [name for name in names if name.endswith("licenses/LICENSE") or name.endswith("info/LICENSE")]
+
+    def test_says_what_it_needs(self, wheel: Path) -> None:
+        archive = zipfile.ZipFile(wheel)
+        [metadata] = [archive.read(name).decode() for name in archive.namelist() if name.endswith("/METADATA")]
+        [entries] = [archive.read(name).decode() for name in archive.namelist() if name.endswith("/entry_points.txt")]
+        assert f"Version: {tradebot.__version__}\n" in metadata
+        [pythons] = re.findall(r"^Requires-Python: (.*)$", metadata, re.MULTILINE)
+        assert sorted(pythons.replace(" ", "").split(",")) == ["<3.14", ">=3.11"]
+        assert re.search(r"^Requires-Dist: websocket-client.*!=1\.9\.1", metadata, re.MULTILINE)
+        assert "tradebot = tradebot.cli:main" in entries
+        assert "mockws = mockws_server.cli:main" in entries
+
+    def test_runs_without_the_checkout(self, wheel: Path, tmp_path: Path) -> None:
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(tmp_path / "site")
+        for module, name in (("tradebot", "tradebot"), ("mockws_server", "mockws")):
+            # -S would hide the dependencies; the path goes first, so the extracted modules win over the checkout's.
+            code = f"import sys; sys.path.insert(0, 'site'); from {module}.cli import main; sys.exit(main())"
+            where = f"import sys; sys.path.insert(0, 'site'); import {module}; print({module}.__file__)"
+            assert str(tmp_path) in run(sys.executable, "-c", where, cwd=tmp_path).stdout.replace("site", str(tmp_path))
+            answer = run(sys.executable, "-c", code, "--version", cwd=tmp_path)
+            assert (answer.returncode, answer.stdout) == (0, f"{name} {tradebot.__version__}\n"), answer.stderr
