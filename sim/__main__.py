@@ -74,7 +74,10 @@ def main(argv: list[str] | None = None) -> int:
             for seed in range(first, first + count):
                 digest, failure, steps, sim_s = run_one(name, seed, freezer)
                 verdict = "ok" if failure is None else "FAIL"
-                print(f"seed={seed} scenario={name} history={digest} {verdict} steps={steps} sim_s={sim_s:.1f}", flush=True)
+                print(
+                    f"seed={seed} scenario={name} history={digest} {verdict} steps={steps} sim_s={sim_s:.1f}",
+                    flush=True,
+                )
                 if failure is not None:
                     failed += 1
                     print(f"{failure}rerun: python -m sim --scenario={name} --seed={seed}", flush=True)

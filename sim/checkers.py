@@ -81,7 +81,7 @@ def reference(
 
 
 def check_run(path: Path, config: Config, run_id: str, whole: bool) -> None:
-    """One run's rows are what the reference computes from its stored ticks; after a kill (not `whole`) a prefix of it."""
+    """One run's rows are what the reference computes from its stored ticks; not `whole` (a kill): a prefix of that."""
     db = sqlite3.connect(path)
     try:
         found = db.execute("SELECT id FROM runs WHERE run_id = ?", (run_id,)).fetchone()
@@ -99,7 +99,9 @@ def check_run(path: Path, config: Config, run_id: str, whole: bool) -> None:
         trades = _rows(db, "SELECT event_id, order_id, symbol, side, fill_qty, fill_price, fees, ts FROM trades", run)
     finally:
         db.close()
-    refused = {reason: frozenset(row[1] for row in orders if row[7] == reason) for reason in (BP_DROP_SIGNAL, STALE_DATA)}
+    refused = {
+        reason: frozenset(row[1] for row in orders if row[7] == reason) for reason in (BP_DROP_SIGNAL, STALE_DATA)
+    }
     want_signals, want_orders = reference(config, run_id, ticks, refused[BP_DROP_SIGNAL], refused[STALE_DATA])
     _compare(
         "signals",
@@ -118,10 +120,7 @@ def check_run(path: Path, config: Config, run_id: str, whole: bool) -> None:
     _compare(
         "trades",
         trades,
-        [
-            (f.event_id, f.order_id, f.symbol, f.side, f.fill_qty, f.fill_price, f.fees, f.ts)
-            for f in fills
-        ],
+        [(f.event_id, f.order_id, f.symbol, f.side, f.fill_qty, f.fill_price, f.fees, f.ts) for f in fills],
         whole,
     )
 

@@ -5,7 +5,10 @@ A new one is a function with the decorator: it runs processes in the world and a
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, Final
 
 from sim.checkers import check_accepted_stored, check_database, check_outcome, check_run
@@ -13,6 +16,7 @@ from sim.faults import StorageFaults
 from sim.feeds import CrashingFeed, tick_lines
 from sim.world import Faults, Outcome, World
 from tradebot.config import Settings
+from tradebot.configkeys import flatten
 
 Scenario = Callable[[World], None]
 SCENARIOS: Final[dict[str, Scenario]] = {}
@@ -338,15 +342,15 @@ def _check_chain(world: World, settings: Settings) -> None:
     kinds = [row[2] for row in dumped["signals"]]
     wanted = len(dumped["ticks"]) // every
     # A kill may lose the last signal of a run, never more: it was decided from stored ticks, but not yet stored.
-    assert wanted - len(world.outcomes) <= len(kinds) <= wanted, f"{len(kinds)} signals from {len(dumped['ticks'])} ticks"
-    for one, other in zip(kinds, kinds[1:], strict=False):
+    assert wanted - len(world.outcomes) <= len(kinds) <= wanted, (
+        f"{len(kinds)} signals from {len(dumped['ticks'])} ticks"
+    )
+    for one, other in pairwise(kinds):
         assert one != other, "sides alternate across restarts"
     check_database(world.db_path)
 
 
 def _has_runs(world: World) -> bool:
-    import sqlite3
-
     db = sqlite3.connect(world.db_path)
     try:
         return bool(db.execute("SELECT name FROM sqlite_master WHERE name = 'runs'").fetchall())
@@ -354,13 +358,11 @@ def _has_runs(world: World) -> bool:
         db.close()
 
 
-def _subdirectory(world: World) -> Any:
+def _subdirectory(world: World) -> Path:
     path = world.directory / "straight"
     path.mkdir()
     return path
 
 
 def _flat(settings: Settings) -> dict[str, object]:
-    from tradebot.configkeys import flatten
-
     return {name: value for name, value in flatten(settings.config).items() if value is not None}

@@ -93,11 +93,6 @@ class Scheduler:
 
     # ---- what threads call -------------------------------------------------------------------------------------
 
-    @property
-    def over(self) -> bool:
-        """True once `run` has ended."""
-        return self._state == "over"
-
     def point(self) -> None:
         """A step at which the calling thread could go on: hands the baton on by chance. Raises SimKilled."""
         me = self._begin_step()

@@ -21,7 +21,7 @@ class SimLock:
     def __enter__(self) -> bool:
         scheduler = self._scheduler
         if scheduler.current is None:
-            if (self._owner is not None and not scheduler.over) or self._world_has_it:
+            if self._owner is not None or self._world_has_it:
                 owner = self._owner.label if self._owner is not None else "the world"
                 raise RuntimeError(f"the lock is held by {owner} and the world may not wait for it")
             self._world_has_it = True
@@ -33,8 +33,7 @@ class SimLock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._scheduler.dead is None or self._world_has_it:
-            self.release()
+        self.release()  # after a kill too, when it may not be ours: nobody is let in any more
 
     @property
     def held(self) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 from tradebot.config import Settings
@@ -15,14 +17,17 @@ from tradebot.feeds.replay import DatabaseReplay, FileReplay
 from tradebot.feeds.synthetic import START_PRICE, SyntheticFeed
 from tradebot.runtime import Event, Runtime
 from tradebot.store.database import connect_readonly
-from tradebot.store.reader import Carried, TickSource, digest_ticks, find_tick_source, read_ticks
+from tradebot.store.reader import Carried, TickSource, find_tick_source, read_ticks
+
+
+_ENCODER = msgspec.json.Encoder()
 
 
 class Input(Struct):
     """A feed about to be opened.
 
-    `source` names it in the `runs` table, so that a restarted push feed finds its predecessor. `digest` is the content's
-    hash, None where it cannot be known beforehand. `stores` is False for a replay of the database's own ticks.
+    `source` names it in the `runs` table, so that a restarted push feed finds its predecessor. `digest` is the hash of
+    the content, None where it cannot be known beforehand. `stores` is False for a replay of the database's own ticks.
     `open` makes the feed; a push feed continues from what was carried over.
     """
 
@@ -98,10 +103,11 @@ def _database_content(path: Path, run_id: str | None, stopped: Callable[[], bool
     db = connect_readonly(path)
     try:
         origin = find_tick_source(db, run_id)
-        digest = ""
-        for digest in digest_ticks(read_ticks(db, origin)):
+        digest = hashlib.sha256()
+        for chunk in read_ticks(db, origin):
             if stopped():
                 raise Stopped(f"{path}: reading was stopped")
-        return origin, digest
+            digest.update(_ENCODER.encode_lines(chunk))
+        return origin, digest.hexdigest()
     finally:
         db.close()

@@ -22,7 +22,7 @@ def drive_real(body: Body) -> None:
 def drive_simulated(body: Body) -> None:
     for seed in SEEDS:
         runtime = SimRuntime(seed)
-        stage = Stage(runtime, short_s=0.5, send_signal=runtime.send_signal)
+        stage = Stage(runtime, short_s=0.123456789, send_signal=runtime.send_signal)
         try:
             runtime.run(lambda stage=stage: body(stage))  # type: ignore[misc]  # mypy does not infer a lambda's default
         except BaseException as error:

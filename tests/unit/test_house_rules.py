@@ -1,6 +1,7 @@
 """The rules of the house that a machine can hold: one seam for time and threads, sizes, no stray prints.
 
-That decisions are pure is shown in test_purity.py. Each rule is a function from source text to the list of its breaches, so that the rules themselves are tested too.
+That decisions are pure is shown in test_purity.py. Each rule is a function from source text to its breaches, so that
+the rules themselves are tested too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a newcomer and an installed copy rely on: bin/, the environment's set-up, the Makefile, the wheel, the fixtures."""
+"""What a newcomer and an installed copy rely on: bin/, the set-up, the Makefile, the wheel, the fixtures."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ class TestMockws:
 
 
 class TestMakeVenv:
-    # A Python as make-venv sees one: answers everything, "makes" an environment by copying itself, and notes pip's words.
+    # A Python as make-venv sees one: answers everything, "makes" an environment by copying itself, notes what pip got.
     GOOD = (
         'case "$*" in "-m venv "*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python";; *" pip "*) echo "$@" >>"$0.pip";; esac'
     )

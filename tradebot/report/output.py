@@ -32,7 +32,7 @@ class Output:
 
     @contextmanager
     def progress(self, feed: Feed, unit: str, log: Log) -> Iterator[Callable[[int], None]]:
-        """A progress bar while the block runs, if a person is looking; call what it gives with the ticks read so far."""
+        """A progress bar while the block runs, if a person looks on; call what it gives with the ticks read so far."""
         shown = Progress(None if feed.push else self.errors, feed.total, "B" if unit == "B" else "rows")
         log.around_writes(shown.clear)
         try:

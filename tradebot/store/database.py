@@ -90,7 +90,11 @@ def connect(path: Path, synchronous: Synchronous = "NORMAL") -> SqliteDatabase:
         "foreign_keys": 1,
     }
     db = SqliteDatabase(
-        str(path), pragmas=pragmas, timeout=BUSY_TIMEOUT_MS / 1000, cached_statements=_STATEMENT_CACHE, autoconnect=False
+        str(path),
+        pragmas=pragmas,
+        timeout=BUSY_TIMEOUT_MS / 1000,
+        cached_statements=_STATEMENT_CACHE,
+        autoconnect=False,
     )
     with storage_errors():
         try:
@@ -149,7 +153,7 @@ def migrate(db: SqliteDatabase) -> int:
         found = int(db.execute_sql("PRAGMA user_version").fetchone()[0])
         if found > SCHEMA_VERSION:
             raise ConfigError(
-                f"database {db.database}: written by a newer tradebot (schema {found}, this one knows {SCHEMA_VERSION});"
+                f"database {db.database}: written by a newer tradebot (schema {found}, known here: {SCHEMA_VERSION});"
                 " upgrade tradebot or use another --db"
             )
         if found < SCHEMA_VERSION:

@@ -39,7 +39,9 @@ class StartStopped(Exception):
 class Store:
     """The database of one engine, held exclusively from opening to `close`. Main thread only."""
 
-    def __init__(self, path: Path, synchronous: Synchronous, storage_retry_s: float, runtime: Runtime, log: Log) -> None:
+    def __init__(
+        self, path: Path, synchronous: Synchronous, storage_retry_s: float, runtime: Runtime, log: Log
+    ) -> None:
         """Take the lock and open. Raises ConfigError (unusable), OverloadError (stays locked or full), StartStopped."""
         self.path = path
         self.synchronous: Synchronous = synchronous

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -66,7 +65,7 @@ def find_tick_source(db: SqliteDatabase, run_id: str | None) -> TickSource:
 
 
 def read_ticks(db: SqliteDatabase, source: TickSource) -> Iterator[list[Tick]]:
-    """The source's ticks in arrival order, in chunks. Raises ConfigError at a row that is no tick, StorageUnavailable."""
+    """The source's ticks in arrival order, in chunks. Raises ConfigError (a row is no tick), StorageUnavailable."""
     present = {column.name for column in db.get_columns("ticks")}
     fields = [TickRow.symbol, TickRow.price, TickRow.volume, TickRow.ts]
     fields += [field for field in (TickRow.event_id, TickRow.seq) if field.column_name in present]
@@ -87,17 +86,6 @@ def read_ticks(db: SqliteDatabase, source: TickSource) -> Iterator[list[Tick]]:
 
 def _tick_fields(row: tuple[Any, ...]) -> dict[str, Any]:
     return dict(zip(Tick.__struct_fields__, row[1:], strict=False))
-
-
-def digest_ticks(chunks: Iterator[list[Tick]]) -> Iterator[str]:
-    """sha256 hex over the content of `chunks`; yields "" after each chunk (so that a caller can stop) and the digest last."""
-    digest = hashlib.sha256()
-    encoder = msgspec.json.Encoder()
-    for chunk in chunks:
-        for tick in chunk:
-            digest.update(encoder.encode(tick))
-        yield ""
-    yield digest.hexdigest()
 
 
 class CarriedSymbol(Struct, frozen=True):
@@ -152,7 +140,7 @@ def read_carried(db: SqliteDatabase, info: RunInfo, lookback: int) -> Carried:
 def _last_signals(
     db: SqliteDatabase, runs: Sequence[int], first_ids: dict[int, int | None]
 ) -> dict[str, tuple[Side, int]]:
-    """Per symbol: side of its newest signal, and the row id of the tick that gave it (its number is in the event id)."""
+    """Per symbol: side of its newest signal, and the row id of its tick (whose number is in the event id)."""
     newest = SignalRow.select(fn.MAX(SignalRow.id)).where(SignalRow.run.in_(runs)).group_by(SignalRow.symbol)
     query = SignalRow.select(SignalRow.symbol, SignalRow.kind, SignalRow.event_id, SignalRow.run)
     found: dict[str, tuple[Side, int]] = {}

@@ -2,7 +2,8 @@
 
 Its room is reserved at start (allocated, filled with zeros), so that a disk that fills up later cannot take it away.
 Format: one JSON array a line: a header `["spill", version, run_id, ticks, signals, orders, trades]` with the counts the
-database held, then `["t", ...]`, `["s", ...]`, `["o", ...]` with the fields of Tick, Signal and Order, then `["end", n]`.
+database held, then `["t", ...]`, `["s", ...]`, `["o", ...]` with the fields of Tick, Signal and Order, and at the end
+`["end", n]`.
 """
 
 from __future__ import annotations
@@ -145,7 +146,9 @@ def _event(record: list[Any]) -> Event:
     fields = dict(zip(kind.__struct_fields__, record[1:], strict=True))  # type: ignore[attr-defined]
     if kind is Order:
         names = _FILL_FIELDS
-        fields["fills"] = [fill if isinstance(fill, dict) else dict(zip(names, fill, strict=True)) for fill in fields["fills"]]
+        fields["fills"] = [
+            fill if isinstance(fill, dict) else dict(zip(names, fill, strict=True)) for fill in fields["fills"]
+        ]
     event: Event = msgspec.convert(fields, kind)
     return event
 

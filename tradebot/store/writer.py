@@ -24,11 +24,17 @@ class Storage(Protocol):
         """Rows of this run known to be stored."""
         ...
 
-    def open(self) -> None: ...
+    def open(self) -> None:
+        """Connect, on the thread that will write."""
+        ...
 
-    def write(self, batch: Batch, patience_ms: int) -> None: ...
+    def write(self, batch: Batch, patience_ms: int) -> None:
+        """Store the batch whole or raise StorageUnavailable; a repetition never stores anything twice."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Give the connection back. Idempotent."""
+        ...
 
 
 class SqliteStorage:
@@ -82,7 +88,7 @@ class SqliteStorage:
 
 
 def insert_batch(db: SqliteDatabase, run_no: int, batch: Batch, after: StoredCounts) -> None:
-    """Insert the rows of `batch` and advance the counters of run `run_no` to `after`, inside the caller's transaction."""
+    """Insert the rows of `batch`, advance the counters of run `run_no` to `after`: inside the caller's transaction."""
     progress: dict[str, Any] = {
         "ticks": after.ticks,
         "signals": after.signals,

@@ -39,10 +39,14 @@ class Heartbeat:
     def beat(self) -> None:
         """Log one line."""
         counters = self._metrics.snapshot()
-        progressed = {name: counters[name] - self._last[name] for name in _PROGRESS if counters[name] > self._last[name]}
+        progressed = {
+            name: counters[name] - self._last[name] for name in _PROGRESS if counters[name] > self._last[name]
+        }
         self._last = counters
         self._log.flush_suppressed()
-        self._log.info("HEARTBEAT", event="HEARTBEAT", **counters, **depth_fields(self._channels), progressed=progressed)
+        self._log.info(
+            "HEARTBEAT", event="HEARTBEAT", **counters, **depth_fields(self._channels), progressed=progressed
+        )
 
 
 def depth_fields(channels: Sequence[Channel[Any]]) -> dict[str, int]:

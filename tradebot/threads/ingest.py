@@ -40,7 +40,7 @@ class IngestStage:
         control: Control,
         log: Log,
     ) -> None:
-        """`channels` are (tick, signal, persist); `already_stored` ticks at the front were stored by an earlier start."""
+        """`channels` are (tick, signal, persist); `already_stored`: ticks at the front that an earlier start stored."""
         self._feed = feed
         self._intake = intake
         self._tick_channel = channels[0]

@@ -16,7 +16,9 @@ class Stage(Protocol):
     """A step of the pipeline, run by one thread from start to end."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What logs call it."""
+        ...
 
     @property
     def inputs(self) -> Sequence[Channel[Any]]:

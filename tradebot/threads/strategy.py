@@ -43,7 +43,7 @@ class StrategyStage:
         self.outputs: tuple[Channel[Any], ...] = (self._signals, self._persist)
 
     def run(self) -> None:
-        """The stage's loop; blocks on its input and on a full persist channel (in a replay also on a full signal one)."""
+        """The stage's loop; blocks on its input, on a full persist channel and, in a replay, on a full signal one."""
         while True:
             try:
                 chunks = self._ticks.take(MAX_TAKE)
