@@ -6,6 +6,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ def test_a_program_that_fails_is_named_with_what_it_wrote(tmp_path: Path) -> Non
 
 def test_plain_stores_the_very_rows_under_the_same_schema(tmp_path: Path) -> None:
     source, target = tmp_path / "source.db", tmp_path / "target.db"
-    with sqlite3.connect(source) as db:
+    with closing(sqlite3.connect(source, isolation_level=None)) as db:
         for table in ("ticks", "signals", "orders", "trades"):
             db.execute(f"CREATE TABLE {table} (id INTEGER PRIMARY KEY, name TEXT UNIQUE, value REAL)")
             db.execute(f"CREATE INDEX idx_{table} ON {table} (value)")
@@ -60,7 +61,8 @@ def test_plain_stores_the_very_rows_under_the_same_schema(tmp_path: Path) -> Non
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout)["rows"] == 10_000
     assert json.loads(answer.stdout)["seconds"] > 0
-    assert list(sqlite3.connect(target).iterdump()) == list(sqlite3.connect(source).iterdump())
+    with closing(sqlite3.connect(source)) as wanted, closing(sqlite3.connect(target)) as got:
+        assert list(got.iterdump()) == list(wanted.iterdump())
 
 
 @pytest.mark.parametrize("arguments", [("--ticks=0",), ("--ticks=-5",), ("--rounds=x",)])
