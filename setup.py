@@ -15,7 +15,7 @@ if VERSION is None:
 RUN = [
     "docopt>=0.6.2",
     "loguru>=0.7.2",
-    "msgspec>=0.19",
+    "msgspec>=0.21",
     "peewee>=3.17.9",
     "pyzmq>=26.2",
     "tqdm>=4.66.3",

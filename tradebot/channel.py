@@ -76,6 +76,14 @@ class Channel(queue.Queue[Sequence[E]], Generic[E]):
         self._events -= len(item)
         return item
 
+    def put(self, item: Sequence[E], block: bool = True, timeout: float | None = None) -> None:
+        """Not for use: it would bound chunks, not events. Raises TypeError; use `send` or `offer`."""
+        raise TypeError(f"channel {self.name}: use send or offer")
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Sequence[E]:
+        """Not for use: its timeouts would go round the seam. Raises TypeError; use `take`."""
+        raise TypeError(f"channel {self.name}: use take")
+
     @property
     def depth(self) -> int:
         """Events waiting now. Any thread; never blocks."""
@@ -104,7 +112,8 @@ class Channel(queue.Queue[Sequence[E]], Generic[E]):
         The rest is counted in `refused`. Raises ConsumerGone when the consumer will take no more.
         """
         with self.not_full:
-            taken = self._put_part(chunk, 0) if self._events < self.maxsize or self._gone else 0
+            over = self._gone or self._producers <= 0
+            taken = self._put_part(chunk, 0) if over or self._events < self.maxsize else 0
             self.refused += len(chunk) - taken
             return taken
 

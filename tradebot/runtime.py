@@ -136,7 +136,9 @@ class RealRuntime:
         return threading.Lock()
 
     def condition(self, lock: Lock | None = None) -> Condition:
-        return threading.Condition(lock)  # type: ignore[arg-type]  # the seam's locks are threading.Lock here
+        # A plain Lock, as documented: Condition's own default would be re-entrant.
+        inner = self.lock() if lock is None else lock
+        return threading.Condition(inner)  # type: ignore[arg-type]  # the seam's locks are threading.Lock here
 
     def event(self) -> Event:
         return threading.Event()

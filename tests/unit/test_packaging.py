@@ -67,7 +67,9 @@ class TestBin:
         home = checkout(tmp_path / "a check out", self.ECHO)
         link = tmp_path / "my link"
         link.symlink_to(home / "bin" / program)
-        answer = run(link, "--db=a b.db", "", "x", cwd=elsewhere, env={"TRADEBOT_PYTHON": sys.executable})
+        other = checkout(tmp_path / "another version, installed", "raise SystemExit('the wrong one')")
+        env = {"TRADEBOT_PYTHON": sys.executable, "PYTHONPATH": str(other)}
+        answer = run(link, "--db=a b.db", "", "x", cwd=elsewhere, env=env)
         assert answer.stderr == ""
         assert answer.stdout.split(" ", 1)[1].strip() == "['--db=a b.db', '', 'x']"
         assert answer.returncode == 7

@@ -9,6 +9,8 @@ from typing import Final
 
 import peewee
 
+from tradebot.exits import ExitCode, TradebotError
+
 # Primary result codes (https://www.sqlite.org/rescode.html) after which the same write may succeed later.
 _PASSING: Final = {
     sqlite3.SQLITE_BUSY: "SQLITE_BUSY",
@@ -27,20 +29,27 @@ _HINTS: Final = {
     "SQLITE_LOCKED": "another program holds a lock on it",
     "SQLITE_FULL": "the disk is full or max_page_count is reached",
     "SQLITE_IOERR": "the disk reported an input/output error",
+    "SQLITE_CANTOPEN": "the file, or its WAL beside it, cannot be opened or made",
     "SQLITE_READONLY": "the file or its file system became read-only",
     "SQLITE_CORRUPT": "the file is damaged: check it with PRAGMA integrity_check and restore a backup",
     "SQLITE_NOTADB": "the file is not a SQLite database",
 }
 
 
-class StorageUnavailable(Exception):
-    """The database could not be written or read. `code` is SQLite's name, `passing` whether a retry makes sense."""
+class StorageUnavailable(TradebotError):
+    """The database could not be written or read. `code` is SQLite's name, `passing` whether a retry makes sense.
+
+    Where nobody retries, a failure that can pass ends the run as a locked or full database does, another one as an
+    unusable database.
+    """
 
     def __init__(self, code: str, detail: str, passing: bool) -> None:
         hint = _HINTS.get(code)
         super().__init__(f"{detail} ({code}{': ' + hint if hint else ''})")
         self.code = code
+        self.detail = detail
         self.passing = passing
+        self.exit_code = ExitCode.OVERLOAD if passing else ExitCode.CONFIG
 
 
 def classify(error: BaseException) -> StorageUnavailable | None:

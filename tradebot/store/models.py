@@ -18,7 +18,7 @@ class RunRow(Model):
     """One run of the engine; `ticks` .. `trades` count its stored rows and change in the same transaction as they."""
 
     id = AutoField()
-    run_id = TextField(unique=True)
+    run_id = TextField()
     version = TextField()
     mode = TextField()
     ingest = TextField()
@@ -122,6 +122,7 @@ def _index(model: type[Model], name: str, column: str, unique: bool = False) -> 
 
 
 INDEXES: Final[tuple[ModelIndex, ...]] = (
+    _index(RunRow, "uq_runs_run_id", "run_id", unique=True),
     _index(TickRow, "idx_ticks_ts", "ts"),
     _index(SignalRow, "idx_signals_ts", "ts"),
     _index(SignalRow, "uq_signals_event_id", "event_id", unique=True),
@@ -130,8 +131,3 @@ INDEXES: Final[tuple[ModelIndex, ...]] = (
     _index(TradeRow, "idx_trades_ts", "ts"),
     _index(TradeRow, "idx_trades_order_id", "order_id"),
 )
-
-
-def columns(model: type[Model]) -> tuple[str, ...]:
-    """Column names in table order, without the row id."""
-    return tuple(field.column_name for field in model._meta.sorted_fields if field.column_name != "id")

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 from peewee import SqliteDatabase
 
-from tradebot.exits import OverloadError
+from tradebot.exits import ConfigError, OverloadError
 from tradebot.log import Log
 from tradebot.runtime import Runtime
 from tradebot.store.database import (
@@ -23,7 +23,7 @@ from tradebot.store.database import (
     pragma_values,
     row_counts,
 )
-from tradebot.store.errors import StorageUnavailable
+from tradebot.store.errors import StorageUnavailable, storage_errors
 from tradebot.store.policy import RetryPolicy
 from tradebot.store.spill import adopt, spill_path
 
@@ -59,13 +59,20 @@ class Store:
     def with_database(self, work: Callable[[SqliteDatabase], T]) -> T:
         """Run `work` on a connection of its own; again, for `storage_retry_s`, while the database is locked or full.
 
-        Blocks. Raises OverloadError when patience ends, StartStopped on a stop signal while waiting.
+        Blocks. Raises OverloadError when patience ends, ConfigError when the file is damaged, StartStopped on a stop
+        signal while waiting.
         """
         return self._insist(work, self._retry_s, stoppable=True)
 
     def at_the_end(self, work: Callable[[SqliteDatabase], T], retry_s: float) -> T:
-        """Like `with_database`, but with its own patience and whatever signals have come."""
-        return self._insist(work, retry_s, stoppable=False)
+        """Like `with_database`, but with its own patience and whatever signals have come; a run is over by now.
+
+        Raises OverloadError whatever is wrong with the storage.
+        """
+        try:
+            return self._insist(work, retry_s, stoppable=False)
+        except ConfigError as error:
+            raise OverloadError(str(error)) from error
 
     def _insist(self, work: Callable[[SqliteDatabase], T], retry_s: float, stoppable: bool) -> T:
         retry = RetryPolicy(retry_s)
@@ -73,11 +80,14 @@ class Store:
             try:
                 db = connect(self.path, self.synchronous)
                 try:
-                    return work(db)
+                    with storage_errors():
+                        return work(db)
                 finally:
                     db.close()
             except StorageUnavailable as error:
-                delay_s = retry.next_delay_s(self._runtime.monotonic(), None) if error.passing else None
+                if not error.passing:
+                    raise ConfigError(f"database {self.path}: {error}") from error
+                delay_s = retry.next_delay_s(self._runtime.monotonic(), None)
                 if delay_s is None:
                     raise OverloadError(f"database {self.path}: {error}") from error
                 self._log.warning("storage unavailable", detail=str(error), retry_in_s=delay_s)
@@ -97,6 +107,8 @@ class Store:
                 "spill adopted", event="SPILL_ADOPTED", run_id=adopted.run_id, stored=adopted.events,
                 already_stored=adopted.already_stored, whole=adopted.whole,
             )  # fmt: skip
+            if not adopted.whole:
+                self._log.error("spill cut short", event="SPILL_CUT_SHORT", detail="what came after it is lost")
         self._log.info("initial database state", event="initial database state", **row_counts(db))
 
     def close(self) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
-from peewee import SqliteDatabase, fn
+from peewee import SQL, Model, SqliteDatabase, fn
 
 from tradebot.events import Fill, Side, Tick
 from tradebot.exits import ConfigError
+from tradebot.store.database import file_of, reading
 from tradebot.store.errors import storage_errors
 from tradebot.store.models import RunRow, SignalRow, TickRow, TradeRow
 from tradebot.store.runs import RunInfo
@@ -30,18 +31,20 @@ class TickSource(Struct, frozen=True):
 
 def _rows(db: SqliteDatabase, query: Any) -> Iterator[list[tuple[Any, ...]]]:
     sql, params = query.bind(db).sql()
-    with storage_errors():
-        cursor = db.connection().execute(sql, params)
-        while chunk := cursor.fetchmany(_CHUNK_ROWS):
-            yield chunk
+    cursor = db.connection().execute(sql, params)
+    while chunk := cursor.fetchmany(_CHUNK_ROWS):
+        yield chunk
 
 
 def find_tick_source(db: SqliteDatabase, run_id: str | None) -> TickSource:
-    """The run to replay: `run_id`, or the newest that has ticks. Raises ConfigError naming what there is."""
-    with storage_errors():
+    """The run to replay: `run_id`, or the newest that has ticks.
+
+    Raises ConfigError naming what there is, StorageUnavailable.
+    """
+    with reading(db):
         tables = set(db.get_tables())
         if "ticks" not in tables:
-            raise ConfigError(f"database {db.database}: has no table ticks: not a tradebot database")
+            raise ConfigError(f"database {file_of(db)}: has no table ticks: not a tradebot database")
         runs = []
         if "runs" in tables:
             query = RunRow.select(RunRow.id, RunRow.run_id, RunRow.ticks).order_by(RunRow.id.desc())
@@ -51,7 +54,7 @@ def find_tick_source(db: SqliteDatabase, run_id: str | None) -> TickSource:
                 if name == run_id:
                     return TickSource(name, rows, no)
             known = ", ".join(name for _no, name, _rows in runs[:10]) or "none"
-            raise ConfigError(f"database {db.database}: holds no run {run_id}; newest runs: {known}")
+            raise ConfigError(f"database {file_of(db)}: holds no run {run_id}; newest runs: {known}")
         for no, name, rows in runs:
             if rows:
                 return TickSource(name, rows, no)
@@ -60,32 +63,30 @@ def find_tick_source(db: SqliteDatabase, run_id: str | None) -> TickSource:
         else:
             rows = int(db.execute_sql('SELECT COUNT(*) FROM "ticks"').fetchone()[0])
     if not rows:
-        raise ConfigError(f"database {db.database}: holds no ticks to replay; name a file with --replay-file")
+        raise ConfigError(f"database {file_of(db)}: holds no ticks to replay; name a file with --replay-file")
     return TickSource("original", rows, None)
 
 
 def read_ticks(db: SqliteDatabase, source: TickSource) -> Iterator[list[Tick]]:
     """The source's ticks in arrival order, in chunks. Raises ConfigError (a row is no tick), StorageUnavailable."""
-    present = {column.name for column in db.get_columns("ticks")}
-    fields = [TickRow.symbol, TickRow.price, TickRow.volume, TickRow.ts]
-    fields += [field for field in (TickRow.event_id, TickRow.seq) if field.column_name in present]
-    query = TickRow.select(TickRow.id, *fields).order_by(TickRow.id)
-    if source.no is not None:
-        span: Any = RunRow.select(RunRow.first_tick_id, RunRow.last_tick_id).where(RunRow.id == source.no)
-        query = query.where((TickRow.run == source.no) & TickRow.id.between(*span.tuples().get(db)))
-    elif "run" in present:
-        query = query.where(TickRow.run.is_null())
-    for rows in _rows(db, query):
-        try:
-            yield msgspec.convert([_tick_fields(row) for row in rows], list[Tick])
-        except msgspec.ValidationError as error:
-            raise ConfigError(
-                f"database {db.database}: table ticks, a row between ids {rows[0][0]} and {rows[-1][0]}: {error}"
-            ) from error
-
-
-def _tick_fields(row: tuple[Any, ...]) -> dict[str, Any]:
-    return dict(zip(Tick.__struct_fields__, row[1:], strict=False))
+    with reading(db):
+        present = {column.name for column in db.get_columns("ticks")}
+        fields: list[Any] = [TickRow.symbol, TickRow.price, TickRow.volume, TickRow.ts]
+        fields += [field for field in (TickRow.event_id, TickRow.seq) if field.column_name in present]
+        names: list[str] = [field.column_name for field in fields]
+        query = TickRow.select(TickRow.id, *fields).order_by(TickRow.id)
+        if source.no is not None:
+            span: Any = RunRow.select(RunRow.first_tick_id, RunRow.last_tick_id).where(RunRow.id == source.no)
+            query = query.where((TickRow.run == source.no) & TickRow.id.between(*span.tuples().get(db)))
+        elif "run" in present:
+            query = query.where(TickRow.run.is_null())
+        for rows in _rows(db, query):
+            try:
+                yield msgspec.convert([dict(zip(names, row[1:], strict=True)) for row in rows], list[Tick])
+            except msgspec.ValidationError as error:
+                raise ConfigError(
+                    f"database {file_of(db)}: table ticks, a row between ids {rows[0][0]} and {rows[-1][0]}: {error}"
+                ) from error
 
 
 class CarriedSymbol(Struct, frozen=True):
@@ -112,23 +113,22 @@ def read_carried(db: SqliteDatabase, info: RunInfo, lookback: int) -> Carried:
             (RunRow.mode == info.mode) & (RunRow.ingest == info.ingest) & (RunRow.source == info.source)
         )
         runs = list(query.order_by(RunRow.id).tuples().execute(db))
-    numbers = tuple(int(no) for no, _ticks, _first in runs)
-    if not numbers:
-        return Carried((), 0, None, {})
-    first_ids = {no: first for no, _ticks, first in runs}
-    signal_at = _last_signals(db, numbers, first_ids)
-    newest = TickRow.select(TickRow.id, TickRow.symbol, TickRow.price).where(TickRow.run.in_(numbers))
-    prices: dict[str, list[float]] = {}
-    since: dict[str, int] = {}
-    last_price = None
-    for rows in _rows(db, newest.order_by(TickRow.id.desc()).limit(RESTORE_TICKS_MAX)):
-        for tick_id, symbol, price in rows:
-            last_price = price if last_price is None else last_price
-            kept = prices.setdefault(symbol, [])
-            if len(kept) < lookback:
-                kept.append(price)
-            if symbol in signal_at and tick_id > signal_at[symbol][1]:
-                since[symbol] = since.get(symbol, 0) + 1
+        numbers = tuple(int(no) for no, _ticks, _first in runs)
+        if not numbers:
+            return Carried((), 0, None, {})
+        signal_at = _last_signals(db, {no: first for no, _ticks, first in runs})
+        newest = TickRow.select(TickRow.id, TickRow.symbol, TickRow.price).where(_of_runs(TickRow, numbers))
+        prices: dict[str, list[float]] = {}
+        since: dict[str, int] = {}
+        last_price = None
+        for rows in _rows(db, newest.order_by(TickRow.id.desc()).limit(RESTORE_TICKS_MAX)):
+            for tick_id, symbol, price in rows:
+                last_price = price if last_price is None else last_price
+                kept = prices.setdefault(symbol, [])
+                if len(kept) < lookback:
+                    kept.append(price)
+                if symbol in signal_at and tick_id > signal_at[symbol][1]:
+                    since[symbol] = since.get(symbol, 0) + 1
     symbols = {}
     for symbol, kept in prices.items():
         side = signal_at[symbol][0] if symbol in signal_at else None
@@ -137,11 +137,14 @@ def read_carried(db: SqliteDatabase, info: RunInfo, lookback: int) -> Carried:
     return Carried(numbers, sum(ticks for _no, ticks, _first in runs), last_price, symbols)
 
 
-def _last_signals(
-    db: SqliteDatabase, runs: Sequence[int], first_ids: dict[int, int | None]
-) -> dict[str, tuple[Side, int]]:
+def _of_runs(model: type[Model], numbers: Iterable[int]) -> Any:
+    """The rows of these runs. The numbers stand in the text: there may be more of them than SQLite has variables."""
+    return model._meta.fields["run"].in_(SQL(f"({', '.join(str(int(number)) for number in numbers)})"))
+
+
+def _last_signals(db: SqliteDatabase, first_ids: dict[int, int | None]) -> dict[str, tuple[Side, int]]:
     """Per symbol: side of its newest signal, and the row id of its tick (whose number is in the event id)."""
-    newest = SignalRow.select(fn.MAX(SignalRow.id)).where(SignalRow.run.in_(runs)).group_by(SignalRow.symbol)
+    newest = SignalRow.select(fn.MAX(SignalRow.id)).where(_of_runs(SignalRow, first_ids)).group_by(SignalRow.symbol)
     query = SignalRow.select(SignalRow.symbol, SignalRow.kind, SignalRow.event_id, SignalRow.run)
     found: dict[str, tuple[Side, int]] = {}
     for rows in _rows(db, query.where(SignalRow.id.in_(newest))):
@@ -154,7 +157,8 @@ def _last_signals(
 def read_fills(db: SqliteDatabase, runs: Sequence[int]) -> Iterator[Fill]:
     """All fills of `runs`, oldest first, from which positions are rebuilt. Raises StorageUnavailable."""
     fields = [TradeRow._meta.fields[name] for name in Fill.__struct_fields__]
-    query = TradeRow.select(*fields).where(TradeRow.run.in_(runs)).order_by(TradeRow.id)
-    for rows in _rows(db, query):
-        for row in rows:
-            yield Fill(*row)
+    query = TradeRow.select(*fields).where(_of_runs(TradeRow, runs)).order_by(TradeRow.id)
+    with storage_errors():
+        for rows in _rows(db, query):
+            for row in rows:
+                yield Fill(*row)

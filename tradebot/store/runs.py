@@ -41,19 +41,12 @@ def _record(row: dict[str, Any]) -> RunRecord:
     return RunRecord(row["id"], row["run_id"], counts, bool(row["complete"]), is_new=False)
 
 
-def find_run(db: SqliteDatabase, run_id: str) -> RunRecord | None:
-    """The run called `run_id`, if the database holds it."""
-    with storage_errors():
-        row = RunRow.select().where(RunRow.run_id == run_id).dicts().first(db)
-    return None if row is None else _record(row)
-
-
 def begin_run(db: SqliteDatabase, info: RunInfo, started_ms: int, resume: bool) -> RunRecord:
     """Enter the run, or with `resume` find it again. Raises ConfigError when it is held already and not resumed."""
     with storage_errors(), db.atomic("IMMEDIATE"):
         row = RunRow.select().where(RunRow.run_id == info.run_id).dicts().first(db)
         if row is not None:
-            return _resumed(db, _record(row), info, resume)
+            return _resumed(db, row, info, resume)
         no = RunRow.insert(
             run_id=info.run_id,
             version=info.version,
@@ -66,8 +59,9 @@ def begin_run(db: SqliteDatabase, info: RunInfo, started_ms: int, resume: bool) 
     return RunRecord(int(no), info.run_id)
 
 
-def _resumed(db: SqliteDatabase, record: RunRecord, info: RunInfo, resume: bool) -> RunRecord:
-    if info.push:
+def _resumed(db: SqliteDatabase, row: dict[str, Any], info: RunInfo, resume: bool) -> RunRecord:
+    record = _record(row)
+    if info.push or (row["ingest"], row["mode"]) != (info.ingest, info.mode):
         raise ConfigError(f"run id {info.run_id} is already in database {db.database}; choose another --run-id")
     if not resume:
         state = "whole" if record.complete else f"in part ({record.counts.ticks} ticks)"

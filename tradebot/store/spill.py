@@ -2,22 +2,27 @@
 
 Its room is reserved at start (allocated, filled with zeros), so that a disk that fills up later cannot take it away.
 Format: one JSON array a line: a header `["spill", version, run_id, ticks, signals, orders, trades]` with the counts the
-database held, then `["t", ...]`, `["s", ...]`, `["o", ...]` with the fields of Tick, Signal and Order, and at the end
-`["end", n]`.
+database held, then `["t", ...]`, `["s", ...]`, `["o", ...]` with the stored fields of Tick, Signal and Order (the last
+of an order are its fills), then `["end", n]`. Whoever writes it may be killed at any byte: a last line without its end
+is no error.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Literal
 
 import msgspec
+from msgspec.structs import astuple
 from peewee import SqliteDatabase
 
-from tradebot.events import Event, Order, Signal, Tick
+from tradebot.events import Event, Fill, Order, Signal, Tick
+from tradebot.exits import ConfigError
 from tradebot.store.batch import Batch, StoredCounts
+from tradebot.store.database import beside
 from tradebot.store.errors import storage_errors
 from tradebot.store.models import RunRow
 from tradebot.store.writer import insert_batch
@@ -26,15 +31,20 @@ FORMAT_VERSION: Final = 1
 # A stored event is at most this long as a JSON line, but for extreme symbols and ids.
 BYTES_AN_EVENT: Final = 512
 _RESERVE_BYTES_MAX: Final = 64 * 1024 * 1024
+_LINE_BYTES_MAX: Final = 1024 * 1024
 
 _ENCODER: Final = msgspec.json.Encoder()
-_TAGS: Final[dict[type, str]] = {Tick: "t", Signal: "s", Order: "o"}
-_TYPES: Final[dict[str, type]] = {tag: kind for kind, tag in _TAGS.items()}
+_TICK_FIELDS: Final = Tick.__struct_fields__
+_SIGNAL_FIELDS: Final = tuple(name for name in Signal.__struct_fields__ if name != "marks")
+_ORDER_FIELDS: Final = Order.__struct_fields__
+_FILL_FIELDS: Final = Fill.__struct_fields__
+_HEADER_START: Final = b'["spill",'
+_END: Final = "end"
 
 
 def spill_path(db_path: Path) -> Path:
     """Where the spill file of a database lies."""
-    return db_path.with_name(db_path.name + ".spill")
+    return beside(db_path, ".spill")
 
 
 class Spill:
@@ -47,7 +57,12 @@ class Spill:
         self.used = False
         self._offset = 0
         self._file: IO[bytes] | None = open(path, "wb", buffering=0)  # noqa: SIM115 - open as long as the run
-        os.posix_fallocate(self._file.fileno(), 0, min(_RESERVE_BYTES_MAX, BYTES_AN_EVENT * max(1, reserve_events)))
+        size = min(_RESERVE_BYTES_MAX, BYTES_AN_EVENT * max(1, reserve_events))
+        try:
+            os.posix_fallocate(self._file.fileno(), 0, size)
+        except OSError:
+            self.close()  # what there was room for is given back: the database needs it more
+            raise
 
     def begin(self, run_id: str, counts: StoredCounts) -> None:
         """Write the header. Raises OSError."""
@@ -55,9 +70,8 @@ class Spill:
         self.used = True
 
     def append(self, chunk: Sequence[Event]) -> None:
-        """Write a chunk of events of one type and have it on disk. Raises OSError."""
-        tag = _TAGS[type(chunk[0])]
-        self._write([[tag, *msgspec.structs.astuple(event)] for event in chunk])
+        """Write a chunk of events and have it on disk. Raises OSError: then nothing of it is in the file."""
+        self._write([_record(event) for event in chunk])
         self.events += len(chunk)
 
     def finish(self) -> None:
@@ -65,7 +79,7 @@ class Spill:
         if self._file is None:
             return
         if self.used:
-            self._write([["end", self.events]])
+            self._write([[_END, self.events]])
             self._file.truncate(self._offset)
             os.fsync(self._file.fileno())
         self.close()
@@ -80,17 +94,23 @@ class Spill:
 
     def _write(self, records: list[list[Any]]) -> None:
         assert self._file is not None
-        data = b"".join([_ENCODER.encode(record) + b"\n" for record in records])
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(self._file.fileno(), view, self._offset)
-            self._offset += written
-            view = view[written:]
-        os.fdatasync(self._file.fileno())
+        descriptor, start = self._file.fileno(), self._offset
+        view = memoryview(b"".join([_ENCODER.encode(record) + b"\n" for record in records]))
+        try:
+            while view:
+                written = os.pwrite(descriptor, view, self._offset)
+                self._offset += written
+                view = view[written:]
+            os.fdatasync(descriptor)
+        except OSError:
+            self._offset = start
+            with suppress(OSError):
+                os.ftruncate(descriptor, start)
+            raise
 
 
 class Adopted(msgspec.Struct, frozen=True):
-    """What the adoption of a spill file did, for the log."""
+    """What the adoption of a spill file did, for the log. `whole` is False when its writing was cut short."""
 
     run_id: str
     events: int
@@ -98,62 +118,113 @@ class Adopted(msgspec.Struct, frozen=True):
     whole: bool
 
 
+class _Header(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    kind: Literal["spill"]
+    version: int
+    run_id: str
+    ticks: int
+    signals: int
+    orders: int
+    trades: int
+
+    @property
+    def counts(self) -> StoredCounts:
+        return StoredCounts(self.ticks, self.signals, self.orders, self.trades)
+
+
 def adopt(db: SqliteDatabase, path: Path) -> Adopted | None:
     """Store what an earlier run spilled, in one transaction, then delete the file; None when there is nothing.
 
-    Rows that the database holds already are passed over. Raises StorageUnavailable (the file stays).
+    Rows that the database holds already are passed over. Raises StorageUnavailable, or ConfigError when the file is
+    damaged or does not belong to this database; the file stays in both cases.
     """
     try:
-        lines = _read_lines(path)
-    except FileNotFoundError:
-        return None
-    if not lines:
+        found = _read(path)
+        adopted = None if found is None else _store(db, path, *found)
         path.unlink(missing_ok=True)
-        return None
-    header = lines[0]
-    before = StoredCounts(*header[3:7])
-    events = [_event(record) for record in lines[1:] if record[0] in _TYPES]
-    whole = lines[-1] == ["end", len(events)]
+    except OSError as error:
+        raise ConfigError(f"spill file {path}: {error.strerror}; see to it, or move it away") from error
+    return adopted
+
+
+def _store(db: SqliteDatabase, path: Path, header: _Header, events: list[Event], whole: bool) -> Adopted:
     with storage_errors(), db.atomic("IMMEDIATE"):
-        row: Any = RunRow.select().where(RunRow.run_id == header[2]).dicts().get(db)
+        row = RunRow.select().where(RunRow.run_id == header.run_id).dicts().first(db)
+        if row is None:
+            raise ConfigError(
+                f"spill file {path}: holds {len(events)} events of run {header.run_id}, which database {db.database}"
+                " does not know; put back the database it belongs to, or move it away"
+            )
         held = StoredCounts(row["ticks"], row["signals"], row["orders"], row["trades"])
-        batch = _rest(events, before, held)
+        if any(now < then for now, then in zip(astuple(held), astuple(header.counts), strict=True)):
+            raise ConfigError(
+                f"spill file {path}: begins after {header.ticks} ticks of run {header.run_id}, but database"
+                f" {db.database} has lost some of its {header.counts.rows} rows and holds {held.rows} (a power loss, or"
+                " an older copy); put back the newest copy, or move the spill file away: its events are lost then,"
+                " unless the run is a replay, which --resume completes"
+            )
+        batch = _rest(events, header.counts, held)
         if batch.events:
             insert_batch(db, row["id"], batch, held.plus(batch))
-    path.unlink()
-    return Adopted(header[2], batch.events, len(events) - batch.events, whole)
+    return Adopted(header.run_id, batch.events, len(events) - batch.events, whole)
 
 
-def _read_lines(path: Path) -> list[list[Any]]:
-    """Records up to the first torn line; [] for an unused reserve (zeros) or an empty file."""
-    records: list[list[Any]] = []
-    with path.open("rb") as file:
-        for line in file:
-            if line.startswith(b"\0") or not line.endswith(b"\n"):
-                break
-            try:
-                record = msgspec.json.decode(line, type=list[Any])
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                break
-            records.append(record)
-    if records and (len(records[0]) != 7 or records[0][0] != "spill"):
-        return []
-    return records
+def _record(event: Event) -> list[Any]:
+    """What the database stores of an event, as a line of the file."""
+    if isinstance(event, Tick):
+        return ["t", *astuple(event)]
+    if isinstance(event, Signal):
+        return ["s", *(getattr(event, name) for name in _SIGNAL_FIELDS)]
+    return ["o", *astuple(event)[:-1], [astuple(fill) for fill in event.fills]]
 
 
 def _event(record: list[Any]) -> Event:
-    kind = _TYPES[record[0]]
-    fields = dict(zip(kind.__struct_fields__, record[1:], strict=True))  # type: ignore[attr-defined]
-    if kind is Order:
-        names = _FILL_FIELDS
-        fields["fills"] = [
-            fill if isinstance(fill, dict) else dict(zip(names, fill, strict=True)) for fill in fields["fills"]
-        ]
-    event: Event = msgspec.convert(fields, kind)
-    return event
+    """The event of a line. Raises ValueError (msgspec's ValidationError is one) when it is none."""
+    match record:
+        case ["t", *values]:
+            return msgspec.convert(dict(zip(_TICK_FIELDS, values, strict=True)), Tick)
+        case ["s", *values]:
+            return msgspec.convert(dict(zip(_SIGNAL_FIELDS, values, strict=True)), Signal)
+        case ["o", *values, [*fills]]:
+            named = [dict(zip(_FILL_FIELDS, fill, strict=True)) for fill in fills]
+            return msgspec.convert(dict(zip(_ORDER_FIELDS, [*values, named], strict=True)), Order)
+    raise ValueError("is no event")
 
 
-_FILL_FIELDS: Final = ("event_id", "order_id", "symbol", "side", "fill_qty", "fill_price", "fees", "ts", "is_shadow")
+def _read(path: Path) -> tuple[_Header, list[Event], bool] | None:
+    """Header and events up to the end or to where writing was cut short; None for a reserve that was never used.
+
+    Raises ConfigError at a line that is not what was written, OSError.
+    """
+    header: _Header | None = None
+    events: list[Event] = []
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return None
+    with file:
+        # Not line by line: after the last written line comes the reserve, megabytes of zeros without an end.
+        for number, line in enumerate(iter(lambda: file.readline(_LINE_BYTES_MAX), b""), 1):
+            text = line.partition(b"\0")[0]
+            if not text.endswith(b"\n"):
+                if header is None and not text.startswith(_HEADER_START[: len(text)]):
+                    raise ConfigError(f"spill file {path}: is none of tradebot's; move it away")
+                break
+            try:
+                record = msgspec.json.decode(line, type=list[Any])
+                if header is None:
+                    header = msgspec.convert(record, _Header)
+                    if header.version != FORMAT_VERSION:
+                        raise ValueError(f"format {header.version}, known here: {FORMAT_VERSION}")
+                elif record == [_END, len(events)]:
+                    return header, events, True
+                else:
+                    events.append(_event(record))
+            except (ValueError, TypeError) as error:
+                raise ConfigError(
+                    f"spill file {path}:{number}: not as tradebot wrote it: {error}; move it away to start without it"
+                ) from error
+    return None if header is None else (header, events, False)
 
 
 def _rest(events: list[Event], before: StoredCounts, held: StoredCounts) -> Batch:

@@ -46,11 +46,13 @@ class SqliteStorage:
         self._run = run
         self._db: SqliteDatabase | None = None
         self._in_doubt = False
+        self._patience_ms = BUSY_TIMEOUT_MS
         self.counts = run.counts
 
     def open(self) -> None:
         """Connect on the calling thread. Raises StorageUnavailable or ConfigError."""
         self._db = connect(self._path, self._synchronous)
+        self._patience_ms = BUSY_TIMEOUT_MS
 
     def write(self, batch: Batch, patience_ms: int = BUSY_TIMEOUT_MS) -> None:
         """Store `batch` in one transaction, or nothing of it.
@@ -64,8 +66,9 @@ class SqliteStorage:
         assert db is not None
         after = self.counts.plus(batch)
         with storage_errors():
-            if patience_ms != BUSY_TIMEOUT_MS:
+            if patience_ms != self._patience_ms:
                 db.execute_sql(f"PRAGMA busy_timeout = {patience_ms}")
+                self._patience_ms = patience_ms
             was_in_doubt, self._in_doubt = self._in_doubt, True
             if not (was_in_doubt and self._stored_counts(db) == after):
                 self._transact(db, batch, after)

@@ -1,0 +1,36 @@
+"""The engine under an audit hook that ends the process when anything opens or uses a socket: run by test_no_network.py.
+
+usage: audited_engine.py OPTION...          runs the engine
+       audited_engine.py --open-a-socket    shows that the hook bites
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+SOCKET_USED = 97
+
+
+def _watch(event: str, arguments: tuple[object, ...]) -> None:
+    if event.startswith("socket."):
+        # At once, and past every handler of exceptions.
+        os.write(2, f"audit: {event} {arguments!r}\n".encode())
+        os._exit(SOCKET_USED)
+
+
+def main(argv: list[str]) -> int:
+    """Run the engine; its exit code, or SOCKET_USED."""
+    sys.addaudithook(_watch)
+    if argv == ["--open-a-socket"]:
+        import socket
+
+        socket.socket()
+        return 0
+    from tradebot.cli import main as tradebot
+
+    return tradebot(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,27 @@
+"""What the end-to-end tests share: an engine with a home of its own, and what an undisturbed run stores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.process import SESSION, SESSION_CONFIG, Engine
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    """Starts engines whose home and working directory are the test's own."""
+    started = Engine(tmp_path)
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The database of an undisturbed replay of the recorded session, with the configuration of `make run`."""
+    home = tmp_path_factory.mktemp("undisturbed")
+    done = Engine(home).run(f"--config={SESSION_CONFIG}", f"--replay-file={SESSION}", "--db=session.db")
+    done.expect(0)
+    return home / "session.db"

@@ -1,0 +1,26 @@
+"""The engine with real, free-running threads of which some are slow or die: run by test_overload.py, as a program.
+
+usage: heldback_engine.py FAULTS OPTION...      FAULTS: JSON, {"delays_s": {THREAD: S}, "crashes": {THREAD: NTH}}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+from sim.heldback import HeldBack
+from tradebot.engine import Edges, run_engine
+from tradebot.options import parse
+from tradebot.runtime import RealRuntime
+from tradebot.settings import resolve
+
+
+def main(faults: str, *options: str) -> int:
+    """Run the engine with its runtime wrapped; its exit code."""
+    settings = resolve(parse(options), os.environ)
+    return int(run_engine(settings, Edges(runtime=HeldBack(RealRuntime(), **json.loads(faults)))))
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

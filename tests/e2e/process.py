@@ -1,0 +1,278 @@
+"""Running the engine as a real process, waiting for what it says and stores, and reading what it left behind.
+
+Nothing here synchronises by sleeping: tests wait for a line of the log or for rows in the database, with a deadline.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any, Final, TypeVar
+
+REPO: Final = Path(__file__).resolve().parents[2]
+CROSSOVER: Final = REPO / "fixtures" / "crossover_scenario.jsonl"
+SESSION: Final = REPO / "fixtures" / "btcusdt_binance_spot_20240808.jsonl"
+SESSION_CONFIG: Final = REPO / "etc" / "tradebot" / "session.toml"
+TABLES: Final = ("ticks", "signals", "orders", "trades")
+DEADLINE_S: Final = 30.0
+
+Fields = dict[str, Any]
+T = TypeVar("T")
+
+
+def environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """A clean environment: a search path, a home of its own, this checkout's package, and `more`."""
+    clean = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(home), "PYTHONPATH": str(REPO)}
+    return clean | dict(more or {})
+
+
+def _is_record(line: str) -> bool:
+    # The last line of a killed process may be torn.
+    return line.startswith("{") and line.endswith("}\n")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A process that has ended: `code` is negative when a signal ended it."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @cached_property
+    def logs(self) -> list[Fields]:
+        """The fields of every JSON log line, in order, with "level" added."""
+        lines = (json.loads(line) for line in self.stderr.splitlines(keepends=True) if _is_record(line))
+        return [{**record["fields"], "level": record["level"]} for record in lines]
+
+    @property
+    def complaint(self) -> str:
+        """What stands on standard error beside the log."""
+        return "\n".join(line for line in self.stderr.splitlines() if not line.startswith("{"))
+
+    def all(self, name: str) -> list[Fields]:
+        """The fields of every log line whose event or message is `name`."""
+        return [fields for fields in self.logs if name in (fields.get("event"), fields["message"])]
+
+    def one(self, name: str) -> Fields:
+        """The fields of the only log line whose event or message is `name`."""
+        found = self.all(name)
+        assert len(found) == 1, f"{len(found)} log lines {name!r} in:\n{self.stderr}"
+        return found[0]
+
+    @property
+    def ledger(self) -> Fields:
+        """The ledger as logged, which must balance."""
+        fields = self.one("LEDGER")
+        assert fields["balanced"], fields
+        assert not self.all("LEDGER_UNBALANCED")
+        return fields
+
+    def expect(self, code: int) -> Finished:
+        """Itself, when it ended with `code` and nobody saw a traceback."""
+        assert self.code == code, f"exit {self.code}, wanted {code}; standard error:\n{self.stderr[-4000:]}"
+        assert "Traceback" not in self.stderr + self.stdout, self.stderr
+        return self
+
+
+class Running:
+    """A started process, whose output is collected by threads so that no pipe ever fills up."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self.pid = process.pid
+        self._changed = threading.Condition()
+        self._lines: dict[str, list[str]] = {"stdout": [], "stderr": []}
+        self._logs: list[Fields] = []
+        streams = {"stdout": process.stdout, "stderr": process.stderr}
+        self._readers = {
+            name: threading.Thread(target=self._collect, args=(name, stream), daemon=True)
+            for name, stream in streams.items()
+            if stream is not None
+        }
+        self._open = set(self._readers)
+        for reader in self._readers.values():
+            reader.start()
+
+    def _collect(self, name: str, stream: IO[bytes]) -> None:
+        with stream:
+            for raw in stream:
+                line = raw.decode("utf-8", "backslashreplace")
+                with self._changed:
+                    self._lines[name].append(line)
+                    if name == "stderr" and _is_record(line):
+                        self._logs.append(json.loads(line)["fields"])
+                        self._changed.notify_all()
+        with self._changed:
+            self._open.discard(name)
+            self._changed.notify_all()
+
+    def wait_for(self, name: str, deadline_s: float = DEADLINE_S) -> Fields:
+        """Wait for the first log line whose event or message is `name`; its fields. Fails when none comes."""
+        until = time.monotonic() + deadline_s
+        looked_at = 0
+        with self._changed:
+            while True:
+                fresh, looked_at = self._logs[looked_at:], len(self._logs)
+                for fields in fresh:
+                    if name in (fields.get("event"), fields["message"]):
+                        return fields
+                left = until - time.monotonic()
+                if "stderr" not in self._open or left <= 0:
+                    said = "".join(self._lines["stderr"])[-4000:]
+                    raise AssertionError(f"no log line {name!r} (still open: {self._open}) in:\n{said}")
+                self._changed.wait(left)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self.process.send_signal(number)
+
+    def finish(self, timeout_s: float = DEADLINE_S) -> Finished:
+        """Wait for the end, at most `timeout_s`."""
+        code = self.process.wait(timeout_s)
+        for reader in self._readers.values():
+            reader.join(timeout_s)
+        return Finished(code, "".join(self._lines["stdout"]), "".join(self._lines["stderr"]))
+
+    def kill(self) -> Finished:
+        """SIGKILL, and wait for the end. The code is not -9 when the process was faster."""
+        self.process.kill()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        return self.finish()
+
+
+class Engine:
+    """Starts processes of tradebot with a home of their own, and ends those that a test leaves behind."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self._started: list[Running] = []
+
+    def start(
+        self,
+        *args: str | Path,
+        env: Mapping[str, str] | None = None,
+        command: Sequence[str | Path] = (sys.executable, "-m", "tradebot"),
+        stdin: int | IO[bytes] = subprocess.DEVNULL,
+        **options: Any,
+    ) -> Running:
+        """Start a command (tradebot, unless another is given) with `args`, in its home. Does not wait for anything."""
+        streams: dict[str, Any] = {"stdin": stdin, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        words = [str(word) for word in (*command, *args)]
+        process = subprocess.Popen(words, cwd=self.home, env=environment(self.home, env), **streams)
+        running = Running(process)
+        self._started.append(running)
+        return running
+
+    def run(self, *args: str | Path, timeout_s: float = DEADLINE_S, **options: Any) -> Finished:
+        """Start, and wait for the end."""
+        return self.start(*args, **options).finish(timeout_s)
+
+    def config(self, name: str, text: str) -> str:
+        """Write a configuration file into the home; the option that names it."""
+        (self.home / name).write_text(text)
+        return f"--config={name}"
+
+    def path(self, name: str) -> Path:
+        """A path in the home."""
+        return self.home / name
+
+    def close(self) -> None:
+        """Kill what still runs."""
+        for running in self._started:
+            if running.process.poll() is None:
+                running.kill()
+            elif running.process.stdin is not None:
+                running.process.stdin.close()
+
+
+def wait_until(true: Callable[[], T], what: str, deadline_s: float = DEADLINE_S) -> T:
+    """Ask again and again until the answer is true, at most `deadline_s`; the answer."""
+    until = time.monotonic() + deadline_s
+    while not (answer := true()):
+        assert time.monotonic() < until, f"{what}: not within {deadline_s} s"
+        time.sleep(0.002)  # between two questions; what is waited for is the answer
+    return answer
+
+
+@contextmanager
+def reading(db: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that cannot write."""
+    with closing(sqlite3.connect(f"{db.absolute().as_uri()}?mode=ro", uri=True, timeout=10)) as connection:
+        yield connection
+
+
+def rows(db: Path, query: str) -> list[tuple[Any, ...]]:
+    """The answer to a query."""
+    with reading(db) as connection:
+        return connection.execute(query).fetchall()
+
+
+def ticks_stored(db: Path) -> int:
+    """Ticks of all runs that the database holds now, 0 while there is no database yet. While an engine is writing."""
+    if not db.exists():
+        return 0
+    try:
+        return int(rows(db, "SELECT COALESCE(SUM(ticks), 0) FROM runs")[0][0])
+    except sqlite3.OperationalError:  # no table yet, or no WAL index yet
+        return 0
+
+
+def tables(db: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """All rows of the four tables, all columns, in the order of their ids."""
+    with reading(db) as connection:
+        return {table: connection.execute(f"SELECT * FROM {table} ORDER BY id").fetchall() for table in TABLES}
+
+
+def counts(db: Path) -> dict[str, int]:
+    """How many rows each of the four tables has."""
+    return {table: rows(db, f"SELECT COUNT(*) FROM {table}")[0][0] for table in TABLES}
+
+
+def dump(db: Path) -> bytes:
+    """The four tables as text: columns, then rows with every digit of every number. Equal bytes: equal results."""
+    lines = []
+    with reading(db) as connection:
+        for table in TABLES:
+            cursor = connection.execute(f"SELECT * FROM {table} ORDER BY id")
+            lines.append(f"{table}: {[column[0] for column in cursor.description]}")
+            lines += map(repr, cursor)
+    return "\n".join(lines).encode()
+
+
+def run_ids(db: Path) -> list[str]:
+    """The ids of the runs in the database, oldest first."""
+    return [row[0] for row in rows(db, "SELECT run_id FROM runs ORDER BY id")]
+
+
+_ORPHANS: Final = {
+    "trades without their order": "SELECT * FROM trades WHERE order_id NOT IN (SELECT event_id FROM orders)",
+    "orders without their signal": "SELECT * FROM orders WHERE signal_id NOT IN (SELECT event_id FROM signals)",
+    "filled orders without a trade": (
+        "SELECT * FROM orders WHERE status = 'FILLED' AND event_id NOT IN (SELECT order_id FROM trades)"
+    ),
+}
+
+
+def assert_sound(db: Path) -> None:
+    """The file is whole, no row misses the row it belongs to, and each run's counters equal its rows."""
+    with reading(db) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        for what, query in _ORPHANS.items():
+            assert connection.execute(query).fetchall() == [], what
+        for no, *counted in connection.execute("SELECT id, ticks, signals, orders, trades FROM runs").fetchall():
+            for table, count in zip(TABLES, counted, strict=True):
+                held = connection.execute(f"SELECT COUNT(*) FROM {table} WHERE run = ?", (no,)).fetchone()[0]
+                assert held == count, f"run {no} counts {count} {table}, the table holds {held}"

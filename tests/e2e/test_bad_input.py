@@ -1,0 +1,265 @@
+"""Whatever is wrong with what the engine is given: the right exit code, one readable message, no traceback."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import random
+import shutil
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from tests.e2e.process import CROSSOVER, SESSION, Engine, Finished, assert_sound, counts, dump, rows
+from tests.e2e.tmpfs import small_disk
+
+REPLAY = ("--ingest=replay", f"--replay-file={CROSSOVER}")
+
+
+def assert_one_message(done: Finished, *words: str) -> None:
+    """One complaint, readable, that says all `words`, beside well-formed log lines; nothing on standard output."""
+    assert done.stdout == ""
+    lines = done.complaint.splitlines()
+    assert lines, "nobody was told"
+    assert lines[0].startswith("tradebot: "), lines
+    # Further lines belong to the first: they are indented.
+    assert all(line.startswith("  ") for line in lines[1:]), lines
+    assert len(lines) <= 6
+    assert done.complaint.isprintable() or "\n" in done.complaint
+    for word in words:
+        assert word in done.complaint, f"{word!r} is not in: {done.complaint}"
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A configuration file or options that are wrong, and what the message must say."""
+
+    name: str
+    toml: str | None
+    args: tuple[str, ...]
+    words: tuple[str, ...]
+
+
+CONFIGURATIONS = [
+    Bad("bad TOML", 'mode = "SHADOW', (), ("bad.toml:1", "TOML")),
+    Bad("not text", "\0\udcff", (), ("bad.toml",)),
+    Bad("unknown key", "[engine]\ntick_intervall_ms = 5\n", (), ("bad.toml:2", "did you mean tick_interval_ms")),
+    Bad("unknown section", "[chanels]\n", (), ("bad.toml:1", "chanels", "channels")),
+    Bad("wrong type", '[engine]\nsample_every = "often"\n', (), ("bad.toml:2", "engine.sample_every", "whole number")),
+    Bad("negative cap", "[risk_caps]\nmax_exposure_usd = -1.0\n", (), ("bad.toml:2", "max_exposure_usd", "at least 0")),
+    Bad("zero channel", "[channels]\n\ntick_channel_size = 0\n", (), ("bad.toml:3", "tick_channel_size", "at least 1")),
+    Bad("unknown mode", 'mode = "SHADOWY"\n', (), ("bad.toml:1", "mode", "did you mean SHADOW")),
+    Bad("unknown strategy", '[strategy]\nname = "sma"\n', (), ("bad.toml:2", "sma", "sma_crossover")),
+    Bad("windows crossed", "[strategy]\nshort_window = 20\nlong_window = 5\n", (), ("short_window", "long_window")),
+    Bad("all at once", "[engine]\nsample_every = 0\nx = 1\n[app]\nsymbol = 5\n", (), ("3 things", "x", "app.symbol")),
+    Bad("LIVE in the file", 'mode = "LIVE"\nlive_armed = true\n', (), ("LIVE", "proof bundle", "live gateway")),
+    Bad("missing configuration", None, ("--config=nowhere.toml",), ("nowhere.toml", "no such")),
+    Bad("directory as configuration", None, ("--config=/",), ("/", "directory")),
+    Bad("LIVE", None, ("--mode=live",), ("LIVE", "live_armed", "proof bundle", "live gateway")),
+    Bad("PAPER", None, ("--mode=paper",), ("PAPER", "later release")),
+    Bad("mockws", None, ("--ingest=mockws",), ("mockws", "later release")),
+    Bad("realws", None, ("--ingest=realws", "--exchange=binance"), ("realws", "later release")),
+    Bad("mode of the command line", None, ("--mode=lively",), ("--mode", "lively")),
+    Bad("feed of the command line", None, ("--ingest=replays",), ("--ingest", "did you mean replay")),
+    Bad("zero sampling", None, ("--sample-every=0",), ("--sample-every", "at least 1")),
+    Bad("negative time", None, ("--seconds=-1",), ("--seconds",)),
+    Bad("no number", None, ("--seconds=soon",), ("--seconds", "soon")),
+    Bad("speed", None, ("--ingest=replay", "--replay-file=-", "--speed=fast"), ("--speed", "realtime")),
+    Bad("unknown option", None, ("--replay=x",), ("--replay", "tradebot --help")),
+    Bad("unknown command", None, ("start",), ("start", "tradebot --help")),
+    Bad("unknown log level", None, ("--log-level=loud",), ("--log-level", "loud")),
+    Bad("option of another feed", None, ("--replay-file=x.jsonl",), ("--replay-file", "add --ingest=replay")),
+]
+
+
+@pytest.mark.parametrize("bad", CONFIGURATIONS, ids=lambda bad: bad.name)
+def test_a_bad_configuration_is_refused(engine: Engine, bad: Bad) -> None:
+    """G1, contract 7: 12 before anything is touched."""
+    if bad.toml is not None:
+        engine.path("bad.toml").write_bytes(bad.toml.encode("utf-8", "surrogateescape"))
+    args = ("--config=bad.toml",) if bad.toml is not None else bad.args
+    done = engine.run(*args, "--db=untouched.db").expect(12)
+    assert_one_message(done, *bad.words)
+    assert not engine.path("untouched.db").exists()
+
+
+def test_an_unknown_variable_of_the_environment_is_no_better(engine: Engine) -> None:
+    """Contract 1: unknown values are errors, never replaced by a default."""
+    assert_one_message(engine.run("--seconds=1", env={"TRADEBOT_LOG_LEVEL": "loud"}).expect(12), "TRADEBOT_LOG_LEVEL")
+    assert_one_message(engine.run("--seconds=1", env={"TRADEBOT_CONFIG": "nowhere.toml"}).expect(12), "nowhere.toml")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("nowhere.jsonl", ("nowhere.jsonl", "No such file")),
+        (".", ("directory",)),
+        ("secret.jsonl/ticks.jsonl", ("secret.jsonl/ticks.jsonl",)),
+    ],
+)
+def test_a_missing_replay_file_is_refused(engine: Engine, given: str, words: tuple[str, ...]) -> None:
+    """Contract 7: 12."""
+    engine.path("secret.jsonl").write_text("")
+    done = engine.run("--ingest=replay", f"--replay-file={given}", "--db=x.db").expect(12)
+    assert_one_message(done, *words)
+
+
+def test_a_missing_replay_database_is_refused(engine: Engine) -> None:
+    """Contract 7: 12, also for a run that it does not hold."""
+    assert_one_message(engine.run("--ingest=replay", "--replay-db=no.db", "--db=x.db").expect(12), "no.db")
+    assert_one_message(engine.run("--ingest=replay", "--db=no.db").expect(12), "no.db")
+    engine.run(*REPLAY, "--db=origin.db").expect(0)
+    args = ("--ingest=replay", "--replay-db=origin.db", "--replay-run=rNone", "--db=x.db")
+    assert_one_message(engine.run(*args).expect(12), "rNone")
+    assert not engine.path("no.db").exists()
+
+
+def test_a_directory_that_cannot_be_made_or_written_is_refused(engine: Engine) -> None:
+    """Contract 7: 12."""
+    engine.path("file").write_text("")
+    assert_one_message(engine.run(*REPLAY, "--db=file/x.db").expect(12), "file")
+    assert_one_message(engine.run(*REPLAY, "--db=/proc/nowhere/x.db").expect(12), "/proc/nowhere")
+    if os.geteuid():  # root may write everywhere
+        engine.path("locked").mkdir(0o555)
+        assert_one_message(engine.run(*REPLAY, "--db=locked/x.db").expect(12), "not writable")
+
+
+def test_a_read_only_file_system_is_refused(engine: Engine) -> None:
+    """Contract 7: 12, with a fresh file and with one that was written before."""
+    with small_disk(engine.path("disk"), size_mb=64) as disk:
+        engine.run(*REPLAY, "--db=disk/x.db").expect(0)
+        disk.make_read_only()
+        assert_one_message(engine.run(*REPLAY, "--db=disk/y.db").expect(12), "not writable")
+        assert_one_message(engine.run(*REPLAY, "--db=disk/x.db", "--resume").expect(12), "writable")
+
+
+def damaged(path: Path, undisturbed: Path) -> None:
+    shutil.copy(undisturbed, path)
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(random.Random(1).randbytes(200_000))
+
+
+def with_magic(path: Path, _undisturbed: Path) -> None:
+    path.write_bytes(b"SQLite format 3\0" + random.Random(2).randbytes(8192))
+
+
+def of_another_program(path: Path, _undisturbed: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE ticks (what TEXT)")
+        db.commit()
+
+
+def from_the_future(path: Path, undisturbed: Path) -> None:
+    shutil.copy(undisturbed, path)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 99")
+
+
+def content(path: Path) -> object:
+    """What is in a file: rows where it is a whole database, else bytes."""
+    if not path.is_file():
+        return None
+    try:
+        with closing(sqlite3.connect(path)) as db:
+            return list(db.iterdump())
+    except sqlite3.DatabaseError:
+        return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path, _: path.mkdir(), ("directory",)),
+        (lambda path, _: path.write_text("dear diary\n"), ("not a SQLite database",)),
+        (lambda path, _: os.mkfifo(path), ("not a regular file",)),
+        (with_magic, ("not a database",)),
+        (damaged, ("damaged",)),
+        (of_another_program, ("not a tradebot database",)),
+        (from_the_future, ("newer tradebot",)),
+    ],
+    ids=["directory", "text file", "pipe", "magic and noise", "damaged", "another program's", "newer schema"],
+)
+def test_what_is_no_database_of_ours_is_refused_and_left_alone(
+    engine: Engine, undisturbed: Path, make: object, words: tuple[str, ...]
+) -> None:
+    """G3, contract 7: 12: not something that a later start could find repaired."""
+    db = engine.path("x.db")
+    assert callable(make)
+    make(db, undisturbed)
+    before = content(db)
+    assert_one_message(engine.run(*REPLAY, "--db=x.db").expect(12), "x.db", *words)
+    assert content(db) == before
+
+
+def noise() -> bytes:
+    chance = random.Random(20240808)
+    return chance.randbytes(300_000) + b"\n" + b"\n".join(chance.randbytes(80) for _ in range(500))
+
+
+def test_random_bytes_as_a_replay_are_counted(engine: Engine) -> None:
+    """Contract 3: 0 with a count; with --strict 11 at the first line."""
+    engine.path("noise").write_bytes(noise())
+    args = ("--ingest=replay", "--replay-file=noise")
+    done = engine.run(*args, "--db=x.db").expect(0)
+    ledger = done.ledger
+    assert ledger["received"] == ledger["malformed"] > 1000
+    assert ledger["stored"] == 0
+    assert f"{ledger['malformed']:,}" in done.stdout
+    assert done.all("malformed input")[0]["line"] == 1
+    assert len(done.logs) < 600, "the log of malformed lines is bounded"
+    strict = engine.run(*args, "--db=y.db", "--strict").expect(11)
+    assert "noise:1:" in strict.one("stage failed")["detail"]
+    assert strict.ledger["malformed"] == 1
+
+
+def test_what_is_good_beside_what_is_bad_is_kept(engine: Engine, undisturbed: Path) -> None:
+    """Contract 3: malformed lines are skipped, each with its number; what is good is as without them."""
+    good = CROSSOVER.read_bytes().splitlines()
+    bad = [b"{", b'{"symbol":"A","price":-1,"volume":1,"ts":1}', b"\xff\xfe", b"[]", b"x" * (1 << 21)]
+    lines = [*good[:10], bad[0], *good[10:20], b"", *bad[1:4], *good[20:45], bad[4], *good[45:]]
+    engine.path("mixed.jsonl").write_bytes(b"\n".join(lines))  # and no newline at the end
+    done = engine.run("--ingest=replay", "--replay-file=mixed.jsonl", "--db=x.db").expect(0)
+    assert done.ledger["malformed"] == 5
+    assert [fields["line"] for fields in done.all("malformed input")] == [11, 23, 24, 25, 51]
+    engine.run(*REPLAY, "--db=y.db").expect(0)
+    query = "SELECT symbol, price, ts FROM ticks UNION ALL SELECT symbol, kind, ts FROM signals"
+    assert rows(engine.path("x.db"), query) == rows(engine.path("y.db"), query)
+    strict = engine.run("--ingest=replay", "--replay-file=mixed.jsonl", "--db=z.db", "--strict").expect(11)
+    assert "mixed.jsonl:11:" in strict.one("stage failed")["detail"]
+    assert counts(engine.path("z.db"))["ticks"] == 10
+    assert_sound(engine.path("z.db"))
+
+
+@pytest.mark.parametrize("cut", ["gz", "zst"])
+def test_a_damaged_archive_gives_what_can_be_read(engine: Engine, cut: str) -> None:
+    """Contract 3: what can be read is kept; the damage is one malformed line, or 11 with --strict."""
+    packed = gzip.compress(SESSION.read_bytes()) if cut == "gz" else zstandard.compress(SESSION.read_bytes())
+    engine.path("cut").write_bytes(packed[: len(packed) * 2 // 3])
+    done = engine.run("--ingest=replay", "--replay-file=cut", "--db=x.db").expect(0)
+    assert done.ledger["malformed"] == 1
+    assert 0 < done.ledger["stored"] < 13_932
+    engine.run("--ingest=replay", "--replay-file=cut", "--db=y.db", "--strict").expect(11)
+
+
+def test_an_empty_input_is_a_replay_of_nothing(engine: Engine) -> None:
+    """Contract 3: 0 with a summary."""
+    engine.path("empty").write_bytes(b"")
+    done = engine.run("--ingest=replay", "--replay-file=empty", "--db=x.db").expect(0)
+    assert done.ledger["received"] == 0
+    assert "ticks read" in done.stdout
+
+
+def test_a_replay_is_not_stored_twice(engine: Engine) -> None:
+    """I3, contract 3: a second time 12 and a hint, with --resume 0; the rows stay as they are."""
+    engine.run(*REPLAY, "--db=x.db").expect(0)
+    before = dump(engine.path("x.db"))
+    refused = engine.run(*REPLAY, "--db=x.db").expect(12)
+    assert_one_message(refused, "x.db", "already holds this replay, whole", "--resume")
+    resumed = engine.run(*REPLAY, "--db=x.db", "--resume").expect(0)
+    assert "already" in resumed.stdout
+    assert dump(engine.path("x.db")) == before

@@ -1,0 +1,188 @@
+"""One input and one configuration give one result, whatever process, hash seed, sizes, packing or Python it is."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from tests.e2e.process import (
+    CROSSOVER,
+    REPO,
+    SESSION,
+    SESSION_CONFIG,
+    Engine,
+    assert_sound,
+    dump,
+    environment,
+    rows,
+    run_ids,
+)
+
+# Sizes and batching far from the defaults; what decides is as in etc/tradebot/session.toml.
+TINY = """
+[engine]
+ingest_mode = "REPLAY"
+replay_file = "session.jsonl"
+[strategy]
+name = "sma_crossover"
+desired_size = 0.001
+[channels]
+tick_channel_size = 7
+signal_channel_size = 1
+persist_channel_size = 3
+[persist]
+batch_size = 13
+flush_interval_ms = 5
+synchronous = "FULL"
+"""
+
+
+def test_processes_with_different_hash_seeds_and_sizes_store_the_same_bytes(engine: Engine, undisturbed: Path) -> None:
+    """S8: two fresh processes, PYTHONHASHSEED 1 and 2, channel and batch sizes far apart: equal, ids included."""
+    shutil.copy(SESSION, engine.path("session.jsonl"))
+    tiny = engine.config("tiny.toml", TINY)
+    one = engine.start(tiny, "--db=one.db", env={"PYTHONHASHSEED": "1"})
+    two = engine.start(
+        f"--config={SESSION_CONFIG}", f"--replay-file={SESSION}", "--db=two.db", env={"PYTHONHASHSEED": "2"}
+    )
+    one.finish().expect(0)
+    two.finish().expect(0)
+    first, second = dump(engine.path("one.db")), dump(engine.path("two.db"))
+    assert first.count(b"\n") > 15_000
+    assert first == second == dump(undisturbed)
+    assert_sound(engine.path("one.db"))
+
+
+def test_a_replay_of_a_replay_gives_the_same_rows(engine: Engine, undisturbed: Path) -> None:
+    """S8: `--replay-db` into a third database: the same rows, run ids aside."""
+    engine.run(f"--config={SESSION_CONFIG}", f"--replay-db={undisturbed}", "--db=third.db").expect(0)
+    third = engine.path("third.db")
+    (origin,), (copy,) = run_ids(undisturbed), run_ids(third)
+    assert origin != copy
+    assert dump(third).replace(copy.encode(), origin.encode()) == dump(undisturbed)
+
+
+def test_a_database_replays_its_own_ticks_and_writes_nothing(engine: Engine, undisturbed: Path) -> None:
+    """Contract 3: with neither file nor database only the summary is printed."""
+    own = engine.path("own.db")
+    shutil.copy(undisturbed, own)
+    before = own.read_bytes()
+    config = engine.config("own.toml", '[engine]\ningest_mode = "REPLAY"\n[strategy]\ndesired_size = 0.001\n')
+    done = engine.run(config, "--db=own.db").expect(0)
+    assert own.read_bytes() == before
+    assert done.ledger["not_stored"] == done.ledger["accepted"] == 13_932
+    assert "nothing was stored" in done.stdout
+    assert rows(own, "SELECT COUNT(*) FROM runs") == [(1,)]
+
+
+@pytest.mark.parametrize("form", ["gz", "zst", "stdin", "gz on stdin", "named pipe"])
+def test_the_packing_changes_nothing(engine: Engine, undisturbed: Path, form: str) -> None:
+    """S8: gzip, Zstandard, standard input and a pipe give the same rows; with the same run id, the same bytes."""
+    plain = SESSION.read_bytes()
+    packed = {"gz": gzip.compress, "zst": zstandard.ZstdCompressor().compress}
+    given: list[str] = []
+    if form in packed:
+        engine.path(f"ticks.{form}").write_bytes(packed[form](plain))
+        given = [f"--replay-file=ticks.{form}"]
+    args = (f"--config={SESSION_CONFIG}", "--db=x.db")
+    (run_id,) = run_ids(undisturbed)
+    if form in packed:
+        engine.run(*args, *given).expect(0)
+    elif form == "named pipe":
+        os.mkfifo(engine.path("pipe"))
+        running = engine.start(*args, "--replay-file=pipe")
+        engine.path("pipe").write_bytes(plain)
+        running.finish().expect(0)
+        (own_id,) = run_ids(engine.path("x.db"))
+        assert dump(engine.path("x.db")).replace(own_id.encode(), run_id.encode()) == dump(undisturbed)
+        return
+    else:
+        source = engine.path("input")
+        source.write_bytes(gzip.compress(plain) if "gz" in form else plain)
+        with subprocess.Popen(["cat", source], stdout=subprocess.PIPE) as cat:
+            engine.run(*args, "--replay-file=-", f"--run-id={run_id}", stdin=cat.stdout).expect(0)
+    assert dump(engine.path("x.db")) == dump(undisturbed)
+
+
+def crossings(prices: list[Decimal], short: int, long: int) -> Iterator[tuple[int, str]]:
+    """The crossover strategy as plainly as it can be said, in exact arithmetic: places in `prices`, and sides."""
+    previous: Decimal | None = None
+    for place in range(long, len(prices) + 1):
+        window = prices[place - long : place]
+        difference = sum(window[-short:]) * long - sum(window) * short
+        if previous is not None and previous <= 0 < difference:
+            yield place - 1, "BUY"
+        elif previous is not None and previous >= 0 > difference:
+            yield place - 1, "SELL"
+        previous = Decimal(difference)
+
+
+def test_the_recorded_session_decides_what_exact_arithmetic_decides(undisturbed: Path) -> None:
+    """S8: every signal, order and fill of the session, from the text of the file alone."""
+    ticks = [json.loads(line, parse_float=Decimal) for line in SESSION.read_text().splitlines()]
+    wanted = list(crossings([tick["price"] for tick in ticks], 5, 20))
+    assert len(wanted) > 100
+    signals = [(f"{side}:SMA_CROSSOVER", float(ticks[n]["price"]), ticks[n]["ts"]) for n, side in wanted]
+    assert rows(undisturbed, "SELECT kind, price, ts FROM signals ORDER BY id") == signals
+    # Small orders, both ways in turn: no cap is ever near.
+    orders = [
+        (side, 0.001, float(ticks[n]["price"]), ticks[n]["ts"], "FILLED", "SHADOW_RECORDED") for n, side in wanted
+    ]
+    assert rows(undisturbed, "SELECT side, qty, price, ts, status, reason FROM orders ORDER BY id") == orders
+    fees = [float(ticks[n]["price"] * Decimal("0.000001")) for n, _side in wanted]
+    fills = [(side, 0.001, price, fee) for (side, _, price, *_), fee in zip(orders, fees, strict=True)]
+    assert rows(undisturbed, "SELECT side, fill_qty, fill_price, fees FROM trades ORDER BY id") == fills
+
+
+def _candidates() -> Iterator[Path]:
+    """Interpreters that may have what the engine needs: environments made here, on the path, pyenv's."""
+    yield from sorted(REPO.glob(".venv*/bin/python"))
+    yield from (Path(word) for word in os.environ.get("TRADEBOT_OTHER_PYTHONS", "").split(os.pathsep) if word)
+    names = ("python3.11", "python3.12", "python3.13")
+    yield from (Path(found) for name in names if (found := shutil.which(name)))
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    yield from itertools.chain.from_iterable(sorted(pyenv.glob(f"versions/*/bin/{name}")) for name in names)
+
+
+@functools.cache
+def other_pythons() -> dict[tuple[int, int], Path]:
+    """One usable interpreter for each version of Python other than this one."""
+    probe = "import sys, msgspec, peewee, loguru, docopt, tqdm, zstandard; print(*sys.version_info[:2])"
+    found: dict[tuple[int, int], Path] = {}
+    for candidate in _candidates():
+        answer = subprocess.run([candidate, "-c", probe], capture_output=True, text=True, env=environment(Path("/")))
+        if answer.returncode == 0:
+            major, minor = map(int, answer.stdout.split())
+            if (3, 11) <= (major, minor) != sys.version_info[:2]:
+                found.setdefault((major, minor), candidate)
+    return found
+
+
+@pytest.mark.parametrize("minor", [11, 12, 13])
+def test_every_python_gives_the_same_bytes(engine: Engine, undisturbed: Path, minor: int) -> None:
+    """S8: 3.11 to 3.13 (whose sum() of floats differs) store equal rows, and log equal averages."""
+    if sys.version_info[:2] == (3, minor):
+        pytest.skip("this is the Python of the tests")
+    python = other_pythons().get((3, minor))
+    if python is None:
+        pytest.skip(f"no Python 3.{minor} with the packages here; name one in TRADEBOT_OTHER_PYTHONS")
+    command = (python, "-m", "tradebot")
+    args = (f"--config={SESSION_CONFIG}", f"--replay-file={SESSION}", "--db=other.db")
+    engine.run(*args, command=command).expect(0)
+    assert dump(engine.path("other.db")) == dump(undisturbed)
+    args = ("--ingest=replay", f"--replay-file={CROSSOVER}", "--log-level=debug")
+    here, there = engine.run(*args, "--db=here.db"), engine.run(*args, "--db=there.db", command=command)
+    assert len(here.all("SMA_CALC")) == 50
+    assert here.all("SMA_CALC") == there.all("SMA_CALC")

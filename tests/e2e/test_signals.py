@@ -1,0 +1,159 @@
+"""SIGINT and SIGTERM, once and twice, and streams whose reader has gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.process import (
+    SESSION,
+    SESSION_CONFIG,
+    Engine,
+    assert_sound,
+    counts,
+    dump,
+    rows,
+    ticks_stored,
+    wait_until,
+)
+
+FAST = "[engine]\ntick_interval_ms = 2\n[persist]\nflush_interval_ms = 50\n"
+BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+
+
+@BOTH
+def test_a_push_feed_is_stopped_with_everything_stored(engine: Engine, number: signal.Signals) -> None:
+    """S13: exit 0, the ledger balances, everything accepted is stored."""
+    db = engine.path("x.db")
+    running = engine.start(engine.config("fast.toml", FAST), "--db=x.db")
+    wait_until(lambda: ticks_stored(db) >= 100, "100 ticks")
+    running.send(number)
+    done = running.finish(10).expect(0)
+    ledger = done.ledger
+    assert ledger["not_stored"] == ledger["refused"] == 0
+    assert counts(db)["ticks"] == ledger["accepted"] == ledger["received"]
+    final = done.one("FINAL METRICS")
+    assert sum(counts(db).values()) == final["persist_count"]
+    assert rows(db, "SELECT exit_code, complete FROM runs") == [(0, 0)]
+    assert_sound(db)
+    assert "ticks read" in done.stdout
+
+
+@BOTH
+def test_a_replay_is_stopped_in_the_middle_and_resumed(
+    engine: Engine, number: signal.Signals, undisturbed: Path
+) -> None:
+    """S13: exit 0 with what was accepted; a resume completes it to the undisturbed rows."""
+    db = engine.path("x.db")
+    args = (f"--config={SESSION_CONFIG}", f"--replay-file={SESSION}", "--db=x.db")
+    running = engine.start(*args, "--speed=20x")
+    wait_until(lambda: ticks_stored(db) >= 100, "100 ticks")
+    running.send(number)
+    done = running.finish(10).expect(0)
+    assert done.ledger["not_stored"] == 0
+    assert counts(db)["ticks"] == done.ledger["accepted"] < 13_932
+    assert rows(db, "SELECT exit_code, complete FROM runs") == [(0, 0)]
+    assert engine.run(*args).code == 12
+    engine.run(*args, "--resume").expect(0)
+    assert dump(db) == dump(undisturbed)
+
+
+def test_a_signal_while_the_engine_starts_is_served(engine: Engine) -> None:
+    """S13: as soon as the first line is logged."""
+    running = engine.start(engine.config("fast.toml", FAST), "--db=x.db")
+    running.wait_for("START")
+    running.send(signal.SIGTERM)
+    running.finish(10).expect(0)
+
+
+def test_a_silent_pipe_does_not_hold_off_a_stop(engine: Engine) -> None:
+    """S13: SIGTERM while reading from a standard input that says nothing ends within 2 s."""
+    running = engine.start("--ingest=replay", "--replay-file=-", "--db=x.db", stdin=subprocess.PIPE)
+    stdin = running.process.stdin
+    assert stdin is not None
+    stdin.write(SESSION.read_bytes()[:20_000])
+    stdin.flush()
+    wait_until(lambda: ticks_stored(engine.path("x.db")) >= 100, "100 ticks")
+    began = time.monotonic()
+    running.send(signal.SIGTERM)
+    done = running.finish(10).expect(0)
+    assert time.monotonic() - began < 2
+    assert done.ledger["not_stored"] == 0
+    assert counts(engine.path("x.db"))["ticks"] == done.ledger["accepted"] > 100
+    stdin.close()
+
+
+def test_a_named_pipe_without_a_writer_does_not_hold_off_a_stop(engine: Engine) -> None:
+    """S13: not even while it waits for somebody to open the other end."""
+    os.mkfifo(engine.path("pipe"))
+    running = engine.start("--ingest=replay", "--replay-file=pipe", "--db=x.db")
+    running.wait_for("initial database state")
+    began = time.monotonic()
+    running.send(signal.SIGINT)
+    running.finish(10).expect(0)
+    assert time.monotonic() - began < 2
+
+
+def test_a_second_signal_ends_it_at_once(engine: Engine) -> None:
+    """Contract 7: exit 1 at once while the storage is locked, with what was not stored in the log."""
+    db = engine.path("x.db")
+    running = engine.start(engine.config("fast.toml", FAST), "--db=x.db")
+    wait_until(lambda: ticks_stored(db) >= 100, "100 ticks")
+    with closing(sqlite3.connect(db, timeout=30, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        held = ticks_stored(db)
+        # Nothing can be stored from here on, so some accepted ticks are in the engine's hands when it is stopped.
+        running.send(signal.SIGTERM)
+        running.wait_for("stop signal: draining")
+        began = time.monotonic()
+        running.send(signal.SIGTERM)
+        done = running.finish(10)
+        assert time.monotonic() - began < 2
+    done.expect(1)
+    assert done.all("second stop signal: exiting at once")
+    ledger = done.ledger
+    assert (ledger["stored"], ledger["cause"]) == (held, "a second stop signal ended the run")
+    assert ledger["not_stored"] == ledger["accepted"] - held
+    assert done.one("NOT_STORED")["ticks"] == ledger["not_stored"] > 0
+    assert counts(db)["ticks"] == held
+    assert_sound(db)
+
+
+@pytest.mark.parametrize("gone", ["stdout", "stderr", "both"])
+def test_readers_that_go_away_do_not_break_a_run(engine: Engine, gone: str, undisturbed: Path) -> None:
+    """Contract 7: a broken pipe costs text, never a row and never the exit code."""
+    read, write = os.pipe()
+    os.close(read)
+    options = {name: write for name in ("stdout", "stderr") if gone in (name, "both")}
+    running = engine.start(f"--config={SESSION_CONFIG}", f"--replay-file={SESSION}", "--db=x.db", **options)
+    os.close(write)
+    done = running.finish().expect(0)
+    assert dump(engine.path("x.db")) == dump(undisturbed)
+    if gone == "stdout":
+        assert done.ledger["stored"] == 13_932
+    if gone == "stderr":
+        assert "log lines could not be written" in done.stdout
+
+
+def test_streams_that_were_never_open_do_not_break_a_run(engine: Engine, undisturbed: Path) -> None:
+    """Contract 7: as some service managers and cron jobs start it."""
+    args = f"--config={SESSION_CONFIG} --replay-file={SESSION} --db=x.db"
+    shell = f"exec {sys.executable} -m tradebot {args} <&- >&- 2>&-"
+    engine.run(command=("sh", "-c", shell)).expect(0)
+    assert dump(engine.path("x.db")) == dump(undisturbed)
+
+
+def test_a_full_device_as_standard_output_does_not_break_a_run(engine: Engine) -> None:
+    """Contract 7: the rows are stored and the exit code is that of the run."""
+    with open("/dev/full", "w") as full:
+        done = engine.run("--seconds=0.1", "--db=x.db", stdout=full)
+    done.expect(0)
+    assert counts(engine.path("x.db"))["ticks"] == done.ledger["stored"] >= 1

@@ -1,0 +1,248 @@
+"""A full disk and a database locked by another program: it goes on when that ends, else 13 and nothing is missing."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.process import (
+    SESSION,
+    SESSION_CONFIG,
+    Engine,
+    Finished,
+    Running,
+    assert_sound,
+    counts,
+    dump,
+    rows,
+    ticks_stored,
+    wait_until,
+)
+from tests.e2e.tmpfs import SmallDisk, small_disk
+
+pytestmark = pytest.mark.slow
+
+# Small channels keep the reserve of the spill file small, and so the disk that a test needs.
+CHANNELS = "[channels]\ntick_channel_size = 256\nsignal_channel_size = 64\npersist_channel_size = 512\n"
+FAST = "[engine]\ntick_interval_ms = 2\n"
+# The reserve is about 9 MB; the rest is for the database, of which a few hundred kB are used before the disk fills.
+DISK_MB = 16
+
+
+def persist(storage_retry_s: float, drain_timeout_s: float = 5) -> str:
+    return f"[persist]\nstorage_retry_s = {storage_retry_s}\ndrain_timeout_s = {drain_timeout_s}\n"
+
+
+def start_replay(engine: Engine, db: Path, storage_retry_s: float, *more: str) -> Running:
+    """A replay of the recorded session that takes some seconds, so that something can happen to it."""
+    text = f"{SESSION_CONFIG.read_text()}\n{CHANNELS}\n{persist(storage_retry_s)}"
+    config = engine.config(f"replay-{storage_retry_s}.toml", text)
+    return engine.start(config, f"--replay-file={SESSION}", f"--db={db}", *more)
+
+
+def start_synthetic(engine: Engine, db: Path, storage_retry_s: float, *more: str) -> Running:
+    config = engine.config(f"fast-{storage_retry_s}.toml", f"{FAST}\n{CHANNELS}\n{persist(storage_retry_s)}")
+    return engine.start(config, f"--db={db}", *more)
+
+
+def wait_for_ticks(db: Path, ticks: int) -> None:
+    wait_until(lambda: ticks_stored(db) >= ticks, f"{ticks} ticks in {db}")
+
+
+@contextmanager
+def locked(db: Path) -> Iterator[None]:
+    """The database as another program that writes it sees it: this one. Nobody else can, meanwhile."""
+    connection = sqlite3.connect(db, timeout=30, isolation_level=None)
+    try:
+        connection.execute("BEGIN EXCLUSIVE")
+        yield
+    finally:
+        connection.close()
+
+
+def assert_failed_and_spilled(done: Finished, code: str) -> None:
+    """Ended with 13; the log names the storage error, and the spill holds what the ledger calls not stored."""
+    done.expect(13)
+    assert done.one("STORAGE_FAILED")["code"] == code
+    ledger = done.ledger
+    assert ledger["not_stored"] > 0
+    assert ledger["cause"] == "the storage failed"
+    assert done.one("SPILLED")["events"] >= ledger["not_stored"]
+    assert done.one("FINAL METRICS")["exit_code"] == 13
+    assert not done.all("SPILL_FAILED")
+
+
+def assert_adopted(before: Finished, db: Path, after: Finished) -> None:
+    """The start after it stored the spill first: everything that was accepted is there, once."""
+    adopted = after.one("SPILL_ADOPTED")
+    assert adopted["whole"]
+    assert adopted["stored"] == before.one("SPILLED")["events"]
+    assert after.one("initial database state")["ticks"] == before.ledger["accepted"]
+    assert not db.with_name(db.name + ".spill").exists()
+    assert_sound(db)
+
+
+@pytest.fixture
+def disk(engine: Engine) -> Iterator[SmallDisk]:
+    with small_disk(engine.path("disk"), DISK_MB) as mounted:
+        yield mounted
+        engine.close()
+
+
+class TestFullDisk:
+    def test_a_replay_ends_with_13_and_its_next_start_completes_it(
+        self, engine: Engine, disk: SmallDisk, undisturbed: Path
+    ) -> None:
+        """G5, contract 6: the spill is adopted, and a resume gives the undisturbed rows."""
+        db = disk.place / "x.db"
+        running = start_replay(engine, db, 0.2, "--speed=100x")
+        wait_for_ticks(db, 1000)
+        disk.fill()
+        done = running.finish()
+        assert_failed_and_spilled(done, "SQLITE_FULL")
+        assert counts(db)["ticks"] == done.ledger["stored"]
+        disk.free()
+        again = start_replay(engine, db, 1, "--resume").finish().expect(0)
+        assert_adopted(done, db, again)
+        assert again.ledger["already_stored"] == done.ledger["accepted"]
+        assert dump(db) == dump(undisturbed)
+
+    def test_a_push_feed_ends_with_13_and_its_next_start_goes_on(self, engine: Engine, disk: SmallDisk) -> None:
+        """G5, contract 6: nothing accepted is missing after the next start, which continues where it ended."""
+        db = disk.place / "x.db"
+        running = start_synthetic(engine, db, 0.2)
+        wait_for_ticks(db, 200)
+        disk.fill()
+        done = running.finish()
+        assert_failed_and_spilled(done, "SQLITE_FULL")
+        disk.free()
+        again = start_synthetic(engine, db, 1, "--seconds=0.2").finish().expect(0)
+        assert_adopted(done, db, again)
+        assert again.one("CARRIED_OVER")["ticks"] == done.ledger["accepted"]
+        assert_one_walk(db)
+
+    def test_a_disk_that_gets_room_again_is_waited_for(
+        self, engine: Engine, disk: SmallDisk, undisturbed: Path
+    ) -> None:
+        """I6, contract 6: retried with backoff; the run ends with 0 as if nothing had been."""
+        db = disk.place / "x.db"
+        running = start_replay(engine, db, 30, "--speed=100x")
+        wait_for_ticks(db, 1000)
+        disk.fill()
+        running.wait_for("storage unavailable")
+        disk.free()
+        done = running.finish().expect(0)
+        assert done.one("FINAL METRICS")["persist_errors"] > 0
+        assert done.ledger["not_stored"] == 0
+        assert dump(db) == dump(undisturbed)
+        assert not db.with_name("x.db.spill").exists()
+
+    def test_a_disk_that_is_full_at_the_start(self, engine: Engine, disk: SmallDisk, undisturbed: Path) -> None:
+        """Contract 7: at start too 13 when it stays full, and 0 when it gets room in time."""
+        db = disk.place / "x.db"
+        disk.fill()
+        done = start_replay(engine, db, 0.2).finish().expect(13)
+        assert "full" in done.complaint
+        running = start_replay(engine, db, 30)
+        running.wait_for("storage unavailable")
+        disk.free()
+        running.finish().expect(0)
+        assert dump(db) == dump(undisturbed)
+
+    def test_a_disk_full_at_the_end_of_a_run_stopped_by_a_signal(self, engine: Engine, disk: SmallDisk) -> None:
+        """S13, contract 6: storage that is still full at the deadline of a stop goes the way of the spill and of 13."""
+        db = disk.place / "x.db"
+        config = engine.config("x.toml", f"{FAST}\n{CHANNELS}\n{persist(600, drain_timeout_s=0.5)}")
+        running = engine.start(config, f"--db={db}")
+        wait_for_ticks(db, 200)
+        disk.fill()
+        running.wait_for("storage unavailable")
+        running.process.terminate()
+        done = running.finish(10)
+        assert_failed_and_spilled(done, "SQLITE_FULL")
+        disk.free()
+        again = start_synthetic(engine, db, 1, "--seconds=0.2").finish().expect(0)
+        assert_adopted(done, db, again)
+
+
+def assert_one_walk(db: Path) -> None:
+    """The kept prices of all runs are one walk, without a hole or a repetition."""
+    units = [round(price * 40) for (price,) in rows(db, "SELECT price FROM ticks ORDER BY id")]
+    steps = [(2, -1, 2, 2, -1)[n % 5] for n in range(len(units))]
+    assert [after - before for before, after in zip([4000, *units], units, strict=False)] == steps
+
+
+class TestLockedDatabase:
+    def test_released_in_time(self, engine: Engine, undisturbed: Path) -> None:
+        """I6, contract 6: SQLITE_BUSY is retried while the channels fill; the run ends with 0."""
+        db = engine.path("x.db")
+        running = start_replay(engine, db, 30, "--speed=200x")
+        wait_for_ticks(db, 500)
+        with locked(db):
+            assert "SQLITE_BUSY" in running.wait_for("storage unavailable")["detail"]
+        done = running.finish().expect(0)
+        assert done.ledger["not_stored"] == 0
+        assert dump(db) == dump(undisturbed)
+
+    def test_held_for_good(self, engine: Engine) -> None:
+        """G5, contract 6: 13 naming the storage error, and the next start adopts the spill: nothing is missing."""
+        db = engine.path("x.db")
+        running = start_synthetic(engine, db, 0)
+        wait_for_ticks(db, 100)
+        with locked(db):
+            done = running.finish()
+        assert_failed_and_spilled(done, "SQLITE_BUSY")
+        assert "another program" in done.one("STORAGE_FAILED")["detail"]
+        again = start_synthetic(engine, db, 1, "--seconds=0.2").finish().expect(0)
+        assert_adopted(done, db, again)
+        assert_one_walk(db)
+
+    def test_at_the_start(self, engine: Engine) -> None:
+        """Contract 7: released in time 0, held 13; a stop signal while waiting is served with 0."""
+        held, stopped, released = (engine.path(f"{name}.db") for name in ("held", "stopped", "released"))
+        for running in [start_synthetic(engine, db, 1, "--seconds=0.1") for db in (held, stopped, released)]:
+            running.finish().expect(0)
+        before = counts(held), counts(stopped), counts(released)
+        with locked(held), locked(stopped), locked(released):
+            # At once, since each waits for the lock as long as SQLite's busy timeout.
+            to_fail = start_synthetic(engine, held, 0, "--seconds=0.1")
+            to_stop = start_synthetic(engine, stopped, 600)
+            to_wait = start_synthetic(engine, released, 30, "--seconds=0.1")
+            to_stop.wait_for("storage unavailable")
+            to_stop.process.terminate()
+            to_stop.finish(10).expect(0)
+            to_wait.wait_for("storage unavailable")
+            assert "another program holds a lock" in to_fail.finish().expect(13).complaint
+        to_wait.finish().expect(0)
+        assert (counts(held), counts(stopped)) == before[:2]
+        assert counts(released)["ticks"] > before[2]["ticks"]
+
+
+def test_a_reader_does_not_disturb_the_writer(engine: Engine) -> None:
+    """S1: under WAL another program may read, with sqlite3 and for as long as it likes, while the engine writes."""
+    db = engine.path("x.db")
+    running = start_synthetic(engine, db, 0, "--seconds=1.5")
+    wait_for_ticks(db, 50)
+    reader = sqlite3.connect(db, isolation_level=None)
+    reader.execute("BEGIN")
+    seen = reader.execute("SELECT COUNT(*) FROM ticks").fetchone()
+    wait_for_ticks(db, 400)
+    assert reader.execute("SELECT COUNT(*) FROM ticks").fetchone() == seen
+    reader.close()
+    done = running.finish().expect(0)
+    assert done.one("FINAL METRICS")["persist_errors"] == 0
+
+
+def test_the_database_is_whole_for_plain_sqlite(engine: Engine) -> None:
+    """README: results are read with any sqlite3; after the end there is one file and no log beside it."""
+    db = engine.path("x.db")
+    start_replay(engine, db, 1).finish().expect(0)
+    assert not db.with_name("x.db-wal").exists()
+    assert not db.with_name("x.db.spill").exists()
+    subprocess.run(["cp", db, engine.path("copy.db")], check=True)
+    assert_sound(engine.path("copy.db"))
