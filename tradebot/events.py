@@ -7,7 +7,8 @@ Side, status and reason are plain text constants: they are stored as they are, a
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct
 
@@ -51,6 +52,24 @@ class Tick(Struct, frozen=True, gc=False):
     ts: Annotated[int, Meta(ge=0, le=INT64_MAX)]
     event_id: Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARS)] | None = None
     seq: Annotated[int, Meta(ge=0, le=INT64_MAX)] | None = None
+
+
+class TickChunk(list[Tick]):
+    """Consecutive ticks that are known to be alike: all of `symbol`, none with an `event_id` or a `seq`.
+
+    A plain list of ticks is always right too. This one, and its slices, spare the stages from looking at each tick
+    again to find out what the feed already knew.
+    """
+
+    __slots__ = ("symbol",)
+
+    def __init__(self, ticks: Iterable[Tick], symbol: str) -> None:
+        super().__init__(ticks)
+        self.symbol = symbol
+
+    def __getitem__(self, key: Any) -> Any:
+        item = super().__getitem__(key)
+        return TickChunk(item, self.symbol) if type(key) is slice else item
 
 
 class Signal(Struct, frozen=True, gc=False):

@@ -276,3 +276,12 @@ def assert_sound(db: Path) -> None:
             for table, count in zip(TABLES, counted, strict=True):
                 held = connection.execute(f"SELECT COUNT(*) FROM {table} WHERE run = ?", (no,)).fetchone()[0]
                 assert held == count, f"run {no} counts {count} {table}, the table holds {held}"
+
+
+def synthetic_units(db: Path) -> list[int]:
+    """The kept prices of all synthetic runs in their order, in 40ths, which must be one walk: no hole, no repetition."""
+    query = "SELECT price FROM ticks WHERE run IN (SELECT id FROM runs WHERE ingest = 'synthetic') ORDER BY id"
+    units = [round(price * 40) for (price,) in rows(db, query)]
+    steps = [(2, -1, 2, 2, -1)[n % 5] for n in range(len(units))]
+    assert [after - before for before, after in zip([4000, *units], units, strict=False)] == steps
+    return units

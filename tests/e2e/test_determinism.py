@@ -7,6 +7,7 @@ import gzip
 import itertools
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -144,6 +145,47 @@ def test_the_recorded_session_decides_what_exact_arithmetic_decides(undisturbed:
     fees = [float(ticks[n]["price"] * Decimal("0.000001")) for n, _side in wanted]
     fills = [(side, 0.001, price, fee) for (side, _, price, *_), fee in zip(orders, fees, strict=True)]
     assert rows(undisturbed, "SELECT side, fill_qty, fill_price, fees FROM trades ORDER BY id") == fills
+
+
+def mixed_ticks() -> list[dict[str, object]]:
+    """Ticks of several symbols in turns of uneven length, some with a seq or an event id, prices on a coarse grid."""
+    chance = random.Random(20240808)
+    symbols = ("BTC/USD", "ETH/USD", "\u00d8re", 'quote"d', "A")
+    prices = dict.fromkeys(symbols, 1000)
+    made: list[dict[str, object]] = []
+    while len(made) < 6000:
+        symbol = chance.choice(symbols)
+        for _ in range(chance.choice((1, 1, 2, 3, 700))):
+            prices[symbol] = max(1, prices[symbol] + chance.choice((-2, -1, 0, 0, 1, 2)))
+            tick = {"symbol": symbol, "price": prices[symbol] / 10, "volume": 0.5, "ts": 1_700_000_000_000 + len(made)}
+            more = chance.choice(({}, {}, {"seq": len(made)}, {"event_id": f"e{len(made)}", "seq": len(made)}))
+            made.append(tick | more)
+    return made
+
+
+def test_several_symbols_keep_their_own_state_and_every_tick_its_own_fields(engine: Engine) -> None:
+    """S8: stored as it came, decided for each symbol by itself, whatever the sizes."""
+    ticks = mixed_ticks()
+    engine.path("session.jsonl").write_text("".join(json.dumps(tick) + "\n" for tick in ticks))
+    engine.run(engine.config("tiny.toml", TINY), "--db=tiny.db").expect(0)
+    config = engine.config("plain.toml", '[engine]\ningest_mode = "REPLAY"\n[strategy]\ndesired_size = 0.001\n')
+    engine.run(config, "--replay-file=session.jsonl", "--db=x.db").expect(0)
+    db = engine.path("x.db")
+    assert dump(db) == dump(engine.path("tiny.db"))
+    names = ("symbol", "price", "volume", "ts", "event_id", "seq")
+    assert rows(db, f"SELECT {', '.join(names)} FROM ticks ORDER BY id") == [
+        tuple(tick.get(name) for name in names) for tick in ticks
+    ]
+    wanted = []
+    for symbol in dict.fromkeys(tick["symbol"] for tick in ticks):
+        own = [tick for tick in ticks if tick["symbol"] == symbol]
+        found = crossings([Decimal(repr(tick["price"])) for tick in own], 5, 20)
+        wanted += [(own[n]["ts"], symbol, f"{side}:SMA_CROSSOVER", own[n]["price"]) for n, side in found]
+    assert len(wanted) > 100
+    assert rows(db, "SELECT ts, symbol, kind, price FROM signals ORDER BY id") == sorted(wanted)
+    engine.run(config, "--replay-db=x.db", "--db=again.db").expect(0)
+    (origin,), (copy,) = run_ids(db), run_ids(engine.path("again.db"))
+    assert dump(engine.path("again.db")).replace(copy.encode(), origin.encode()) == dump(db)
 
 
 def _candidates() -> Iterator[Path]:

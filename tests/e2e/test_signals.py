@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -132,7 +133,7 @@ def test_readers_that_go_away_do_not_break_a_run(engine: Engine, gone: str, undi
     """Contract 7: a broken pipe costs text, never a row and never the exit code."""
     read, write = os.pipe()
     os.close(read)
-    options = {name: write for name in ("stdout", "stderr") if gone in (name, "both")}
+    options: dict[str, Any] = {name: write for name in ("stdout", "stderr") if gone in (name, "both")}
     running = engine.start(f"--config={SESSION_CONFIG}", f"--replay-file={SESSION}", "--db=x.db", **options)
     os.close(write)
     done = running.finish().expect(0)

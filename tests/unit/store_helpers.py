@@ -45,7 +45,8 @@ CREATE TABLE trades (id INTEGER PRIMARY KEY, event_id TEXT NOT NULL UNIQUE, orde
     ts INTEGER NOT NULL, is_shadow INTEGER NOT NULL DEFAULT 1);
 CREATE INDEX idx_trades_ts ON trades (ts);
 CREATE INDEX idx_trades_order_id ON trades (order_id);
-INSERT INTO ticks (symbol, price, volume, ts) VALUES ('OLD/USD', 1.5, 2.0, 1700000000), ('OLD/USD', 1.6, 0.0, 1700000001);
+INSERT INTO ticks (symbol, price, volume, ts) VALUES ('OLD/USD', 1.5, 2.0, 1700000000);
+INSERT INTO ticks (symbol, price, volume, ts) VALUES ('OLD/USD', 1.6, 0.0, 1700000001);
 INSERT INTO signals (symbol, kind, value, ts) VALUES ('OLD/USD', 'BUY:SMA_CROSSOVER', 0.75, 1700000001);
 INSERT INTO orders (symbol, side, qty, price, status, ts) VALUES ('OLD/USD', 'BUY', 0.1, NULL, 'FILLED', 1700000001);
 INSERT INTO trades (event_id, order_id, symbol, side, fill_qty, fill_price, fees, ts)
@@ -68,6 +69,20 @@ def new_run(path: Path, run_id: str = "r1", *, push: bool = False, source: str =
     """A database with a run that has begun."""
     with closing(new_database(path)) as db:
         return begin_run(db, run_info(run_id, push=push, source=source), 1_700_000_000_000, resume=False)
+
+
+@contextmanager
+def memory_run(run_id: str = "r1") -> Iterator[tuple[SqliteDatabase, RunRecord]]:
+    """A run in a database in memory: for properties, which would wait for the disk at each example."""
+    db = SqliteDatabase(":memory:", autoconnect=False)
+    db.connect()
+    with closing(db):
+        migrate(db)
+        yield db, begin_run(db, run_info(run_id), 1_700_000_000_000, resume=False)
+
+
+def dump_of(db: SqliteDatabase) -> dict[str, list[Any]]:
+    return {table: db.execute_sql(f"SELECT * FROM {table} ORDER BY id").fetchall() for table in (*TABLES, "runs")}
 
 
 @contextmanager
@@ -108,7 +123,8 @@ def full_batch(start: int, ticks: int, every: int = 5, run_id: str = "r1") -> Ba
     """Ticks numbered from `start`; every `every`-th gives a signal and a filled order."""
     batch = Batch()
     numbers = range(start, start + ticks)
-    batch.add([tick(number) for number in numbers])
+    if ticks:
+        batch.add([tick(number) for number in numbers])
     for number in numbers:
         if number % every == 0:
             side = BUY if number % (2 * every) else SELL
@@ -141,11 +157,11 @@ def assert_counters(path: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """The database while another program writes it."""
+def locked(path: Path) -> Iterator[sqlite3.Connection]:
+    """The database while another program writes it, until the connection is closed."""
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        yield
+        yield other
 
 
 class FakeRuntime(RealRuntime):

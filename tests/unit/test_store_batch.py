@@ -21,14 +21,14 @@ def test_order_is_kept_and_all_is_counted(parts: list[tuple[str, int, int]]) -> 
             chunk.append({"t": tick(number), "s": signal(number), "o": order(number, fills=fills)}[kind])
         batch.add(chunk)
         events += chunk
-    orders = [event for event in events if event in batch.orders]
-    assert [*batch.ticks, *batch.signals, *batch.orders] == sorted(events, key=lambda e: "TSO".index(type(e).__name__[0]))
+    by_table = sorted(events, key=lambda event: "TSO".index(type(event).__name__[0]))
+    assert [*batch.ticks, *batch.signals, *batch.orders] == by_table
     assert batch.events == len(events)
     assert batch.trades == sum(len(one.fills) for one in batch.orders)
     assert batch.rows == len(events) + batch.trades
     before = StoredCounts(1, 2, 3, 4)
     after = before.plus(batch)
-    assert after == StoredCounts(1 + len(batch.ticks), 2 + len(batch.signals), 3 + len(orders), 4 + batch.trades)
+    assert after == StoredCounts(1 + len(batch.ticks), 2 + len(batch.signals), 3 + len(batch.orders), 4 + batch.trades)
     assert after.rows == before.rows + batch.rows
 
 

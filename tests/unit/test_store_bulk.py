@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 import warnings
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from peewee import IntegerField, Model, SchemaManager, SqliteDatabase
 
 from tests.unit.store_helpers import ticks_st
-from tradebot.events import Tick
+from tradebot.events import Tick, TickChunk
 from tradebot.store.batch import Batch, StoredCounts
 from tradebot.store.bulk import insert_columns
 from tradebot.store.database import migrate
@@ -37,15 +38,33 @@ def all_ticks(db: SqliteDatabase) -> list[Any]:
     return db.execute_sql("SELECT * FROM ticks ORDER BY id").fetchall()
 
 
-@given(count=st.integers(1, 3000), pool=st.lists(ticks_st, min_size=1, max_size=5))
-@example(count=1000, pool=[Tick("A", 1.0, 1.0, 1)])
-@example(count=2999, pool=[Tick("A", 1.0, 1.0, 1), Tick("A", 1.0, 1.0, 1, event_id="x")])
+def chunked(ticks: list[Tick], sizes: list[int]) -> Iterator[list[Tick]]:
+    """The ticks cut into chunks, which are marked as alike where they are, as a feed does it."""
+    start = 0
+    for size in itertools.cycle(sizes):
+        part = ticks[start : start + size]
+        if not part:
+            return
+        start += size
+        alike = len({tick.symbol for tick in part}) == 1 and not any(tick.event_id or tick.seq for tick in part)
+        yield TickChunk(part, part[0].symbol) if alike and not any(tick.seq == 0 for tick in part) else part
+
+
+@given(
+    count=st.integers(1, 3000),
+    pool=st.lists(ticks_st, min_size=1, max_size=5),
+    sizes=st.lists(st.integers(1, 700), min_size=1, max_size=5),
+)
+@example(count=1000, pool=[Tick("A", 1.0, 1.0, 1)], sizes=[300])
+@example(count=2999, pool=[Tick("A", 1.0, 1.0, 1), Tick("A", 1.0, 1.0, 1, event_id="x")], sizes=[1, 2])
+@example(count=2999, pool=[Tick("A", 1.0, 1.0, 1), Tick("B", 1.0, 1.0, 1)], sizes=[1])
 @hypothesis_settings(max_examples=40)
-def test_a_batch_of_ticks_equals_executemany(count: int, pool: list[Tick]) -> None:
+def test_a_batch_of_ticks_equals_executemany(count: int, pool: list[Tick], sizes: list[int]) -> None:
     """Contract 6: any number of rows, any mix of symbols, ids and numbers, in order, with row ids that count on."""
     ticks = [pool[index * index % len(pool)] for index in range(count)]
     batch = Batch()
-    batch.add(ticks)
+    for chunk in chunked(ticks, sizes):
+        batch.add(chunk)
     with memory() as db, memory() as other:
         insert_batch(db, 7, batch, StoredCounts(ticks=count))
         sql = f"INSERT INTO ticks ({', '.join(COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?, ?)"

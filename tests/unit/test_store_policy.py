@@ -56,7 +56,9 @@ class TestRetry:
         assert retry.next_delay_s(205.0, None) is None
 
     @given(
-        patience=st.floats(0, 50), deadline=st.none() | st.floats(900, 1100), steps=st.lists(st.floats(0, 10), max_size=30)
+        patience=st.floats(0, 50),
+        deadline=st.none() | st.floats(900, 1100),
+        steps=st.lists(st.floats(0, 10), max_size=30),
     )
     def test_never_waits_past_the_end(self, patience: float, deadline: float | None, steps: list[float]) -> None:
         """S13: the deadline of a stop binds, however long storage_retry_s is."""

@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from tradebot.events import Tick
+from tradebot.events import Tick, TickChunk
 from tradebot.feeds.base import NOTES_MAX, Batch, Malformed
 
 LINE_BYTES_MAX: Final = 1 << 20
@@ -104,7 +104,7 @@ class LineDecoder:
                 pass  # line by line, below, finds out which
             else:
                 self.line += count
-                found.ticks = ticks
+                found.ticks = _chunk(block, ticks)
                 return
         for line in block.split(b"\n")[:-1]:
             if self._done:
@@ -155,6 +155,13 @@ class _Found:
         return Batch(self.ticks, self.malformed, tuple(self.notes))
 
 
+def _chunk(block: bytes, ticks: list[Tick]) -> list[Tick]:
+    """The ticks of a plain block, marked when they are all alike. There are no escapes, so a key is spelled one way."""
+    if b'"seq"' in block or b'"event_id"' in block or len({tick.symbol for tick in ticks}) != 1:
+        return ticks
+    return TickChunk(ticks, ticks[0].symbol)
+
+
 def _is_plain(block: bytes, lines: int) -> bool:
     """True when a block may be decoded at one go: each line then is one tick, or the decoder refuses the block.
 
@@ -166,7 +173,8 @@ def _is_plain(block: bytes, lines: int) -> bool:
         len(block) <= LINE_BYTES_MAX
         and block.startswith(b"{")
         and block.count(b"{") == lines
-        and block.count(b"}\n{") == lines - 1
+        # Lines of one writer begin alike, and a long needle is found several times faster than a short one.
+        and (block.count(b"}\n" + block[:10]) == lines - 1 or block.count(b"}\n{") == lines - 1)
         and block.isascii()
         and b"[" not in block
         and b"\\" not in block

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from tradebot.events import Event, Order, Signal, Tick
+from tradebot.events import Event, Order, Signal, Tick, TickChunk
 
 
 class StoredCounts(Struct, frozen=True):
@@ -36,18 +36,22 @@ class StoredCounts(Struct, frozen=True):
 class Batch:
     """Events taken from the persist channel and not yet stored. An order and its fills are one event."""
 
-    __slots__ = ("orders", "signals", "ticks", "trades")
+    __slots__ = ("_unlike", "orders", "signals", "symbol", "ticks", "trades")
 
     def __init__(self) -> None:
         self.ticks: list[Tick] = []
         self.signals: list[Signal] = []
         self.orders: list[Order] = []
         self.trades = 0
+        self.symbol: str | None = None
+        """Set while all ticks are known to be of this symbol, without `event_id` and `seq`."""
+        self._unlike = False
 
     def add(self, chunk: Sequence[Event]) -> None:
         """Append a chunk of events of one type (as stages put them on the channel)."""
         first = chunk[0]
         if isinstance(first, Tick):
+            self._note_symbol(chunk.symbol if isinstance(chunk, TickChunk) else None)
             self.ticks.extend(chunk)  # type: ignore[arg-type]  # chunks are of one type
         elif isinstance(first, Signal):
             self.signals.extend(chunk)  # type: ignore[arg-type]
@@ -55,6 +59,11 @@ class Batch:
             orders: Any = chunk
             self.orders.extend(orders)
             self.trades += sum([len(order.fills) for order in orders])
+
+    def _note_symbol(self, symbol: str | None) -> None:
+        if symbol is None or (self.ticks and symbol != self.symbol):
+            self._unlike = True
+        self.symbol = None if self._unlike else symbol
 
     @property
     def events(self) -> int:

@@ -114,7 +114,7 @@ def connect(path: Path, synchronous: Synchronous = "NORMAL") -> SqliteDatabase:
         "foreign_keys": 1,
     }
     db = SqliteDatabase(
-        str(path),
+        str(path.absolute()),  # so that no name, such as ":memory:" or "file:x", means anything else to SQLite
         pragmas=pragmas,
         timeout=BUSY_TIMEOUT_MS / 1000,
         cached_statements=_STATEMENT_CACHE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
@@ -82,8 +83,10 @@ def read_ticks(db: SqliteDatabase, source: TickSource) -> Iterator[list[Tick]]:
             query = query.where(TickRow.run.is_null())
         for rows in _rows(db, query):
             try:
+                if any(math.inf in row for row in rows):  # all other values out of range are found by the conversion
+                    raise ValueError("a price or volume is not finite")
                 yield msgspec.convert([dict(zip(names, row[1:], strict=True)) for row in rows], list[Tick])
-            except msgspec.ValidationError as error:
+            except ValueError as error:
                 raise ConfigError(
                     f"database {file_of(db)}: table ticks, a row between ids {rows[0][0]} and {rows[-1][0]}: {error}"
                 ) from error

@@ -99,7 +99,7 @@ def insert_batch(db: SqliteDatabase, run_no: int, batch: Batch, after: StoredCou
         "trades": after.trades,
     }
     if batch.ticks:
-        last_id = _insert_ticks(db, run_no, batch.ticks)
+        last_id = _insert_ticks(db, run_no, batch.ticks, batch.symbol)
         progress["last_tick_id"] = last_id
         progress["first_tick_id"] = fn.COALESCE(RunRow.first_tick_id, last_id - len(batch.ticks) + 1)
     if batch.signals:
@@ -109,20 +109,20 @@ def insert_batch(db: SqliteDatabase, run_no: int, batch: Batch, after: StoredCou
     RunRow.update(progress).where(RunRow.id == run_no).execute(db)
 
 
-def _insert_ticks(db: SqliteDatabase, run_no: int, ticks: list[Tick]) -> int:
+def _insert_ticks(db: SqliteDatabase, run_no: int, ticks: list[Tick], symbol: str | None) -> int:
+    """`symbol` is set when all ticks are of it and none has an event_id or a seq: then there is less to bind."""
     shared: dict[str, Any] = {"run": run_no}
-    varying: dict[str, list[Any]] = {}
-    symbols = [tick.symbol for tick in ticks]
-    if symbols.count(symbols[0]) == len(symbols):
-        shared["symbol"] = symbols[0]
+    varying: dict[str, list[Any]] = {
+        "price": [tick.price for tick in ticks],
+        "volume": [tick.volume for tick in ticks],
+        "ts": [tick.ts for tick in ticks],
+    }
+    if symbol is not None:
+        shared["symbol"] = symbol
     else:
-        varying["symbol"] = symbols
-    varying["price"] = [tick.price for tick in ticks]
-    varying["volume"] = [tick.volume for tick in ticks]
-    varying["ts"] = [tick.ts for tick in ticks]
-    for name, values in (("event_id", [t.event_id for t in ticks]), ("seq", [t.seq for t in ticks])):
-        if values.count(None) != len(values):
-            varying[name] = values
+        varying["symbol"] = [tick.symbol for tick in ticks]
+        varying["event_id"] = [tick.event_id for tick in ticks]
+        varying["seq"] = [tick.seq for tick in ticks]
     return insert_columns(db, TickRow, shared, varying)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
 
-from tradebot.events import Signal, Tick
+from tradebot.events import Signal, Tick, TickChunk
 from tradebot.ids import event_prefix
 from tradebot.strategy.base import Strategy
 
@@ -14,9 +14,8 @@ _symbol_of = attrgetter("symbol")
 
 
 def _symbol_runs(ticks: Sequence[Tick]) -> Iterator[tuple[str, Sequence[Tick]]]:
-    first = ticks[0].symbol
-    if all([tick.symbol == first for tick in ticks]):  # a list: faster than a generator for the usual single symbol
-        yield first, ticks
+    if isinstance(ticks, TickChunk):
+        yield ticks.symbol, ticks
         return
     for symbol, run in groupby(ticks, _symbol_of):
         yield symbol, list(run)

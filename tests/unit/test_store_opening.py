@@ -1,0 +1,228 @@
+"""Opening the database of a run: all steps in order, with patience for what can pass and a clear no for the rest."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from peewee import SqliteDatabase
+
+from tests.unit.store_helpers import (
+    ORIGINAL_SCHEMA,
+    FakeRuntime,
+    Logged,
+    counts,
+    full_batch,
+    locked,
+    new_database,
+    new_run,
+    rows,
+    storage_of,
+)
+from tradebot.exits import ConfigError, OverloadError
+from tradebot.store.batch import StoredCounts
+from tradebot.store.errors import StorageUnavailable
+from tradebot.store.opening import StartStopped, Store
+from tradebot.store.spill import Spill, spill_path
+
+
+@pytest.fixture
+def runtime() -> FakeRuntime:
+    return FakeRuntime()
+
+
+@pytest.fixture
+def logged(runtime: FakeRuntime) -> Iterator[Logged]:
+    kept = Logged(runtime)
+    yield kept
+    kept.log.close()
+
+
+@pytest.fixture(autouse=True)
+def _short_busy_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tradebot.store.database.BUSY_TIMEOUT_MS", 5)
+
+
+def opened(path: Path, runtime: FakeRuntime, logged: Logged, retry_s: float = 3.0) -> Store:
+    return Store(path, "NORMAL", retry_s, runtime, logged.log)
+
+
+class TestOpening:
+    def test_a_new_database(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
+        """G3, S1, contract 2 and 8: verified PRAGMAs and the row counts are in the log."""
+        opened(tmp_path / "new" / "x.db", runtime, logged).close()
+        verified = logged.one("PRAGMA verification")
+        assert (verified["journal_mode"], verified["synchronous"], verified["foreign_keys"]) == ("wal", 1, 1)
+        state = logged.one("initial database state")
+        assert {name: state[name] for name in ("ticks", "signals", "orders", "trades")} == {
+            "ticks": 0, "signals": 0, "orders": 0, "trades": 0,
+        }  # fmt: skip
+        assert not logged.all("database migrated from the original schema")
+
+    def test_an_original_database(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
+        with closing(sqlite3.connect(tmp_path / "x.db")) as db:
+            db.executescript(ORIGINAL_SCHEMA)
+        opened(tmp_path / "x.db", runtime, logged).close()
+        assert logged.one("database migrated from the original schema")["database"] == str(tmp_path / "x.db")
+        assert logged.one("initial database state")["ticks"] == 2
+
+    def test_a_second_engine(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
+        """Contract 7: refused as long as the first has it open, by any of its names."""
+        (tmp_path / "link.db").symlink_to(tmp_path / "x.db")
+        store = opened(tmp_path / "x.db", runtime, logged)
+        for name in ("x.db", "link.db"):
+            with pytest.raises(ConfigError, match="another engine"):
+                opened(tmp_path / name, runtime, logged)
+        store.close()
+        store.close()
+        opened(tmp_path / "link.db", runtime, logged).close()
+
+    def test_a_failed_start_lets_others_in(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
+        new_database(tmp_path / "x.db").close()
+        with closing(sqlite3.connect(tmp_path / "x.db")) as db:
+            db.execute("PRAGMA user_version = 9")
+            with pytest.raises(ConfigError, match="newer tradebot"):
+                opened(tmp_path / "x.db", runtime, logged)
+            db.execute("PRAGMA user_version = 1")
+        opened(tmp_path / "x.db", runtime, logged).close()
+
+    def test_a_refused_engine_makes_no_files(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
+        (tmp_path / "notes.txt").write_text("some text\n" * 10)
+        with pytest.raises(ConfigError, match="not a SQLite database"):
+            opened(tmp_path / "notes.txt", runtime, logged)
+        assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
+
+    @pytest.mark.parametrize(("start", "code"), [(100, "NOTADB|CORRUPT"), (4096, "SQLITE_CORRUPT")])
+    def test_a_damaged_file(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged, start: int, code: str) -> None:
+        """Contract 7: unusable, 12, at once; retrying would not mend it."""
+        path = tmp_path / "x.db"
+        with storage_of(path, new_run(path)) as storage:
+            storage.write(full_batch(1, 500))
+        with path.open("r+b") as file:
+            file.seek(start)
+            file.write(b"\x5a" * (path.stat().st_size - start))
+        with pytest.raises(ConfigError, match=code) as refusal:
+            opened(path, runtime, logged)
+        assert str(path) in str(refusal.value)
+        assert runtime.slept == []
+
+
+class TestPatience:
+    def test_locked_at_the_start_then_free(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
+        """Contract 7: a database that is locked at start is waited for."""
+        new_database(tmp_path / "x.db").close()
+        with locked(tmp_path / "x.db") as other:
+            runtime.on_sleep = lambda: other.close() if len(runtime.slept) == 3 else None
+            opened(tmp_path / "x.db", runtime, logged).close()
+        assert runtime.slept == [0.05, 0.1, 0.2]
+        assert [line["retry_in_s"] for line in logged.all("storage unavailable")] == runtime.slept
+
+    def test_locked_for_good(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
+        """Contract 7: 13 naming the database and what holds it, after storage_retry_s; the lock is given back."""
+        new_database(tmp_path / "x.db").close()
+        with locked(tmp_path / "x.db"), pytest.raises(OverloadError, match=r"x\.db: .*SQLITE_BUSY: another program"):
+            opened(tmp_path / "x.db", runtime, logged)
+        assert sum(runtime.slept) == pytest.approx(3.0)
+        opened(tmp_path / "x.db", runtime, logged).close()
+
+    def test_a_stop_signal_ends_the_wait(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
+        """S13: nothing was accepted yet, so a stop is served at once."""
+        new_database(tmp_path / "x.db").close()
+        runtime.on_sleep = runtime.signal
+        with locked(tmp_path / "x.db"), pytest.raises(StartStopped):
+            opened(tmp_path / "x.db", runtime, logged)
+        assert len(runtime.slept) == 1
+
+    def test_at_the_end_signals_do_not_count(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
+        store = opened(tmp_path / "x.db", runtime, logged)
+        runtime.signal()
+        with locked(tmp_path / "x.db") as other:
+            runtime.on_sleep = other.close
+            store.at_the_end(lambda db: db.execute_sql("CREATE TABLE done (x)"), retry_s=1.0)
+        with locked(tmp_path / "x.db"), pytest.raises(OverloadError):
+            store.at_the_end(lambda db: db.execute_sql("CREATE TABLE more (x)"), retry_s=0.0)
+        assert rows(tmp_path / "x.db", "SELECT COUNT(*) FROM sqlite_master WHERE name IN ('done', 'more')") == [(1,)]
+        store.close()
+
+    def test_errors_of_the_work_itself(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
+        """Whatever the work does with the connection, a passing failure is tried again and a bug is let through."""
+        store = opened(tmp_path / "x.db", runtime, logged)
+        attempts: list[SqliteDatabase] = []
+
+        def work(db: SqliteDatabase) -> str:
+            attempts.append(db)
+            if len(attempts) < 3:
+                raise StorageUnavailable("SQLITE_FULL", "database or disk is full", passing=True)
+            return "done"
+
+        def lasting(db: SqliteDatabase) -> None:
+            raise StorageUnavailable("SQLITE_CORRUPT", "malformed", passing=False)
+
+        assert store.with_database(work) == "done"
+        assert all(db.is_closed() for db in attempts)
+        with pytest.raises(ZeroDivisionError):
+            store.with_database(lambda db: 1 // 0)
+        with pytest.raises(ConfigError, match="SQLITE_CORRUPT"):
+            store.with_database(lasting)
+        with pytest.raises(OverloadError, match="SQLITE_CORRUPT"):
+            store.at_the_end(lasting, 1.0)
+        store.close()
+
+
+class TestAdoption:
+    def spilled(self, path: Path, finish: bool = True) -> None:
+        new_run(path)
+        spill = Spill(spill_path(path), 10)
+        spill.begin("r1", StoredCounts())
+        batch = full_batch(1, 10)
+        spill.append(batch.ticks)
+        spill.append(batch.signals)
+        spill.append(batch.orders)
+        if finish:
+            spill.finish()
+        spill.close()
+
+    def test_first_of_all(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
+        """Contract 6: the next start adopts what was spilled, and counts it."""
+        path = tmp_path / "x.db"
+        self.spilled(path)
+        opened(path, runtime, logged).close()
+        line = logged.one("spill adopted")
+        assert (line["run_id"], line["stored"], line["already_stored"], line["whole"]) == ("r1", 14, 0, True)
+        assert logged.one("initial database state")["ticks"] == 10
+        assert counts(path) == (10, 2, 2, 2)
+        opened(path, runtime, logged).close()
+        assert len(logged.all("spill adopted")) == 1
+        assert not logged.all("spill cut short")
+
+    def test_one_that_was_cut_short_says_so(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
+        self.spilled(tmp_path / "x.db", finish=False)
+        opened(tmp_path / "x.db", runtime, logged).close()
+        assert logged.one("spill adopted")["whole"] is False
+        assert "lost" in logged.one("spill cut short")["detail"]
+
+    def test_by_another_name_of_the_database(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
+        (tmp_path / "data").mkdir()
+        (tmp_path / "link.db").symlink_to(tmp_path / "data" / "x.db")
+        self.spilled(tmp_path / "link.db")
+        opened(tmp_path / "data" / "x.db", runtime, logged).close()
+        assert counts(tmp_path / "link.db") == (10, 2, 2, 2)
+
+    def test_a_locked_database_keeps_it_for_later(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
+        path = tmp_path / "x.db"
+        self.spilled(path)
+        with locked(path), pytest.raises(OverloadError):
+            opened(path, runtime, logged)
+        opened(path, runtime, logged).close()
+        assert counts(path) == (10, 2, 2, 2)
+
+    def test_one_of_another_database_is_refused(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
+        """Exit 12 and no traceback; nothing of it is lost."""
+        self.spilled(tmp_path / "old.db")
+        spill_path(tmp_path / "old.db").rename(spill_path(tmp_path / "x.db"))
+        with pytest.raises(ConfigError, match=r"run r1, which database .*x\.db does not know"):
+            opened(tmp_path / "x.db", runtime, logged)
+        assert spill_path(tmp_path / "x.db").exists()
