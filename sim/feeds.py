@@ -65,3 +65,29 @@ class CrashingFeed:
     def close(self) -> None:
         """Close the other feed."""
         self._feed.close()
+
+
+class FeedWithoutPosition:
+    """Hands another feed's batches on, but the n-th look at its position raises Injected."""
+
+    def __init__(self, feed: Feed, crash_at_look: int) -> None:
+        self._feed = feed
+        self._looks_left = crash_at_look
+        self.push = feed.push
+        self.total = feed.total
+
+    @property
+    def position(self) -> int:
+        """The other feed's. Raises Injected at the n-th call."""
+        self._looks_left -= 1
+        if self._looks_left == 0:
+            raise Injected("the feed's position was told to crash")
+        return self._feed.position
+
+    def read(self) -> Batch | None:
+        """The other feed's next batch."""
+        return self._feed.read()
+
+    def close(self) -> None:
+        """Close the other feed."""
+        self._feed.close()

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from sim.checkers import check_accepted_stored, check_database, check_outcome, check_run
 from sim.faults import StorageFaults
-from sim.feeds import CrashingFeed, tick_lines
+from sim.feeds import CrashingFeed, FeedWithoutPosition, tick_lines
 from sim.world import Faults, Outcome, World
 from tradebot.config import Settings
 from tradebot.configkeys import flatten
@@ -208,6 +208,18 @@ def a_crashed_thread_ends_the_process(world: World) -> None:
     check_outcome(outcome, settings.config, push)
     check_database(world.db_path)
     check_run(world.db_path, settings.config, _run_id(outcome), whole=False)
+
+
+@scenario
+def a_crash_of_the_main_thread_still_drains(world: World) -> None:
+    """A bug in the main thread itself (here: the feed's position, read for the progress bar): exit 1, all stored."""
+    settings = _synthetic(world)
+    outcome = world.run(
+        settings, Faults(wrap_feed=lambda feed, _runtime: FeedWithoutPosition(feed, world.between(2, 99)))
+    )
+    _expect(outcome, 1)
+    check_accepted_stored(outcome)
+    _check_all(world, settings, outcome, push=True)
 
 
 @scenario

@@ -64,6 +64,7 @@ def run_engine(settings: Settings, edges: Edges | None = None) -> ExitCode:
         return ExitCode.COMPLETE
     finally:
         run.close()
+        edges.output.close()
         log.close()
 
 
@@ -105,6 +106,8 @@ class _Run:
         elapsed_s = self._runtime.monotonic() - began_s
         code, ledger = self._account(pipeline, code)
         code = self._finish(pipeline, record, code, ledger)
+        if not source.push:
+            self._report_replay(pipeline, elapsed_s)
         self._log.info("FINAL METRICS", event="FINAL METRICS", exit_code=int(code), **pipeline.final_fields())
         database = str(self._path) if source.stores else None
         lost = self._log.lost_lines
@@ -155,7 +158,7 @@ class _Run:
             debug = self._root_log.bind("strategy").debug
             strategy.observer = lambda fields: debug("SMA_CALC", event="SMA_CALC", **fields)
         execution = ShadowExecution(config.risk_caps, config.execution.fee_rate, config.execution.max_tick_age_ms)
-        carried = self._carry_over(info, strategy.lookback, execution) if source.push else None
+        carried = self._carry_over(info, max(1, strategy.lookback), execution) if source.push else None
         if carried is not None:
             for symbol, known in carried.symbols.items():
                 history = SymbolHistory(known.prices, known.last_side, known.ticks_since_signal)
@@ -202,6 +205,18 @@ class _Run:
         except OSError as error:
             self._log.warning("no room for a spill file", detail=str(error))
             return None
+
+    def _report_replay(self, pipeline: Pipeline, elapsed_s: float) -> None:
+        metrics, rate = pipeline.metrics, 0.0
+        if elapsed_s > 0:
+            rate = round(metrics.ingest_received / elapsed_s, 1)
+        self._log.info(
+            "replay summary", event="replay summary", ticks_read=metrics.ingest_received,
+            kept=metrics.ingest_processed + metrics.already_stored, malformed=metrics.malformed,
+            signals_emitted=metrics.signal_count, orders_filled=metrics.shadow_orders,
+            orders_rejected=metrics.risk_vetoes + metrics.stale_vetoes + metrics.bp_drops_signal,
+            trades=metrics.trade_count, ticks_per_s=rate,
+        )  # fmt: skip
 
     def _account(self, pipeline: Pipeline, code: ExitCode) -> tuple[ExitCode, Ledger]:
         """Check the ledger (contract: at every exit); one that does not balance is a bug, whatever else happened."""

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
+from peewee import SqliteDatabase
 
 from tradebot.config import Settings
 from tradebot.events import Tick
+from tradebot.exits import OverloadError
 from tradebot.feeds.base import Feed, Stopped
 from tradebot.feeds.pacing import PacedFeed
 from tradebot.feeds.replay import DatabaseReplay, FileReplay
 from tradebot.feeds.synthetic import START_PRICE, SyntheticFeed
 from tradebot.runtime import Event, Runtime
 from tradebot.store.database import connect_readonly
+from tradebot.store.errors import StorageUnavailable
 from tradebot.store.reader import Carried, TickSource, find_tick_source, read_ticks
-
 
 _ENCODER = msgspec.json.Encoder()
 
@@ -42,7 +45,7 @@ class Input(Struct):
 def open_input(settings: Settings, db_path: Path, runtime: Runtime, stop: Event, stopped: Callable[[], bool]) -> Input:
     """The input that `settings` ask for; a replay's content is hashed here. Main thread.
 
-    `stop` ends the feed's waits; `stopped` is asked while hashing. Raises ConfigError, StorageUnavailable, Stopped.
+    `stop` ends the feed's waits; `stopped` is asked while hashing. Raises ConfigError, OverloadError, Stopped.
     """
     config, options = settings.config, settings.options
     if config.engine.ingest_mode == "synthetic":
@@ -92,16 +95,12 @@ def _paced(feed: Feed, settings: Settings, runtime: Runtime, stop: Event) -> Fee
 
 def _rows(path: Path, origin: TickSource) -> Iterator[list[Tick]]:
     """The origin's ticks, on a connection that opens with the first chunk, in the thread that reads it."""
-    db = connect_readonly(path)
-    try:
+    with _readable(path) as db:
         yield from read_ticks(db, origin)
-    finally:
-        db.close()
 
 
 def _database_content(path: Path, run_id: str | None, stopped: Callable[[], bool]) -> tuple[TickSource, str]:
-    db = connect_readonly(path)
-    try:
+    with _readable(path) as db:
         origin = find_tick_source(db, run_id)
         digest = hashlib.sha256()
         for chunk in read_ticks(db, origin):
@@ -109,5 +108,16 @@ def _database_content(path: Path, run_id: str | None, stopped: Callable[[], bool
                 raise Stopped(f"{path}: reading was stopped")
             digest.update(_ENCODER.encode_lines(chunk))
         return origin, digest.hexdigest()
-    finally:
-        db.close()
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[SqliteDatabase]:
+    """A connection for reading `path`, closed at the end. Raises ConfigError; OverloadError when it stays locked."""
+    try:
+        db = connect_readonly(path)
+        try:
+            yield db
+        finally:
+            db.close()
+    except StorageUnavailable as error:
+        raise OverloadError(f"database {path}: {error}") from error

@@ -108,7 +108,14 @@ class Pipeline:
         still be running when this returns.
         """
         started = [self._runtime.spawn(f"tradebot-{name}", thread.main) for name, thread in self._threads.items()]
-        if self._watch(on_poll):
+        try:
+            ended = self._watch(on_poll)
+        except Exception as error:
+            # Even when the main thread itself is at fault, what was accepted is drained and stored.
+            self._log.error("thread crashed", stage="engine", exc_info=error)
+            self._control.fail(ExitCode.CRASH, "engine", f"{type(error).__name__}: {error}")
+            ended = self._watch(lambda: None)
+        if ended:
             for thread in started:
                 thread.join()
         self._log.flush_suppressed()

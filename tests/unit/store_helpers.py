@@ -207,10 +207,11 @@ class Logged:
 @contextmanager
 def unprivileged() -> Iterator[None]:
     """As somebody whom file permissions hold back: root becomes nobody for a while."""
-    if os.getuid() != 0:
+    try:
+        os.setresuid(NOBODY, NOBODY, 0)
+    except PermissionError:  # not root, or a root without its powers
         yield
         return
-    os.setresuid(NOBODY, NOBODY, 0)
     try:
         yield
     finally:

@@ -18,7 +18,7 @@ def test_order_is_kept_and_all_is_counted(parts: list[tuple[str, int, int]]) -> 
         chunk: list[Event] = []
         for _ in range(length):
             number += 1
-            chunk.append({"t": tick(number), "s": signal(number), "o": order(number, fills=fills)}[kind])
+            chunk.append(tick(number) if kind == "t" else signal(number) if kind == "s" else order(number, fills=fills))
         batch.add(chunk)
         events += chunk
     by_table = sorted(events, key=lambda event: "TSO".index(type(event).__name__[0]))

@@ -79,7 +79,7 @@ def test_row_ids_grow_by_one_and_the_last_is_returned(count: int, before: int) -
     with memory() as db:
         for _ in range(before):
             db.execute_sql("INSERT INTO ticks (symbol, price, volume, ts) VALUES ('B', 1, 1, 1)")
-        varying = {"price": [1.0] * count, "volume": [1.0] * count, "ts": list(range(count))}
+        varying: dict[str, list[Any]] = {"price": [1.0] * count, "volume": [1.0] * count, "ts": list(range(count))}
         last_id = insert_columns(db, TickRow, {"symbol": "A"}, varying)
         stored = db.execute_sql("SELECT id, ts FROM ticks WHERE symbol = 'A' ORDER BY id").fetchall()
     assert stored == [(before + 1 + ts, ts) for ts in range(count)]
@@ -90,7 +90,7 @@ def test_no_warning_on_any_python() -> None:
     """Python 3.12.0 to 3.12.3 warn of numbered placeholders; under -W error that would crash the writer."""
     with memory() as db, warnings.catch_warnings():
         warnings.simplefilter("error")
-        varying = {"price": [1.0] * 20, "volume": [1.0] * 20, "ts": [1] * 20}
+        varying: dict[str, list[Any]] = {"price": [1.0] * 20, "volume": [1.0] * 20, "ts": [1] * 20}
         insert_columns(db, TickRow, {"run": 1, "symbol": "A"}, varying)
         assert len(all_ticks(db)) == 20
 
@@ -105,7 +105,7 @@ def test_text_that_looks_like_sql_is_data() -> None:
 def test_wide_rows_stay_within_the_variables_of_sqlite() -> None:
     """A thousand rows of 40 columns would be more than the 32 766 variables that a statement may have."""
     names = [f"c{index}" for index in range(40)]
-    wide = type("Wide", (Model,), {name: IntegerField() for name in names})
+    wide: Any = type("Wide", (Model,), {name: IntegerField() for name in names})
     wide._meta.set_table_name("wide")
     with memory() as db:
         SchemaManager(wide, db).create_table()

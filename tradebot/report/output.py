@@ -19,16 +19,20 @@ class Output:
 
     def __init__(self, answers: TextIO | None = None, errors: TextIO | None = None) -> None:
         """Standard output and standard error, unless others are given."""
-        self.answers = sys.stdout if answers is None else answers
+        self._answers = GuardedStream(sys.stdout if answers is None else answers)
         self.errors = sys.stderr if errors is None else errors
 
     def print(self, text: str) -> None:
         """Write an answer."""
-        GuardedStream(self.answers).write(text)
+        self._answers.write(text)
 
     def print_summary(self, summary: RunSummary) -> None:
         """Write the summary at the end of a run."""
-        self.print(render(summary, GuardedStream(self.answers).encoding))
+        self.print(render(summary, self._answers.encoding))
+
+    def close(self) -> None:
+        """Flush for the last time, so that the interpreter finds nothing left that could fail."""
+        self._answers.close()
 
     @contextmanager
     def progress(self, feed: Feed, unit: str, log: Log) -> Iterator[Callable[[int], None]]:

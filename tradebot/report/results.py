@@ -61,4 +61,15 @@ def summarize(
         error=None if failure is None else failure.cause,
         resumed=not record.is_new,
         lost_log_lines=lost_log_lines,
+        hints=_hints(info, bool(refusals[RISK_CAP])),
     )
+
+
+def _hints(info: RunInfo, capped: bool) -> tuple[str, ...]:
+    """What a newcomer may try after such a run."""
+    hints = ["`tradebot show-config` with the same options shows every setting and where its value came from"]
+    if not info.push:
+        hints.append("add --speed=20x --log-level=info to watch the same session at twenty times its own speed")
+    if capped:
+        hints.append("refused by a cap: order less (strategy.desired_size) or raise risk_caps in the configuration")
+    return tuple(hints)

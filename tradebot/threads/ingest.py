@@ -65,6 +65,8 @@ class IngestStage:
             batch = self._feed.read()
             if batch is None:
                 self.complete = not self._control.stop.is_set()
+                if self.complete and not self._feed.push:
+                    self._log.info("replay finished", event="replay finished", ticks_read=self._metrics.ingest_received)
                 return
             kept = self._take_in(batch)
             if not kept:
