@@ -16,8 +16,8 @@ from tradebot.configkeys import flatten, toml
 from tradebot.exits import ConfigError, ExitCode, TradebotError
 from tradebot.masking import mask
 from tradebot.options import CHECK_CONFIG, HELP, RUN, SHOW_CONFIG, VERSION, Arguments, UsageError, help_text, parse
-from tradebot.report.streams import GuardedStream
 from tradebot.settings import require_available, resolve, unavailable
+from tradebot.streams import GuardedStream
 
 __all__ = ["main", "require_available"]
 

@@ -19,8 +19,8 @@ from loguru import logger as _loguru
 from tradebot.exits import ConfigError
 from tradebot.logformat import Fields, exception_fields, json_line, text_columns
 from tradebot.lograte import RateLimiter
-from tradebot.report.streams import GuardedStream
 from tradebot.runtime import Runtime
+from tradebot.streams import GuardedStream
 
 if TYPE_CHECKING:
     from loguru import Message, Record

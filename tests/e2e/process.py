@@ -279,7 +279,7 @@ def assert_sound(db: Path) -> None:
 
 
 def synthetic_units(db: Path) -> list[int]:
-    """The kept prices of all synthetic runs in their order, in 40ths, which must be one walk: no hole, no repetition."""
+    """The kept prices of all synthetic runs, in 40ths, which must be one walk without a hole or a repetition."""
     query = "SELECT price FROM ticks WHERE run IN (SELECT id FROM runs WHERE ingest = 'synthetic') ORDER BY id"
     units = [round(price * 40) for (price,) in rows(db, query)]
     steps = [(2, -1, 2, 2, -1)[n % 5] for n in range(len(units))]

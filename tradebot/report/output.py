@@ -10,8 +10,8 @@ from typing import TextIO
 from tradebot.feeds.base import Feed
 from tradebot.log import Log
 from tradebot.report.progress import Progress
-from tradebot.report.streams import GuardedStream
 from tradebot.report.summary import RunSummary, render
+from tradebot.streams import GuardedStream
 
 
 class Output:

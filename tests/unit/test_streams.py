@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tradebot.report.streams import GuardedStream
+from tradebot.streams import GuardedStream
 
 
 class Failing(io.StringIO):
