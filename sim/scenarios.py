@@ -112,6 +112,7 @@ def overload_by_persist(world: World) -> None:
         channels__tick_channel_size=world.between(1, 16),
         channels__persist_channel_size=world.between(1, 16),
         persist__batch_size=4,
+        persist__drain_timeout_s=600.0,
     )
     outcome = world.run(settings, Faults(storage=StorageFaults(slow_s=3.0)))
     _expect(outcome, 13)
@@ -275,6 +276,7 @@ def storage_full_then_adopted(world: World) -> None:
     assert outcome.event("STORAGE_FAILED")["code"] == "SQLITE_FULL"
     ledger = outcome.event("LEDGER")
     assert ledger["balanced"] and ledger["not_stored"] > 0, ledger
+    assert ledger["spilled"] == ledger["not_stored"], "nothing accepted is lost"
     check_database(world.db_path)
     next_start = world.run(settings)
     _expect(next_start, 0)

@@ -11,7 +11,6 @@ from peewee import SqliteDatabase
 from tradebot import __version__
 from tradebot.config import Settings, config_hash, db_path, result_hash
 from tradebot.control import Control
-from tradebot.events import Fill
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.exits import ExitCode, OverloadError
 from tradebot.feeds.base import Feed, Stopped
@@ -177,16 +176,18 @@ class _Run:
     def _carry_over(self, info: RunInfo, lookback: int, execution: ShadowExecution) -> Carried:
         assert self._store is not None
 
-        def read(db: SqliteDatabase) -> tuple[Carried, list[Fill]]:
+        def read(db: SqliteDatabase) -> Carried:
             carried = read_carried(db, info, lookback)
-            return carried, list(read_fills(db, carried.runs))
+            # One by one: years of fills need not fit into memory.
+            marks = [(symbol, known.prices[-1]) for symbol, known in carried.symbols.items()]
+            execution.restore(read_fills(db, carried.runs), marks)
+            return carried
 
-        carried, fills = self._store.with_database(read)
-        execution.restore(fills, [(symbol, known.prices[-1]) for symbol, known in carried.symbols.items()])
+        carried = self._store.with_database(read)
         if carried.ticks:
             self._log.info(
                 "continuing from earlier runs", event="CARRIED_OVER", runs=len(carried.runs), ticks=carried.ticks,
-                fills=len(fills), symbols=len(carried.symbols),
+                symbols=len(carried.symbols),
             )  # fmt: skip
         return carried
 
@@ -228,8 +229,9 @@ class _Run:
             return ExitCode.CRASH, ledger
         if ledger.not_stored and ledger.cause is not None:
             self._log.warning(
-                "accepted but not stored", event="NOT_STORED", ticks=ledger.not_stored, cause=str(ledger.cause)
-            )
+                "accepted but not stored", event="NOT_STORED", ticks=ledger.not_stored, spilled=ledger.spilled,
+                events_lost=pipeline.persist.events_lost, cause=str(ledger.cause),
+            )  # fmt: skip
         return code, ledger
 
     def _finish(self, pipeline: Pipeline, record: RunRecord, code: ExitCode, ledger: Ledger) -> ExitCode:

@@ -13,14 +13,12 @@ from peewee import SqliteDatabase
 
 from tradebot.config import Settings
 from tradebot.events import Tick
-from tradebot.exits import OverloadError
 from tradebot.feeds.base import Feed, Stopped
 from tradebot.feeds.pacing import PacedFeed
 from tradebot.feeds.replay import DatabaseReplay, FileReplay
 from tradebot.feeds.synthetic import START_PRICE, SyntheticFeed
 from tradebot.runtime import Event, Runtime
 from tradebot.store.database import connect_readonly
-from tradebot.store.errors import StorageUnavailable
 from tradebot.store.reader import Carried, TickSource, find_tick_source, read_ticks
 
 _ENCODER = msgspec.json.Encoder()
@@ -45,7 +43,7 @@ class Input(Struct):
 def open_input(settings: Settings, db_path: Path, runtime: Runtime, stop: Event, stopped: Callable[[], bool]) -> Input:
     """The input that `settings` ask for; a replay's content is hashed here. Main thread.
 
-    `stop` ends the feed's waits; `stopped` is asked while hashing. Raises ConfigError, OverloadError, Stopped.
+    `stop` ends the feed's waits; `stopped` is asked while hashing. Raises ConfigError, StorageUnavailable, Stopped.
     """
     config, options = settings.config, settings.options
     if config.engine.ingest_mode == "synthetic":
@@ -112,12 +110,9 @@ def _database_content(path: Path, run_id: str | None, stopped: Callable[[], bool
 
 @contextmanager
 def _readable(path: Path) -> Iterator[SqliteDatabase]:
-    """A connection for reading `path`, closed at the end. Raises ConfigError; OverloadError when it stays locked."""
+    """A connection for reading `path`, closed at the end. Raises ConfigError, StorageUnavailable."""
+    db = connect_readonly(path)
     try:
-        db = connect_readonly(path)
-        try:
-            yield db
-        finally:
-            db.close()
-    except StorageUnavailable as error:
-        raise OverloadError(f"database {path}: {error}") from error
+        yield db
+    finally:
+        db.close()

@@ -22,7 +22,8 @@ class Ledger(Struct, frozen=True, kw_only=True):
     """One run's account, in trades (and one for each malformed line or frame).
 
     received = malformed + duplicates + history_dropped + sampled_out + already_stored + refused + accepted,
-    and accepted = stored + not_stored, where not_stored > 0 needs a `cause`.
+    and accepted = stored + not_stored, where not_stored > 0 needs a `cause`. `spilled` of these lie in the spill
+    file, and the next start stores them.
     """
 
     received: int = 0
@@ -35,6 +36,7 @@ class Ledger(Struct, frozen=True, kw_only=True):
     accepted: int = 0
     stored: int = 0
     not_stored: int = 0
+    spilled: int = 0
     cause: NotStored | None = None
 
     def problems(self) -> list[str]:
@@ -66,6 +68,8 @@ class Ledger(Struct, frozen=True, kw_only=True):
                 f"accepted {self.accepted}, but stored {self.stored} + not_stored {self.not_stored} = {kept}:"
                 f" {_difference(self.accepted - kept)}"
             )
+        if self.spilled > self.not_stored:
+            found.append(f"spilled {self.spilled}, but only {self.not_stored} were not stored")
         if self.not_stored > 0 and self.cause is None:
             found.append(f"{self.not_stored} accepted but not stored, and no cause is named")
         return found

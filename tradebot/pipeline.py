@@ -189,6 +189,7 @@ class Pipeline:
             accepted=accepted,
             stored=stored,
             not_stored=accepted - stored,
+            spilled=self.persist.ticks_spilled,
             cause=self._cause() if accepted != stored else None,
         )
 

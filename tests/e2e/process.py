@@ -230,6 +230,11 @@ def ticks_stored(db: Path) -> int:
         return 0
 
 
+def wait_for_ticks(db: Path, ticks: int) -> None:
+    """Wait until an engine has stored so many ticks, of all runs."""
+    wait_until(lambda: ticks_stored(db) >= ticks, f"{ticks} ticks in {db}")
+
+
 def tables(db: Path) -> dict[str, list[tuple[Any, ...]]]:
     """All rows of the four tables, all columns, in the order of their ids."""
     with reading(db) as connection:

@@ -23,7 +23,7 @@ from tests.e2e.process import (
     dump,
     rows,
     ticks_stored,
-    wait_until,
+    wait_for_ticks,
 )
 
 FAST = "[engine]\ntick_interval_ms = 2\n[persist]\nflush_interval_ms = 50\n"
@@ -35,7 +35,7 @@ def test_a_push_feed_is_stopped_with_everything_stored(engine: Engine, number: s
     """S13: exit 0, the ledger balances, everything accepted is stored."""
     db = engine.path("x.db")
     running = engine.start(engine.config("fast.toml", FAST), "--db=x.db")
-    wait_until(lambda: ticks_stored(db) >= 100, "100 ticks")
+    wait_for_ticks(db, 100)
     running.send(number)
     done = running.finish(10).expect(0)
     ledger = done.ledger
@@ -56,7 +56,7 @@ def test_a_replay_is_stopped_in_the_middle_and_resumed(
     db = engine.path("x.db")
     args = (f"--config={SESSION_CONFIG}", f"--replay-file={SESSION}", "--db=x.db")
     running = engine.start(*args, "--speed=20x")
-    wait_until(lambda: ticks_stored(db) >= 100, "100 ticks")
+    wait_for_ticks(db, 100)
     running.send(number)
     done = running.finish(10).expect(0)
     assert done.ledger["not_stored"] == 0
@@ -82,7 +82,7 @@ def test_a_silent_pipe_does_not_hold_off_a_stop(engine: Engine) -> None:
     assert stdin is not None
     stdin.write(SESSION.read_bytes()[:20_000])
     stdin.flush()
-    wait_until(lambda: ticks_stored(engine.path("x.db")) >= 100, "100 ticks")
+    wait_for_ticks(engine.path("x.db"), 100)
     began = time.monotonic()
     running.send(signal.SIGTERM)
     done = running.finish(10).expect(0)
@@ -107,7 +107,7 @@ def test_a_second_signal_ends_it_at_once(engine: Engine) -> None:
     """Contract 7: exit 1 at once while the storage is locked, with what was not stored in the log."""
     db = engine.path("x.db")
     running = engine.start(engine.config("fast.toml", FAST), "--db=x.db")
-    wait_until(lambda: ticks_stored(db) >= 100, "100 ticks")
+    wait_for_ticks(db, 100)
     with closing(sqlite3.connect(db, timeout=30, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         held = ticks_stored(db)

@@ -20,8 +20,7 @@ from tests.e2e.process import (
     counts,
     dump,
     synthetic_units,
-    ticks_stored,
-    wait_until,
+    wait_for_ticks,
 )
 from tests.e2e.tmpfs import SmallDisk, small_disk
 
@@ -48,10 +47,6 @@ def start_replay(engine: Engine, db: Path, storage_retry_s: float, *more: str) -
 def start_synthetic(engine: Engine, db: Path, storage_retry_s: float, *more: str) -> Running:
     config = engine.config(f"fast-{storage_retry_s}.toml", f"{FAST}\n{CHANNELS}\n{persist(storage_retry_s)}")
     return engine.start(config, f"--db={db}", *more)
-
-
-def wait_for_ticks(db: Path, ticks: int) -> None:
-    wait_until(lambda: ticks_stored(db) >= ticks, f"{ticks} ticks in {db}")
 
 
 @contextmanager

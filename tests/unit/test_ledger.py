@@ -11,6 +11,7 @@ from tradebot.ledger import Ledger, NotStored
 
 LOST_BEFORE = ("malformed", "duplicates", "history_dropped", "sampled_out", "already_stored", "refused")
 COUNTS = ("received", *LOST_BEFORE, "accepted", "stored", "not_stored")
+ALL_COUNTS = (*COUNTS, "spilled")
 
 
 @st.composite
@@ -27,6 +28,7 @@ def balanced(draw: st.DrawFn) -> Ledger:
         accepted=accepted,
         stored=stored,
         not_stored=not_stored,
+        spilled=draw(st.integers(0, not_stored)),
         cause=cause,
     )
 
@@ -63,16 +65,21 @@ def test_not_stored_needs_a_cause() -> None:
         assert msgspec.structs.replace(ledger, cause=cause).problems() == []
 
 
-@pytest.mark.parametrize("name", COUNTS)
+def test_no_more_is_spilled_than_was_not_stored() -> None:
+    ledger = Ledger(received=3, accepted=3, stored=1, not_stored=2, spilled=3, cause=NotStored.STORAGE_FAILED)
+    assert ledger.problems() == ["spilled 3, but only 2 were not stored"]
+
+
+@pytest.mark.parametrize("name", ALL_COUNTS)
 def test_negative_is_a_problem_even_when_the_sums_agree(name: str) -> None:
-    counts = dict.fromkeys(COUNTS, 0) | {name: -1}
+    counts = dict.fromkeys(ALL_COUNTS, 0) | {name: -1}
     ledger = Ledger(**counts, cause=NotStored.CRASHED)
     assert f"{name} is negative: -1" in ledger.problems()
 
 
 def test_as_dict_is_plain_and_in_order() -> None:
     ledger = Ledger(received=2, accepted=2, stored=1, not_stored=1, cause=NotStored.STORAGE_FAILED)
-    assert list(ledger.as_dict()) == [*COUNTS, "cause"]
+    assert list(ledger.as_dict()) == [*ALL_COUNTS, "cause"]
     assert ledger.as_dict()["cause"] == "the storage failed"
     assert type(ledger.as_dict()["cause"]) is str
     assert Ledger().as_dict()["cause"] is None

@@ -185,6 +185,15 @@ class TestLock:
         with pytest.raises(ConfigError, match=r"cannot create .*x\.db\.lock: Is a directory"):
             WriterLock(tmp_path / "x.db")
 
+    def test_on_a_full_disk(self, tmp_path: Path) -> None:
+        """A database whose disk is full is waited for, which begins with its lock."""
+        with small_disk(tmp_path / "disk", 1) as disk:
+            disk.fill()
+            lock = WriterLock(disk.place / "x.db")
+            with pytest.raises(ConfigError, match=r"another engine \(process unknown\)"):
+                WriterLock(disk.place / "x.db")
+            lock.release()
+
     def test_what_the_lock_file_says_is_not_trusted(self, tmp_path: Path) -> None:
         (tmp_path / "x.db.lock").write_bytes(b"\xff\xfe")
         held = WriterLock(tmp_path / "x.db")
@@ -335,6 +344,12 @@ class TestMigration:
             migrate(db)
         assert str(path) in str(refusal.value)
         assert rows(path, "SELECT * FROM sqlite_master") == before
+
+    def test_an_emptied_file_is_an_empty_one(self, tmp_path: Path) -> None:
+        """Tables of SQLite itself make no foreign database."""
+        path = foreign(tmp_path / "x.db", "CREATE TABLE a (x); INSERT INTO a VALUES (1); ANALYZE; DROP TABLE a;")
+        assert rows(path, "SELECT name FROM sqlite_master") == [("sqlite_stat1",)]
+        new_database(path).close()
 
     def test_a_file_that_was_analyzed_and_has_tables_of_its_own(self, tmp_path: Path) -> None:
         """What people add beside our tables does not matter."""

@@ -151,8 +151,31 @@ class TestTicks:
         stored_run(path, "r1", full_batch(1, 5))
         with closing(sqlite3.connect(path)) as db, db:
             db.execute(change)
-        with pytest.raises(ConfigError, match=r"^database /.*x\.db: "):
+        where = "Could not decode" if "CAST" in change else "table ticks, row with id 3: "
+        with pytest.raises(ConfigError, match=rf"^database /.*x\.db: {where}"):
             ticks_of(path)
+
+    def test_a_bad_row_far_down_is_named_by_row_and_column(self, path: Path) -> None:
+        stored_run(path, "r1", full_batch(1, 2500))
+        with closing(sqlite3.connect(path)) as db, db:
+            db.execute("DELETE FROM ticks WHERE id = 4")
+            db.execute("UPDATE ticks SET volume = -1.0 WHERE id = 2004")
+        with pytest.raises(ConfigError, match=r"row with id 2004: Expected `float` >= 0.0 - at `\$\.volume`$"):
+            ticks_of(path)
+
+    def test_chunks_of_one_symbol_without_ids_say_so(self, path: Path) -> None:
+        """What TickChunk promises holds for each chunk, and no chunk that is alike goes unmarked."""
+        batch = Batch()
+        batch.add([Tick("A", 1.0, 1.0, n) for n in range(1000)])
+        batch.add([Tick("B", 1.0, 1.0, n) for n in range(1000)])
+        batch.add([Tick("B", 1.0, 1.0, n, seq=n if n == 999 else None) for n in range(1000)])
+        batch.add([Tick("B", 1.0, 1.0, n, "e" if n == 999 else None) for n in range(1000)])
+        batch.add([Tick("B" if n == 999 else "A", 1.0, 1.0, n) for n in range(1000)])
+        stored_run(path, "r1", batch)
+        with closing(connect_readonly(path)) as db:
+            chunks = list(read_ticks(db, find_tick_source(db, None)))
+        assert [getattr(chunk, "symbol", None) for chunk in chunks] == ["A", "B", None, None, None]
+        assert [tick for chunk in chunks for tick in chunk] == batch.ticks
 
     @pytest.mark.parametrize(
         ("script", "complaint"),

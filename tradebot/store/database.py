@@ -6,7 +6,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 from urllib.parse import unquote
@@ -90,9 +90,9 @@ class WriterLock:
         except OSError as error:
             self._file.close()
             raise ConfigError(f"database {path}: cannot lock {self.path}: {error.strerror}") from error
-        self._file.truncate(0)
-        self._file.write(f"{os.getpid()}\n")
-        self._file.flush()
+        with suppress(OSError):  # a full disk: who holds the lock is only told, the lock itself takes no room
+            self._file.truncate(0)
+            os.write(self._file.fileno(), f"{os.getpid()}\n".encode())
 
     def release(self) -> None:
         """Let another engine in. Idempotent."""

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 from peewee import SQL, Model, SqliteDatabase, fn
 
-from tradebot.events import Fill, Side, Tick
+from tradebot.events import Fill, Side, Tick, TickChunk
 from tradebot.exits import ConfigError
 from tradebot.store.database import file_of, reading
 from tradebot.store.errors import storage_errors
@@ -68,28 +68,57 @@ def find_tick_source(db: SqliteDatabase, run_id: str | None) -> TickSource:
     return TickSource("original", rows, None)
 
 
+class _Row(Tick, array_like=True, frozen=True, gc=False):
+    """A tick as a row of the query: what the conversion of rows checks them against."""
+
+
 def read_ticks(db: SqliteDatabase, source: TickSource) -> Iterator[list[Tick]]:
     """The source's ticks in arrival order, in chunks. Raises ConfigError (a row is no tick), StorageUnavailable."""
     with reading(db):
         present = {column.name for column in db.get_columns("ticks")}
         fields: list[Any] = [TickRow.symbol, TickRow.price, TickRow.volume, TickRow.ts]
-        fields += [field for field in (TickRow.event_id, TickRow.seq) if field.column_name in present]
-        names: list[str] = [field.column_name for field in fields]
-        query = TickRow.select(TickRow.id, *fields).order_by(TickRow.id)
+        fields += [field if field.column_name in present else SQL("NULL") for field in (TickRow.event_id, TickRow.seq)]
+        query = TickRow.select(*fields).order_by(TickRow.id)
         if source.no is not None:
             span: Any = RunRow.select(RunRow.first_tick_id, RunRow.last_tick_id).where(RunRow.id == source.no)
             query = query.where((TickRow.run == source.no) & TickRow.id.between(*span.tuples().get(db)))
         elif "run" in present:
             query = query.where(TickRow.run.is_null())
+        done = 0
         for rows in _rows(db, query):
             try:
-                if any(math.inf in row for row in rows):  # all other values out of range are found by the conversion
-                    raise ValueError("a price or volume is not finite")
-                yield msgspec.convert([dict(zip(names, row[1:], strict=True)) for row in rows], list[Tick])
+                ticks = _ticks(rows)
             except ValueError as error:
-                raise ConfigError(
-                    f"database {file_of(db)}: table ticks, a row between ids {rows[0][0]} and {rows[-1][0]}: {error}"
-                ) from error
+                index, what = _first_bad(rows)
+                [(row_id,)] = query.select(TickRow.id).offset(done + index).limit(1).tuples().execute(db)
+                raise ConfigError(f"database {file_of(db)}: table ticks, row with id {row_id}: {what}") from error
+            done += len(rows)
+            yield ticks
+
+
+def _ticks(rows: list[tuple[Any, ...]]) -> list[Tick]:
+    """Rows as ticks, a million a second: column by column. Raises ValueError when one of them is no tick."""
+    valid = msgspec.convert(rows, list[_Row])
+    prices, volumes = [row.price for row in valid], [row.volume for row in valid]
+    if math.inf in (max(prices), max(volumes)):  # all other values out of range are found by the conversion
+        raise ValueError("a price or volume is not finite")
+    symbols, times = [row.symbol for row in valid], [row.ts for row in valid]
+    event_ids, seqs = [row.event_id for row in valid], [row.seq for row in valid]
+    if set(event_ids) == {None} and set(seqs) == {None}:
+        ticks = list(map(Tick, symbols, prices, volumes, times))
+        return TickChunk(ticks, symbols[0]) if len(set(symbols)) == 1 else ticks
+    return list(map(Tick, symbols, prices, volumes, times, event_ids, seqs))
+
+
+def _first_bad(rows: list[tuple[Any, ...]]) -> tuple[int, str]:
+    """Index of the first row that is no tick, and why, with the name of the column. One of `rows` must be bad."""
+    for index, row in enumerate(rows):
+        try:
+            msgspec.convert(dict(zip(Tick.__struct_fields__, row, strict=True)), Tick)
+            _ticks([row])
+        except ValueError as error:
+            return index, str(error)
+    raise AssertionError("all rows are ticks")
 
 
 class CarriedSymbol(Struct, frozen=True):

@@ -174,10 +174,10 @@ class PersistStage:
                 self.ticks_spilled += len(events) if isinstance(events[0], Tick) else 0
 
     def _spill_failed(self, error: OSError) -> None:
-        self._log.error("spill failed", event="SPILL_FAILED", detail=str(error))
-        if self._spill is not None:
-            self._spill.close()
-            self._spill = None
+        assert self._spill is not None
+        self._log.error("spill failed", event="SPILL_FAILED", detail=str(error), events_spilled=self._spill.events)
+        self._spill.close()
+        self._spill = None
 
     def _finish_spill(self, spill: Spill) -> None:
         try:
