@@ -195,7 +195,7 @@ def a_crashed_thread_ends_the_process(world: World) -> None:
     push = world.chance(0.5)
     settings = _synthetic(world) if push else _replay(world)
     nth = world.between(1, 60)
-    if stage == "ingest":
+    if stage == "ingest" and world.chance(0.5):
         faults = Faults(wrap_feed=lambda feed, _runtime: CrashingFeed(feed, nth % 5 + 1))
     else:
         faults = Faults(crashes={f"tradebot-{stage}": nth})

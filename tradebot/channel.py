@@ -22,13 +22,7 @@ class ChannelClosed(Exception):
 
 class ConsumerGone(Exception):
     """Nobody will take what is put here: the consumer died, or the engine gave up draining. The producer must stop.
-
-    `sent` events of the refused chunk had entered the channel before.
     """
-
-    def __init__(self, channel: str, sent: int) -> None:
-        super().__init__(channel)
-        self.sent = sent
 
 
 class Channel(queue.Queue[Sequence[E]], Generic[E]):
@@ -55,7 +49,10 @@ class Channel(queue.Queue[Sequence[E]], Generic[E]):
         self._gone = False
         self.high_water = 0
         self.refused = 0
+        self.entered = 0
+        """Events ever put."""
         self.passed = 0
+        """Events ever taken."""
 
     # queue.Queue's hooks: what makes its size and bound count events.
     def _init(self, maxsize: int) -> None:
@@ -119,10 +116,11 @@ class Channel(queue.Queue[Sequence[E]], Generic[E]):
 
     def _put_part(self, chunk: Sequence[E], start: int) -> int:
         if self._gone or self._producers <= 0:
-            raise ConsumerGone(self.name, start)
+            raise ConsumerGone(self.name)
         part = chunk[start : start + self.maxsize - self._events]
         if part:
             self._put(part)
+            self.entered += len(part)
             self.not_empty.notify()
         return len(part)
 

@@ -369,6 +369,21 @@ def test_equals_the_reference_however_it_is_cut(
             assert [note.line for note in found.notes] == bad
 
 
+@pytest.mark.parametrize(
+    ("odd", "marked"),
+    [
+        (GOOD, True),
+        (_line(symbol='"b"'), False),
+        (_line(more=',"seq":0'), False),
+        (_line(more=',"event_id":"e"'), False),
+        (_line(more=',"other":"seq"'), True),
+    ],
+)
+def test_ticks_that_are_all_alike_are_marked_as_such(odd: bytes, marked: bool) -> None:
+    decoded = LineDecoder().feed(b"\n".join([GOOD, odd, GOOD, b""])).ticks
+    assert getattr(decoded, "symbol", None) == ("a" if marked else None)
+
+
 @given(content=st.binary(max_size=400), piece_bytes=st.integers(1, 50))
 def test_random_bytes_never_raise_and_never_lose_a_line(content: bytes, piece_bytes: int) -> None:
     found, _ = _decode(content, piece_bytes)

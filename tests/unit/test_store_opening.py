@@ -226,3 +226,14 @@ class TestAdoption:
         with pytest.raises(ConfigError, match=r"run r1, which database .*x\.db does not know"):
             opened(tmp_path / "x.db", runtime, logged)
         assert spill_path(tmp_path / "x.db").exists()
+
+
+def test_another_programs_database_is_not_even_marked(tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
+    """Refused before SQLite writes the journal mode into the file: not a byte changes."""
+    path = tmp_path / "other.db"
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE accounts (id INTEGER PRIMARY KEY)")
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match=r"belongs to another program \(tables: accounts\)"):
+        opened(path, runtime, logged)
+    assert path.read_bytes() == before

@@ -76,3 +76,14 @@ class TestRetry:
 
     def test_no_patience_means_one_attempt(self) -> None:
         assert RetryPolicy(0.0).next_delay_s(5.0, None) is None
+
+
+def test_an_attempt_waits_no_longer_than_the_patience_that_is_left() -> None:
+    retry = RetryPolicy(3.0)
+    assert retry.patience_s(100.0, None) == 3.0
+    assert retry.patience_s(100.0, 101.0) == 1.0
+    assert retry.next_delay_s(100.0, None) is not None
+    assert retry.patience_s(102.5, None) == 0.5
+    assert retry.patience_s(104.0, None) == 0.0
+    retry.succeeded()
+    assert retry.patience_s(104.0, None) == 3.0

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from peewee import SqliteDatabase
 
 from tests.e2e.tmpfs import small_disk
@@ -115,6 +116,47 @@ class TestRows:
                 ids = [row[0] for row in found["ticks"]] or [None]
                 assert db.execute_sql(sql).fetchall() == [(*lengths, ids[0], ids[-1])]
         assert lengths == [held.ticks, held.signals, held.orders, held.trades]
+
+    @pytest.mark.parametrize("odd", [None, 0, 1, 6])
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"symbol": "B"},
+            {"confidence": 0.5},
+            {"desired_size": 7.0},
+            {"qty": 7.0},
+            {"status": "CANCELED"},
+            {"reason": "RISK_CAP"},
+            {"is_shadow": 0},
+            {"fill_qty": 7.0},
+        ],
+        ids=str,
+    )
+    def test_values_shared_by_all_rows_and_values_that_are_not(self, change: dict[str, Any], odd: int | None) -> None:
+        """A column is bound once for all rows only where it holds the same in all of them."""
+
+        def changed(event: Any) -> Any:
+            return replace(event, **{name: value for name, value in change.items() if hasattr(event, name)})
+
+        events: list[Event] = []
+        for number in range(7):
+            decided, ordered = signal(number), order(number)
+            if number == odd:
+                decided = changed(decided)
+                ordered = changed(replace(ordered, fills=tuple(changed(fill) for fill in ordered.fills)))
+            events += [decided, ordered]
+        batch = batch_of(*events)
+        with memory_run() as (db, record):
+            insert_batch(db, record.no, batch, StoredCounts().plus(batch))
+            rows = dump_of(db)
+            names = {table: [column.name for column in db.get_columns(table)] for table in rows}
+        fills = [fill for each in batch.orders for fill in each.fills]
+        wanted: dict[str, list[Any]] = {"signals": batch.signals, "orders": batch.orders, "trades": fills}
+        renamed = {"value": "confidence"}
+        for table, made in wanted.items():
+            for name in set(names[table]) - {"id", "run", "kind"}:
+                at = names[table].index(name)
+                assert [row[at] for row in rows[table]] == [getattr(each, renamed.get(name, name)) for each in made]
 
     def test_first_and_last_tick_of_interleaved_runs(self, path: Path, record: RunRecord) -> None:
         with storage_of(path, record) as storage:

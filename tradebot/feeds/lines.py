@@ -104,7 +104,7 @@ class LineDecoder:
                 pass  # line by line, below, finds out which
             else:
                 self.line += count
-                found.ticks = _chunk(block, ticks)
+                found.ticks = _chunk(ticks)
                 return
         for line in block.split(b"\n")[:-1]:
             if self._done:
@@ -155,9 +155,10 @@ class _Found:
         return Batch(self.ticks, self.malformed, tuple(self.notes))
 
 
-def _chunk(block: bytes, ticks: list[Tick]) -> list[Tick]:
-    """The ticks of a plain block, marked when they are all alike. There are no escapes, so a key is spelled one way."""
-    if b'"seq"' in block or b'"event_id"' in block or len({tick.symbol for tick in ticks}) != 1:
+def _chunk(ticks: list[Tick]) -> list[Tick]:
+    """The ticks of a block, marked when they are all alike."""
+    numbered = [1 for tick in ticks if tick.seq is not None or tick.event_id is not None]
+    if numbered or len({tick.symbol for tick in ticks}) != 1:
         return ticks
     return TickChunk(ticks, ticks[0].symbol)
 

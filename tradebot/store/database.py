@@ -221,16 +221,32 @@ def migrate(db: SqliteDatabase) -> int:
     return found
 
 
+def refuse_foreign(path: Path) -> None:
+    """Look at an existing file without changing it: setting journal_mode would mark another program's database.
+
+    Raises ConfigError when it is not ours to write, StorageUnavailable when it is locked.
+    """
+    if not path.exists() or not path.stat().st_size:
+        return
+    db = connect_readonly(path)
+    try:
+        with reading(db):
+            found = int(db.execute_sql("PRAGMA user_version").fetchone()[0])
+            _check_ours(db, found, {name for name in db.get_tables() if not name.startswith("sqlite_")})
+    finally:
+        db.close()
+
+
 def _check_ours(db: SqliteDatabase, version: int, tables: set[str]) -> None:
     if version > SCHEMA_VERSION and RunRow._meta.table_name in tables:
         raise ConfigError(
-            f"database {db.database}: written by a newer tradebot (schema {version}, known here: {SCHEMA_VERSION});"
+            f"database {file_of(db)}: written by a newer tradebot (schema {version}, known here: {SCHEMA_VERSION});"
             " upgrade tradebot or use another --db"
         )
     known = {model._meta.table_name for model in EVENT_MODELS}
     if not 0 <= version <= SCHEMA_VERSION or (tables and not tables & known):
         some = ", ".join(sorted(tables)[:5]) or "none"
-        raise ConfigError(f"database {db.database}: belongs to another program (tables: {some}); use another --db")
+        raise ConfigError(f"database {file_of(db)}: belongs to another program (tables: {some}); use another --db")
 
 
 def _upgrade(db: SqliteDatabase, tables: set[str]) -> None:

@@ -21,6 +21,7 @@ from tradebot.store.database import (
     connect,
     migrate,
     pragma_values,
+    refuse_foreign,
     row_counts,
 )
 from tradebot.store.errors import StorageUnavailable, storage_errors
@@ -46,6 +47,7 @@ class Store:
         self.path = path
         self.synchronous: Synchronous = synchronous
         self._retry_s = storage_retry_s
+        self._is_ours = False
         self._runtime = runtime
         self._log = log.bind("store")
         check_path(path)
@@ -78,6 +80,9 @@ class Store:
         retry = RetryPolicy(retry_s)
         while True:
             try:
+                if not self._is_ours:
+                    refuse_foreign(self.path)
+                    self._is_ours = True
                 db = connect(self.path, self.synchronous)
                 try:
                     with storage_errors():

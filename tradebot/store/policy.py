@@ -50,6 +50,11 @@ class RetryPolicy:
         self._give_up_at = None
         self._delay_s = _BACKOFF_FIRST_S
 
+    def patience_s(self, now: float, deadline: float | None) -> float:
+        """How long one attempt at `now` may wait for a lock: what is left of the patience; never below zero."""
+        end = now + self._storage_retry_s if self._give_up_at is None else self._give_up_at
+        return max(0.0, (end if deadline is None else min(end, deadline)) - now)
+
     def next_delay_s(self, now: float, deadline: float | None) -> float | None:
         """After a failure at `now`: seconds to wait before the next attempt, or None to give up.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
-from peewee import SqliteDatabase, fn
+from peewee import Model, SqliteDatabase, fn
 
 from tradebot.events import Order, Signal, Tick
 from tradebot.store.batch import Batch, StoredCounts
@@ -127,7 +127,7 @@ def _insert_ticks(db: SqliteDatabase, run_no: int, ticks: list[Tick], symbol: st
 
 
 def _insert_signals(db: SqliteDatabase, run_no: int, signals: list[Signal]) -> None:
-    varying: dict[str, list[Any]] = {
+    columns: dict[str, list[Any]] = {
         "symbol": [s.symbol for s in signals],
         "kind": [f"{s.side}:{s.reason}" for s in signals],
         "value": [s.confidence for s in signals],
@@ -136,12 +136,11 @@ def _insert_signals(db: SqliteDatabase, run_no: int, signals: list[Signal]) -> N
         "desired_size": [s.desired_size for s in signals],
         "price": [s.price for s in signals],
     }
-    insert_columns(db, SignalRow, {"run": run_no}, varying)
+    _insert(db, SignalRow, run_no, columns, ("symbol", "value", "desired_size"))
 
 
 def _insert_orders(db: SqliteDatabase, run_no: int, orders: list[Order]) -> None:
-    shared = {"run": run_no}
-    varying: dict[str, list[Any]] = {
+    columns: dict[str, list[Any]] = {
         "symbol": [o.symbol for o in orders],
         "side": [o.side for o in orders],
         "qty": [o.qty for o in orders],
@@ -153,11 +152,11 @@ def _insert_orders(db: SqliteDatabase, run_no: int, orders: list[Order]) -> None
         "reason": [o.reason for o in orders],
         "is_shadow": [o.is_shadow for o in orders],
     }
-    insert_columns(db, OrderRow, shared, varying)
+    _insert(db, OrderRow, run_no, columns, ("symbol", "qty", "status", "reason", "is_shadow"))
     fills = [fill for order in orders for fill in order.fills]
     if not fills:
         return
-    varying = {
+    columns = {
         "event_id": [f.event_id for f in fills],
         "order_id": [f.order_id for f in fills],
         "symbol": [f.symbol for f in fills],
@@ -168,4 +167,17 @@ def _insert_orders(db: SqliteDatabase, run_no: int, orders: list[Order]) -> None
         "ts": [f.ts for f in fills],
         "is_shadow": [f.is_shadow for f in fills],
     }
-    insert_columns(db, TradeRow, shared, varying)
+    _insert(db, TradeRow, run_no, columns, ("symbol", "fill_qty", "is_shadow"))
+
+
+def _insert(
+    db: SqliteDatabase, model: type[Model], run_no: int, columns: dict[str, list[Any]], alike: tuple[str, ...]
+) -> None:
+    """Insert the rows; where the `alike` columns hold the same in all of them, those values are bound once.
+
+    All of these columns or none, so that there are two statements of each size and not dozens.
+    """
+    shared: dict[str, Any] = {"run": run_no}
+    if all(columns[name].count(columns[name][0]) == len(columns[name]) for name in alike):
+        shared |= {name: columns.pop(name)[0] for name in alike}
+    insert_columns(db, model, shared, columns)

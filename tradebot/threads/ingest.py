@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tradebot.channel import Channel, ConsumerGone
+from tradebot.channel import Channel
 from tradebot.control import Control
 from tradebot.events import Tick
 from tradebot.exits import ExitCode
@@ -93,28 +93,27 @@ class IngestStage:
         self._metrics.ingest_processed += ticks - held
 
     def _send(self, kept: Sequence[Tick]) -> None:
-        """Put all ticks of a replay on the channel. Raises ConsumerGone, with every tick accounted for."""
+        """Put all ticks of a replay on the channel; however that ends, every tick is accounted for."""
+        entered_before = self._tick_channel.entered
         try:
             self._tick_channel.send(kept)
-        except ConsumerGone as gone:
-            self._accept(gone.sent)
-            self._metrics.refused += len(kept) - gone.sent
-            raise
-        self._accept(len(kept))
+        finally:
+            entered = self._tick_channel.entered - entered_before
+            self._accept(entered)
+            self._metrics.refused += len(kept) - entered
 
     def _offer(self, kept: Sequence[Tick]) -> bool:
         """Offer ticks of a push feed; True when the channel refused one and the run is over."""
+        metrics, entered_before = self._metrics, self._tick_channel.entered
         try:
-            accepted = self._tick_channel.offer(kept)
-        except ConsumerGone:
-            self._metrics.refused += len(kept)
-            raise
-        self._accept(accepted)
-        refused = len(kept) - accepted
+            self._tick_channel.offer(kept)
+        finally:
+            accepted = self._tick_channel.entered - entered_before
+            refused = len(kept) - accepted
+            self._accept(accepted)
+            metrics.refused += refused
         if not refused:
             return False
-        metrics = self._metrics
-        metrics.refused += refused
         metrics.bp_drops_tick += refused
         cause = overload_cause(self._channels)
         if cause == "persist":

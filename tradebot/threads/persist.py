@@ -140,11 +140,8 @@ class PersistStage:
         return self._control.drain_deadline if self._final_deadline is None else self._final_deadline
 
     def _patience_ms(self) -> int:
-        deadline = self._deadline()
-        if deadline is None:
-            return BUSY_TIMEOUT_MS
-        left_ms = int((deadline - self._runtime.monotonic()) * 1000)
-        return max(_PATIENCE_MS_MIN, min(BUSY_TIMEOUT_MS, left_ms))
+        left_s = self._retry.patience_s(self._runtime.monotonic(), self._deadline())
+        return max(_PATIENCE_MS_MIN, min(BUSY_TIMEOUT_MS, int(left_s * 1000)))
 
     def _give_up(self, storage: Storage, error: StorageUnavailable) -> None:
         self.storage_error = str(error)
