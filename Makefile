@@ -2,7 +2,7 @@
 # PYTHON=/path/to/python chooses the Python of the environment; ARGS= is passed on where a target says so.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format types bench bench-memory bench-peers sim clean
+.PHONY: help setup run test lint format types bench bench-memory bench-peers kills sim clean
 .DELETE_ON_ERROR:
 
 VENV  := .venv
@@ -55,6 +55,9 @@ bench-memory: $(READY)  ## peak memory at 1 000 000 and at 4 000 000 ticks
 
 bench-peers: $(READY) $(PEERS_READY)  ## speed beside NautilusTrader and backtrader (own environment, .venv-peers)
 	@$(PY) -m bench.peers --peer-python=$(PEERS)/bin/python $(ARGS)
+
+kills: $(READY)  ## 100 random SIGKILLs during replays, each resumed and compared; ARGS='--kills=N --seed=N'
+	@$(PY) -m tests.e2e.kills $(ARGS)
 
 sim: $(READY)  ## the simulator: the engine's threads under seeded schedules; ARGS='--help' tells more
 	@$(PY) -m sim $(ARGS)
