@@ -72,9 +72,12 @@ class Log:
         """Whether lines of this level are written: ask before building costly fields. KeyError: no such level."""
         return LEVELS[level] >= self._minimum
 
-    def allows(self, message: str) -> bool:
-        """Whether `info(message)` would write now, for hot loops: after a no (counted as held back) skip the call."""
-        return self._minimum <= _INFO and self._info.has_room(message, self._monotonic())
+    def allows(self, message: str, lines: int = 1) -> bool:
+        """Whether `info(message)` would write now, for hot loops.
+
+        After a no skip the calls that `lines` lines would take: they are counted as held back.
+        """
+        return self._minimum <= _INFO and self._info.has_room(message, self._monotonic(), lines)
 
     def debug(self, message: str, **fields: object) -> None:
         """Log at DEBUG; not limited in volume."""

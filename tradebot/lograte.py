@@ -54,9 +54,7 @@ class RateLimiter:
         """Whether a line of this kind may be written now: if so it counts as written, otherwise as held back."""
         state = self._kinds.get(kind) or self._state_of(kind, now_s)
         if now_s < state.blocked_until_s:
-            state.suppressed += 1
-            if self.report_at_s == inf:
-                self.report_at_s = now_s + self._window_s
+            self._hold_back(state, 1, now_s)
             return False
         times = state.times
         times.append(now_s)
@@ -64,12 +62,18 @@ class RateLimiter:
             state.blocked_until_s = times[0] + self._window_s
         return True
 
-    def has_room(self, kind: str, now_s: float) -> bool:
-        """Whether `admit` would say yes now. A no counts as one line held back, a yes as nothing."""
+    def has_room(self, kind: str, now_s: float, lines: int = 1) -> bool:
+        """Whether `admit` would say yes now. A no counts as `lines` lines held back, a yes as nothing."""
         state = self._kinds.get(kind)
         if state is None or now_s >= state.blocked_until_s:
             return True
-        return self.admit(kind, now_s)
+        self._hold_back(state, lines, now_s)
+        return False
+
+    def _hold_back(self, state: _Kind, lines: int, now_s: float) -> None:
+        state.suppressed += lines
+        if self.report_at_s == inf:
+            self.report_at_s = now_s + self._window_s
 
     def take_suppressed(self) -> list[Suppressed]:
         """Each kind with lines held back since the last call, and how many."""

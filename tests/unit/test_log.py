@@ -231,6 +231,17 @@ def test_allows_spares_the_caller_the_fields(log: Log, stream: io.StringIO) -> N
     assert records(stream)[-1]["fields"]["suppressed"] == 20
 
 
+def test_allows_counts_all_lines_that_the_caller_skips(log: Log, stream: io.StringIO) -> None:
+    """G4: hot loops ask once for a chunk, so that logging never governs speed; each line is counted all the same."""
+    for _ in range(3):
+        if log.allows("tick", 40):
+            for _line in range(40):
+                log.info("tick")
+    log.flush_suppressed()
+    assert len(messages(stream)) == MAX_INFO_PER_S + 1
+    assert records(stream)[-1]["fields"]["suppressed"] == 3 * 40 - MAX_INFO_PER_S
+
+
 def test_allows_nothing_when_info_is_off(clock: Clock, stream: io.StringIO) -> None:
     assert not setup_logging("WARNING", "json", clock, stream).allows("tick")
 

@@ -33,8 +33,8 @@ def test_no_window_wherever_it_begins_holds_more_than_the_limit(steps_s: list[fl
     assert all(a <= b for a, b in pairwise(written))
 
 
-@given(st.lists(st.tuples(st.floats(0, 0.5), st.sampled_from("abcdefgh"), st.sampled_from(["admit", "room", "take"]))))
-def test_every_line_is_written_or_reported_once(steps: list[tuple[float, str, str]]) -> None:
+@given(st.lists(st.tuples(st.floats(0, 0.5), st.sampled_from("abcdefgh"), st.sampled_from(["admit", 1, 7, "take"]))))
+def test_every_line_is_written_or_reported_once(steps: list[tuple[float, str, str | int]]) -> None:
     """G4: counts are kept through asking, reporting and forgetting of kinds, with more kinds than the table holds."""
     limiter = RateLimiter(2, max_kinds=3)
     now_s, asked, written, reported = 0.0, 0, 0, 0
@@ -42,9 +42,11 @@ def test_every_line_is_written_or_reported_once(steps: list[tuple[float, str, st
         now_s += step_s
         if action == "take":
             reported += sum(lines for _, lines in limiter.take_suppressed())
-        elif action == "admit" or not limiter.has_room(kind, now_s):
+        elif isinstance(action, int):  # as many lines at once
+            asked += 0 if limiter.has_room(kind, now_s, action) else action
+        else:
             asked += 1
-            written += action == "admit" and limiter.admit(kind, now_s)
+            written += limiter.admit(kind, now_s)
     assert written + reported + sum(lines for _, lines in limiter.take_suppressed()) == asked
     assert limiter.take_suppressed() == []
 
@@ -62,7 +64,9 @@ def test_asking_for_room_costs_an_allowance_nothing() -> None:
     assert limiter.take_suppressed() == []
     assert limiter.admit("a", 0.0)
     assert not limiter.has_room("a", 0.5)
-    assert limiter.take_suppressed() == [("a", 1)]
+    assert not limiter.has_room("a", 0.5, 3)
+    assert limiter.report_at_s == 1.5
+    assert limiter.take_suppressed() == [("a", 4)]
     assert limiter.has_room("a", 1.0)
 
 

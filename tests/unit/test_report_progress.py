@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import re
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 from tqdm import TMonitor
@@ -117,3 +120,10 @@ def test_no_thread_watches_the_bar() -> None:
     progress = Progress(Terminal(), 100, "rows")
     assert [thread for thread in threading.enumerate() if isinstance(thread, TMonitor)] == []
     progress.close()
+
+
+def test_without_a_terminal_tqdm_is_not_even_imported() -> None:
+    """It would be a good part of the time that a start takes."""
+    code = "import io, sys, tradebot.engine, tradebot.cli; from tradebot.report.progress import Progress\n"
+    code += "Progress(io.StringIO(), 1, 'B'); sys.exit('tqdm' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], timeout=30).returncode == 0

@@ -2,32 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, Literal, TextIO
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Literal, TextIO
 
 if TYPE_CHECKING:
-    _Tqdm = tqdm[Any]  # generic in its stubs only
-else:
-    _Tqdm = tqdm
-
-# No watcher thread: threads are started in one place only, and this bar is updated often enough by itself.
-tqdm.monitor_interval = 0
-
-
-class _TickBar(_Tqdm):
-    """tqdm's bar with the average rate of ticks behind it, worked out only when it is drawn."""
-
-    ticks = 0
-
-    @property
-    def format_dict(self) -> MutableMapping[str, Any]:
-        values = super().format_dict
-        elapsed_s = values["elapsed"]
-        values["postfix"] = f"{self.ticks / elapsed_s if elapsed_s > 0 else 0.0:,.0f} ticks/s"
-        return values
+    from tradebot.report.tickbar import TickBar
 
 
 class Progress:
@@ -39,9 +18,11 @@ class Progress:
     def __init__(self, stream: TextIO | None, total: int | None, unit: Literal["B", "rows"]) -> None:
         """`total` in `unit` ("B": bytes, shown as kB, MB ...), None when it is unknown: then there is no percentage."""
         self._stream = stream
-        self._bar: _TickBar | None = None
+        self._bar: TickBar | None = None
         if stream is not None and not stream.closed and stream.isatty():
-            self._bar = _TickBar(
+            from tradebot.report.tickbar import TickBar  # only where there is a terminal: tqdm is slow to import
+
+            self._bar = TickBar(
                 total=total,
                 unit=unit if unit == "B" else f" {unit}",
                 unit_scale=True,
@@ -73,7 +54,8 @@ class Progress:
 
     def clear(self) -> AbstractContextManager[None]:
         """A context in which the bar is off the screen, so that something else can be written there. Any thread."""
-        return nullcontext() if self._bar is None else tqdm.external_write_mode(file=self._stream)
+        bar = self._bar
+        return nullcontext() if bar is None else bar.external_write_mode(file=self._stream)
 
     def close(self) -> None:
         """Draw the last state and leave it on the screen. Idempotent."""
@@ -85,7 +67,7 @@ class Progress:
         except (OSError, ValueError):
             self._drop(bar)
 
-    def _drop(self, bar: _TickBar) -> None:
+    def _drop(self, bar: TickBar) -> None:
         # The terminal is gone: nobody sees a bar any more, and the run goes on without it.
         self._bar = None
         bar.disable = True

@@ -52,33 +52,39 @@ class ExecutionStage:
     def _process(self, chunk: Sequence[Signal]) -> None:
         # In a replay the clock never decides: age is not checked.
         now_ms = self._runtime.now_ms() if self._push else None
-        orders: list[Event] = []
+        execute = self._execution.execute
+        orders: list[Order] = []
         for signal in chunk:
-            order = self._execution.execute(signal, now_ms)
+            order = execute(signal, now_ms)
             orders.append(order)
-            self._count(order)
+            if not order.fills:
+                self._refused(order)
+        self._report_filled([order for order in orders if order.fills])
         fresh = orders[self._stored_orders :] if self._stored_orders else orders
         self._stored_orders -= len(orders) - len(fresh)
         if fresh:
             self._persist.send(fresh)
 
-    def _count(self, order: Order) -> None:
+    def _report_filled(self, orders: Sequence[Order]) -> None:
         metrics, log = self._metrics, self._log
-        if order.fills:
-            metrics.shadow_orders += 1
-            metrics.trade_count += len(order.fills)
-            if log.allows("shadow order executed"):
-                log.info(
-                    "shadow order executed", event_id=order.event_id, symbol=order.symbol, side=order.side,
-                    qty=order.qty, price=order.price, reason_code=order.reason,
-                )  # fmt: skip
+        metrics.shadow_orders += len(orders)
+        metrics.trade_count += sum([len(order.fills) for order in orders])
+        if not orders or not log.allows("shadow order executed", len(orders)):
             return
+        for order in orders:
+            log.info(
+                "shadow order executed", event_id=order.event_id, symbol=order.symbol, side=order.side,
+                qty=order.qty, price=order.price, reason_code=order.reason,
+            )  # fmt: skip
+
+    def _refused(self, order: Order) -> None:
+        metrics = self._metrics
         if order.reason == RISK_CAP:
             metrics.risk_vetoes += 1
         elif order.reason == STALE_DATA:
             metrics.stale_vetoes += 1
         refusal = self._execution.last_refusal
-        log.warning(
+        self._log.warning(
             "order refused", event_id=order.event_id, symbol=order.symbol, side=order.side, reason_code=order.reason,
             detail=None if refusal is None else refusal.detail,
         )  # fmt: skip

@@ -87,9 +87,10 @@ class StrategyStage:
 
     def _report(self, signals: Sequence[Signal]) -> None:
         log = self._log
+        if not log.allows("signal generated", len(signals)):
+            return
         for signal in signals:
-            if log.allows("signal generated"):
-                log.info(
-                    "signal generated", event=signal.side, reason_code=signal.reason, event_id=signal.event_id,
-                    symbol=signal.symbol, price=signal.price, ts=signal.ts,
-                )  # fmt: skip
+            log.info(
+                "signal generated", event=signal.side, reason_code=signal.reason, event_id=signal.event_id,
+                symbol=signal.symbol, price=signal.price, ts=signal.ts,
+            )  # fmt: skip

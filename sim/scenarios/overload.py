@@ -1,0 +1,79 @@
+"""A push feed faster than one of the stages."""
+
+from __future__ import annotations
+
+from sim.checkers import check_accepted_stored
+from sim.faults import StorageFaults
+from sim.scenarios.common import (
+    check_all,
+    expect,
+    scenario,
+    synthetic_settings,
+)
+from sim.world import Faults, World
+
+
+@scenario
+def overload_by_strategy(world: World) -> None:
+    """A strategy slower than the feed: exit 13 naming it, everything accepted stored (G5)."""
+    settings = synthetic_settings(world, engine__tick_interval_ms=1, channels__tick_channel_size=world.between(1, 16))
+    outcome = world.run(settings, Faults(delays_s={"tradebot-strategy": 0.5}))
+    expect(outcome, 13)
+    overload = outcome.event("OVERLOAD")
+    assert overload["stage"] == "strategy", overload
+    assert outcome.event("LEDGER")["refused"] >= 1
+    check_accepted_stored(outcome)
+    check_all(world, settings, outcome, push=True)
+
+
+@scenario
+def overload_by_persist(world: World) -> None:
+    """A storage slower than the feed fills persist, makes strategy wait and shows at the tick channel (G5)."""
+    settings = synthetic_settings(
+        world,
+        engine__tick_interval_ms=2,
+        channels__tick_channel_size=world.between(1, 16),
+        channels__persist_channel_size=world.between(1, 16),
+        persist__batch_size=4,
+        persist__drain_timeout_s=600.0,
+    )
+    outcome = world.run(settings, Faults(storage=StorageFaults(slow_s=3.0)))
+    expect(outcome, 13)
+    assert outcome.event("OVERLOAD")["stage"] == "persist", outcome.event("OVERLOAD")
+    assert outcome.event("FINAL METRICS")["bp_drops_persist"] >= 1
+    check_accepted_stored(outcome)
+    check_all(world, settings, outcome, push=True)
+
+
+@scenario
+def slow_execution_drops_signals(world: World) -> None:
+    """With a push feed a signal that meets a full channel is refused at once and never executed late (G5, I6)."""
+    settings = synthetic_settings(
+        world, engine__tick_interval_ms=20, engine__signal_every_n_ticks=1, channels__signal_channel_size=2
+    )
+    outcome = world.run(settings, Faults(delays_s={"tradebot-execution": 1.0}))
+    expect(outcome, 0)
+    assert outcome.event("FINAL METRICS")["bp_drops_signal"] > 0
+    check_accepted_stored(outcome)
+    check_all(world, settings, outcome, push=True)
+    orders = world.dump()["orders"]
+    assert len(orders) == len(world.dump()["signals"]), "each signal has its order, executed or refused"
+
+
+@scenario
+def overload_by_execution(world: World) -> None:
+    """Execution that stands still while it holds persist's last room up: the pipeline still ends in order."""
+    settings = synthetic_settings(
+        world,
+        engine__tick_interval_ms=1,
+        engine__signal_every_n_ticks=1,
+        channels__tick_channel_size=4,
+        channels__signal_channel_size=1,
+        channels__persist_channel_size=1,
+        persist__batch_size=1,
+    )
+    delays = {"tradebot-execution": 0.2, "tradebot-persist": 0.05}
+    outcome = world.run(settings, Faults(delays_s=delays))
+    expect(outcome, 13)
+    check_accepted_stored(outcome)
+    check_all(world, settings, outcome, push=True)

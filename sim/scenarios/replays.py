@@ -1,0 +1,90 @@
+"""Replays: whatever the sizes, schedules and kills, the same rows."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from sim.checkers import check_accepted_stored, check_database
+from sim.scenarios.common import (
+    check_all,
+    expect,
+    flat_values,
+    replay_settings,
+    run_id_of,
+    scenario,
+)
+from sim.world import Faults, World
+
+
+@scenario
+def replay_to_the_end(world: World) -> None:
+    """Whatever the sizes and the schedule, a replay stores what the straight computation gives (S8)."""
+    settings = replay_settings(world, engine__sample_every=world.between(1, 4))
+    outcome = world.run(settings)
+    expect(outcome, 0)
+    check_accepted_stored(outcome)
+    check_all(world, settings, outcome, push=False)
+    ledger = outcome.event("LEDGER")
+    good = ledger["received"] - ledger["malformed"]
+    assert ledger["stored"] == good // settings.config.engine.sample_every
+    again = world.run(settings)
+    expect(again, 12)
+
+
+@scenario
+def a_replay_of_a_replay(world: World) -> None:
+    """The ticks of a stored run, replayed into another database, give the same rows, run ids aside (S8)."""
+    first = world.run(replay_settings(world))
+    expect(first, 0)
+    settings = replay_settings(world)
+    values = flat_values(settings) | {"app.db_path": str(world.directory / "second.db")}
+    values.pop("engine.replay_file")
+    second = world.run(world.settings(values, {"replay_db": str(world.db_path)}))
+    expect(second, 0)
+    one, other = world.dump(), world.dump(world.directory / "second.db")
+    for rows in (*one.values(), *other.values()):
+        rows[:] = [
+            tuple(str(field).replace(run_id_of(first), "").replace(run_id_of(second), "") for field in row)
+            for row in rows
+        ]
+    assert one == other, "the replay of a replay differs"
+    assert run_id_of(first) != run_id_of(second)
+
+
+@scenario
+def kill_and_resume(world: World) -> None:
+    """kill -9 at any step, as often as it likes: the resumed replay equals an uninterrupted one, ids included."""
+    settings = replay_settings(world, options={"resume": True})
+    kills = world.between(1, 4)
+    for _ in range(kills):
+        outcome = world.run(settings, Faults(kill_at_step=world.between(1, 1500)))
+        if outcome.exit_code is None and world.db_path.exists():
+            check_database(world.db_path) if _has_runs(world) else None
+    outcome = world.run(settings)
+    expect(outcome, 0)
+    resumed = world.dump()
+    check_database(world.db_path)
+    straight = World(world.seed, _subdirectory(world))
+    whole = straight.run(straight.settings({**flat_values(settings), "app.db_path": str(straight.db_path)}))
+    expect(whole, 0)
+    wanted = straight.dump()
+    for table, rows in wanted.items():
+        assert resumed[table] == rows, f"{table}: resumed {len(resumed[table])} rows, straight {len(rows)}, or unequal"
+    again = world.run(settings)
+    expect(again, 0)
+    assert "holds this replay already" in again.answers
+
+
+def _has_runs(world: World) -> bool:
+    db = sqlite3.connect(world.db_path)
+    try:
+        return bool(db.execute("SELECT name FROM sqlite_master WHERE name = 'runs'").fetchall())
+    finally:
+        db.close()
+
+
+def _subdirectory(world: World) -> Path:
+    path = world.directory / "straight"
+    path.mkdir()
+    return path
