@@ -21,8 +21,7 @@ class ChannelClosed(Exception):
 
 
 class ConsumerGone(Exception):
-    """Nobody will take what is put here: the consumer died, or the engine gave up draining. The producer must stop.
-    """
+    """Nobody will take what is put here: the consumer died, or the engine gave up draining. The producer must stop."""
 
 
 class Channel(queue.Queue[Sequence[E]], Generic[E]):
