@@ -70,6 +70,7 @@ class Bench:
         self.source = scratch / "source.db"
         self.target = scratch / "target.db"
         self.busy: list[dict[str, float]] = []
+        self.inside_s: list[float] = []
         self.plain = Samples("(a) plain executemany of the same rows")
         self.decoding = Samples("(b) decoding the file alone")
         self.stored = Samples("(c) whole replay, all stored, log at INFO")
@@ -118,6 +119,7 @@ class Bench:
         engine.check_rows(self.target, self.ticks)
         if run.final.get("busy_s"):
             self.busy.append(run.final["busy_s"])
+            self.inside_s.append(run.final["elapsed_s"])
 
     def measure_unstored(self) -> None:
         """(d): the whole process; the ticks come from the database of the first replay."""
@@ -133,6 +135,11 @@ class Bench:
         lines += [samples.line(self.ticks) for samples in every]
         quiet = measure.median(self.quiet.seconds)
         lines += ["", f"c/a, start-up included in c only   {measure.verdict(plain / stored, TARGET_STORED)}"]
+        if self.inside_s:
+            inside = measure.median(self.inside_s)
+            lines += [
+                f"c/a, start-up of Python in neither   {plain / inside:.2f}   (c inside the engine: {inside:.2f} s)"
+            ]
         lines += [f"c with log at INFO / at ERROR      {measure.verdict(quiet / stored, TARGET_LOGGING)}"]
         return "\n".join([*lines, *self.busy_lines()])
 

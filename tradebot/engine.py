@@ -82,6 +82,7 @@ class _Run:
         self._store: Store | None = None
         self._spill: Spill | None = None
         self._started_ms = edges.runtime.now_ms()
+        self._began_s = edges.runtime.monotonic()
 
     def run(self) -> ExitCode:
         source = open_input(
@@ -107,7 +108,10 @@ class _Run:
         code = self._finish(pipeline, record, code, ledger)
         if not source.push:
             self._report_replay(pipeline, elapsed_s)
-        self._log.info("FINAL METRICS", event="FINAL METRICS", exit_code=int(code), **pipeline.final_fields())
+        whole_s = round(self._runtime.monotonic() - self._began_s, 3)
+        self._log.info(
+            "FINAL METRICS", event="FINAL METRICS", exit_code=int(code), elapsed_s=whole_s, **pipeline.final_fields()
+        )
         database = str(self._path) if source.stores else None
         lost = self._log.lost_lines
         summary = summarize(self._settings, info, record, pipeline, ledger, code, elapsed_s, database, lost)
