@@ -32,7 +32,8 @@ $(PEERS_READY): bench/requirements-peers.txt bin/make-venv
 run: $(READY)  ## the main job: replay a recorded market session into a fresh database, var/session.db
 	@mkdir -p var
 	@rm -f var/session.db*
-	@bin/tradebot --config=etc/tradebot/session.toml --log-level=WARNING --db=var/session.db $(ARGS)
+	@TRADEBOT_LOG_LEVEL=$${TRADEBOT_LOG_LEVEL:-warning} \
+	  bin/tradebot --config=etc/tradebot/session.toml --db=var/session.db $(ARGS)
 
 test: $(READY)  ## all tests; ARGS='-k replay' chooses
 	@$(PY) -m pytest $(ARGS)

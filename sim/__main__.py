@@ -60,8 +60,11 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         first = int(given["--seed"] or given["--first"])
         count = 1 if given["--seed"] else int(given["--seeds"])
-    except (docopt.DocoptExit, ValueError) as error:
+    except docopt.DocoptExit as error:
         print(f"{error}\ntry python -m sim --help".strip(), file=sys.stderr)
+        return 12
+    except ValueError:
+        print("--seed, --seeds and --first take whole numbers; try python -m sim --help", file=sys.stderr)
         return 12
     names = given["--scenario"].split(",") if given["--scenario"] else list(SCENARIOS)
     unknown = [name for name in names if name not in SCENARIOS]
@@ -81,6 +84,7 @@ def main(argv: list[str] | None = None) -> int:
                 if failure is not None:
                     failed += 1
                     print(f"{failure}rerun: python -m sim --scenario={name} --seed={seed}", flush=True)
+    print(f"{count * len(names)} histories, {failed} failed", file=sys.stderr)
     return 1 if failed else 0
 
 

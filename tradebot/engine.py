@@ -15,8 +15,8 @@ from tradebot.execution.shadow import ShadowExecution
 from tradebot.exits import ExitCode, OverloadError
 from tradebot.feeds.base import Feed, Stopped
 from tradebot.ids import live_run_id, replay_run_id, short_digest
-from tradebot.inputs import Input, open_input
-from tradebot.ledger import Ledger
+from tradebot.inputs import Input, open_input, stored_ticks
+from tradebot.ledger import Ledger, NotStored
 from tradebot.log import Log, setup_logging
 from tradebot.pipeline import STAGES, Parts, Pipeline
 from tradebot.report.output import Output
@@ -175,6 +175,7 @@ class _Run:
             storage=self._storage(record),
             spill=self._reserve_spill(source.push),
             stored=record.counts,
+            held=stored_ticks(self._path, record),
         )
 
     def _carry_over(self, info: RunInfo, lookback: int, execution: ShadowExecution) -> Carried:
@@ -231,7 +232,7 @@ class _Run:
         if problems and not self._control.running():
             self._log.error("ledger does not balance", event="LEDGER_UNBALANCED", problems=problems)
             return ExitCode.CRASH, ledger
-        if ledger.not_stored and ledger.cause is not None:
+        if ledger.not_stored and ledger.cause not in (None, NotStored.BY_DESIGN):
             self._log.warning(
                 "accepted but not stored", event="NOT_STORED", ticks=ledger.not_stored, spilled=ledger.spilled,
                 events_lost=pipeline.persist.events_lost, cause=str(ledger.cause),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from tradebot.feeds.synthetic import START_PRICE, SyntheticFeed
 from tradebot.runtime import Event, Runtime
 from tradebot.store.database import connect_readonly
 from tradebot.store.reader import Carried, TickSource, find_tick_source, read_ticks
+from tradebot.store.runs import RunRecord
 
 _ENCODER = msgspec.json.Encoder()
 
@@ -106,6 +107,13 @@ def _database_content(path: Path, run_id: str | None, stopped: Callable[[], bool
                 raise Stopped(f"{path}: reading was stopped")
             digest.update(_ENCODER.encode_lines(chunk))
         return origin, digest.hexdigest()
+
+
+def stored_ticks(path: Path, record: RunRecord) -> Generator[Tick, None, None]:
+    """The ticks stored of one run, on a connection that lives from the first `next` to `close`."""
+    with _readable(path) as db:
+        for chunk in read_ticks(db, TickSource(record.run_id, record.counts.ticks, record.no)):
+            yield from chunk
 
 
 @contextmanager

@@ -40,7 +40,7 @@ Options:
   --ingest=FEED       Where ticks come from: synthetic, replay, mockws or realws.
   --db=FILE           Database to write; made when it does not exist.
   --symbol=SYM        Symbol of the synthetic feed.
-  --strategy=NAME     What decides: sma_crossover or periodic.
+  --strategy=NAME     What decides: sma_crossover, periodic, or one of your own.
   --sample-every=N    Keep every N-th tick.
   --seconds=N         Stop after N seconds.
   --replay-file=FILE  Replay ticks from a JSON lines file (also .gz, .zst; - is standard input).
@@ -98,7 +98,7 @@ def help_text() -> str:
         f"{USAGE}\n{EXAMPLES}\n"
         f"Exit codes of run:\n{codes}\n"
         "Other commands: 0 yes, 1 no, 12 misused.\n\n"
-        "Configuration keys, their defaults and meanings: etc/tradebot/example.toml\n"
+        "Configuration keys, their defaults and meanings: etc/tradebot/example.toml (installed: below share/tradebot)\n"
     )
 
 

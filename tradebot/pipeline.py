@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, Final
 
 from msgspec import Struct
@@ -50,6 +50,8 @@ class Parts(Struct):
     storage: Storage | None
     spill: Spill | None
     stored: StoredCounts
+    held: Generator[Tick, None, None]
+    """The ticks that the database holds of this run already, for a resume to compare its input with."""
 
 
 class Pipeline:
@@ -64,6 +66,7 @@ class Pipeline:
         self._log = log.bind("engine")
         self._second_signal = False
         self._abort_at: float | None = None
+        self._stopped_by: str | None = None
         self.metrics = metrics = Metrics()
         sizes = config.channels.sizes(feed.push)
         self._ticks: Channel[Tick] = Channel(runtime, "tick", sizes.tick)
@@ -75,6 +78,7 @@ class Pipeline:
             Intake(config.engine.sample_every),
             (self._ticks, self._signals, self._persisted),
             parts.stored.ticks,
+            parts.held,
             metrics,
             control,
             log,
@@ -138,13 +142,18 @@ class Pipeline:
                 return False
             if signals and control.drain_deadline is None:
                 self._log.info("stop signal: draining", drain_timeout_s=self._config.persist.drain_timeout_s)
-                control.begin_stop(self._config.persist.drain_timeout_s)
+                self._stop_early("a stop signal came")
             if end_at is not None and runtime.monotonic() >= end_at and not control.stop.is_set():
                 self._log.info("run_seconds over: draining", run_seconds=run_seconds)
-                control.begin_stop(self._config.persist.drain_timeout_s)
+                self._stop_early("its seconds were over")
             if control.stop.is_set() and not self._draining():
                 return False
         return True
+
+    def _stop_early(self, why: str) -> None:
+        push = self._parts.feed.push
+        self._stopped_by = why if push else f"{why} before the end of the replay; --resume completes it"
+        self._control.begin_stop(self._config.persist.drain_timeout_s)
 
     def _draining(self) -> bool:
         """While a stop is under way: keep its deadlines. False when the last one has passed."""
@@ -204,6 +213,11 @@ class Pipeline:
         if self.persist.storage_error is not None:
             return NotStored.STORAGE_FAILED
         return NotStored.DRAIN_TIMEOUT if self._abort_at is not None else None
+
+    @property
+    def stopped_by(self) -> str | None:
+        """What ended the run before its feed ended by itself, in words; None when nothing did."""
+        return None if self.ingest.complete else self._stopped_by
 
     @property
     def failure(self) -> Failure | None:

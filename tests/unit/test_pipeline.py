@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -67,6 +67,10 @@ def logged() -> Iterator[Logged]:
     kept.log.close()
 
 
+def _no_ticks() -> Generator[Tick, None, None]:
+    yield from ()
+
+
 @dataclass
 class Run:
     """A pipeline around a feed."""
@@ -81,7 +85,7 @@ class Run:
         decider = Decider(create("sma_crossover", config), "r1", 0.1, 0.75)
         execution = ShadowExecution(config.risk_caps, config.execution.fee_rate)
         feed = cast(Feed, self.feed)
-        parts = Parts(config, "r1", feed, decider, execution, self.storage, None, StoredCounts())
+        parts = Parts(config, "r1", feed, decider, execution, self.storage, None, StoredCounts(), _no_ticks())
         self.control = Control(self.runtime, STAGES)
         self.pipeline = Pipeline(parts, self.control, self.runtime, self.logged.log)
 

@@ -58,17 +58,17 @@ def summarize(
             for view in positions
         ),
         exit_code=code,
-        error=None if failure is None else failure.cause,
+        error=pipeline.stopped_by if failure is None else failure.cause,
         resumed=not record.is_new,
         lost_log_lines=lost_log_lines,
-        hints=_hints(info, bool(refusals[RISK_CAP])),
+        hints=_hints(info, bool(refusals[RISK_CAP]), settings.options.speed is None and ledger.received > 1000),
     )
 
 
-def _hints(info: RunInfo, capped: bool) -> tuple[str, ...]:
+def _hints(info: RunInfo, capped: bool, fast: bool) -> tuple[str, ...]:
     """What a newcomer may try after such a run."""
     hints = ["`tradebot show-config` with the same options shows every setting and where its value came from"]
-    if not info.push:
+    if not info.push and fast:
         hints.append("add --speed=20x --log-level=info to watch the same session at twenty times its own speed")
     if capped:
         hints.append("refused by a cap: order less (strategy.desired_size) or raise risk_caps in the configuration")

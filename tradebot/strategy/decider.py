@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
 
-from tradebot.events import Signal, Tick, TickChunk
+from tradebot.events import BUY, SELL, Signal, Tick, TickChunk
 from tradebot.ids import event_prefix
 from tradebot.strategy.base import Strategy
 
@@ -39,6 +39,8 @@ class Decider:
         for symbol, run in _symbol_runs(ticks):
             decisions = self._strategy.on_ticks(symbol, run)
             for index, side, reason in decisions:
+                if side != BUY and side != SELL:
+                    raise ValueError(f"strategy {self._strategy.name} decided for side {side!r}, which is none")
                 tick = run[index]
                 self._marks.pop(symbol, None)
                 signals.append(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 from tradebot.channel import Channel
 from tradebot.control import Control
 from tradebot.events import Tick
-from tradebot.exits import ExitCode
+from tradebot.exits import ConfigError, ExitCode
 from tradebot.feeds.base import Batch, Feed
 from tradebot.feeds.intake import Intake
 from tradebot.log import Log
@@ -36,16 +36,21 @@ class IngestStage:
         intake: Intake,
         channels: tuple[Channel[Tick], Channel[Any], Channel[Any]],
         already_stored: int,
+        held: Generator[Tick, None, None],
         metrics: Metrics,
         control: Control,
         log: Log,
     ) -> None:
-        """`channels` are (tick, signal, persist); `already_stored`: ticks at the front that an earlier start stored."""
+        """`channels` are (tick, signal, persist); `already_stored`: ticks at the front that an earlier start stored.
+
+        `held` gives those ticks as they are stored.
+        """
         self._feed = feed
         self._intake = intake
         self._tick_channel = channels[0]
         self._channels = channels
         self._already_stored = already_stored
+        self._held = held
         self._metrics = metrics
         self._control = control
         self._log = log.bind(self.name)
@@ -82,9 +87,26 @@ class IngestStage:
         metrics.malformed += batch.malformed
         for note in batch.notes:
             self._log.warning("malformed input", line=note.line, reason=note.reason)
+        if batch.malformed > len(batch.notes):
+            self._log.warning("malformed input, not listed", lines=batch.malformed - len(batch.notes))
         kept = self._intake.keep(batch.ticks)
         metrics.sampled_out += len(batch.ticks) - len(kept)
         return kept
+
+    def _compare(self, kept: Sequence[Tick]) -> None:
+        """A resume must continue the very input that was begun. Raises ConfigError at the first tick that differs."""
+        if not self._already_stored:
+            return
+        for tick in kept[: self._already_stored]:
+            stored = next(self._held, None)
+            if tick != stored:
+                raise ConfigError(
+                    f"--resume: the input is not the one this run was begun with: it has {tick}, stored is {stored};"
+                    " resume with the same input, or use another --db or --run-id"
+                )
+        if len(kept) >= self._already_stored:
+            # At once, not at the end: an open read transaction would let the WAL grow for as long as the replay lasts.
+            self._held.close()
 
     def _accept(self, ticks: int) -> None:
         held = min(self._already_stored, ticks)
@@ -96,6 +118,7 @@ class IngestStage:
         """Put all ticks of a replay on the channel; however that ends, every tick is accounted for."""
         entered_before = self._tick_channel.entered
         try:
+            self._compare(kept)
             self._tick_channel.send(kept)
         finally:
             entered = self._tick_channel.entered - entered_before
