@@ -72,6 +72,25 @@ class TickChunk(list[Tick]):
         return TickChunk(item, self.symbol) if type(key) is slice else item
 
 
+NoticeKind = Literal["LINK_UP", "LINK_LOST", "LINK_RESTORED", "GAP"]
+
+
+class Notice(Struct, frozen=True, gc=False):
+    """What a live feed says between two ticks: its link came up, was lost or restored, or trades are missing.
+
+    It travels in-band, so that strategy, log and database see it in its place. `ts` is when it was noticed (the local
+    clock, Unix ms); `symbol` and `missing` (trades) belong to a GAP; `ticks_before` counts the run's accepted ticks
+    before it.
+    """
+
+    kind: NoticeKind
+    ts: int
+    detail: str
+    symbol: str | None = None
+    missing: int | None = None
+    ticks_before: int = 0
+
+
 class Signal(Struct, frozen=True, gc=False):
     """What the strategy decided from one tick; `price` and `ts` are that tick's.
 
@@ -120,4 +139,4 @@ class Order(Struct, frozen=True, gc=False):
     fills: tuple[Fill, ...] = ()
 
 
-Event = Tick | Signal | Order
+Event = Tick | Notice | Signal | Order

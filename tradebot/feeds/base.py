@@ -6,7 +6,7 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
-from tradebot.events import Tick
+from tradebot.events import Notice, Tick
 
 NOTES_MAX: Final = 20
 """Malformed lines described in one batch; the rest is only counted."""
@@ -30,12 +30,17 @@ class Batch(Struct):
     """What one `Feed.read` found: good ticks in arrival order, and what could not be understood beside them.
 
     `malformed` counts lines or frames since the previous batch; `notes` describes the first NOTES_MAX of them.
-    An empty batch means that nothing came within READ_WAIT_S.
+    `notices` are (index, notice): each comes before the tick of that index, len(ticks) meaning after the last.
+    `duplicates` and `history_dropped` count trades that the feed left out. An empty batch means that nothing came
+    within READ_WAIT_S.
     """
 
     ticks: list[Tick]
     malformed: int = 0
     notes: tuple[Malformed, ...] = ()
+    notices: tuple[tuple[int, Notice], ...] = ()
+    duplicates: int = 0
+    history_dropped: int = 0
 
 
 class Feed(Protocol):

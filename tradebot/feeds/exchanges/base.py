@@ -1,0 +1,166 @@
+"""What an exchange adapter is, and the conversions that all of them share. Pure: no socket, clock, file or log."""
+
+from __future__ import annotations
+
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+from tradebot.events import INT64_MAX, MAX_ID_CHARS, MAX_SYMBOL_CHARS, Tick
+
+Kind = Literal["trades", "heartbeat", "ack", "error", "ignored"]
+
+DETAIL_CHARS_MAX: Final = 200
+
+
+class Unparseable(ValueError):
+    """A frame that cannot be understood; the text says why, on one line, without quoting the frame."""
+
+
+class Parsed(Struct, frozen=True, gc=False):
+    """What one frame said.
+
+    `ticks` are live trades in the sender's order; `history` are trades from before the subscription that the exchange
+    sends with it. `detail` is the exchange's own word in an ack or an error. `reply` is a text that the protocol of the
+    exchange wants to be sent back (an application-level pong).
+    """
+
+    kind: Kind
+    ticks: list[Tick] = []
+    history: list[Tick] = []
+    detail: str = ""
+    reply: str | None = None
+
+
+IGNORED: Final = Parsed("ignored")
+HEARTBEAT: Final = Parsed("heartbeat")
+
+
+class Exchange(ABC):
+    """One exchange's protocol. An object lives as long as one connection and may remember what that needs.
+
+    `url` is the public endpoint used when none is given; `acknowledges`: the exchange confirms a subscription (so that
+    a connection on which neither an ack nor a trade has come is known not to be subscribed).
+    """
+
+    name: ClassVar[str]
+    url: ClassVar[str]
+    acknowledges: ClassVar[bool] = True
+    token_url: ClassVar[str | None] = None
+    """Where a connection token is to be asked for (HTTPS POST) before each connection; see `url_with_token`."""
+
+    def connection_url(self, url: str, symbols: Sequence[str]) -> str:
+        """The URL to connect to, for exchanges that put the symbols there. Others return `url` unchanged."""
+        return url
+
+    def url_with_token(self, url: str, answer: str) -> str:
+        """The URL to connect to, given the text that `token_url` answered. Raises Unparseable."""
+        return url
+
+    @abstractmethod
+    def subscriptions(self, symbols: Sequence[str]) -> list[str]:
+        """The messages that subscribe to the trades of `symbols`, in the order to send them."""
+
+    def keepalive(self) -> str | None:
+        """The text that asks for a sign of life, where the exchange has one of its own; None: WebSocket pings do."""
+        return None
+
+    @abstractmethod
+    def parse(self, text: str) -> Parsed:
+        """What a frame says. Frames of other channels are "ignored". Raises Unparseable, nothing else, on any text."""
+
+
+_NUMBER: Final = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+_UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_ISO: Final = re.compile(r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:Z|\+00:?00)?", re.ASCII)
+_decode: Final = msgspec.json.Decoder().decode
+
+def decode_json(text: str) -> Any:
+    """The JSON value of a frame. Raises Unparseable."""
+    try:
+        return _decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        raise Unparseable("not JSON") from None
+
+
+def number(value: object, name: str) -> float:
+    """The double nearest to what was sent, as text or as a number. Raises Unparseable unless it is finite."""
+    if type(value) is str:
+        if not _NUMBER.fullmatch(value) or len(value) > 64:
+            raise Unparseable(f"{name}: not a number")
+        found = float(value)
+    elif type(value) is float or type(value) is int:
+        try:
+            found = float(value)
+        except OverflowError:
+            raise Unparseable(f"{name}: not a finite number") from None
+    else:
+        raise Unparseable(f"{name}: missing or not a number")
+    if not math.isfinite(found):
+        raise Unparseable(f"{name}: not a finite number")
+    return found
+
+
+def integer(value: object, name: str) -> int:
+    """A whole number from 0 to 2**63 - 1, sent as a number or as text. Raises Unparseable."""
+    if type(value) is str and value.isascii() and value.isdigit() and len(value) <= 19:
+        value = int(value)
+    if type(value) is not int or not 0 <= value <= INT64_MAX:
+        raise Unparseable(f"{name}: not a whole number")
+    return value
+
+
+def text(value: object, name: str, chars_max: int = MAX_ID_CHARS) -> str:
+    """A text of 1 to `chars_max` printable characters. Raises Unparseable."""
+    if type(value) is not str or not 1 <= len(value) <= chars_max or _UNPRINTABLE.search(value):
+        raise Unparseable(f"{name}: missing or not a text of 1 to {chars_max} printable characters")
+    return value
+
+
+def iso_ms(value: object, name: str) -> int:
+    """Unix ms of an ISO 8601 time in UTC with up to nine decimals, cut down to the millisecond. Raises Unparseable."""
+    match = _ISO.fullmatch(value) if type(value) is str else None
+    if match is None:
+        raise Unparseable(f"{name}: not a time")
+    try:
+        seconds = int(datetime.fromisoformat(match[1]).replace(tzinfo=UTC).timestamp())
+    except ValueError:
+        raise Unparseable(f"{name}: not a time") from None
+    if seconds < 0:
+        raise Unparseable(f"{name}: before 1970")
+    return seconds * 1000 + int(((match[2] or "") + "000")[:3])
+
+
+def make_tick(
+    symbol: object, price: object, volume: object, ts_ms: int, trade_id: object = None, seq: int | None = None
+) -> Tick:
+    """A tick from the fields as sent; `trade_id` a text or a whole number. Raises Unparseable naming the field."""
+    if type(trade_id) is int:
+        trade_id = str(trade_id)
+    found_price, found_volume = number(price, "price"), number(volume, "volume")
+    if found_price <= 0:
+        raise Unparseable("price: not above 0")
+    if found_volume < 0:
+        raise Unparseable("volume: below 0")
+    if not 0 <= ts_ms <= INT64_MAX:
+        raise Unparseable("time: out of range")
+    return Tick(
+        text(symbol, "symbol", MAX_SYMBOL_CHARS),
+        found_price,
+        found_volume,
+        ts_ms,
+        None if trade_id is None else text(trade_id, "trade id"),
+        seq,
+    )
+
+
+def detail(value: object) -> str:
+    """Anything as a short printable text, for acks and errors."""
+    shown = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return _UNPRINTABLE.sub(" ", shown)[:DETAIL_CHARS_MAX]
