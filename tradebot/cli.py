@@ -14,8 +14,21 @@ from tradebot import __version__, configfile
 from tradebot.config import Config, Settings, config_hash, db_path
 from tradebot.configkeys import flatten, toml
 from tradebot.exits import ConfigError, ExitCode, TradebotError
+from tradebot.feeds import sources as source_files
 from tradebot.masking import mask
-from tradebot.options import CHECK_CONFIG, HELP, RUN, SHOW_CONFIG, VERSION, Arguments, UsageError, help_text, parse
+from tradebot.options import (
+    CAPTURE,
+    CHECK_CONFIG,
+    HELP,
+    RUN,
+    SHOW_CONFIG,
+    SOURCES,
+    VERSION,
+    Arguments,
+    UsageError,
+    help_text,
+    parse,
+)
 from tradebot.settings import require_available, resolve, unavailable
 from tradebot.streams import GuardedStream
 
@@ -59,10 +72,16 @@ def _dispatch(arguments: Arguments, environ: Mapping[str, str]) -> int:
         return _answer(f"tradebot {__version__}\n")
     if arguments.command == CHECK_CONFIG:
         return _check_config(arguments, environ)
+    if arguments.command == SOURCES:
+        return _sources(arguments, environ)
     settings = resolve(arguments, environ)
     if arguments.command == SHOW_CONFIG:
         return _answer("\n".join(describe(settings, environ)) + "\n")
     require_available(settings)
+    if arguments.command == CAPTURE:
+        from tradebot.capture import run_capture
+
+        return _answer(run_capture(settings))
     # Late: the engine brings in the database and the threads, which no other command needs.
     from tradebot.engine import run_engine
 
@@ -82,6 +101,13 @@ def _check_config(arguments: Arguments, environ: Mapping[str, str]) -> int:
         return 1
     notes = "".join(f"note: run would refuse it: {reason}\n" for reason in unavailable(config))
     return _answer(f"{path}: valid{'' if arguments.file else f' ({named_by})'}\n{notes}")
+
+
+def _sources(arguments: Arguments, environ: Mapping[str, str]) -> int:
+    explicit, file = (arguments.given.get(name) for name in ("--config", "--ws-sources"))
+    found = configfile.find(None if explicit is None else str(explicit), environ)
+    path = source_files.find(None if file is None else str(file), None if found is None else found[0], environ)
+    return _answer("\n".join(source_files.describe(path)) + "\n")
 
 
 def describe(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:

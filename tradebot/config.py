@@ -161,6 +161,7 @@ class RunOptions(Struct, frozen=True):
 
     `speed` is a factor of real time for a replay, None meaning as fast as possible. `log_format` None means: coloured
     text on a terminal, JSON otherwise. `replay_run` None means the newest run of the database replayed.
+    `ws_sources` is the file that `ws_source` is looked up in; `out` (a directory) and `max_mb` are those of capture.
     """
 
     replay_db: str | None = None
@@ -170,13 +171,28 @@ class RunOptions(Struct, frozen=True):
     strict: bool = False
     speed: float | None = None
     ws_source: str | None = None
+    ws_sources: str | None = None
+    out: str | None = None
+    max_mb: int = 1024
     log_level: LogLevel = "INFO"
     log_format: LogFormat | None = None
     run_id: str | None = None
 
 
+class Live(Struct, frozen=True):
+    """What a live feed listens to, or what a recording of one is read as: an exchange by its adapter's name.
+
+    `source` names it in the `runs` table, without credentials. `symbols` are as the exchange writes them.
+    """
+
+    exchange: str
+    url: str
+    symbols: tuple[str, ...]
+    source: str
+
+
 class Settings(Struct, frozen=True):
-    """A run as asked for: configuration, options, and where each value came from.
+    """A run as asked for: configuration, options, what it listens to, and where each value came from.
 
     `sources` maps a dotted configuration key, or the name of an option, to "command line --sample-every",
     "environment TRADEBOT_LOG_LEVEL", "FILE:LINE" or "default".
@@ -185,6 +201,7 @@ class Settings(Struct, frozen=True):
     config: Config
     options: RunOptions
     sources: Mapping[str, str]
+    live: Live | None = None
 
 
 def _digest(values: Mapping[str, object]) -> str:

@@ -1,7 +1,7 @@
 """The configuration file: TOML read with tomllib, every mistake in it reported at once as `file:line: key: what`.
 
 tomllib gives no positions, so `key_lines` looks for them in the text once tomllib has accepted it; where it is not
-sure, the line of the section has to do.
+sure, the line of the section has to do. `read_document` does this for any TOML file of the program.
 """
 
 from __future__ import annotations
@@ -46,6 +46,23 @@ class FileContent(NamedTuple):
     unsure: list[str]
 
 
+class Document(NamedTuple):
+    """A TOML file as parsed: its name as shown in messages, its content, and the lines of its sections and keys."""
+
+    name: str
+    content: dict[str, Any]
+    lines: Mapping[KeyPath, int]
+
+    def place(self, path: KeyPath) -> str:
+        """ "FILE:LINE" of a key, or of its section where the key's own line is not known."""
+        return f"{self.name}:{self.lines.get(path) or self.lines.get(path[:1]) or 1}"
+
+    def problem(self, path: KeyPath, text: str) -> str:
+        """ "FILE:LINE: KEY: text"."""
+        shown = ".".join(part if re.fullmatch(r"[\w-]+", part) else show(part) for part in path)
+        return f"{self.place(path)}: {shown}: {text}"
+
+
 def find(explicit: str | None, environ: Mapping[str, str]) -> tuple[Path, str] | None:
     """The configuration file to read and who named it, or None when nobody did and the default one does not exist.
 
@@ -61,13 +78,18 @@ def find(explicit: str | None, environ: Mapping[str, str]) -> tuple[Path, str] |
         path = default_path(environ)
     except ConfigError:
         return None  # who has no home has no file in it
+    return (path, "default place") if may_exist(path) else None
+
+
+def may_exist(path: Path) -> bool:
+    """Whether a file is there, or cannot be looked for: reading it will then say what is wrong. Blocks (I/O)."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError:
-        pass  # it may be there: reading it will say what is wrong
-    return path, "default place"
+        return False
+    except (OSError, ValueError):  # ValueError: a NUL in the name
+        pass
+    return True
 
 
 def default_path(environ: Mapping[str, str]) -> Path:
@@ -98,31 +120,39 @@ def read(path: Path) -> FileContent:
 
     Raises ConfigError when it cannot be read, is not UTF-8 or not TOML; all other mistakes are in `problems`.
     """
-    text = _decode(path, _read_bytes(path))
+    walk = _Walk(read_document(path, "configuration file", MAX_FILE_BYTES))
+    walk.top()
+    return FileContent(walk.values, walk.places, walk.problems, walk.unsure)
+
+
+def read_document(path: Path, kind: str, bytes_max: int) -> Document:
+    """Parse the TOML file at `path`, which messages call `kind`. Blocks (I/O).
+
+    Raises ConfigError when it cannot be read, is larger than `bytes_max`, is not UTF-8 or not TOML.
+    """
+    text = _decode(path, _read_bytes(path, kind, bytes_max))
     try:
-        document = tomllib.loads(text)
+        content = tomllib.loads(text)
     except RecursionError:
         raise ConfigError(f"{_name(path)}: not valid TOML: nested too deeply") from None
     except ValueError as error:  # TOMLDecodeError, and what tomllib lets through, such as a number of 5000 digits
         raise ConfigError(_syntax_message(path, text, error)) from None
-    walk = _Walk(path, key_lines(text))
-    walk.top(document)
-    return FileContent(walk.values, walk.places, walk.problems, walk.unsure)
+    return Document(_name(path), content, key_lines(text))
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_bytes(path: Path, kind: str, bytes_max: int) -> bytes:
     try:
         with path.open("rb") as file:
-            raw = file.read(MAX_FILE_BYTES + 1)
+            raw = file.read(bytes_max + 1)
     except FileNotFoundError:
-        raise ConfigError(f"{_name(path)}: no such configuration file") from None
+        raise ConfigError(f"{_name(path)}: no such {kind}") from None
     except IsADirectoryError:
-        raise ConfigError(f"{_name(path)}: is a directory, not a configuration file") from None
+        raise ConfigError(f"{_name(path)}: is a directory, not a {kind}") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ConfigError(f"{_name(path)}: cannot read the configuration file: {reason}") from None
-    if len(raw) > MAX_FILE_BYTES:
-        raise ConfigError(f"{_name(path)}: larger than {MAX_FILE_BYTES:_} bytes: this is no configuration file")
+        raise ConfigError(f"{_name(path)}: cannot read the {kind}: {reason}") from None
+    if len(raw) > bytes_max:
+        raise ConfigError(f"{_name(path)}: larger than {bytes_max:_} bytes: this is no {kind}")
     return raw
 
 
@@ -153,16 +183,15 @@ def _syntax_message(path: Path, text: str, error: ValueError) -> str:
 class _Walk:
     """Goes through a parsed document, collecting values, their places and everything that is wrong."""
 
-    def __init__(self, path: Path, lines: Mapping[KeyPath, int]) -> None:
-        self._path = _name(path)
-        self._lines = lines
+    def __init__(self, document: Document) -> None:
+        self._document = document
         self.values: dict[str, object] = {}
         self.places: dict[str, str] = {}
         self.problems: list[str] = []
         self.unsure: list[str] = []
 
-    def top(self, document: Mapping[str, Any]) -> None:
-        for key, value in document.items():
+    def top(self) -> None:
+        for key, value in self._document.content.items():
             if key in SECTIONS:
                 if isinstance(value, dict):
                     self._section(key, value)
@@ -200,14 +229,10 @@ class _Walk:
             self._problem(path, str(error))
             self.unsure.append(name)
         else:
-            self.places[name] = f"{self._path}:{self._line(path)}"
-
-    def _line(self, path: KeyPath) -> int:
-        return self._lines.get(path) or self._lines.get(path[:1]) or 1
+            self.places[name] = self._document.place(path)
 
     def _problem(self, path: KeyPath, text: str) -> None:
-        shown = ".".join(part if re.fullmatch(r"[\w-]+", part) else show(part) for part in path)
-        self.problems.append(f"{self._path}:{self._line(path)}: {shown}: {text}")
+        self.problems.append(self._document.problem(path, text))
 
 
 _SPACE = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")

@@ -14,8 +14,10 @@ from tradebot.control import Control
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.exits import ExitCode, OverloadError
 from tradebot.feeds.base import Feed, Stopped
+from tradebot.feeds.websocket_wire import WebSocketTransport
+from tradebot.feeds.wire import Transport
 from tradebot.ids import live_run_id, replay_run_id, short_digest
-from tradebot.inputs import Input, open_input, stored_ticks
+from tradebot.inputs import Input, Surroundings, open_input, stored_ticks
 from tradebot.ledger import Ledger, NotStored
 from tradebot.log import Log, setup_logging
 from tradebot.pipeline import STAGES, Parts, Pipeline
@@ -44,6 +46,7 @@ class Edges:
     output: Output = field(default_factory=Output)
     make_storage: Callable[[Path, Synchronous, RunRecord], Storage] = SqliteStorage
     wrap_feed: Callable[[Feed], Feed] = lambda feed: feed
+    make_transport: Callable[[Runtime], Transport] = WebSocketTransport
 
 
 def run_engine(settings: Settings, edges: Edges | None = None) -> ExitCode:
@@ -85,9 +88,10 @@ class _Run:
         self._began_s = edges.runtime.monotonic()
 
     def run(self) -> ExitCode:
-        source = open_input(
-            self._settings, self._path, self._runtime, self._control.stop, lambda: self._runtime.stop_signals() > 0
-        )
+        runtime = self._runtime
+        stop, transport = self._control.stop, self._edges.make_transport
+        around = Surroundings(self._path, runtime, stop, lambda: runtime.stop_signals() > 0, transport, self._root_log)
+        source = open_input(self._settings, around)
         info = self._identify(source)
         self._announce(info)
         record = self._open_store(info) if source.stores else RunRecord(0, info.run_id)

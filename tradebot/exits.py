@@ -46,6 +46,12 @@ class ConfigError(TradebotError):
     exit_code = ExitCode.CONFIG
 
 
+class NetworkError(TradebotError):
+    """No connection within the reconnect budget (exit 10)."""
+
+    exit_code = ExitCode.NETWORK
+
+
 class ParseError(TradebotError):
     """The input cannot be understood (exit 11)."""
 

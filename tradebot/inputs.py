@@ -14,9 +14,18 @@ from peewee import SqliteDatabase
 from tradebot.config import Settings
 from tradebot.events import Tick
 from tradebot.feeds.base import Feed, Stopped
+from tradebot.feeds.exchanges import EXCHANGES
+from tradebot.feeds.frame_lines import FrameLineDecoder
+from tradebot.feeds.frame_reader import FrameReader
 from tradebot.feeds.pacing import PacedFeed
+from tradebot.feeds.quarantine import Quarantine, quarantine_path
 from tradebot.feeds.replay import DatabaseReplay, FileReplay
+from tradebot.feeds.sequence import SequenceGuard
 from tradebot.feeds.synthetic import START_PRICE, SyntheticFeed
+from tradebot.feeds.websocket import Target, WebSocketFeed
+from tradebot.feeds.wire import Transport
+from tradebot.ids import short_digest
+from tradebot.log import Log
 from tradebot.runtime import Event, Runtime
 from tradebot.store.database import connect_readonly
 from tradebot.store.reader import Carried, TickSource, find_tick_source, read_ticks
@@ -41,22 +50,76 @@ class Input(Struct):
     open: Callable[[Carried | None], Feed]
 
 
-def open_input(settings: Settings, db_path: Path, runtime: Runtime, stop: Event, stopped: Callable[[], bool]) -> Input:
+class Surroundings(Struct):
+    """What an input needs besides its settings. `stop` ends a feed's waits; `stopped` is asked while hashing."""
+
+    db_path: Path
+    runtime: Runtime
+    stop: Event
+    stopped: Callable[[], bool]
+    make_transport: Callable[[Runtime], Transport]
+    log: Log
+
+
+def open_input(settings: Settings, around: Surroundings) -> Input:
     """The input that `settings` ask for; a replay's content is hashed here. Main thread.
 
-    `stop` ends the feed's waits; `stopped` is asked while hashing. Raises ConfigError, StorageUnavailable, Stopped.
+    Raises ConfigError, StorageUnavailable, Stopped.
     """
-    config, options = settings.config, settings.options
-    if config.engine.ingest_mode == "synthetic":
-        return _synthetic(settings, runtime, stop)
-    if config.engine.replay_file is not None:
-        file_feed = FileReplay(config.engine.replay_file, strict=options.strict)
-        digest = file_feed.content_digest(stopped)
-        source = f"file:{Path(config.engine.replay_file).name}"
-        return Input(False, source, digest, True, "B", lambda _carried: _paced(file_feed, settings, runtime, stop))
+    mode = settings.config.engine.ingest_mode
+    if mode == "synthetic":
+        return _synthetic(settings, around.runtime, around.stop)
+    if mode != "replay":
+        return _live(settings, around)
+    if settings.config.engine.replay_file is not None:
+        return _file(settings, settings.config.engine.replay_file, around)
+    return _database(settings, around)
+
+
+def _file(settings: Settings, name: str, around: Surroundings) -> Input:
+    decoder: FrameLineDecoder | None = None
+    live, feed = settings.live, settings.config.feed
+    strict = settings.options.strict
+    if live is not None:
+        decoder = FrameLineDecoder(EXCHANGES[live.exchange], feed.history, feed.max_symbols, strict=strict)
+    file_feed = FileReplay(name, strict=strict, decoder=decoder)
+    digest = file_feed.content_digest(around.stopped)
+    if live is not None and digest is not None:
+        # The same frames read as another exchange's are another input.
+        digest = short_digest(f"{live.exchange}:{digest}")
+    source = f"file:{Path(name).name}"
+    return Input(
+        False, source, digest, True, "B", lambda _carried: _paced(file_feed, settings, around.runtime, around.stop)
+    )
+
+
+def _live(settings: Settings, around: Surroundings) -> Input:
+    live, feed = settings.live, settings.config.feed
+    assert live is not None
+
+    def open_feed(carried: Carried | None) -> Feed:
+        guard = SequenceGuard(feed.max_symbols)
+        for symbol, known in ({} if carried is None else carried.symbols).items():
+            guard.restore(symbol, known.seqs, known.event_ids)
+        return WebSocketFeed(
+            Target(live.url, live.symbols),
+            feed,
+            around.make_transport(around.runtime),
+            FrameReader(EXCHANGES[live.exchange], feed.history, guard),
+            Quarantine(quarantine_path(around.db_path)),
+            around.runtime,
+            around.stop,
+            around.log,
+        )
+
+    return Input(True, live.source, None, True, "frame", open_feed)
+
+
+def _database(settings: Settings, around: Surroundings) -> Input:
+    options, runtime, stop, db_path = settings.options, around.runtime, around.stop, around.db_path
     own_ticks = options.replay_db is None
     path = db_path if options.replay_db is None else Path(options.replay_db)
-    origin, digest = _database_content(path, options.replay_run, stopped)
+    origin, digest = _database_content(path, options.replay_run, around.stopped)
     rows_feed = DatabaseReplay(_rows(path, origin), origin.rows)
     return Input(
         False,

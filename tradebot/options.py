@@ -25,6 +25,8 @@ Usage:
   tradebot [run] [options]
   tradebot show-config [options]
   tradebot check-config [options] [FILE]
+  tradebot sources [options]
+  tradebot capture [options]
   tradebot --version
   tradebot --help
 
@@ -32,6 +34,9 @@ Commands:
   run           Run the engine; what happens when no command is given.
   show-config   Print the configuration as `run` would use it, with the source of each value. Takes the options of run.
   check-config  Say whether a configuration file is valid. Takes FILE or --config=FILE, else the file `run` would read.
+  sources       List the exchanges that are known and the sources of ws_sources.toml. Takes --config and --ws-sources.
+  capture       Record the frames of a live feed into compressed files, for later replay with --replay-file and
+                --exchange. Takes the options of realws, --seconds, --out and --max-mb.
 
 Options:
   --config=FILE       Configuration file (TOML), which must exist; else $TRADEBOT_CONFIG, else
@@ -39,7 +44,7 @@ Options:
   --mode=MODE         shadow, paper or live.
   --ingest=FEED       Where ticks come from: synthetic, replay, mockws or realws.
   --db=FILE           Database to write; made when it does not exist.
-  --symbol=SYM        Symbol of the synthetic feed.
+  --symbol=SYM        Symbol of the synthetic feed; of realws: what to subscribe to, several with commas between.
   --strategy=NAME     What decides: sma_crossover, periodic, or one of your own.
   --sample-every=N    Keep every N-th tick.
   --seconds=N         Stop after N seconds.
@@ -51,9 +56,13 @@ Options:
   --speed=SPEED       Of a replay: max, realtime, or a multiple of real time such as 10x.
   --run-id=ID         Name of the run, for a replay from standard input.
   --history=CHOICE    What to do with past trades that a feed sends first: drop or keep.
-  --exchange=NAME     Of realws: which exchange.
-  --ws-source=NAME    Of realws: which entry of ws_sources.toml.
+  --exchange=NAME     Of realws: which exchange. Of a replay file: whose frames it holds.
+  --ws-source=NAME    The same from an entry of ws_sources.toml.
+  --ws-sources=FILE   That file, which must exist; else the one beside the configuration file, else
+                      ~/.config/tradebot/ws_sources.toml, else the examples that come with tradebot.
   --ws-url=URL        Of mockws and realws: where to connect (ws:// or wss://).
+  --out=DIR           Of capture: where the files go.
+  --max-mb=N          Of capture: megabytes kept at most, the oldest file goes first; 1024 unless told.
   --log-level=LEVEL   debug, info, warning or error; else $TRADEBOT_LOG_LEVEL, else info.
   --log-format=FORM   json or text; else text on a terminal and json elsewhere.
   --version           Print the version.
@@ -64,6 +73,7 @@ EXAMPLES: Final = """\
 Examples:
   tradebot --seconds=60                                   a minute of synthetic ticks
   tradebot --ingest=replay --replay-file=ticks.jsonl.zst  a recorded session, as fast as possible
+  tradebot --ingest=realws --ws-source=binance-btcusdt    an exchange's trades, as they come
   tradebot --config=my.toml show-config                   what a configuration file comes to
 """
 
@@ -74,9 +84,22 @@ HINT: Final = "try tradebot --help"
 RUN: Final = "run"
 SHOW_CONFIG: Final = "show-config"
 CHECK_CONFIG: Final = "check-config"
+SOURCES: Final = "sources"
+CAPTURE: Final = "capture"
 HELP: Final = "help"
 VERSION: Final = "version"
-COMMANDS: Final = (RUN, SHOW_CONFIG, CHECK_CONFIG)
+COMMANDS: Final = (RUN, SHOW_CONFIG, CHECK_CONFIG, SOURCES, CAPTURE)
+
+_OF_CAPTURE_ONLY: Final = ("--out", "--max-mb")
+# Commands that do not take all options of run, with those they do.
+_TAKEN: Final = {
+    CHECK_CONFIG: ("--config",),
+    SOURCES: ("--config", "--ws-sources"),
+    CAPTURE: (
+        *("--config", "--exchange", "--ws-source", "--ws-sources", "--ws-url", "--symbol", "--ingest", "--seconds"),
+        *(*_OF_CAPTURE_ONLY, "--log-level", "--log-format"),
+    ),
+}
 
 
 class UsageError(ConfigError):
@@ -112,13 +135,11 @@ def parse(argv: Sequence[str]) -> Arguments:
     command = words[0] if words else RUN
     if command not in COMMANDS:
         raise UsageError(_unknown_command(command))
+    _check_taken(command, seen)
     room = 1 if command == CHECK_CONFIG else 0
     if len(words) > 1 + room:
         raise UsageError(f"unexpected argument {show(words[1 + room])}; {HINT}")
     if command == CHECK_CONFIG:
-        for option in seen:
-            if option != "--config":
-                raise UsageError(f"{option}: check-config only takes --config; show-config takes all options; {HINT}")
         if "--config" in seen and len(words) > 1:
             raise UsageError(f"check-config: give FILE or --config=FILE, not both; {HINT}")
     try:
@@ -126,6 +147,17 @@ def parse(argv: Sequence[str]) -> Arguments:
     except docopt.DocoptExit:
         raise UsageError(f"cannot make sense of these arguments; {HINT}") from None
     return Arguments(command, {name: taken[name] for name in seen}, taken["FILE"])
+
+
+def _check_taken(command: str, seen: Sequence[str]) -> None:
+    """Raises UsageError for an option that the command would ignore."""
+    taken = _TAKEN.get(command)
+    for option in seen:
+        if taken is None and option in _OF_CAPTURE_ONLY:
+            raise UsageError(f"{option}: only for tradebot capture; {HINT}")
+        if taken is not None and option not in taken:
+            more = "; show-config takes all options" if command == CHECK_CONFIG else ""
+            raise UsageError(f"{option}: {command} only takes {', '.join(taken)}{more}; {HINT}")
 
 
 def _scan(argv: Sequence[str]) -> tuple[list[str], list[str]]:

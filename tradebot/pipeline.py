@@ -10,7 +10,7 @@ from msgspec import Struct
 from tradebot.channel import Channel
 from tradebot.config import Config
 from tradebot.control import Control, Failure
-from tradebot.events import Event, Signal, Tick
+from tradebot.events import Event, Notice, Signal, Tick
 from tradebot.execution.positions import PositionView
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.exits import ExitCode
@@ -69,7 +69,7 @@ class Pipeline:
         self._stopped_by: str | None = None
         self.metrics = metrics = Metrics()
         sizes = config.channels.sizes(feed.push)
-        self._ticks: Channel[Tick] = Channel(runtime, "tick", sizes.tick)
+        self._ticks: Channel[Tick | Notice] = Channel(runtime, "tick", sizes.tick)
         self._signals: Channel[Signal] = Channel(runtime, "signal", sizes.signal)
         self._persisted: Channel[Event] = Channel(runtime, "persist", sizes.persist, producers=2)
         self.channels: tuple[Channel[Any], ...] = (self._ticks, self._signals, self._persisted)
@@ -101,7 +101,9 @@ class Pipeline:
             log,
             runtime,
         )
-        self.heartbeat = Heartbeat(config.engine.heartbeat_interval_secs, metrics, self.channels, control, log)
+        self.heartbeat = Heartbeat(
+            config.engine.heartbeat_interval_secs, metrics, self.channels, feed.status, control, log
+        )
         stages: tuple[Stage, ...] = (self.persist, self.execution, self.strategy, self.ingest, self.heartbeat)
         self._threads = {stage.name: Thread(runtime, stage, control, log) for stage in stages}
 

@@ -11,6 +11,8 @@ from tradebot.config import STDIN, Config, LogFormat, LogLevel, RunOptions, Sett
 from tradebot.configfile import FileContent
 from tradebot.configkeys import KEYS, InvalidValue, build, check_choice, check_value, listed, show, value_of_text
 from tradebot.exits import ConfigError
+from tradebot.feeds.exchanges import EXCHANGES
+from tradebot.live import find_live
 from tradebot.options import HINT, Arguments, UsageError
 
 ENV_LOG_LEVEL: Final = "TRADEBOT_LOG_LEVEL"
@@ -44,6 +46,16 @@ def _name(text: str) -> str:
     return text
 
 
+def _exchange(text: str) -> str:
+    return check_choice(text, EXCHANGES)
+
+
+def _megabytes(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,7}", text) or not 1 <= int(text) <= 1_000_000:
+        raise InvalidValue(f"must be a whole number of megabytes from 1 to 1_000_000, not {show(text)}")
+    return int(text)
+
+
 def _speed(text: str) -> float | None:
     word = text.lower()
     if word in ("max", "realtime"):
@@ -68,9 +80,12 @@ def _log_format(text: str) -> str:
 _OPTIONS: Final[Mapping[str, tuple[str, Callable[[str], object]]]] = {
     "--replay-db": ("replay_db", _path),
     "--replay-run": ("replay_run", _name),
-    "--exchange": ("exchange", _name),
+    "--exchange": ("exchange", _exchange),
     "--speed": ("speed", _speed),
     "--ws-source": ("ws_source", _name),
+    "--ws-sources": ("ws_sources", _path),
+    "--out": ("out", _path),
+    "--max-mb": ("max_mb", _megabytes),
     "--log-level": ("log_level", _log_level),
     "--log-format": ("log_format", _log_format),
     "--run-id": ("run_id", _name),
@@ -87,9 +102,10 @@ _ONLY_WITH: Final[Mapping[str, tuple[str, ...]]] = {
     "--speed": ("replay",),
     "--run-id": ("replay",),
     "--history": ("replay", "mockws", "realws"),
-    "--symbol": ("synthetic", "mockws", "realws"),
-    "--exchange": ("realws",),
-    "--ws-source": ("realws",),
+    "--symbol": ("synthetic", "realws"),
+    "--exchange": ("realws", "replay"),
+    "--ws-source": ("realws", "replay"),
+    "--ws-sources": ("realws", "replay"),
     "--ws-url": ("mockws", "realws"),
 }
 
@@ -114,7 +130,9 @@ def resolve(arguments: Arguments, environ: Mapping[str, str]) -> Settings:
         error = ConfigError if file_problems else UsageError
         raise error(listed(file_problems + usage_problems))
     gathered.sources["config file"] = "none" if found is None else f"{found[0]} ({found[1]})"
-    return Settings(config, RunOptions(**gathered.options), gathered.sources)
+    options = RunOptions(**gathered.options)
+    sourced = find_live(config, options, gathered.sources, None if found is None else found[0], environ)
+    return Settings(sourced.config, options, gathered.sources | sourced.sources, sourced.live)
 
 
 class _Gathered:
@@ -186,6 +204,9 @@ def misplaced(given: Mapping[str, str | bool], config: Config, sources: Mapping[
         problems.append(
             f"--replay-run: chooses a run of a database, but a file is replayed ({source}); use --replay-db"
         )
+    recorded = [option for option in ("--exchange", "--ws-source") if option in given]
+    if recorded and file is None:
+        problems.append(f"{recorded[0]}: says how recorded frames are read; name their file with --replay-file")
     if "--run-id" in given and file != STDIN:
         problems.append(
             "--run-id: only for a replay from standard input (--replay-file=-); others have ids of their own"
@@ -205,9 +226,6 @@ def unavailable(config: Config) -> list[str]:
         reasons.append(f"mode LIVE is refused: {'; '.join(unmet)}")
     if config.mode == "PAPER":
         reasons.append("mode PAPER comes with a later release; SHADOW is there")
-    if config.engine.ingest_mode in ("mockws", "realws"):
-        name = config.engine.ingest_mode
-        reasons.append(f"the feed {name} comes with a later release; synthetic and replay are there")
     return reasons
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from tradebot.events import Tick
 from tradebot.feeds.base import NOTES_MAX, Batch, Malformed
-from tradebot.feeds.lines import BRACKETS_MAX, LINE_BYTES_MAX, LineDecoder
+from tradebot.feeds.line_cutter import LINE_BYTES_MAX
+from tradebot.feeds.lines import BRACKETS_MAX, LineDecoder
 
 GOOD = b'{"symbol":"a","price":1.5,"volume":2,"ts":3}'
 TICK = Tick("a", 1.5, 2.0, 3)
@@ -246,7 +247,7 @@ def test_an_endless_line_is_not_kept() -> None:
     counted = 0
     for _ in range(100):
         counted += decoder.feed((1 << 16) * b"[").malformed
-        assert len(decoder._pending) <= LINE_BYTES_MAX + 8
+        assert len(decoder._cutter._pending) <= LINE_BYTES_MAX + 8
     assert counted == 1
     assert decoder.feed(b"]\n" + GOOD + b"\n" + GOOD) == Batch([TICK])
     assert decoder.finish() == Batch([TICK])

@@ -40,6 +40,7 @@ from tradebot.store.database import (
     verify_pragmas,
 )
 from tradebot.store.errors import StorageUnavailable
+from tradebot.store.models import SCHEMA_VERSION
 from tradebot.store.reader import find_tick_source, read_ticks
 from tradebot.store.spill import spill_path
 
@@ -277,7 +278,7 @@ class TestMigration:
         with closing(connect(path)) as db:
             assert migrate(db) == 0
             assert row_counts(db) == {"ticks": 2, "signals": 1, "orders": 1, "trades": 1}
-            assert migrate(db) == 1
+            assert migrate(db) == SCHEMA_VERSION
         assert [rows(path, query) for query in old_queries] == before
         assert rows(path, "SELECT run, event_id, seq FROM ticks") == [(None, None, None)] * 2
         assert rows(path, "SELECT is_shadow, signal_id FROM orders") == [(1, None)]
@@ -306,9 +307,9 @@ class TestMigration:
 
     def test_a_newer_schema(self, tmp_path: Path) -> None:
         new_database(tmp_path / "x.db").close()
-        foreign(tmp_path / "x.db", "PRAGMA user_version = 2")
+        foreign(tmp_path / "x.db", "PRAGMA user_version = 3")
         with closing(connect(tmp_path / "x.db")) as db:
-            with pytest.raises(ConfigError, match=r"newer tradebot \(schema 2, known here: 1\); upgrade"):
+            with pytest.raises(ConfigError, match=r"newer tradebot \(schema 3, known here: 2\); upgrade"):
                 migrate(db)
             assert not db.in_transaction()
 
@@ -358,7 +359,7 @@ class TestMigration:
             tmp_path / "x.db", "ANALYZE; CREATE TABLE notes (text NOT NULL); ALTER TABLE ticks ADD COLUMN mine TEXT"
         )
         with closing(connect(tmp_path / "x.db")) as db:
-            assert migrate(db) == 1
+            assert migrate(db) == SCHEMA_VERSION
 
 
 class TestReadonly:

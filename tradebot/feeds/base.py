@@ -61,6 +61,10 @@ class Feed(Protocol):
         """How far the feed has read, in bytes or rows, for a progress bar. Any thread; never blocks."""
         ...
 
+    def status(self) -> dict[str, object]:
+        """What the heartbeat says of the feed: plain fields, empty where there is nothing to say. Any thread."""
+        ...
+
     def read(self) -> Batch | None:
         """The next ticks, or None when the feed has ended.
 

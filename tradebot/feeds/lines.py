@@ -17,16 +17,10 @@ import msgspec
 
 from tradebot.events import Tick, TickChunk
 from tradebot.feeds.base import NOTES_MAX, Batch, Malformed
-
-LINE_BYTES_MAX: Final = 1 << 20
-"""Longest line, without its line end."""
+from tradebot.feeds.line_cutter import BOM, LINE_BYTES_MAX, TOO_LONG, LineCutter
 
 BRACKETS_MAX: Final = 100
 
-_BOM: Final = b"\xef\xbb\xbf"
-# A line still without its end is given up only when it is too long even with both of these taken off.
-_PENDING_BYTES_MAX: Final = LINE_BYTES_MAX + len(_BOM) + len(b"\r")
-_TOO_LONG: Final = f"longer than {LINE_BYTES_MAX} bytes"
 _UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _WHERE: Final = re.compile(r"^(.*) - at `\$\.?(.*)`$", re.DOTALL)
 
@@ -42,33 +36,18 @@ class LineDecoder:
         self.line = 0
         self._strict = strict
         self._decoder = msgspec.json.Decoder(Tick)
-        self._pending = bytearray()
-        self._skipping = False
+        self._cutter = LineCutter()
         self._done = False
 
     def feed(self, data: bytes) -> Batch:
         """Ticks and malformed lines that `data` completes. Never raises on any input; never blocks."""
         found = _Found()
-        if self._skipping:
-            end = data.find(b"\n") + 1
-            if end == 0:
-                return found.batch()
-            self._skipping = False
+        cut = self._cutter.feed(data)
+        if cut.block and not self._done:
+            self._decode(cut.block, found)
+        if cut.too_long and not self._done:
+            self._refuse(found, self.line + 1, TOO_LONG)
             self.line += 1
-            data = data[end:]
-        if self._done:
-            return found.batch()
-        end = data.rfind(b"\n") + 1
-        if end:
-            block = bytes(self._pending) + data[:end] if self._pending else data[:end]
-            self._pending = bytearray(data[end:])
-            self._decode(block, found)
-        else:
-            self._pending += data
-        if len(self._pending) > _PENDING_BYTES_MAX and not self._done:
-            self._refuse(found, self.line + 1, _TOO_LONG)
-            self._pending = bytearray()
-            self._skipping = True
         return found.batch()
 
     def finish(self, damage: str | None = None) -> Batch:
@@ -79,8 +58,7 @@ class LineDecoder:
         """
         found = _Found()
         if not self._done:
-            rest = bytes(self._pending)
-            self._pending = bytearray()
+            rest = self._cutter.rest()
             if damage is None:
                 if rest:
                     self._decode(rest + b"\n", found)
@@ -91,7 +69,7 @@ class LineDecoder:
         return found.batch()
 
     def _without_bom(self, block: bytes) -> bytes:
-        return block[len(_BOM) :] if self.line == 0 and block.startswith(_BOM) else block
+        return block[len(BOM) :] if self.line == 0 and block.startswith(BOM) else block
 
     def _decode(self, block: bytes, found: _Found) -> None:
         """Decode whole lines; `block` ends with a line end."""
@@ -186,7 +164,7 @@ def _is_plain(block: bytes, lines: int) -> bool:
 def _why_not(line: bytes) -> str | None:
     """What is wrong with a line before it is decoded, or None."""
     if len(line) > LINE_BYTES_MAX:
-        return _TOO_LONG
+        return TOO_LONG
     if line.count(b"{") + line.count(b"[") > BRACKETS_MAX:
         return f"more than {BRACKETS_MAX} brackets"
     if not line.isascii():

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tradebot.events import Tick, as_unix_ms
+from msgspec.structs import replace
+
+from tradebot.events import Notice, Tick, as_unix_ms
 from tradebot.feeds.base import READ_WAIT_S, Batch, Feed
 from tradebot.runtime import Event, Runtime
 
@@ -43,6 +45,7 @@ class PacedFeed:
         self._runtime = runtime
         self._stop = stop
         self._waiting: Sequence[Tick] = ()
+        self._notices: tuple[tuple[int, Notice], ...] = ()
         self._next = 0
         self._next_due_s = 0.0
         self._start_s: float | None = None
@@ -67,28 +70,29 @@ class PacedFeed:
         that both together never block for longer than that.
         """
         if self._next < len(self._waiting):
-            return Batch(self._wait_and_take())
+            return self._wait_and_take()
         batch = self._feed.read()
         if batch is None:
             return None
-        self._waiting, self._next = batch.ticks, 0
+        self._waiting, self._notices, self._next = batch.ticks, batch.notices, 0
         if batch.ticks:
             self._next_due_s = self._pacer.due_s(batch.ticks[0])
             if self._start_s is None:
                 self._start_s = self._runtime.monotonic()
-        return Batch(self._take(), batch.malformed, batch.notes)
+        due = self._take()
+        return replace(batch, ticks=due.ticks, notices=due.notices)
 
     def _elapsed_s(self) -> float:
         return 0.0 if self._start_s is None else self._runtime.monotonic() - self._start_s
 
-    def _wait_and_take(self) -> list[Tick]:
+    def _wait_and_take(self) -> Batch:
         wait_s = self._next_due_s - self._elapsed_s()
         if wait_s > 0:
             self._stop.wait(min(wait_s, READ_WAIT_S))
         return self._take()
 
-    def _take(self) -> list[Tick]:
-        """The ticks at the front that are due now. Asks the pacer about each tick once, in order."""
+    def _take(self) -> Batch:
+        """The ticks at the front that are due now, and the notices among them. Asks the pacer about each tick once, in order."""
         # Grace for waits that end a rounding error early.
         now_s = self._elapsed_s() + 1e-6
         start = self._next
@@ -96,7 +100,13 @@ class PacedFeed:
             self._next += 1
             if self._next < len(self._waiting):
                 self._next_due_s = self._pacer.due_s(self._waiting[self._next])
-        return list(self._waiting[start : self._next])
+        notices = tuple((index - start, notice) for index, notice in self._notices if index <= self._next)
+        self._notices = self._notices[len(notices) :]
+        return Batch(list(self._waiting[start : self._next]), notices=notices)
+
+    def status(self) -> dict[str, object]:
+        """That of the paced feed."""
+        return self._feed.status()
 
     def close(self) -> None:
         """Close the paced feed. Idempotent."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, Protocol
 
 from tradebot.events import Tick
 from tradebot.exits import ConfigError, ParseError, TradebotError
@@ -14,8 +14,20 @@ from tradebot.feeds.source import open_source
 from tradebot.feeds.unpack import Damaged, unpack
 
 
+class Decoder(Protocol):
+    """Bytes of a file to ticks: `lines.LineDecoder` for ticks, `frame_lines.FrameLineDecoder` for recorded frames."""
+
+    def feed(self, data: bytes) -> Batch:
+        """What `data` completes."""
+        ...
+
+    def finish(self, damage: str | None = None) -> Batch:
+        """What is left at the end of the input, or where it broke off for the reason `damage`."""
+        ...
+
+
 class FileReplay:
-    """Ticks of a file of JSON lines, plain, gzip or Zstandard, or of standard input (`-`) or another pipe.
+    """Ticks of a file of JSON lines (or what `decoder` makes of its lines), plain, gzip or Zstandard, or of standard input (`-`) or another pipe.
 
     `position` and `total` are in bytes as stored (before decompression); `total` is None for a pipe. The constructor
     opens the file: raises ConfigError when that fails. Never blocks, except that a pipe is waited for READ_WAIT_S.
@@ -23,12 +35,12 @@ class FileReplay:
 
     push: Final = False
 
-    def __init__(self, path: str, *, strict: bool = False) -> None:
+    def __init__(self, path: str, *, strict: bool = False, decoder: Decoder | None = None) -> None:
         self._strict = strict
         self._source = open_source(path)
         self.total = self._source.total
         self.position = 0
-        self._decoder = LineDecoder(strict=strict)
+        self._decoder: Decoder = LineDecoder(strict=strict) if decoder is None else decoder
         self._pieces = unpack(self._counted())
         self._failure: TradebotError | None = None
         self._ended = False
@@ -94,6 +106,10 @@ class FileReplay:
             return self._decoder.finish(), True
         return self._decoder.feed(piece), False
 
+    def status(self) -> dict[str, object]:
+        """Nothing: a replay has no link."""
+        return {}
+
     def close(self) -> None:
         """Close the file (standard input stays open). Idempotent."""
         self._ended = True
@@ -120,6 +136,10 @@ class DatabaseReplay:
             return None
         self.position += len(ticks)
         return Batch(ticks)
+
+    def status(self) -> dict[str, object]:
+        """Nothing: a replay has no link."""
+        return {}
 
     def close(self) -> None:
         """Give the iterator up: a generator runs its clean-up. Idempotent."""

@@ -116,5 +116,9 @@ class SyntheticFeed:
         price = self.walk.price if self._sequence % self._sample_every else self.walk.step()
         return Tick(self._symbol, price, 1.0, ts)
 
+    def status(self) -> dict[str, object]:
+        """Nothing: it has no link."""
+        return {}
+
     def close(self) -> None:
         """Nothing to give back."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from tradebot.events import Event, Order, Signal, Tick, TickChunk
+from tradebot.events import Event, Notice, Order, Signal, Tick, TickChunk
 
 
 class StoredCounts(Struct, frozen=True):
@@ -17,11 +17,12 @@ class StoredCounts(Struct, frozen=True):
     signals: int = 0
     orders: int = 0
     trades: int = 0
+    notices: int = 0
 
     @property
     def rows(self) -> int:
         """All rows of the run."""
-        return self.ticks + self.signals + self.orders + self.trades
+        return self.ticks + self.signals + self.orders + self.trades + self.notices
 
     def plus(self, batch: Batch) -> StoredCounts:
         """The counts after `batch` is stored."""
@@ -30,18 +31,20 @@ class StoredCounts(Struct, frozen=True):
             signals=self.signals + len(batch.signals),
             orders=self.orders + len(batch.orders),
             trades=self.trades + batch.trades,
+            notices=self.notices + len(batch.notices),
         )
 
 
 class Batch:
     """Events taken from the persist channel and not yet stored. An order and its fills are one event."""
 
-    __slots__ = ("_unlike", "orders", "signals", "symbol", "ticks", "trades")
+    __slots__ = ("_unlike", "notices", "orders", "signals", "symbol", "ticks", "trades")
 
     def __init__(self) -> None:
         self.ticks: list[Tick] = []
         self.signals: list[Signal] = []
         self.orders: list[Order] = []
+        self.notices: list[Notice] = []
         self.trades = 0
         self.symbol: str | None = None
         """Set while all ticks are known to be of this symbol, without `event_id` and `seq`."""
@@ -55,6 +58,8 @@ class Batch:
             self.ticks.extend(chunk)  # type: ignore[arg-type]  # chunks are of one type
         elif isinstance(first, Signal):
             self.signals.extend(chunk)  # type: ignore[arg-type]
+        elif isinstance(first, Notice):
+            self.notices.extend(chunk)  # type: ignore[arg-type]
         else:
             orders: Any = chunk
             self.orders.extend(orders)
@@ -68,7 +73,7 @@ class Batch:
     @property
     def events(self) -> int:
         """Events as channels count them: fills ride with their order."""
-        return len(self.ticks) + len(self.signals) + len(self.orders)
+        return len(self.ticks) + len(self.signals) + len(self.orders) + len(self.notices)
 
     @property
     def rows(self) -> int:

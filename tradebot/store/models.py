@@ -11,11 +11,11 @@ from typing import Final
 
 from peewee import SQL, AutoField, FloatField, IntegerField, Model, ModelIndex, SmallIntegerField, TextField
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 
 class RunRow(Model):
-    """One run of the engine; `ticks` .. `trades` count its stored rows and change in the same transaction as they."""
+    """One run of the engine; `ticks` .. `notices` count its stored rows and change in the same transaction as they."""
 
     id = AutoField()
     run_id = TextField()
@@ -33,6 +33,7 @@ class RunRow(Model):
     signals = IntegerField(default=0)
     orders = IntegerField(default=0)
     trades = IntegerField(default=0)
+    notices = IntegerField(default=0)
     first_tick_id = IntegerField(null=True)
     last_tick_id = IntegerField(null=True)
 
@@ -55,6 +56,25 @@ class TickRow(Model):
 
     class Meta:
         table_name = "ticks"
+
+
+class NoticeRow(Model):
+    """What a live feed said between two ticks (link up, lost, restored; a gap), after `ticks_before` ticks of its run.
+
+    `ts` is when it was noticed (Unix ms); `symbol` and `missing` (trades) are those of a gap.
+    """
+
+    id = AutoField()
+    run = IntegerField()
+    kind = TextField()
+    ts = IntegerField()
+    detail = TextField()
+    symbol = TextField(null=True)
+    missing = IntegerField(null=True)
+    ticks_before = IntegerField()
+
+    class Meta:
+        table_name = "notices"
 
 
 class SignalRow(Model):
@@ -114,7 +134,7 @@ class TradeRow(Model):
 
 
 EVENT_MODELS: Final[tuple[type[Model], ...]] = (TickRow, SignalRow, OrderRow, TradeRow)
-MODELS: Final[tuple[type[Model], ...]] = (RunRow, *EVENT_MODELS)
+MODELS: Final[tuple[type[Model], ...]] = (RunRow, *EVENT_MODELS, NoticeRow)
 
 
 def _index(model: type[Model], name: str, column: str, unique: bool = False) -> ModelIndex:
@@ -124,6 +144,7 @@ def _index(model: type[Model], name: str, column: str, unique: bool = False) -> 
 INDEXES: Final[tuple[ModelIndex, ...]] = (
     _index(RunRow, "uq_runs_run_id", "run_id", unique=True),
     _index(TickRow, "idx_ticks_ts", "ts"),
+    _index(NoticeRow, "idx_notices_run", "run"),
     _index(SignalRow, "idx_signals_ts", "ts"),
     _index(SignalRow, "uq_signals_event_id", "event_id", unique=True),
     _index(OrderRow, "idx_orders_ts", "ts"),

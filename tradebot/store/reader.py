@@ -20,6 +20,7 @@ from tradebot.store.runs import RunInfo
 _CHUNK_ROWS: Final = 1000
 # How far back a restart looks for the last prices of each symbol: about a day of a lively market.
 RESTORE_TICKS_MAX: Final = 200_000
+SEEN_MAX: Final = 4096
 
 
 class TickSource(Struct, frozen=True):
@@ -122,11 +123,16 @@ def _first_bad(rows: list[tuple[Any, ...]]) -> tuple[int, str]:
 
 
 class CarriedSymbol(Struct, frozen=True):
-    """What a restart knows of one symbol: last prices (oldest first), last signal and ticks since it."""
+    """What a restart knows of one symbol: last prices, last signal and ticks since it, the sender's last numbers.
+
+    Oldest first; of `seqs` and `event_ids` at most SEEN_MAX each.
+    """
 
     prices: tuple[float, ...]
     last_side: Side | None
     ticks_since_signal: int | None
+    seqs: tuple[int, ...] = ()
+    event_ids: tuple[str, ...] = ()
 
 
 class Carried(Struct, frozen=True):
@@ -149,23 +155,31 @@ def read_carried(db: SqliteDatabase, info: RunInfo, lookback: int) -> Carried:
         if not numbers:
             return Carried((), 0, None, {})
         signal_at = _last_signals(db, {no: first for no, _ticks, first in runs})
-        newest = TickRow.select(TickRow.id, TickRow.symbol, TickRow.price).where(_of_runs(TickRow, numbers))
+        fields = (TickRow.id, TickRow.symbol, TickRow.price, TickRow.seq, TickRow.event_id)
+        newest = TickRow.select(*fields).where(_of_runs(TickRow, numbers))
         prices: dict[str, list[float]] = {}
+        seqs: dict[str, list[int]] = {}
+        event_ids: dict[str, list[str]] = {}
         since: dict[str, int] = {}
         last_price = None
         for rows in _rows(db, newest.order_by(TickRow.id.desc()).limit(RESTORE_TICKS_MAX)):
-            for tick_id, symbol, price in rows:
+            for tick_id, symbol, price, seq, event_id in rows:
                 last_price = price if last_price is None else last_price
                 kept = prices.setdefault(symbol, [])
                 if len(kept) < lookback:
                     kept.append(price)
+                if seq is not None and len(seqs.setdefault(symbol, [])) < SEEN_MAX:
+                    seqs[symbol].append(seq)
+                elif event_id is not None and len(event_ids.setdefault(symbol, [])) < SEEN_MAX:
+                    event_ids[symbol].append(event_id)
                 if symbol in signal_at and tick_id > signal_at[symbol][1]:
                     since[symbol] = since.get(symbol, 0) + 1
     symbols = {}
     for symbol, kept in prices.items():
         side = signal_at[symbol][0] if symbol in signal_at else None
         count = since.get(symbol, 0) if side is not None else None
-        symbols[symbol] = CarriedSymbol(tuple(reversed(kept)), side, count)
+        seen = tuple(reversed(seqs.get(symbol, ()))), tuple(reversed(event_ids.get(symbol, ())))
+        symbols[symbol] = CarriedSymbol(tuple(reversed(kept)), side, count, *seen)
     return Carried(numbers, sum(ticks for _no, ticks, _first in runs), last_price, symbols)
 
 

@@ -36,9 +36,13 @@ class RunRecord(Struct, frozen=True):
     is_new: bool = True
 
 
+def counts_of(row: dict[str, Any]) -> StoredCounts:
+    """The stored rows that a row of `runs` counts."""
+    return StoredCounts(row["ticks"], row["signals"], row["orders"], row["trades"], row["notices"])
+
+
 def _record(row: dict[str, Any]) -> RunRecord:
-    counts = StoredCounts(row["ticks"], row["signals"], row["orders"], row["trades"])
-    return RunRecord(row["id"], row["run_id"], counts, bool(row["complete"]), is_new=False)
+    return RunRecord(row["id"], row["run_id"], counts_of(row), bool(row["complete"]), is_new=False)
 
 
 def begin_run(db: SqliteDatabase, info: RunInfo, started_ms: int, resume: bool) -> RunRecord:

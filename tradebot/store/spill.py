@@ -1,9 +1,9 @@
 """The spill file beside the database: where accepted events go when the database stays locked or full.
 
 Its room is reserved at start (allocated, filled with zeros), so that a disk that fills up later cannot take it away.
-Format: one JSON array a line: a header `["spill", version, run_id, ticks, signals, orders, trades]` with the counts the
-database held, then `["t", ...]`, `["s", ...]`, `["o", ...]` with the stored fields of Tick, Signal and Order (the last
-of an order are its fills), then `["end", n]`. Whoever writes it may be killed at any byte: a last line without its end
+Format: one JSON array a line: a header `["spill", version, run_id, ticks, signals, orders, trades, notices]` with the
+counts the database held, then `["t", ...]`, `["s", ...]`, `["o", ...]`, `["n", ...]` with the stored fields of Tick,
+Signal, Order (the last of an order are its fills) and Notice, then `["end", n]`. Whoever writes it may be killed at any byte: a last line without its end
 is no error.
 """
 
@@ -19,15 +19,16 @@ import msgspec
 from msgspec.structs import astuple
 from peewee import SqliteDatabase
 
-from tradebot.events import Event, Fill, Order, Signal, Tick
+from tradebot.events import Event, Fill, Notice, Order, Signal, Tick
 from tradebot.exits import ConfigError
 from tradebot.store.batch import Batch, StoredCounts
 from tradebot.store.database import beside
 from tradebot.store.errors import storage_errors
 from tradebot.store.models import RunRow
+from tradebot.store.runs import counts_of
 from tradebot.store.writer import insert_batch
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 # A stored event is at most this long as a JSON line, but for extreme symbols and ids.
 BYTES_AN_EVENT: Final = 512
 _RESERVE_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -38,6 +39,7 @@ _TICK_FIELDS: Final = Tick.__struct_fields__
 _SIGNAL_FIELDS: Final = tuple(name for name in Signal.__struct_fields__ if name != "marks")
 _ORDER_FIELDS: Final = Order.__struct_fields__
 _FILL_FIELDS: Final = Fill.__struct_fields__
+_NOTICE_FIELDS: Final = Notice.__struct_fields__
 _HEADER_START: Final = b'["spill",'
 _END: Final = "end"
 
@@ -66,7 +68,7 @@ class Spill:
 
     def begin(self, run_id: str, counts: StoredCounts) -> None:
         """Write the header. Raises OSError."""
-        self._write([["spill", FORMAT_VERSION, run_id, counts.ticks, counts.signals, counts.orders, counts.trades]])
+        self._write([["spill", FORMAT_VERSION, run_id, *astuple(counts)]])
         self.used = True
 
     def append(self, chunk: Sequence[Event]) -> None:
@@ -126,10 +128,11 @@ class _Header(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_field
     signals: int
     orders: int
     trades: int
+    notices: int = 0  # format 1 had none
 
     @property
     def counts(self) -> StoredCounts:
-        return StoredCounts(self.ticks, self.signals, self.orders, self.trades)
+        return StoredCounts(self.ticks, self.signals, self.orders, self.trades, self.notices)
 
 
 def adopt(db: SqliteDatabase, path: Path) -> Adopted | None:
@@ -155,7 +158,7 @@ def _store(db: SqliteDatabase, path: Path, header: _Header, events: list[Event],
                 f"spill file {path}: holds {len(events)} events of run {header.run_id}, which database {db.database}"
                 " does not know; put back the database it belongs to, or move it away"
             )
-        held = StoredCounts(row["ticks"], row["signals"], row["orders"], row["trades"])
+        held = counts_of(row)
         if any(now < then for now, then in zip(astuple(held), astuple(header.counts), strict=True)):
             raise ConfigError(
                 f"spill file {path}: begins after {header.ticks} ticks of run {header.run_id}, but database"
@@ -175,6 +178,8 @@ def _record(event: Event) -> list[Any]:
         return ["t", *astuple(event)]
     if isinstance(event, Signal):
         return ["s", *(getattr(event, name) for name in _SIGNAL_FIELDS)]
+    if isinstance(event, Notice):
+        return ["n", *astuple(event)]
     return ["o", *astuple(event)[:-1], [astuple(fill) for fill in event.fills]]
 
 
@@ -183,6 +188,8 @@ def _event(record: list[Any]) -> Event:
     match record:
         case ["t", *values]:
             return msgspec.convert(dict(zip(_TICK_FIELDS, values, strict=True)), Tick)
+        case ["n", *values]:
+            return msgspec.convert(dict(zip(_NOTICE_FIELDS, values, strict=True)), Notice)
         case ["s", *values]:
             return msgspec.convert(dict(zip(_SIGNAL_FIELDS, values, strict=True)), Signal)
         case ["o", *values, [*fills]]:
@@ -214,8 +221,8 @@ def _read(path: Path) -> tuple[_Header, list[Event], bool] | None:
                 record = msgspec.json.decode(line, type=list[Any])
                 if header is None:
                     header = msgspec.convert(record, _Header)
-                    if header.version != FORMAT_VERSION:
-                        raise ValueError(f"format {header.version}, known here: {FORMAT_VERSION}")
+                    if not 1 <= header.version <= FORMAT_VERSION:
+                        raise ValueError(f"format {header.version}, known here: up to {FORMAT_VERSION}")
                 elif record == [_END, len(events)]:
                     return header, events, True
                 else:
@@ -229,7 +236,12 @@ def _read(path: Path) -> tuple[_Header, list[Event], bool] | None:
 
 def _rest(events: list[Event], before: StoredCounts, held: StoredCounts) -> Batch:
     """The events that are not in the database yet: each table holds a prefix of the run."""
-    skip = {Tick: held.ticks - before.ticks, Signal: held.signals - before.signals, Order: held.orders - before.orders}
+    skip = {
+        Tick: held.ticks - before.ticks,
+        Signal: held.signals - before.signals,
+        Order: held.orders - before.orders,
+        Notice: held.notices - before.notices,
+    }
     batch = Batch()
     for event in events:
         kind = type(event)

@@ -7,13 +7,13 @@ from typing import Any, Protocol
 
 from peewee import Model, SqliteDatabase, fn
 
-from tradebot.events import Order, Signal, Tick
+from tradebot.events import Notice, Order, Signal, Tick
 from tradebot.store.batch import Batch, StoredCounts
 from tradebot.store.bulk import insert_columns
 from tradebot.store.database import BUSY_TIMEOUT_MS, Synchronous, connect
 from tradebot.store.errors import storage_errors
-from tradebot.store.models import OrderRow, RunRow, SignalRow, TickRow, TradeRow
-from tradebot.store.runs import RunRecord
+from tradebot.store.models import NoticeRow, OrderRow, RunRow, SignalRow, TickRow, TradeRow
+from tradebot.store.runs import RunRecord, counts_of
 
 
 class Storage(Protocol):
@@ -81,7 +81,7 @@ class SqliteStorage:
 
     def _stored_counts(self, db: SqliteDatabase) -> StoredCounts:
         row: Any = RunRow.select().where(RunRow.id == self._run.no).dicts().get(db)
-        return StoredCounts(row["ticks"], row["signals"], row["orders"], row["trades"])
+        return counts_of(row)
 
     def close(self) -> None:
         """Close the connection; an open transaction is rolled back. Idempotent."""
@@ -97,6 +97,7 @@ def insert_batch(db: SqliteDatabase, run_no: int, batch: Batch, after: StoredCou
         "signals": after.signals,
         "orders": after.orders,
         "trades": after.trades,
+        "notices": after.notices,
     }
     if batch.ticks:
         last_id = _insert_ticks(db, run_no, batch.ticks, batch.symbol)
@@ -106,6 +107,8 @@ def insert_batch(db: SqliteDatabase, run_no: int, batch: Batch, after: StoredCou
         _insert_signals(db, run_no, batch.signals)
     if batch.orders:
         _insert_orders(db, run_no, batch.orders)
+    if batch.notices:
+        _insert_notices(db, run_no, batch.notices)
     RunRow.update(progress).where(RunRow.id == run_no).execute(db)
 
 
@@ -124,6 +127,11 @@ def _insert_ticks(db: SqliteDatabase, run_no: int, ticks: list[Tick], symbol: st
         varying["event_id"] = [tick.event_id for tick in ticks]
         varying["seq"] = [tick.seq for tick in ticks]
     return insert_columns(db, TickRow, shared, varying)
+
+
+def _insert_notices(db: SqliteDatabase, run_no: int, notices: list[Notice]) -> None:
+    columns = {name: [getattr(notice, name) for notice in notices] for name in Notice.__struct_fields__}
+    insert_columns(db, NoticeRow, {"run": run_no}, columns)
 
 
 def _insert_signals(db: SqliteDatabase, run_no: int, signals: list[Signal]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from msgspec import Struct
 
-from tradebot.events import Side, Tick
+from tradebot.events import Notice, Side, Tick
 
 if TYPE_CHECKING:
     from tradebot.config import Config
@@ -68,6 +68,12 @@ class Strategy(ABC):
         """Decide on the next ticks of `symbol`, all of them its own, in order of arrival; prices > 0 and finite.
 
         Decisions come in order of their index into `ticks`, at most one a tick.
+        """
+
+    def on_notice(self, notice: Notice) -> None:  # noqa: B027 - most strategies have no use for it
+        """A live feed's link was lost or restored, or trades are missing, at this place between two ticks.
+
+        Decides nothing by itself, but may change what comes: reset windows, wait for fresh ticks. Default: nothing.
         """
 
     @abstractmethod

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
 
-from tradebot.events import BUY, SELL, Signal, Tick, TickChunk
+from tradebot.events import BUY, SELL, Notice, Signal, Tick, TickChunk
 from tradebot.ids import event_prefix
 from tradebot.strategy.base import Strategy
 
@@ -31,6 +31,10 @@ class Decider:
         self._confidence = confidence
         self._marks: dict[str, float] = {}
         self.ticks_seen = 0
+
+    def notice(self, notice: Notice) -> None:
+        """Let the strategy know of a notice in its place between two ticks."""
+        self._strategy.on_notice(notice)
 
     def decide(self, ticks: Sequence[Tick]) -> list[Signal]:
         """Signals for a chunk of at least one tick, in order. How ticks are cut into chunks never changes a signal."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tradebot.channel import Channel
@@ -20,11 +20,19 @@ class Heartbeat:
     name = "heartbeat"
 
     def __init__(
-        self, interval_s: float, metrics: Metrics, channels: Sequence[Channel[Any]], control: Control, log: Log
+        self,
+        interval_s: float,
+        metrics: Metrics,
+        channels: Sequence[Channel[Any]],
+        status: Callable[[], dict[str, object]],
+        control: Control,
+        log: Log,
     ) -> None:
+        """`status` gives the feed's own fields."""
         self._interval_s = interval_s
         self._metrics = metrics
         self._channels = channels
+        self._status = status
         self._control = control
         self._log = log.bind(self.name)
         self._last: dict[str, int] = metrics.snapshot()
@@ -45,8 +53,9 @@ class Heartbeat:
         self._last = counters
         self._log.flush_suppressed()
         self._log.info(
-            "HEARTBEAT", event="HEARTBEAT", **counters, **depth_fields(self._channels), progressed=progressed
-        )
+            "HEARTBEAT", event="HEARTBEAT", **counters, **depth_fields(self._channels), progressed=progressed,
+            **self._status(),
+        )  # fmt: skip
 
 
 def depth_fields(channels: Sequence[Channel[Any]]) -> dict[str, int]:

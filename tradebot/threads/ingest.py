@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import Any
+from typing import Any, Final
+
+from msgspec.structs import replace
 
 from tradebot.channel import Channel
 from tradebot.control import Control
-from tradebot.events import Tick
+from tradebot.events import Notice, NoticeKind, Tick
 from tradebot.exits import ConfigError, ExitCode
 from tradebot.feeds.base import Batch, Feed
 from tradebot.feeds.intake import Intake
 from tradebot.log import Log
 from tradebot.metrics import Metrics
+
+
+_NOTICE_TEXTS: Final[dict[NoticeKind, str]] = {
+    "LINK_UP": "link up",
+    "LINK_LOST": "link lost",
+    "LINK_RESTORED": "link restored",
+    "GAP": "trades missing",
+}
 
 
 def overload_cause(depths: Sequence[Channel[Any]]) -> str:
@@ -34,7 +44,7 @@ class IngestStage:
         self,
         feed: Feed,
         intake: Intake,
-        channels: tuple[Channel[Tick], Channel[Any], Channel[Any]],
+        channels: tuple[Channel[Tick | Notice], Channel[Any], Channel[Any]],
         already_stored: int,
         held: Generator[Tick, None, None],
         metrics: Metrics,
@@ -50,6 +60,7 @@ class IngestStage:
         self._tick_channel = channels[0]
         self._channels = channels
         self._already_stored = already_stored
+        self._ticks_before = 0
         self._held = held
         self._metrics = metrics
         self._control = control
@@ -73,25 +84,53 @@ class IngestStage:
                 if self.complete and not self._feed.push:
                     self._log.info("replay finished", event="replay finished", ticks_read=self._metrics.ingest_received)
                 return
-            kept = self._take_in(batch)
-            if not kept:
-                continue
+            self._count(batch)
+            pieces = self._pieces(batch)
             if not self._feed.push:
-                self._send(kept)
-            elif self._offer(kept):
+                for piece in pieces:
+                    self._send(piece)
+            elif self._offer(pieces):
                 return
 
-    def _take_in(self, batch: Batch) -> Sequence[Tick]:
+    def _count(self, batch: Batch) -> None:
         metrics = self._metrics
-        metrics.ingest_received += len(batch.ticks) + batch.malformed
+        metrics.ingest_received += len(batch.ticks) + batch.malformed + batch.duplicates + batch.history_dropped
         metrics.malformed += batch.malformed
+        metrics.duplicates += batch.duplicates
+        metrics.history_dropped += batch.history_dropped
         for note in batch.notes:
             self._log.warning("malformed input", line=note.line, reason=note.reason)
-        if batch.malformed > len(batch.notes):
+        if (
+            batch.malformed > len(batch.notes) and not self._feed.push
+        ):  # a push feed chooses what it describes, and when
             self._log.warning("malformed input, not listed", lines=batch.malformed - len(batch.notes))
-        kept = self._intake.keep(batch.ticks)
-        metrics.sampled_out += len(batch.ticks) - len(kept)
-        return kept
+        for _index, notice in batch.notices:
+            self._announce(notice)
+
+    def _announce(self, notice: Notice) -> None:
+        """Count and log what a feed says between ticks."""
+        log = self._log.info if notice.kind == "LINK_UP" else self._log.warning
+        fields: dict[str, Any] = {} if notice.symbol is None else {"symbol": notice.symbol, "missing": notice.missing}
+        log(_NOTICE_TEXTS[notice.kind], event=notice.kind, detail=notice.detail, **fields)
+        if notice.kind == "GAP":
+            self._metrics.gaps += 1
+        elif notice.kind == "LINK_RESTORED":
+            self._metrics.reconnects += 1
+
+    def _pieces(self, batch: Batch) -> list[Sequence[Tick | Notice]]:
+        """What is kept of a batch, in order, in pieces of one type."""
+        pieces: list[Sequence[Tick | Notice]] = []
+        start = 0
+        for index, notice in (*batch.notices, (len(batch.ticks), None)):
+            ticks = batch.ticks[start:index] if start or index < len(batch.ticks) else batch.ticks
+            kept = self._intake.keep(ticks)
+            self._metrics.sampled_out += len(ticks) - len(kept)
+            if kept:
+                pieces.append(kept)
+            if notice is not None:
+                pieces.append((notice,))
+            start = index
+        return pieces
 
     def _compare(self, kept: Sequence[Tick]) -> None:
         """A resume must continue the very input that was begun. Raises ConfigError at the first tick that differs."""
@@ -109,34 +148,50 @@ class IngestStage:
             self._held.close()
 
     def _accept(self, ticks: int) -> None:
+        self._ticks_before += ticks
         held = min(self._already_stored, ticks)
         self._already_stored -= held
         self._metrics.already_stored += held
         self._metrics.ingest_processed += ticks - held
 
-    def _send(self, kept: Sequence[Tick]) -> None:
-        """Put all ticks of a replay on the channel; however that ends, every tick is accounted for."""
+    def _send(self, piece: Sequence[Tick | Notice]) -> None:
+        """Put all of a replay's piece on the channel; however that ends, every tick is accounted for."""
+        if isinstance(piece[0], Notice):
+            self._tick_channel.send([replace(piece[0], ticks_before=self._ticks_before)])
+            return
         entered_before = self._tick_channel.entered
         try:
-            self._compare(kept)
-            self._tick_channel.send(kept)
+            self._compare(piece)  # type: ignore[arg-type]  # pieces are of one type
+            self._tick_channel.send(piece)
         finally:
             entered = self._tick_channel.entered - entered_before
             self._accept(entered)
-            self._metrics.refused += len(kept) - entered
+            self._metrics.refused += len(piece) - entered
 
-    def _offer(self, kept: Sequence[Tick]) -> bool:
-        """Offer ticks of a push feed; True when the channel refused one and the run is over."""
-        metrics, entered_before = self._metrics, self._tick_channel.entered
+    def _offer(self, pieces: Sequence[Sequence[Tick | Notice]]) -> bool:
+        """Offer what a push feed brought; True when the channel was full and the run is over."""
+        waiting = sum([len(piece) for piece in pieces if isinstance(piece[0], Tick)])
         try:
-            self._tick_channel.offer(kept)
+            for piece in pieces:
+                if isinstance(piece[0], Notice):
+                    full = not self._tick_channel.offer([replace(piece[0], ticks_before=self._ticks_before)])
+                else:
+                    entered_before = self._tick_channel.entered
+                    try:
+                        full = self._tick_channel.offer(piece) < len(piece)
+                    finally:
+                        accepted = self._tick_channel.entered - entered_before
+                        self._accept(accepted)
+                        waiting -= accepted
+                if full:
+                    self._overload(waiting)
+                    return True
         finally:
-            accepted = self._tick_channel.entered - entered_before
-            refused = len(kept) - accepted
-            self._accept(accepted)
-            metrics.refused += refused
-        if not refused:
-            return False
+            self._metrics.refused += waiting
+        return False
+
+    def _overload(self, refused: int) -> None:
+        metrics = self._metrics
         metrics.bp_drops_tick += refused
         cause = overload_cause(self._channels)
         if cause == "persist":
@@ -144,4 +199,3 @@ class IngestStage:
         depths = {channel.name: channel.depth for channel in self._channels}
         self._log.error("OVERLOAD", event="OVERLOAD", stage=cause, refused=refused, depths=depths)
         self._control.fail(ExitCode.OVERLOAD, self.name, f"tick channel full, held up by the {cause} stage")
-        return True

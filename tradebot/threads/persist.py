@@ -155,7 +155,7 @@ class PersistStage:
         self._control.fail(ExitCode.OVERLOAD, self.name, f"storage failed: {error}")
 
     def _spill_batch(self, batch: Batch) -> None:
-        parts: tuple[Sequence[Event], ...] = (batch.ticks, batch.signals, batch.orders)
+        parts: tuple[Sequence[Event], ...] = (batch.ticks, batch.signals, batch.orders, batch.notices)
         for events in parts:
             if not events:
                 continue

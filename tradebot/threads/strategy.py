@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from tradebot.channel import Channel, ChannelClosed
-from tradebot.events import BP_DROP_SIGNAL, Event, Signal, Tick
+from tradebot.events import BP_DROP_SIGNAL, Event, Notice, Signal, Tick
 from tradebot.execution.shadow import refuse
 from tradebot.log import Log
 from tradebot.metrics import Metrics
@@ -25,7 +25,7 @@ class StrategyStage:
     def __init__(
         self,
         decider: Decider,
-        channels: tuple[Channel[Tick], Channel[Signal], Channel[Event]],
+        channels: tuple[Channel[Tick | Notice], Channel[Signal], Channel[Event]],
         push: bool,
         stored: StoredCounts,
         metrics: Metrics,
@@ -37,6 +37,7 @@ class StrategyStage:
         self._push = push
         self._stored_ticks = stored.ticks
         self._stored_signals = stored.signals
+        self._stored_notices = stored.notices
         self._metrics = metrics
         self._log = log.bind(self.name)
         self.inputs = (self._ticks,)
@@ -50,7 +51,18 @@ class StrategyStage:
             except ChannelClosed:
                 return
             for chunk in chunks:
-                self._process(chunk)
+                if isinstance(chunk[0], Notice):
+                    self._notice(chunk)  # type: ignore[arg-type]  # chunks are of one type
+                else:
+                    self._process(chunk)  # type: ignore[arg-type]
+
+    def _notice(self, notices: Sequence[Notice]) -> None:
+        for notice in notices:
+            self._decider.notice(notice)
+        fresh = notices[self._stored_notices :]
+        self._stored_notices -= len(notices) - len(fresh)
+        if fresh:
+            self._persist.send(fresh)
 
     def _process(self, chunk: Sequence[Tick]) -> None:
         self._metrics.tick_count += len(chunk)

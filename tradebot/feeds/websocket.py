@@ -1,0 +1,298 @@
+"""The live feed: one WebSocket connection, kept alive or known to be lost, read by the ingest thread.
+
+The feed never waits longer than READ_WAIT_S. It is in one of two states: connected, with deadlines on what is received
+(`liveness`), or on its way to the next attempt (`reconnect`). What comes over the link goes through a `FrameReader`,
+one frame a batch, so that an overload costs no more than the frame it met.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+from msgspec import Struct
+
+from tradebot.config import FeedConfig
+from tradebot.events import Notice
+from tradebot.exits import NetworkError, ParseError
+from tradebot.feeds.base import READ_WAIT_S, Batch
+from tradebot.feeds.exchanges.base import Exchange, Unparseable
+from tradebot.feeds.frame_reader import FrameReader, Read
+from tradebot.feeds.liveness import Liveness
+from tradebot.feeds.quarantine import Quarantine
+from tradebot.feeds.reconnect import ReconnectPolicy
+from tradebot.feeds.wire import CLOSE_GOING_AWAY, Connection, ConnectFailed, ConnectionLost, Frame, Limits, Transport
+from tradebot.log import Log
+from tradebot.masking import mask
+from tradebot.runtime import Event, Runtime
+
+_NOTE_EVERY_S: Final = 1.0
+_DETAIL_CHARS_MAX: Final = 300
+
+
+class Target(Struct, frozen=True):
+    """Where to connect and what to ask for there."""
+
+    url: str
+    symbols: tuple[str, ...]
+
+
+class WebSocketFeed:
+    """Implements `base.Feed`; `position` counts received frames. All but `position` and `status`: one thread."""
+
+    push: Final = True
+    total: Final = None
+
+    def __init__(
+        self,
+        target: Target,
+        config: FeedConfig,
+        transport: Transport,
+        reader: FrameReader,
+        quarantine: Quarantine | None,
+        runtime: Runtime,
+        stop: Event,
+        log: Log,
+    ) -> None:
+        """Connects with the first `read`, not before."""
+        self._target = target
+        self._config = config
+        self._transport = transport
+        self._reader = reader
+        self._quarantine = quarantine
+        self._runtime = runtime
+        self._stop = stop
+        self._log = log.bind("feed")
+        self._policy = ReconnectPolicy(config.backoff_max_s, config.stable_after_s, config.reconnect_budget_s)
+        self._liveness = Liveness(config.idle_timeout_s, config.ping_interval_s, config.idle_timeout_s)
+        self._connection: Connection | None = None
+        self._frames: deque[Frame] = deque()
+        self._broken: ConnectionLost | None = None
+        self._began = False
+        self._was_up = False
+        self._lost_at_s = 0.0
+        self._failure: ParseError | None = None
+        self._last_reason = "no attempt was made"
+        self._note_at_s = float("-inf")
+        self._unnoted = 0
+        self._last_frame_s: float | None = None
+
+    @property
+    def position(self) -> int:
+        """Frames received so far. Any thread; never blocks."""
+        return self._reader.frames
+
+    def status(self) -> dict[str, object]:
+        """The link's state for the heartbeat. Any thread; never blocks."""
+        last_s = self._last_frame_s
+        age_ms = None if last_s is None else round((self._runtime.monotonic() - last_s) * 1000)
+        return {
+            "link": "up" if self._connection is not None else "down",
+            "frames": self._reader.frames,
+            "last_frame_age_ms": age_ms,
+        }
+
+    def read(self) -> Batch:
+        """What the next frame brought, or what happened to the link; see Feed.
+
+        Raises NetworkError when the reconnect budget is used up, ParseError after `parse_error_limit` frames in a row
+        that could not be understood.
+        """
+        if self._failure is not None:
+            raise self._failure
+        while self._frames:
+            batch = self._take(self._frames.popleft())
+            if batch is not None:
+                return batch
+        if self._connection is not None:
+            return self._receive(self._connection)
+        return self._connect()
+
+    # ---- not connected -----------------------------------------------------------------------------------------
+
+    def _connect(self) -> Batch:
+        policy, now_s = self._policy, self._runtime.monotonic()
+        if not self._began:
+            self._began = True
+            policy.begin(now_s)
+        if policy.exhausted(now_s):
+            raise NetworkError(
+                f"no connection to {mask(self._target.url)} within feed.reconnect_budget_s"
+                f" ({self._config.reconnect_budget_s:g} s); the last attempt: {self._last_reason}"
+            )
+        wait_s = policy.wait_s(now_s)
+        if wait_s > 0:
+            self._stop.wait(min(wait_s, READ_WAIT_S))
+            return Batch([])
+        return self._attempt(now_s)
+
+    def _attempt(self, now_s: float) -> Batch:
+        policy, config, runtime = self._policy, self._config, self._runtime
+        exchange = self._reader.new_connection()
+        limits = Limits(policy.attempt_timeout_s(now_s, config.connect_timeout_s), config.max_message_bytes)
+        try:
+            connection = self._transport.connect(self._url(exchange, limits), limits, self._stop.is_set)
+        except ConnectFailed as error:
+            if not self._stop.is_set():
+                self._failed(error)
+            return Batch([])
+        now_s = runtime.monotonic()
+        policy.connected(now_s)
+        self._connection = connection
+        self._liveness.opened(now_s, exchange.acknowledges)
+        self._last_frame_s = now_s
+        up = Batch([], notices=((0, self._up(now_s)),))
+        try:
+            for message in exchange.subscriptions(self._target.symbols):
+                connection.send_text(message)
+        except ConnectionLost as error:
+            return Batch([], notices=(*up.notices, (0, self._lost(str(error), error.code))))
+        return up
+
+    def _url(self, exchange: Exchange, limits: Limits) -> str:
+        """Raises ConnectFailed."""
+        url = exchange.connection_url(self._target.url, self._target.symbols)
+        if exchange.token_url is None:
+            return url
+        answer = self._transport.fetch(exchange.token_url, limits, self._stop.is_set)
+        try:
+            return exchange.url_with_token(url, answer)
+        except Unparseable as error:
+            raise ConnectFailed(f"the token that {exchange.token_url} answered cannot be understood: {error}") from None
+
+    def _failed(self, error: ConnectFailed) -> None:
+        now_s = self._runtime.monotonic()
+        self._policy.failed(now_s, self._fraction(), error.retry_after_s)
+        self._last_reason = str(error)
+        self._log.warning(
+            "connecting failed", event="CONNECT_FAILED", url=mask(self._target.url), reason=str(error),
+            status=error.status, attempt=self._policy.attempts, retry_in_s=round(self._policy.wait_s(now_s), 3),
+        )  # fmt: skip
+
+    def _up(self, now_s: float) -> Notice:
+        first, self._was_up = not self._was_up, True
+        where = mask(self._target.url)
+        if first:
+            return Notice("LINK_UP", self._runtime.now_ms(), where)
+        down_s = now_s - self._lost_at_s
+        attempts = self._policy.attempts
+        return Notice("LINK_RESTORED", self._runtime.now_ms(), f"{where} after {down_s:.3f} s, attempt {attempts}")
+
+    # ---- connected ---------------------------------------------------------------------------------------------
+
+    def _receive(self, connection: Connection) -> Batch:
+        liveness, runtime = self._liveness, self._runtime
+        try:
+            if self._broken is not None:
+                raise self._broken
+            frames = connection.receive(liveness.wait_s(runtime.monotonic(), READ_WAIT_S))
+            now_s = runtime.monotonic()
+            if frames:
+                liveness.received(now_s)
+                self._last_frame_s = now_s
+                self._frames.extend(frames)
+            # What has just come may be the confirmation that was waited for.
+            reason = None if frames else liveness.dead(now_s)
+            if reason is None and liveness.ping_due(now_s):
+                self._ping(connection, now_s)
+        except ConnectionLost as error:
+            return Batch([], notices=((0, self._lost(str(error), error.code)),))
+        if reason is not None:
+            connection.close(CLOSE_GOING_AWAY)
+            return Batch([], notices=((0, self._lost(reason, None)),))
+        return Batch([])
+
+    def _ping(self, connection: Connection, now_s: float) -> None:
+        """Raises ConnectionLost."""
+        self._liveness.pinged(now_s)
+        connection.ping()
+        own = self._reader.exchange.keepalive()
+        if own is not None:
+            connection.send_text(own)
+
+    def _lost(self, reason: str, code: int | None) -> Notice:
+        now_s = self._runtime.monotonic()
+        self._connection = self._broken = None
+        self._lost_at_s = now_s
+        self._policy.lost(now_s, self._fraction())
+        self._last_reason = reason
+        detail = f"{reason} (close code {code})" if code is not None else reason
+        return Notice("LINK_LOST", self._runtime.now_ms(), detail[:_DETAIL_CHARS_MAX])
+
+    def _take(self, frame: Frame) -> Batch | None:
+        """What a frame comes to; None for one that says nothing."""
+        now_ms = self._runtime.now_ms()
+        if frame.kind == "text":
+            read = self._reader.take(frame.text, now_ms)
+        elif frame.kind == "binary":
+            self._reader.frames += 1
+            read = self._reader.refuse("a binary frame")
+        else:
+            return None
+        if read.problem is not None:
+            self._malformed(frame, read, now_ms)
+            return self._noted(read.batch)
+        parsed = read.parsed
+        assert parsed is not None
+        if parsed.kind in ("trades", "ack"):
+            self._liveness.confirmed()
+        if parsed.kind == "ack":
+            self._log.info("subscription confirmed", event="SUBSCRIBED", detail=parsed.detail)
+        elif parsed.kind == "error":
+            self._log.error("exchange reports an error", event="EXCHANGE_ERROR", detail=parsed.detail)
+        if parsed.reply is not None and self._connection is not None:
+            self._reply(self._connection, parsed.reply)
+        return read.batch if _says_something(read.batch) else None
+
+    def _reply(self, connection: Connection, text: str) -> None:
+        """A loss found here is told after the frames that came before it."""
+        if self._broken is None:
+            try:
+                connection.send_text(text)
+            except ConnectionLost as error:
+                self._broken = error
+
+    def _malformed(self, frame: Frame, read: Read, now_ms: int) -> None:
+        assert read.problem is not None
+        if self._quarantine is not None:
+            trouble = self._quarantine.keep(frame.text if frame.kind == "text" else frame.data, now_ms, read.problem)
+            if trouble is not None:
+                self._log.warning("quarantine failed", event="QUARANTINE_FAILED", detail=trouble)
+        limit = self._config.parse_error_limit
+        if limit and self._reader.malformed_in_a_row >= limit:
+            kept = "" if self._quarantine is None else f"; the newest are kept in {self._quarantine.path}"
+            self._failure = ParseError(
+                f"{limit} frames in a row from {mask(self._target.url)} could not be understood"
+                f" (feed.parse_error_limit); the last: {read.problem}{kept}"
+            )
+            self._frames.clear()
+
+    def _noted(self, batch: Batch) -> Batch:
+        """The batch with its note at most once a second: the rest is counted, and said with the next note."""
+        now_s = self._runtime.monotonic()
+        if now_s < self._note_at_s:
+            self._unnoted += 1
+            return Batch(batch.ticks, batch.malformed, (), batch.notices, batch.duplicates, batch.history_dropped)
+        self._note_at_s = now_s + _NOTE_EVERY_S
+        if self._unnoted:
+            self._log.warning("malformed frames not listed", event="MALFORMED_MORE", frames=self._unnoted)
+            self._unnoted = 0
+        return batch
+
+    def _fraction(self) -> float:
+        """From 0 to 1, at random: jitter keeps many clients from coming back in step."""
+        return int(self._runtime.token(), 16) / 0x1_0000_0000
+
+    def close(self) -> None:
+        """Say goodbye and give the socket back. Idempotent; never while another thread is inside `read`."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+        if self._quarantine is not None:
+            self._quarantine.close()
+
+
+def _says_something(batch: Batch) -> bool:
+    parts: Sequence[object] = (batch.ticks, batch.notices)
+    return any(parts) or batch.malformed + batch.duplicates + batch.history_dropped > 0

@@ -1,0 +1,96 @@
+"""Which exchange a run listens to (or reads a recording of), from options, configuration and ws_sources.toml."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from msgspec.structs import replace
+
+from tradebot.config import Config, Live, RunOptions
+from tradebot.configkeys import did_you_mean
+from tradebot.exits import ConfigError
+from tradebot.feeds import sources as source_files
+from tradebot.feeds.exchanges import EXCHANGES
+from tradebot.masking import mask
+
+_MOCKWS = "mockws"
+
+
+class Sourced(NamedTuple):
+    """The configuration with the limits of a source in it, where those came from, and what is listened to."""
+
+    config: Config
+    sources: dict[str, str]
+    live: Live | None
+
+
+def find_live(
+    config: Config,
+    options: RunOptions,
+    origins: Mapping[str, str],
+    config_path: Path | None,
+    environ: Mapping[str, str],
+) -> Sourced:
+    """What `config` and `options` ask to listen to; no `live` for feeds that have no exchange. Blocks (reads a file).
+
+    `origins` say where each value came from: a default symbol is no choice, and the command line beats a source.
+    Raises ConfigError.
+    """
+    mode = config.engine.ingest_mode
+    if mode == "mockws":
+        url = config.engine.ws_url or EXCHANGES[_MOCKWS].url
+        return Sourced(config, {}, Live(_MOCKWS, url, (), f"mockws:{mask(url)}"))
+    if options.exchange is not None and options.ws_source is not None:
+        raise ConfigError("--exchange and --ws-source: give one of them")
+    if options.ws_source is not None:
+        return _from_source(config, options, origins, config_path, environ)
+    if mode == "replay":
+        if options.exchange is None:
+            return Sourced(config, {}, None)
+        return Sourced(config, {}, Live(options.exchange, "", (), options.exchange))
+    if mode != "realws":
+        return Sourced(config, {}, None)
+    if options.exchange is None:
+        raise ConfigError(
+            "the feed realws needs --ws-source=NAME, or --exchange=NAME and --symbol=SYM; see tradebot sources"
+        )
+    symbols = tuple(dict.fromkeys(part.strip() for part in config.app.symbol.split(",") if part.strip()))
+    if origins["app.symbol"] == "default" or not symbols:
+        raise ConfigError("--exchange needs --symbol=SYM, as the exchange writes it (several with commas between)")
+    url = config.engine.ws_url or EXCHANGES[options.exchange].url
+    return Sourced(config, {}, Live(options.exchange, url, symbols, _name(options.exchange, symbols)))
+
+
+def _name(exchange: str, symbols: tuple[str, ...]) -> str:
+    """What a restart looks for: the endpoint may change, exchange and symbols are what the results belong to."""
+    return f"{exchange}:{','.join(sorted(symbols))}"
+
+
+def _from_source(
+    config: Config,
+    options: RunOptions,
+    origins: Mapping[str, str],
+    config_path: Path | None,
+    environ: Mapping[str, str],
+) -> Sourced:
+    found = source_files.find(options.ws_sources, config_path, environ)
+    if found is None:
+        raise ConfigError(f"--ws-source={options.ws_source}: there is no ws_sources.toml; name it with --ws-sources")
+    path, _how = found
+    known = source_files.load(path)
+    assert options.ws_source is not None
+    source = known.get(options.ws_source)
+    if source is None:
+        hint = did_you_mean(options.ws_source, known)
+        raise ConfigError(f"--ws-source: {path} has no source {options.ws_source}{hint}; tradebot sources lists them")
+    told = {key for key in source.limits if origins[f"feed.{key}"].startswith("command line")}
+    feed: Any = source.feed_config(config.feed)
+    feed = replace(feed, **{key: getattr(config.feed, key) for key in told})
+    sources = {f"feed.{key}": f"{path} [{source.name}]" for key in source.limits if key not in told}
+    url = source.url or EXCHANGES[source.exchange].url
+    if config.engine.ws_url is not None and origins["engine.ws_url"].startswith("command line"):
+        url = config.engine.ws_url
+    live = Live(source.exchange, url, source.symbols, _name(source.exchange, source.symbols))
+    return Sourced(replace(config, feed=feed), sources, live)
