@@ -106,8 +106,9 @@ def _check_config(arguments: Arguments, environ: Mapping[str, str]) -> int:
 def _sources(arguments: Arguments, environ: Mapping[str, str]) -> int:
     explicit, file = (arguments.given.get(name) for name in ("--config", "--ws-sources"))
     found = configfile.find(None if explicit is None else str(explicit), environ)
-    path = source_files.find(None if file is None else str(file), None if found is None else found[0], environ)
-    return _answer("\n".join(source_files.describe(path)) + "\n")
+    place = source_files.find(None if file is None else str(file), None if found is None else found[0], environ)
+    known = {} if place is None else source_files.load(place[0])
+    return _answer("\n".join(source_files.describe(place, known.values())) + "\n")
 
 
 def describe(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:

@@ -139,9 +139,8 @@ def parse(argv: Sequence[str]) -> Arguments:
     room = 1 if command == CHECK_CONFIG else 0
     if len(words) > 1 + room:
         raise UsageError(f"unexpected argument {show(words[1 + room])}; {HINT}")
-    if command == CHECK_CONFIG:
-        if "--config" in seen and len(words) > 1:
-            raise UsageError(f"check-config: give FILE or --config=FILE, not both; {HINT}")
+    if command == CHECK_CONFIG and "--config" in seen and len(words) > 1:
+        raise UsageError(f"check-config: give FILE or --config=FILE, not both; {HINT}")
     try:
         taken = docopt.docopt(USAGE, list(argv), help=False)
     except docopt.DocoptExit:

@@ -12,6 +12,7 @@ from tradebot.configfile import FileContent
 from tradebot.configkeys import KEYS, InvalidValue, build, check_choice, check_value, listed, show, value_of_text
 from tradebot.exits import ConfigError
 from tradebot.feeds.exchanges import EXCHANGES
+from tradebot.feeds.sources import check_name
 from tradebot.live import find_live
 from tradebot.options import HINT, Arguments, UsageError
 
@@ -38,12 +39,6 @@ _PATH_KEYS: Final = ("app.db_path", "engine.replay_file")
 
 def _path(text: str) -> str:
     return expand_home(str(check_value("engine.replay_file", text)))
-
-
-def _name(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}", text):
-        raise InvalidValue(f"{show(text)} is no name: up to 64 letters, digits, and . _ : - between them")
-    return text
 
 
 def _exchange(text: str) -> str:
@@ -79,16 +74,16 @@ def _log_format(text: str) -> str:
 # Options that only the command line has: the field of RunOptions, and what their text means.
 _OPTIONS: Final[Mapping[str, tuple[str, Callable[[str], object]]]] = {
     "--replay-db": ("replay_db", _path),
-    "--replay-run": ("replay_run", _name),
+    "--replay-run": ("replay_run", check_name),
     "--exchange": ("exchange", _exchange),
     "--speed": ("speed", _speed),
-    "--ws-source": ("ws_source", _name),
+    "--ws-source": ("ws_source", check_name),
     "--ws-sources": ("ws_sources", _path),
     "--out": ("out", _path),
     "--max-mb": ("max_mb", _megabytes),
     "--log-level": ("log_level", _log_level),
     "--log-format": ("log_format", _log_format),
-    "--run-id": ("run_id", _name),
+    "--run-id": ("run_id", check_name),
 }
 _FLAGS: Final[Mapping[str, str]] = {"--resume": "resume", "--strict": "strict"}
 

@@ -41,6 +41,9 @@ class ListFeed:
     def read(self) -> Batch | None:
         return Batch(self.chunks.pop(0)) if self.chunks else self.then()
 
+    def status(self) -> dict[str, object]:
+        return {"link": "up"}
+
     def close(self) -> None:
         self.closed = True
 

@@ -22,7 +22,7 @@ from tradebot.feeds.frame_reader import FrameReader, Read
 from tradebot.feeds.liveness import Liveness
 from tradebot.feeds.quarantine import Quarantine
 from tradebot.feeds.reconnect import ReconnectPolicy
-from tradebot.feeds.wire import CLOSE_GOING_AWAY, Connection, ConnectFailed, ConnectionLost, Frame, Limits, Transport
+from tradebot.feeds.wire import CLOSE_GOING_AWAY, ConnectFailed, Connection, ConnectionLost, Frame, Limits, Transport
 from tradebot.log import Log
 from tradebot.masking import mask
 from tradebot.runtime import Event, Runtime

@@ -16,7 +16,6 @@ from tradebot.feeds.intake import Intake
 from tradebot.log import Log
 from tradebot.metrics import Metrics
 
-
 _NOTICE_TEXTS: Final[dict[NoticeKind, str]] = {
     "LINK_UP": "link up",
     "LINK_LOST": "link lost",
