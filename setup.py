@@ -20,11 +20,12 @@ RUN = [
     "pyzmq>=26.2",
     "tqdm>=4.66.3",
     "websocket-client>=1.8,!=1.9.1",
+    "websockets>=15.0",
     "zstandard>=0.23",
 ]
 SIM = ["freezegun>=1.5.1"]
 # setuptools, because one test builds the wheel.
-TEST = [*SIM, "hypothesis>=6.100", "pytest>=8.3", "pytest-timeout>=2.3.1", "setuptools>=70.1"]
+TEST = [*SIM, "hypothesis>=6.100", "pytest>=8.3", "pytest-timeout>=2.3.1", "setuptools>=70.1", "trustme>=1.2"]
 DEV = [*TEST, "mypy>=1.13", "ruff>=0.8", "types-docopt>=0.6.11", "types-tqdm>=4.66"]
 
 
@@ -48,6 +49,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["tradebot", "tradebot.*", "sim", "sim.*", "mockws_server", "mockws_server.*"]),
+    package_data={"mockws_server": ["scenarios/*.toml"]},
     data_files=shared_files("etc/tradebot", "etc/systemd", "fixtures"),
     install_requires=RUN,
     extras_require={"sim": SIM, "test": TEST, "dev": DEV, "bench": []},
