@@ -1,0 +1,111 @@
+"""Bitfinex v2: arrays on numbered channels; the number of a symbol is known from the ack of its subscription.
+
+Every trade comes twice, "te" at once and "tu" a moment later, with the same id: "te" is taken. The first array of a
+channel is a list of the last trades (newest first): history. Trades of funding currencies (fUSD) have a rate, not a
+price: they are no ticks. The sign of the amount is the side. More elements may follow what is read here (sequence
+numbers, times: `conf` flags). Trade ids count over all markets, so they are no seq.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final
+
+import msgspec
+
+from tradebot.events import Tick
+from tradebot.feeds.exchanges.base import (
+    HEARTBEAT,
+    IGNORED,
+    Exchange,
+    Parsed,
+    Unparseable,
+    decode_json,
+    detail,
+    integer,
+    make_tick,
+    number,
+)
+from tradebot.feeds.exchanges.base import text as checked_text
+
+# Far more than the exchange allows on one connection.
+_CHANNELS_MAX: Final = 1000
+
+
+class Bitfinex(Exchange):
+    """Data frames are arrays [channel number, ...]; everything else is an object with an `event`."""
+
+    name: ClassVar[str] = "bitfinex"
+    url: ClassVar[str] = "wss://api-pub.bitfinex.com/ws/2"
+
+    def __init__(self) -> None:
+        self._symbols: dict[int, str] = {}
+
+    def subscriptions(self, symbols: Sequence[str]) -> list[str]:
+        """One message per symbol: the exchange takes one channel at a time."""
+        return [
+            msgspec.json.encode({"event": "subscribe", "channel": "trades", "symbol": symbol}).decode()
+            for symbol in symbols
+        ]
+
+    def keepalive(self) -> str | None:
+        """Answered with a "pong" event."""
+        return '{"event":"ping"}'
+
+    def parse(self, text: str) -> Parsed:
+        """The trade of a frame, or the trades before the subscription. Raises Unparseable.
+
+        An array of a channel that no ack on this connection has named as one of trades belongs to another channel.
+        """
+        value = decode_json(text)
+        if type(value) is list:
+            return self._array(value)
+        return self._event(value) if type(value) is dict else IGNORED
+
+    def _array(self, value: list[Any]) -> Parsed:
+        if len(value) < 2 or type(value[0]) is not int:
+            return IGNORED
+        said = value[1]
+        if said == "hb":
+            return HEARTBEAT
+        symbol = self._symbols.get(value[0])
+        if symbol is None:
+            return IGNORED
+        if said == "te":
+            return Parsed("trades", [_tick(symbol, value[2] if len(value) > 2 else None)])
+        if type(said) is str:
+            return IGNORED
+        if type(said) is not list:
+            raise Unparseable("neither a trade nor a list of trades")
+        return Parsed("trades", history=[_tick(symbol, trade) for trade in said])
+
+    def _event(self, value: dict[str, Any]) -> Parsed:
+        match value.get("event"):
+            case "subscribed":
+                return self._subscribed(value) if value.get("channel") == "trades" else Parsed("ack")
+            case "unsubscribed":
+                self._symbols.pop(integer(value.get("chanId"), "chanId"), None)
+            case "pong":
+                return HEARTBEAT
+            case "error":
+                return Parsed("error", detail=detail(value.get("msg") or value.get("code") or "no reason given"))
+            case "info" if "code" in value:
+                # 20051: the server restarts; 20060 and 20061: maintenance begins and ends.
+                return Parsed("error", detail=detail(value.get("msg") or value["code"]))
+        return IGNORED
+
+    def _subscribed(self, value: dict[str, Any]) -> Parsed:
+        channel = integer(value.get("chanId"), "chanId")
+        symbol = checked_text(value.get("symbol"), "symbol")
+        if symbol.startswith("f"):
+            return Parsed("error", detail=detail(f"{symbol}: trades of a funding currency have no price: not read"))
+        if len(self._symbols) >= _CHANNELS_MAX:
+            raise Unparseable("too many channels on one connection")
+        self._symbols[channel] = symbol
+        return Parsed("ack", detail=symbol)
+
+
+def _tick(symbol: str, trade: Any) -> Tick:
+    if type(trade) is not list or len(trade) < 4:
+        raise Unparseable("a trade that is not a list of id, time, amount and price")
+    return make_tick(symbol, trade[3], abs(number(trade[2], "amount")), integer(trade[1], "time"), trade[0])

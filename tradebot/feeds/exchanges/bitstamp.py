@@ -1,0 +1,86 @@
+"""Bitstamp v2: one channel `live_trades_SYMBOL` per symbol, one trade a frame.
+
+The symbol is only in the name of the channel. Trade ids count over all markets, so they are no seq.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final
+
+import msgspec
+
+from tradebot.feeds.exchanges.base import (
+    HEARTBEAT,
+    IGNORED,
+    Exchange,
+    Parsed,
+    Unparseable,
+    decode_json,
+    detail,
+    integer,
+    make_tick,
+)
+
+_PREFIX: Final = "live_trades_"
+
+
+class Bitstamp(Exchange):
+    """Frames are objects with `event`, `channel` and `data`."""
+
+    name: ClassVar[str] = "bitstamp"
+    url: ClassVar[str] = "wss://ws.bitstamp.net"
+
+    def subscriptions(self, symbols: Sequence[str]) -> list[str]:
+        """One message per symbol: the exchange takes one channel at a time."""
+        return [
+            msgspec.json.encode({"event": "bts:subscribe", "data": {"channel": _PREFIX + symbol}}).decode()
+            for symbol in symbols
+        ]
+
+    def keepalive(self) -> str | None:
+        """Answered with an event of the same name."""
+        return '{"event":"bts:heartbeat"}'
+
+    def parse(self, text: str) -> Parsed:
+        """The trade of a frame. Raises Unparseable."""
+        value = decode_json(text)
+        if type(value) is not dict:
+            return IGNORED
+        if value.get("event") != "trade":
+            return _announced(value)
+        channel, trade = value.get("channel"), value.get("data")
+        if type(channel) is not str:
+            raise Unparseable("channel: missing or not a text")
+        if not channel.startswith(_PREFIX):
+            return IGNORED  # a private channel's own trades
+        if type(trade) is not dict:
+            raise Unparseable("data: missing or not an object")
+        tick = make_tick(
+            channel.removeprefix(_PREFIX),
+            trade.get("price_str", trade.get("price")),
+            trade.get("amount_str", trade.get("amount")),
+            _ts_ms(trade),
+            trade.get("id"),
+        )
+        return Parsed("trades", [tick])
+
+
+def _ts_ms(trade: dict[str, Any]) -> int:
+    if "microtimestamp" in trade:
+        return integer(trade["microtimestamp"], "microtimestamp") // 1000
+    return integer(trade.get("timestamp"), "timestamp") * 1000
+
+
+def _announced(value: dict[str, Any]) -> Parsed:
+    match value.get("event"):
+        case "bts:subscription_succeeded":
+            return Parsed("ack", detail=detail(value.get("channel") or ""))
+        case "bts:heartbeat":
+            return HEARTBEAT
+        case "bts:request_reconnect":
+            return Parsed("error", detail="bts:request_reconnect")
+        case "bts:error":
+            data = value.get("data")
+            return Parsed("error", detail=detail(data.get("message") or data if type(data) is dict else data))
+    return IGNORED

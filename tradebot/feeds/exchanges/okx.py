@@ -1,0 +1,84 @@
+"""OKX v5, public trades: the channel `trades`, and `trades-all` where a capture holds it.
+
+One message of `trades` may stand for several matches at one price (`count`), so trade ids do not grow by 1: no seq.
+Volume is the exchange's own quantity: contracts for derivatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final
+
+import msgspec
+
+from tradebot.events import Tick
+from tradebot.feeds.exchanges.base import (
+    HEARTBEAT,
+    IGNORED,
+    Exchange,
+    Parsed,
+    Unparseable,
+    decode_json,
+    detail,
+    integer,
+    make_tick,
+)
+
+# The limit is 64 KB a message and 480 messages an hour; 100 channels are below 12 KB with the longest symbols.
+_ARGS_MAX: Final = 100
+_CHANNELS: Final = ("trades", "trades-all")
+
+
+class Okx(Exchange):
+    """Data frames have `arg` and `data`; answers and announcements have an `event`; "pong" is bare text."""
+
+    name: ClassVar[str] = "okx"
+    url: ClassVar[str] = "wss://ws.okx.com:8443/ws/v5/public"
+
+    def subscriptions(self, symbols: Sequence[str]) -> list[str]:
+        """One channel per symbol, many in a message; each is acknowledged by itself."""
+        args = [{"channel": "trades", "instId": symbol} for symbol in symbols]
+        return [
+            msgspec.json.encode({"op": "subscribe", "args": args[at : at + _ARGS_MAX]}).decode()
+            for at in range(0, len(args), _ARGS_MAX)
+        ]
+
+    def keepalive(self) -> str | None:
+        """Bare text; OKX closes a connection on which nothing has moved for 30 s."""
+        return "ping"
+
+    def parse(self, text: str) -> Parsed:
+        """The trades of a frame, in its order. Raises Unparseable."""
+        if text == "pong":
+            return HEARTBEAT
+        value = decode_json(text)
+        if type(value) is not dict:
+            return IGNORED
+        event = value.get("event")
+        if event is not None:
+            return _announced(event, value)
+        arg = value.get("arg")
+        if type(arg) is not dict or arg.get("channel") not in _CHANNELS:
+            return IGNORED
+        trades = value.get("data")
+        if type(trades) is not list:
+            raise Unparseable("data: missing or not a list")
+        return Parsed("trades", [_tick(trade) for trade in trades])
+
+
+def _tick(trade: Any) -> Tick:
+    if type(trade) is not dict:
+        raise Unparseable("a trade that is not an object")
+    return make_tick(
+        trade.get("instId"), trade.get("px"), trade.get("sz"), integer(trade.get("ts"), "ts"), trade.get("tradeId")
+    )
+
+
+def _announced(event: object, value: dict[str, Any]) -> Parsed:
+    match event:
+        case "subscribe":
+            return Parsed("ack", detail=detail(value.get("arg") or ""))
+        case "error" | "notice" | "channel-conn-count-error":
+            # A notice says that the connection will be closed for an upgrade of the service.
+            return Parsed("error", detail=detail(value.get("msg") or event))
+    return IGNORED
