@@ -140,11 +140,13 @@ class WebSocketFeed:
         now_s = runtime.monotonic()
         policy.connected(now_s)
         self._connection = connection
-        self._liveness.opened(now_s, exchange.acknowledges)
+        messages = exchange.subscriptions(self._target.symbols)
+        # Nothing asked for (the URL says it all): nothing will be confirmed.
+        self._liveness.opened(now_s, bool(messages) and exchange.acknowledges)
         self._last_frame_s = now_s
         up = Batch([], notices=((0, self._up(now_s)),))
         try:
-            for message in exchange.subscriptions(self._target.symbols):
+            for message in messages:
                 connection.send_text(message)
         except ConnectionLost as error:
             return Batch([], notices=(*up.notices, (0, self._lost(str(error), error.code))))

@@ -1,0 +1,110 @@
+"""Binance: trades of spot, Binance.US, USD-M and COIN-M futures, from plain and combined streams.
+
+Streams may be named in the URL (`.../ws/btcusdt@trade`, `.../stream?streams=...`); symbols that are not named there are
+subscribed to. On futures hosts that is `aggTrade`, the documented stream, which holds market trades only; elsewhere it
+is `trade`. USD-M hosts serve it below `/market` (wss://fstream.binance.com/market/ws). Contracts stay contracts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final
+
+import msgspec
+
+from tradebot.feeds.exchanges.base import (
+    IGNORED,
+    Exchange,
+    Parsed,
+    Unparseable,
+    decode_json,
+    detail,
+    integer,
+    make_tick,
+)
+
+# A connection carries up to 1024 streams and takes up to 5 messages a second, pongs among them; messages of 8 kB and
+# more were seen to be refused without a word.
+_STREAMS_A_MESSAGE: Final = 200
+_FUTURES_HOST: Final = re.compile(r"\w+://[^/]*(?:fstream|dstream)")
+_NAMED: Final = re.compile(r"([^/=&?@]+)@(?:trade|aggTrade)(?![^/&])")
+
+_MICROSECONDS_FROM: Final = 100_000_000_000_000
+"""Times from here on are microseconds (`timeUnit=MICROSECOND` in the URL): as milliseconds they were the year 5138."""
+
+
+class Binance(Exchange):
+    """Raw trades (`trade`) and trades aggregated by price and taker (`aggTrade`), each with a numbering of its own."""
+
+    name: ClassVar[str] = "binance"
+    url: ClassVar[str] = "wss://stream.binance.com:9443/ws"
+
+    def __init__(self) -> None:
+        self._stream = "trade"
+        self._named: frozenset[str] = frozenset()
+
+    def connection_url(self, url: str, symbols: Sequence[str]) -> str:
+        """`url` unchanged; what it says of the market and of its streams is kept for `subscriptions`."""
+        self._stream = "aggTrade" if _FUTURES_HOST.match(url) else "trade"
+        self._named = frozenset(symbol.lower() for symbol in _NAMED.findall(url))
+        return url
+
+    def subscriptions(self, symbols: Sequence[str]) -> list[str]:
+        """For the symbols that the URL does not name already; none are left when it names them all."""
+        streams = [f"{symbol.lower()}@{self._stream}" for symbol in symbols if symbol.lower() not in self._named]
+        messages: list[str] = []
+        for start in range(0, len(streams), _STREAMS_A_MESSAGE):
+            params = streams[start : start + _STREAMS_A_MESSAGE]
+            message = {"method": "SUBSCRIBE", "params": params, "id": len(messages) + 1}
+            messages.append(msgspec.json.encode(message).decode())
+        return messages
+
+    def parse(self, text: str) -> Parsed:
+        """One trade, or what else a frame is. Trades that the market did not make are ignored. Raises Unparseable."""
+        value = decode_json(text)
+        data = value.get("data", value) if type(value) is dict else value
+        if type(data) is dict:
+            event = data.get("e")
+            if event == "trade":
+                return _trade(data, data.get("t"))
+            if event == "aggTrade":
+                return _trade(data, data.get("a"))
+        return _other(value, data)
+
+
+def _trade(data: dict[str, Any], number: object) -> Parsed:
+    kind = data.get("X")
+    if kind is not None and kind != "MARKET":
+        if type(kind) is not str:
+            raise Unparseable("X: not a text")
+        # Insurance fund, auto-deleveraging, or a filler without price and quantity ("NA").
+        return IGNORED
+    trade_id, ts = integer(number, "trade id"), integer(data.get("T"), "T")
+    if ts >= _MICROSECONDS_FROM:
+        ts //= 1000
+    # Futures number what is no market trade along with the trades ("X" tells them apart), so a hole there is no gap.
+    seq = trade_id if kind is None else None
+    return Parsed("trades", [make_tick(data.get("s"), data.get("p"), data.get("q"), ts, trade_id, seq)])
+
+
+def _other(value: object, data: object) -> Parsed:
+    """What a frame without a trade is. Raises Unparseable for one that should have held a trade."""
+    if type(value) is list:
+        # Such as !ticker@arr on a plain stream. Trades never come as a list.
+        if any(type(item) is dict and item.get("e") in ("trade", "aggTrade") for item in value):
+            raise Unparseable("trades in a list")
+        return IGNORED
+    if type(value) is not dict:
+        raise Unparseable("neither a JSON object nor a list")
+    stream = value.get("stream")
+    if type(stream) is str and stream.endswith(("@trade", "@aggTrade")):
+        raise Unparseable("no trade in a frame of a stream of trades")
+    if type(data) is dict and "e" not in data and "p" in data and "q" in data and "T" in data:
+        raise Unparseable("e: missing from what looks like a trade")
+    error = value.get("error")
+    if error is not None or ("code" in value and "msg" in value):
+        return Parsed("error", detail=detail(error if error is not None else value))
+    if "result" in value and "id" in value:
+        return Parsed("ack", detail=detail(f"request {detail(value['id'])}"))
+    return IGNORED

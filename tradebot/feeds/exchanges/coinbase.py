@@ -1,0 +1,133 @@
+"""Coinbase: `market_trades` of Advanced Trade, and `matches` of the older Exchange feed (hosts ws-feed, ws-direct).
+
+Both number the trades of a product without holes. Advanced Trade sends several trades a frame, the newest first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final
+
+import msgspec
+
+from tradebot.events import Tick
+from tradebot.feeds.exchanges.base import (
+    HEARTBEAT,
+    IGNORED,
+    Exchange,
+    Parsed,
+    Unparseable,
+    decode_json,
+    detail,
+    integer,
+    iso_ms,
+    make_tick,
+)
+
+_OLDER_HOST: Final = re.compile(r"\w+://ws-(?:feed|direct)")
+# 8 messages a second are allowed.
+_PRODUCTS_A_MESSAGE: Final = 250
+
+
+class Coinbase(Exchange):
+    """Both feeds; which one is subscribed to goes by the host of the URL, and what is received tells for itself."""
+
+    name: ClassVar[str] = "coinbase"
+    url: ClassVar[str] = "wss://advanced-trade-ws.coinbase.com"
+
+    def __init__(self) -> None:
+        self._older = False
+
+    def connection_url(self, url: str, symbols: Sequence[str]) -> str:
+        """`url` unchanged; which of the two feeds it belongs to is kept for `subscriptions`."""
+        self._older = _OLDER_HOST.match(url) is not None
+        return url
+
+    def subscriptions(self, symbols: Sequence[str]) -> list[str]:
+        """Trades, and heartbeats: without them Advanced Trade closes a channel that is quiet for a minute."""
+        messages: list[dict[str, Any]] = []
+        for start in range(0, len(symbols), _PRODUCTS_A_MESSAGE):
+            products = symbols[start : start + _PRODUCTS_A_MESSAGE]
+            asked = {"channels": ["matches", "heartbeat"]} if self._older else {"channel": "market_trades"}
+            messages.append({"type": "subscribe", "product_ids": products, **asked})
+        if messages and not self._older:
+            messages.append({"type": "subscribe", "channel": "heartbeats"})
+        return [msgspec.json.encode(message).decode() for message in messages]
+
+    def parse(self, text: str) -> Parsed:
+        """What a frame of either feed says; trades from before the subscription are history. Raises Unparseable."""
+        value = decode_json(text)
+        if type(value) is not dict:
+            raise Unparseable("not a JSON object")
+        channel = value.get("channel")
+        if channel is None:
+            return _older(value)
+        if channel == "market_trades":
+            return _market_trades(value)
+        if channel == "heartbeats":
+            return HEARTBEAT
+        if channel == "subscriptions":
+            return _confirmed(value, "market_trades")
+        return IGNORED
+
+
+def _market_trades(value: dict[str, Any]) -> Parsed:
+    events = value.get("events")
+    if type(events) is not list:
+        raise Unparseable("events: missing or not a list")
+    ticks: list[Tick] = []
+    history: list[Tick] = []
+    for event in events:
+        kind, trades = (event.get("type"), event.get("trades")) if type(event) is dict else (None, None)
+        if kind not in ("update", "snapshot") or type(trades) is not list:
+            raise Unparseable("events: not all of them are updates or snapshots with trades")
+        into = ticks if kind == "update" else history
+        for trade in trades:
+            into.append(_tick(trade))
+    return Parsed("trades", ticks, history)
+
+
+def _older(value: dict[str, Any]) -> Parsed:
+    kind = value.get("type")
+    if kind == "match":
+        return Parsed("trades", [_tick(value)])
+    if kind == "last_match":
+        return Parsed("trades", [], [_tick(value)])
+    if kind == "heartbeat":
+        return HEARTBEAT
+    if kind == "subscriptions":
+        return _confirmed(value, "matches")
+    if kind == "error":
+        parts = (value.get("message"), value.get("reason"))
+        return Parsed("error", detail=detail(": ".join(part for part in parts if type(part) is str)))
+    if type(kind) is not str and ("events" in value or "trade_id" in value):
+        raise Unparseable("neither a channel nor a type")
+    return IGNORED
+
+
+def _confirmed(value: dict[str, Any], channel: str) -> Parsed:
+    """An ack if `channel` is among what is confirmed: heartbeats alone would say nothing of the trades."""
+    confirmed = value.get("events" if channel == "market_trades" else "channels")
+    named = detail(confirmed) if type(confirmed) is list and _names(confirmed, channel) else ""
+    return Parsed("ack", detail=named) if named else IGNORED
+
+
+def _names(confirmed: list[Any], channel: str) -> bool:
+    for item in confirmed:
+        if type(item) is dict:
+            subscriptions = item.get("subscriptions")
+            if item.get("name") == channel or (type(subscriptions) is dict and channel in subscriptions):
+                return True
+    return False
+
+
+def _tick(trade: object) -> Tick:
+    """Raises Unparseable."""
+    if type(trade) is not dict:
+        raise Unparseable("trade: not an object")
+    trade_id = integer(trade.get("trade_id"), "trade_id")
+    return make_tick(
+        trade.get("product_id"), trade.get("price"), trade.get("size"), iso_ms(trade.get("time"), "time"), trade_id,
+        trade_id,
+    )  # fmt: skip

@@ -1,0 +1,94 @@
+"""Kraken Futures: the `trade` feed, whose latest trades come first as `trade_snapshot`, the newest at its head.
+
+Quantities of inverse contracts are contracts. Liquidations are kept: they are matched in the order book like any other
+trade. Block trades (agreed elsewhere) and terminations (positions taken over) are not made by the market: ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final
+
+import msgspec
+
+from tradebot.events import Tick
+from tradebot.feeds.exchanges.base import (
+    HEARTBEAT,
+    IGNORED,
+    Exchange,
+    Parsed,
+    Unparseable,
+    decode_json,
+    detail,
+    integer,
+    make_tick,
+)
+from tradebot.feeds.exchanges.base import text as checked_text
+
+# 100 messages a second are allowed.
+_PRODUCTS_A_MESSAGE: Final = 100
+_MARKET_TRADES: Final = ("fill", "liquidation")
+_ERRORS: Final = ("error", "alert", "subscribed_failed", "unsubscribed_failed")
+
+
+class KrakenFutures(Exchange):
+    """The feed's `seq` numbers the trades of a product without holes, from one connection to the next."""
+
+    name: ClassVar[str] = "kraken_futures"
+    url: ClassVar[str] = "wss://futures.kraken.com/ws/v1"
+
+    def subscriptions(self, symbols: Sequence[str]) -> list[str]:
+        """Trades, and the heartbeat feed: the server sends nothing by itself while no one trades."""
+        messages: list[dict[str, Any]] = [
+            {"event": "subscribe", "feed": "trade", "product_ids": symbols[start : start + _PRODUCTS_A_MESSAGE]}
+            for start in range(0, len(symbols), _PRODUCTS_A_MESSAGE)
+        ]
+        if messages:
+            messages.append({"event": "subscribe", "feed": "heartbeat"})
+        return [msgspec.json.encode(message).decode() for message in messages]
+
+    def parse(self, text: str) -> Parsed:
+        """What a frame says; a snapshot's trades are history. Raises Unparseable."""
+        value = decode_json(text)
+        if type(value) is not dict:
+            raise Unparseable("not a JSON object")
+        # Answers to a subscription name the feed as well.
+        if "event" in value:
+            return _event(value)
+        feed = value.get("feed")
+        if feed == "trade":
+            tick = _tick(value)
+            return IGNORED if tick is None else Parsed("trades", [tick])
+        if feed == "trade_snapshot":
+            trades = value.get("trades")
+            if type(trades) is not list:
+                raise Unparseable("trades: missing or not a list")
+            return Parsed("trades", [], [tick for tick in map(_tick, trades) if tick is not None])
+        if feed == "heartbeat":
+            return HEARTBEAT
+        if type(feed) is not str and "product_id" in value:
+            raise Unparseable("feed: missing")
+        return IGNORED
+
+
+def _tick(trade: object) -> Tick | None:
+    """The tick of one trade; None for one that the market did not make. Raises Unparseable."""
+    if type(trade) is not dict:
+        raise Unparseable("trade: not an object")
+    if checked_text(trade.get("type"), "type") not in _MARKET_TRADES:
+        return None
+    return make_tick(
+        trade.get("product_id"), trade.get("price"), trade.get("qty"), integer(trade.get("time"), "time"),
+        checked_text(trade.get("uid"), "uid"), integer(trade.get("seq"), "seq"),
+    )  # fmt: skip
+
+
+def _event(value: dict[str, Any]) -> Parsed:
+    event = value["event"]
+    if event in _ERRORS:
+        return Parsed("error", detail=detail(value.get("message") or value))
+    if event == "subscribed" and value.get("feed") == "trade":
+        return Parsed("ack", detail=detail(value.get("product_ids")))
+    if event == "pong":
+        return HEARTBEAT
+    return IGNORED
