@@ -3,6 +3,10 @@
 Every file NAME-000001.jsonl.zst begins with a header
 `{"tradebot_capture":1,"exchange":...,"symbols":[...],"started_ms":...}`; each other line is a frame:
 `{"received_ms":...,"connection":...,"text":...}`, where `connection` counts from 1 and changes with each reconnect.
+All files of one capture have the same header. A file that begins in the middle of a connection begins with what its
+exchange said to the subscriptions, once more and with the time of the frame after it: some say only there which channel
+is which, and each file is to be read on its own.
+
 Each flush appends one whole Zstandard frame, so that the file can be read at any time, also after kill -9, up to the
 last flush; at 20 frames a flush that costs a fifth of the compression, at 100 nothing.
 
@@ -31,11 +35,14 @@ SUFFIX: Final = ".jsonl.zst"
 PIECE_BYTES: Final = 1 << 18
 """As many bytes of lines are written without waiting for a flush."""
 
+REPEATED_CHARS_MAX: Final = 1 << 20
+"""As many characters of answers are remembered for the start of the next file; those after them are not."""
+
 _Count = Annotated[int, Meta(ge=0, le=INT64_MAX)]
 
 
 class Header(Struct, frozen=True, rename={"version": "tradebot_capture"}):
-    """The first line of a capture file: what was captured, and when the file was begun (Unix ms)."""
+    """The first line of a capture file: what was captured, and when the capture was started (Unix ms)."""
 
     version: int
     exchange: str
@@ -127,45 +134,61 @@ class CaptureWriter:
         else:
             self._directory, self._name = path.parent, path.name.removesuffix(SUFFIX)
         self._compress = zstandard.ZstdCompressor(write_checksum=True).compress
-        self._header = Header(FORMAT_VERSION, exchange, tuple(symbols), started_ms)
+        self._header = _encode(Header(FORMAT_VERSION, exchange, tuple(symbols), started_ms)) + b"\n"
         self._bytes_max = bytes_max_a_file
         self._files_max = files_max
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._pending_from_ms = started_ms
+        self._connection = 0
+        self._repeated: list[str] = []
+        self._repeated_flushed = self._repeated_chars = 0
         self._fd: int | None = None
-        self._size = self._header_size = 0
+        self._size = self._size_at_start = 0
         self.path = path
         """The file being written."""
         self.frames = 0
         """Frames flushed so far."""
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
-            self._open_next(started_ms)
+            self._open_next()
         except (OSError, ValueError) as error:
             self._abandon()
             raise ConfigError(f"capture file {self.path}: {_reason(error)}") from None
 
     def write(self, received_ms: int, connection: int, text: str) -> None:
         """Add a frame. It is in the file after the next flush. Raises CaptureFailed."""
-        line = _encode(Record(received_ms, connection, text)) + b"\n"
+        if connection != self._connection:
+            self.flush()
+            self._connection = connection
+            self._repeated = []
+            self._repeated_flushed = self._repeated_chars = 0
         if not self._pending:
             self._pending_from_ms = received_ms
+        line = _encode(Record(received_ms, connection, text)) + b"\n"
         self._pending.append(line)
         self._pending_bytes += len(line)
         if self._pending_bytes >= PIECE_BYTES:
             self.flush()
 
+    def repeat(self, text: str) -> None:
+        """The frame just written is an answer to a subscription: later files of this connection begin with it."""
+        if self._repeated_chars + len(text) <= REPEATED_CHARS_MAX:
+            self._repeated.append(text)
+            self._repeated_chars += len(text)
+            if not self._pending:  # it filled a piece, and is in the file
+                self._repeated_flushed = len(self._repeated)
+
     def flush(self) -> None:
-        """Have everything so far in the file; the owner calls it every second. Raises CaptureFailed: then it is over."""
+        """Have everything so far in the file; the owner calls it every second. Raises CaptureFailed, closed then."""
         if not self._pending:
             return
         if self._fd is None:
             raise CaptureFailed(f"capture file {self.path}: is closed")
         try:
             piece = self._compress(b"".join(self._pending))
-            if self._size > self._header_size and self._size + len(piece) > self._bytes_max:
-                self._open_next(self._pending_from_ms)
+            if self._size > self._size_at_start and self._size + len(piece) > self._bytes_max:
+                self._open_next()
             self._append(piece)
         except OSError as error:
             lost = len(self._pending)
@@ -174,6 +197,7 @@ class CaptureWriter:
                 f"capture file {self.path}: {_reason(error)}; {self.frames} frames were captured, {lost} are lost"
             ) from None
         self.frames += len(self._pending)
+        self._repeated_flushed = len(self._repeated)
         self._forget()
 
     def close(self) -> None:
@@ -181,11 +205,14 @@ class CaptureWriter:
         try:
             if self._fd is not None:
                 self.flush()
+                self._close_file()
+        except OSError as error:
+            raise CaptureFailed(f"capture file {self.path}: {_reason(error)}") from None
         finally:
             self._abandon()
 
-    def _open_next(self, started_ms: int) -> None:
-        """Begin the next file, with its header. Raises OSError."""
+    def _open_next(self) -> None:
+        """Begin the next file, with its header and the frames to repeat. Raises OSError."""
         self._close_file()
         numbers = self._numbers()
         self.path = self._path((numbers[-1] if numbers else 0) + 1)
@@ -194,8 +221,17 @@ class CaptureWriter:
         # O_EXCL: should another capture of that name have begun the same number just now, it is an error.
         self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         self._size = 0
-        self._append(self._compress(_encode(msgspec.structs.replace(self._header, started_ms=started_ms)) + b"\n"))
-        self._header_size = self._size
+        repeated = [
+            _encode(Record(self._pending_from_ms, self._connection, text)) + b"\n"
+            for text in self._repeated[: self._repeated_flushed]
+        ]
+        try:
+            self._append(self._compress(self._header + b"".join(repeated)))
+        except OSError:
+            with suppress(OSError):
+                self.path.unlink()  # nothing is in it
+            raise
+        self._size_at_start = self._size
 
     def _append(self, piece: bytes) -> None:
         """Write one compressed piece whole, or leave the file as it was. Raises OSError."""
@@ -211,7 +247,7 @@ class CaptureWriter:
         self._size += len(piece)
 
     def _numbers(self) -> list[int]:
-        pattern = re.compile(rf"{re.escape(self._name)}-(\d{{6,}}){re.escape(SUFFIX)}", re.ASCII)
+        pattern = re.compile(rf"{re.escape(self._name)}-(\d{{6}}|[1-9]\d{{6,}}){re.escape(SUFFIX)}", re.ASCII)
         matches = map(pattern.fullmatch, os.listdir(self._directory))
         return sorted(int(match[1]) for match in matches if match)
 

@@ -72,10 +72,10 @@ class Quarantine:
             self.close()
             os.replace(self.path, f"{self.path}.1")
             self._fd, size = self._open(), 0
+        rest = line
         try:
-            written = os.write(self._fd, line)
-            if written < len(line):
-                os.write(self._fd, line[written:])  # tells why there was no room for all of it
+            while rest:
+                rest = rest[os.write(self._fd, rest) :]
         except OSError:
             with suppress(OSError):
                 os.ftruncate(self._fd, size)  # no half line

@@ -52,7 +52,7 @@ class Exchange(ABC):
     name: ClassVar[str]
     url: ClassVar[str]
     acknowledges: ClassVar[bool] = True
-    token_url: ClassVar[str | None] = None
+    token_url: str | None = None
     """Where a connection token is to be asked for (HTTPS POST) before each connection; see `url_with_token`."""
 
     def connection_url(self, url: str, symbols: Sequence[str]) -> str:
@@ -80,6 +80,7 @@ _NUMBER: Final = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASC
 _UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _ISO: Final = re.compile(r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:Z|\+00:?00)?", re.ASCII)
 _decode: Final = msgspec.json.Decoder().decode
+
 
 def decode_json(text: str) -> Any:
     """The JSON value of a frame. Raises Unparseable."""
@@ -162,5 +163,8 @@ def make_tick(
 
 def detail(value: object) -> str:
     """Anything as a short printable text, for acks and errors."""
-    shown = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    try:
+        shown = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    except RecursionError:
+        shown = "(nested too deep to show)"
     return _UNPRINTABLE.sub(" ", shown)[:DETAIL_CHARS_MAX]

@@ -1,0 +1,118 @@
+"""Bitget: public trades of API v2 (the default), v1 and v3, spot and futures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from tradebot.events import Tick
+from tradebot.feeds.exchanges.base import (
+    HEARTBEAT,
+    IGNORED,
+    Exchange,
+    Parsed,
+    Unparseable,
+    decode_json,
+    detail,
+    integer,
+    make_tick,
+)
+
+_MESSAGE_BYTES_MAX: Final = 4096
+
+# Of an address: the market when a symbol names none, and what an argument calls the channel and the symbol.
+_V1_SPOT: Final = ("sp", "channel", "trade", "instId")
+_V1_FUTURES: Final = ("mc", "channel", "trade", "instId")
+_V2: Final = ("SPOT", "channel", "trade", "instId")
+_V3: Final = ("spot", "topic", "publicTrade", "symbol")
+
+
+class Bitget(Exchange):
+    """Symbols as in BTCUSDT (spot); a market in front names another one, as in USDT-FUTURES:BTCUSDT.
+
+    Ticks bear the symbol alone, as Bitget sends it. The address decides which API is spoken: .../v3/ws/public,
+    .../spot/v1/stream, .../mix/v1/stream, and v2 for any other.
+    """
+
+    name: ClassVar[str] = "bitget"
+    url: ClassVar[str] = "wss://ws.bitget.com/v2/ws/public"
+
+    def __init__(self) -> None:
+        self._api = _V2
+
+    def connection_url(self, url: str, symbols: Sequence[str]) -> str:
+        """`url` as it is; remembers which API it is of."""
+        path = urlsplit(url).path
+        self._api = (
+            _V3 if path.startswith("/v3/")
+            else _V1_SPOT if path.startswith("/spot/v1/")
+            else _V1_FUTURES if path.startswith("/mix/v1/")
+            else _V2
+        )  # fmt: skip
+        return url
+
+    def subscriptions(self, symbols: Sequence[str]) -> list[str]:
+        """Messages of at most 4096 bytes. (A connection takes 1000 channels; Bitget advises to stay below 50.)"""
+        default_market, channel_key, channel, symbol_key = self._api
+        messages: list[str] = []
+        batch: list[bytes] = []
+        for symbol in symbols:
+            market, _, name = symbol.rpartition(":")
+            argument = {"instType": market or default_market, channel_key: channel, symbol_key: name}
+            batch.append(msgspec.json.encode(argument))
+            if len(_request(batch)) > _MESSAGE_BYTES_MAX:
+                messages.append(_request(batch[:-1]).decode())
+                batch = batch[-1:]
+        return [*messages, _request(batch).decode()] if batch else []
+
+    def keepalive(self) -> str | None:
+        """Bitget ends a connection on which it has seen no such text for two minutes, WebSocket pings or not."""
+        return "ping"
+
+    def parse(self, text: str) -> Parsed:
+        """Trades, or what else a frame is. The action "snapshot" is history, "update" is live."""
+        if text == "pong":
+            return HEARTBEAT
+        value = decode_json(text)
+        if not isinstance(value, dict):
+            return IGNORED
+        event, argument = value.get("event"), value.get("arg")
+        if event == "error":
+            return Parsed("error", detail=detail({"code": value.get("code"), "msg": value.get("msg"), "arg": argument}))
+        if event == "subscribe":
+            return Parsed("ack", detail=detail(argument))
+        if event is not None or "data" not in value or not isinstance(argument, dict):
+            return IGNORED
+        if argument.get("channel") in ("trade", "tradeNew"):
+            return _trades(value, argument.get("instId"))
+        return _trades(value, argument.get("symbol")) if argument.get("topic") == "publicTrade" else IGNORED
+
+
+def _trades(value: dict[str, Any], symbol: object) -> Parsed:
+    action, data = value.get("action"), value["data"]
+    if not isinstance(data, list):
+        raise Unparseable("data: not a list")
+    if action not in ("snapshot", "update"):
+        raise Unparseable("action: neither snapshot nor update")
+    ticks = [_tick(entry, symbol) for entry in data]
+    return Parsed("trades", history=ticks) if action == "snapshot" else Parsed("trades", ticks)
+
+
+def _tick(entry: object, symbol: object) -> Tick:
+    if isinstance(entry, list):
+        if len(entry) < 4:
+            raise Unparseable("trade: fewer than four elements")
+        return make_tick(symbol, entry[1], entry[2], integer(entry[0], "ts"))
+    if not isinstance(entry, dict):
+        raise Unparseable("trade: neither an object nor a list")
+    ts, price, size, trade_id = ("T", "p", "v", "i") if "p" in entry else ("ts", "price", "size", "tradeId")
+    if entry.get(trade_id) is None:
+        raise Unparseable(f"{trade_id}: missing")
+    return make_tick(symbol, entry.get(price), entry.get(size), integer(entry.get(ts), ts), entry[trade_id])
+
+
+def _request(arguments: list[bytes]) -> bytes:
+    return b'{"op":"subscribe","args":[' + b",".join(arguments) + b"]}"
