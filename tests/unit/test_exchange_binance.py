@@ -61,14 +61,15 @@ def test_recorded_frames(shared_data: Path, name: str) -> None:
     "name", ["binance", "binance_us", "binance_usdm_aggtrade", "binance_aggtrade", "binance_usdm", "binance_coinm"]
 )
 def test_recorded_trades_are_numbered_without_holes(shared_data: Path, name: str) -> None:
-    """What `seq` promises; raw futures trades have none, since others share their numbers."""
+    """What `seq` promises."""
     highest: dict[str, int] = {}
     for line, parsed in check_file(Binance, shared_data, name):
         for tick in parsed.ticks:
-            assert (tick.seq is None) == ('"X":' in line.text)
             number = int(tick.event_id or "")
-            assert tick.seq in (None, number) and number == highest.get(tick.symbol, number - 1) + 1
+            assert tick.seq == number == highest.get(tick.symbol, number - 1) + 1, line
             highest[tick.symbol] = number
+        for symbol, number in parsed.skipped:
+            highest[symbol] = number
     assert highest
 
 
@@ -97,14 +98,16 @@ def test_an_aggregate_trade(frame: dict[str, Any]) -> None:
     assert parse(frame) == Parsed("trades", [Tick("XYZUSD_PERP", 20.5, 3.0, 1700000000123, "9", 9)])
 
 
-def test_raw_trades_of_futures_have_an_id_and_no_seq() -> None:
-    assert parse(FUTURES) == Parsed("trades", [Tick("XYZUSDT", 20.5, 0.7, 1700000000123, "71", None)])
+def test_raw_trades_of_futures() -> None:
+    assert parse(FUTURES) == Parsed("trades", [Tick("XYZUSDT", 20.5, 0.7, 1700000000123, "71", 71)])
 
 
 @pytest.mark.parametrize("kind", ["INSURANCE_FUND", "ADL", "LIQUIDATION", "NA"])
-def test_what_is_no_market_trade_is_ignored(kind: str) -> None:
-    assert parse({**FUTURES, "X": kind}) == IGNORED
-    assert parse({**FUTURES, "X": kind, "p": "0", "q": "0"}) == IGNORED
+def test_what_is_no_market_trade_only_uses_up_a_number(kind: str) -> None:
+    skipped = Parsed("ignored", skipped=[("XYZUSDT", 71)])
+    assert parse({**FUTURES, "X": kind}) == skipped
+    assert parse({**FUTURES, "X": kind, "p": "0", "q": "0"}) == skipped
+    assert parse({**FUTURES, "X": kind, "t": None}) == IGNORED
 
 
 def test_price_and_quantity_are_the_nearest_doubles() -> None:

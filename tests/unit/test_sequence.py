@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -228,6 +230,60 @@ def numbered(draw: st.DrawFn) -> list[tuple[str, int]]:
     return result
 
 
+def newest_first(batch: list[Tick]) -> bool:
+    """At least two ticks of a symbol, and no tick with a number that is not below that of its symbol before it."""
+    by_symbol = [[one.seq or 0 for one in batch if one.symbol == symbol] for symbol in "AB"]
+    falling = all(a > b for seqs in by_symbol for a, b in itertools.pairwise(seqs))
+    return falling and any(len(seqs) > 1 for seqs in by_symbol)
+
+
+class TestNewestFirst:
+    """Some exchanges send the trades of a frame newest first: that is no gap, and their order is kept."""
+
+    def test_consecutive_frames(self) -> None:
+        guard = SequenceGuard(10)
+        for batch in (ticks(7, 6, 5), ticks(9, 8), ticks(10)):
+            assert guard.take(batch) == Taken(batch)
+
+    def test_a_gap_between_frames_or_within_one_is_told_before_the_frame(self) -> None:
+        guard = SequenceGuard(10)
+        guard.take(ticks(5))
+        assert guard.take(ticks(9, 8)) == Taken(ticks(9, 8), ((0, Gap("A", 2, "seq 8 after 5")),))
+        assert guard.take(ticks(12, 10)).gaps == ((0, Gap("A", 1, "seq 12 after 10")),)
+
+    def test_duplicates_of_a_frame_seen_before(self) -> None:
+        guard = SequenceGuard(10)
+        guard.take(ticks(7, 6, 5))
+        taken = guard.take(ticks(8, 7, 6))
+        assert (seqs(taken), taken.duplicates, taken.gaps) == ([8], 2, ())
+
+    def test_several_symbols(self) -> None:
+        guard, batch = SequenceGuard(10), [tick(3), tick(2), tick(9, "B"), tick(8, "B")]
+        assert guard.take(batch) == Taken(batch)
+        assert guard.take([tick(4), tick(10, "B")]).gaps == ()
+
+
+class TestPassOver:
+    """Numbers of what came and is no trade."""
+
+    def test_no_gap_where_they_were(self) -> None:
+        guard = SequenceGuard(10)
+        guard.take(ticks(5))
+        assert guard.pass_over([("A", 6), ("A", 7)]) == []
+        assert guard.take(ticks(8)) == Taken(ticks(8))
+
+    def test_a_gap_before_one(self) -> None:
+        guard = SequenceGuard(10)
+        guard.take(ticks(5))
+        assert guard.pass_over([("A", 8)]) == [Gap("A", 2, "seq 8 after 5")]
+        assert guard.take(ticks(9)).gaps == ()
+
+    def test_symbols_there_is_no_room_for(self) -> None:
+        guard = SequenceGuard(1)
+        guard.take(ticks(5))
+        assert guard.pass_over([("B", 8)]) == []
+
+
 @given(numbered(), st.integers(1, 12), st.integers(1, 20))
 def test_a_model_of_sets_agrees(numbers: list[tuple[str, int]], window: int, batch_size: int) -> None:
     model, guard = Model(window), SequenceGuard(5, window)
@@ -235,13 +291,17 @@ def test_a_model_of_sets_agrees(numbers: list[tuple[str, int]], window: int, bat
         batch = [tick(seq, symbol) for symbol, seq in numbers[start : start + batch_size]]
         kept: list[Tick] = []
         gaps: list[tuple[int, str, int | None]] = []
-        for one in batch:
+        # A frame whose first trade is just the next one cannot have begun with the newest.
+        turned = newest_first(batch) and batch[0].seq != max(model.seen.get(batch[0].symbol, {-2})) + 1
+        for one in batch[::-1] if turned else batch:
             assert one.seq is not None
             stored, missing = model.take(one.symbol, one.seq)
             if missing != 0:
                 gaps.append((len(kept), one.symbol, missing))
             if stored:
                 kept.append(one)
+        if turned:
+            kept, gaps = kept[::-1], [(0, symbol, missing) for _index, symbol, missing in gaps]
         taken = guard.take(list(batch))
         assert taken.ticks == kept
         assert taken.duplicates == len(batch) - len(kept)

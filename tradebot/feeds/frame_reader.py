@@ -12,7 +12,7 @@ from tradebot.config import History
 from tradebot.events import Notice
 from tradebot.feeds.base import Batch, Malformed
 from tradebot.feeds.exchanges.base import Exchange, Parsed, Unparseable
-from tradebot.feeds.sequence import SequenceGuard
+from tradebot.feeds.sequence import SequenceGuard, joined
 
 _DETAIL_CHARS_MAX: Final = 200
 
@@ -53,21 +53,19 @@ class FrameReader:
         except Unparseable as error:
             return self.refuse(str(error))
         self.malformed_in_a_row = 0
-        if not parsed.ticks and not parsed.history:
+        if not parsed.ticks and not parsed.history and not parsed.skipped:
             return Read(_NOTHING, parsed)
-        dropped = 0
-        ticks = parsed.ticks
-        if parsed.history:
-            if self._history == "keep":
-                ticks = parsed.history + ticks
-            else:
-                dropped = len(parsed.history)
-        if self._guard is None or not ticks:
-            return Read(Batch(ticks, history_dropped=dropped), parsed)
-        taken = self._guard.take(ticks)
-        notices = tuple(
-            (index, Notice("GAP", received_ms, gap.detail, gap.symbol, gap.missing)) for index, gap in taken.gaps
-        )
+        keep = self._history == "keep"
+        dropped = 0 if keep else len(parsed.history)
+        if self._guard is None:
+            return Read(
+                Batch([*parsed.history, *parsed.ticks] if keep else parsed.ticks, history_dropped=dropped), parsed
+            )
+        taken = self._guard.take(parsed.history if keep and parsed.history else parsed.ticks)
+        if keep and parsed.history and parsed.ticks:
+            taken = joined(taken, self._guard.take(parsed.ticks))
+        gaps = (*((0, gap) for gap in self._guard.pass_over(parsed.skipped)), *taken.gaps)
+        notices = tuple((index, Notice("GAP", received_ms, gap.detail, gap.symbol, gap.missing)) for index, gap in gaps)
         notes: tuple[Malformed, ...] = ()
         if taken.refused:
             notes = (Malformed(self.frames, f"{taken.refused} trades of more symbols than feed.max_symbols allows"),)

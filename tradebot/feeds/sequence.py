@@ -84,8 +84,23 @@ class SequenceGuard:
             self._seen_id(symbol, event_id)
         return True
 
+    def pass_over(self, skipped: Iterable[tuple[str, int]]) -> list[Gap]:
+        """Take note of (symbol, seq) that came and are no trades; the gaps before them."""
+        gaps = []
+        for symbol, seq in skipped:
+            numbering = self._numbering_of(symbol)
+            if numbering is not None:
+                highest = numbering.highest
+                _new, missing = numbering.take(seq, self._window)
+                if missing != 0:
+                    gaps.append(_gap(symbol, missing, seq, highest))
+        return gaps
+
     def take(self, ticks: list[Tick]) -> Taken:
-        """Sort the next `ticks` out. Never raises, never blocks; may hand on the list it was given."""
+        """Sort the next `ticks` out: those of one frame, which may come newest first.
+
+        Never raises, never blocks; may hand on the list it was given.
+        """
         if isinstance(ticks, TickChunk):
             # No tick of it has a number.
             return Taken(ticks) if self._numbering_of(ticks.symbol) is not None else Taken([], refused=len(ticks))
@@ -96,6 +111,9 @@ class SequenceGuard:
                 symbol = tick.symbol
                 numbering = self._numbering.get(symbol, _NOBODY)
             if tick.seq != numbering.highest + 1:
+                # A frame whose first trade is just the next one cannot have begun with the newest.
+                if index == 0 and _newest_first(ticks):
+                    return _turned(self._take_one_by_one(ticks[::-1], 0))
                 return self._take_one_by_one(ticks, index)
             numbering.highest += 1
         return Taken(ticks)
@@ -114,9 +132,7 @@ class SequenceGuard:
                 highest = numbering.highest
                 new, missing = numbering.take(tick.seq, self._window)
                 if missing != 0:
-                    what = f"seq {tick.seq} after {highest}"
-                    detail = f"the numbering started anew: {what}" if missing is None else what
-                    gaps.append((len(kept), Gap(tick.symbol, missing, detail)))
+                    gaps.append((len(kept), _gap(tick.symbol, missing, tick.seq, highest)))
             else:
                 new = tick.event_id is None or not self._seen_id(tick.symbol, tick.event_id)
             if new:
@@ -138,6 +154,41 @@ class SequenceGuard:
         if ids is None:
             ids = self._ids[symbol] = _Ids()
         return ids.seen(event_id, min(self._window, max(_IDS_LEAST, IDS_MAX // len(self._ids))))
+
+
+def joined(first: Taken, second: Taken) -> Taken:
+    """What two calls came to, as one."""
+    moved = tuple((index + len(first.ticks), gap) for index, gap in second.gaps)
+    return Taken(
+        first.ticks + second.ticks,
+        first.gaps + moved,
+        first.duplicates + second.duplicates,
+        first.refused + second.refused,
+    )
+
+
+def _gap(symbol: str, missing: int | None, seq: int, highest: int) -> Gap:
+    what = f"seq {seq} after {highest}"
+    return Gap(symbol, missing, f"the numbering started anew: {what}" if missing is None else what)
+
+
+def _newest_first(ticks: list[Tick]) -> bool:
+    """Whether the numbers of each symbol fall, and those of one do."""
+    last: dict[str, int] = {}
+    falls = False
+    for tick in ticks:
+        if tick.seq is not None:
+            before = last.get(tick.symbol)
+            if before is not None and tick.seq >= before:
+                return False
+            falls = falls or before is not None
+            last[tick.symbol] = tick.seq
+    return falls
+
+
+def _turned(taken: Taken) -> Taken:
+    """Back in the order they were sent; what is missing was missing before all of them."""
+    return Taken(taken.ticks[::-1], tuple((0, gap) for _index, gap in taken.gaps), taken.duplicates, taken.refused)
 
 
 class _Ids:

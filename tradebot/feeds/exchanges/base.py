@@ -27,13 +27,15 @@ class Parsed(Struct, frozen=True, gc=False):
     """What one frame said.
 
     `ticks` are live trades in the sender's order; `history` are trades from before the subscription that the exchange
-    sends with it. `detail` is the exchange's own word in an ack or an error. `reply` is a text that the protocol of the
-    exchange wants to be sent back (an application-level pong).
+    sends with it. `skipped` are (symbol, seq) of entries that use up a number of the sender's but are no market trades,
+    so that their absence is no gap. `detail` is the exchange's own word in an ack or an error. `reply` is a text that
+    the protocol of the exchange wants to be sent back (an application-level pong).
     """
 
     kind: Kind
     ticks: list[Tick] = []
     history: list[Tick] = []
+    skipped: list[tuple[str, int]] = []
     detail: str = ""
     reply: str | None = None
 
@@ -159,6 +161,13 @@ def make_tick(
         None if trade_id is None else text(trade_id, "trade id"),
         seq,
     )
+
+
+def skipped(symbol: object, seq: object) -> Parsed:
+    """A frame whose one entry is no market trade, but uses up a number where it has one."""
+    if type(symbol) is str and 1 <= len(symbol) <= MAX_SYMBOL_CHARS and type(seq) is int and 0 <= seq <= INT64_MAX:
+        return Parsed("ignored", skipped=[(symbol, seq)])
+    return IGNORED
 
 
 def detail(value: object) -> str:

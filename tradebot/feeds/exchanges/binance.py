@@ -22,6 +22,7 @@ from tradebot.feeds.exchanges.base import (
     detail,
     integer,
     make_tick,
+    skipped,
 )
 
 # A connection carries up to 1024 streams and takes up to 5 messages a second, pongs among them; messages of 8 kB and
@@ -78,14 +79,12 @@ def _trade(data: dict[str, Any], number: object) -> Parsed:
     if kind is not None and kind != "MARKET":
         if type(kind) is not str:
             raise Unparseable("X: not a text")
-        # Insurance fund, auto-deleveraging, or a filler without price and quantity ("NA").
-        return IGNORED
+        # Insurance fund, auto-deleveraging, or a filler without price and quantity ("NA"): numbered like trades.
+        return skipped(data.get("s"), number)
     trade_id, ts = integer(number, "trade id"), integer(data.get("T"), "T")
     if ts >= _MICROSECONDS_FROM:
         ts //= 1000
-    # Futures number what is no market trade along with the trades ("X" tells them apart), so a hole there is no gap.
-    seq = trade_id if kind is None else None
-    return Parsed("trades", [make_tick(data.get("s"), data.get("p"), data.get("q"), ts, trade_id, seq)])
+    return Parsed("trades", [make_tick(data.get("s"), data.get("p"), data.get("q"), ts, trade_id, trade_id)])
 
 
 def _other(value: object, data: object) -> Parsed:

@@ -22,6 +22,7 @@ from tradebot.feeds.exchanges.base import (
     detail,
     integer,
     make_tick,
+    skipped,
 )
 from tradebot.feeds.exchanges.base import text as checked_text
 
@@ -58,7 +59,7 @@ class KrakenFutures(Exchange):
         feed = value.get("feed")
         if feed == "trade":
             tick = _tick(value)
-            return IGNORED if tick is None else Parsed("trades", [tick])
+            return skipped(value.get("product_id"), value.get("seq")) if tick is None else Parsed("trades", [tick])
         if feed == "trade_snapshot":
             trades = value.get("trades")
             if type(trades) is not list:
