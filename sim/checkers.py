@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from msgspec.structs import replace
+
+from sim.account import Account, Dropped, Duplicate, Gap, Item, Link, Malformed
+from sim.carryover import take_over
+from sim.exchange import Exchange
+from sim.network import Session
 from sim.world import Outcome
-from tradebot.config import Config
+from tradebot.config import Config, Settings
 from tradebot.events import BP_DROP_SIGNAL, STALE_DATA, Order, Signal, Tick
 from tradebot.execution.shadow import ShadowExecution
+from tradebot.feeds.exchanges import EXCHANGES
+from tradebot.feeds.exchanges.base import Exchange as Adapter
+from tradebot.feeds.exchanges.base import Unparseable
 from tradebot.strategy import create
 from tradebot.strategy.decider import Decider
 
 _CHANNELS: Final = ("tick", "signal", "persist")
+_RECEIVED: Final = (Tick, Duplicate, Dropped, Malformed)
 
 
 def check_outcome(outcome: Outcome, config: Config, push: bool) -> None:
@@ -48,7 +59,7 @@ def check_database(path: Path) -> None:
             "SELECT event_id FROM orders WHERE status = 'FILLED' AND event_id NOT IN (SELECT order_id FROM trades)"
         ).fetchall()
         assert not unfilled, f"filled orders without their trade: {unfilled[:3]}"
-        for table in ("ticks", "signals", "orders", "trades"):
+        for table in ("ticks", "signals", "orders", "trades", "notices"):
             counted = db.execute(f"SELECT COALESCE(SUM({table}), 0) FROM runs").fetchone()[0]
             rows = db.execute(f"SELECT COUNT(*) FROM {table} WHERE run IS NOT NULL").fetchone()[0]
             assert counted == rows, f"runs.{table} say {counted}, there are {rows} rows"
@@ -57,16 +68,12 @@ def check_database(path: Path) -> None:
 
 
 def reference(
-    config: Config, run_id: str, ticks: list[Tick], dropped: frozenset[str], stale: frozenset[str]
+    decider: Decider, execution: ShadowExecution, ticks: list[Tick], dropped: frozenset[str], stale: frozenset[str]
 ) -> tuple[list[Signal], list[Order]]:
     """Signals and orders that a straight single-threaded computation gives for `ticks`, one at a time.
 
     `dropped` and `stale` are ids of signals that the run recorded as refused for a reason that depends on timing.
     """
-    decider = Decider(
-        create(config.strategy.name, config), run_id, config.strategy.desired_size, config.strategy.confidence
-    )
-    execution = ShadowExecution(config.risk_caps, config.execution.fee_rate, config.execution.max_tick_age_ms)
     signals: list[Signal] = []
     orders: list[Order] = []
     for tick in ticks:
@@ -81,13 +88,20 @@ def reference(
 
 
 def check_run(path: Path, config: Config, run_id: str, whole: bool) -> None:
-    """One run's rows are what the reference computes from its stored ticks; not `whole` (a kill): a prefix of that."""
+    """One run's rows are what the reference computes from its stored ticks; not `whole` (a kill): a prefix of that.
+
+    A run of a push feed begins with what the stored rows of its predecessors come to.
+    """
+    strategy = create(config.strategy.name, config)
+    execution = ShadowExecution(config.risk_caps, config.execution.fee_rate, config.execution.max_tick_age_ms)
     db = sqlite3.connect(path)
     try:
         found = db.execute("SELECT id FROM runs WHERE run_id = ?", (run_id,)).fetchone()
         if found is None:
             return
         run = found[0]
+        if config.engine.ingest_mode != "replay":
+            take_over(db, run, strategy, execution)
         ticks = [
             Tick(*row)
             for row in db.execute(
@@ -102,7 +116,8 @@ def check_run(path: Path, config: Config, run_id: str, whole: bool) -> None:
     refused = {
         reason: frozenset(row[1] for row in orders if row[7] == reason) for reason in (BP_DROP_SIGNAL, STALE_DATA)
     }
-    want_signals, want_orders = reference(config, run_id, ticks, refused[BP_DROP_SIGNAL], refused[STALE_DATA])
+    decider = Decider(strategy, run_id, config.strategy.desired_size, config.strategy.confidence)
+    want_signals, want_orders = reference(decider, execution, ticks, refused[BP_DROP_SIGNAL], refused[STALE_DATA])
     _compare(
         "signals",
         signals,
@@ -123,6 +138,135 @@ def check_run(path: Path, config: Config, run_id: str, whole: bool) -> None:
         [(f.event_id, f.order_id, f.symbol, f.side, f.fill_qty, f.fill_price, f.fees, f.ts) for f in fills],
         whole,
     )
+
+
+def check_feed(path: Path, settings: Settings, exchange: Exchange, outcomes: Sequence[Outcome]) -> None:
+    """What the runs stored of an exchange's ticks is what came, each once; what is missing is said where it is missing.
+
+    `outcomes` are all processes that read from `exchange`, in order. Against what was sent: stored ticks are a
+    subsequence of it, across all runs no trade is there twice. Against what the connections handed out: ticks and
+    notices are those of a plain account (`sim.account`), in its order, up to where each process ended.
+    """
+    assert settings.live is not None
+    config, adapter = settings.config, EXCHANGES[settings.live.exchange]
+    db = sqlite3.connect(path)
+    try:
+        runs = dict(db.execute("SELECT run_id, id FROM runs").fetchall())
+        known: list[Tick] = []
+        for number, (outcome, network) in enumerate(zip(outcomes, exchange.networks, strict=True), start=1):
+            started = outcome.events("START")
+            run = runs.get(started[-1]["run_id"]) if started else None
+            if outcome.exit_code is not None:
+                assert network.sockets == 0, f"process {number}: {network.sockets} sockets were left open"
+            assert network.sockets_max <= 1, f"process {number}: {network.sockets_max} sockets at once"
+            stored, ticks = stored_stream(db, run)
+            _check_sent(ticks, [sent.data for sent in exchange.sent if sent.process == number], adapter())
+
+            def account(sessions: Sequence[Session], known: tuple[Tick, ...] = tuple(known)) -> list[Item]:
+                return list(Account(adapter, known, config.feed.history == "keep").items(sessions))
+
+            _check_account(number, stored, account(network.sessions), config)
+            if outcome.exit_code is not None:
+                _check_counts(number, len(ticks), outcome, account(network.sessions), config)
+            if outcome.exit_code == 0 and network.sessions:
+                *earlier, last = network.sessions
+                surely = account([*earlier, replace(last, texts=last.texts[: last.before_last])])
+                least, received = _trades(surely), outcome.event("LEDGER")["received"]
+                assert received >= least, f"process {number}: {least} trades were handed out, {received} were read"
+            known += ticks
+        twice = len(known) - len({(tick.symbol, tick.event_id) for tick in known})
+        assert not twice, f"{twice} trades are stored twice"
+    finally:
+        db.close()
+
+
+def stored_stream(db: sqlite3.Connection, run: int | None) -> tuple[list[Item], list[Tick]]:
+    """A run's ticks and notices in the order of the pipeline, and its ticks alone."""
+    if run is None:
+        return [], []
+    query = "SELECT symbol, price, volume, ts, event_id, seq FROM ticks WHERE run = ? ORDER BY id"
+    ticks = [Tick(*row) for row in db.execute(query, (run,))]
+    stream: list[Item] = []
+    taken = 0
+    query = "SELECT ticks_before, kind, symbol, missing FROM notices WHERE run = ? ORDER BY id"
+    for before, kind, symbol, missing in db.execute(query, (run,)):
+        assert taken <= before, f"a notice after {before} ticks follows one after {taken}"
+        # After a kill the notice may be stored and the last ticks before it not, never the other way round.
+        stream += ticks[taken:before]
+        stream.append(Gap(symbol, missing) if kind == "GAP" else Link(kind))
+        taken = before
+    return [*stream, *ticks[taken:]], ticks
+
+
+def _check_sent(ticks: list[Tick], messages: Sequence[bytes], adapter: Adapter) -> None:
+    sent = (tick for message in messages for tick in _ticks_of(message, adapter))
+    for index, tick in enumerate(ticks):
+        # `any` leaves the iterator behind what it found: what is stored is a subsequence of what was sent.
+        assert any(tick == other for other in sent), f"stored tick {index} was not sent, or not in this order: {tick}"
+
+
+def _ticks_of(message: bytes, adapter: Adapter) -> list[Tick]:
+    try:
+        parsed = adapter.parse(message.decode("utf-8", "replace"))
+    except Unparseable:
+        return []
+    return [*parsed.history, *parsed.ticks]
+
+
+def _check_account(number: int, stored: list[Item], account: list[Item], config: Config) -> None:
+    wanted = kept(account, config.engine.sample_every)
+    for index, item in enumerate(stored):
+        other = wanted[index] if index < len(wanted) else None
+        assert item == other, f"process {number}, item {index}: stored {item}, the account of its frames has {other}"
+
+
+def kept(items: list[Item], sample_every: int) -> list[Item]:
+    """What is to be stored of `items`: every n-th tick, and what is said between ticks."""
+    found: list[Item] = []
+    ticks = 0
+    for item in items:
+        if isinstance(item, Tick):
+            ticks += 1
+            if ticks % sample_every == 0:
+                found.append(item)
+        elif isinstance(item, Link | Gap):
+            found.append(item)
+    return found
+
+
+def _check_counts(number: int, stored: int, outcome: Outcome, account: list[Item], config: Config) -> None:
+    """The counters say what the account says of as many trades and malformed messages."""
+    metrics, ledger = outcome.event("FINAL METRICS"), outcome.event("LEDGER")
+    read: list[Item] = []
+    received = 0
+    for item in account:
+        if isinstance(item, _RECEIVED):
+            if received == ledger["received"]:
+                break
+            received += 1
+        read.append(item)
+    while read and isinstance(read[-1], Link | Gap):  # said of what came after, or perhaps never read
+        read.pop()
+    counted = {
+        "received": received,
+        "duplicates": sum(isinstance(item, Duplicate) for item in read),
+        "history_dropped": sum(isinstance(item, Dropped) for item in read),
+        "malformed": sum(isinstance(item, Malformed) for item in read),
+    }
+    said = {name: ledger[name] for name in counted}
+    assert said == counted, f"process {number}: the ledger says {said}, counted {counted}"
+    gaps = sum(isinstance(item, Gap) for item in read)
+    assert metrics["gaps"] == gaps, f"process {number}: gaps {metrics['gaps']}, counted {gaps}"
+    restored = len(outcome.events("LINK_RESTORED"))
+    assert metrics["reconnects"] == restored, f"reconnects {metrics['reconnects']}, restored {restored}"
+    ticks = sum(isinstance(item, Tick) for item in kept(read, config.engine.sample_every))
+    accounted = stored + ledger["refused"] + ledger["not_stored"]
+    assert accounted >= ticks, f"stored, refused or not stored {accounted} of {ticks} ticks"
+
+
+def _trades(items: Sequence[Item]) -> int:
+    """How many of them the ledger counts as received."""
+    return sum(isinstance(item, _RECEIVED) for item in items)
 
 
 def _rows(db: sqlite3.Connection, query: str, run: int) -> list[tuple[Any, ...]]:

@@ -62,6 +62,10 @@ class CrashingFeed:
             raise Injected("the feed was told to crash")
         return self._feed.read()
 
+    def status(self) -> dict[str, object]:
+        """The other feed's."""
+        return self._feed.status()
+
     def close(self) -> None:
         """Close the other feed."""
         self._feed.close()
@@ -87,6 +91,10 @@ class FeedWithoutPosition:
     def read(self) -> Batch | None:
         """The other feed's next batch."""
         return self._feed.read()
+
+    def status(self) -> dict[str, object]:
+        """The other feed's."""
+        return self._feed.status()
 
     def close(self) -> None:
         """Close the other feed."""

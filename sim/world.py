@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any, Final
@@ -14,15 +15,19 @@ from sim.clock import Movable
 from sim.errors import SimExit, SimKilled
 from sim.faults import FaultyStorage, StorageFaults
 from sim.heldback import HeldBack
+from sim.network import SimNetwork
 from sim.runtime import SimRuntime
+from sim.wire import SimTransport
 from tradebot.config import Config, RunOptions, Settings
 from tradebot.configkeys import build, check_value
 from tradebot.engine import Edges, run_engine
 from tradebot.exits import ExitCode, TradebotError
 from tradebot.feeds.base import Feed
+from tradebot.feeds.wire import Transport
+from tradebot.live import find_live
 from tradebot.report.output import Output
 
-TABLES: Final = ("ticks", "signals", "orders", "trades")
+TABLES: Final = ("ticks", "signals", "orders", "trades", "notices")
 _LIMIT_S: Final = 100_000.0
 
 
@@ -54,14 +59,21 @@ class Outcome:
 
 @dataclass
 class Faults:
-    """What a scenario does to a process. Thread names are those of the seam, e.g. "tradebot-strategy"."""
+    """What a scenario does to a process. Thread names are those of the seam, e.g. "tradebot-strategy".
+
+    `jumps_ms` are (seconds, ms): the wall clock is set forward or back by so much. `network` makes the network that the
+    process's WebSocket connections go over (see `sim.exchange.Exchange.online`); without it there is none.
+    """
 
     storage: StorageFaults = field(default_factory=StorageFaults)
     delays_s: Mapping[str, float] = field(default_factory=dict)
     crashes: Mapping[str, int] = field(default_factory=dict)
     signals_at_s: tuple[float, ...] = ()
     kill_at_step: int | None = None
+    kill_at_s: float | None = None
+    jumps_ms: tuple[tuple[float, int], ...] = ()
     wrap_feed: Callable[[Feed, SimRuntime], Feed] = lambda feed, _runtime: feed
+    network: Callable[[SimRuntime], SimNetwork] | None = None
 
 
 class World:
@@ -88,7 +100,9 @@ class World:
         """Settings from dotted configuration keys, checked as a configuration file would be."""
         given = {"app.db_path": str(self.db_path), **values}
         config: Config = build({name: check_value(name, value) for name, value in given.items()})
-        return Settings(config, RunOptions(log_format="json", **(options or {})), {})
+        chosen = RunOptions(log_format="json", **(options or {}))
+        sourced = find_live(config, chosen, dict.fromkeys(given, "command line"), None, {})
+        return Settings(sourced.config, chosen, {}, sourced.live)
 
     def run(self, settings: Settings, faults: Faults | None = None) -> Outcome:
         """One process from start to end, or to its kill. Raises SimError when the simulation itself fails."""
@@ -99,13 +113,19 @@ class World:
             runtime.call_at(at_s, runtime.send_signal)
         if faults.kill_at_step is not None:
             runtime.kill_at_step(faults.kill_at_step)
+        if faults.kill_at_s is not None:
+            runtime.call_at(faults.kill_at_s, runtime.kill)
+        for at_s, ms in faults.jumps_ms:
+            runtime.call_at(at_s, partial(runtime.jump_wall, ms))
         answers, errors = StringIO(), StringIO()
         seam = HeldBack(runtime, faults.delays_s, faults.crashes) if faults.delays_s or faults.crashes else runtime
+        network = None if faults.network is None else faults.network(runtime)
         edges = Edges(
             runtime=seam,
             output=Output(answers, errors),
             make_storage=lambda path, synchronous, run: FaultyStorage(path, synchronous, run, faults.storage, runtime),
             wrap_feed=lambda feed: faults.wrap_feed(feed, runtime),
+            make_transport=lambda _seam: _transport(runtime, network),
         )
         code: int | None = None
         error = None
@@ -131,12 +151,18 @@ class World:
         return path
 
     def dump(self, path: Path | None = None) -> dict[str, list[tuple[Any, ...]]]:
-        """All rows of the four event tables, by row id."""
+        """All rows of the tables of events and notices, by row id."""
         return dump(self.db_path if path is None else path)
 
 
+def _transport(runtime: SimRuntime, network: SimNetwork | None) -> Transport:
+    if network is None:
+        raise AssertionError("this scenario has no network: Faults.network makes one")
+    return SimTransport(runtime, network)
+
+
 def dump(path: Path) -> dict[str, list[tuple[Any, ...]]]:
-    """All rows of the four event tables, by row id; empty tables when there is no database yet."""
+    """All rows of the tables of events and notices, by row id; empty tables when there is no database yet."""
     if not path.exists():
         return {table: [] for table in TABLES}
     db = sqlite3.connect(path)

@@ -1,0 +1,259 @@
+"""Scenarios: TOML files of actions, and the player that says when which of them is due.
+
+    description = "one line for people"
+    symbols = ["SOL/USDC"]     # of the market's ticks; that one unless told
+    seed = 1                   # of the market's prices
+    repeat = true              # for ever, or so many times; once unless told
+    [[step]]
+    do = "ticks"
+    count = 100
+    per_s = 20
+
+`load` reads files; everything else is pure.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+from bisect import bisect_right
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+from mockws_server.actions import Action, BadAction, Burst, Stall, Symbols, Ticks, Wait, from_table
+from mockws_server.market import DEFAULT_SYMBOLS
+from tradebot.configkeys import did_you_mean, show
+from tradebot.exits import ConfigError
+
+FILE_BYTES_MAX: Final = 1 << 20
+STEPS_MAX: Final = 10_000
+
+ROUND_S_MIN: Final = 0.1
+"""A scenario that repeats must take at least this long for a round, or it would never come to rest."""
+
+TICKS_AT_ONCE_MAX: Final = 500
+
+_SCENARIOS: Final = "scenarios"
+_STEP_LINE: Final = re.compile(r"^[ \t]*\[\[[ \t]*step[ \t]*\]\]", re.MULTILINE)
+_KEY_LINE: Final = r"(?m)^[ \t]*{}[ \t]*="
+
+
+class Script(Struct, frozen=True):
+    """A scenario: its steps, how often to play them (None: for ever), and the market that its ticks come from."""
+
+    name: str
+    steps: tuple[Action, ...]
+    description: str = ""
+    symbols: tuple[str, ...] = DEFAULT_SYMBOLS
+    seed: int = 1
+    repeat: int | None = 1
+
+    @property
+    def round_s(self) -> float:
+        """Seconds that one round takes."""
+        return math.fsum(duration_s(step) for step in self.steps)
+
+
+def duration_s(action: Action) -> float:
+    """Seconds until the next step's turn."""
+    match action:
+        case Ticks():
+            return action.count / action.per_s
+        case Burst() | Wait() | Stall():
+            return action.seconds
+        case _:
+            return 0.0
+
+
+class Player:
+    """Says what of a script is due; a script that starts at `start_s` on any clock that counts seconds.
+
+    Ticks spread over time come as `Burst(count=n)`: n ticks to be sent now. What comes out does not depend on how often
+    one asks: who asks late gets the same actions, the ticks of a step merged.
+    """
+
+    def __init__(self, script: Script, start_s: float) -> None:
+        self._script = script
+        self._at_s = start_s
+        self._round = 0
+        self._step = 0
+        self._sent = 0
+        self._over = not script.steps
+
+    @property
+    def step(self) -> tuple[int, int, Action] | None:
+        """Whose turn it is or will be: round (from 1), number of the step (from 1), the step. None at the end."""
+        return None if self._over else (self._round + 1, self._step + 1, self._script.steps[self._step])
+
+    def next_at(self) -> float | None:
+        """When something is due next, on the clock of `start_s`; None when the script is over."""
+        return None if self._over else self._tick_at(self._sent)
+
+    def due(self, now_s: float) -> list[Action]:
+        """What the step whose turn it is has due at `now_s`; at most TICKS_AT_ONCE_MAX ticks.
+
+        There may be more (also when the list is empty, a wait being over): ask again until `next_at` is later.
+        """
+        if self._over or self._tick_at(self._sent) > now_s:
+            return []
+        step = self._script.steps[self._step]
+        if not isinstance(step, Ticks | Burst):
+            self._advance(step)
+            return [] if isinstance(step, Wait) else [step]
+        count = self._ticks_due(step, now_s)
+        self._sent += count
+        if self._sent == step.count:
+            self._advance(step)
+        return [Burst(count, symbols=step.symbols)]
+
+    def _tick_at(self, n: int) -> float:
+        """When tick `n` (from 0) of this step is due; when the step itself is, for steps of another kind."""
+        step = self._script.steps[self._step]
+        return self._at_s + duration_s(step) * n / step.count if isinstance(step, Ticks | Burst) else self._at_s
+
+    def _ticks_due(self, step: Ticks | Burst, now_s: float) -> int:
+        most = min(step.count - self._sent, TICKS_AT_ONCE_MAX)
+        # The times of a step's ticks never fall, so the first that is not due yet is found by halving.
+        return bisect_right(range(most), now_s, key=lambda n: self._tick_at(self._sent + n))
+
+    def _advance(self, step: Action) -> None:
+        self._at_s += duration_s(step)
+        self._sent = 0
+        self._step += 1
+        if self._step == len(self._script.steps):
+            self._step = 0
+            self._round += 1
+            self._over = self._round == self._script.repeat
+
+
+class _Header(Struct, forbid_unknown_fields=True):
+    """What a scenario file says beside its steps."""
+
+    description: Annotated[str, Meta(min_length=1, max_length=200)]
+    symbols: Symbols = msgspec.field(default_factory=lambda: list(DEFAULT_SYMBOLS))
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 1
+    repeat: bool | Annotated[int, Meta(ge=1, le=1_000_000)] = False
+
+
+def names() -> list[str]:
+    """The names of the scenarios that mockws brings along, sorted. Reads the package's directory."""
+    files = resources.files("mockws_server").joinpath(_SCENARIOS).iterdir()
+    return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
+
+
+def load(name_or_path: str) -> Script:
+    """The scenario of that name, or in that file (what has a slash or ends in .toml is a file). Blocks (I/O).
+
+    Raises ConfigError on one line, with file:line where something in the file is wrong.
+    """
+    if "/" in name_or_path or name_or_path.endswith(".toml"):
+        return parse(_read(Path(name_or_path)), shown=_printable(name_or_path))
+    known = names()
+    if name_or_path not in known:
+        hint = did_you_mean(name_or_path, known) or f"; there are {', '.join(known)}"
+        raise ConfigError(f"no scenario {show(name_or_path)}{hint}; a file of your own needs a name ending in .toml")
+    file = resources.files("mockws_server").joinpath(_SCENARIOS, f"{name_or_path}.toml")
+    return parse(file.read_bytes(), shown=f"{name_or_path}.toml", name=name_or_path)
+
+
+def parse(data: bytes, shown: str, name: str | None = None) -> Script:
+    """The scenario that a file's bytes describe; `shown` is the file's name for messages. Raises ConfigError."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{shown}:{line}: not UTF-8 text (byte 0x{data[error.start]:02x})") from None
+    try:
+        document = tomllib.loads(text)
+    except RecursionError:
+        raise ConfigError(f"{shown}: not valid TOML: nested too deeply") from None
+    except ValueError as error:
+        raise ConfigError(_syntax(shown, text, error)) from None
+    tables = document.pop("step", None)
+    header = _header(document, text, shown)
+    steps = _steps(tables, text, shown)
+    repeat = {True: None, False: 1}[header.repeat] if isinstance(header.repeat, bool) else header.repeat
+    script = Script(
+        name or Path(shown).name.removesuffix(".toml"),
+        steps,
+        header.description,
+        tuple(header.symbols),
+        header.seed,
+        repeat,
+    )
+    if repeat != 1 and script.round_s < ROUND_S_MIN:
+        line = _line_of_key(text, "repeat")
+        raise ConfigError(f"{shown}:{line}: repeat: a round must take at least {ROUND_S_MIN} s; add a step that waits")
+    return script
+
+
+def _read(path: Path) -> bytes:
+    shown = _printable(str(path))
+    try:
+        with path.open("rb") as file:
+            data = file.read(FILE_BYTES_MAX + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ConfigError(f"{shown}: cannot read the scenario: {reason}") from None
+    if len(data) > FILE_BYTES_MAX:
+        raise ConfigError(f"{shown}: larger than {FILE_BYTES_MAX:_} bytes: this is no scenario")
+    return data
+
+
+def _header(document: dict[str, Any], text: str, shown: str) -> _Header:
+    for key in document:
+        if key not in _Header.__struct_fields__:
+            hint = did_you_mean(key, (*_Header.__struct_fields__, "step"))
+            raise ConfigError(f"{shown}:{_line_of_key(text, key)}: {_printable(key)}: unknown key{hint}")
+    if "description" not in document:
+        raise ConfigError(f'{shown}:1: description: missing; say in a line what happens: description = "..."')
+    try:
+        return msgspec.convert(document, _Header)
+    except ValueError as error:
+        body, _, where = str(error).partition(" - at `$.")
+        name = re.split(r"\W", where)[0]
+        raise ConfigError(f"{shown}:{_line_of_key(text, name)}: {name}: {body[:1].lower()}{body[1:]}") from None
+
+
+def _steps(tables: object, text: str, shown: str) -> tuple[Action, ...]:
+    if not isinstance(tables, list) or not tables:
+        raise ConfigError(f"{shown}:{_line_of_key(text, 'step')}: step: needs at least one, written as [[step]]")
+    if len(tables) > STEPS_MAX:
+        raise ConfigError(f"{shown}: more than {STEPS_MAX} steps")
+    # Steps may also be written as an array of inline tables; then their lines are not looked for.
+    starts = [match.start() for match in _STEP_LINE.finditer(text)]
+    found = []
+    for n, table in enumerate(tables):
+        line = _line_of_key(text, "step")
+        if len(starts) == len(tables):
+            line = text.count("\n", 0, starts[n]) + 1
+        where = f"{shown}:{line}: step {n + 1}"
+        if not isinstance(table, dict):
+            raise ConfigError(f"{where}: must be a table, not {show(table)}")
+        try:
+            found.append(from_table(table))
+        except BadAction as error:
+            raise ConfigError(f"{where}: {error}") from None
+    return tuple(found)
+
+
+def _line_of_key(text: str, key: str) -> int:
+    match = re.search(_KEY_LINE.format(re.escape(key)), text) if key else None
+    return text.count("\n", 0, match.start()) + 1 if match else 1
+
+
+def _syntax(shown: str, text: str, error: ValueError) -> str:
+    place = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", str(error))
+    if place is None:
+        return f"{shown}: not valid TOML: {error}"
+    line = place[1] or max(1, len(text.splitlines()))
+    return f"{shown}:{line}: not valid TOML: {str(error)[: place.start()]}"
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else show(text)

@@ -1,0 +1,95 @@
+"""What the scenarios of live feeds share: an exchange made of mockws's actions, a run against it, and times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from mockws_server.actions import Action
+from mockws_server.script import Script
+from sim.checkers import check_accepted_stored, check_feed
+from sim.exchange import Exchange
+from sim.network import SimNetwork
+from sim.scenarios.common import check_all, expect
+from sim.world import Faults, Outcome, World
+from tradebot.config import Settings
+
+SYMBOL: Final = "SOL/USDC"
+
+AT_ONCE_S: Final = 0.05
+"""The longest that something done at once takes in simulated time: threads take turns, steps cost microseconds."""
+
+IDLE_S: Final = 6.0
+PING_S: Final = 2.0
+CONNECT_S: Final = 3.0
+BACKOFF_MAX_S: Final = 4.0
+STABLE_S: Final = 10.0
+BUDGET_S: Final = 40.0
+
+
+def live_settings(world: World, exchange: str | None = None, **keys: object) -> Settings:
+    """The mockws feed, or that of an exchange, with short deadlines, so that a minute of simulated time sees them all.
+
+    An exchange's symbol is SYMBOL unless told, and its address the default one: all of them lead to the one server.
+    """
+    values: dict[str, object] = {
+        "engine.ingest_mode": "mockws",
+        "engine.run_seconds": 60.0,
+        "strategy.name": "periodic",
+        "engine.signal_every_n_ticks": world.between(1, 20),
+        "strategy.desired_size": 1.0,
+        "feed.connect_timeout_s": CONNECT_S,
+        "feed.idle_timeout_s": IDLE_S,
+        "feed.ping_interval_s": PING_S,
+        "feed.backoff_max_s": BACKOFF_MAX_S,
+        "feed.stable_after_s": STABLE_S,
+        "feed.reconnect_budget_s": BUDGET_S,
+    }
+    if exchange is not None:
+        values |= {"engine.ingest_mode": "realws", "app.symbol": SYMBOL}
+    values |= {key.replace("__", "."): value for key, value in keys.items()}
+    return world.settings(values, {} if exchange is None else {"exchange": exchange})
+
+
+def script_of(world: World, *steps: Action, symbols: Sequence[str] = (SYMBOL,), repeat: int | None = 1) -> Script:
+    """A script of `steps`; the market's prices are the seed's."""
+    return Script("", steps, "", tuple(symbols), world.seed, repeat)
+
+
+def exchange_of(world: World, *steps: Action, symbols: Sequence[str] = (SYMBOL,), repeat: int | None = 1) -> Exchange:
+    """An exchange that plays `steps`; its clock is up to two seconds off."""
+    return Exchange(script_of(world, *steps, symbols=symbols, repeat=repeat), skew_ms=world.between(-2000, 2000))
+
+
+def run_live(world: World, settings: Settings, exchange: Exchange, code: int = 0, **faults: Any) -> Outcome:
+    """One process that must end with `code`, everything accepted stored, the feed as the account of its frames."""
+    outcome = world.run(settings, Faults(network=exchange.online, **faults))
+    expect(outcome, code)
+    check_accepted_stored(outcome)
+    check_all(world, settings, outcome, push=True)
+    check_feed(world.db_path, settings, exchange, world.outcomes)
+    return outcome
+
+
+def losses_s(network: SimNetwork) -> list[float]:
+    """When each connection but the last was found lost."""
+    times = [session.over_s for session in network.sessions[:-1]]
+    return [time for time in times if time is not None]
+
+
+def retries_s(network: SimNetwork) -> list[float]:
+    """How long after each loss the next attempt was begun."""
+    found = []
+    for lost_s in losses_s(network):
+        found.append(min([dialled_s for dialled_s in network.dialled_at_s if dialled_s >= lost_s]) - lost_s)
+    return found
+
+
+def missing(outcome: Outcome) -> int:
+    """How many trades all gaps of known size come to."""
+    return sum([gap["missing"] or 0 for gap in outcome.events("GAP")])
+
+
+def within(value: float, low: float, high: float, what: str) -> None:
+    """Fail unless `low` <= `value` <= `high`."""
+    assert low <= value <= high, f"{what}: {value}, not between {low} and {high}"

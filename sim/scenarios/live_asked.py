@@ -1,0 +1,99 @@
+"""Exchanges that want to be asked: subscriptions that are confirmed or not, history that comes first, tokens."""
+
+from __future__ import annotations
+
+from mockws_server.actions import Action, Disconnect, Ticks, Wait
+from sim.dialects import Kraken, KuCoin
+from sim.network import NoAnswer, Refuse, Reject
+from sim.scenarios.common import scenario
+from sim.scenarios.live import (
+    AT_ONCE_S,
+    BACKOFF_MAX_S,
+    CONNECT_S,
+    IDLE_S,
+    live_settings,
+    missing,
+    run_live,
+    script_of,
+    within,
+)
+from sim.world import Faults, World
+
+
+@scenario
+def subscription_never_confirmed(world: World) -> None:
+    """A server that answers pings and never a subscription: given up after idle_timeout_s, as often as it takes."""
+    deaf_to = world.between(1, 3)
+    exchange = Kraken(script_of(world, Ticks(290, 5.0)), deaf_to=deaf_to)
+    outcome = run_live(world, live_settings(world, "kraken"), exchange)
+    losses = outcome.events("LINK_LOST")
+    assert len(losses) == deaf_to and all("not confirmed" in loss["detail"] for loss in losses), losses
+    for session in exchange.network.sessions[:-1]:
+        assert session.over_s is not None
+        within(session.over_s - session.began_s, IDLE_S, IDLE_S + AT_ONCE_S, "given up")
+    assert outcome.events("SUBSCRIBED")
+    asked = [len([said for said in peer.received if said.kind == "text"]) for peer in exchange.network.peers]
+    assert asked == [1] * (deaf_to + 1), "each connection is asked once"
+
+
+@scenario
+def quiet_market_after_its_confirmation(world: World) -> None:
+    """A subscription that is confirmed stands, however long no trade comes."""
+    exchange = Kraken(script_of(world, Wait(1.0), Wait(100.0), Ticks(10, 10.0)))
+    outcome = run_live(world, live_settings(world, "kraken", engine__run_seconds=105.0), exchange)
+    assert not outcome.events("LINK_LOST")
+    assert outcome.event("FINAL METRICS")["ingest_received"] == 10
+
+
+@scenario
+def history_at_each_connection(world: World) -> None:
+    """The last trades are sent with each subscription: dropped, or kept, and then they fill what a loss tore open."""
+    keep = world.chance(0.5)
+    snapshot = world.between(1, 60)
+    steps: list[Action] = [Ticks(20, 10.0)]
+    for _ in range(world.between(1, 3)):
+        steps += [Ticks(world.between(20, 60), 10.0), Disconnect(1011)]
+    exchange = Kraken(script_of(world, *steps, Ticks(50, 5.0)), snapshot=snapshot)
+    settings = live_settings(world, "kraken", feed__history="keep" if keep else "drop")
+    outcome = run_live(world, settings, exchange)
+    ledger = outcome.event("LEDGER")
+    assert (ledger["history_dropped"] > 0) != keep
+    if keep and snapshot >= 10:
+        assert missing(outcome) == 0, "a snapshot longer than the loss leaves no gap"
+        assert ledger["duplicates"] > 0 or snapshot < 20
+
+
+@scenario
+def history_after_a_restart(world: World) -> None:
+    """Killed and started again with history kept: what was stored before is a duplicate, what was missed is stored."""
+    exchange = Kraken(script_of(world, Ticks(200, 5.0)), snapshot=200)
+    settings = live_settings(world, "kraken", feed__history="keep", engine__run_seconds=20.0)
+    world.run(settings, Faults(network=exchange.online, kill_at_s=5.0 + 10 * world.random.random()))
+    exchange.while_away(world.between(0, 20))
+    outcome = run_live(world, settings, exchange)
+    assert missing(outcome) == 0
+    seqs = [row[-1] for row in world.dump()["ticks"]]
+    assert outcome.event("LEDGER")["duplicates"] > 0
+    assert outcome.events("CARRIED_OVER")
+    assert seqs == sorted(seqs), "nothing was late"
+
+
+@scenario
+def token_before_each_connection(world: World) -> None:
+    """A token is asked for before each connection; without one it is a failed attempt, and none is ever logged."""
+    symbol = "SOL-USDC"
+    exchange = KuCoin(script_of(world, Ticks(100, 5.0), Disconnect(1001), Ticks(200, 5.0), symbols=(symbol,)))
+    failures = (Refuse(), Reject(429, 5.0), Reject(500), NoAnswer())
+    failing = [failures[world.between(0, len(failures) - 1)] for _ in range(world.between(0, 3))]
+    exchange.token_answers.extend(failing)
+    outcome = run_live(world, live_settings(world, "kucoin", app__symbol=symbol), exchange)
+    network = exchange.network
+    assert len(outcome.events("CONNECT_FAILED")) == len(failing)
+    assert network.fetches == len(failing) + len(network.dialled_at_s), "one request for each attempt"
+    assert len(set(exchange.urls)) == len(exchange.urls) == len(network.sessions) == 2
+    most_s = sum([max(CONNECT_S, 5.0) + BACKOFF_MAX_S for _ in failing]) + 1.0
+    within(network.sessions[0].began_s, 0.0, most_s, "connected")
+    told = [line for line in outcome.logs if any(token in str(line) for token in exchange.tokens)]
+    assert not told, told
+    pings = [said for said in network.peers[0].received if said.kind == "text" and b'"ping"' in said.data]
+    assert pings, "KuCoin's own pings are sent"
