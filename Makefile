@@ -2,7 +2,7 @@
 # PYTHON=/path/to/python chooses the Python of the environment; ARGS= is passed on where a target says so.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format types bench bench-memory bench-peers kills sim clean
+.PHONY: help setup run test lint format types bench bench-live bench-memory bench-peers kills autobahn sim clean
 .DELETE_ON_ERROR:
 
 VENV  := .venv
@@ -48,8 +48,13 @@ format: $(READY)  ## let ruff lay out all code
 types: $(READY)  ## mypy --strict
 	@$(PY) -m mypy
 
-bench: $(READY)  ## speed beside plain sqlite3, on 1 000 000 generated ticks; ARGS='--ticks=N --rounds=N'
+bench: $(READY)  ## replay beside plain sqlite3, ARGS='--ticks=N --rounds=N'; then bench-live, LIVE_ARGS='--seconds=N'
 	@$(PY) -m bench.replay $(ARGS)
+	@echo
+	@$(PY) -m bench.live $(LIVE_ARGS)
+
+bench-live: $(READY)  ## the live path: ticks/s from bin/mockws, latency; ARGS='--seconds=N --frames=N --rounds=N'
+	@$(PY) -m bench.live $(ARGS)
 
 bench-memory: $(READY)  ## peak memory at 1 000 000 and at 4 000 000 ticks
 	@$(PY) -m bench.memory $(ARGS)
@@ -59,6 +64,9 @@ bench-peers: $(READY) $(PEERS_READY)  ## speed beside NautilusTrader and backtra
 
 kills: $(READY)  ## 100 random SIGKILLs during replays, each resumed and compared; ARGS='--kills=N --seed=N'
 	@$(PY) -m tests.e2e.kills $(ARGS)
+
+autobahn: $(READY)  ## the WebSocket client against the Autobahn fuzzing server (needs root, Python 2.7 and a package index)
+	@$(PY) -m tests.autobahn.run $(ARGS)
 
 sim: $(READY)  ## the simulator: the engine's threads under seeded schedules; ARGS='--help' tells more
 	@$(PY) -m sim $(ARGS)

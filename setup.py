@@ -20,7 +20,7 @@ RUN = [
     "pyzmq>=26.2",
     "tqdm>=4.66.3",
     "websocket-client>=1.8,!=1.9.1",
-    "websockets>=15.0",
+    "websockets>=17.3,<18",
     "zstandard>=0.23",
 ]
 SIM = ["freezegun>=1.5.1"]

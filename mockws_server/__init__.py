@@ -1,1 +1,1 @@
-"""mockws: a local feed server that plays market scenarios over WebSocket. It comes with a later release."""
+"""mockws: a local WebSocket server that sends ticks and bad weather, for the live feeds to be tried with."""

@@ -1,39 +1,97 @@
-"""mockws: a local feed server for tradebot.
-
-Usage:
-  mockws --help
-  mockws --version
-
-Options:
-  -h --help  Show this text.
-  --version  Show the version.
-
-Serving a feed comes with a later release.
-"""
+"""The command `mockws`: options to a running server, and how every error reaches the person at the terminal."""
 
 from __future__ import annotations
 
+import signal
 import sys
-import warnings
 
+import msgspec
+
+from mockws_server import options, script
+from mockws_server.bus import Addresses
+from mockws_server.console import Console
+from mockws_server.recording import messages
+from mockws_server.server import STOP_SIGNALS, MockServer, Options, Recording
 from tradebot import __version__
-from tradebot.exits import ExitCode
+from tradebot.exits import ConfigError, ExitCode
+from tradebot.feeds.source import Source, open_source
+from tradebot.feeds.unpack import unpack
+from tradebot.streams import GuardedStream
 
-with warnings.catch_warnings():
-    # docopt 0.6.2 has invalid escapes in its source, which Python 3.12 and newer report whenever they compile it.
-    warnings.simplefilter("ignore", SyntaxWarning)
-    from docopt import DocoptExit, docopt
+_COMPLAINTS_MAX = 20
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Answer --help and --version; refuse anything else with exit code 12. The process's exit code."""
+    """Serve until a signal; the process's exit code. Main thread. Raises nothing: errors become one line on stderr."""
     try:
-        arguments = docopt(__doc__ or "", argv=argv, help=False)
-    except DocoptExit:
-        print("mockws: the local feed server comes with a later release of tradebot.", file=sys.stderr)
-        print("Today it answers only `mockws --help` and `mockws --version`.", file=sys.stderr)
+        arguments = options.parse(sys.argv[1:] if argv is None else argv)
+        match arguments.command:
+            case "help":
+                return _answer(options.USAGE)
+            case "version":
+                return _answer(f"mockws {__version__}\n")
+            case "list":
+                return _answer("".join(f"{name:12} {script.load(name).description}\n" for name in script.names()))
+        return _serve(arguments)
+    except ConfigError as error:
+        GuardedStream(sys.stderr).write(f"mockws: {error}\n")
         return ExitCode.CONFIG
-    print(f"mockws {__version__}" if arguments["--version"] else (__doc__ or "").strip())
+    except KeyboardInterrupt:
+        return ExitCode.COMPLETE
+
+
+def _serve(arguments: options.Arguments) -> int:
+    played = None if arguments.scenario is None else script.load(arguments.scenario)
+    if played is not None and arguments.once:
+        played = msgspec.structs.replace(played, repeat=1)
+    console = Console(GuardedStream(sys.stderr))
+    source, recording = _recording(arguments, console)
+    # From here on a signal is a request that `run` serves, whenever it comes.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        server = MockServer(
+            Options(
+                arguments.host,
+                arguments.port,
+                Addresses(arguments.ticks, arguments.control),
+                arguments.seed,
+                played,
+                recording,
+                arguments.wait_clients,
+                arguments.quit_at_end,
+                arguments.first_seq,
+            ),
+            console,
+        )
+        _answer(msgspec.json.encode(server.announcement).decode() + "\n")
+        return server.run()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if source is not None:
+            source.close()
+
+
+def _recording(arguments: options.Arguments, console: Console) -> tuple[Source | None, Recording | None]:
+    if arguments.replay is None:
+        return None, None
+    try:
+        source = open_source(arguments.replay)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("--replay-file", "--replay")) from None
+    complaints = 0
+
+    def complain(line: int, reason: str) -> None:
+        nonlocal complaints
+        complaints += 1
+        if complaints <= _COMPLAINTS_MAX:
+            more = "; more such lines are left out without a word" if complaints == _COMPLAINTS_MAX else ""
+            console.say(f"warning: {source.name}:{line}: left out: {reason}{more}")
+
+    return source, Recording(source.name, messages(unpack(source.blocks()), complain), arguments.speed)
+
+
+def _answer(text: str) -> int:
+    GuardedStream(sys.stdout).write(text)
     return ExitCode.COMPLETE
 
 

@@ -14,18 +14,20 @@ DEFAULT_SYMBOLS: Final = ("SOL/USDC",)
 
 _CENTS: Final = 100
 _FLOOR: Final = 1 * _CENTS
+# Until the year 2096, and such that JSON readers with doubles keep the numbers exact.
+_NUMBERING_FROM: Final = 4_000_000_000_000_000
 
 
 class _Book:
     """One symbol: its numbering and its price, a walk on a grid of 0.01 that never falls below 1."""
 
-    def __init__(self, symbol: str, seed: int) -> None:
+    def __init__(self, symbol: str, seed: int, first_seq: int) -> None:
         # Of its own for each symbol, so that the ticks of one do not depend on how often another one's turn came.
         # Only `getrandbits` is used: what the other methods make of a seed may differ between versions of Python.
         self._random = random.Random(f"{seed} {symbol}")
         self._symbol = symbol
         self._prefix = f"mock-{seed}-{symbol}-"
-        self._seq = 0
+        self._seq = first_seq - 1
         self._price = (50 + self._random.getrandbits(7)) * _CENTS
 
     def tick(self, ts_ms: int) -> Tick:
@@ -37,15 +39,24 @@ class _Book:
         return Tick(self._symbol, self._price / _CENTS, volume, ts_ms, f"{self._prefix}{self._seq}", self._seq)
 
 
-class Market:
-    """Ticks of `symbols` in turn; each symbol's `seq` counts from 1 without a hole, and its `event_id` says the same.
+def first_seq_at(now_ms: int) -> int:
+    """Where a server started at `now_ms` (Unix ms) begins to number: far below whatever one started earlier came to.
 
-    A symbol that is asked for by name and is not among `symbols` is made up too.
+    So a listener takes its numbers for a numbering begun anew, which they are, and not for trades seen before.
+    """
+    return _NUMBERING_FROM - 1000 * now_ms
+
+
+class Market:
+    """Ticks of `symbols` in turn.
+
+    Each symbol's `seq` counts from `first_seq` without a hole, and its `event_id` says the same. A symbol that is asked for by name and is not among `symbols` is made up too.
     """
 
-    def __init__(self, symbols: Sequence[str] = DEFAULT_SYMBOLS, seed: int = 1) -> None:
+    def __init__(self, symbols: Sequence[str] = DEFAULT_SYMBOLS, seed: int = 1, first_seq: int = 1) -> None:
         self._symbols = tuple(symbols)
         self._seed = seed
+        self._first_seq = first_seq
         self._books: dict[str, _Book] = {}
         self._turn: dict[tuple[str, ...], int] = {}
 
@@ -59,7 +70,7 @@ class Market:
             symbol = chosen[n % len(chosen)]
             book = self._books.get(symbol)
             if book is None:
-                book = self._books[symbol] = _Book(symbol, self._seed)
+                book = self._books[symbol] = _Book(symbol, self._seed, self._first_seq)
             found.append(book.tick(ts_ms))
         return found
 

@@ -9,7 +9,6 @@ from msgspec.structs import replace
 
 from tradebot.config import Live, Settings
 from tradebot.events import Notice
-from tradebot.exits import ConfigError
 from tradebot.feeds.base import Batch
 from tradebot.feeds.capture_file import CaptureWriter
 from tradebot.feeds.exchanges import EXCHANGES
@@ -22,6 +21,7 @@ from tradebot.log import Log, setup_logging
 from tradebot.runtime import RealRuntime, Runtime
 
 _FILES_MAX: Final = 8
+_FILE_BYTES_LEAST: Final = 500_000  # well above what one flush comes to, so that --max-mb holds
 _FLUSH_EVERY_S: Final = 1.0
 _REPORT_EVERY_S: Final = 10.0
 
@@ -33,25 +33,31 @@ class _Recorder(FrameReader):
         super().__init__(exchange, "keep", SequenceGuard(symbols_max))
         self._writer = writer
         self._connection = 0
+        self._begins = True
 
     def new_connection(self) -> Exchange:
-        self._connection += 1
+        self._begins = True
         return super().new_connection()
 
     def take(self, text: str, received_ms: int) -> Read:
+        # Attempts that failed, or brought nothing, have no number.
+        self._connection += self._begins
+        self._begins = False
         self._writer.write(received_ms, self._connection, text)
-        return super().take(text, received_ms)
+        read = super().take(text, received_ms)
+        if read.parsed is not None and read.parsed.kind == "ack":
+            self._writer.repeat(text)
+        return read
 
 
 def run_capture(settings: Settings) -> str:
     """Record until the seconds are over or a stop signal comes; what to tell the person who asked for it.
 
-    Blocks; main thread. Raises ConfigError (nothing to listen to, no place for the files), NetworkError (no connection
-    within the reconnect budget), CaptureFailed (disk full); what was flushed before is whole.
+    Blocks; main thread. Raises ConfigError (no place for the files), NetworkError (no connection within the reconnect
+    budget), CaptureFailed (disk full); what was flushed before is whole.
     """
     live = settings.live
-    if live is None:
-        raise ConfigError("capture needs --ws-source=NAME, or --exchange=NAME and --symbol=SYM")
+    assert live is not None  # settings see to it
     runtime = RealRuntime()
     log = setup_logging(settings.options.log_level, settings.options.log_format, runtime)
     runtime.catch_stop_signals()
@@ -90,11 +96,13 @@ class _Capture:
         self._log = log.bind("capture")
         self._run_seconds = config.engine.run_seconds
         self._trades = self._malformed = self._reconnects = 0
-        bytes_max = options.max_mb * 1_000_000 // _FILES_MAX
+        # A source's files bear its name: another source of the same exchange must not push them out.
+        path = Path(options.out or ".") / (options.ws_source or live.exchange)
+        bytes_max = options.max_mb * 1_000_000
+        files_max = min(_FILES_MAX, bytes_max // _FILE_BYTES_LEAST)
         self._writer = CaptureWriter(
-            Path("." if options.out is None else options.out), live.exchange, live.symbols, runtime.now_ms(),
-            max(1, bytes_max), _FILES_MAX,
-        )  # fmt: skip
+            path, live.exchange, live.symbols, runtime.now_ms(), bytes_max // files_max, files_max
+        )
         self._reader = _Recorder(self._writer, EXCHANGES[live.exchange], config.feed.max_symbols)
         self._live = live
         # A recording takes what comes: what cannot be understood is in it, and is no reason to stop.
@@ -111,6 +119,11 @@ class _Capture:
         finally:
             self._feed.close()
             self._writer.close()
+            self._log.info("capture ended", event="END", frames=self._writer.frames, file=str(self._writer.path))
+            if not self._writer.frames:
+                self._writer.path.unlink(missing_ok=True)  # a header and nothing else
+        if not self._writer.frames:
+            return "no frame came: nothing was captured\n"
         return (
             f"{self._writer.frames:,} frames ({self._trades:,} trades) captured, the last of them in"
             f" {self._writer.path}\nreplay a file with --ingest=replay --replay-file=FILE"
@@ -143,6 +156,8 @@ class _Capture:
 
     def _tell(self, notice: Notice) -> None:
         self._reconnects += notice.kind == "LINK_RESTORED"
+        if notice.kind == "LINK_LOST":
+            self._writer.flush()  # connecting again may take its time
         log = self._log.info if notice.kind == "LINK_UP" else self._log.warning
         log("feed notice", event=notice.kind, detail=notice.detail)
 

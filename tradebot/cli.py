@@ -11,11 +11,11 @@ import traceback
 from collections.abc import Iterator, Mapping
 
 from tradebot import __version__, configfile
-from tradebot.config import Config, Settings, config_hash, db_path
+from tradebot.config import Config, Live, Settings, config_hash, db_path
 from tradebot.configkeys import flatten, toml
 from tradebot.exits import ConfigError, ExitCode, TradebotError
 from tradebot.feeds import sources as source_files
-from tradebot.masking import mask
+from tradebot.masking import escape, mask
 from tradebot.options import (
     CAPTURE,
     CHECK_CONFIG,
@@ -77,11 +77,11 @@ def _dispatch(arguments: Arguments, environ: Mapping[str, str]) -> int:
     settings = resolve(arguments, environ)
     if arguments.command == SHOW_CONFIG:
         return _answer("\n".join(describe(settings, environ)) + "\n")
-    require_available(settings)
-    if arguments.command == CAPTURE:
+    if arguments.command == CAPTURE:  # it sends no order, so that any mode will do
         from tradebot.capture import run_capture
 
         return _answer(run_capture(settings))
+    require_available(settings)
     # Late: the engine brings in the database and the threads, which no other command needs.
     from tradebot.engine import run_engine
 
@@ -136,6 +136,15 @@ def describe(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
             value = "max" if value is None else f"{value:g}x"
         line = f"# {field} is not set" if value is None else f"# {field} = {toml(value)}"
         yield f"{line:{_COMMENT_COLUMN}}  # {sources[field]}"
+    if settings.live is not None:
+        yield f"\n# {_listening(settings.live)}"
+
+
+def _listening(live: Live) -> str:
+    if not live.url:
+        return f"Replays recorded frames of {live.exchange}."
+    symbols = escape(", ".join(live.symbols)) or "all that it sends"
+    return f"Listens to {live.exchange} at {mask(live.url)}: {symbols}."
 
 
 def _stand_ins(config: Config, environ: Mapping[str, str]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from tradebot.config import Settings
 from tradebot.events import Tick
 from tradebot.feeds.base import Feed, Stopped
 from tradebot.feeds.exchanges import EXCHANGES
-from tradebot.feeds.frame_lines import FrameLineDecoder
+from tradebot.feeds.frame_lines import FrameLineDecoder, check_first_line
 from tradebot.feeds.frame_reader import FrameReader
 from tradebot.feeds.pacing import PacedFeed
 from tradebot.feeds.quarantine import Quarantine, quarantine_path
@@ -82,7 +82,12 @@ def _file(settings: Settings, name: str, around: Surroundings) -> Input:
     strict = settings.options.strict
     if live is not None:
         decoder = FrameLineDecoder(EXCHANGES[live.exchange], feed.history, feed.max_symbols, strict=strict)
-    file_feed = FileReplay(name, strict=strict, decoder=decoder)
+    exchange = None if live is None else live.exchange
+
+    def first_line(line: bytes) -> None:
+        check_first_line(line, file_feed.name, exchange)
+
+    file_feed = FileReplay(name, strict=strict, decoder=decoder, first_line=first_line)
     digest = file_feed.content_digest(around.stopped)
     if live is not None and digest is not None:
         # The same frames read as another exchange's are another input.
@@ -99,8 +104,7 @@ def _live(settings: Settings, around: Surroundings) -> Input:
 
     def open_feed(carried: Carried | None) -> Feed:
         guard = SequenceGuard(feed.max_symbols)
-        for symbol, known in ({} if carried is None else carried.symbols).items():
-            guard.restore(symbol, known.seqs, known.event_ids)
+        restore_guard(guard, carried)
         return WebSocketFeed(
             Target(live.url, live.symbols),
             feed,
@@ -113,6 +117,12 @@ def _live(settings: Settings, around: Surroundings) -> Input:
         )
 
     return Input(True, live.source, None, True, "frame", open_feed)
+
+
+def restore_guard(guard: SequenceGuard, carried: Carried | None) -> None:
+    """Have `guard` know the numbers of the trades that earlier runs stored, so that none of them is stored again."""
+    for symbol, known in ({} if carried is None else carried.symbols).items():
+        guard.restore(symbol, known.seqs, known.event_ids)
 
 
 def _database(settings: Settings, around: Surroundings) -> Input:

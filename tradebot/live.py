@@ -14,6 +14,7 @@ from tradebot.exits import ConfigError
 from tradebot.feeds import sources as source_files
 from tradebot.feeds.exchanges import EXCHANGES
 from tradebot.masking import mask
+from tradebot.options import HINT, UsageError
 
 _MOCKWS = "mockws"
 
@@ -36,14 +37,12 @@ def find_live(
     """What `config` and `options` ask to listen to; no `live` for feeds that have no exchange. Blocks (reads a file).
 
     `origins` say where each value came from: a default symbol is no choice, and the command line beats a source.
-    Raises ConfigError.
+    Raises UsageError when an option is missing, ConfigError when the sources file is not usable.
     """
     mode = config.engine.ingest_mode
     if mode == "mockws":
         url = config.engine.ws_url or EXCHANGES[_MOCKWS].url
         return Sourced(config, {}, Live(_MOCKWS, url, (), f"mockws:{mask(url)}"))
-    if options.exchange is not None and options.ws_source is not None:
-        raise ConfigError("--exchange and --ws-source: give one of them")
     if options.ws_source is not None:
         return _from_source(config, options, origins, config_path, environ)
     if mode == "replay":
@@ -53,14 +52,25 @@ def find_live(
     if mode != "realws":
         return Sourced(config, {}, None)
     if options.exchange is None:
-        raise ConfigError(
+        raise UsageError(
             "the feed realws needs --ws-source=NAME, or --exchange=NAME and --symbol=SYM; see tradebot sources"
         )
-    symbols = tuple(dict.fromkeys(part.strip() for part in config.app.symbol.split(",") if part.strip()))
-    if origins["app.symbol"] == "default" or not symbols:
-        raise ConfigError("--exchange needs --symbol=SYM, as the exchange writes it (several with commas between)")
+    symbols = _symbols(config) if origins["app.symbol"] != "default" else ()
+    if not symbols:
+        raise UsageError(
+            f"--exchange={options.exchange} needs --symbol=SYM, as the exchange writes it (several with commas"
+            f" between); {HINT}"
+        )
     url = config.engine.ws_url or EXCHANGES[options.exchange].url
     return Sourced(config, {}, Live(options.exchange, url, symbols, _name(options.exchange, symbols)))
+
+
+def _symbols(config: Config) -> tuple[str, ...]:
+    """Those that `--symbol` lists, each once. Raises UsageError."""
+    symbols = tuple(dict.fromkeys(part.strip() for part in config.app.symbol.split(",") if part.strip()))
+    if len(symbols) > config.feed.max_symbols:
+        raise UsageError(f"--symbol: has {len(symbols)} symbols, but feed.max_symbols is {config.feed.max_symbols}")
+    return symbols
 
 
 def _name(exchange: str, symbols: tuple[str, ...]) -> str:
@@ -77,7 +87,7 @@ def _from_source(
 ) -> Sourced:
     found = source_files.find(options.ws_sources, config_path, environ)
     if found is None:
-        raise ConfigError(f"--ws-source={options.ws_source}: there is no ws_sources.toml; name it with --ws-sources")
+        raise UsageError(f"--ws-source={options.ws_source}: there is no ws_sources.toml; name one with --ws-sources")
     path, _how = found
     known = source_files.load(path)
     assert options.ws_source is not None
@@ -85,12 +95,17 @@ def _from_source(
     if source is None:
         hint = did_you_mean(options.ws_source, known)
         raise ConfigError(f"--ws-source: {path} has no source {options.ws_source}{hint}; tradebot sources lists them")
-    told = {key for key in source.limits if origins[f"feed.{key}"].startswith("command line")}
+    told = {key for key in source.limits if _on_command_line(origins, f"feed.{key}")}
     feed: Any = source.feed_config(config.feed)
     feed = replace(feed, **{key: getattr(config.feed, key) for key in told})
     sources = {f"feed.{key}": f"{path} [{source.name}]" for key in source.limits if key not in told}
     url = source.url or EXCHANGES[source.exchange].url
-    if config.engine.ws_url is not None and origins["engine.ws_url"].startswith("command line"):
+    if config.engine.ws_url is not None and _on_command_line(origins, "engine.ws_url"):
         url = config.engine.ws_url
-    live = Live(source.exchange, url, source.symbols, _name(source.exchange, source.symbols))
+    symbols = (_symbols(config) if _on_command_line(origins, "app.symbol") else ()) or source.symbols
+    live = Live(source.exchange, url, symbols, _name(source.exchange, symbols))
     return Sourced(replace(config, feed=feed), sources, live)
+
+
+def _on_command_line(origins: Mapping[str, str], key: str) -> bool:
+    return origins[key].startswith("command line")

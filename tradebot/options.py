@@ -35,8 +35,8 @@ Commands:
   show-config   Print the configuration as `run` would use it, with the source of each value. Takes the options of run.
   check-config  Say whether a configuration file is valid. Takes FILE or --config=FILE, else the file `run` would read.
   sources       List the exchanges that are known and the sources of ws_sources.toml. Takes --config and --ws-sources.
-  capture       Record the frames of a live feed into compressed files, for later replay with --replay-file and
-                --exchange. Takes the options of realws, --seconds, --out and --max-mb.
+  capture       Record the frames of a live feed into compressed files, to be replayed with --replay-file=FILE. Takes
+                the options of realws, --seconds, --out and --max-mb.
 
 Options:
   --config=FILE       Configuration file (TOML), which must exist; else $TRADEBOT_CONFIG, else
@@ -61,7 +61,7 @@ Options:
   --ws-sources=FILE   That file, which must exist; else the one beside the configuration file, else
                       ~/.config/tradebot/ws_sources.toml, else the examples that come with tradebot.
   --ws-url=URL        Of mockws and realws: where to connect (ws:// or wss://).
-  --out=DIR           Of capture: where the files go.
+  --out=DIR           Of capture: where the files go, made when it does not exist; else the working directory.
   --max-mb=N          Of capture: megabytes kept at most, the oldest file goes first; 1024 unless told.
   --log-level=LEVEL   debug, info, warning or error; else $TRADEBOT_LOG_LEVEL, else info.
   --log-format=FORM   json or text; else text on a terminal and json elsewhere.

@@ -14,7 +14,7 @@ from tradebot.exits import ConfigError
 from tradebot.feeds.exchanges import EXCHANGES
 from tradebot.feeds.sources import check_name
 from tradebot.live import find_live
-from tradebot.options import HINT, Arguments, UsageError
+from tradebot.options import CAPTURE, HINT, Arguments, UsageError
 
 ENV_LOG_LEVEL: Final = "TRADEBOT_LOG_LEVEL"
 MAX_SPEED: Final = 1_000_000.0
@@ -116,6 +116,8 @@ def resolve(arguments: Arguments, environ: Mapping[str, str]) -> Settings:
     gathered = _Gathered(content)
     gathered.take_environment(environ)
     gathered.take_arguments(arguments.given)
+    if arguments.command == CAPTURE:
+        gathered.listen(arguments.given)
     config = build(gathered.values)
     file_problems = content.problems + configfile.between_keys(config, content.places, content.unsure)
     usage_problems = gathered.problems
@@ -163,6 +165,16 @@ class _Gathered:
             self.values.pop("engine.replay_file", None)
             self.sources["engine.replay_file"] = "command line --replay-db"
 
+    def listen(self, given: Mapping[str, str | bool]) -> None:
+        """A capture needs no --ingest: it records an exchange, unless the configuration names the other live feed."""
+        told = self.values.get("engine.ingest_mode") == "mockws" and not {"--exchange", "--ws-source"} & given.keys()
+        if "--ingest" not in given and not told:
+            self.values["engine.ingest_mode"] = "realws"
+            self.sources["engine.ingest_mode"] = "command line capture"
+        mode = self.values.get("engine.ingest_mode")
+        if mode in ("synthetic", "replay"):
+            self.problems.append(f"--ingest: only a live feed can be captured (realws or mockws), not {mode}")
+
     def _option(self, field: str, meaning: Callable[[str], object], text: str, name: str, source: str) -> None:
         try:
             self.options[field] = meaning(text)
@@ -189,6 +201,10 @@ def misplaced(given: Mapping[str, str | bool], config: Config, sources: Mapping[
         for option, feeds in _ONLY_WITH.items()
         if option in given and feed not in feeds
     ]
+    if "--exchange" in given and "--ws-source" in given:
+        problems.append(f"--exchange and --ws-source: give one of them; {HINT}")
+    elif "--ws-sources" in given and "--ws-source" not in given:
+        problems.append(f"--ws-sources: says where a source is looked up; name the source with --ws-source; {HINT}")
     if feed != "replay":
         return problems
     file = config.engine.replay_file

@@ -16,7 +16,9 @@ from tradebot import __version__
 from tradebot.cli import main
 from tradebot.config import Settings
 from tradebot.configfile import load
-from tradebot.exits import ConfigError, ExitCode, OverloadError, ParseError
+from tradebot.exits import ConfigError, ExitCode, NetworkError, OverloadError, ParseError
+from tradebot.feeds.capture_file import CaptureFailed
+from tradebot.feeds.exchanges import EXCHANGES
 
 REPO = Path(__file__).resolve().parents[2]
 Engine = Callable[[Callable[[Settings], Any]], list[Settings]]
@@ -132,7 +134,7 @@ MISTAKES: dict[str, str | bytes] = {
     "not UTF-8": b"\xff\xfe",
     "LIVE": "mode = 'LIVE'\nlive_armed = true",
     "PAPER": "mode = 'PAPER'",
-    "WebSocket feed": "[engine]\ningest_mode = 'mockws'",
+    "no exchange": "[engine]\ningest_mode = 'realws'",
 }
 
 
@@ -239,6 +241,139 @@ def test_show_config_prints_a_configuration_file(capsys: pytest.CaptureFixture[s
     assert main(["show-config", "--config", str(REPO / "etc/tradebot/session.toml")]) == 0
     Path("again.toml").write_text(capsys.readouterr().out)
     assert load(Path("again.toml")) == load(REPO / "etc/tradebot/session.toml")
+
+
+def sources_file(tmp_path: Path) -> Path:
+    place = tmp_path / ".config" / "tradebot" / "ws_sources.toml"
+    place.parent.mkdir(parents=True)
+    place.write_text(
+        "[main]\nexchange = 'kraken'\nsymbols = ['BTC/USD', 'ETH/USD']\nidle_timeout_s = 5\nhistory = 'keep'\n"
+        "url = 'wss://user:hunter2@example.org/ws'\n"
+    )
+    return place
+
+
+def test_show_config_tells_what_a_source_sets(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    place = sources_file(tmp_path)
+    assert main(["show-config", "--ingest=realws", "--ws-source=main", "--history=drop"]) == 0
+    out = capsys.readouterr().out
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert "hunter2" not in out
+    for line in (
+        f"idle_timeout_s = 5.0 # {place} [main]",
+        "ping_interval_s = 10.0 # default",
+        'history = "drop" # command line --history',
+        '# ws_source = "main" # command line --ws-source',
+    ):
+        assert line in lines
+    assert lines[-1] == "# Listens to kraken at wss://***@example.org/ws: BTC/USD, ETH/USD."
+    Path("again.toml").write_text(out)
+    assert load(Path("again.toml")).feed.idle_timeout_s == 5.0
+
+
+@pytest.mark.parametrize(
+    ("words", "last"),
+    [
+        (["--ingest=mockws"], "# Listens to mockws at ws://localhost:9001: all that it sends."),
+        (["--ingest=replay", "--replay-file=x", "--exchange=okx"], "# Replays recorded frames of okx."),
+        (["--ingest=realws", "--exchange=okx", "--symbol=A\u202e"],
+         "# Listens to okx at wss://ws.okx.com:8443/ws/v5/public: A\\u202e."),
+        (["--seconds=3"], "# run_id is not set # default"),
+    ],
+)  # fmt: skip
+def test_show_config_tells_what_is_listened_to(capsys: pytest.CaptureFixture[str], words: list[str], last: str) -> None:
+    assert main(["show-config", *words]) == 0
+    assert " ".join(capsys.readouterr().out.splitlines()[-1].split()) == last
+
+
+def test_show_config_needs_to_know_the_exchange(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show-config", "--ingest=realws"]) == 12
+    assert capsys.readouterr().err.startswith("tradebot: the feed realws needs --ws-source=NAME, or --exchange=NAME")
+
+
+def test_sources_lists_what_is_known_and_configured(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    place = sources_file(tmp_path)
+    assert main(["sources"]) == 0
+    out = capsys.readouterr().out
+    assert f"sources (--ws-source=NAME) of {place} (default place):" in out
+    assert "main  kraken    BTC/USD ETH/USD  wss://***@example.org/ws" in out
+    assert "hunter2" not in out
+    for name in EXCHANGES:
+        assert f"\n  {name} " in out
+
+
+def test_sources_beside_the_configuration_or_where_it_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("c.toml").write_text("")
+    Path("ws_sources.toml").write_text("[beside]\nexchange = 'okx'\nsymbols = ['A']\n")
+    assert main(["sources", "--config=c.toml"]) == 0
+    assert "(beside the configuration file)" in capsys.readouterr().out
+    assert main(["sources", "--ws-sources=ws_sources.toml"]) == 0
+    assert "(command line --ws-sources)" in capsys.readouterr().out
+
+
+def test_sources_says_no(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("bad.toml").write_text("[x]\nexchange = 'okx'\n")
+    assert main(["sources", "--ws-sources=bad.toml"]) == 1
+    assert main(["sources", "--ws-sources=missing.toml"]) == 1
+    assert main(["sources", "--db=x"]) == 12
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines()[0].startswith("tradebot: bad.toml:1: x: has no symbols")
+
+
+@pytest.fixture
+def capture(monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """Puts a function in place of the capture, and gives the list of the settings it was called with."""
+
+    def install(run: Callable[[Settings], Any]) -> list[Settings]:
+        calls: list[Settings] = []
+        module = types.ModuleType("tradebot.capture")
+
+        def run_capture(settings: Settings) -> Any:
+            calls.append(settings)
+            return run(settings)
+
+        module.run_capture = run_capture  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "tradebot.capture", module)
+        return calls
+
+    return install
+
+
+@pytest.mark.parametrize("mode", ["SHADOW", "PAPER", "LIVE"])
+def test_capture_answers_what_was_captured_in_any_mode(
+    capture: Engine, capsys: pytest.CaptureFixture[str], mode: str
+) -> None:
+    """It sends no order, so that no gate is in its way."""
+    Path("c.toml").write_text(f"mode = '{mode}'\n")
+    calls = capture(lambda _settings: "3 frames\n")
+    assert main(["capture", "--config=c.toml", "--exchange=okx", "--symbol=A"]) == 0
+    assert capsys.readouterr().out == "3 frames\n"
+    assert calls[0].live is not None and calls[0].live.exchange == "okx"
+
+
+@pytest.mark.parametrize("error", [NetworkError("no connection"), ConfigError("no place"), CaptureFailed("disk full")])
+def test_a_capture_that_fails_answers_no(capture: Engine, capsys: pytest.CaptureFixture[str], error: Exception) -> None:
+    """Other commands than run: 0 yes, 1 no, 12 misused."""
+    capture(fail(error))
+    assert main(["capture", "--exchange=okx", "--symbol=A"]) == 1
+    assert capsys.readouterr().err == f"tradebot: {error}\n"
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["--exchange=okx"], ["--ingest=replay"], ["--exchange=okx", "--symbol=A", "--max-mb=0"], ["--db=x"]]
+)
+def test_a_misused_capture_answers_12(capture: Engine, words: list[str]) -> None:
+    calls = capture(lambda _settings: "")
+    assert main(["capture", *words]) == 12
+    assert calls == []
+
+
+@pytest.mark.parametrize("words", [["--ingest=mockws"], ["--ingest=realws", "--exchange=okx", "--symbol=A"]])
+def test_run_hands_live_feeds_to_the_engine(engine: Engine, words: list[str]) -> None:
+    calls = engine(complete)
+    assert main(words) == 0
+    assert calls[0].live is not None
 
 
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tradebot.events import Tick
+from tradebot.events import Notice, Tick
 from tradebot.feeds.base import READ_WAIT_S, Batch, Malformed
 from tradebot.feeds.pacing import PacedFeed, Pacer
 from tradebot.feeds.replay import DatabaseReplay
@@ -132,6 +132,9 @@ class _Scripted:
         self._batches: Iterator[Batch] = iter(batches)
         self.closed = False
 
+    def status(self) -> dict[str, object]:
+        return {}
+
     def read(self) -> Batch | None:
         return next(self._batches, None)
 
@@ -159,3 +162,29 @@ def test_malformed_counts_and_empty_batches_pass_through() -> None:
 def test_pacer_refuses_what_makes_no_sense(speed: float) -> None:
     with pytest.raises(ValueError):
         Pacer(speed)
+
+
+@given(
+    batches=st.lists(st.lists(st.integers(0, 3_000) | st.none(), max_size=6), max_size=6),
+    counted=st.integers(0, 3),
+)
+def test_notices_keep_their_places(batches: list[list[int | None]], counted: int) -> None:
+    """Of the batches here, None stands for a notice: each comes once, between the ticks it came between."""
+    made = []
+    for batch in batches:
+        ticks = [_tick(START_MS + offset) for offset in batch if offset is not None]
+        places = [sum(each is not None for each in batch[:at]) for at, each in enumerate(batch) if each is None]
+        notices = tuple((place, Notice("GAP", START_MS, str(at))) for at, place in enumerate(places))
+        made.append(Batch(ticks, counted, (), notices, counted, counted))
+    clock = _Clock()
+    feed = PacedFeed(_Scripted(made), 1.0, clock, _Stop(clock))
+    seen: list[int | None] = []
+    totals = [0, 0, 0]
+    while (part := feed.read()) is not None:
+        for index in range(len(part.ticks) + 1):
+            seen += [None for at, _notice in part.notices if at == index]
+            seen += [tick.ts - START_MS for tick in part.ticks[index : index + 1]]
+        assert all(0 <= at <= len(part.ticks) for at, _notice in part.notices)
+        totals = [a + b for a, b in zip(totals, (part.malformed, part.duplicates, part.history_dropped), strict=True)]
+    assert seen == [each for batch in batches for each in batch]
+    assert totals == [counted * len(batches)] * 3

@@ -33,6 +33,22 @@ def test_check_config_takes_a_file() -> None:
     assert parse(["check-config", "--config", "a.toml"]) == Arguments("check-config", {"--config": "a.toml"})
 
 
+def test_sources_and_capture() -> None:
+    assert parse(["sources", "--ws-sources=a", "--config=b"]) == Arguments(
+        "sources", {"--ws-sources": "a", "--config": "b"}
+    )
+    words = [
+        "--exchange=okx",
+        "--symbol=A,B",
+        "--seconds=5",
+        "--out=d",
+        "--max-mb=9",
+        "--ws-url=ws://h",
+        "--ingest=realws",
+    ]
+    assert parse(["capture", *words]) == Arguments("capture", {**dict(word.split("=") for word in words)})
+
+
 @pytest.mark.parametrize("words", [["-h"], ["--help"], ["run", "--help"], ["--strict", "-h"], ["frobnicate", "--help"]])
 def test_help_wins(words: list[str]) -> None:
     assert parse(words).command == "help"
@@ -70,8 +86,15 @@ def test_version() -> None:
         ("check-config --config=a b", "check-config: give FILE or --config=FILE, not both"),
         ("check-config --db=a", "--db: check-config only takes --config; show-config takes all options"),
         ("--version=3", "--version takes no value"),
+        ("--out=x", "--out: only for tradebot capture"),
+        ("show-config --max-mb=3", "--max-mb: only for tradebot capture"),
+        ("sources --db=x", "--db: sources only takes --config, --ws-sources"),
+        ("sources x", 'unexpected argument "x"'),
+        ("source", "unknown command source (did you mean sources?)"),
+        ("capture --db=x", "--db: capture only takes --config, --exchange, --ws-source, --ws-sources, --ws-url, "
+                           "--symbol, --ingest, --seconds, --out, --max-mb, --log-level, --log-format"),
     ],
-)
+)  # fmt: skip
 def test_each_mistake_is_one_line_and_a_hint(words: str, expected: str) -> None:
     """G5: bad usage is 12."""
     with pytest.raises(UsageError) as caught:
@@ -101,7 +124,7 @@ def test_any_words_are_arguments_or_one_line(words: list[str]) -> None:
 
 @given(
     given_=st.dictionaries(
-        st.sampled_from([name for name in TAKES_VALUE if name not in ("--help", "--version")]),
+        st.sampled_from([name for name in TAKES_VALUE if name not in ("--help", "--version", "--out", "--max-mb")]),
         st.text(min_size=1).filter(lambda text: not text.startswith("--")),
     ),
     apart=st.booleans(),
@@ -124,7 +147,8 @@ def test_help_has_every_option_of_run_and_every_exit_code() -> None:
     for name in (
         "--ingest=", "--mode=", "--config=", "--db=", "--replay-file=", "--replay-db=", "--replay-run=", "--exchange=",
         "--resume", "--strict", "--speed=", "--history=", "--ws-url=", "--ws-source=", "--symbol=", "--sample-every=",
-        "--seconds=", "--strategy=", "--log-level=", "--log-format=", "--run-id=",
+        "--seconds=", "--strategy=", "--log-level=", "--log-format=", "--run-id=", "--ws-sources=",
+        "--out=", "--max-mb=", "sources", "capture",
     ):  # fmt: skip
         assert f"  {name}" in text
     for code in ExitCode:

@@ -147,13 +147,6 @@ class TestMockws:
         assert usage.returncode == 0
         assert "Usage:" in usage.stdout
 
-    @pytest.mark.parametrize("arguments", [(), ("--port=9001",), ("serve", "x")])
-    def test_anything_else_says_that_it_comes_later(self, arguments: tuple[str, ...]) -> None:
-        answer = self.run(*arguments)
-        assert answer.returncode == 12
-        assert "comes with a later release" in answer.stderr
-        assert "Traceback" not in answer.stderr
-
 
 class TestMakeVenv:
     # A Python as make-venv sees one: answers everything, "makes" an environment by copying itself, notes what pip got.

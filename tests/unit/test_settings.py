@@ -84,9 +84,22 @@ def test_options_of_the_run_alone(environ: dict[str, str], option: str, field: s
     assert settings.sources[field] == f"command line {option.split()[-1].split('=')[0]}"
 
 
-def test_options_of_realws(environ: dict[str, str]) -> None:
-    options = settle("--ingest=realws --exchange=binance --ws-source=main", environ).options
-    assert (options.exchange, options.ws_source) == ("binance", "main")
+@pytest.mark.parametrize(
+    ("words", "field", "value"),
+    [
+        ("--ingest=realws --symbol=A --exchange=Kraken_Futures", "exchange", "kraken_futures"),
+        ("--ingest=replay --replay-file=x --exchange=binance", "exchange", "binance"),
+        ("--ingest=realws --ws-source=binance-btcusdt", "ws_source", "binance-btcusdt"),
+        ("--ingest=replay --replay-file=x --ws-source=okx-btcusdt", "ws_source", "okx-btcusdt"),
+        ("capture --exchange=okx --symbol=A --out=here", "out", "here"),
+        ("capture --exchange=okx --symbol=A --max-mb=1", "max_mb", 1),
+        ("capture --exchange=okx --symbol=A --max-mb=1000000", "max_mb", 1_000_000),
+    ],
+)
+def test_options_of_live_feeds(environ: dict[str, str], words: str, field: str, value: object) -> None:
+    settings = settle(words, environ)
+    assert getattr(settings.options, field) == value
+    assert settings.sources[field] == f"command line --{field.replace('_', '-')}"
 
 
 def test_command_line_over_environment_over_file_over_defaults(environ: dict[str, str], tmp_path: Path) -> None:
@@ -155,6 +168,17 @@ def test_named_files_must_exist(environ: dict[str, str]) -> None:
                           "and :memory: would give each its own"),
         ("--db=\udcff", "--db: is not valid UTF-8"),
         ("--replay-db=\udcff", "--replay-db: is not valid UTF-8"),
+        ("--exchange=nasdaq", '--exchange: "nasdaq" is not one of binance, bitfinex, bitget, bitstamp, bybit, '
+                              "coinbase, crypto_com, gateio, gemini, kraken, kraken_futures, kucoin, mockws, okx"),
+        ("--exchange=krakn", '--exchange: "krakn" is not one of binance, bitfinex, bitget, bitstamp, bybit, coinbase, '
+                             "crypto_com, gateio, gemini, kraken, kraken_futures, kucoin, mockws, okx "
+                             "(did you mean kraken?)"),
+        ("--ws-source=a/b", '--ws-source: "a/b" is no name: up to 64 letters, digits, and . _ : - between them'),
+        ("capture --max-mb=0", '--max-mb: must be a whole number of megabytes from 1 to 1_000_000, not "0"'),
+        ("capture --max-mb=1000001", "--max-mb: must be a whole number of megabytes from 1 to 1_000_000, "
+                                     'not "1000001"'),
+        ("capture --max-mb=1.5", '--max-mb: must be a whole number of megabytes from 1 to 1_000_000, not "1.5"'),
+        ("capture --out=\udcff", "--out: is not valid UTF-8"),
         ("--run-id=a/b", '--run-id: "a/b" is no name: up to 64 letters, digits, and . _ : - between them'),
     ],
 )  # fmt: skip
@@ -191,11 +215,18 @@ def test_all_wrong_values_are_said_at_once(environ: dict[str, str], tmp_path: Pa
         ("--speed=max", "--speed: only for the feed replay, but"),
         ("--run-id=x", "--run-id: only for the feed replay, but"),
         ("--history=drop", "--history: only for the feed replay or mockws or realws, but"),
-        ("--exchange=x", "--exchange: only for the feed realws, but"),
-        ("--ws-source=x", "--ws-source: only for the feed realws, but"),
-        ("--ingest=mockws --ws-source=x", "--ws-source: only for the feed realws, but"),
+        ("--exchange=okx", "--exchange: only for the feed realws or replay, but"),
+        ("--ws-source=x", "--ws-source: only for the feed realws or replay, but"),
+        ("--ws-source=x --ws-sources=y", "2 things are wrong:\n--ws-source: only for the feed realws or replay, but"),
+        ("--ingest=mockws --exchange=okx", "--exchange: only for the feed realws or replay, but"),
+        ("--ingest=mockws --ws-source=x", "--ws-source: only for the feed realws or replay, but"),
+        ("--ingest=mockws --symbol=x", "--symbol: only for the feed synthetic or realws, but"),
+        ("--ingest=replay --exchange=okx", "--exchange: says how recorded frames are read; name their file with "
+                                           "--replay-file"),
+        ("--ingest=replay --replay-db=x --ws-source=okx", "--ws-source: says how recorded frames are read; name"),
+        ("--ingest=replay --ws-url=ws://h", "--ws-url: only for the feed mockws or realws, but"),
         ("--ws-url=ws://h", "--ws-url: only for the feed mockws or realws, but"),
-        ("--ingest=replay --symbol=x", "--symbol: only for the feed synthetic or mockws or realws, but the feed is "
+        ("--ingest=replay --symbol=x", "--symbol: only for the feed synthetic or realws, but the feed is "
                                        "replay (command line --ingest)"),
         ("--ingest=replay --replay-file=x --replay-db=y", "--replay-file and --replay-db: give one of them"),
         ("--ingest=replay --replay-file=x --replay-run=y", "--replay-run: chooses a run of a database, but a file is "
@@ -220,6 +251,10 @@ def test_options_for_another_feed_are_refused(environ: dict[str, str], words: st
         "--ingest=replay --replay-file=- --resume",
         "--ingest=replay --replay-db=x --replay-run=y --resume",
         "--symbol=X",
+        "--ingest=mockws --history=keep --ws-url=ws://h",
+        "--ingest=realws --exchange=okx --symbol=X,Y --ws-url=wss://h --history=keep",
+        "--ingest=realws --ws-source=okx-btcusdt",
+        "--ingest=replay --replay-file=- --exchange=okx --history=keep --strict",
     ],
 )
 def test_options_that_fit_together_are_taken(environ: dict[str, str], words: str) -> None:
@@ -244,19 +279,11 @@ def test_a_database_to_replay_replaces_the_file_of_the_configuration(environ: di
     assert settings.sources["engine.replay_file"] == "command line --replay-db"
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        ("--mode=paper", "mode PAPER comes with a later release; SHADOW is there"),
-        ("--ingest=mockws", "the feed mockws comes with a later release; synthetic and replay are there"),
-        ("--ingest=realws --exchange=x", "the feed realws comes with a later release; synthetic and replay are there"),
-    ],
-)
-def test_what_comes_later_says_so(environ: dict[str, str], words: str, expected: str) -> None:
-    settings = settle(words, environ)  # valid as a configuration
+def test_what_comes_later_says_so(environ: dict[str, str]) -> None:
+    settings = settle("--mode=paper", environ)  # valid as a configuration
     with pytest.raises(ConfigError) as caught:
         require_available(settings)
-    assert str(caught.value) == expected
+    assert str(caught.value) == "mode PAPER comes with a later release; SHADOW is there"
 
 
 def test_live_names_each_unmet_condition(environ: dict[str, str], tmp_path: Path) -> None:

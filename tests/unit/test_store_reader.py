@@ -29,6 +29,9 @@ from tests.unit.store_helpers import (
 )
 from tradebot.events import BUY, SELL, Fill, Tick
 from tradebot.exits import ConfigError
+from tradebot.feeds import sequence
+from tradebot.feeds.sequence import SequenceGuard
+from tradebot.inputs import restore_guard
 from tradebot.store import reader
 from tradebot.store.batch import Batch, StoredCounts
 from tradebot.store.database import connect, connect_readonly
@@ -300,17 +303,71 @@ class TestCarried:
         with closing(connect(path)) as db:
             db.connection().setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 50)
             columns = (
-                "version, mode, ingest, source, config_hash, first_start_ms, complete, ticks, signals, orders, trades"
+                "version, mode, ingest, source, config_hash, first_start_ms, complete, ticks, signals, orders, trades,"
+                " notices"
             )
             db.execute_sql(
                 "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200)"
                 f" INSERT INTO runs (run_id, {columns})"
-                " SELECT 'l' || i, '1', 'SHADOW', 'synthetic', ?, '', 1, 0, 0, 0, 0, 0 FROM n", (SOURCE,),
+                " SELECT 'l' || i, '1', 'SHADOW', 'synthetic', ?, '', 1, 0, 0, 0, 0, 0, 0 FROM n", (SOURCE,),
             )  # fmt: skip
             found = read_carried(db, run_info("new", push=True, source=SOURCE), 3)
             assert len(found.runs) == 201
             assert found.ticks == 5
             assert len(list(read_fills(db, found.runs))) == 1
+
+
+def numbered(symbol: str, seq: int | None = None, event_id: str | None = None) -> Tick:
+    return Tick(symbol, 1.0, 1.0, 1_700_000_000_000, event_id, seq)
+
+
+class TestCarriedNumbers:
+    """Contract 6: sequence state continues, so that nothing is stored twice across a restart."""
+
+    def test_oldest_first_and_by_symbol(self, path: Path) -> None:
+        push_run(path, "l1", batch_of(numbered("A", 1), numbered("B", 7), numbered("A", 3)))
+        push_run(path, "l2", batch_of(numbered("A", 2), numbered("C", event_id="x"), numbered("C", event_id="y")))
+        found = carried(path).symbols
+        assert {symbol: (known.seqs, known.event_ids) for symbol, known in found.items()} == {
+            "A": ((1, 3, 2), ()),
+            "B": ((7,), ()),
+            "C": ((), ("x", "y")),
+        }
+
+    def test_a_seq_alone_decides_where_there_is_one(self, path: Path) -> None:
+        push_run(path, "l1", batch_of(numbered("A", 1, "x"), numbered("A", None, "y"), numbered("A")))
+        assert carried(path).symbols["A"] == CarriedSymbol((1.0, 1.0, 1.0), None, None, (1,), ("y",))
+
+    def test_the_newest_of_many(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(reader, "SEEN_MAX", 3)
+        numbers = range(1, 9)
+        push_run(path, "l1", batch_of(*(numbered("A", n) for n in numbers)))
+        push_run(path, "l2", batch_of(*(numbered("B", None, f"id{n}") for n in numbers)))
+        found = carried(path).symbols
+        assert (found["A"].seqs, found["A"].event_ids) == ((6, 7, 8), ())
+        assert (found["B"].seqs, found["B"].event_ids) == ((), ("id6", "id7", "id8"))
+
+    def test_as_many_as_the_window_of_duplicates(self) -> None:
+        assert reader.SEEN_MAX == sequence.WINDOW
+
+    @pytest.mark.parametrize("by_seq", [True, False])
+    def test_a_restarted_feed_knows_what_is_stored(self, path: Path, by_seq: bool) -> None:
+        """The feed opened with what was carried over drops what is sent again, and sees the gap of its absence."""
+
+        def trade(n: int) -> Tick:
+            return numbered("A", n) if by_seq else numbered("A", event_id=f"id{n}")
+
+        push_run(path, "l1", batch_of(trade(1), trade(2), trade(3)))
+        guard = SequenceGuard(10)
+        restore_guard(guard, carried(path))
+        taken = guard.take([trade(2), trade(3), trade(6)])
+        assert (taken.ticks, taken.duplicates) == ([trade(6)], 2)
+        assert [gap.missing for _index, gap in taken.gaps] == ([2] if by_seq else [])
+
+    def test_the_first_start_knows_nothing(self) -> None:
+        guard = SequenceGuard(10)
+        restore_guard(guard, None)
+        assert guard.take([numbered("A", 5)]).gaps == ()
 
 
 class TestFills:

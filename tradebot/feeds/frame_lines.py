@@ -1,6 +1,7 @@
 """Lines of recorded frames to ticks: a capture, or a plain file of raw frames, through an exchange's adapter.
 
-The same result however the input is cut into pieces. Lines are numbered as in a replay of ticks; blank ones are nothing.
+The same result however the input is cut into pieces. Lines are numbered as in a replay of ticks; blank ones are
+nothing.
 """
 
 from __future__ import annotations
@@ -8,12 +9,32 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tradebot.config import History
+from tradebot.exits import ConfigError
 from tradebot.feeds.base import NOTES_MAX, Batch, Malformed
-from tradebot.feeds.capture_file import Header, Record, frame_of_line
+from tradebot.feeds.capture_file import Header, Record, decode_record, frame_of_line
+from tradebot.feeds.exchanges import EXCHANGES
 from tradebot.feeds.exchanges.base import Exchange, Unparseable
 from tradebot.feeds.frame_reader import FrameReader
 from tradebot.feeds.line_cutter import BOM, LINE_BYTES_MAX, TOO_LONG, LineCutter
 from tradebot.feeds.sequence import SequenceGuard
+
+
+def check_first_line(line: bytes, name: str, exchange: str | None) -> None:
+    """Raises ConfigError when the first line of the replay file `name` tells that it is read as what it is not.
+
+    That is a capture read as ticks (`exchange` None) or as the frames of another exchange, which would only give as
+    many malformed lines as it has.
+    """
+    try:
+        found = decode_record(line)
+    except Unparseable:
+        return  # to be counted in its place
+    origin = found.exchange if isinstance(found, Header) and found.exchange in EXCHANGES else None
+    if isinstance(found, Header | Record) and exchange is None:
+        told = f"--exchange={origin}" if origin else "--exchange=NAME, whose they are (tradebot sources lists them)"
+        raise ConfigError(f"{name}: holds recorded frames, not ticks; add {told}")
+    if origin not in (None, exchange):
+        raise ConfigError(f"{name}: holds frames recorded from {origin}, not {exchange}; give --exchange={origin}")
 
 
 class FrameLineDecoder:

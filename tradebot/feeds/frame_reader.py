@@ -72,11 +72,11 @@ class FrameReader:
         batch = Batch(taken.ticks, taken.refused, notes, notices, taken.duplicates, dropped)
         return Read(batch, parsed, notes[0].reason if notes else None)
 
-    def refuse(self, reason: str, frame: int | None = None) -> Read:
-        """Count a frame that cannot be understood, for `reason`; `frame` is its number where `take` did not count."""
+    def refuse(self, reason: str) -> Read:
+        """Take note that the frame counted last cannot be understood, for `reason`."""
         self.malformed_in_a_row += 1
-        note = Malformed(self.frames if frame is None else frame, reason[:_DETAIL_CHARS_MAX])
-        return Read(Batch([], 1, (note,)), None, reason)
+        note = Malformed(self.frames, reason[:_DETAIL_CHARS_MAX])
+        return Read(Batch([], 1, (note,)), None, note.reason)
 
 
 _NOTHING: Final = Batch([])

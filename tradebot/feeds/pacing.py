@@ -92,7 +92,10 @@ class PacedFeed:
         return self._take()
 
     def _take(self) -> Batch:
-        """The ticks at the front that are due now, and the notices among them. Asks the pacer about each tick once, in order."""
+        """The ticks at the front that are due now, and the notices among them.
+
+        Asks the pacer about each tick once, in order.
+        """
         # Grace for waits that end a rounding error early.
         now_s = self._elapsed_s() + 1e-6
         start = self._next

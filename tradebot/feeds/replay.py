@@ -9,9 +9,12 @@ from typing import Final, Protocol
 from tradebot.events import Tick
 from tradebot.exits import ConfigError, ParseError, TradebotError
 from tradebot.feeds.base import Batch, Stopped
+from tradebot.feeds.line_cutter import BOM
 from tradebot.feeds.lines import LineDecoder
 from tradebot.feeds.source import open_source
 from tradebot.feeds.unpack import Damaged, unpack
+
+_LOOK_BYTES_MAX: Final = 1 << 16
 
 
 class Decoder(Protocol):
@@ -27,21 +30,32 @@ class Decoder(Protocol):
 
 
 class FileReplay:
-    """Ticks of a file of JSON lines (or what `decoder` makes of its lines), plain, gzip or Zstandard, or of standard input (`-`) or another pipe.
+    """Ticks of a file of JSON lines (or what `decoder` makes of its lines), plain, gzip or Zstandard, or of standard
+    input (`-`) or another pipe.
 
     `position` and `total` are in bytes as stored (before decompression); `total` is None for a pipe. The constructor
     opens the file: raises ConfigError when that fails. Never blocks, except that a pipe is waited for READ_WAIT_S.
+    `first_line` is shown the first line that is not blank before it is decoded, and may refuse the file: `read` and
+    `content_digest` raise its ConfigError.
     """
 
     push: Final = False
 
-    def __init__(self, path: str, *, strict: bool = False, decoder: Decoder | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        strict: bool = False,
+        decoder: Decoder | None = None,
+        first_line: Callable[[bytes], None] = lambda line: None,
+    ) -> None:
         self._strict = strict
         self._source = open_source(path)
         self.total = self._source.total
         self.position = 0
         self._decoder: Decoder = LineDecoder(strict=strict) if decoder is None else decoder
-        self._pieces = unpack(self._counted())
+        self._first_line = first_line
+        self._pieces = self._looked_at(unpack(self._counted()))
         self._failure: TradebotError | None = None
         self._ended = False
 
@@ -55,13 +69,13 @@ class FileReplay:
 
         Reads the whole file once more: call it before the first `read`, from any thread. `stopped` is asked at each
         block. Of damaged compressed data, the part that can be read counts. Raises Stopped when `stopped` says so, or
-        ConfigError when a read fails.
+        ConfigError when a read fails or the first line is refused.
         """
         if self.total is None:
             return None
         digest = hashlib.sha256()
         try:
-            for piece in unpack(self._source.blocks()):
+            for piece in self._looked_at(unpack(self._source.blocks())):
                 if stopped():
                     raise Stopped(f"{self.name}: reading was stopped")
                 digest.update(piece)
@@ -73,6 +87,21 @@ class FileReplay:
         for block in self._source.blocks():
             self.position += len(block)
             yield block
+
+    def _looked_at(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        """`pieces`; the first line is shown to `first_line` as soon as it is whole, or too long to be waited for."""
+        start = b""
+        for piece in pieces:
+            start = (start + piece).removeprefix(BOM).lstrip()
+            looked = b"\n" in start or len(start) > _LOOK_BYTES_MAX
+            if looked:
+                self._first_line(start.split(b"\n", 1)[0])
+            yield piece
+            if looked:
+                break
+        else:
+            self._first_line(start)
+        yield from pieces
 
     def read(self) -> Batch | None:
         """The next ticks; see Feed. Raises ParseError after the good ticks before it: on a malformed line with

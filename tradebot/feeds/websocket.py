@@ -8,7 +8,7 @@ one frame a batch, so that an overload costs no more than the frame it met.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -17,8 +17,8 @@ from tradebot.config import FeedConfig
 from tradebot.events import Notice
 from tradebot.exits import NetworkError, ParseError
 from tradebot.feeds.base import READ_WAIT_S, Batch
-from tradebot.feeds.exchanges.base import Exchange, Unparseable
-from tradebot.feeds.frame_reader import FrameReader, Read
+from tradebot.feeds.exchanges.base import Exchange, Parsed, Unparseable
+from tradebot.feeds.frame_reader import FrameReader
 from tradebot.feeds.liveness import Liveness
 from tradebot.feeds.quarantine import Quarantine
 from tradebot.feeds.reconnect import ReconnectPolicy
@@ -105,6 +105,8 @@ class WebSocketFeed:
             batch = self._take(self._frames.popleft())
             if batch is not None:
                 return batch
+        if self._unnoted and self._runtime.monotonic() >= self._note_at_s:
+            self._tell_unnoted()
         if self._connection is not None:
             return self._receive(self._connection)
         return self._connect()
@@ -125,43 +127,43 @@ class WebSocketFeed:
         if wait_s > 0:
             self._stop.wait(min(wait_s, READ_WAIT_S))
             return Batch([])
-        return self._attempt(now_s)
+        return self._attempt()
 
-    def _attempt(self, now_s: float) -> Batch:
-        policy, config, runtime = self._policy, self._config, self._runtime
+    def _attempt(self) -> Batch:
         exchange = self._reader.new_connection()
-        limits = Limits(policy.attempt_timeout_s(now_s, config.connect_timeout_s), config.max_message_bytes)
         try:
-            connection = self._transport.connect(self._url(exchange, limits), limits, self._stop.is_set)
+            url = self._url(exchange)
+            connection = self._transport.connect(url, self._limits(), self._stop.is_set)
         except ConnectFailed as error:
             if not self._stop.is_set():
                 self._failed(error)
             return Batch([])
-        now_s = runtime.monotonic()
-        policy.connected(now_s)
+        now_s = self._runtime.monotonic()
+        self._policy.connected(now_s)
         self._connection = connection
         messages = exchange.subscriptions(self._target.symbols)
         # Nothing asked for (the URL says it all): nothing will be confirmed.
         self._liveness.opened(now_s, bool(messages) and exchange.acknowledges)
         self._last_frame_s = now_s
-        up = Batch([], notices=((0, self._up(now_s)),))
-        try:
-            for message in messages:
-                connection.send_text(message)
-        except ConnectionLost as error:
-            return Batch([], notices=(*up.notices, (0, self._lost(str(error), error.code))))
-        return up
+        self._send(connection, messages)
+        return Batch([], notices=((0, self._up(now_s)),))
 
-    def _url(self, exchange: Exchange, limits: Limits) -> str:
-        """Raises ConnectFailed."""
+    def _limits(self) -> Limits:
+        """What an attempt that is made now may take."""
+        timeout_s = self._policy.attempt_timeout_s(self._runtime.monotonic(), self._config.connect_timeout_s)
+        return Limits(timeout_s, self._config.max_message_bytes)
+
+    def _url(self, exchange: Exchange) -> str:
+        """Where to connect, which may have to be asked for first. Raises ConnectFailed."""
         url = exchange.connection_url(self._target.url, self._target.symbols)
         if exchange.token_url is None:
             return url
-        answer = self._transport.fetch(exchange.token_url, limits, self._stop.is_set)
+        answer = self._transport.fetch(exchange.token_url, self._limits(), self._stop.is_set)
         try:
             return exchange.url_with_token(url, answer)
         except Unparseable as error:
-            raise ConnectFailed(f"the token that {exchange.token_url} answered cannot be understood: {error}") from None
+            where = mask(exchange.token_url)
+            raise ConnectFailed(f"the token that {where} answered cannot be understood: {error}") from None
 
     def _failed(self, error: ConnectFailed) -> None:
         now_s = self._runtime.monotonic()
@@ -189,36 +191,38 @@ class WebSocketFeed:
             if self._broken is not None:
                 raise self._broken
             frames = connection.receive(liveness.wait_s(runtime.monotonic(), READ_WAIT_S))
-            now_s = runtime.monotonic()
-            if frames:
-                liveness.received(now_s)
-                self._last_frame_s = now_s
-                self._frames.extend(frames)
-            # What has just come may be the confirmation that was waited for.
-            reason = None if frames else liveness.dead(now_s)
-            if reason is None and liveness.ping_due(now_s):
-                self._ping(connection, now_s)
         except ConnectionLost as error:
             return Batch([], notices=((0, self._lost(str(error), error.code)),))
-        if reason is not None:
+        now_s = runtime.monotonic()
+        if frames:
+            liveness.received(now_s)
+            self._last_frame_s = now_s
+            self._frames.extend(frames)
+        # Only when nothing came: what has just come may be the confirmation that was waited for.
+        elif (reason := liveness.dead(now_s)) is not None:
             connection.close(CLOSE_GOING_AWAY)
             return Batch([], notices=((0, self._lost(reason, None)),))
+        if liveness.ping_due(now_s):
+            liveness.pinged(now_s)
+            own = self._reader.exchange.keepalive()
+            self._send(connection, () if own is None else (own,), ping=True)
         return Batch([])
 
-    def _ping(self, connection: Connection, now_s: float) -> None:
-        """Raises ConnectionLost."""
-        self._liveness.pinged(now_s)
-        connection.ping()
-        own = self._reader.exchange.keepalive()
-        if own is not None:
-            connection.send_text(own)
+    def _send(self, connection: Connection, texts: Iterable[str], *, ping: bool = False) -> None:
+        """A ping, where asked for, and `texts`. A loss found here is told after the frames that came before it."""
+        try:
+            if ping:
+                connection.ping()
+            for text in texts:
+                connection.send_text(text)
+        except ConnectionLost as error:
+            self._broken = error
 
     def _lost(self, reason: str, code: int | None) -> Notice:
         now_s = self._runtime.monotonic()
         self._connection = self._broken = None
         self._lost_at_s = now_s
         self._policy.lost(now_s, self._fraction())
-        self._last_reason = reason
         detail = f"{reason} (close code {code})" if code is not None else reason
         return Notice("LINK_LOST", self._runtime.now_ms(), detail[:_DETAIL_CHARS_MAX])
 
@@ -232,33 +236,27 @@ class WebSocketFeed:
             read = self._reader.refuse("a binary frame")
         else:
             return None
+        if read.parsed is not None:
+            self._heed(read.parsed)
         if read.problem is not None:
-            self._malformed(frame, read, now_ms)
+            self._malformed(frame, read.problem, now_ms)
             return self._noted(read.batch)
-        parsed = read.parsed
-        assert parsed is not None
+        return read.batch if _says_something(read.batch) else None
+
+    def _heed(self, parsed: Parsed) -> None:
+        """What a frame says beside trades."""
         if parsed.kind in ("trades", "ack"):
             self._liveness.confirmed()
         if parsed.kind == "ack":
             self._log.info("subscription confirmed", event="SUBSCRIBED", detail=parsed.detail)
         elif parsed.kind == "error":
             self._log.error("exchange reports an error", event="EXCHANGE_ERROR", detail=parsed.detail)
-        if parsed.reply is not None and self._connection is not None:
-            self._reply(self._connection, parsed.reply)
-        return read.batch if _says_something(read.batch) else None
+        if parsed.reply is not None and self._connection is not None and self._broken is None:
+            self._send(self._connection, (parsed.reply,))
 
-    def _reply(self, connection: Connection, text: str) -> None:
-        """A loss found here is told after the frames that came before it."""
-        if self._broken is None:
-            try:
-                connection.send_text(text)
-            except ConnectionLost as error:
-                self._broken = error
-
-    def _malformed(self, frame: Frame, read: Read, now_ms: int) -> None:
-        assert read.problem is not None
+    def _malformed(self, frame: Frame, problem: str, now_ms: int) -> None:
         if self._quarantine is not None:
-            trouble = self._quarantine.keep(frame.text if frame.kind == "text" else frame.data, now_ms, read.problem)
+            trouble = self._quarantine.keep(frame.text if frame.kind == "text" else frame.data, now_ms, problem)
             if trouble is not None:
                 self._log.warning("quarantine failed", event="QUARANTINE_FAILED", detail=trouble)
         limit = self._config.parse_error_limit
@@ -266,21 +264,23 @@ class WebSocketFeed:
             kept = "" if self._quarantine is None else f"; the newest are kept in {self._quarantine.path}"
             self._failure = ParseError(
                 f"{limit} frames in a row from {mask(self._target.url)} could not be understood"
-                f" (feed.parse_error_limit); the last: {read.problem}{kept}"
+                f" (feed.parse_error_limit); the last: {problem}{kept}"
             )
-            self._frames.clear()
 
     def _noted(self, batch: Batch) -> Batch:
-        """The batch with its note at most once a second: the rest is counted, and said with the next note."""
+        """The batch with its note at most once a second: the rest is counted, and the count said a second later."""
         now_s = self._runtime.monotonic()
         if now_s < self._note_at_s:
             self._unnoted += 1
             return Batch(batch.ticks, batch.malformed, (), batch.notices, batch.duplicates, batch.history_dropped)
         self._note_at_s = now_s + _NOTE_EVERY_S
+        self._tell_unnoted()
+        return batch
+
+    def _tell_unnoted(self) -> None:
         if self._unnoted:
             self._log.warning("malformed frames not listed", event="MALFORMED_MORE", frames=self._unnoted)
             self._unnoted = 0
-        return batch
 
     def _fraction(self) -> float:
         """From 0 to 1, at random: jitter keeps many clients from coming back in step."""
@@ -289,8 +289,9 @@ class WebSocketFeed:
     def close(self) -> None:
         """Say goodbye and give the socket back. Idempotent; never while another thread is inside `read`."""
         connection, self._connection = self._connection, None
-        if connection is not None:
+        if connection is not None and self._broken is None:
             connection.close()
+        self._tell_unnoted()
         if self._quarantine is not None:
             self._quarantine.close()
 

@@ -3,8 +3,8 @@
 Its room is reserved at start (allocated, filled with zeros), so that a disk that fills up later cannot take it away.
 Format: one JSON array a line: a header `["spill", version, run_id, ticks, signals, orders, trades, notices]` with the
 counts the database held, then `["t", ...]`, `["s", ...]`, `["o", ...]`, `["n", ...]` with the stored fields of Tick,
-Signal, Order (the last of an order are its fills) and Notice, then `["end", n]`. Whoever writes it may be killed at any byte: a last line without its end
-is no error.
+Signal, Order (the last of an order are its fills) and Notice, then `["end", n]`. Whoever writes it may be killed at any
+byte: a last line without its end is no error.
 """
 
 from __future__ import annotations

@@ -1,0 +1,113 @@
+"""Plays scenarios, recordings and what control messages ask for, each at its time and in a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from mockws_server.actions import Action, Burst, Ticks, Wait, describe
+from mockws_server.hub import Hub
+from mockws_server.recording import UNTIMED_PER_S, Recorded, Replayer
+from mockws_server.script import Player, Script
+
+BESIDE_MAX: Final = 16
+"""Control messages that take time (ticks, bursts) and may run beside each other."""
+
+_LOOK_S: Final = 0.2
+
+
+class Conductor:
+    """Knows the clock. `control` may be called by any thread and does not block; the others block until their end."""
+
+    def __init__(self, hub: Hub, say: Callable[[str], None], stop: threading.Event) -> None:
+        self._hub = hub
+        self._say = say
+        self._stop = stop
+        self._beside = threading.Semaphore(BESIDE_MAX)
+        self.showing = "waiting for ticks"
+        """What is being played now, for the status line."""
+
+    def control(self, action: Action) -> None:
+        """Perform what a control message asks for: at once, or, where it takes time, in a thread beginning now."""
+        note = f"control: {describe(action)}"
+        if isinstance(action, Wait):
+            self._say(f"{note}: left out, it means something only in a scenario")
+        elif not isinstance(action, Ticks | Burst):
+            self._hub.perform(action, note)
+        elif self._beside.acquire(blocking=False):
+            self._say(f"{note}{self._hub.to_whom()}")
+            threading.Thread(target=self._play_beside, args=(action,), name="control", daemon=True).start()
+        else:
+            self._say(f"{note}: left out, {BESIDE_MAX} control messages are still being played")
+
+    def wait_clients(self, count: int) -> bool:
+        """Wait until `count` clients are connected; False when the end came first."""
+        if self._hub.clients < count:
+            self.showing = f"waiting for {'a client' if count == 1 else f'{count} clients'}"
+            self._say(self.showing)
+        while not self._stop.is_set():
+            if self._hub.wait_clients(count, _LOOK_S):
+                return True
+        return False
+
+    def play_script(self, script: Script) -> None:
+        """Play it from now on, until its end or the program's, telling people of each step.
+
+        Weather for handshakes that nobody met in its round is forgotten.
+        """
+        player = Player(script, time.monotonic())
+        told: tuple[int, int] | None = None
+        while self._wait_until(player.next_at()):
+            step = player.step
+            if step is not None and step[:2] != told:
+                if told is not None and step[0] != told[0]:
+                    # Else they would pile up round by round while nobody knocks, and lock out whoever comes next.
+                    self._hub.clear_door()
+                told = step[:2]
+                self.showing = f"{script.name}: step {step[1]} of {len(script.steps)}: {describe(step[2])}"
+                self._say(f"{describe(step[2])}{self._hub.to_whom()}")
+            self._perform(player.due(time.monotonic()))
+
+    def play_recording(self, name: str, source: Iterator[Recorded | None], speed: float | None) -> None:
+        """Play it from now on, until its end or the program's."""
+        self.showing = f"replaying {name}"
+        self._say(f"{self.showing}{self._hub.to_whom()}")
+        replayer = Replayer(source, speed, time.monotonic())
+        told = False
+        while self._wait_until(replayer.next_at()):
+            if replayer.untimed and speed is not None and not told:
+                told = True
+                self._say(f"lines without a time are sent {UNTIMED_PER_S * speed:g} a second")
+            frames = replayer.due(time.monotonic())
+            if frames and self._wait_room():
+                self._hub.foreign(frames)
+
+    def _play_beside(self, action: Ticks | Burst) -> None:
+        try:
+            player = Player(Script("control", (action,)), time.monotonic())
+            while self._wait_until(player.next_at()):
+                self._perform(player.due(time.monotonic()))
+        finally:
+            self._beside.release()
+
+    def _perform(self, actions: list[Action]) -> None:
+        for action in actions:
+            if not isinstance(action, Burst) or self._wait_room():
+                self._hub.perform(action)
+
+    def _wait_until(self, due_s: float | None) -> bool:
+        """Wait for that time; False when there is none or the end came first."""
+        if due_s is None:
+            return False
+        wait_s = due_s - time.monotonic()
+        if wait_s > 0:
+            self._stop.wait(wait_s)
+        return not self._stop.is_set()
+
+    def _wait_room(self) -> bool:
+        while not self._stop.is_set():
+            if self._hub.has_room(_LOOK_S):
+                return True
+        return False

@@ -1,0 +1,298 @@
+"""One client's connection: everything that is sent goes through one bounded queue, in order, by one thread.
+
+The library (websockets.sync) does the handshake and reads; what it wants to send (pongs, the answer to a close frame)
+is put in the same queue as the ticks, so that weather has one place: what is not to be sent is not queued.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from enum import Enum, auto
+from typing import Any, Final, Protocol
+
+from websockets.http11 import Request
+from websockets.protocol import Event
+from websockets.sync.server import ServerConnection
+
+BACKLOG_BYTES_MAX: Final = 8 << 20
+"""A client that leaves more than this unread is cut off."""
+
+ROOM_BYTES: Final = 256 << 10
+"""A client with less than this waiting has room for more (see `Hub.has_room`)."""
+
+SLOW_S: Final = 10.0
+"""A client that reads nothing for this long while something waits for it is cut off."""
+
+END_S: Final = 1.0
+"""How long a client may take to end its side of a connection that was closed."""
+
+_PIECE_BYTES: Final = 64 << 10
+_POLL_MS: Final = 50
+_OPCODE_MASK: Final = 0x0F
+_OP_PONG: Final = 0x0A
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+
+
+class End(Enum):
+    """How a connection ends, once what was queued before is out."""
+
+    SHUT = auto()
+    """The end of the TCP stream."""
+    CLOSE_FRAME = auto()
+    """A close frame is the last of what was queued; the client's answer is waited for, then the stream ends."""
+    RESET = auto()
+    """A TCP reset."""
+
+
+class Refused(Exception):
+    """A connection that is not let in."""
+
+
+class Owner(Protocol):
+    """What a connection tells and asks; called by the connection's own threads."""
+
+    def drops_pings(self) -> bool:
+        """Whether pings are left unanswered now."""
+        ...
+
+    def knock(self, connection: Connection) -> None:
+        """A connection begins its handshake; its `kill` may be called from now on. Raises Refused: it must not."""
+        ...
+
+    def opened(self, connection: Connection) -> None:
+        """The handshake is complete, frames may be sent."""
+        ...
+
+    def closed(self, connection: Connection, why: str) -> None:
+        """It is over; `why` on one line. Called for every connection that `opened`, once."""
+        ...
+
+    def gone(self, connection: Connection) -> None:
+        """The socket is closed, whether or not it was ever opened. Called once."""
+        ...
+
+
+class Connection(ServerConnection):
+    """A client. Methods without an underscore may be called by any thread and never block."""
+
+    def __init__(self, sock: socket.socket, *more: Any, owner: Owner, **options: Any) -> None:
+        self._owner = owner
+        self._changed = threading.Condition()
+        self._queue: deque[bytes | End] = deque()
+        self._queued_bytes = 0
+        self._ending = False
+        self._streaming = False
+        self._mute_until_s = 0.0
+        self._over: str | None = None
+        self._why = ""
+        self._peer_closed = False
+        # Held while the socket is written to or closed: a descriptor that is closed during a write could already be
+        # another connection's.
+        self._io = threading.Lock()
+        self.number = 0
+        """Which client this is, from 1; 0 until the handshake is complete."""
+        host, port = sock.getpeername()[:2]
+        self.peer = f"{host}:{port}"
+        self.socket = sock
+        owner.knock(self)
+        super().__init__(sock, *more, **options)  # starts a thread, so it comes last
+
+    # What the hub calls.
+
+    def push(self, data: bytes) -> bool:
+        """Queue bytes to be sent; False: they are left out, the connection being mute, about to end, or too slow."""
+        with self._changed:
+            if self._ending or self._over or time.monotonic() < self._mute_until_s:
+                return False
+            if self._queue and self._queued_bytes + len(data) > BACKLOG_BYTES_MAX:
+                self._cut(f"cut off: it left more than {BACKLOG_BYTES_MAX >> 20} MiB unread")
+                return False
+            self._queue.append(data)
+            self._queued_bytes += len(data)
+            self._changed.notify_all()
+            return True
+
+    def end(self, how: End, why: str, frame: bytes = b"") -> None:
+        """Queue the end of the connection, after `frame`. A mute one sends no frame: its stream just ends."""
+        with self._changed:
+            if self._ending or self._over:
+                return
+            self._ending = True
+            self._why = why
+            if how is End.CLOSE_FRAME and time.monotonic() < self._mute_until_s:
+                how, frame = End.SHUT, b""
+            if frame:
+                self._queue.append(frame)
+                self._queued_bytes += len(frame)
+            self._queue.append(how)
+            self._changed.notify_all()
+
+    def mute(self, until_s: float) -> None:
+        """Send nothing that is not queued yet, until then (monotonic seconds)."""
+        with self._changed:
+            self._mute_until_s = max(self._mute_until_s, until_s)
+
+    def kill(self, why: str) -> None:
+        """End the connection at once, with what is queued unsent."""
+        with self._changed:
+            self._cut(why)
+        with self._io, suppress(OSError):  # closed, or the client was faster
+            self.socket.shutdown(socket.SHUT_RDWR)
+
+    @property
+    def backlog_bytes(self) -> int:
+        """Bytes that wait to be sent."""
+        return self._queued_bytes
+
+    # What the library calls.
+
+    def send_data(self) -> None:
+        """Queue what the protocol has to say; during the handshake, send it. Holds `protocol_mutex`."""
+        if not self._streaming:
+            super().send_data()
+            return
+        for data in self.protocol.data_to_send():
+            if not data:
+                with self._changed:
+                    self._peer_closed = True
+                    self._changed.notify_all()
+                    mute = time.monotonic() < self._mute_until_s
+                if not mute:
+                    self.end(End.SHUT, self._farewell())
+            elif data[0] & _OPCODE_MASK != _OP_PONG or not self._owner.drops_pings():
+                self.push(data)
+
+    def process_event(self, event: Event) -> None:
+        """Take the handshake request; messages from clients (subscriptions) are read and ignored."""
+        if isinstance(event, Request):
+            super().process_event(event)
+
+    def recv_events(self) -> None:
+        """Read until the end, then wake up whoever waits for it."""
+        try:
+            super().recv_events()
+        finally:
+            with self._changed:
+                self._over = self._over or self._why or self._farewell()
+                self._changed.notify_all()
+            self._owner.gone(self)
+
+    def close_socket(self) -> None:
+        """Close the socket, never while it is written to."""
+        with self._io:
+            super().close_socket()
+
+    # The connection's own thread.
+
+    def wait_gone(self, timeout_s: float) -> bool:
+        """Wait for the end of the connection; True when it is over. Blocks up to `timeout_s`."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._over is not None, timeout_s)
+
+    def serve(self) -> None:
+        """Send what is queued until the connection ends. Blocks; the thread that the library made for this client."""
+        with self.protocol_mutex:
+            self._streaming = True
+        self._owner.opened(self)
+        try:
+            while (piece := self._next()) is not None:
+                if isinstance(piece, End):
+                    self._finish(piece)
+                    break
+                if not self._write(piece):
+                    break
+        finally:
+            with self._changed:
+                self._over = why = self._over or self._why
+                self._queue.clear()
+                self._queued_bytes = 0
+            self.close_socket()
+            self._owner.closed(self, why)
+
+    def _next(self) -> bytes | End | None:
+        """The next piece to write, or how to end; None when it is over already."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._over)
+            if self._over:
+                return None
+            first = self._queue.popleft()
+            if isinstance(first, End):
+                return first
+            parts, size = [first], len(first)
+            while self._queue and isinstance(part := self._queue[0], bytes) and size + len(part) <= _PIECE_BYTES:
+                self._queue.popleft()
+                parts.append(part)
+                size += len(part)
+            return first if len(parts) == 1 else b"".join(parts)
+
+    def _write(self, data: bytes) -> bool:
+        """Write it all; False when the connection ended before."""
+        view = memoryview(data)
+        last_s = time.monotonic()
+        while view:
+            try:
+                with self._io:
+                    written = self.socket.send(view, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                if not self._wait_writable(last_s):
+                    return False
+                continue
+            except OSError as error:
+                with self._changed:
+                    self._over = self._over or self._why or f"gone ({error.strerror or error})"
+                return False
+            view = view[written:]
+            last_s = time.monotonic()
+            with self._changed:
+                self._queued_bytes -= written
+        return True
+
+    def _wait_writable(self, last_s: float) -> bool:
+        """Wait a moment for room in the socket; False when the connection is over, or too slow."""
+        with self._changed:
+            if self._over:
+                return False
+            if time.monotonic() - last_s > SLOW_S:
+                self._cut(f"cut off: it read nothing for {SLOW_S:g} s")
+                return False
+        poll = select.poll()
+        try:
+            poll.register(self.socket.fileno(), select.POLLOUT)
+        except ValueError:  # closed in between: the next write says so
+            return True
+        poll.poll(_POLL_MS)
+        return True
+
+    def _finish(self, how: End) -> None:
+        """End the connection as asked. What the client says until then is still read."""
+        if how is End.RESET:
+            with self._changed:
+                self._over = self._why
+            with self._io:
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            return
+        with self._changed:
+            if how is End.CLOSE_FRAME:
+                self._changed.wait_for(lambda: self._peer_closed or self._over, END_S)
+            if self._over:
+                return
+        with self._io, suppress(OSError):  # the client was faster
+            self.socket.shutdown(socket.SHUT_WR)
+        self.wait_gone(END_S)
+
+    def _farewell(self) -> str:
+        """How the client left, by what it said."""
+        said = self.protocol.close_rcvd
+        return "gone without a close frame" if said is None else f"closed by the client with {int(said.code)}"
+
+    def _cut(self, why: str) -> None:
+        """Mark the connection as over; the caller holds `_changed`."""
+        if self._over is None:
+            self._over = why
+        self._changed.notify_all()

@@ -1,0 +1,63 @@
+"""What happens to those who knock: refused, delayed or rejected handshakes. Pure: the time is an argument."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from mockws_server.actions import DelayHandshake, Refuse, Reject
+
+WAITING_MAX: Final = 100
+"""More kinds of weather than this do not wait for those who knock; further ones are left out."""
+
+
+class Door:
+    """Decides about new connections, one weather after the other, in the order they were added.
+
+    Each of `count` knocks uses up one; a `Refuse` for a time begins at once and stands before all others.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[Refuse | DelayHandshake | Reject] = deque()
+        self._left = 0
+        self._shut_until_s = 0.0
+        self._shut: Refuse | None = None
+
+    def add(self, weather: Refuse | DelayHandshake | Reject, now_s: float) -> bool:
+        """Let it happen to the next who knock; False when too much is waiting already."""
+        if isinstance(weather, Refuse) and weather.seconds is not None:
+            self._shut, self._shut_until_s = weather, now_s + weather.seconds
+            return True
+        if len(self._waiting) >= WAITING_MAX:
+            return False
+        if not self._waiting:
+            self._left = weather.count or 1
+        self._waiting.append(weather)
+        return True
+
+    def clear(self) -> None:
+        """Forget what nobody has met yet."""
+        self._waiting.clear()
+        self._shut = None
+
+    def on_accept(self, now_s: float) -> Refuse | None:
+        """Somebody connected by TCP: the refusal that meets them, if any."""
+        if self._shut is not None and now_s < self._shut_until_s:
+            return self._shut
+        if self._waiting and isinstance(head := self._waiting[0], Refuse):
+            self._use()
+            return head
+        return None
+
+    def on_request(self) -> DelayHandshake | Reject | None:
+        """Somebody who was let in asked for a WebSocket: what meets them, if anything."""
+        if self._waiting and isinstance(head := self._waiting[0], DelayHandshake | Reject):
+            self._use()
+            return head
+        return None
+
+    def _use(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self._waiting.popleft()
+            self._left = (self._waiting[0].count or 1) if self._waiting else 0

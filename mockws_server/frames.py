@@ -1,0 +1,102 @@
+"""Which frames an action comes to: the same for the server and for the simulator. Pure: the time is an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from mockws_server.actions import (
+    Action,
+    Burst,
+    Duplicate,
+    FrameOut,
+    Garbage,
+    OneTick,
+    Reorder,
+    Skip,
+    Text,
+    Ticks,
+)
+from mockws_server.market import DEFAULT_SYMBOLS, Market, Shaper
+
+OP_TEXT: Final = 1
+
+
+class Message(NamedTuple):
+    """One frame to be sent: the payload, and what kind of frame."""
+
+    data: bytes
+    opcode: int = OP_TEXT
+    fin: bool = True
+
+
+class Sender:
+    """Makes the frames of actions, from one market. Used by one thread at a time.
+
+    `ticks` counts the ticks that it gave out, repeated ones too.
+    """
+
+    def __init__(self, symbols: Sequence[str] = DEFAULT_SYMBOLS, seed: int = 1, first_seq: int = 1) -> None:
+        self._market = Market(symbols, seed, first_seq)
+        self._shaper = Shaper()
+        self._garbage = 0
+        self.ticks = 0
+
+    def messages(self, action: Action, ts_ms: int) -> list[Message]:
+        """The frames of `action` when it is performed at `ts_ms` (Unix ms), all at once; none for other weather."""
+        match action:
+            case Ticks() | Burst():
+                made = self._market.ticks(action.count, ts_ms, action.symbols)
+                return self._ticks(self._shaper.pass_on([msgspec.json.encode(tick) for tick in made]))
+            case OneTick():
+                return self._ticks(self._shaper.pass_on([msgspec.json.encode(action.tick)]))
+            case Duplicate():
+                return self._ticks(self._shaper.again(action.count))
+            case Skip():
+                self._shaper.skip(action.count)
+            case Reorder():
+                self._shaper.reorder(action.count)
+            case Text():
+                return [Message(action.data.encode())]
+            case FrameOut():
+                return [Message(action.data, action.opcode, action.fin)]
+            case Garbage():
+                return [Message(self._bad(ts_ms)) for _ in range(action.count)]
+            case _:
+                pass
+        return []
+
+    def foreign(self, ticks: Sequence[bytes]) -> list[Message]:
+        """The frames of ticks (JSON texts) that were made elsewhere; skipping and reordering apply to them too."""
+        return self._ticks(self._shaper.pass_on(ticks))
+
+    def half(self, ts_ms: int) -> Message:
+        """The frame of which `half_frame` sends the first half: a tick that is not counted or remembered."""
+        return Message(msgspec.json.encode({"symbol": DEFAULT_SYMBOLS[0], "price": 1.0, "volume": 0.0, "ts": ts_ms}))
+
+    def _ticks(self, ticks: Sequence[bytes]) -> list[Message]:
+        self.ticks += len(ticks)
+        return [Message(tick) for tick in ticks]
+
+    def _bad(self, ts_ms: int) -> bytes:
+        """The next kind of malformed message, each in turn. Every one of them has to be refused by a careful reader."""
+        self._garbage += 1
+        return _GARBAGE[(self._garbage - 1) % len(_GARBAGE)].replace(b"TS", str(ts_ms).encode())
+
+
+_GARBAGE: Final = (
+    b'{"symbol":"SOL/USDC","price":101.5,"volume":',
+    b'{"symbol":"SOL/USDC","price":"abc","volume":1.0,"ts":TS}',
+    b"!!! not json !!!",
+    b'{"symbol":"SOL/USDC","price":-5.0,"volume":1.0,"ts":TS}',
+    b"[1, 2, 3]",
+    b'{"symbol":"SOL/USDC","volume":1.0,"ts":TS}',
+    b'{"symbol":"","price":100.0,"volume":1.0,"ts":TS}',
+    b'{"symbol":"SOL/USDC","price":NaN,"volume":1.0,"ts":TS}',
+    b'{"symbol":"SOL/USDC","price":1e999,"volume":1.0,"ts":TS}',
+    b'{"symbol":"SOL/USDC","price":100.0,"volume":1.0,"ts":"yesterday"}',
+    b"<html><body>502 Bad Gateway</body></html>",
+    b"null",
+)

@@ -1,0 +1,140 @@
+"""Recorded sessions: ticks, raw frames or captures, one a line, and when each is due. Pure but for the bytes given.
+
+A line is a capture's record (its time is `received_ms`), a tick (its time is `ts`), or any other text: a raw frame,
+which has no time of its own and comes UNTIMED_PER_S a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, NamedTuple
+
+import msgspec
+
+from tradebot.events import Tick, as_unix_ms
+from tradebot.feeds.capture_file import Header, Record, frame_of_line
+from tradebot.feeds.exchanges.base import Unparseable
+from tradebot.feeds.line_cutter import BOM, LINE_BYTES_MAX, TOO_LONG, LineCutter
+from tradebot.feeds.unpack import Damaged
+
+UNTIMED_PER_S: Final = 100
+"""Lines without a time are this many a second at realtime."""
+
+FRAMES_AT_ONCE_MAX: Final = 500
+
+
+class Recorded(NamedTuple):
+    """One recorded message, and when it came (Unix ms) where that is known."""
+
+    data: bytes
+    at_ms: int | None
+
+
+_tick: Final = msgspec.json.Decoder(Tick)
+
+
+def recorded(line: bytes) -> Recorded | None:
+    """What a line (without its LF) holds; None for a blank line or a capture's header. Raises Unparseable."""
+    if len(line) > LINE_BYTES_MAX:
+        raise Unparseable(TOO_LONG)
+    line = line.strip()
+    if not line:
+        return None
+    found = frame_of_line(line)
+    if isinstance(found, Header):
+        return None
+    if isinstance(found, Record):
+        return Recorded(found.text.encode(), found.received_ms)
+    try:
+        return Recorded(line, as_unix_ms(_tick.decode(line).ts))
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return Recorded(line, None)
+
+
+def messages(pieces: Iterable[bytes], complain: Callable[[int, str], None]) -> Iterator[Recorded | None]:
+    """The messages of a file's (decompressed) pieces; None where nothing more has come yet.
+
+    `complain` is told the number (from 1) of each line that is left out, and why. Blocks where `pieces` does.
+    """
+    cutter, number = LineCutter(), 0
+
+    def read(line: bytes) -> Recorded | None:
+        nonlocal number
+        number += 1
+        try:
+            return recorded(line.removeprefix(BOM) if number == 1 else line)
+        except Unparseable as error:
+            complain(number, str(error))
+            return None
+
+    try:
+        for piece in pieces:
+            if not piece:
+                yield None
+            cut = cutter.feed(piece)
+            for line in cut.block.split(b"\n")[:-1]:
+                if (found := read(line)) is not None:
+                    yield found
+            if cut.too_long:
+                number += 1
+                complain(number, TOO_LONG)
+    except Damaged as error:
+        complain(number + 1, str(error))
+        return
+    rest = cutter.rest()
+    if rest and (found := read(rest)) is not None:
+        yield found
+
+
+class Replayer:
+    """Says which recorded messages are due. Like a `script.Player`: `start_s` is on any clock that counts seconds.
+
+    `speed`: a multiple of real time, None for as fast as possible. The first message is due at once, the others by how
+    much later they came; one from before its predecessor is due with it. Asking may block where the messages come from.
+    """
+
+    def __init__(self, source: Iterator[Recorded | None], speed: float | None, start_s: float) -> None:
+        self._source = source
+        self._speed = speed
+        self._start_s = self._due_s = start_s
+        self._first_ms: int | None = None
+        self._waiting: Recorded | None = None
+        self._over = False
+        self.untimed = 0
+        """Messages so far that had no time of their own."""
+
+    def next_at(self) -> float | None:
+        """When a message is due next; None when there is no more. While nothing has come yet: the last one's time."""
+        self._fetch()
+        return None if self._over else self._due_s
+
+    def due(self, now_s: float) -> list[bytes]:
+        """The messages due at `now_s`, in order, at most FRAMES_AT_ONCE_MAX."""
+        found: list[bytes] = []
+        while len(found) < FRAMES_AT_ONCE_MAX and self._fetch() and self._waiting is not None and self._due_s <= now_s:
+            found.append(self._waiting.data)
+            self._waiting = None
+        return found
+
+    def _fetch(self) -> bool:
+        """Have the next message at hand; False when there is none (yet)."""
+        if self._waiting is None and not self._over:
+            try:
+                self._waiting = next(self._source)
+            except StopIteration:
+                self._over = True
+                return False
+            if self._waiting is not None:
+                self._schedule(self._waiting)
+        return self._waiting is not None
+
+    def _schedule(self, message: Recorded) -> None:
+        self.untimed += message.at_ms is None
+        if self._speed is None:
+            return
+        if message.at_ms is None:
+            self._due_s += 1 / (UNTIMED_PER_S * self._speed) if self._first_ms is None and self.untimed > 1 else 0.0
+            return
+        if self._first_ms is None:
+            self._first_ms = message.at_ms
+        self._due_s = self._start_s + (message.at_ms - self._first_ms) / (1000 * self._speed)

@@ -1,0 +1,409 @@
+"""A live feed end to end: an engine with short deadlines, what it says of its link and when, and a link that can fail.
+
+What was found when is taken from the engine's own words: notices in the database, time stamps of the log. Tests read
+the same clock before they make a fault.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import select
+import signal
+import socket
+import sqlite3
+import ssl
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.server import ServerConnection, serve
+
+from sim.checkers import check_database, check_run
+from tests.e2e.process import (
+    DEADLINE_S,
+    REPO,
+    Engine,
+    Fields,
+    Finished,
+    assert_sound,
+    environment,
+    rows,
+    run_ids,
+    ticks_stored,
+    wait_until,
+)
+from tradebot.config import Config
+from tradebot.options import parse
+from tradebot.settings import resolve
+
+HELDBACK: Final = (sys.executable, REPO / "tests" / "e2e" / "heldback_engine.py")
+
+SLACK_S: Final = 0.5
+"""How much later than its deadline a fault may be found."""
+
+EARLY_S: Final = 0.1
+"""How much earlier: the last frame came before the fault, and the clock has whole milliseconds."""
+
+IDLE_S: Final = 1.0
+CONNECT_S: Final = 0.8
+BACKOFF_S: Final = 0.2
+KEYS: Final[Mapping[str, object]] = {
+    "feed.idle_timeout_s": IDLE_S,
+    "feed.ping_interval_s": 0.3,
+    "feed.connect_timeout_s": CONNECT_S,
+    "feed.reconnect_budget_s": 30,
+    "feed.backoff_max_s": BACKOFF_S,
+    "feed.stable_after_s": 0,
+    "persist.flush_interval_ms": 20,
+    "strategy.short_window": 2,
+    "strategy.long_window": 5,
+}
+"""Short deadlines, a retry at once after each loss, and signals within a few ticks."""
+
+
+class Notice(NamedTuple):
+    """A row of the table `notices`."""
+
+    kind: str
+    ts: int
+    detail: str
+    symbol: str | None
+    missing: int | None
+    ticks_before: int
+
+
+class StoredTick(NamedTuple):
+    """A row of the table `ticks`."""
+
+    run: int
+    symbol: str
+    price: float
+    volume: float
+    ts: int
+    event_id: str | None
+    seq: int | None
+
+
+def now_ms() -> int:
+    """Unix milliseconds, by the clock that the engine reads."""
+    return time.time_ns() // 1_000_000
+
+
+def notices(db: Path, kind: str | None = None, run: int | None = None) -> list[Notice]:
+    """The notices that are stored now, oldest first; of one kind or run where told. None while there is no table."""
+    if not db.exists():
+        return []
+    query = f"SELECT run, {', '.join(Notice._fields)} FROM notices ORDER BY id"
+    try:
+        stored = [(row[0], Notice(*row[1:])) for row in rows(db, query)]
+    except sqlite3.OperationalError:  # or no WAL index yet
+        return []
+    return [notice for no, notice in stored if kind in (None, notice.kind) and run in (None, no)]
+
+
+def stored_ticks(db: Path) -> list[StoredTick]:
+    """All ticks, oldest first."""
+    return [StoredTick(*row) for row in rows(db, f"SELECT {', '.join(StoredTick._fields)} FROM ticks ORDER BY id")]
+
+
+class Live:
+    """An engine that listens, with the database NAME.db; of mockws unless `args` say otherwise."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *args: str,
+        name: str = "x",
+        env: Mapping[str, str] | None = None,
+        delays_s: Mapping[str, float] | None = None,
+        **keys: Any,
+    ) -> None:
+        """Starts it. `keys` go into the configuration file, `feed__history` as feed.history.
+
+        With `delays_s` (by thread) it is one whose threads are slow.
+        """
+        self.db = engine.path(f"{name}.db")
+        values = {**KEYS, **{key.replace("__", "."): value for key, value in keys.items()}}
+        engine.config(f"{name}.toml", _toml(values))
+        chosen = [] if any(arg.startswith("--ingest=") for arg in args) else ["--ingest=mockws"]
+        every = [f"--config={engine.path(f'{name}.toml')}", f"--db={self.db.name}", *chosen, *args]
+        self.config: Config = resolve(parse(every), environment(engine.home)).config
+        if delays_s is None:
+            self.running = engine.start(*every, env=env)
+        else:
+            faults = json.dumps({"delays_s": dict(delays_s), "crashes": {}})
+            self.running = engine.start(faults, *every, env=env, command=HELDBACK)
+
+    def wait_notice(self, kind: str, number: int = 1) -> Notice:
+        """Wait until so many notices of a kind are stored; that one."""
+
+        def found() -> list[Notice]:
+            self._must_run()
+            return notices(self.db, kind)[number - 1 :]
+
+        return wait_until(found, f"notice {number} of {kind}")[0]
+
+    def wait_ticks(self, count: int) -> None:
+        """Wait until so many are stored, of all runs."""
+
+        def stored() -> bool:
+            self._must_run()
+            return ticks_stored(self.db) >= count
+
+        wait_until(stored, f"{count} ticks in {self.db}")
+
+    def wait_back(self, number: int = 1) -> Notice:
+        """Wait until the link is restored for that time and ticks flow again; the notice."""
+        restored = self.wait_notice("LINK_RESTORED", number)
+        self.wait_ticks(restored.ticks_before + 3)
+        return restored
+
+    def ask_to_stop(self) -> None:
+        """SIGTERM, without waiting."""
+        self.running.send(signal.SIGTERM)
+
+    def stop(self) -> Finished:
+        """SIGTERM, and what must then be true."""
+        self.ask_to_stop()
+        return self.end(0)
+
+    def end(self, code: int) -> Finished:
+        """Wait for its end, which must be with `code`, everything accepted stored and everything missing explained."""
+        done = self.running.finish().expect(code)
+        ledger = done.ledger
+        assert ledger["not_stored"] == 0, ledger
+        run = rows(self.db, "SELECT MAX(id) FROM runs")[0][0]
+        assert rows(self.db, f"SELECT exit_code, ticks FROM runs WHERE id = {run}") == [(code, ledger["stored"])]
+        metrics, said = done.one("FINAL METRICS"), notices(self.db, run=run)
+        for counter, kind in (("gaps", "GAP"), ("reconnects", "LINK_RESTORED")):
+            assert metrics[counter] == sum(notice.kind == kind for notice in said), counter
+            assert len(done.all(kind)) == metrics[counter]
+        assert_feed_sound(self.db)
+        check_run(self.db, self.config, run_ids(self.db)[-1], whole=True)
+        return done
+
+    def _must_run(self) -> None:
+        if self.running.process.poll() is not None:
+            raise AssertionError(f"the engine has ended:\n{self.running.finish().stderr[-4000:]}")
+
+
+def assert_feed_sound(db: Path) -> None:
+    """The file is whole, no tick is there twice, and what is missing between two numbers is a gap in its place."""
+    assert_sound(db)
+    check_database(db)
+    ticks = stored_ticks(db)
+    for what in ("seq", "event_id"):
+        known = [(tick.symbol, getattr(tick, what)) for tick in ticks if getattr(tick, what) is not None]
+        assert len(set(known)) == len(known), f"{what}: {len(known) - len(set(known))} ticks are stored twice"
+    assert _gaps_told(db, ticks) == _gaps_between(ticks)
+    for run in {tick.run for tick in ticks}:
+        links = [notice.kind for notice in notices(db, run=run) if notice.kind != "GAP"]
+        assert links == ["LINK_UP", *("LINK_LOST", "LINK_RESTORED") * len(links)][: len(links)], links
+
+
+_Gap = tuple[int, int, str, int]  # run, ticks of the run before it, symbol, missing
+
+
+def _gaps_between(ticks: list[StoredTick]) -> list[_Gap]:
+    """What is missing by the numbers of the stored ticks alone."""
+    found = []
+    highest: dict[str, int] = {}
+    run, before = 0, 0
+    for tick in ticks:
+        run, before = tick.run, before + 1 if tick.run == run else 0
+        if tick.seq is not None:
+            missing = tick.seq - highest.get(tick.symbol, tick.seq - 1) - 1
+            if missing > 0:
+                found.append((run, before, tick.symbol, missing))
+            highest[tick.symbol] = max(tick.seq, highest.get(tick.symbol, tick.seq))
+    return found
+
+
+def _gaps_told(db: Path, ticks: list[StoredTick]) -> list[_Gap]:
+    """What the notices say; but not of a gap behind which the run's last tick was stored: its kill took that tick."""
+    found = []
+    for run in sorted({tick.run for tick in ticks}):
+        held = sum(tick.run == run for tick in ticks)
+        for notice in notices(db, "GAP", run):
+            if notice.ticks_before < held:
+                assert notice.symbol is not None and notice.missing is not None
+                found.append((run, notice.ticks_before, notice.symbol, notice.missing))
+    return found
+
+
+def logged(done: Finished, name: str) -> list[tuple[int, Fields]]:
+    """When (Unix ms) each log line was written whose event is `name`, and its fields."""
+    found = []
+    for line in done.stderr.splitlines():
+        record = json.loads(line) if line.startswith("{") else {"fields": {}}
+        if record["fields"].get("event") == name:
+            written = datetime.fromisoformat(record["timestamp"])
+            found.append((round(written.timestamp() * 1000), record["fields"]))
+    return found
+
+
+def in_time(
+    fault: str, from_ms: int, found_ms: int, deadline_s: float, result: str = "recovered", least_s: float | None = None
+) -> None:
+    """A row of the table of faults (`pytest -s` shows it): found at its deadline, at most SLACK_S later.
+
+    Not before it either, unless `least_s` allows that.
+    """
+    found_s = (found_ms - from_ms) / 1000
+    print(f"\n| {fault} | {deadline_s:g} s | {found_s:.3f} s | {result} |")
+    least_s = deadline_s - EARLY_S if least_s is None else least_s
+    assert least_s <= found_s <= deadline_s + SLACK_S, f"{fault}: {found_s} s, deadline {deadline_s} s"
+
+
+def _toml(values: Mapping[str, object]) -> str:
+    tables: dict[str, list[str]] = {}
+    for name, value in values.items():
+        table, _, key = name.rpartition(".")
+        tables.setdefault(table, []).append(f"{key} = {json.dumps(value)}\n")
+    return "".join(f"[{table}]\n{''.join(lines)}" for table, lines in tables.items())
+
+
+class Link:
+    """A wire to `target` that can be cut: then nothing passes in either direction, and nobody is told.
+
+    Who connects meanwhile gets a TCP connection (of the system), and no answer. Use it in a `with` statement.
+    """
+
+    def __init__(self, target: tuple[str, int], cut: bool = False) -> None:
+        self._target = target
+        self._cut = cut
+        self._closed = False
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._wake, self._waker = socket.socketpair()
+        self._other: dict[socket.socket, socket.socket] = {}
+        self.url = f"ws://127.0.0.1:{self._listening.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._run, name="link", daemon=True)
+
+    def __enter__(self) -> Link:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed = True
+        self._waker.send(b".")
+        self._thread.join(DEADLINE_S)
+        for sock in (self._listening, self._wake, self._waker, *self._other):
+            sock.close()
+
+    def cut(self) -> None:
+        """From now on nothing passes (but what passes at this moment)."""
+        self._cut = True
+        self._waker.send(b".")
+
+    def mend(self) -> None:
+        """What was sent meanwhile passes now, and so does what comes."""
+        self._cut = False
+        self._waker.send(b".")
+
+    def _run(self) -> None:
+        while not self._closed:
+            watched = [self._wake] if self._cut else [self._wake, self._listening, *self._other]
+            for sock in select.select(watched, [], [])[0]:
+                if sock is self._wake:
+                    self._wake.recv(16)
+                    break  # cut off now: not even what was readable at the same moment
+                if sock is self._listening:
+                    near, far = self._listening.accept()[0], socket.create_connection(self._target)
+                    self._other |= {near: far, far: near}
+                elif sock in self._other:
+                    self._pass_on(sock)
+
+    def _pass_on(self, sock: socket.socket) -> None:
+        with suppress(OSError):
+            data = sock.recv(65_536)
+            if data:
+                self._other[sock].sendall(data)
+                return
+        for one in (sock, self._other.pop(sock)):
+            self._other.pop(one, None)
+            one.close()
+
+
+class Talk:
+    """One client's conversation with an `ExchangeServer`. Waits at most DEADLINE_S, and fails then."""
+
+    def __init__(self, connection: ServerConnection, number: int) -> None:
+        self.connection = connection
+        self.number = number
+        """Which connection of this server it is, from 1."""
+        request = connection.request
+        assert request is not None
+        self.path = request.path
+        self.authorization = request.headers.get("Authorization")
+
+    def hear(self) -> Any:
+        """The next message of the client, decoded where it is JSON."""
+        text = self.connection.recv(DEADLINE_S)
+        assert isinstance(text, str)
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+
+    def say(self, *messages: object) -> None:
+        """Send each: a text as it is, anything else as JSON."""
+        for message in messages:
+            self.connection.send(message if isinstance(message, str) else json.dumps(message))
+
+    def listen(self, beat: object = None) -> None:
+        """Stay until the client ends it; all the while, say `beat` every tenth of a second."""
+        while True:
+            try:
+                self.connection.recv(None if beat is None else 0.1)
+            except TimeoutError:
+                self.say(beat)
+
+
+class ExchangeServer:
+    """Speaks as an exchange would: `talk` is called for each connection, which ends when it returns, with 1000.
+
+    What goes wrong in `talk` fails the test at the end of the `with` statement; that a client leaves early does not.
+    """
+
+    def __init__(self, talk: Callable[[Talk], None], tls: ssl.SSLContext | None = None) -> None:
+        self._talk = talk
+        self._talks = itertools.count(1)
+        self._failures: list[BaseException] = []
+        self._server = serve(self._serve, "127.0.0.1", 0, ssl=tls, compression=None, logger=_quiet())
+        self.port: int = self._server.socket.getsockname()[1]
+        self.url = f"ws://127.0.0.1:{self.port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, name="exchange", daemon=True)
+
+    def __enter__(self) -> ExchangeServer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join(DEADLINE_S)
+        print(*self._failures, sep="\n", end="")  # beside what else went wrong
+        if self._failures and kind is None:
+            raise self._failures[0]
+
+    def _serve(self, connection: ServerConnection) -> None:
+        try:
+            self._talk(Talk(connection, next(self._talks)))
+        except ConnectionClosed:
+            pass
+        except BaseException as error:
+            self._failures.append(error)
+            raise
+
+
+def _quiet() -> logging.Logger:
+    logger = logging.Logger("exchange")  # no handler: clients that are refused are no news
+    logger.addHandler(logging.NullHandler())
+    return logger

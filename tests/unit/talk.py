@@ -1,0 +1,52 @@
+"""An exchange whose protocol is a few words, for the tests of what stands around adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from tradebot.events import Tick
+from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Exchange, Parsed, Unparseable
+
+START_MS = 1_700_000_000_000
+
+
+def tick(symbol: str, seq: int) -> Tick:
+    return Tick(symbol, 1.0, 1.0, START_MS, None, seq)
+
+
+class Talk(Exchange):
+    """A protocol of words: `t SYMBOL SEQ...` are trades, `h` past ones, `both` one past and then others.
+
+    `skip` uses up a number; `ack`, `error`, `hello?` (wants an answer), `beat` and `book` stand for themselves.
+    """
+
+    name: ClassVar[str] = "talk"
+    url: ClassVar[str] = "wss://talk"
+    made: ClassVar[int] = 0
+
+    def __init__(self) -> None:
+        type(self).made += 1
+
+    def subscriptions(self, symbols: Sequence[str]) -> list[str]:
+        return [f"sub {symbol}" for symbol in symbols]
+
+    def parse(self, text: str) -> Parsed:
+        word, *rest = text.split()
+        if word == "t":
+            return Parsed("trades", [tick(rest[0], int(each)) for each in rest[1:]])
+        if word == "h":
+            return Parsed("trades", history=[tick(rest[0], int(each)) for each in rest[1:]])
+        if word == "both":
+            return Parsed("trades", [tick(rest[0], int(each)) for each in rest[2:]], [tick(rest[0], int(rest[1]))])
+        if word == "skip":
+            return Parsed("ignored", skipped=[(rest[0], int(rest[1]))])
+        if word == "hello?":
+            return Parsed("heartbeat", reply="hello!")
+        if word in ("ack", "error"):
+            return Parsed(word, detail=" ".join(rest))  # type: ignore[arg-type]
+        if word == "beat":
+            return HEARTBEAT
+        if word == "book":
+            return IGNORED
+        raise Unparseable(f"no such word, of {len(text)} characters")
