@@ -91,7 +91,7 @@ def test_liquidations_are_matched_in_the_book_and_kept() -> None:
 
 @pytest.mark.parametrize("kind", ["block", "termination", "something new"])
 def test_what_is_no_market_trade_only_uses_up_a_number(kind: str) -> None:
-    assert parse({**TRADE, "type": kind}) == Parsed("ignored", skipped=[(TICK.symbol, TICK.seq)])
+    assert parse({**TRADE, "type": kind}) == Parsed("ignored", skipped=[(TICK.symbol, TICK.seq or 0)])
     frame = {**SNAPSHOT, "trades": [{**NEWER, "type": kind}, TRADE]}
     assert parse(frame) == Parsed("trades", [], [TICK])
 
