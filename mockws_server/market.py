@@ -50,7 +50,8 @@ def first_seq_at(now_ms: int) -> int:
 class Market:
     """Ticks of `symbols` in turn.
 
-    Each symbol's `seq` counts from `first_seq` without a hole, and its `event_id` says the same. A symbol that is asked for by name and is not among `symbols` is made up too.
+    Each symbol's `seq` counts from `first_seq` without a hole, and its `event_id` says the same. A symbol that is asked
+    for by name and is not among `symbols` is made up too.
     """
 
     def __init__(self, symbols: Sequence[str] = DEFAULT_SYMBOLS, seed: int = 1, first_seq: int = 1) -> None:

@@ -328,12 +328,12 @@ class TestMigration:
             ("CREATE TABLE moz_places (id INTEGER); PRAGMA user_version = 77", "belongs to another program"),
             ("CREATE TABLE moz_places (id INTEGER); PRAGMA user_version = 1", "belongs to another program"),
             ("PRAGMA user_version = -1", "belongs to another program"),
-            ("CREATE TABLE ticks (id INTEGER PRIMARY KEY); PRAGMA user_version = 1", "table runs has no column"),
+            ("CREATE TABLE ticks (id INTEGER PRIMARY KEY); PRAGMA user_version = 2", "table runs has no column"),
             (
                 ORIGINAL_SCHEMA + "ALTER TABLE signals ADD COLUMN event_id TEXT;"
                 "UPDATE signals SET event_id = 'x';"
                 "INSERT INTO signals SELECT 2, symbol, kind, value, ts, 'x' FROM signals",
-                "cannot be brought to schema 1: UNIQUE constraint failed",
+                "cannot be brought to schema 2: UNIQUE constraint failed",
             ),
         ],
     )  # fmt: skip
@@ -459,3 +459,20 @@ def test_row_counts(tmp_path: Path) -> None:
         storage.write(full_batch(1, 10))
     with closing(connect(path)) as db:
         assert row_counts(db) == {"ticks": 10, "signals": 2, "orders": 2, "trades": 2}
+
+
+def test_a_file_of_schema_1_gets_notices(tmp_path: Path) -> None:
+    """Before the live feeds there were no notices: the table comes, runs count none, and all rows stay."""
+    path = tmp_path / "x.db"
+    new_run(path)
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(
+            "DROP TABLE notices; ALTER TABLE runs DROP COLUMN notices; PRAGMA user_version = 1;"
+            "INSERT INTO ticks (symbol, price, volume, ts, run) VALUES ('A', 1.0, 2.0, 3, 1);"
+        )
+    with closing(connect(path)) as db:
+        assert migrate(db) == 1
+        assert migrate(db) == SCHEMA_VERSION
+        assert db.execute_sql("SELECT run_id, notices FROM runs").fetchall() == [("r1", 0)]
+        assert db.execute_sql("SELECT COUNT(*) FROM notices").fetchone() == (0,)
+        assert db.execute_sql("SELECT symbol FROM ticks").fetchall() == [("A",)]

@@ -37,7 +37,7 @@ from tests.unit.store_helpers import (
     tick,
     ticks_st,
 )
-from tradebot.events import Event, Order, Signal, Tick
+from tradebot.events import Event, Notice, Order, Signal, Tick
 from tradebot.exits import ConfigError
 from tradebot.store.batch import Batch, StoredCounts
 from tradebot.store.database import connect
@@ -382,7 +382,7 @@ class TestNotOurs:
             (b"\xff\xfe\n", ":1: not as tradebot wrote it"),
             (b'["spill",1,"r1",0,0,0]\n', ":1: not as tradebot wrote it"),
             (b'["spill",1,"r1",0,0,0,"x"]\n', ":1: not as tradebot wrote it"),
-            (b'["spill",2,"r1",0,0,0,0]\n["t"]\n', ":1: .*format 2, known here: 1"),
+            (b'["spill",3,"r1",0,0,0,0]\n["t"]\n', ":1: .*format 3, known here: up to 2"),
             (b'["spill",1,"r1",0,0,0,0]\n[]\n', ":2: not as tradebot wrote it"),
             (b'["spill",1,"r1",0,0,0,0]\n["x",1]\n', ":2: not as tradebot wrote it"),
             (b'["spill",1,"r1",0,0,0,0]\n["t","A",1.0]\n', ":2: not as tradebot wrote it"),
@@ -433,4 +433,4 @@ def test_events_are_counted(path: Path) -> None:
 
 def test_the_types_of_event_are_the_ones_that_are_spilled() -> None:
     """A new type of event needs its line here."""
-    assert set(Event.__args__) == {Tick, Signal, Order}
+    assert set(Event.__args__) == {Tick, Notice, Signal, Order}
