@@ -1,0 +1,174 @@
+"""Recorded frames replayed through an exchange's adapter: plain files of frames, and captures of sessions."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import signal
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+
+from tests.e2e.process import Engine, assert_sound, dump, rows, run_ids, wait_for_ticks
+from tradebot.feeds.capture_file import CaptureWriter
+
+START_MS = 1_700_000_000_000
+
+
+def match(number: int, kind: str = "match") -> str:
+    """A trade as the older Coinbase feed sends it; the one that it sends first is a `last_match`."""
+    return json.dumps({
+        "type": kind, "trade_id": number, "product_id": "BTC-USD", "price": f"{100 + number % 7}.25", "size": "0.5",
+        "side": "buy", "time": f"2023-11-14T22:13:{number % 60:02d}.000Z",
+    })  # fmt: skip
+
+
+FRAMES = [
+    json.dumps({"type": "subscriptions", "channels": [{"name": "matches", "product_ids": ["BTC-USD"]}]}),
+    match(1, "last_match"),
+    *(match(number) for number in range(2, 60)),
+    json.dumps({"type": "heartbeat", "sequence": 1, "last_trade_id": 20, "product_id": "BTC-USD"}),
+]
+OPTIONS = ("--ingest=replay", "--exchange=coinbase")
+
+
+def write(engine: Engine, name: str, frames: list[str], end: str = "\n") -> str:
+    engine.path(name).write_bytes("".join(frame + end for frame in frames).encode())
+    return f"--replay-file={name}"
+
+
+def ids(db: Path) -> list[str]:
+    return [row[0] for row in rows(db, "SELECT event_id FROM ticks ORDER BY id")]
+
+
+def notices(db: Path) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(db)) as connection:
+        return connection.execute("SELECT * FROM notices ORDER BY id").fetchall()
+
+
+def test_trades_from_before_the_subscription_are_dropped_or_kept(engine: Engine) -> None:
+    """history = "drop" counts and drops them, --history=keep stores them: two runs, both of them complete."""
+    file = write(engine, "x.jsonl", FRAMES)
+    dropped = engine.run(*OPTIONS, file, "--db=x.db").expect(0).ledger
+    assert (dropped["received"], dropped["history_dropped"], dropped["stored"]) == (59, 1, 58)
+    kept = engine.run(*OPTIONS, file, "--db=y.db", "--history=keep").expect(0).ledger
+    assert (kept["received"], kept["history_dropped"], kept["stored"]) == (59, 0, 59)
+    assert (ids(engine.path("x.db"))[0], ids(engine.path("y.db"))[0]) == ("2", "1")
+    assert run_ids(engine.path("x.db")) != run_ids(engine.path("y.db"))
+    assert_sound(engine.path("y.db"))
+
+
+def test_the_same_frames_as_another_exchanges_are_another_input(engine: Engine) -> None:
+    file = write(engine, "x.jsonl", FRAMES)
+    engine.run(*OPTIONS, file, "--db=x.db").expect(0)
+    engine.run("--ingest=replay", "--exchange=gemini", file, "--db=x.db").expect(0)
+    assert len(set(run_ids(engine.path("x.db")))) == 2
+    again = engine.run(*OPTIONS, file, "--db=x.db").expect(12)
+    assert "--resume" in again.complaint
+
+
+def test_a_source_says_whose_they_are_too(engine: Engine) -> None:
+    """And what is to be done with history."""
+    engine.path("s.toml").write_text("[mine]\nexchange = 'coinbase'\nsymbols = ['BTC-USD']\nhistory = 'keep'\n")
+    file = write(engine, "x.jsonl", FRAMES)
+    done = engine.run("--ingest=replay", "--ws-source=mine", "--ws-sources=s.toml", file, "--db=x.db").expect(0)
+    assert done.ledger["stored"] == 59
+
+
+@pytest.mark.parametrize("form", ["gz", "zst", "crlf", "no last line end"])
+def test_however_the_file_is_written(engine: Engine, form: str) -> None:
+    """S8: the content decides, not its compression."""
+    engine.run(*OPTIONS, write(engine, "x.jsonl", FRAMES), "--db=straight.db").expect(0)
+    content = engine.path("x.jsonl").read_bytes()
+    name = "x.jsonl"
+    if form == "gz":
+        engine.path(name := "x.jsonl.gz").write_bytes(gzip.compress(content))
+    elif form == "zst":
+        engine.path(name := "x.jsonl.zst").write_bytes(zstandard.compress(content))
+    elif form == "crlf":
+        write(engine, name, FRAMES, "\r\n")
+    else:
+        engine.path(name).write_bytes(content[:-1])
+    engine.run(*OPTIONS, f"--replay-file={name}", "--db=other.db").expect(0)
+    columns = "SELECT symbol, price, volume, ts, event_id FROM ticks ORDER BY id"
+    assert rows(engine.path("other.db"), columns) == rows(engine.path("straight.db"), columns)
+    if form in ("gz", "zst"):
+        assert dump(engine.path("other.db")) == dump(engine.path("straight.db"))
+
+
+def test_malformed_lines_are_counted_and_named(engine: Engine) -> None:
+    frames = [*FRAMES[:3], "{broken", "", *FRAMES[3:6], '{"type":"match","price":"x"}', *FRAMES[6:]]
+    done = engine.run(*OPTIONS, write(engine, "x.jsonl", frames), "--db=x.db").expect(0)
+    assert (done.ledger["malformed"], done.ledger["stored"]) == (2, 58)
+    assert [each["line"] for each in done.all("malformed input")] == [4, 9]
+    assert done.all("malformed input")[0]["reason"] == "not JSON"
+
+
+def test_strict_ends_at_the_first_of_them(engine: Engine) -> None:
+    """G5: exit 11, after what was good before it."""
+    frames = [*FRAMES[:3], "{broken", *FRAMES[3:]]
+    done = engine.run(*OPTIONS, write(engine, "x.jsonl", frames), "--db=x.db", "--strict").expect(11)
+    assert "x.jsonl:4: not JSON (--strict ends at a malformed line)" in done.stderr
+    assert (done.ledger["malformed"], done.ledger["stored"]) == (1, 1)
+
+
+def test_a_cut_off_file_gives_what_it_holds(engine: Engine) -> None:
+    content = "".join(frame + "\n" for frame in FRAMES * 20).encode()
+    engine.path("x.gz").write_bytes(gzip.compress(content)[:-200])
+    done = engine.run(*OPTIONS, "--replay-file=x.gz", "--db=x.db").expect(0)
+    assert done.ledger["malformed"] == 1
+    assert done.ledger["stored"] > 0
+
+
+def session(directory: Path) -> Path:
+    """A captured session of two connections, in which each trade is numbered, some are missing and some come twice."""
+    writer = CaptureWriter(directory, "binance", ["btcusdt"], START_MS, 1 << 24, 1)
+    numbers = [number for number in range(3000) if number % 97 not in (5, 6)]
+    for index, number in enumerate(numbers):
+        trade = {"e": "trade", "E": START_MS, "s": "BTCUSDT", "t": number, "p": f"{100 + number * 37 % 11}.5",
+                 "q": "1", "T": START_MS + 10 * index, "m": True, "M": True}  # fmt: skip
+        for _ in range(2 if number % 101 == 7 else 1):
+            writer.write(START_MS + 10 * index, 1 if index < 1500 else 2, json.dumps(trade))
+    writer.close()
+    return writer.path
+
+
+def test_a_resumed_replay_of_a_capture_is_as_if_nothing_had_happened(engine: Engine) -> None:
+    """S8, contract 6: killed in the middle and resumed, rows, gaps and their places equal those of a straight run."""
+    file = f"--replay-file={session(engine.home)}"
+    straight = engine.run("--ingest=replay", "--exchange=binance", file, "--db=straight.db").expect(0).ledger
+    twice = sum(number % 101 == 7 and number % 97 not in (5, 6) for number in range(3000))
+    assert (straight["duplicates"], straight["malformed"]) == (twice, 0)
+    running = engine.start("--ingest=replay", "--exchange=binance", file, "--db=x.db", "--speed=2x")
+    wait_for_ticks(engine.path("x.db"), 300)
+    running.send(signal.SIGKILL)
+    running.finish()
+    assert 0 < rows(engine.path("x.db"), "SELECT ticks FROM runs")[0][0] < straight["stored"]
+    engine.run("--ingest=replay", "--exchange=binance", file, "--db=x.db", "--resume").expect(0)
+    assert dump(engine.path("x.db")) == dump(engine.path("straight.db"))
+    assert notices(engine.path("x.db")) == notices(engine.path("straight.db"))
+    assert len(notices(engine.path("x.db"))) == 31  # one for each hole
+    assert rows(engine.path("x.db"), "SELECT complete FROM runs") == [(1,)]
+
+
+@pytest.mark.parametrize("exchange", ["okx", "bitfinex", "gemini"])
+def test_recorded_frames_of_an_exchange(engine: Engine, shared_data: Path, exchange: str) -> None:
+    """Every trade that somebody else found in the recording, and no other."""
+    frames = shared_data / "data" / "frames" / f"{exchange}.jsonl"
+    stated = shared_data / "data" / "frames" / "expected" / f"{exchange}.jsonl"
+    if not frames.exists():
+        pytest.skip(f"no recorded frames of {exchange}")
+    trades = [trade for line in stated.read_text().splitlines() for trade in json.loads(line)["trades"]]
+    live = [each for each in trades if not each.get("snapshot")]
+    options = ("--ingest=replay", f"--exchange={exchange}", f"--replay-file={frames}")
+    dropped = engine.run(*options, "--db=x.db").expect(0).ledger
+    assert (dropped["malformed"], dropped["history_dropped"]) == (0, len(trades) - len(live))
+    assert rows(engine.path("x.db"), "SELECT price, volume, ts FROM ticks ORDER BY id") == [
+        (float(each["price"]), float(each["qty"]), each["ts"]) for each in live
+    ]
+    kept = engine.run(*options, "--db=y.db", "--history=keep").expect(0).ledger
+    assert (kept["history_dropped"], kept["stored"]) == (0, len(trades))
