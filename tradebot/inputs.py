@@ -91,7 +91,7 @@ def _file(settings: Settings, name: str, around: Surroundings) -> Input:
     digest = file_feed.content_digest(around.stopped)
     if live is not None and digest is not None:
         # The same frames read as another exchange's are another input.
-        digest = short_digest(f"{live.exchange}:{digest}")
+        digest = short_digest(f"{live.exchange}:{feed.max_symbols}:{digest}")
     source = f"file:{Path(name).name}"
     return Input(
         False, source, digest, True, "B", lambda _carried: _paced(file_feed, settings, around.runtime, around.stop)

@@ -20,6 +20,7 @@ from tradebot.ledger import Ledger, NotStored
 from tradebot.log import Log
 from tradebot.metrics import Metrics
 from tradebot.runtime import Runtime
+from tradebot.runtime import Thread as RunningThread
 from tradebot.store.batch import StoredCounts
 from tradebot.store.policy import FINAL_FLUSH_S, FlushPolicy, RetryPolicy
 from tradebot.store.spill import Spill
@@ -113,17 +114,21 @@ class Pipeline:
         `on_poll` is called about ten times a second. After a second stop signal or a drain that timed out, threads may
         still be running when this returns.
         """
-        started = [self._runtime.spawn(f"tradebot-{name}", thread.main) for name, thread in self._threads.items()]
+        started: list[RunningThread] = []
         try:
+            for name, thread in self._threads.items():
+                started.append(self._runtime.spawn(f"tradebot-{name}", thread.main))
             ended = self._watch(on_poll)
         except Exception as error:
             # Even when the main thread itself is at fault, what was accepted is drained and stored.
             self._log.error("thread crashed", stage="engine", exc_info=error)
             self._control.fail(ExitCode.CRASH, "engine", f"{type(error).__name__}: {error}")
+            for never_started in list(self._threads.values())[len(started) :]:
+                never_started.end()
             ended = self._watch(lambda: None)
         if ended:
-            for thread in started:
-                thread.join()
+            for running in started:
+                running.join()
         self._log.flush_suppressed()
         failure = self._control.failure
         if self._second_signal:

@@ -152,6 +152,9 @@ class RealRuntime:
         # The handler only counts: taking any lock here could deadlock with the main thread it interrupts.
         def count(_number: int, _frame: FrameType | None) -> None:
             self._stop_signals += 1
+            if self._stop_signals > 2:
+                # The second one was not served: the main thread is stuck, in a log line that nobody reads perhaps.
+                os._exit(1)
 
         signal.signal(signal.SIGINT, count)
         signal.signal(signal.SIGTERM, count)

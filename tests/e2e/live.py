@@ -1,4 +1,4 @@
-"""A live feed end to end: an engine with short deadlines, what it says of its link and when, and a link that can fail.
+"""A live feed end to end: an engine with short deadlines, and what it says of its link and when.
 
 What was found when is taken from the engine's own words: notices in the database, time stamps of the log. Tests read
 the same clock before they make a fault.
@@ -6,29 +6,18 @@ the same clock before they make a fault.
 
 from __future__ import annotations
 
-import itertools
 import json
-import logging
-import select
 import signal
-import socket
 import sqlite3
-import ssl
 import sys
-import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from websockets.exceptions import ConnectionClosed
-from websockets.sync.server import ServerConnection, serve
-
 from sim.checkers import check_database, check_run
 from tests.e2e.process import (
-    DEADLINE_S,
     REPO,
     Engine,
     Fields,
@@ -62,11 +51,15 @@ KEYS: Final[Mapping[str, object]] = {
     "feed.reconnect_budget_s": 30,
     "feed.backoff_max_s": BACKOFF_S,
     "feed.stable_after_s": 0,
+    "channels.tick_channel_size": 16_384,
     "persist.flush_interval_ms": 20,
     "strategy.short_window": 2,
     "strategy.long_window": 5,
 }
-"""Short deadlines, a retry at once after each loss, and signals within a few ticks."""
+"""Short deadlines, a retry at once after each loss, and signals within a few ticks.
+
+What comes in one go because a busy machine had no time for a while is no overload here.
+"""
 
 
 class Notice(NamedTuple):
@@ -269,141 +262,3 @@ def _toml(values: Mapping[str, object]) -> str:
         table, _, key = name.rpartition(".")
         tables.setdefault(table, []).append(f"{key} = {json.dumps(value)}\n")
     return "".join(f"[{table}]\n{''.join(lines)}" for table, lines in tables.items())
-
-
-class Link:
-    """A wire to `target` that can be cut: then nothing passes in either direction, and nobody is told.
-
-    Who connects meanwhile gets a TCP connection (of the system), and no answer. Use it in a `with` statement.
-    """
-
-    def __init__(self, target: tuple[str, int], cut: bool = False) -> None:
-        self._target = target
-        self._cut = cut
-        self._closed = False
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self._wake, self._waker = socket.socketpair()
-        self._other: dict[socket.socket, socket.socket] = {}
-        self.url = f"ws://127.0.0.1:{self._listening.getsockname()[1]}"
-        self._thread = threading.Thread(target=self._run, name="link", daemon=True)
-
-    def __enter__(self) -> Link:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._closed = True
-        self._waker.send(b".")
-        self._thread.join(DEADLINE_S)
-        for sock in (self._listening, self._wake, self._waker, *self._other):
-            sock.close()
-
-    def cut(self) -> None:
-        """From now on nothing passes (but what passes at this moment)."""
-        self._cut = True
-        self._waker.send(b".")
-
-    def mend(self) -> None:
-        """What was sent meanwhile passes now, and so does what comes."""
-        self._cut = False
-        self._waker.send(b".")
-
-    def _run(self) -> None:
-        while not self._closed:
-            watched = [self._wake] if self._cut else [self._wake, self._listening, *self._other]
-            for sock in select.select(watched, [], [])[0]:
-                if sock is self._wake:
-                    self._wake.recv(16)
-                    break  # cut off now: not even what was readable at the same moment
-                if sock is self._listening:
-                    near, far = self._listening.accept()[0], socket.create_connection(self._target)
-                    self._other |= {near: far, far: near}
-                elif sock in self._other:
-                    self._pass_on(sock)
-
-    def _pass_on(self, sock: socket.socket) -> None:
-        with suppress(OSError):
-            data = sock.recv(65_536)
-            if data:
-                self._other[sock].sendall(data)
-                return
-        for one in (sock, self._other.pop(sock)):
-            self._other.pop(one, None)
-            one.close()
-
-
-class Talk:
-    """One client's conversation with an `ExchangeServer`. Waits at most DEADLINE_S, and fails then."""
-
-    def __init__(self, connection: ServerConnection, number: int) -> None:
-        self.connection = connection
-        self.number = number
-        """Which connection of this server it is, from 1."""
-        request = connection.request
-        assert request is not None
-        self.path = request.path
-        self.authorization = request.headers.get("Authorization")
-
-    def hear(self) -> Any:
-        """The next message of the client, decoded where it is JSON."""
-        text = self.connection.recv(DEADLINE_S)
-        assert isinstance(text, str)
-        try:
-            return json.loads(text)
-        except ValueError:
-            return text
-
-    def say(self, *messages: object) -> None:
-        """Send each: a text as it is, anything else as JSON."""
-        for message in messages:
-            self.connection.send(message if isinstance(message, str) else json.dumps(message))
-
-    def listen(self, beat: object = None) -> None:
-        """Stay until the client ends it; all the while, say `beat` every tenth of a second."""
-        while True:
-            try:
-                self.connection.recv(None if beat is None else 0.1)
-            except TimeoutError:
-                self.say(beat)
-
-
-class ExchangeServer:
-    """Speaks as an exchange would: `talk` is called for each connection, which ends when it returns, with 1000.
-
-    What goes wrong in `talk` fails the test at the end of the `with` statement; that a client leaves early does not.
-    """
-
-    def __init__(self, talk: Callable[[Talk], None], tls: ssl.SSLContext | None = None) -> None:
-        self._talk = talk
-        self._talks = itertools.count(1)
-        self._failures: list[BaseException] = []
-        self._server = serve(self._serve, "127.0.0.1", 0, ssl=tls, compression=None, logger=_quiet())
-        self.port: int = self._server.socket.getsockname()[1]
-        self.url = f"ws://127.0.0.1:{self.port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, name="exchange", daemon=True)
-
-    def __enter__(self) -> ExchangeServer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join(DEADLINE_S)
-        print(*self._failures, sep="\n", end="")  # beside what else went wrong
-        if self._failures and kind is None:
-            raise self._failures[0]
-
-    def _serve(self, connection: ServerConnection) -> None:
-        try:
-            self._talk(Talk(connection, next(self._talks)))
-        except ConnectionClosed:
-            pass
-        except BaseException as error:
-            self._failures.append(error)
-            raise
-
-
-def _quiet() -> logging.Logger:
-    logger = logging.Logger("exchange")  # no handler: clients that are refused are no news
-    logger.addHandler(logging.NullHandler())
-    return logger

@@ -15,19 +15,8 @@ from typing import Any
 import pytest
 
 from mockws_server import actions
-from tests.e2e.live import (
-    BACKOFF_S,
-    CONNECT_S,
-    IDLE_S,
-    SLACK_S,
-    Link,
-    Live,
-    in_time,
-    logged,
-    notices,
-    now_ms,
-    stored_ticks,
-)
+from tests.e2e.live import BACKOFF_S, CONNECT_S, IDLE_S, SLACK_S, Live, in_time, logged, notices, now_ms, stored_ticks
+from tests.e2e.live_peers import Link
 from tests.e2e.mockws import MockWsProcess
 from tests.e2e.process import Engine
 
@@ -221,18 +210,20 @@ def test_a_link_that_stays_down_ends_with_10(engine: Engine, mockws: MockWsProce
     budget_s = 1.2
     with Link(mockws.address) as link, Link(mockws.address, cut=True) as dead, socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # and nobody listens
-        closed = Live(engine, f"--ws-url=ws://127.0.0.1:{unused.getsockname()[1]}", name="closed",
-                      feed__reconnect_budget_s=budget_s)  # fmt: skip
-        never = Live(engine, f"--ws-url={dead.url}", name="never", feed__reconnect_budget_s=budget_s)
         live = listening(engine, mockws, link.url, feed__reconnect_budget_s=budget_s)
-        fault_ms = now_ms()
-        link.cut()
-        for fault, down in (("link down from the start", never), ("nobody listens", closed)):
+        downs = {
+            "link down from the start": dead.url,
+            "nobody listens": f"ws://127.0.0.1:{unused.getsockname()[1]}",
+        }
+        for fault, url in downs.items():
+            down = Live(engine, f"--ws-url={url}", name=fault, feed__reconnect_budget_s=budget_s)
             done = down.end(10)
             [(started_ms, _)], [(ended_ms, _)] = logged(done, "initial database state"), logged(done, "LEDGER")
             in_time(fault, started_ms, ended_ms, budget_s, "exit 10")
             assert "within feed.reconnect_budget_s (1.2 s); the last attempt: " in done.stderr
             assert not notices(down.db)
+        fault_ms = now_ms()
+        link.cut()
         done = live.end(10)
     lost, [(ended_ms, _)] = notices(live.db, "LINK_LOST")[0], logged(done, "LEDGER")
     in_time("link down", fault_ms, lost.ts, IDLE_S, "then:")

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from mockws_server import actions
-from tests.e2e.live import ExchangeServer, Live, Talk, notices, stored_ticks
+from tests.e2e.live import Live, notices, stored_ticks
+from tests.e2e.live_peers import ExchangeServer, Talk
 from tests.e2e.mockws import MockWsProcess
 from tests.e2e.process import Engine, wait_until
 

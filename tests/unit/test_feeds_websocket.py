@@ -457,6 +457,13 @@ class TestConnecting:
         ]
         assert len(made.network.dialled) >= 3
 
+    def test_an_attempt_cut_short_by_the_budget_does_not_hide_the_reason(self, rig: Make) -> None:
+        fails = [ConnectFailed("certificate expired")] + [ConnectFailed("no answer within 0.1 s")] * 9
+        made = rig(*fails, config=replace(CONFIG, reconnect_budget_s=2.2))
+        with pytest.raises(NetworkError, match="the last attempt: certificate expired"):
+            made.until(lambda: False)
+        assert len(made.network.dialled) == 2
+
     def test_the_budget_starts_anew_with_each_handshake(self, rig: Make) -> None:
         config = replace(CONFIG, reconnect_budget_s=8.0, backoff_max_s=1.0)
         fails = [ConnectFailed("no")] * 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -127,6 +128,23 @@ class TestPatience:
             opened(tmp_path / "x.db", runtime, logged)
         assert sum(runtime.slept) == pytest.approx(3.0)
         opened(tmp_path / "x.db", runtime, logged).close()
+
+    def test_a_disk_that_fails_at_the_start(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
+        """Contract 7: not even the first look at the file ends with 12 when the disk has no room for it just now."""
+        new_database(tmp_path / "x.db").close()
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+        def recover() -> None:
+            if len(runtime.slept) == 2:
+                resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+        runtime.on_sleep = recover
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+        try:
+            opened(tmp_path / "x.db", runtime, logged).close()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert runtime.slept == [0.05, 0.1]
 
     def test_a_stop_signal_ends_the_wait(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
         """S13: nothing was accepted yet, so a stop is served at once."""

@@ -168,7 +168,9 @@ class WebSocketFeed:
     def _failed(self, error: ConnectFailed) -> None:
         now_s = self._runtime.monotonic()
         self._policy.failed(now_s, self._fraction(), error.retry_after_s)
-        self._last_reason = str(error)
+        # The attempt that the end of the budget cut short only says so: the one before it tells more.
+        if self._policy.attempts == 1 or not self._policy.exhausted(now_s):
+            self._last_reason = str(error)
         self._log.warning(
             "connecting failed", event="CONNECT_FAILED", url=mask(self._target.url), reason=str(error),
             status=error.status, attempt=self._policy.attempts, retry_in_s=round(self._policy.wait_s(now_s), 3),

@@ -20,8 +20,10 @@ from tradebot.store.models import EVENT_MODELS, INDEXES, MODELS, SCHEMA_VERSION,
 Synchronous = Literal["NORMAL", "FULL"]
 
 BUSY_TIMEOUT_MS: Final = 5000
+WAL_BYTES_KEPT: Final = 16 * 1024 * 1024
 _SQLITE_MAGIC: Final = b"SQLite format 3\x00"
 _STATEMENT_CACHE: Final = 256
+_LOCKED: Final = frozenset({"SQLITE_BUSY", "SQLITE_LOCKED"})
 
 
 def beside(path: Path, suffix: str) -> Path:
@@ -112,6 +114,8 @@ def connect(path: Path, synchronous: Synchronous = "NORMAL") -> SqliteDatabase:
         "synchronous": synchronous,
         "temp_store": "MEMORY",
         "foreign_keys": 1,
+        # After a long reader has let the WAL grow, its file is cut down again.
+        "journal_size_limit": WAL_BYTES_KEPT,
     }
     db = SqliteDatabase(
         str(path.absolute()),  # so that no name, such as ":memory:" or "file:x", means anything else to SQLite
@@ -130,10 +134,10 @@ def connect(path: Path, synchronous: Synchronous = "NORMAL") -> SqliteDatabase:
     return db
 
 
-def connect_readonly(path: Path) -> SqliteDatabase:
+def connect_readonly(path: Path, passing: frozenset[str] = _LOCKED) -> SqliteDatabase:
     """A connection that cannot write, for reading another run's database.
 
-    Raises ConfigError when it is unusable, StorageUnavailable when it is locked.
+    Raises ConfigError when it is unusable, StorageUnavailable when it is locked; `passing` as in `reading`.
     """
     try:
         if not path.is_file():
@@ -147,7 +151,7 @@ def connect_readonly(path: Path) -> SqliteDatabase:
         raise ConfigError(f"database {path}: cannot be opened: {error.strerror}") from error
     db = SqliteDatabase(uri, uri=True, timeout=BUSY_TIMEOUT_MS / 1000, autoconnect=False)
     try:
-        with reading(db):
+        with reading(db, passing):
             db.connect()
             db.execute_sql("PRAGMA schema_version")
     except BaseException:
@@ -163,17 +167,18 @@ def file_of(db: SqliteDatabase) -> str:
 
 
 @contextmanager
-def reading(db: SqliteDatabase) -> Iterator[None]:
+def reading(db: SqliteDatabase, passing: frozenset[str] = _LOCKED) -> Iterator[None]:
     """Around statements on a database that somebody else may have made: every error becomes a readable one.
 
-    Raises StorageUnavailable for what can pass (locked), ConfigError for the rest; both name the file.
+    Raises StorageUnavailable, ConfigError for what cannot be read; both name the file. `passing` are SQLite's names of
+    the failures after which a retry makes sense.
     """
     try:
         with storage_errors():
             yield
     except StorageUnavailable as error:
         text = f"database {file_of(db)}: {error.detail}"
-        raise StorageUnavailable(error.code, text, error.code in ("SQLITE_BUSY", "SQLITE_LOCKED")) from error
+        raise StorageUnavailable(error.code, text, error.code in passing) from error
     except (sqlite3.Error, DatabaseError, InterfaceError) as error:
         raise ConfigError(f"database {file_of(db)}: {error}; it is damaged or not a tradebot database") from error
 
@@ -224,13 +229,15 @@ def migrate(db: SqliteDatabase) -> int:
 def refuse_foreign(path: Path) -> None:
     """Look at an existing file without changing it: setting journal_mode would mark another program's database.
 
-    Raises ConfigError when it is not ours to write, StorageUnavailable when it is locked.
+    Raises ConfigError when it is not ours to write, StorageUnavailable when it is locked or the disk fails: even
+    reading needs room beside a database whose writer was killed.
     """
     if not path.exists() or not path.stat().st_size:
         return
-    db = connect_readonly(path)
+    passing = _LOCKED | {"SQLITE_FULL", "SQLITE_IOERR"}
+    db = connect_readonly(path, passing)
     try:
-        with reading(db):
+        with reading(db, passing):
             found = int(db.execute_sql("PRAGMA user_version").fetchone()[0])
             _check_ours(db, found, {name for name in db.get_tables() if not name.startswith("sqlite_")})
     finally:

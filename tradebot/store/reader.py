@@ -85,6 +85,8 @@ def read_ticks(db: SqliteDatabase, source: TickSource) -> Iterator[list[Tick]]:
             query = query.where((TickRow.run == source.no) & TickRow.id.between(*span.tuples().get(db)))
         elif "run" in present:
             query = query.where(TickRow.run.is_null())
+        # No more than were counted: the run may still be written, and what is replayed is what was hashed.
+        query = query.limit(source.rows)
         done = 0
         for rows in _rows(db, query):
             try:

@@ -24,6 +24,10 @@ _NOTICE_TEXTS: Final[dict[NoticeKind, str]] = {
 }
 
 
+def _ticks_in(pieces: Sequence[Sequence[Tick | Notice]]) -> int:
+    return sum([len(piece) for piece in pieces if isinstance(piece[0], Tick)])
+
+
 def overload_cause(depths: Sequence[Channel[Any]]) -> str:
     """The stage that holds the pipeline up: the consumer of the full channel nearest to the database.
 
@@ -73,12 +77,18 @@ class IngestStage:
         try:
             self._read_on()
         finally:
-            self._feed.close()
+            self._held.close()
+            try:
+                self._feed.close()
+            except Exception as error:
+                # It must not take the place of how the feed ended.
+                self._log.error("the feed could not be closed", event="CLOSE_FAILED", exc_info=error)
 
     def _read_on(self) -> None:
         while not self._control.stop.is_set():
             batch = self._feed.read()
             if batch is None:
+                self._check_all_compared()
                 self.complete = not self._control.stop.is_set()
                 if self.complete and not self._feed.push:
                     self._log.info("replay finished", event="replay finished", ticks_read=self._metrics.ingest_received)
@@ -86,8 +96,7 @@ class IngestStage:
             self._count(batch)
             pieces = self._pieces(batch)
             if not self._feed.push:
-                for piece in pieces:
-                    self._send(piece)
+                self._send(pieces)
             elif self._offer(pieces):
                 return
 
@@ -146,6 +155,14 @@ class IngestStage:
             # At once, not at the end: an open read transaction would let the WAL grow for as long as the replay lasts.
             self._held.close()
 
+    def _check_all_compared(self) -> None:
+        """At the end of the input. Raises ConfigError when a resumed run holds more ticks than the input has."""
+        if self._already_stored and not self._control.stop.is_set():
+            raise ConfigError(
+                f"--resume: the input is not the one this run was begun with: it ends after {self._ticks_before} ticks,"
+                f" and {self._already_stored} more are stored; resume with the same input, or use another --db"
+            )
+
     def _accept(self, ticks: int) -> None:
         self._ticks_before += ticks
         held = min(self._already_stored, ticks)
@@ -153,23 +170,28 @@ class IngestStage:
         self._metrics.already_stored += held
         self._metrics.ingest_processed += ticks - held
 
-    def _send(self, piece: Sequence[Tick | Notice]) -> None:
-        """Put all of a replay's piece on the channel; however that ends, every tick is accounted for."""
-        if isinstance(piece[0], Notice):
-            self._tick_channel.send([replace(piece[0], ticks_before=self._ticks_before)])
-            return
-        entered_before = self._tick_channel.entered
+    def _send(self, pieces: Sequence[Sequence[Tick | Notice]]) -> None:
+        """Put all of a replay's pieces on the channel; however that ends, every tick is accounted for."""
+        waiting = _ticks_in(pieces)
         try:
-            self._compare(piece)  # type: ignore[arg-type]  # pieces are of one type
-            self._tick_channel.send(piece)
+            for piece in pieces:
+                if isinstance(piece[0], Notice):
+                    self._tick_channel.send([replace(piece[0], ticks_before=self._ticks_before)])
+                    continue
+                entered_before = self._tick_channel.entered
+                try:
+                    self._compare(piece)  # type: ignore[arg-type]  # pieces are of one type
+                    self._tick_channel.send(piece)
+                finally:
+                    entered = self._tick_channel.entered - entered_before
+                    self._accept(entered)
+                    waiting -= entered
         finally:
-            entered = self._tick_channel.entered - entered_before
-            self._accept(entered)
-            self._metrics.refused += len(piece) - entered
+            self._metrics.refused += waiting
 
     def _offer(self, pieces: Sequence[Sequence[Tick | Notice]]) -> bool:
         """Offer what a push feed brought; True when the channel was full and the run is over."""
-        waiting = sum([len(piece) for piece in pieces if isinstance(piece[0], Tick)])
+        waiting = _ticks_in(pieces)
         try:
             for piece in pieces:
                 if isinstance(piece[0], Notice):

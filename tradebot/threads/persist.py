@@ -72,10 +72,12 @@ class PersistStage:
             else:
                 self._store(self._storage)
         finally:
-            if self._storage is not None:
-                self._storage.close()
-            if self._spill is not None:
-                self._finish_spill(self._spill)
+            try:
+                if self._storage is not None:
+                    self._storage.close()
+            finally:
+                if self._spill is not None:
+                    self._finish_spill(self._spill)
 
     def _discard(self) -> None:
         while True:
@@ -155,7 +157,8 @@ class PersistStage:
         self._control.fail(ExitCode.OVERLOAD, self.name, f"storage failed: {error}")
 
     def _spill_batch(self, batch: Batch) -> None:
-        parts: tuple[Sequence[Event], ...] = (batch.ticks, batch.signals, batch.orders, batch.notices)
+        # Causes before effects here too, should there be no room for all: no tick without the gap before it.
+        parts: tuple[Sequence[Event], ...] = (batch.notices, batch.ticks, batch.signals, batch.orders)
         for events in parts:
             if not events:
                 continue

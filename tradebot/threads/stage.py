@@ -58,10 +58,18 @@ class Thread:
         except Exception as error:
             self._log.error("thread crashed", stage=stage.name, exc_info=error)
             control.fail(ExitCode.CRASH, stage.name, f"{type(error).__name__}: {error}")
+        except BaseException as error:
+            # SystemExit, KeyboardInterrupt, a panic of a compiled library: no way of ending a run with 0.
+            control.fail(ExitCode.CRASH, stage.name, f"{type(error).__name__}: {error}")
+            self._log.error("thread crashed", stage=stage.name, exc_info=error)
         finally:
             self.busy_s = self._runtime.cpu_seconds()
-            for channel in stage.inputs:
-                channel.abandon()
-            for channel in stage.outputs:
-                channel.close()
-            control.ended(stage.name)
+            self.end()
+
+    def end(self) -> None:
+        """Let the neighbours and the control know that this stage has ended, or will never start."""
+        for channel in self._stage.inputs:
+            channel.abandon()
+        for channel in self._stage.outputs:
+            channel.close()
+        self._control.ended(self._stage.name)

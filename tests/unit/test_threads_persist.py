@@ -1,0 +1,85 @@
+"""The persist stage when its storage stays away and the spill file has no room for all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from tests.unit.store_helpers import Logged, order, signal, tick
+from tradebot.channel import Channel
+from tradebot.control import Control
+from tradebot.events import Event, Notice
+from tradebot.exits import ExitCode
+from tradebot.metrics import Metrics
+from tradebot.runtime import RealRuntime
+from tradebot.store.batch import Batch, StoredCounts
+from tradebot.store.errors import StorageUnavailable
+from tradebot.store.policy import FlushPolicy, RetryPolicy
+from tradebot.store.spill import Spill
+from tradebot.threads.persist import PersistStage
+
+
+class Away:
+    """A storage that fails for good."""
+
+    counts = StoredCounts()
+
+    def open(self) -> None:
+        pass
+
+    def write(self, batch: Batch, patience_ms: int) -> None:
+        raise StorageUnavailable("SQLITE_CORRUPT", "malformed", passing=False)
+
+    def close(self) -> None:
+        pass
+
+
+class SmallSpill:
+    """A spill file with room for so many chunks."""
+
+    used = False
+    events = 0
+    path = Path("x.spill")
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.kinds: list[str] = []
+
+    def begin(self, run_id: str, counts: StoredCounts) -> None:
+        self.used = True
+
+    def append(self, chunk: Sequence[Event]) -> None:
+        if len(self.kinds) == self.room:
+            raise OSError(27, "File too large")
+        self.kinds.append(type(chunk[0]).__name__)
+        self.events += len(chunk)
+
+    def finish(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("room", range(5))
+def test_what_is_spilled_is_explained_by_what_was_spilled_before_it(room: int) -> None:
+    """Contract 6: no tick without the gap before it, no order without its signal; the rest is counted as lost."""
+    runtime, logged, spill = RealRuntime(), Logged(), SmallSpill(room)
+    control = Control(runtime, ["persist"])
+    channel: Channel[Event] = Channel(runtime, "persist", 10)
+    stage = PersistStage(
+        channel, Away(), cast(Spill, cast(Any, spill)), "r1", FlushPolicy(100, 1.0), RetryPolicy(0.0), Metrics(),
+        control, logged.log, runtime,
+    )  # fmt: skip
+    for events in ([Notice("GAP", 1, "", "TEST/USD", 2)], [tick(5)], [signal(5)], [order(5)]):
+        channel.send(events)
+    channel.close()
+    stage.run()
+    logged.log.close()
+    assert spill.kinds == ["Notice", "Tick", "Signal", "Order"][:room]
+    assert stage.events_lost == 4 - room
+    assert stage.ticks_spilled == (room >= 2)
+    assert control.failure is not None and control.failure.code is ExitCode.OVERLOAD
