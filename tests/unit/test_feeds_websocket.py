@@ -423,7 +423,7 @@ class TestConnecting:
         made.until(lambda: len(made.network.dialled) == 2)
         first, second = made.logged.all("connecting failed")
         assert first == {
-            "message": "connecting failed", "event": "CONNECT_FAILED", "url": MASKED,
+            "message": "connecting failed", "event": "CONNECT_FAILED", "url": MASKED, "gives_up_in_s": 119.0,
             "reason": "the server answered 503", "status": 503, "attempt": 1, "retry_in_s": 7.0,
         }  # fmt: skip
         assert (second["status"], second["attempt"]) == (None, 2)

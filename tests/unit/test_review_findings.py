@@ -185,3 +185,10 @@ def test_the_wal_is_cut_down_again(tmp_path: Path) -> None:
         for _ in range(3):
             db.execute_sql("INSERT INTO big VALUES (1)")
         assert wal.stat().st_size <= WAL_BYTES_KEPT
+
+
+def test_a_sweep_does_not_fill_the_channel_before_the_strategy_had_a_turn(logged: Logged) -> None:
+    """Hundreds of ticks that lie ready at once: the feed leaves the processor to the consumers when half is full."""
+    pipeline = pipeline_of(Batches([Batch([one]) for one in ticks(3000)], push=True), logged)
+    assert pipeline.run() is ExitCode.COMPLETE
+    assert pipeline.ledger().accepted == 3000

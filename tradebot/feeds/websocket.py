@@ -28,6 +28,7 @@ from tradebot.masking import mask
 from tradebot.runtime import Event, Runtime
 
 _NOTE_EVERY_S: Final = 1.0
+_NO_TRADE_S: Final = 60.0
 _DETAIL_CHARS_MAX: Final = 300
 
 
@@ -77,6 +78,7 @@ class WebSocketFeed:
         self._note_at_s = float("-inf")
         self._unnoted = 0
         self._last_frame_s: float | None = None
+        self._trade_by_s: float | None = None
 
     @property
     def position(self) -> int:
@@ -145,6 +147,7 @@ class WebSocketFeed:
         # Nothing asked for (the URL says it all): nothing will be confirmed.
         self._liveness.opened(now_s, bool(messages) and exchange.acknowledges)
         self._last_frame_s = now_s
+        self._trade_by_s = now_s + _NO_TRADE_S
         self._send(connection, messages)
         return Batch([], notices=((0, self._up(now_s)),))
 
@@ -174,6 +177,7 @@ class WebSocketFeed:
         self._log.warning(
             "connecting failed", event="CONNECT_FAILED", url=mask(self._target.url), reason=str(error),
             status=error.status, attempt=self._policy.attempts, retry_in_s=round(self._policy.wait_s(now_s), 3),
+            gives_up_in_s=round(max(0.0, (self._policy.deadline_s or now_s) - now_s), 3),
         )  # fmt: skip
 
     def _up(self, now_s: float) -> Notice:
@@ -204,6 +208,12 @@ class WebSocketFeed:
         elif (reason := liveness.dead(now_s)) is not None:
             connection.close(CLOSE_GOING_AWAY)
             return Batch([], notices=((0, self._lost(reason, None)),))
+        if self._trade_by_s is not None and now_s >= self._trade_by_s:
+            self._trade_by_s = None
+            self._log.warning(
+                "no trade yet on this connection", event="NO_TRADES", after_s=_NO_TRADE_S, frames=self._reader.frames,
+                hint="a quiet market, or the wrong symbol or exchange",
+            )  # fmt: skip
         if liveness.ping_due(now_s):
             liveness.pinged(now_s)
             own = self._reader.exchange.keepalive()
@@ -249,6 +259,8 @@ class WebSocketFeed:
         """What a frame says beside trades."""
         if parsed.kind in ("trades", "ack"):
             self._liveness.confirmed()
+        if parsed.kind == "trades":
+            self._trade_by_s = None
         if parsed.kind == "ack":
             self._log.info("subscription confirmed", event="SUBSCRIBED", detail=parsed.detail)
         elif parsed.kind == "error":

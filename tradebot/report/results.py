@@ -60,9 +60,32 @@ def summarize(
         exit_code=code,
         error=pipeline.stopped_by if failure is None else failure.cause,
         resumed=not record.is_new,
+        gaps=metrics.gaps,
+        reconnects=metrics.reconnects,
         lost_log_lines=lost_log_lines,
-        hints=_hints(info, bool(refusals[RISK_CAP]), settings.options.speed is None and ledger.received > 1000),
+        hints=(
+            *_way_out(settings, code, ledger),
+            *_hints(info, bool(refusals[RISK_CAP]), settings.options.speed is None and ledger.received > 1000),
+        ),
     )
+
+
+def _way_out(settings: Settings, code: ExitCode, ledger: Ledger) -> list[str]:
+    """What to do about an ending that was not asked for, and about a replay that found nothing."""
+    live, ingest = settings.live, settings.config.engine.ingest_mode
+    if code is ExitCode.OVERLOAD:
+        return [
+            "more room or less work: a larger channels.tick_channel_size, --sample-every=N, --log-level=warning;"
+            " the OVERLOAD line of the log names the stage that was too slow"
+        ]
+    if code is ExitCode.NETWORK:
+        where = "is bin/mockws running?" if ingest == "mockws" else "are network, URL and time of day right?"
+        return [f"{where} feed.reconnect_budget_s says how long to try"]
+    if code is ExitCode.PARSE and live is not None:
+        return [f"is {live.exchange} the right exchange for this server?"]
+    if ingest == "replay" and live is not None and not ledger.received:
+        return [f"no frame held a trade: is --exchange={live.exchange} right?"]
+    return []
 
 
 def _hints(info: RunInfo, capped: bool, fast: bool) -> tuple[str, ...]:

@@ -53,6 +53,8 @@ class RunSummary(Struct, frozen=True, kw_only=True):
     error: str | None = None
     """Why the run ended as it did, when it was not asked to."""
     resumed: bool = False
+    gaps: int = 0
+    reconnects: int = 0
     lost_log_lines: int = 0
     hints: tuple[str, ...] = ()
     """What to try next, besides looking into the database."""
@@ -79,7 +81,7 @@ def render(summary: RunSummary, encoding: str) -> str:
             ("exit code", f"{int(code)} {code.name}: {code.meaning}"),
             *([("because", escape(mask(summary.error)))] if summary.error is not None else []),
         ),
-        _ledger_block(summary.ledger),
+        _ledger_block(summary.ledger) + _link_lines(summary),
         _decisions_block(summary),
         _positions_block(summary.positions, summary.fees_usd),
         _next_block(summary),
@@ -109,6 +111,15 @@ def _ledger_block(ledger: Ledger) -> list[str]:
     else:
         lines.append("  ledger balances: every tick read is accounted for")
     return ["Ticks", *lines]
+
+
+def _link_lines(summary: RunSummary) -> list[str]:
+    """What the ledger does not tell of a live feed: trades that never came are in no account."""
+    if not summary.gaps and not summary.reconnects:
+        return []
+    return [
+        f"  {summary.gaps:,} gaps in the senders' numbers, {summary.reconnects:,} reconnects: see the table notices"
+    ]
 
 
 def _decisions_block(summary: RunSummary) -> list[str]:

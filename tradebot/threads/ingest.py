@@ -24,6 +24,15 @@ _NOTICE_TEXTS: Final[dict[NoticeKind, str]] = {
 }
 
 
+_BREATH_S: Final = 0.0005
+"""How long a push feed leaves the processor to the consumers when the tick channel is half full or more.
+
+The ticks of a sweep (hundreds in a millisecond) lie in our own buffers when the first of them is offered: without a
+pause this thread would fill the channel before the strategy's thread had been given its first turn. The pause is
+bounded and never waits for room, so a strategy that is too slow is met by the full channel all the same.
+"""
+
+
 def _ticks_in(pieces: Sequence[Sequence[Tick | Notice]]) -> int:
     return sum([len(piece) for piece in pieces if isinstance(piece[0], Tick)])
 
@@ -119,7 +128,9 @@ class IngestStage:
         """Count and log what a feed says between ticks."""
         log = self._log.info if notice.kind == "LINK_UP" else self._log.warning
         fields: dict[str, Any] = {} if notice.symbol is None else {"symbol": notice.symbol, "missing": notice.missing}
-        log(_NOTICE_TEXTS[notice.kind], event=notice.kind, detail=notice.detail, **fields)
+        anew = notice.kind == "GAP" and notice.missing is None
+        text = "numbering begun anew" if anew else _NOTICE_TEXTS[notice.kind]
+        log(text, event=notice.kind, detail=notice.detail, **fields)
         if notice.kind == "GAP":
             self._metrics.gaps += 1
         elif notice.kind == "LINK_RESTORED":
@@ -192,6 +203,8 @@ class IngestStage:
     def _offer(self, pieces: Sequence[Sequence[Tick | Notice]]) -> bool:
         """Offer what a push feed brought; True when the channel was full and the run is over."""
         waiting = _ticks_in(pieces)
+        if 2 * self._tick_channel.depth >= self._tick_channel.maxsize:
+            self._control.stop.wait(_BREATH_S)
         try:
             for piece in pieces:
                 if isinstance(piece[0], Notice):
