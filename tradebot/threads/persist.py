@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 from tradebot.channel import Channel, ChannelClosed
 from tradebot.control import Control
-from tradebot.events import Event, Tick
+from tradebot.events import Event
 from tradebot.exits import ExitCode
 from tradebot.log import Log
 from tradebot.metrics import Metrics
@@ -157,21 +156,17 @@ class PersistStage:
         self._control.fail(ExitCode.OVERLOAD, self.name, f"storage failed: {error}")
 
     def _spill_batch(self, batch: Batch) -> None:
-        # Causes before effects here too, should there be no room for all: no tick without the gap before it.
-        parts: tuple[Sequence[Event], ...] = (batch.notices, batch.ticks, batch.signals, batch.orders)
-        for events in parts:
-            if not events:
-                continue
-            if self._spill is None:
-                self.events_lost += len(events)
-                continue
+        """Spill all of the batch or, where there is no room for all, nothing: notices and ticks belong together."""
+        events: list[Event] = [*batch.notices, *batch.ticks, *batch.signals, *batch.orders]
+        if self._spill is not None and events:
             try:
                 self._spill.append(events)
             except OSError as error:
                 self._spill_failed(error)
-                self.events_lost += len(events)
             else:
-                self.ticks_spilled += len(events) if isinstance(events[0], Tick) else 0
+                self.ticks_spilled += len(batch.ticks)
+                return
+        self.events_lost += len(events)
 
     def _spill_failed(self, error: OSError) -> None:
         assert self._spill is not None
