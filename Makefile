@@ -71,6 +71,13 @@ autobahn: $(READY)  ## the WebSocket client against the Autobahn fuzzing server 
 sim: $(READY)  ## the simulator: the engine's threads under seeded schedules; ARGS='--help' tells more
 	@$(PY) -m sim $(ARGS)
 
+# The trace function of coverage.py takes the place of the simulator's, so no thread is interrupted between statements.
+sim-coverage: $(READY)  ## what simulation alone reaches of the engine, lines and branches; ARGS='--seeds=N' (3)
+	@mkdir -p var
+	@$(PY) -m coverage run -m sim --jobs=1 --seeds=3 $(ARGS) \
+	  --scenario=$$($(PY) -c 'from sim.scenarios import SCENARIOS; print(",".join(SCENARIOS))') >var/sim-coverage.txt
+	@$(PY) -m coverage report
+
 clean:  ## remove environments, databases and caches made here
 	rm -rf $(VENV) $(PEERS) var build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -25,7 +25,10 @@ RUN = [
 ]
 SIM = ["freezegun>=1.5.1"]
 # setuptools, because one test builds the wheel.
-TEST = [*SIM, "hypothesis>=6.100", "pytest>=8.3", "pytest-timeout>=2.3.1", "setuptools>=70.1", "trustme>=1.2"]
+TEST = [
+    *SIM, "coverage>=7.6", "hypothesis>=6.100", "pytest>=8.3", "pytest-timeout>=2.3.1", "setuptools>=70.1",
+    "trustme>=1.2",
+]  # fmt: skip
 DEV = [*TEST, "mypy>=1.13", "ruff>=0.8", "types-docopt>=0.6.11", "types-tqdm>=4.66"]
 
 

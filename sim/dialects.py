@@ -12,8 +12,10 @@ import msgspec
 
 from mockws_server.script import Script
 from sim import network as net
+from sim.account import WINDOW
 from sim.exchange import Exchange
-from sim.network import Peer, Received
+from sim.network import Peer, Received, SimNetwork
+from sim.runtime import SimRuntime
 from tradebot.events import Tick
 
 _TICK = msgspec.json.Decoder(Tick)
@@ -26,6 +28,11 @@ class Asked(Exchange):
         super().__init__(script, skew_ms=skew_ms)
         self._deaf_to = deaf_to
         self._asked: list[Peer] = []
+
+    def online(self, runtime: SimRuntime) -> SimNetwork:
+        """A new process has asked for nothing yet."""
+        self._asked = []
+        return super().online(runtime)
 
     def listeners(self) -> Sequence[Peer]:
         """Those who asked for trades."""
@@ -87,6 +94,9 @@ class Kraken(Asked):
             "trade_id": tick.seq,
             "timestamp": f"{when}.{tick.ts % 1000:03d}000Z",
         }
+        last = next((old["trade_id"] for old in reversed(self._recent) if old["symbol"] == tick.symbol), None)
+        if last is not None and tick.seq is not None and abs(tick.seq - last) > WINDOW:
+            self._recent.clear()  # an exchange whose numbering begins anew has no history from before
         self._recent.append(trade)
         return json.dumps({"channel": "trade", "type": "update", "data": [trade]}, separators=(",", ":")).encode()
 

@@ -131,6 +131,27 @@ class Exchange:
 
         self.network.runtime.call_at(due_s, turn)
 
+    def set_clock(self, skew_ms: int) -> None:
+        """Set its clock to so much ahead of where the engine's began."""
+        self._skew_ms = skew_ms
+
+    def heal(self) -> None:
+        """Nothing goes wrong from now on; what a client has been told, or was left waiting for, it must get over."""
+        network = self.network
+        self._answers.clear()
+        self._always = None
+        self._hang_ups.clear()
+        self._door.clear()
+        self._no_pongs_until_s = 0.0
+        self._set_pongs()
+        self._stalls.clear()
+        for peer in network.peers:
+            peer.mute = False
+        self._skew_ms = 0
+        network.slow_down()
+        network.link_up()
+        self.return_if_away()
+
     def _now_ms(self) -> int:
         # Not the engine's wall clock: that one may jump.
         return START_MS + self._skew_ms + round((self._elapsed_before_s + self.network.runtime.elapsed_s) * 1000)
@@ -229,6 +250,11 @@ class Exchange:
         """Listen again after `quit`, and play the script from its beginning; the market went on."""
         self._down = False
         self._play_on(Player(self._script, self.network.runtime.elapsed_s))
+
+    def return_if_away(self) -> None:
+        """`come_back`, if it quit."""
+        if self._down:
+            self.come_back()
 
     # ---- Server ------------------------------------------------------------------------------------------------
 

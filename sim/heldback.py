@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -28,6 +28,9 @@ class HeldBack:
         self._delays_s = dict(delays_s or {})
         self._crashes = dict(crashes or {})
         self._entries: dict[str, int] = {}
+        self._tell: Callable[[], None] = lambda: None
+        self.crashed = False
+        """Whether a thread was made to crash."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -36,9 +39,19 @@ class HeldBack:
         """A condition of the wrapped runtime whose entrance holds threads back."""
         return _HeldCondition(self, self._inner.condition(lock))
 
+    def hold_back(self, name: str, delay_s: float) -> None:
+        """From now on the thread called `name` sleeps so long; 0: no more."""
+        self._delays_s[name] = delay_s
+
+    def crash(self, name: str, nth: int, tell: Callable[[], None]) -> None:
+        """Have the thread called `name` raise Injected at its `nth` entrance; `tell` is called just before."""
+        self._crashes[name] = nth
+        self._tell = tell
+
     def release(self) -> None:
-        """From now on nobody is held back."""
+        """From now on nobody is held back, and nobody is made to crash."""
         self._delays_s.clear()
+        self._crashes.clear()
 
     def hold(self) -> None:
         """Called by a thread about to enter a condition."""
@@ -46,6 +59,8 @@ class HeldBack:
         if name in self._crashes:
             self._entries[name] = self._entries.get(name, 0) + 1
             if self._entries[name] == self._crashes[name]:
+                self.crashed = True
+                self._tell()
                 raise Injected(f"thread {name} was told to crash")
         delay_s = self._delays_s.get(name, 0.0)
         if delay_s:

@@ -106,8 +106,12 @@ class Server(Protocol):
         ...
 
 
+BINARY_MESSAGE: Final = "\0 a binary message"
+"""What stands for one among the messages of a session: nothing that anybody can understand."""
+
+
 class Session(Struct):
-    """One connection as the client saw it: the peer's number, and the text messages that `receive` handed out.
+    """One connection as the client saw it: the peer's number, and the messages that `receive` handed out.
 
     `before_last`: how many of them had been handed out before the last call that handed out any. Times are simulated
     seconds: when the handshake was completed, when the last frame of any kind was handed out, when it was over.
@@ -150,6 +154,10 @@ class SimNetwork:
     def later(self, delay_s: float, call: Callable[[], None]) -> None:
         """Have the world make `call` in `delay_s` simulated seconds."""
         self.runtime.call_at(self.runtime.elapsed_s + delay_s, call)
+
+    def slow_down(self, latency_s: float = LATENCY_S) -> None:
+        """From now on each message takes `latency_s` and up to as much again."""
+        self._latency_s = latency_s
 
     def link_down(self, unreachable: bool = False) -> None:
         """From now on nothing gets through in either direction; with `unreachable`, dialling fails at once."""

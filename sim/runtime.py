@@ -7,7 +7,8 @@ Threads may write code against it as against the real runtime. The test that dri
 Conditions of determinism: code under simulation blocks only through the seam, draws randomness only from `token` and
 `stream`, never iterates a set or orders by id or hash, and reads no real clock (`sim.clock.frozen` sees to that).
 Scheduling points must not stand inside a lock the seam did not make (a log handler's, a database library's): the next
-thread that wants that lock would block with the baton in its hand. Clock reads, `Event.set` and `notify` are no points.
+thread that wants that lock would block with the baton in its hand. Clock reads and `Event.set` may be called there:
+`sim.switching` tells from the stack whether they may be interrupted. docs/determinism.md has all of it.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ import math
 import random
 import traceback
 from collections.abc import Callable
-from typing import Final, TypeVar, cast
+from dataclasses import replace
+from typing import Any, Final, TypeVar, cast
 
+from sim.character import Character, Grain, Kind
 from sim.clock import START_MS, Movable
 from sim.errors import SimExit, SimKilled, ThreadCrashed
 from sim.scheduler import Scheduler
+from sim.switching import ENGINE, SwitchPoints
 from sim.sync import SimCondition, SimEvent, SimLock, SimThread
 from sim.timers import NS, as_ns
 from sim.trace import Trace
@@ -35,17 +39,17 @@ STEP_NS: Final = 1_000
 MAX_STEPS: Final = 2_000_000
 # Not zero: a real monotonic clock is far from zero, and code that confuses "never" with 0.0 must behave as it would.
 _MONOTONIC_START_NS: Final = 10_000 * NS
-_SWITCH_CHANCES: Final = (0.02, 0.1, 0.3, 0.6)
-_SPURIOUS_CHANCES: Final = (0.0, 0.0, 0.02, 0.1)
 
 
 class SimRuntime:
     """`tradebot.runtime.Runtime` in simulation, and the driver of one history.
 
-    `seed` decides the schedule and its character: how often free points switch, whether some threads get far fewer
-    turns than others, whether conditions wake spuriously. The keyword arguments fix single parts of that character.
+    `seed` decides the schedule and its character (see `sim.character`): which kind of schedule it is, how often free
+    points switch, where threads are interrupted, whether conditions wake spuriously. `kind`, `grain` and the chances
+    fix single parts of that character; a `switch_chance` alone means the kind that it decides most of, "uniform".
     `start_ms` is the wall clock at the beginning (Unix ms). `freezer` (from `sim.clock.frozen`) is moved along.
-    `step_ns` is what a scheduling point costs in simulated time.
+    `step_ns` is what a scheduling point costs in simulated time. `interrupts` are the modules whose code may be
+    interrupted outside blocking calls.
     """
 
     def __init__(
@@ -56,22 +60,33 @@ class SimRuntime:
         *,
         step_ns: int = STEP_NS,
         switch_chance: float | None = None,
-        skewed: bool | None = None,
         spurious_chance: float | None = None,
+        kind: Kind | None = None,
+        grain: Grain | None = None,
+        interrupt_chance: float | None = None,
+        interrupts: tuple[str, ...] = ENGINE,
     ) -> None:
         self.seed = seed
-        character = self.stream("character")
-        drawn_switch = _SWITCH_CHANCES[character.getrandbits(2)]
-        drawn_spurious = _SPURIOUS_CHANCES[character.getrandbits(2)]
-        drawn_skewed = character.getrandbits(1) == 1
-        self._spurious_chance = drawn_spurious if spurious_chance is None else spurious_chance
+        if kind is None and switch_chance is not None:
+            kind = "uniform"
+        fixed: dict[str, Any] = {
+            "switch_chance": switch_chance, "spurious_chance": spurious_chance, "kind": kind, "grain": grain,
+            "interrupt_chance": interrupt_chance,
+        }  # fmt: skip
+        drawn = Character.drawn(self.stream("character"))
+        self.character = replace(drawn, **{name: value for name, value in fixed.items() if value is not None})
+        choices = self.stream("schedule")
+        schedule = self.character.schedule(choices.random)
         self._scheduler = Scheduler(
-            self.stream("schedule"),
-            switch_chance=drawn_switch if switch_chance is None else switch_chance,
-            skewed=drawn_skewed if skewed is None else skewed,
+            choices,
+            schedule,
             step_ns=step_ns,
             on_time=self._time_moved,
+            points=SwitchPoints(interrupts),
+            interrupt_chance=0.0 if self.character.grain == "calls" else self.character.interrupt_chance,
+            statements=self.character.grain == "statements",
         )
+        self._scheduler.record("character", self.character.describe(schedule))
         self._tokens = self.stream("token")
         self._freezer = freezer
         self._wall_zero_ms = start_ms
@@ -83,13 +98,15 @@ class SimRuntime:
 
     def now_ms(self) -> int:
         """The simulated wall clock, Unix ms: simulated time since the start, plus every `jump_wall`."""
+        now_ms = self._wall_zero_ms + self._scheduler.now_ns // 1_000_000
         self._scheduler.poll()
-        return self._wall_zero_ms + self._scheduler.now_ns // 1_000_000
+        return now_ms
 
     def monotonic(self) -> float:
         """Simulated seconds on a clock that starts at 10 000 and never goes back."""
+        now_ns = self._scheduler.now_ns
         self._scheduler.poll()
-        return (self._scheduler.now_ns + _MONOTONIC_START_NS) / NS
+        return (now_ns + _MONOTONIC_START_NS) / NS
 
     def cpu_seconds(self) -> float:
         """0.0: a real figure would differ from run to run."""
@@ -111,7 +128,7 @@ class SimRuntime:
         inner = SimLock(self._scheduler) if lock is None else lock
         if not isinstance(inner, SimLock):
             raise TypeError(f"a simulated condition needs a simulated lock, not {type(inner).__name__}")
-        return SimCondition(self._scheduler, inner, self._spurious_chance)
+        return SimCondition(self._scheduler, inner, self.character.spurious_chance)
 
     def event(self) -> Event:
         """A new event, not set."""
@@ -130,8 +147,9 @@ class SimRuntime:
 
     def stop_signals(self) -> int:
         """How many signals `send_signal` brought since `catch_stop_signals`."""
+        signals = self._stop_signals
         self._scheduler.poll()
-        return self._stop_signals
+        return signals
 
     def exit_now(self, code: int) -> None:
         """End the simulated process like `kill`; `run` raises SimExit with the code."""
@@ -153,6 +171,11 @@ class SimRuntime:
     def steps(self) -> int:
         """Steps so far: scheduling points passed, and jumps of time."""
         return self._scheduler.steps
+
+    @property
+    def between_turns(self) -> bool:
+        """For callbacks of the world: whether every thread stands in a blocking call, not in the midst of its work."""
+        return self._scheduler.interrupted == 0
 
     @property
     def elapsed_s(self) -> float:
@@ -212,8 +235,11 @@ class SimRuntime:
         self._scheduler.call_at_ns(as_ns(seconds), call)
 
     def call_at_step(self, step: int, call: Callable[[], None]) -> None:
-        """Like `call_at`, at the `step`-th step (from 1)."""
-        self._scheduler.call_at_step(step, call)
+        """Like `call_at`, at the `step`-th step (from 1), or the first after it that is `between_turns`.
+
+        So it never sees the engine with a thread in the midst of its work.
+        """
+        self._scheduler.call_at_step(step, call, calm=True)
 
     def kill(self) -> None:
         """kill -9: every thread unwinds by SimKilled at its park point, the caller (if a thread) at once.
@@ -223,8 +249,8 @@ class SimRuntime:
         self._die(SimKilled(f"killed at step {self.steps}"))
 
     def kill_at_step(self, step: int) -> None:
-        """`kill` at the `step`-th step."""
-        self.call_at_step(step, self.kill)
+        """`kill` at the `step`-th step exactly, wherever threads stand then."""
+        self._scheduler.call_at_step(step, self.kill)
 
     def send_signal(self) -> None:
         """SIGINT or SIGTERM: counted after `catch_stop_signals`, deadly before."""

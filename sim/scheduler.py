@@ -1,9 +1,9 @@
 """One baton among real threads: exactly one runs, a seeded choice says which, and time jumps when none can.
 
-A thread gives the baton up only at a *scheduling point* (`point`, `park`). Each point is a *step*: it costs
-`step_ns` of simulated time, so that polling loops move the clock, fires the timers that became due, and runs the
-world's callbacks. What lies between two points is atomic. Parked threads block on a raw lock of their own (their
-gate); handing over is one release and one acquire, and nothing at all when the same thread is picked again.
+A thread gives the baton up only at a *scheduling point* (`point`, `park`, and an `interrupt` that was drawn). Each is a
+*step*: it costs `step_ns` of simulated time, so that polling loops move the clock, fires the timers due by then, and
+runs the world's callbacks. What lies between two points is atomic. Parked threads block on a raw lock of their own
+(their gate); handing over is one release and one acquire, and nothing at all when the same thread is picked again.
 
 Everything here runs in the thread that holds the baton; no state is locked because no two threads run at once.
 """
@@ -11,61 +11,48 @@ Everything here runs in the thread that holds the baton; no state is locked beca
 from __future__ import annotations
 
 import math
-import os
 import random
+import sys
 import threading
 from _thread import allocate_lock
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from typing import Any, Final, Literal
 
+from sim import machine
 from sim.errors import Deadlock, Livelock, SimKilled, Stuck, ThreadsLeft, TimeLimit
+from sim.schedules import Schedule
 from sim.stacks import stacks_of
-from sim.timers import NS, BatonThread, Timers, Wait, as_ns
+from sim.switching import SwitchPoints
+from sim.timers import NS, BatonThread, StepCalls, Timers, Wait, as_ns
 from sim.trace import Trace
 
 FREE_POLLS: Final = 1_000
 """Clock reads and flag tests between two steps that cost no time; later ones cost a step's time each."""
 POLLS_MAX: Final = 1_000_000
-STUCK_AFTER_S = 20.0
-"""Real seconds without a step after which `run` gives up: a thread blocks outside the seam or computes forever."""
-UNWIND_WAIT_S = 5.0
-"""Real seconds that `run`, interrupted from outside, gives the threads to unwind."""
-_LOOK_EVERY_S: Final = 0.25
+IDLE_S: Final = 21_600.0
+"""Simulated seconds in which nothing happens but timeouts, IDLE_JUMPS at the least, after which `run` gives up."""
+IDLE_JUMPS: Final = 1_000
 RUNS: Final = "has the baton"
-
-
-@contextmanager
-def _on_one_cpu() -> Iterator[None]:
-    """Keep this thread and those it starts on one processor: handing the baton over is then four times as fast."""
-    if not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    allowed = os.sched_getaffinity(0)
-    with suppress(OSError):  # a sandbox may forbid it; it is only faster
-        os.sched_setaffinity(0, {sorted(allowed)[os.getpid() % len(allowed)]})
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            os.sched_setaffinity(0, allowed)
 
 
 class Scheduler:
     """Threads, time, timers, the world's callbacks, and death.
 
-    `choices` decides every free choice. `switch_chance` is the chance that a point which need not block hands the
-    baton on; with `skewed` the threads get different shares of the turns. `on_time` is called when time moved.
+    `choices` decides every free choice but who runs next, which `schedule` does. `on_time` is called when time moved.
+    `points`: where threads may be interrupted outside blocking calls, each time with `interrupt_chance`; with
+    `statements` also between the statements of the engine.
     """
 
     def __init__(
         self,
         choices: random.Random,
+        schedule: Schedule,
         *,
-        switch_chance: float,
-        skewed: bool,
         step_ns: int,
         on_time: Callable[[int], None],
+        points: SwitchPoints,
+        interrupt_chance: float,
+        statements: bool,
     ) -> None:
         self.trace = Trace()
         self.now_ns = 0
@@ -73,17 +60,22 @@ class Scheduler:
         self.current: BatonThread | None = None  # None: the world (a callback, or the test outside `run`)
         self.dead: BaseException | None = None
         self.thread_errors: list[tuple[str, BaseException]] = []
+        self.interrupted = 0  # threads that stand where they do not block
         self.random = choices.random
-        self._switch_chance = switch_chance
-        self._skewed = skewed
+        self._schedule = schedule
+        self._points = points
+        self._interrupt_chance = interrupt_chance
+        self._tracer = points.tracer(self.interrupt) if statements else None
         self._step_ns = step_ns
         self._on_time = on_time
         self._polls = 0
+        self._idle_jumps, self._idle_from_ns = 0, 0
+        self._started = 0
         self._ready: list[BatonThread] = []
         self._living: list[BatonThread] = []
         self._names: dict[str, int] = {}
         self._timers = Timers()
-        self._step_calls = Timers()  # their clock is the number of the step
+        self._step_calls = StepCalls()
         self._until_ns: float = math.inf
         self._state: Literal["new", "running", "over"] = "new"
         self._main: BatonThread | None = None
@@ -94,12 +86,25 @@ class Scheduler:
     # ---- what threads call -------------------------------------------------------------------------------------
 
     def point(self) -> None:
-        """A step at which the calling thread could go on: hands the baton on by chance. Raises SimKilled."""
+        """A step at which the calling thread could go on: hands the baton on if the schedule says so. SimKilled."""
         me = self._begin_step()
-        if self._ready and self.random() < self._switch_chance:
-            me.doing = "ready"
-            self._ready.append(me)
-            self._switch(me)
+        if self._ready and self._schedule.yields(me, self._ready, self.steps, False):
+            self._hand_on(me)
+
+    def interrupt(self) -> None:
+        """Where a real thread may lose the processor: a step by chance, where `SwitchPoints` allow it. SimKilled."""
+        if self._interrupt_chance and self.random() < self._interrupt_chance:
+            me = self.current
+            if me is None or self.dead is not None or me.ident != threading.get_ident():
+                return
+            if self._points.may_switch(sys._getframe(1)):
+                self.interrupted += 1
+                try:
+                    self._begin_step()
+                    if self._ready and self._schedule.yields(me, self._ready, self.steps, True):
+                        self._hand_on(me)
+                finally:
+                    self.interrupted -= 1
 
     def new_wait(self, timeout: float | None) -> Wait:
         """A wait of the calling thread that ends after `timeout` seconds at the latest; `park` then blocks on it."""
@@ -119,14 +124,16 @@ class Scheduler:
         if wait.ended:
             return
         wait.ended = True
+        self._idle_jumps = 0
         if wait.timed:
             self._timers.went_stale()
+        wait.thread.ready_at = self.steps
         self._ready.append(wait.thread)
 
     def poll(self) -> None:
         """Count a clock read or flag test: a loop of nothing else moves time, and at last ends as a livelock.
 
-        Never gives the baton up: such calls may stand inside a lock the scheduler does not know (a log handler's).
+        Called when it has been read, so that an interruption comes between it and what the caller makes of it.
         """
         self._polls += 1
         if self._polls > FREE_POLLS and self.current is not None and self.dead is None:
@@ -134,6 +141,8 @@ class Scheduler:
                 self.die(Livelock(f"{self.current.label} polls without ever blocking\n{self.stacks()}"))
                 raise SimKilled
             self._move_time(self.now_ns + self._step_ns)
+        if self._interrupt_chance:
+            self.interrupt()
 
     def choose(self, count: int) -> int:
         """One of range(count)."""
@@ -145,15 +154,17 @@ class Scheduler:
             raise RuntimeError(f"cannot start thread {name}: the history is {self._state}, not running")
         if self.dead is not None:
             raise SimKilled
-        number = self._names[name] = self._names.get(name, 0) + 1
-        weight = (1, 2, 4, 16)[self.choose(4)] if self._skewed else 1
-        thread = BatonThread(name, name if number == 1 else f"{name}#{number}", weight)
+        count = self._names[name] = self._names.get(name, 0) + 1
+        thread = BatonThread(name, name if count == 1 else f"{name}#{count}", self._started)
+        self._started += 1
+        self._schedule.started(thread)
         os_thread = threading.Thread(target=self._body, args=(thread, target), name=name, daemon=True)
         self._os_threads = [*(t for t in self._os_threads if t.is_alive()), os_thread]
         os_thread.start()
         thread.ident = os_thread.ident or 0
         self._living.append(thread)
-        self._ready.append(thread)
+        self._make_ready(thread)
+        self._idle_jumps = 0
         self.record("start", thread.label)
         return thread
 
@@ -163,9 +174,9 @@ class Scheduler:
         """Have `call` run when simulated time reaches `due_ns`. It must not block."""
         self._timers.add(due_ns, call)
 
-    def call_at_step(self, step: int, call: Callable[[], None]) -> None:
-        """Have `call` run at the `step`-th step, in the order of asking. It must not block."""
-        self._step_calls.add(step, call)
+    def call_at_step(self, step: int, call: Callable[[], None], calm: bool = False) -> None:
+        """Have `call` run at the `step`-th step, or the first then at which no thread stands interrupted (`calm`)."""
+        self._step_calls.add(step, call, calm)
 
     def die(self, reason: BaseException) -> None:
         """End the history: every thread unwinds by SimKilled, one after the other. The first reason counts."""
@@ -185,6 +196,9 @@ class Scheduler:
             raise RuntimeError("a runtime runs one history; make a new one for the next")
         self._state = "running"
         self._until_ns = until_ns
+        if self._tracer is not None and machine.is_traced():
+            self._tracer = None
+            self.record("statements", "left alone: a debugger or coverage.py traces them")
         self.call_at_step(max_steps + 1, lambda: self.die(Livelock(f"more than {max_steps} steps\n{self.stacks()}")))
         outcome: list[Any] = []
         failure: list[BaseException] = []
@@ -197,8 +211,8 @@ class Scheduler:
                     failure.append(error)
 
         try:
-            with _on_one_cpu():
-                self._main = self._ready_main(body)
+            with machine.held_still():
+                self._start_main(body)
                 self._await_end()
         finally:
             self._state = "over"
@@ -241,9 +255,9 @@ class Scheduler:
 
     def _count_step(self) -> None:
         self.steps += 1
-        while (item := self._step_calls.pop(self.steps)) is not None:
-            assert not isinstance(item, Wait)
-            self._call(item)
+        if self.steps >= self._step_calls.next_step:
+            while (call := self._step_calls.pop(self.steps, self.interrupted > 0)) is not None:
+                self._call(call)
 
     def _move_time(self, now_ns: int) -> None:
         self.now_ns = now_ns
@@ -259,7 +273,7 @@ class Scheduler:
             else:
                 item.ended = item.timed_out = True
                 self.record("timer", item.thread.label)
-                self._ready.append(item.thread)
+                self._make_ready(item.thread)
 
     def _call(self, call: Callable[[], None]) -> None:
         if self.dead is not None:
@@ -284,6 +298,11 @@ class Scheduler:
         self._move_time(max(due_ns, self.now_ns))
         self._count_step()
         self._fire_due()
+        self._idle_jumps += 1
+        if self._idle_jumps == 1:
+            self._idle_from_ns = self.now_ns
+        elif self._idle_jumps > IDLE_JUMPS and self.now_ns - self._idle_from_ns > IDLE_S * NS:
+            self.die(Livelock(f"for {IDLE_S / 3600} simulated hours nothing woke but by timeout\n{self.stacks()}"))
         return True
 
     def _pick(self) -> BatonThread | None:
@@ -294,16 +313,16 @@ class Scheduler:
                 self.die(Deadlock(f"no thread can run and no timer is pending\n{self.stacks()}"))
         if self.dead is not None:
             return None
-        if len(ready) == 1:
-            return ready.pop()
-        if not self._skewed:
-            return ready.pop(int(self.random() * len(ready)))
-        ticket = int(self.random() * sum(thread.weight for thread in ready))
-        index = 0
-        while ticket >= ready[index].weight:
-            ticket -= ready[index].weight
-            index += 1
-        return ready.pop(index)
+        return ready.pop(self._schedule.pick(ready, self.steps) if len(ready) > 1 else 0)
+
+    def _make_ready(self, thread: BatonThread) -> None:
+        thread.ready_at = self.steps
+        self._ready.append(thread)
+
+    def _hand_on(self, me: BatonThread) -> None:
+        me.doing = "ready"
+        self._make_ready(me)
+        self._switch(me)
 
     def _switch(self, me: BatonThread) -> None:
         chosen = self._pick()
@@ -321,6 +340,8 @@ class Scheduler:
         me.doing = RUNS
         try:
             if self.dead is None:
+                if self._tracer is not None:
+                    sys.settrace(self._tracer)
                 target()
         except BaseException as error:
             # Once dead this is its SimKilled, or what its unwinding made of it: a killed process reports nothing.
@@ -330,17 +351,16 @@ class Scheduler:
         finally:
             self._end(me)
 
-    def _ready_main(self, body: Callable[[], None]) -> BatonThread:
+    def _start_main(self, body: Callable[[], None]) -> None:
         main = self.start("main", body)
         self._ready.remove(main)
-        self.current = main
-        self._main = main
+        self.current = self._main = main
         main.gate.release()
-        return main
 
     def _end(self, me: BatonThread) -> None:
         """The calling thread is over: wake its joiners and pass the baton on, at last to `run`."""
         self.record("end", me.label)
+        self._idle_jumps = 0
         me.finished = True
         self._living.remove(me)
         for wait in me.joiners:
@@ -358,18 +378,16 @@ class Scheduler:
 
     def _await_end(self) -> None:
         """Wait, in the thread that called `run`, for the last simulated thread to end."""
-        # Counted in waits: under freezegun no clock tells real time.
-        steps_seen, quiet_s = -1, 0.0
         try:
-            while not self._done.acquire(timeout=_LOOK_EVERY_S):
-                quiet_s = quiet_s + _LOOK_EVERY_S if self.steps == steps_seen else 0.0
-                steps_seen = self.steps
-                if quiet_s >= STUCK_AFTER_S:
-                    raise Stuck(f"no step for {quiet_s} real seconds: a call outside the seam blocks\n{self.stacks()}")
+            if not machine.wait_for(self._done, lambda: self.steps):
+                why = f"no step for {machine.STUCK_AFTER_S} real seconds: it computes, or blocks outside the seam"
+                raise Stuck(f"{why}\n{self.stacks()}")
         except BaseException as error:
-            # Ctrl-C, a test's timeout, or Stuck: what still reaches a seam call unwinds, the rest cannot be ended.
+            # Ctrl-C, a test's timeout, or Stuck: what still reaches a seam call unwinds, and a loop that computes.
             self.dead = self.dead or error
-            if self._done.acquire(timeout=UNWIND_WAIT_S):
+            if isinstance(error, Stuck) and self.current is not None:
+                machine.raise_in_thread(self.current.ident, SimKilled)
+            if self._done.acquire(timeout=machine.UNWIND_WAIT_S):
                 self._join_all()
             raise
         self._join_all()

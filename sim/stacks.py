@@ -11,7 +11,7 @@ from typing import Final
 
 from sim.timers import BatonThread
 
-_OURS: Final = ("runtime.py", "scheduler.py", "stacks.py", "sync.py")
+_OURS: Final = ("machine.py", "runtime.py", "scheduler.py", "stacks.py", "switching.py", "sync.py")
 _MACHINERY: Final = frozenset([threading.__file__, *(str(Path(__file__).with_name(name)) for name in _OURS)])
 
 

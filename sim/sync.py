@@ -34,6 +34,7 @@ class SimLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()  # after a kill too, when it may not be ours: nobody is let in any more
+        self._scheduler.interrupt()
 
     @property
     def held(self) -> bool:
@@ -121,12 +122,14 @@ class SimEvent:
         self._waiters: list[Wait] = []
 
     def set(self) -> None:
-        """Set the flag and wake every waiter. Not a scheduling point."""
+        """Set the flag and wake every waiter. Never parks, but may be interrupted before and after."""
         if self._scheduler.dead is None:
+            self._scheduler.interrupt()
             self._flag = True
             waiters, self._waiters = self._waiters, []
             for wait in waiters:
                 self._scheduler.wake(wait)
+            self._scheduler.interrupt()
 
     def clear(self) -> None:
         """Take the flag back."""
@@ -134,9 +137,10 @@ class SimEvent:
             self._flag = False
 
     def is_set(self) -> bool:
-        """The flag. Not a scheduling point."""
+        """The flag. Never parks, but may be interrupted before the caller has it."""
+        flag = self._flag
         self._scheduler.poll()
-        return self._flag
+        return flag
 
     def wait(self, timeout: float | None = None) -> bool:
         """See `tradebot.runtime.Event`; a wait that a `set` ended answers True even if `clear` came after it."""
@@ -177,9 +181,10 @@ class SimThread:
         _forget(thread.joiners, wait)
 
     def is_alive(self) -> bool:
-        """False once it has ended. Not a scheduling point."""
+        """False once it has ended. Never parks, but may be interrupted before the caller has it."""
+        alive = not self._thread.finished
         self._scheduler.poll()
-        return not self._thread.finished
+        return alive
 
 
 def _forget(waits: list[Wait], wait: Wait) -> None:

@@ -17,14 +17,18 @@ Call = Callable[[], None]
 
 
 class BatonThread:
-    """One simulated thread: a real one and the gate it parks at."""
+    """One simulated thread: a real one and the gate it parks at.
 
-    __slots__ = ("doing", "finished", "gate", "ident", "joiners", "label", "name", "weight")
+    `number` counts threads in the order of their start; `ready_at` is the step since which it could run.
+    """
 
-    def __init__(self, name: str, label: str, weight: int) -> None:
+    __slots__ = ("doing", "finished", "gate", "ident", "joiners", "label", "name", "number", "ready_at")
+
+    def __init__(self, name: str, label: str, number: int) -> None:
         self.name = name
         self.label = label
-        self.weight = weight
+        self.number = number
+        self.ready_at = 0
         self.gate = allocate_lock()
         self.gate.acquire()
         self.ident = 0
@@ -97,6 +101,30 @@ class Timers:
             self._heap = [entry for entry in self._heap if not _is_stale(entry[2])]
             heapq.heapify(self._heap)
             self._stale = 0
+
+
+class StepCalls:
+    """What is to happen at which step: at any, or (`calm`) at the first from then on at which nobody is interrupted."""
+
+    def __init__(self) -> None:
+        self._any = Timers()
+        self._calm = Timers()
+        self.next_step: float = math.inf
+        """Before this step `pop` has nothing."""
+
+    def add(self, step: int, call: Call, calm: bool) -> None:
+        """Have `call` come out of `pop` at `step`."""
+        (self._calm if calm else self._any).add(step, call)
+        self.next_step = min(self.next_step, step)
+
+    def pop(self, step: int, interrupted: bool) -> Call | None:
+        """The next call that is due; None when there is none."""
+        item = self._any.pop(step) or (None if interrupted else self._calm.pop(step))
+        assert not isinstance(item, Wait)
+        if item is None:
+            due = [timers.next_due_ns() for timers in (self._any, self._calm)]
+            self.next_step = min([step for step in due if step is not None], default=math.inf)
+        return item
 
 
 def _is_stale(item: Wait | Call) -> bool:

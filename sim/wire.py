@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from sim.network import (
+    BINARY_MESSAGE,
     Accept,
     Answer,
     End,
@@ -237,6 +238,8 @@ class SimConnection:
                 self._to_server.put(Received("pong", frame.data))
             elif frame.kind == "text":
                 self._session.texts.append(frame.text)
+            elif frame.kind == "binary":
+                self._session.texts.append(BINARY_MESSAGE)
 
     def send_text(self, text: str) -> None:
         """See `tradebot.feeds.wire.Connection`. The network takes any amount at once, also while the link is down."""

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
-from collections.abc import Callable, Mapping
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -13,10 +18,12 @@ from typing import Any, Final
 
 from sim.clock import Movable
 from sim.errors import SimExit, SimKilled
-from sim.faults import FaultyStorage, StorageFaults
+from sim.faults import FaultyStorage, Remains, StorageFaults, files_bounded
 from sim.heldback import HeldBack
+from sim.journal import Journal, LogStream, NotingRuntime, enter_logs
 from sim.network import SimNetwork
 from sim.runtime import SimRuntime
+from sim.watch import Watch
 from sim.wire import SimTransport
 from tradebot.config import Config, RunOptions, Settings
 from tradebot.configkeys import build, check_value
@@ -26,6 +33,8 @@ from tradebot.feeds.base import Feed
 from tradebot.feeds.wire import Transport
 from tradebot.live import find_live
 from tradebot.report.output import Output
+from tradebot.store.database import Synchronous
+from tradebot.store.runs import RunRecord
 
 TABLES: Final = ("ticks", "signals", "orders", "trades", "notices")
 _LIMIT_S: Final = 100_000.0
@@ -43,7 +52,8 @@ class Outcome:
     history: str
     steps: int
     sim_s: float
-    crashed_threads: list[str] = field(default_factory=list)
+    times_s: list[float] = field(default_factory=list)
+    """When each line of `logs` was written, in simulated seconds."""
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """Fields of the log lines whose `event` is `name`."""
@@ -58,11 +68,25 @@ class Outcome:
 
 
 @dataclass
+class Process:
+    """A simulated process that is about to run, and what the world may take hold of."""
+
+    number: int
+    runtime: NotingRuntime
+    seam: HeldBack
+    watch: Watch
+    network: SimNetwork | None
+    storage: FaultyStorage | None = None
+    """Once the engine has opened it."""
+
+
+@dataclass
 class Faults:
     """What a scenario does to a process. Thread names are those of the seam, e.g. "tradebot-strategy".
 
     `jumps_ms` are (seconds, ms): the wall clock is set forward or back by so much. `network` makes the network that the
-    process's WebSocket connections go over (see `sim.exchange.Exchange.online`); without it there is none.
+    process's WebSocket connections go over (see `sim.exchange.Exchange.online`); without it there is none. `begin` is
+    called before the process starts: it may arrange anything with the world's calls of its runtime.
     """
 
     storage: StorageFaults = field(default_factory=StorageFaults)
@@ -74,19 +98,29 @@ class Faults:
     jumps_ms: tuple[tuple[float, int], ...] = ()
     wrap_feed: Callable[[Feed, SimRuntime], Feed] = lambda feed, _runtime: feed
     network: Callable[[SimRuntime], SimNetwork] | None = None
+    begin: Callable[[Process], None] = lambda _process: None
 
 
 class World:
-    """One seed and one directory; `run` starts a process in it, one after the other, each with its own schedule."""
+    """One seed and one directory; `run` starts a process in it, one after the other, each with its own schedule.
+
+    `only` are the kinds of faults that a scenario which draws them is bound to (None: to none), `safety_s` is how long
+    they may come at most; `drawn` is what it drew, `injected` counts what was done, by kind.
+    """
 
     def __init__(self, seed: int, directory: Path, freezer: Movable | None = None) -> None:
         self.seed = seed
         self.directory = directory
         self.db_path = directory / "sim.db"
         self._freezer = freezer
-        self._processes = 0
         self.random = SimRuntime(seed).stream("scenario")
         self.outcomes: list[Outcome] = []
+        self.processes: list[Process] = []
+        self.journal = Journal()
+        self.only: frozenset[str] | None = None
+        self.safety_s: float | None = None
+        self.drawn: tuple[str, ...] = ()
+        self.injected: Counter[str] = Counter()
 
     def chance(self, probability: float) -> bool:
         """True with that probability."""
@@ -107,8 +141,46 @@ class World:
     def run(self, settings: Settings, faults: Faults | None = None) -> Outcome:
         """One process from start to end, or to its kill. Raises SimError when the simulation itself fails."""
         faults = Faults() if faults is None else faults
-        self._processes += 1
-        runtime = SimRuntime(self.seed * 1009 + self._processes, freezer=self._freezer)
+        number = len(self.processes) + 1
+        runtime = NotingRuntime(self.seed * 1009 + number, self.journal, number, freezer=self._freezer)
+        answers, errors = StringIO(), LogStream(runtime)
+        code: int | None = None
+        error = None
+        since = len(self.journal.entries)
+        remains = Remains(self.db_path)
+        runtime.on_death = remains.take
+        runtime.say("process starts")
+        try:
+            with files_bounded(), _leaving_files_open():
+                process = self._process(number, runtime, faults)
+                main = partial(run_engine, settings, _edges(process, faults, Output(answers, errors)))
+                code = int(runtime.run(main, until_s=_LIMIT_S))
+        except SimExit as exit_now:
+            code = exit_now.code
+        except SimKilled:
+            with _leaving_files_open():
+                process.watch.bury()
+        except TradebotError as failure:
+            code, error = int(failure.exit_code), str(failure)
+        finally:
+            remains.put_back()
+            _close_inputs(self.directory)
+            logs = [json.loads(line) for line in errors.getvalue().splitlines()]
+            enter_logs(self.journal, number, logs, errors.times_s, since)
+            how = "killed" if code is None else f"exit code {code}{f': {error}' if error else ''}"
+            self.journal.add(number, runtime.elapsed_s, f"process ended: {how}")
+        outcome = Outcome(
+            code, error, logs, answers.getvalue(), runtime.history_hash(), runtime.steps, runtime.elapsed_s,
+            errors.times_s,
+        )  # fmt: skip
+        self.outcomes.append(outcome)
+        return outcome
+
+    def _process(self, number: int, runtime: NotingRuntime, faults: Faults) -> Process:
+        seam = HeldBack(runtime, faults.delays_s, faults.crashes)
+        network = None if faults.network is None else faults.network(runtime)
+        process = Process(number, runtime, seam, Watch(seam, runtime), network)
+        self.processes.append(process)
         for at_s in faults.signals_at_s:
             runtime.call_at(at_s, runtime.send_signal)
         if faults.kill_at_step is not None:
@@ -117,32 +189,9 @@ class World:
             runtime.call_at(faults.kill_at_s, runtime.kill)
         for at_s, ms in faults.jumps_ms:
             runtime.call_at(at_s, partial(runtime.jump_wall, ms))
-        answers, errors = StringIO(), StringIO()
-        seam = HeldBack(runtime, faults.delays_s, faults.crashes) if faults.delays_s or faults.crashes else runtime
-        network = None if faults.network is None else faults.network(runtime)
-        edges = Edges(
-            runtime=seam,
-            output=Output(answers, errors),
-            make_storage=lambda path, synchronous, run: FaultyStorage(path, synchronous, run, faults.storage, runtime),
-            wrap_feed=lambda feed: faults.wrap_feed(feed, runtime),
-            make_transport=lambda _seam: _transport(runtime, network),
-        )
-        code: int | None = None
-        error = None
-        try:
-            code = int(runtime.run(lambda: run_engine(settings, edges), until_s=_LIMIT_S))
-        except SimExit as exit_now:
-            code = exit_now.code
-        except SimKilled:
-            pass
-        except TradebotError as failure:
-            code, error = int(failure.exit_code), str(failure)
-        logs = [json.loads(line) for line in errors.getvalue().splitlines()]
-        outcome = Outcome(
-            code, error, logs, answers.getvalue(), runtime.history_hash(), runtime.steps, runtime.elapsed_s,
-        )  # fmt: skip
-        self.outcomes.append(outcome)
-        return outcome
+        process.watch.look_every()
+        faults.begin(process)
+        return process
 
     def write_lines(self, name: str, lines: list[str]) -> Path:
         """An input file in the world's directory."""
@@ -153,6 +202,39 @@ class World:
     def dump(self, path: Path | None = None) -> dict[str, list[tuple[Any, ...]]]:
         """All rows of the tables of events and notices, by row id."""
         return dump(self.db_path if path is None else path)
+
+
+@contextmanager
+def _leaving_files_open() -> Iterator[None]:
+    """Inside, nobody is told of files that are left open: those of a killed process are closed by nobody."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield
+
+
+def _close_inputs(directory: Path) -> None:
+    """Close the inputs in `directory` that a process read and left to its end to close, killed or not."""
+    known = Path("/proc/self/fd")
+    for entry in sorted(known.iterdir()) if known.is_dir() else ():
+        with suppress(OSError):  # the one that lists them is gone already
+            if fnmatch(os.readlink(entry), f"{directory}/*.jsonl"):
+                os.close(int(entry.name))
+
+
+def _edges(process: Process, faults: Faults, output: Output) -> Edges:
+    runtime = process.runtime
+
+    def make_storage(path: Path, synchronous: Synchronous, run: RunRecord) -> FaultyStorage:
+        process.storage = FaultyStorage(path, synchronous, run, faults.storage, runtime)
+        return process.storage
+
+    return Edges(
+        runtime=process.watch,
+        output=output,
+        make_storage=make_storage,
+        wrap_feed=lambda feed: process.watch.wrap_feed(faults.wrap_feed(feed, runtime)),
+        make_transport=lambda _seam: _transport(runtime, process.network),
+    )
 
 
 def _transport(runtime: SimRuntime, network: SimNetwork | None) -> Transport:

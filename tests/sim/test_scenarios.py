@@ -1,20 +1,18 @@
-"""The engine's own threads in simulated histories: every scenario over some seeds, and one seed is one history."""
+"""The engine's own threads in simulated histories: every named scenario over some seeds, and all that once failed."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from sim.__main__ import main, run_one
+from sim.__main__ import run_one
 from sim.clock import frozen
 from sim.scenarios import SCENARIOS
 
 # More with TRADEBOT_SIM_SEEDS=500; `make sim` runs as many as one likes.
-SEEDS = int(os.environ.get("TRADEBOT_SIM_SEEDS", "8"))
+SEEDS = int(os.environ.get("TRADEBOT_SIM_SEEDS", "4"))
 REPO = Path(__file__).resolve().parents[2]
 
 
@@ -25,7 +23,7 @@ def _failing_seeds() -> list[tuple[str, int]]:
     return [(fields[0], int(fields[1])) for fields in lines if fields]
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", [name for name in SCENARIOS if name != "swarm"])  # a hundred of it: test_swarm.py
 @pytest.mark.timeout(600)
 def test_scenario(name: str) -> None:
     with frozen() as freezer:
@@ -41,44 +39,7 @@ def test_a_seed_that_once_failed(name: str, seed: int) -> None:
     assert failure is None, failure
 
 
-def test_one_seed_is_one_history_in_any_process() -> None:
-    """S8: the same hash under any PYTHONHASHSEED."""
-    outputs = set()
-    for hash_seed in ("0", "1", "4242"):
-        done = subprocess.run(
-            [sys.executable, "-m", "sim", "--seed=7", "--scenario=" + ",".join(list(SCENARIOS)[::5])],
-            cwd=REPO,
-            env={**os.environ, "PYTHONHASHSEED": hash_seed},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        outputs.add(done.stdout)
-    assert len(outputs) == 1, outputs
-
-
 def test_different_seeds_give_different_histories() -> None:
     with frozen() as freezer:
         hashes = {run_one("replay_to_the_end", seed, freezer)[0] for seed in range(1, 11)}
     assert len(hashes) == 10
-
-
-def test_a_broken_expectation_fails_and_names_the_rerun_command(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def broken(_world: object) -> None:
-        raise AssertionError("on purpose")
-
-    monkeypatch.setitem(SCENARIOS, "broken", broken)
-    assert main(["--scenario=broken", "--seed=3"]) == 1
-    printed = capsys.readouterr().out
-    assert "FAIL" in printed and "on purpose" in printed
-    assert "rerun: python -m sim --scenario=broken --seed=3" in printed
-
-
-def test_misuse_is_one_line_and_12(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--scenario=nonsense"]) == 12
-    assert "unknown scenario nonsense" in capsys.readouterr().err
-    assert main(["--seeds=many"]) == 12
-    assert main(["--bogus"]) == 12

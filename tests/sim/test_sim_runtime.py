@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import shutil
@@ -20,6 +21,7 @@ import freezegun.api
 import loguru
 import pytest
 
+import sim.machine
 import sim.scheduler
 from sim import (
     Deadlock,
@@ -33,6 +35,7 @@ from sim import (
     TimeLimit,
     frozen,
 )
+from sim.character import Kind
 from sim.clock import START_MS
 from sim.timers import STALE_MAX, BatonThread, Timers, Wait
 from sim.trace import Trace
@@ -40,15 +43,16 @@ from tests.contract.history import history
 from tradebot.runtime import Runtime
 
 REPO = Path(__file__).resolve().parents[2]
-SEEDS = (1, 2, 3, 4)
-# The same on every supported Python and machine.
+SEEDS = (1, 2, 3, 6, 8, 14)
+# The same on every supported Python and machine. Of three kinds and grains: see test_the_seeds_here_differ_in_kind.
 GOLDEN = {
-    1: "849e0f6b44f514e5d717103889ec6f93eaacde74b7a292bd666ebae36767a7af",
-    2: "a969ea1e412a1f69a4fe4649e7034474b3d7f8bb86396f3b003c706e05f2b0d1",
+    1: "be624a6ff0ab452e7f5c01e0d943dc48dd383bb0f1a6e3bf85d89c9c26f9a874",
+    6: "e13b0718bd41e6e4fe7374096cd0990257d61874bd20ac68871c656887e85934",
+    14: "ea076a19883291862ff1d7954be73b804b1b8e4bb361f78c1eec601e40035d06",
 }
 IF_GOLDEN_DIFFERS = (
     "on one Python only: a breach of determinism; on all: sim/ or tradebot/channel.py was changed, "
-    "and GOLDEN becomes what `python -m tests.contract.history 1 2` prints"
+    "and GOLDEN becomes what `python -m tests.contract.history 1 6 14` prints"
 )
 
 
@@ -89,6 +93,13 @@ def test_negative_seeds_are_seeds_of_their_own() -> None:
 @pytest.mark.parametrize("seed", GOLDEN)
 def test_a_history_is_the_same_on_every_python(seed: int) -> None:
     assert history(seed).history_hash() == GOLDEN[seed], IF_GOLDEN_DIFFERS
+
+
+def test_the_seeds_here_differ_in_kind() -> None:
+    characters = [SimRuntime(seed).character for seed in GOLDEN]
+    assert {character.grain for character in characters} == {"calls", "seam", "statements"}
+    assert len({character.kind for character in characters}) == 3
+    assert {SimRuntime(seed).character.kind for seed in SEEDS} == {"uniform", "shares", "priorities", "starve"}
 
 
 def hashes_of(python: str, hash_seed: str, path: str = "") -> list[str]:
@@ -237,18 +248,18 @@ def turns(runtime: SimRuntime) -> list[str]:
     return order
 
 
-def test_in_skewed_schedules_some_threads_starve() -> None:
-    def spread(skewed: bool) -> int:
+def test_with_unequal_shares_some_threads_are_far_behind() -> None:
+    def spread(kind: Kind) -> int:
         """Over 20 seeds: how many turns of others the last thread was behind the first, at the most."""
         worst = 0
         for seed in range(20):
-            runtime = SimRuntime(seed, skewed=skewed)
+            runtime = SimRuntime(seed, kind=kind)
             assert sorted(turns(runtime)) == list("abcd")
             ends = [int(record.split()[0]) for record in runtime.trace.last if " end " in record][:4]
             worst = max(worst, ends[-1] - ends[0])
         return worst
 
-    assert spread(skewed=True) > 2 * spread(skewed=False)
+    assert spread("shares") > 2 * spread("uniform")
 
 
 def test_conditions_wake_spuriously_in_some_histories_only() -> None:
@@ -685,8 +696,8 @@ def test_a_thread_the_simulation_does_not_know_may_not_block_in_it() -> None:
 
 
 def test_a_thread_that_blocks_outside_the_seam_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sim.scheduler, "STUCK_AFTER_S", 0.5)
-    monkeypatch.setattr(sim.scheduler, "UNWIND_WAIT_S", 0.05)
+    monkeypatch.setattr(sim.machine, "STUCK_AFTER_S", 0.5)
+    monkeypatch.setattr(sim.machine, "UNWIND_WAIT_S", 0.05)
     runtime = SimRuntime(1)
     outside = threading.Event()
 
@@ -738,6 +749,21 @@ def test_a_history_runs_on_one_processor_and_gives_the_others_back(monkeypatch: 
     assert len(during) == 1
     assert during < after == {3, 5, 7}
     monkeypatch.undo()
+
+
+def test_no_garbage_is_collected_during_a_history() -> None:
+    """What a collection finalizes would run whenever so many objects have been made, in whatever thread."""
+    during: list[bool] = []
+    assert gc.isenabled()
+    SimRuntime(1).run(lambda: during.append(gc.isenabled()))
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        SimRuntime(1).run(lambda: during.append(gc.isenabled()))
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+    assert during == [False, False]
 
 
 # ---- death ---------------------------------------------------------------------------------------------------------

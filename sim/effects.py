@@ -1,0 +1,230 @@
+"""What each kind of fault does to a running process: the hands of a swarm. When and how much is in its plan."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from mockws_server.actions import Action, describe
+from sim.exchange import Exchange
+from sim.faults import StorageFaults, bound_files
+from sim.plans import Fault
+from sim.world import Process
+
+_DELAYED: Final = {f"slow_{stage}": f"tradebot-{stage}" for stage in ("ingest", "strategy", "execution", "persist")}
+
+
+class Hands:
+    """Arranges the faults of one process and remembers what was done, which the facts of its end need."""
+
+    def __init__(
+        self,
+        process: Process,
+        storage: StorageFaults,
+        exchange: Exchange | None,
+        injected: Counter[str],
+        until_s: float,
+    ) -> None:
+        self._process = process
+        self._runtime = process.runtime
+        self._storage = storage
+        self._exchange = exchange
+        self._injected = injected
+        self._until_s = until_s
+        self._spill_bytes: int | None = None
+        self.signals_s: list[float] = []
+        self.disk_failing_s = 0.0
+        """The longest time for which files cannot be written."""
+
+    def arrange(self, faults: tuple[Fault, ...]) -> None:
+        """Have all of `faults` happen in their time, and an end of it all when the safety phase is over."""
+        for fault in faults:
+            if fault.kind == "spill_fails":
+                self._spill_fails(fault)
+        for fault in faults:
+            if fault.kind not in ("spill_fails", "history"):
+                _EFFECTS.get(fault.kind, Hands._weather)(self, fault)
+        self._runtime.call_at(self._until_s, self.heal)
+
+    def heal(self) -> None:
+        """All faults stop."""
+        self._runtime.say("faults stop")
+        self._process.seam.release()
+        storage = self._storage
+        storage.busy_until_s = storage.full_until_s = storage.slow_s = 0.0
+        storage.fail_calls = storage.fail_after_commit = ()
+        bound_files(None)
+        if self._exchange is not None:
+            self._exchange.heal()
+
+    # ---- helpers -------------------------------------------------------------------------------------------------
+
+    def _do(self, fault: Fault, text: str, action: Callable[[], None]) -> None:
+        """Do it now."""
+        self._injected[fault.kind] += 1
+        self._runtime.say(f"FAULT {fault.kind}: {text}")
+        action()
+
+    def _at(self, at_s: float, fault: Fault, text: str, action: Callable[[], None]) -> None:
+        """Do it in its time, unless the faults have stopped by then."""
+        if at_s <= self._until_s:
+            self._runtime.call_at(at_s, partial(self._do, fault, text, action))
+
+    def _window(self, fault: Fault, text: str, begin: Callable[[], None], end: Callable[[], None]) -> None:
+        if fault.at_s > self._until_s:
+            return
+        self._at(fault.at_s, fault, f"{text} for {fault.for_s:g} s", begin)
+        self._runtime.call_at(min(fault.at_s + fault.for_s, self._until_s), end)
+
+    def _when(self, fault: Fault, text: str, action: Callable[[], None]) -> None:
+        """At its time, or at the step that `what` names."""
+        if fault.what is None:
+            self._at(fault.at_s, fault, text, action)
+        else:
+            self._runtime.call_at_step(fault.what, partial(self._do, fault, f"{text} at step {fault.what}", action))
+
+    # ---- the network -----------------------------------------------------------------------------------------------
+
+    def _weather(self, fault: Fault) -> None:
+        """One action at a time of its own, or those of the door: what meets the next handshake, and a loss before."""
+        exchange = self._exchange
+        assert exchange is not None
+        actions: tuple[Action, ...] = fault.what if isinstance(fault.what, tuple) else (fault.what,)
+        if isinstance(fault.what, tuple) and fault.at_s == 0.0:
+            actions = actions[:1]
+        for action in actions:
+            self._at(fault.at_s, fault, describe(action), partial(exchange.perform, action))
+
+    def _server_away(self, fault: Fault) -> None:
+        exchange = self._exchange
+        assert exchange is not None
+        self._window(fault, "the server quits", exchange.quit, exchange.return_if_away)
+
+    def _link_down(self, fault: Fault) -> None:
+        network = self._process.network
+        assert network is not None
+        self._window(fault, "the link is down", partial(network.link_down, bool(fault.what)), network.link_up)
+
+    def _latency(self, fault: Fault) -> None:
+        network = self._process.network
+        assert network is not None
+        self._window(fault, f"latency {fault.what} s", partial(network.slow_down, fault.what), network.slow_down)
+
+    def _clock_skew(self, fault: Fault) -> None:
+        exchange = self._exchange
+        assert exchange is not None
+        begin, end = partial(exchange.set_clock, fault.what), partial(exchange.set_clock, 0)
+        self._window(fault, f"the exchange's clock is {fault.what} ms off", begin, end)
+
+    # ---- stages and clock ------------------------------------------------------------------------------------------
+
+    def _slow(self, fault: Fault) -> None:
+        seam, name = self._process.seam, _DELAYED[fault.kind]
+        begin, end = partial(seam.hold_back, name, fault.what), partial(seam.hold_back, name, 0.0)
+        self._window(fault, f"{fault.what} s at each use of a channel", begin, end)
+
+    def _wall_jump(self, fault: Fault) -> None:
+        self._at(fault.at_s, fault, f"{fault.what} ms", partial(self._runtime.jump_wall, fault.what))
+
+    def _crash(self, fault: Fault) -> None:
+        stage, nth = fault.what
+        self._process.seam.crash(f"tradebot-{stage}", nth, partial(self._do, fault, f"{stage} raises", lambda: None))
+
+    # ---- storage ---------------------------------------------------------------------------------------------------
+
+    def _storage_busy(self, fault: Fault) -> None:
+        self._fails_for(fault)
+        self._storage.busy_from_s = fault.at_s
+        self._storage.busy_until_s = min(fault.at_s + fault.for_s, self._until_s)
+        self._window(fault, "the database is locked", self._tighten, self._loosen)
+
+    def _storage_full(self, fault: Fault) -> None:
+        self._fails_for(fault)
+        self._storage.full_from_s = fault.at_s
+        self._storage.full_until_s = min(fault.at_s + fault.for_s, self._until_s)
+        self._window(fault, "the disk is full", self._tighten, self._loosen)
+
+    def _storage_slow(self, fault: Fault) -> None:
+        def set_slow(seconds: float) -> None:
+            self._storage.slow_s = seconds
+
+        self._window(fault, f"each write takes {fault.what} s", partial(set_slow, fault.what), partial(set_slow, 0.0))
+
+    def _storage_error(self, fault: Fault) -> None:
+        self._storage.fail_calls = fault.what
+        self._at(0.0, fault, f"writes {fault.what} fail", lambda: None)
+
+    def _commit_doubt(self, fault: Fault) -> None:
+        self._storage.fail_after_commit = fault.what
+        self._at(0.0, fault, f"commits {fault.what} are reported as failed", lambda: None)
+
+    def _spill_fails(self, fault: Fault) -> None:
+        if fault.what is None:
+            self._storage.no_spill = True
+            self._at(0.0, fault, "no room for the spill file", lambda: None)
+        else:
+            self._spill_bytes = fault.what
+            self._at(0.0, fault, f"files end at {fault.what} bytes while the storage fails", lambda: None)
+
+    def _disk_errors(self, fault: Fault) -> None:
+        self._fails_for(fault)
+        begin, end = partial(bound_files, fault.what), partial(bound_files, None)
+        if fault.at_s == 0.0 and self._until_s > 0:  # before the process has taken its first step
+            self._do(fault, f"files end at {fault.what} bytes for {fault.for_s:g} s", begin)
+            self._runtime.call_at(min(fault.for_s, self._until_s), end)
+        else:
+            self._window(fault, f"files end at {fault.what} bytes", begin, end)
+
+    def _fails_for(self, fault: Fault) -> None:
+        if self._spill_bytes is not None or fault.kind == "disk_errors":
+            lasts_s = min(fault.at_s + fault.for_s, self._until_s) - fault.at_s
+            self.disk_failing_s = max(self.disk_failing_s, lasts_s)
+
+    def _tighten(self) -> None:
+        if self._spill_bytes is not None:
+            bound_files(self._spill_bytes)
+
+    def _loosen(self) -> None:
+        bound_files(None)
+
+    # ---- ends ------------------------------------------------------------------------------------------------------
+
+    def _signal(self) -> None:
+        self.signals_s.append(self._runtime.elapsed_s)
+        self._runtime.send_signal()
+
+    def _sigterm(self, fault: Fault) -> None:
+        self._when(fault, "SIGTERM", self._signal)
+
+    def _second_signal(self, fault: Fault) -> None:
+        def both() -> None:
+            self._signal()
+            self._runtime.call_at(self._runtime.elapsed_s + fault.for_s, self._signal)
+
+        self._when(fault, f"SIGTERM, and another one {fault.for_s:g} s later", both)
+
+    def _kill(self, fault: Fault) -> None:
+        self._when(fault, "kill -9", self._runtime.kill)
+
+
+_EFFECTS: Final[dict[str, Callable[[Hands, Fault], None]]] = {
+    "server_away": Hands._server_away,
+    "link_down": Hands._link_down,
+    "latency": Hands._latency,
+    "clock_skew": Hands._clock_skew,
+    **dict.fromkeys(_DELAYED, Hands._slow),
+    "wall_jumps": Hands._wall_jump,
+    "crash": Hands._crash,
+    "storage_busy": Hands._storage_busy,
+    "storage_full": Hands._storage_full,
+    "storage_slow": Hands._storage_slow,
+    "storage_error": Hands._storage_error,
+    "commit_doubt": Hands._commit_doubt,
+    "disk_errors": Hands._disk_errors,
+    "sigterm": Hands._sigterm,
+    "second_signal": Hands._second_signal,
+    "kill": Hands._kill,
+}
+"""By kind; every other kind is weather: actions of mockws."""

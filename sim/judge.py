@@ -1,0 +1,250 @@
+"""What must be true of a swarm history, whatever happened in it. Checks raise AssertionError with what is wrong."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Final
+
+from sim.account import Account, Item, Malformed
+from sim.caps import check_caps
+from sim.checkers import check_database, check_feed, check_outcome, check_run
+from sim.inputs import check_replayed, check_walk, ticks_of_lines
+from sim.oracle import Facts, describe, expected_exit, unexplained
+from sim.plans import MOCKWS, REPLAY, SYNTHETIC
+from sim.swarm import LifeRun, Swarm, check_live
+from sim.world import Outcome
+from tradebot.events import Tick
+from tradebot.feeds.exchanges import EXCHANGES
+from tradebot.ledger import NotStored
+from tradebot.store.policy import FINAL_FLUSH_S
+
+_BEAT_SLACK_S: Final = 0.2
+
+
+def judge_life(swarm: Swarm) -> None:
+    """Check the process that ended last."""
+    life = swarm.lives[-1]
+    with _about(life.process.number):
+        facts = facts_of(swarm, life)
+        allowed, code = expected_exit(facts), life.outcome.exit_code
+        told = "killed" if code is None else f"exit code {code}"
+        assert code in allowed, f"{told}, but what happened means {_listed(allowed)}: {describe(facts)}"
+        _check_logs(swarm, life)
+        check_heartbeat(life)
+        check_live(life, swarm.plan, swarm.exchange)
+        _check_end(swarm, life)
+
+
+@contextmanager
+def _about(number: int) -> Iterator[None]:
+    try:
+        yield
+    except AssertionError as error:
+        raise AssertionError(f"process {number}: {error}") from error
+
+
+def _listed(codes: frozenset[int | None]) -> str:
+    return ", ".join(sorted("killed" if code is None else str(code) for code in codes)) or "none at all"
+
+
+# ---- one process ---------------------------------------------------------------------------------------------------
+
+
+def facts_of(swarm: Swarm, life: LifeRun) -> Facts:
+    """What happened to a process, for the oracle."""
+    process, outcome, plan = life.process, life.outcome, swarm.plan
+    watch, storage = process.watch, process.storage
+    push = plan.feed != REPLAY
+    unreadable = surely = 0
+    if plan.feed == MOCKWS:
+        unreadable, surely = _unreadable(swarm, life, sure=False), _unreadable(swarm, life, sure=True)
+    budget = plan.values["feed.reconnect_budget_s"] if plan.feed == MOCKWS else None
+    assert budget is None or isinstance(budget, float)
+    limit = plan.values["feed.parse_error_limit"]
+    assert isinstance(limit, int)
+    strict = bool(plan.options.get("strict")) and ticks_of_lines(swarm.lines)[1] > 0
+    return Facts(
+        ended_s=outcome.sim_s,
+        killed=process.runtime.was_killed,
+        began=watch.began,
+        signals_s=tuple(life.hands.signals_s),
+        run_seconds=life.run_seconds,
+        fed_out=not push and any(_fed_out(other) for other in (*swarm.lives[:-1], life)),
+        crashed=process.seam.crashed,
+        refused=watch.channels[0].refused if watch.began and push else 0,
+        disk_failing_s=life.hands.disk_failing_s,
+        storage_retry_s=float(str(plan.values["persist.storage_retry_s"])),
+        storage_failing=storage is not None and storage.failing,
+        over_s=_ledger_s(outcome),
+        end_unrecorded=bool(outcome.events("FINISH_FAILED")),
+        drain_timed_out=bool(outcome.events("DRAIN_TIMEOUT"))
+        or any(line["fields"]["message"] == "stages did not end" for line in outcome.logs),
+        no_handshake_s=_no_handshake_s(life),
+        budget_s=budget,
+        unreadable=unreadable,
+        surely_unreadable=surely,
+        unreadable_limit=limit,
+        strict_malformed=strict,
+    )
+
+
+def _fed_out(life: LifeRun) -> bool:
+    feed = life.process.watch.feed
+    return feed is not None and feed.ended and life.outcome.exit_code == 0
+
+
+def _ledger_s(outcome: Outcome) -> float | None:
+    """When the process accounted for everything."""
+    for at_s, line in zip(outcome.times_s, outcome.logs, strict=True):
+        if line["fields"].get("event") == "LEDGER":
+            return at_s
+    return None
+
+
+def _no_handshake_s(life: LifeRun) -> float:
+    """The longest time without a completed handshake that was still going on when the process stopped reading."""
+    network = life.process.network
+    if network is None or not network.dialled_at_s:
+        return 0.0
+    since_s = network.dialled_at_s[0]
+    if network.sessions:
+        over_s = network.sessions[-1].over_s
+        if over_s is None:
+            return 0.0
+        since_s = over_s
+    return life.outcome.sim_s - since_s
+
+
+def _unreadable(swarm: Swarm, life: LifeRun, sure: bool) -> int:
+    """The longest row of unreadable messages among those that the process's connections handed out."""
+    network, settings = life.process.network, swarm.settings(None)
+    assert network is not None and settings.live is not None
+    adapter = EXCHANGES[settings.live.exchange]
+    longest = row = 0
+    for number, session in enumerate(network.sessions, start=1):
+        exchange = adapter()
+        texts = session.texts
+        if sure and number == len(network.sessions):
+            texts = texts[: session.before_last]
+        for item in _readable(Account(adapter, (), True), exchange, texts):
+            row = 0 if item else row + 1
+            longest = max(longest, row)
+    return longest
+
+
+def _readable(account: Account, exchange: object, texts: list[str]) -> Iterator[bool]:
+    for text in texts:
+        items: list[Item] = list(account._message(exchange, text))  # type: ignore[arg-type]
+        yield not any(isinstance(item, Malformed) for item in items)
+
+
+def _check_logs(swarm: Swarm, life: LifeRun) -> None:
+    first = life.process.number == 1
+    kinds = swarm.plan.kinds if life.faulty else ()
+    found = unexplained(life.outcome.logs, kinds, None if first else swarm.plan.kinds)
+    assert not found, f"no fault explains: {found[0]}" + (f" (and {len(found) - 1} more)" if len(found) > 1 else "")
+
+
+def check_heartbeat(life: LifeRun) -> None:
+    """From the start to the end of the pipeline there is never a longer time without a HEARTBEAT.
+
+    What is left then, to write down how the run ended, takes no longer than a final flush.
+    """
+    outcome, watch = life.outcome, life.process.watch
+    if not watch.began:
+        return
+    interval_s = watch.stages["heartbeat"]._interval_s
+    beats = [
+        at_s
+        for at_s, line in zip(outcome.times_s, outcome.logs, strict=True)
+        if line["fields"].get("event") == "HEARTBEAT"
+    ]
+    ledger_s = _ledger_s(outcome)
+    end_s = outcome.sim_s if ledger_s is None else ledger_s
+    assert outcome.sim_s - end_s <= FINAL_FLUSH_S + _BEAT_SLACK_S, f"ended {outcome.sim_s - end_s} s after its ledger"
+    for one, other in pairwise([watch.began_s, *beats, end_s]):
+        assert other - one <= interval_s + _BEAT_SLACK_S, (
+            f"no heartbeat from {one:.3f} s to {other:.3f} s, the interval is {interval_s} s"
+        )
+
+
+def _check_end(swarm: Swarm, life: LifeRun) -> None:
+    """A process that was not killed accounts for everything; one that was has lost no more than it had in hands."""
+    outcome, watch, plan = life.outcome, life.process.watch, swarm.plan
+    if not watch.began:
+        return
+    if outcome.exit_code is not None and outcome.events("LEDGER"):
+        ledger, metrics = outcome.event("LEDGER"), outcome.event("FINAL METRICS")
+        if ledger["cause"] != NotStored.SECOND_SIGNAL:  # which ends it at once, with threads in the midst of counting
+            check_outcome(outcome, swarm.settings(None).config, plan.feed != REPLAY)
+        assert metrics["exit_code"] == outcome.exit_code, metrics
+        if outcome.exit_code == 0:
+            assert ledger["not_stored"] == 0, f"exit code 0, but not all is stored: {ledger}"
+        if ledger["not_stored"]:
+            assert ledger["cause"] is not None, ledger
+        return
+    if watch.stages["persist"].storage_error is not None:
+        return  # what it spilled is the next process's
+    tick, _signal, persist = watch.channels
+    batch_max = int(str(plan.values["persist.batch_size"])) - 1 + persist.maxsize
+    bound = 2 * tick.maxsize + persist.maxsize + batch_max
+    assert watch.handed_over <= bound, f"{watch.handed_over} ticks and notices were under way, more than {bound}"
+
+
+# ---- what they left ------------------------------------------------------------------------------------------------
+
+
+def judge_left(swarm: Swarm) -> None:
+    """Check what all processes left together: the database."""
+    world, plan = swarm.world, swarm.plan
+    if not world.db_path.exists():
+        return
+    db = sqlite3.connect(world.db_path)
+    try:
+        if not db.execute("SELECT name FROM sqlite_master WHERE name = 'runs'").fetchall():
+            return
+        runs = [no for (no,) in db.execute("SELECT id FROM runs ORDER BY id")]
+        check_database(world.db_path)
+        config = swarm.settings(None).config
+        check_caps(db, runs, config.risk_caps)
+        for life in swarm.lives:
+            with _about(life.process.number):
+                _check_rows(swarm, life, db)
+        if plan.feed == SYNTHETIC:
+            check_walk(db, runs)
+        elif plan.feed == REPLAY:
+            rows = db.execute("SELECT symbol, price, volume, ts, event_id, seq FROM ticks ORDER BY id")
+            whole = swarm.lives[-1].outcome.exit_code == 0 and not swarm.lives[-1].hands.signals_s
+            check_replayed([Tick(*row) for row in rows], swarm.lines, config.engine.sample_every, whole)
+    finally:
+        db.close()
+    if swarm.exchange is not None:
+        renumbered = "numbering" in plan.kinds
+        check_feed(world.db_path, swarm.settings(None), swarm.exchange, world.outcomes, once=not renumbered)
+
+
+def _check_rows(swarm: Swarm, life: LifeRun, db: sqlite3.Connection) -> None:
+    """The rows of a process's run are what the reference makes of its ticks, and as many as it said it stored."""
+    outcome, plan = life.outcome, swarm.plan
+    if not outcome.events("START"):
+        return
+    run_id = str(outcome.event("START")["run_id"])
+    ended = bool(outcome.events("LEDGER"))
+    ledger = outcome.event("LEDGER") if ended else {}
+    all_kept = ended and ledger["not_stored"] == ledger["spilled"] and outcome.exit_code != 1
+    lost = outcome.events("NOT_STORED")
+    given_up = bool(lost and lost[-1]["events_lost"]) or bool(outcome.events("DRAIN_TIMEOUT"))
+    whole = all_kept and not given_up and plan.feed != REPLAY
+    check_run(swarm.world.db_path, swarm.settings(None).config, run_id, whole)
+    if plan.feed == REPLAY or not ended:
+        return
+    found = db.execute(
+        "SELECT COUNT(*) FROM ticks WHERE run = (SELECT id FROM runs WHERE run_id = ?)", (run_id,)
+    ).fetchone()[0]
+    kept = ledger["stored"] + ledger["spilled"]
+    # What a failing storage stored without saying so counts as lost, until somebody looks.
+    most = ledger["accepted"] if outcome.events("STORAGE_FAILED") else kept
+    assert kept <= found <= most, f"{found} ticks are stored; the ledger says {ledger}"

@@ -1,0 +1,16 @@
+"""Swarm testing: each seed draws the feed, the settings, the weather, and which kinds of faults are on."""
+
+from __future__ import annotations
+
+from sim.judge import judge_left, judge_life
+from sim.scenarios.common import scenario
+from sim.swarm import Swarm
+from sim.world import World
+
+
+@scenario
+def swarm(world: World) -> None:
+    """Any feed under any mixture of faults: whatever ends, ends with its code; whatever lives is live afterwards."""
+    history = Swarm(world)
+    history.play(after_each=judge_life)
+    judge_left(history)

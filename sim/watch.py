@@ -1,0 +1,229 @@
+"""A look into the running engine from outside: its stages, counters and channels, and what must hold between turns.
+
+The stages are seen as their threads are started, through the seam; nothing in the product knows of it.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import Any, Final
+
+from sim.runtime import SimRuntime
+from sim.scheduler import RUNS
+from tradebot.channel import Channel
+from tradebot.events import Notice, Tick
+from tradebot.feeds.base import Batch, Feed
+from tradebot.ledger import Ledger
+from tradebot.metrics import Metrics
+from tradebot.runtime import Thread
+from tradebot.store.batch import StoredCounts
+
+LOOK_EVERY_S: Final = 1.0
+LOOK_EVERY_STEPS: Final = 61
+_LOOK_AGAIN_S: Final = 0.000_7
+_LOOKS_MAX: Final = 20
+
+
+class WatchedFeed:
+    """Hands another feed's batches on; `reading` is True while the ingest thread is inside it."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self.push = feed.push
+        self.total = feed.total
+        self.reading = False
+        self.ended = False
+        """Whether it has said that nothing more will come."""
+
+    @property
+    def position(self) -> int:
+        """The other feed's."""
+        return self._feed.position
+
+    def read(self) -> Batch | None:
+        """The other feed's next batch."""
+        self.reading = True
+        batch = self._feed.read()
+        self.reading = False
+        self.ended = batch is None
+        return batch
+
+    def status(self) -> dict[str, object]:
+        """The other feed's."""
+        return self._feed.status()
+
+    def close(self) -> None:
+        """Close the other feed."""
+        self._feed.close()
+
+
+class Watch:
+    """Wraps a process's seam. Everything but `spawn` is the wrapped runtime's."""
+
+    def __init__(self, inner: Any, runtime: SimRuntime) -> None:
+        self._inner = inner
+        self._runtime = runtime
+        self.stages: dict[str, Any] = {}
+        self.feed: WatchedFeed | None = None
+        self.began_s = 0.0
+        """When the newest stage was started, in simulated seconds."""
+        self.looks = 0
+        """Quiet points at which everything was looked at."""
+        self.glances = 0
+        """Other points at which everything was looked at: between two turns of any threads every count fits too."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def spawn(self, name: str, target: Callable[[], None]) -> Thread:
+        """Start a thread; if it is a stage's, the stage is known from now on."""
+        stage = getattr(getattr(target, "__self__", None), "_stage", None)
+        if stage is not None:
+            self.stages[stage.name] = stage
+            self.began_s = self._runtime.elapsed_s
+            if stage.name == "strategy":
+                self._held: int = stage._stored_ticks + stage._stored_notices
+        thread: Thread = self._inner.spawn(name, target)
+        return thread
+
+    def wrap_feed(self, feed: Feed) -> Feed:
+        """The feed as the ingest stage gets it."""
+        self.feed = WatchedFeed(feed)
+        return self.feed
+
+    def bury(self) -> None:
+        """Close what a killed process left open; its counts can still be looked at."""
+        spill = getattr(self.stages.get("persist"), "_spill", None)
+        if spill is not None and spill._file is not None:
+            spill._file.close()
+        gc.collect()  # what never came to be a stage's
+
+    # ---- what can be seen ----------------------------------------------------------------------------------------
+
+    @property
+    def began(self) -> bool:
+        """Whether every stage was started."""
+        return "heartbeat" in self.stages and "ingest" in self.stages
+
+    @property
+    def metrics(self) -> Metrics:
+        """The engine's counters, at any time after `began`."""
+        metrics: Metrics = self.stages["heartbeat"]._metrics
+        return metrics
+
+    @property
+    def channels(self) -> tuple[Channel[Any], ...]:
+        """Tick, signal and persist channel."""
+        channels: tuple[Channel[Any], ...] = self.stages["heartbeat"]._channels
+        return channels
+
+    @property
+    def ticks_stored(self) -> int:
+        """Ticks that the writer knows to be stored by this process."""
+        return int(self.stages["persist"].ticks_stored)
+
+    @property
+    def handed_over(self) -> int:
+        """Ticks and notices that entered the tick channel and are not known to be stored: what a kill now would cost.
+
+        The front that a resumed run passes over does not count.
+        """
+        strategy, persist = self.stages["strategy"], self.stages["persist"]
+        skipped: int = self._held - strategy._stored_ticks - strategy._stored_notices
+        counts: StoredCounts = persist._storage.counts
+        stored = counts.ticks + counts.notices - self._held
+        return self.channels[0].entered - skipped - stored
+
+    @property
+    def in_batch(self) -> int:
+        """Ticks and notices in the writer's open batch."""
+        batch = self.stages["persist"]._batch
+        return len(batch.ticks) + len(batch.notices)
+
+    # ---- what must hold -------------------------------------------------------------------------------------------
+
+    def look_every(self, seconds: float = LOOK_EVERY_S, steps: int = LOOK_EVERY_STEPS) -> None:
+        """Look at everything at a quiet point about so often, and every so many steps, as long as the process lives."""
+        self._runtime.call_at(seconds, lambda: self._look(seconds, 0))
+        self._runtime.call_at_step(steps, lambda: self._glance(steps))
+
+    def _glance(self, every: int) -> None:
+        if self.began and self._runtime.between_turns:
+            self.glances += 1
+            self.check()
+        self._runtime.call_at_step(self._runtime.steps + every, lambda: self._glance(every))
+
+    def _look(self, every_s: float, tries: int) -> None:
+        runtime = self._runtime
+        if not self.began:
+            runtime.call_at(runtime.elapsed_s + every_s, lambda: self._look(every_s, 0))
+            return
+        if not quiet(runtime) and tries < _LOOKS_MAX:
+            runtime.call_at(runtime.elapsed_s + _LOOK_AGAIN_S, lambda: self._look(every_s, tries + 1))
+            return
+        if quiet(runtime):
+            self.looks += 1
+            self.check()
+        runtime.call_at(runtime.elapsed_s + every_s, lambda: self._look(every_s, 0))
+
+    def check(self) -> None:
+        """Every count fits every other one, now that no thread is in the middle of a turn. Raises AssertionError."""
+        for channel in self.channels:
+            held = sum([len(chunk) for chunk in channel.queue])
+            assert channel.depth == held == channel.entered - channel.passed, (
+                f"channel {channel.name}: depth {channel.depth}, holds {held}, entered {channel.entered},"
+                f" passed {channel.passed}"
+            )
+            assert channel.high_water <= channel.maxsize, (
+                f"channel {channel.name} held {channel.high_water} events, its bound is {channel.maxsize}"
+            )
+        assert self.feed is not None
+        if self.feed.reading:
+            self._check_ledger()
+        persist = self.stages["persist"]
+        if persist._storage is not None and persist.storage_error is None:
+            self._check_flow()
+
+    def _check_ledger(self) -> None:
+        """What ingest received is explained whenever it asks for more."""
+        m = self.metrics
+        problems = Ledger(
+            received=m.ingest_received,
+            malformed=m.malformed,
+            duplicates=m.duplicates,
+            history_dropped=m.history_dropped,
+            sampled_out=m.sampled_out,
+            already_stored=m.already_stored,
+            refused=m.refused,
+            accepted=m.ingest_processed,
+            stored=m.ingest_processed,
+        ).problems()
+        assert not problems, f"the ledger does not balance at a quiet point: {problems}"
+
+    def _check_flow(self) -> None:
+        """Every event between ingest and the database is in a channel, in the strategy's hands or in the batch."""
+        tick, _signal, persist = self.channels
+        waiting = sum([len(chunk) for chunk in persist.queue if isinstance(chunk[0], Tick | Notice)])
+        hands = self.handed_over - tick.depth - waiting - self.in_batch
+        idle = _has_waiter(tick.not_empty)
+        most = 0 if idle else tick.maxsize
+        assert 0 <= hands <= most, (
+            f"{hands} ticks and notices in the strategy's hands, not between 0 and {most}: entered {tick.entered},"
+            f" in tick {tick.depth}, in persist {waiting}, in the batch {self.in_batch}"
+        )
+
+
+def quiet(runtime: SimRuntime) -> bool:
+    """Whether every living thread is parked and none is ready: to be asked by a callback of the world."""
+    scheduler = runtime._scheduler
+    return (
+        runtime.between_turns
+        and not scheduler._ready
+        and all(thread.doing not in (RUNS, "ready") for thread in scheduler._living)
+    )
+
+
+def _has_waiter(condition: Any) -> bool:
+    inner = getattr(condition, "_inner", condition)
+    return bool(inner._waiters)

@@ -1,0 +1,37 @@
+"""Hashes of some histories of the whole engine: `python -m tests.sim.engine_histories`, for any interpreter."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from sim.clock import frozen
+from sim.scenarios import SCENARIOS
+from sim.world import World
+
+# Fast ones of four sorts: a replay, one with kills and restarts, one with a broken input, one with stops and links.
+# Between them they have every grain (see test_determinism.py).
+HISTORIES = (
+    ("replay_to_the_end", 2),
+    ("kill_and_resume", 8),
+    ("garbage_at_the_limit", 6),
+    ("stop_in_any_state_of_the_link", 7),
+)
+
+
+def hash_of(name: str, seed: int) -> str:
+    """One history of a scenario: the hashes of its processes. Under `frozen`."""
+    with tempfile.TemporaryDirectory() as directory:
+        world = World(seed, Path(directory))
+        SCENARIOS[name](world)
+        return " ".join(outcome.history for outcome in world.outcomes)
+
+
+def hashes() -> list[str]:
+    """All of HISTORIES."""
+    with frozen():
+        return [hash_of(name, seed) for name, seed in HISTORIES]
+
+
+if __name__ == "__main__":
+    print(*hashes(), sep="\n")

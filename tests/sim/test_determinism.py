@@ -1,0 +1,110 @@
+"""S8: the whole engine in simulation: one seed is one history, in any process, on every supported Python."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import freezegun
+import pytest
+
+from sim.character import Character
+from sim.clock import frozen
+from sim.schedules import Dice, Schedule
+from tests.contract.history import history
+from tests.e2e.test_determinism import other_pythons
+from tests.sim.engine_histories import HISTORIES, hash_of, hashes
+
+# More with TRADEBOT_SIM_RUNS=200.
+RUNS = int(os.environ.get("TRADEBOT_SIM_RUNS", "20"))
+REPO = Path(__file__).resolve().parents[2]
+
+
+def elsewhere(python: str | Path, hash_seed: str, path: str = "") -> list[str]:
+    """What a process of its own makes of HISTORIES."""
+    done = subprocess.run(
+        [python, "-m", "tests.sim.engine_histories"],
+        cwd=REPO,
+        env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.fixture(scope="module")
+def here() -> list[str]:
+    """The histories in this process, after whatever ran in it before."""
+    return hashes()
+
+
+@pytest.mark.parametrize("seed", [1, 6, 14])
+def test_two_hundred_runs_of_a_seed_are_one_history(seed: int) -> None:
+    """S8: with the channels of the engine, of each grain."""
+    assert len({history(seed).history_hash() for _ in range(200)}) == 1
+
+
+def test_many_runs_of_the_engine_are_one_history() -> None:
+    """S8: a whole replay interrupted between statements, of which the last run is as the first."""
+    name, seed = HISTORIES[0]
+    with frozen():
+        assert len({hash_of(name, seed) for _ in range(RUNS)}) == 1
+
+
+@pytest.mark.parametrize("hash_seed", ["0", "1", "4242"])
+def test_other_processes_agree(hash_seed: str, here: list[str]) -> None:
+    """S8: a fresh process under three PYTHONHASHSEEDs, two of them not that of this one."""
+    assert elsewhere(sys.executable, hash_seed) == here
+
+
+@pytest.mark.parametrize("minor", [11, 12, 13])
+def test_other_pythons_agree(minor: int, here: list[str], tmp_path: Path) -> None:
+    """S8: histories are the same on 3.11 to 3.13, those interrupted between statements too."""
+    if sys.version_info[:2] == (3, minor):
+        pytest.skip("this is the Python of the tests")
+    python = other_pythons().get((3, minor))
+    if python is None:
+        pytest.skip(f"no Python 3.{minor} with the packages here; name one in TRADEBOT_OTHER_PYTHONS")
+    # freezegun is lent from ours, since it is pure Python: the other interpreter may have no test packages.
+    packages = Path(freezegun.__file__).parents[1]
+    for name in ("freezegun", "dateutil", "six.py"):
+        (tmp_path / name).symlink_to(packages / name)
+    assert elsewhere(python, "random", str(tmp_path)) == here
+
+
+def test_these_histories_have_every_grain(monkeypatch: pytest.MonkeyPatch) -> None:
+    grains: Counter[str] = Counter()
+    schedule = Character.schedule
+
+    def spy(character: Character, dice: Dice) -> Schedule:
+        grains[character.grain] += 1
+        return schedule(character, dice)
+
+    monkeypatch.setattr(Character, "schedule", spy)
+    first = HISTORIES[0]
+    with frozen():
+        hash_of(*first)
+        assert grains["statements"] >= 1, "the first is of statements, since it is run most often"
+        for name, seed in HISTORIES[1:]:
+            hash_of(name, seed)
+    assert set(grains) == {"calls", "seam", "statements"}
+
+
+@pytest.mark.parametrize("grain", ["calls", "seam", "statements"])
+def test_what_ran_before_in_a_process_changes_nothing(grain: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Caches of the process are filled by the first history; the second finds them full."""
+    monkeypatch.setattr("sim.character._GRAINS", (grain,) * 8)
+    names = ["resets_met_while_sending", "stop_at_any_moment", "a_crashed_thread_ends_the_process"]
+    with frozen():
+        first = [hash_of(name, 4) for name in names]
+        assert [hash_of(name, 4) for name in reversed(names)] == first[::-1]
+
+
+def test_seeds_are_different_histories() -> None:
+    with frozen():
+        assert len({hash_of("replay_to_the_end", seed) for seed in range(20)}) == 20

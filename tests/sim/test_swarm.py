@@ -1,0 +1,201 @@
+"""The swarm: a hundred histories with every kind of fault, what they are drawn from, and that checks would notice."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from mockws_server.actions import Disconnect
+from sim.clock import frozen
+from sim.history import History, Order, drawn_scenario, play, shrink
+from sim.judge import judge_left, judge_life
+from sim.kinds import KINDS
+from sim.plans import FEEDS, Plan, draw_plan
+from sim.runtime import SimRuntime
+from sim.scenarios import SCENARIOS, swarm
+from sim.swarm import Swarm
+from sim.world import World
+from tradebot.channel import Channel
+from tradebot.events import Tick
+from tradebot.threads.strategy import StrategyStage
+
+ALL = tuple(KINDS.values())
+
+
+def plan(seed: int, only: frozenset[str] | None = None, safety_s: float | None = None) -> Plan:
+    return draw_plan(SimRuntime(seed).stream, ALL, only, safety_s)
+
+
+# ---- a hundred of them ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def hundred() -> list[History]:
+    """Seeds 1 to 100."""
+    with frozen() as clock:
+        return [play(Order("swarm", seed), clock) for seed in range(1, 101)]
+
+
+@pytest.mark.timeout(300)
+def test_a_hundred_seeds(hundred: list[History]) -> None:
+    """G5, I3, S8, S13 and the rest: whatever happens to the engine, what must be true of it is."""
+    wrong = [f"{history.failure}\nrerun: {history.order.command}" for history in hundred if history.failure]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.timeout(300)
+def test_every_kind_of_fault_was_injected(hundred: list[History]) -> None:
+    injected: Counter[str] = Counter()
+    for history in hundred:
+        injected.update(history.injected)
+    assert set(injected) == set(KINDS)
+
+
+@pytest.mark.timeout(300)
+def test_each_seed_is_a_history_of_its_own(hundred: list[History]) -> None:
+    assert len({history.digest for history in hundred}) == 100
+    with frozen() as clock:
+        assert play(Order("swarm", 17), clock).digest == hundred[16].digest
+
+
+# ---- the plan ------------------------------------------------------------------------------------------------------
+
+
+def test_a_seed_draws_everything() -> None:
+    plans = [plan(seed) for seed in range(300)]
+    assert {drawn.feed for drawn in plans} == set(FEEDS)
+    assert {kind for drawn in plans for kind in drawn.kinds} == set(KINDS)
+    assert {len(drawn.lives) for drawn in plans} == {1, 2, 3}
+    on = [kind for drawn in plans if drawn.feed == "mockws" for kind in drawn.kinds]
+    share = len(on) / (len(KINDS) * sum(drawn.feed == "mockws" for drawn in plans))
+    assert 0.28 < share < 0.39, "each kind is on in a third of the histories"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_leaving_a_kind_out_changes_nothing_about_the_others(seed: int) -> None:
+    """That is what lets a failure be shrunk."""
+    whole = plan(seed)
+    for kind in whole.kinds:
+        rest = plan(seed, frozenset(whole.kinds) - {kind})
+        assert rest.values == whole.values and rest.options == whole.options and rest.steps == whole.steps
+        kept = [[fault for fault in life if fault.kind != kind] for life in whole.lives]
+        assert [list(life) for life in rest.lives] == kept
+
+
+def test_faults_can_be_bound() -> None:
+    drawn = plan(3, frozenset({"kill", "mute"}), 5.0)
+    assert set(drawn.kinds) <= {"kill", "mute"} and drawn.safety_s == 5.0
+    assert all(fault.at_s <= 5.0 for life in drawn.lives for fault in life)
+    assert plan(3, frozenset()).kinds == ()
+
+
+def test_most_seeds_draw_the_swarm_and_every_other_scenario_has_its_turn() -> None:
+    drawn = Counter(drawn_scenario(seed) for seed in range(2000))
+    assert set(drawn) == set(SCENARIOS)
+    assert 0.75 < drawn["swarm"] / 2000 < 0.85
+
+
+# ---- would it notice -----------------------------------------------------------------------------------------------
+
+
+def lose_a_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The strategy forgets every 40th chunk of ticks, without a word."""
+    process, count = StrategyStage._process, [0]
+
+    def forgetful(stage: StrategyStage, chunk: Sequence[Tick]) -> None:
+        count[0] += 1
+        if count[0] % 40:
+            process(stage, chunk)
+
+    monkeypatch.setattr(StrategyStage, "_process", forgetful)
+
+
+def overfill(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A channel that takes one event more than it may."""
+
+    def put(channel: Channel[object], chunk: list[object], start: int) -> int:
+        part = chunk[start : start + channel.maxsize + 1 - channel._events]
+        if part:
+            channel._put(part)
+            channel.entered += len(part)
+            channel.not_empty.notify()
+        return len(part)
+
+    monkeypatch.setattr(Channel, "_put_part", put)
+
+
+@pytest.mark.parametrize(
+    ("bug", "complaint"), [(lose_a_tick, "hands|reference|stored|file has"), (overfill, "its bound is")]
+)
+def test_a_broken_engine_is_found_within_ten_seeds(
+    monkeypatch: pytest.MonkeyPatch, bug: Callable[[pytest.MonkeyPatch], None], complaint: str
+) -> None:
+    bug(monkeypatch)
+    with frozen() as clock:
+        found = [play(Order("swarm", seed), clock).failure for seed in range(1, 11)]
+    assert any(re.search(complaint, failure or "") for failure in found), found
+
+
+def test_a_failure_is_shrunk_to_the_faults_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check that breaks whenever a close code came: of all kinds of faults that one is left, and little time."""
+    play_on = Swarm.play
+
+    def touchy(history: Swarm, after_each: object) -> None:
+        play_on(history, lambda _history: None)
+        assert not history.world.injected["close_codes"], "a close code came"
+
+    monkeypatch.setattr(Swarm, "play", touchy)
+    with frozen() as clock:
+        failed = next(
+            history
+            for history in (play(Order("swarm", seed), clock) for seed in range(1, 30))
+            if history.failure and len(history.faults) > 5
+        )
+        shrunk = shrink(failed, clock)
+    assert shrunk is not None
+    assert shrunk.history.faults == ("close_codes",)
+    assert shrunk.history.failure == failed.failure == "a close code came"
+    assert shrunk.history.order.safety_s is not None and shrunk.history.order.safety_s < 40.0
+    assert "--faults=close_codes --sim-seconds=" in shrunk.history.order.command
+
+
+def test_the_journal_tells_of_faults_and_logs_in_order() -> None:
+    with tempfile.TemporaryDirectory() as directory, frozen() as clock:
+        world = World(1, Path(directory), clock)
+        world.only = frozenset({"close_codes"})
+        for seed in range(1, 20):
+            world = World(seed, Path(directory) / str(seed), clock)
+            world.directory.mkdir()
+            world.only = frozenset({"close_codes"})
+            history = Swarm(world)
+            if history.exchange is not None:
+                break
+        history.play(judge_life)
+        judge_left(history)
+    watch = history.lives[0].process.watch
+    assert watch.looks > 5 and watch.glances > 5, "the running engine was looked at"
+    text = "\n".join(world.journal.lines(500))
+    assert "FAULT close_codes: disconnect" in text
+    assert text.index("FAULT close_codes") < text.index("WARNING ingest: link lost") < text.index("link restored")
+    assert text.endswith("process ended: exit code 0")
+    codes = [fault.what for life in history.plan.lives for fault in life]
+    assert all(isinstance(code, Disconnect) for code in codes)
+
+
+def test_killed_processes_leave_no_file_open(tmp_path: Path) -> None:
+    """Hunts last for hours: what a killed process would have given back by its death has to be given back for it."""
+    with frozen() as clock:
+        play(Order("kill_and_resume", 1), clock)
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        for seed in range(2, 8):
+            play(Order("kill_and_resume", seed), clock)
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_the_scenario_is_registered() -> None:
+    assert SCENARIOS["swarm"] is swarm.swarm
