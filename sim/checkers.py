@@ -169,7 +169,7 @@ def check_feed(
                 return list(Account(adapter, known, config.feed.history == "keep").items(sessions))
 
             _check_account(number, stored, account(network.sessions), config)
-            if outcome.events("LEDGER"):
+            if outcome.accounted:
                 _check_counts(number, len(ticks), outcome, account(network.sessions), config)
             if outcome.exit_code == 0 and network.sessions and outcome.events("LEDGER"):
                 *earlier, last = network.sessions

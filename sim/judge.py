@@ -18,7 +18,6 @@ from sim.swarm import LifeRun, Swarm, check_live
 from sim.world import Outcome
 from tradebot.events import Tick
 from tradebot.feeds.exchanges import EXCHANGES
-from tradebot.ledger import NotStored
 from tradebot.store.policy import FINAL_FLUSH_S
 
 _BEAT_SLACK_S: Final = 0.2
@@ -178,7 +177,7 @@ def _check_end(swarm: Swarm, life: LifeRun) -> None:
         return
     if outcome.exit_code is not None and outcome.events("LEDGER"):
         ledger, metrics = outcome.event("LEDGER"), outcome.event("FINAL METRICS")
-        if ledger["cause"] != NotStored.SECOND_SIGNAL:  # which ends it at once, with threads in the midst of counting
+        if outcome.accounted:
             check_outcome(outcome, swarm.settings(None).config, plan.feed != REPLAY)
         assert metrics["exit_code"] == outcome.exit_code, metrics
         if outcome.exit_code == 0:

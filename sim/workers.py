@@ -77,12 +77,21 @@ def reports(orders: Iterator[Order], jobs: int, lines: int | None, shrinks: bool
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _submit(pool: ProcessPoolExecutor, order: Order, lines: int | None, shrinks: bool) -> Future[Report]:
+    """As `pool.submit`, which may start a worker: that one must not die of a Ctrl-C before it has come to ignore it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return pool.submit(_work, order, lines, shrinks)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _in_order(
     pool: ProcessPoolExecutor, orders: Iterator[Order], jobs: int, lines: int | None, shrinks: bool
 ) -> Iterator[Report]:
     waiting: deque[Future[Report]] = deque()
     for order in orders:
-        waiting.append(pool.submit(_work, order, lines, shrinks))
+        waiting.append(_submit(pool, order, lines, shrinks))
         if len(waiting) >= jobs * _AHEAD:
             yield waiting.popleft().result()
     while waiting:

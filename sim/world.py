@@ -55,6 +55,12 @@ class Outcome:
     times_s: list[float] = field(default_factory=list)
     """When each line of `logs` was written, in simulated seconds."""
 
+    @property
+    def accounted(self) -> bool:
+        """Whether it gave an account that must be exact; a second signal meets threads in the midst of counting."""
+        at_once = any(line["fields"]["message"].startswith("second stop signal") for line in self.logs)
+        return bool(self.events("LEDGER")) and not at_once
+
     def events(self, name: str) -> list[dict[str, Any]]:
         """Fields of the log lines whose `event` is `name`."""
         return [line["fields"] for line in self.logs if line["fields"].get("event") == name]
