@@ -74,7 +74,7 @@ sim: $(READY)  ## the simulator: the engine's threads under seeded schedules; AR
 # The trace function of coverage.py takes the place of the simulator's, so no thread is interrupted between statements.
 sim-coverage: $(READY)  ## what simulation alone reaches of the engine, lines and branches; ARGS='--seeds=N' (3)
 	@mkdir -p var
-	@$(PY) -m coverage run -m sim --jobs=1 --seeds=3 $(ARGS) \
+	@$(PY) -m coverage run -m sim --jobs=1 $(or $(ARGS),--seeds=3) \
 	  --scenario=$$($(PY) -c 'from sim.scenarios import SCENARIOS; print(",".join(SCENARIOS))') >var/sim-coverage.txt
 	@$(PY) -m coverage report
 
