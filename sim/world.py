@@ -32,6 +32,7 @@ from tradebot.exits import ExitCode, TradebotError
 from tradebot.feeds.base import Feed
 from tradebot.feeds.wire import Transport
 from tradebot.live import find_live
+from tradebot.ops.notify import NoManager
 from tradebot.report.output import Output
 from tradebot.store.database import Synchronous
 from tradebot.store.runs import RunRecord
@@ -240,6 +241,7 @@ def _edges(process: Process, faults: Faults, output: Output) -> Edges:
         make_storage=make_storage,
         wrap_feed=lambda feed: process.watch.wrap_feed(faults.wrap_feed(feed, runtime)),
         make_transport=lambda _seam: _transport(runtime, process.network),
+        make_notifier=NoManager,
     )
 
 

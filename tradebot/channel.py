@@ -52,6 +52,8 @@ class Channel(queue.Queue[Sequence[E]], Generic[E]):
         """Events ever put."""
         self.passed = 0
         """Events ever taken."""
+        self.awaited = False
+        """Whether the consumer is waiting for events: then it has none in its hands. Any thread may read."""
 
     # queue.Queue's hooks: what makes its size and bound count events.
     def _init(self, maxsize: int) -> None:
@@ -136,7 +138,11 @@ class Channel(queue.Queue[Sequence[E]], Generic[E]):
                 remaining = None if deadline is None else deadline - self._runtime.monotonic()
                 if remaining is not None and remaining <= 0:
                     return []
-                self.not_empty.wait(remaining)
+                self.awaited = True
+                try:
+                    self.not_empty.wait(remaining)
+                finally:
+                    self.awaited = False
             return self._take_now(max_events)
 
     def _take_now(self, max_events: int) -> list[Sequence[E]]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from msgspec.structs import replace
 from peewee import SqliteDatabase
 
 from tradebot import __version__
@@ -20,6 +21,11 @@ from tradebot.ids import live_run_id, replay_run_id, short_digest
 from tradebot.inputs import Input, Surroundings, open_input, stored_ticks
 from tradebot.ledger import Ledger, NotStored
 from tradebot.log import Log, setup_logging
+from tradebot.ops.beacon import Beacon
+from tradebot.ops.notify import Notifier, find_notifier
+from tradebot.ops.observer import Observer
+from tradebot.ops.status import status_path
+from tradebot.ops.throttle import read_throttle, throttle_path
 from tradebot.pipeline import STAGES, Parts, Pipeline
 from tradebot.report.output import Output
 from tradebot.report.results import summarize
@@ -47,6 +53,7 @@ class Edges:
     make_storage: Callable[[Path, Synchronous, RunRecord], Storage] = SqliteStorage
     wrap_feed: Callable[[Feed], Feed] = lambda feed: feed
     make_transport: Callable[[Runtime], Transport] = WebSocketTransport
+    make_notifier: Callable[[], Notifier] = find_notifier
 
 
 def run_engine(settings: Settings, edges: Edges | None = None) -> ExitCode:
@@ -83,7 +90,7 @@ class _Run:
         self._control = Control(edges.runtime, STAGES)
         self._path = db_path(self._config)
         self._store: Store | None = None
-        self._spill: Spill | None = None
+        self._notifier = edges.make_notifier()
         self._started_ms = edges.runtime.now_ms()
         self._began_s = edges.runtime.monotonic()
 
@@ -91,11 +98,14 @@ class _Run:
         runtime = self._runtime
         stop, transport = self._control.stop, self._edges.make_transport
         around = Surroundings(self._path, runtime, stop, lambda: runtime.stop_signals() > 0, transport, self._root_log)
-        source = open_input(self._settings, around)
+        settings = self._throttled()
+        source = open_input(settings, around)
         info = self._identify(source)
+        self._config = settings.config
         self._announce(info)
         record = self._open_store(info) if source.stores else RunRecord(0, info.run_id)
         if record.complete:
+            self._notifier.ready()  # a service that ends without having been ready counts as failed
             self._log.info("replay already complete", run_id=info.run_id, ticks=record.counts.ticks)
             self._edges.output.print(
                 f"The database holds this replay already, whole: run {info.run_id},"
@@ -105,11 +115,18 @@ class _Run:
         parts = self._parts(source, info, record)
         pipeline = Pipeline(parts, self._control, self._runtime, self._root_log)
         began_s = self._runtime.monotonic()
+        beacon = self._beacon(pipeline, info, source.stores)
         with self._edges.output.progress(parts.feed, source.unit, self._root_log) as on_poll:
-            code = pipeline.run(lambda: on_poll(pipeline.metrics.ingest_received))
+
+            def poll() -> None:
+                on_poll(pipeline.metrics.ingest_received)
+                beacon.poll()
+
+            code = pipeline.run(poll)
         elapsed_s = self._runtime.monotonic() - began_s
         code, ledger = self._account(pipeline, code)
         code = self._finish(pipeline, record, code, ledger)
+        beacon.end(int(code))
         if not source.push:
             self._report_replay(pipeline, elapsed_s)
         whole_s = round(self._runtime.monotonic() - self._began_s, 3)
@@ -130,6 +147,26 @@ class _Run:
         """Give back the lock and an unused spill reserve. Idempotent."""
         if self._store is not None:
             self._store.close()
+
+    def _throttled(self) -> Settings:
+        """The settings with the supervisor's throttle in them: a push feed keeps fewer ticks while it asks for that."""
+        settings = self._settings
+        if settings.config.engine.ingest_mode == "replay":
+            return settings
+        throttle = read_throttle(throttle_path(self._path))
+        if throttle is None or throttle.sample_every == 1:
+            return settings
+        engine = settings.config.engine
+        every = engine.sample_every * throttle.sample_every
+        self._log.warning(
+            "throttled", event="THROTTLED", state=throttle.state, sample_every=every, configured=engine.sample_every
+        )
+        return replace(settings, config=replace(settings.config, engine=replace(engine, sample_every=every)))
+
+    def _beacon(self, pipeline: Pipeline, info: RunInfo, stores: bool) -> Beacon:
+        path = status_path(self._path) if stores else None
+        observer = Observer(pipeline, self._config, info, self._started_ms, self._runtime)
+        return Beacon(path, observer, self._notifier, self._runtime, self._root_log)
 
     def _identify(self, source: Input) -> RunInfo:
         config, options = self._config, self._settings.options

@@ -19,6 +19,7 @@ from tradebot.feeds.intake import Intake
 from tradebot.ledger import Ledger, NotStored
 from tradebot.log import Log
 from tradebot.metrics import Metrics
+from tradebot.ops.progress import Mark
 from tradebot.runtime import Runtime
 from tradebot.runtime import Thread as RunningThread
 from tradebot.store.batch import StoredCounts
@@ -38,6 +39,8 @@ STAGES: Final = ("persist", "execution", "strategy", "ingest")
 
 _POLL_S: Final = 0.1
 _ABORT_GRACE_S: Final = 1.0
+_AT_WORK_S: Final = 20.0
+"""How long a stage may take over what it has in its hands, beside what its own deadlines allow."""
 
 
 class Parts(Struct):
@@ -230,6 +233,47 @@ class Pipeline:
     def failure(self) -> Failure | None:
         """What made the run end with another code than 0, if anything did."""
         return self._control.failure
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no more input is read."""
+        return self._control.stop.is_set()
+
+    def running(self) -> list[str]:
+        """Stages that have not ended."""
+        return self._control.running()
+
+    def feed_status(self) -> dict[str, object]:
+        """What the feed says of itself. Any thread."""
+        return self._parts.feed.status()
+
+    def marks(self) -> list[Mark]:
+        """How far each running stage has come, for the watchdog. Main thread."""
+        persist, ticks, signals = self.persist, self._ticks, self._signals
+        settings, running = self._config.persist, self._control.running()
+        # A stage may have to wait for the writer, and the writer for the storage.
+        allowed_s = _AT_WORK_S + settings.flush_interval_ms / 1000 + settings.storage_retry_s
+        stored = (persist.commits, persist.ticks_spilled, persist.events_lost, self._persisted.passed)
+        marks = [
+            Mark("persist", persist.in_hand > 0 or not self._persisted.awaited, stored, allowed_s),
+            Mark("strategy", not ticks.awaited, (ticks.passed, self._persisted.entered), allowed_s),
+            Mark("execution", not signals.awaited, (signals.passed, self._persisted.entered), allowed_s),
+        ]
+        if self._parts.feed.push and not self.stopping:
+            marks.append(self._ingest_mark())
+        return [mark for mark in marks if mark.stage in running]
+
+    def _ingest_mark(self) -> Mark:
+        """A link must show life, a loss or an attempt in time, whatever comes of it; other push feeds must tick."""
+        overdue_ms = self.feed_status().get("overdue_ms")
+        if isinstance(overdue_ms, int):
+            return Mark("ingest", overdue_ms > 0, None, _AT_WORK_S)
+        interval_s = self._config.engine.tick_interval_ms / 1000
+        return Mark("ingest", True, self.metrics.ingest_received, interval_s + _AT_WORK_S)
+
+    def positions(self) -> list[PositionView]:
+        """Positions as the execution stage has them now. Any thread; a fill may be half told."""
+        return self._parts.execution.positions.views()
 
     def final_positions(self) -> list[PositionView]:
         """Positions at the prices of the last ticks. Once the stages have ended."""

@@ -313,7 +313,7 @@ class TestTheLink:
         line = Line()
         made = rig(line)
         assert made.network.dialled == []
-        assert made.feed.status() == {"link": "down", "frames": 0, "last_frame_age_ms": None}
+        assert made.feed.status() == {"link": "down", "frames": 0, "last_frame_age_ms": None, "overdue_ms": 0}
         assert made.feed.read().notices == ((0, Notice("LINK_UP", START_MS + 1000, MASKED)),)
         assert made.network.dialled == [(0.0, URL, 10.0)]
         assert made.network.max_message_bytes == CONFIG.max_message_bytes
@@ -594,11 +594,11 @@ class TestLiveness:
         """What the heartbeat and the stall detector read."""
         made = rig(Line(0.5, text("ack", "t A 1"), 2.0, lost()))
         made.feed.read()
-        assert made.feed.status() == {"link": "up", "frames": 0, "last_frame_age_ms": 0}
+        assert made.feed.status() == {"link": "up", "frames": 0, "last_frame_age_ms": 0, "overdue_ms": 0}
         made.until(lambda: made.clock.seconds >= 53.5)
-        assert made.feed.status() == {"link": "up", "frames": 2, "last_frame_age_ms": 2000}
+        assert made.feed.status() == {"link": "up", "frames": 2, "last_frame_age_ms": 2000, "overdue_ms": 0}
         made.feed.read()
-        assert made.feed.status() == {"link": "down", "frames": 2, "last_frame_age_ms": 2000}
+        assert made.feed.status() == {"link": "down", "frames": 2, "last_frame_age_ms": 2000, "overdue_ms": 0}
         assert made.feed.position == 2
 
 

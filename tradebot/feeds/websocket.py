@@ -79,6 +79,7 @@ class WebSocketFeed:
         self._unnoted = 0
         self._last_frame_s: float | None = None
         self._trade_by_s: float | None = None
+        self._due_s = float("inf")
 
     @property
     def position(self) -> int:
@@ -86,13 +87,17 @@ class WebSocketFeed:
         return self._reader.frames
 
     def status(self) -> dict[str, object]:
-        """The link's state for the heartbeat. Any thread; never blocks."""
-        last_s = self._last_frame_s
-        age_ms = None if last_s is None else round((self._runtime.monotonic() - last_s) * 1000)
+        """The link's state for the heartbeat. Any thread; never blocks.
+
+        `overdue_ms`: for how long the link has shown neither life nor a loss nor a new attempt though one was due; 0
+        as long as this feed's thread works, whatever the peer does.
+        """
+        last_s, now_s = self._last_frame_s, self._runtime.monotonic()
         return {
             "link": "up" if self._connection is not None else "down",
             "frames": self._reader.frames,
-            "last_frame_age_ms": age_ms,
+            "last_frame_age_ms": None if last_s is None else round((now_s - last_s) * 1000),
+            "overdue_ms": round(max(0.0, now_s - self._due_s) * 1000),
         }
 
     def read(self) -> Batch:
@@ -120,6 +125,7 @@ class WebSocketFeed:
         if not self._began:
             self._began = True
             policy.begin(now_s)
+            self._attempt_due(now_s)
         if policy.exhausted(now_s):
             raise NetworkError(
                 f"no connection to {mask(self._target.url)} within feed.reconnect_budget_s"
@@ -147,6 +153,7 @@ class WebSocketFeed:
         # Nothing asked for (the URL says it all): nothing will be confirmed.
         self._liveness.opened(now_s, bool(messages) and exchange.acknowledges)
         self._last_frame_s = now_s
+        self._due_s = now_s + self._config.idle_timeout_s
         self._trade_by_s = now_s + _NO_TRADE_S
         self._send(connection, messages)
         return Batch([], notices=((0, self._up(now_s)),))
@@ -171,6 +178,7 @@ class WebSocketFeed:
     def _failed(self, error: ConnectFailed) -> None:
         now_s = self._runtime.monotonic()
         self._policy.failed(now_s, self._fraction(), error.retry_after_s)
+        self._attempt_due(now_s)
         # The attempt that the end of the budget cut short only says so: the one before it tells more.
         if self._policy.attempts == 1 or not self._policy.exhausted(now_s):
             self._last_reason = str(error)
@@ -179,6 +187,10 @@ class WebSocketFeed:
             status=error.status, attempt=self._policy.attempts, retry_in_s=round(self._policy.wait_s(now_s), 3),
             gives_up_in_s=round(max(0.0, (self._policy.deadline_s or now_s) - now_s), 3),
         )  # fmt: skip
+
+    def _attempt_due(self, now_s: float) -> None:
+        """By when the next attempt must have ended: a token may be asked for first, and both have their timeout."""
+        self._due_s = now_s + self._policy.wait_s(now_s) + 2 * self._config.connect_timeout_s
 
     def _up(self, now_s: float) -> Notice:
         first, self._was_up = not self._was_up, True
@@ -203,6 +215,7 @@ class WebSocketFeed:
         if frames:
             liveness.received(now_s)
             self._last_frame_s = now_s
+            self._due_s = now_s + self._config.idle_timeout_s
             self._frames.extend(frames)
         # Only when nothing came: what has just come may be the confirmation that was waited for.
         elif (reason := liveness.dead(now_s)) is not None:
@@ -235,6 +248,7 @@ class WebSocketFeed:
         self._connection = self._broken = None
         self._lost_at_s = now_s
         self._policy.lost(now_s, self._fraction())
+        self._attempt_due(now_s)
         detail = f"{reason} (close code {code})" if code is not None else reason
         return Notice("LINK_LOST", self._runtime.now_ms(), detail[:_DETAIL_CHARS_MAX])
 

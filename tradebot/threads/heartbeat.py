@@ -58,6 +58,11 @@ class Heartbeat:
         )  # fmt: skip
 
 
+def depths(channels: Sequence[Channel[Any]]) -> dict[str, int]:
+    """Events waiting in each channel, by its name."""
+    return {channel.name: channel.depth for channel in channels}
+
+
 def depth_fields(channels: Sequence[Channel[Any]]) -> dict[str, int]:
     """Depth, high-water mark and refused count of each channel, as flat log fields."""
     fields: dict[str, int] = {}

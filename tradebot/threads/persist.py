@@ -57,6 +57,16 @@ class PersistStage:
         self.ticks_spilled = 0
         self.events_lost = 0
         self.storage_error: str | None = None
+        self.commits = 0
+        self.commit_ms: float | None = None
+        """How long the newest commit took."""
+        self.last_stored_ms: int | None = None
+        """When it was done, on the wall clock."""
+
+    @property
+    def in_hand(self) -> int:
+        """Events of the open batch. Any thread; never blocks."""
+        return self._batch.events
 
     @property
     def stores_nothing(self) -> bool:
@@ -110,6 +120,7 @@ class PersistStage:
         """Store the open batch, however often that has to be tried; spill it when the storage stays away."""
         batch = self._batch
         while self.storage_error is None:
+            began_s = self._runtime.monotonic()
             try:
                 storage.write(batch, self._patience_ms())
             except StorageUnavailable as error:
@@ -122,15 +133,18 @@ class PersistStage:
                     self._log.warning("storage unavailable", detail=str(error), retry_in_s=delay_s)
                     self._runtime.sleep(delay_s)
             else:
-                self._stored(batch)
+                self._stored(batch, began_s)
                 break
         if self.storage_error is not None:
             self._spill_batch(batch)
         self._batch = Batch()
         self._flush_policy.flushed()
 
-    def _stored(self, batch: Batch) -> None:
+    def _stored(self, batch: Batch, began_s: float) -> None:
         self._retry.succeeded()
+        self.commits += 1
+        self.commit_ms = round((self._runtime.monotonic() - began_s) * 1000, 3)
+        self.last_stored_ms = self._runtime.now_ms()
         self.ticks_stored += len(batch.ticks)
         self._metrics.persist_count += batch.rows
         if self._log.allows("batch flushed"):

@@ -42,6 +42,8 @@ class StrategyStage:
         self._log = log.bind(self.name)
         self.inputs = (self._ticks,)
         self.outputs: tuple[Channel[Any], ...] = (self._signals, self._persist)
+        self.last_tick: Tick | None = None
+        """The newest tick taken. Any thread may read."""
 
     def run(self) -> None:
         """The stage's loop; blocks on its input, on a full persist channel and, in a replay, on a full signal one."""
@@ -66,6 +68,7 @@ class StrategyStage:
 
     def _process(self, chunk: Sequence[Tick]) -> None:
         self._metrics.tick_count += len(chunk)
+        self.last_tick = chunk[-1]
         fresh = chunk[self._stored_ticks :] if self._stored_ticks else chunk
         self._stored_ticks -= len(chunk) - len(fresh)
         if fresh:

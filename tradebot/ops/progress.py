@@ -1,0 +1,34 @@
+"""Which stages stand still: work at hand, and nothing that came of it. Pure; a quiet market is no stall."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Mark(NamedTuple):
+    """One look at a stage: what it should be doing, and how far it has come (any value that changes)."""
+
+    stage: str
+    busy: bool
+    reached: object
+    allowed_s: float
+    """For how long it may be busy without coming any further."""
+
+
+class Progress:
+    """Remembers since when each stage has stood still."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, tuple[object, float]] = {}
+
+    def look(self, now_s: float, marks: Iterable[Mark]) -> dict[str, float]:
+        """Stages that have been busy without coming any further for longer than allowed, and for how many seconds."""
+        still: dict[str, float] = {}
+        for mark in marks:
+            known = self._since.get(mark.stage)
+            if known is None or not mark.busy or known[0] != mark.reached:
+                self._since[mark.stage] = (mark.reached, now_s)
+            elif now_s - known[1] > mark.allowed_s:
+                still[mark.stage] = now_s - known[1]
+        return still

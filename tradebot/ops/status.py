@@ -1,0 +1,122 @@
+"""The status file: what a running engine says of itself once a second, for whoever asks without disturbing it.
+
+It lies beside the database (`<database>.status.json`), is replaced whole, and stays after the end with the exit code in
+it. It is no record: what must be known later is in the database and the log.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+from tradebot.exits import ConfigError
+from tradebot.store.database import beside
+
+SUFFIX: Final = ".status.json"
+FORMAT: Final = 1
+FRESH_S: Final = 10.0
+"""A status of a living engine is never older than this: it is written once a second."""
+
+State = Literal["running", "draining", "ended"]
+_BYTES_MAX: Final = 1_000_000
+
+
+class LastTick(Struct, frozen=True):
+    """The newest accepted tick that the strategy has seen. `ts_ms` is the exchange's time."""
+
+    symbol: str
+    price: float
+    ts_ms: int
+
+
+class Book(Struct, frozen=True):
+    """What all simulated fills come to: open positions, and profit at the last known prices, fees taken off."""
+
+    open_positions: int
+    net_qty: float
+    """Of the symbol of the last tick."""
+    exposure_usd: float
+    profit_usd: float
+
+
+class Status(Struct, frozen=True, kw_only=True):
+    """One look at an engine. Counters as in `tradebot.metrics`, depths of channels in events."""
+
+    format: int = FORMAT
+    version: str
+    pid: int
+    run_id: str
+    mode: str
+    ingest: str
+    source: str
+    config_hash: str
+    sample_every: int
+    """In effect: as configured times the throttle file's."""
+    push: bool
+    state: State
+    exit_code: int | None
+    started_ms: int
+    written_ms: int
+    written_s: float
+    """On the monotonic clock, which all processes of one boot share: tells the age whatever the wall clock does."""
+    running: tuple[str, ...]
+    """Stages whose thread has not ended."""
+    still_s: dict[str, float]
+    """Stages that have had work at hand and made no progress for too long, and for how many seconds; empty when all
+    is well, also on a quiet market."""
+    link: Literal["up", "down"] | None
+    """None for a feed without a link."""
+    link_age_ms: int | None
+    """Since the peer last showed life (any frame or pong)."""
+    link_down_s: float | None
+    """How long the link has been down; None while it is up."""
+    last_tick: LastTick | None
+    last_stored_ms: int | None
+    """When a batch was last committed."""
+    book: Book | None
+    counters: dict[str, int]
+    depths: dict[str, int]
+    commit_ms: float | None
+    """How long the last commit took."""
+
+    def fresh(self, now_s: float) -> bool:
+        """Whether an engine wrote this moments ago (`now_s`: monotonic clock) and has not ended."""
+        return self.state != "ended" and 0 <= now_s - self.written_s <= FRESH_S
+
+    def ingest_alive(self, now_s: float) -> bool:
+        """Whether ingest works and its link, where it has one, is up: then no tick means a quiet market."""
+        at_work = "ingest" in self.running and "ingest" not in self.still_s
+        return self.fresh(now_s) and at_work and self.link in ("up", None)
+
+
+def status_path(db_path: Path) -> Path:
+    """Where the engine that writes `db_path` keeps its status."""
+    return beside(db_path, SUFFIX)
+
+
+def write_status(path: Path, status: Status) -> None:
+    """Replace the file: a reader sees the old one or the new one. Raises OSError. Not synced: it is worth a second."""
+    part = path.with_name(f"{path.name}.{status.pid}.part")
+    with open(part, "wb") as file:
+        file.write(msgspec.json.encode(status) + b"\n")
+    os.replace(part, path)
+
+
+def read_status(path: Path) -> Status | None:
+    """The newest status; None when no engine has written one. Raises ConfigError when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return msgspec.json.decode(file.read(_BYTES_MAX), type=Status)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigError(f"status file {path}: cannot be read: {error.strerror}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"status file {path}: {error}; it is of another version of tradebot or damaged, and the next start of the"
+            " engine replaces it"
+        ) from error
