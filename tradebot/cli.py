@@ -5,6 +5,7 @@ Answers go to standard output, complaints to standard error. `main` never lets a
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import sys
 import traceback
@@ -16,21 +17,10 @@ from tradebot.configkeys import flatten, toml
 from tradebot.exits import ConfigError, ExitCode, TradebotError
 from tradebot.feeds import sources as source_files
 from tradebot.masking import escape, mask
-from tradebot.options import (
-    CAPTURE,
-    CHECK_CONFIG,
-    HELP,
-    RUN,
-    SHOW_CONFIG,
-    SOURCES,
-    VERSION,
-    Arguments,
-    UsageError,
-    help_text,
-    parse,
-)
+from tradebot.options import HELP, VERSION, Arguments, UsageError, help_text, parse
 from tradebot.settings import require_available, resolve, unavailable
 from tradebot.streams import GuardedStream
+from tradebot.usage import CAPTURE, CHECK_CONFIG, OPERATIONS, RUN, SHOW_CONFIG, SOURCES
 
 __all__ = ["main", "require_available"]
 
@@ -74,6 +64,10 @@ def _dispatch(arguments: Arguments, environ: Mapping[str, str]) -> int:
         return _check_config(arguments, environ)
     if arguments.command == SOURCES:
         return _sources(arguments, environ)
+    if arguments.command in OPERATIONS:
+        from tradebot.ops.commands import run_operation
+
+        return run_operation(arguments, environ)
     settings = resolve(arguments, environ)
     if arguments.command == SHOW_CONFIG:
         return _answer("\n".join(describe(settings, environ)) + "\n")
@@ -85,6 +79,8 @@ def _dispatch(arguments: Arguments, environ: Mapping[str, str]) -> int:
     # Late: the engine brings in the database and the threads, which no other command needs.
     from tradebot.engine import run_engine
 
+    # A crash in compiled code, and the watchdog's SIGABRT, leave the stacks of all threads on standard error.
+    faulthandler.enable(sys.__stderr__)
     return run_engine(settings)
 
 

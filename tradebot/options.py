@@ -1,4 +1,4 @@
-"""What may stand on the command line: the usage text, and arguments taken apart with docopt.
+"""What may stand on the command line: arguments taken apart with docopt (the usage text is in `tradebot.usage`).
 
 docopt answers a mistake with the whole usage text, takes shortened options (whose meaning changes when an option is
 added) and lets an option swallow the next one as its value. So the words are looked at first: every mistake gets one
@@ -7,7 +7,6 @@ line that says what is wrong, and options must be spelled out. What is left is d
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -16,90 +15,21 @@ import docopt
 from tradebot.configkeys import did_you_mean, show
 from tradebot.exits import ConfigError, ExitCode
 from tradebot.masking import mask
-
-USAGE: Final = """\
-tradebot watches market ticks, records the orders it would have sent, and stores everything in SQLite.
-All fills are simulated: no order ever leaves this machine.
-
-Usage:
-  tradebot [run] [options]
-  tradebot show-config [options]
-  tradebot check-config [options] [FILE]
-  tradebot sources [options]
-  tradebot capture [options]
-  tradebot --version
-  tradebot --help
-
-Commands:
-  run           Run the engine; what happens when no command is given.
-  show-config   Print the configuration as `run` would use it, with the source of each value. Takes the options of run.
-  check-config  Say whether a configuration file is valid. Takes FILE or --config=FILE, else the file `run` would read.
-  sources       List the exchanges that are known and the sources of ws_sources.toml. Takes --config and --ws-sources.
-  capture       Record the frames of a live feed into compressed files, to be replayed with --replay-file=FILE. Takes
-                the options of realws, --seconds, --out and --max-mb.
-
-Options:
-  --config=FILE       Configuration file (TOML), which must exist; else $TRADEBOT_CONFIG, else
-                      ~/.config/tradebot/tradebot.toml where there is one. Options win over the file.
-  --mode=MODE         shadow, paper or live.
-  --ingest=FEED       Where ticks come from: synthetic, replay, mockws or realws.
-  --db=FILE           Database to write; made when it does not exist.
-  --symbol=SYM        Symbol of the synthetic feed; of realws: what to subscribe to, several with commas between.
-  --strategy=NAME     What decides: sma_crossover, periodic, or one of your own.
-  --sample-every=N    Keep every N-th tick.
-  --seconds=N         Stop after N seconds.
-  --replay-file=FILE  Replay ticks from a JSON lines file (also .gz, .zst; - is standard input).
-  --replay-db=FILE    Replay the ticks of another database. With neither: those of --db, and nothing is written.
-  --replay-run=ID     Which run of the database to replay; its newest unless told.
-  --resume            Continue a replay that the database holds in part.
-  --strict            End a replay at the first malformed line (exit 11).
-  --speed=SPEED       Of a replay: max, realtime, or a multiple of real time such as 10x.
-  --run-id=ID         Name of the run, for a replay from standard input.
-  --history=CHOICE    What to do with past trades that a feed sends first: drop or keep.
-  --exchange=NAME     Of realws: which exchange. Of a replay file: whose frames it holds.
-  --ws-source=NAME    The same from an entry of ws_sources.toml.
-  --ws-sources=FILE   That file, which must exist; else the one beside the configuration file, else
-                      ~/.config/tradebot/ws_sources.toml, else the examples that come with tradebot.
-  --ws-url=URL        Of mockws and realws: where to connect (ws:// or wss://).
-  --out=DIR           Of capture: where the files go, made when it does not exist; else the working directory.
-  --max-mb=N          Of capture: megabytes kept at most, the oldest file goes first; 1024 unless told.
-  --log-level=LEVEL   debug, info, warning or error; else $TRADEBOT_LOG_LEVEL, else info.
-  --log-format=FORM   json or text; else text on a terminal and json elsewhere.
-  --version           Print the version.
-  -h --help           Print this.
-"""
-
-EXAMPLES: Final = """\
-Examples:
-  tradebot --seconds=60                                   a minute of synthetic ticks
-  tradebot --ingest=replay --replay-file=ticks.jsonl.zst  a recorded session, as fast as possible
-  tradebot --ingest=realws --ws-source=binance-btcusdt    an exchange's trades, as they come
-  tradebot --config=my.toml show-config                   what a configuration file comes to
-"""
-
-TAKES_VALUE: Final = {name: bool(value) for name, value in re.findall(r"^  (?:-h )?(--[a-z-]+)(=\S+)?  ", USAGE, re.M)}
-"""Every option, and whether a value follows it."""
+from tradebot.usage import (
+    CHECK_CONFIG,
+    COMMANDS,
+    EXAMPLES,
+    OF_OTHERS,
+    RUN,
+    TAKEN,
+    TAKES_VALUE,
+    USAGE,
+    WITH_FILE,
+)
 
 HINT: Final = "try tradebot --help"
-RUN: Final = "run"
-SHOW_CONFIG: Final = "show-config"
-CHECK_CONFIG: Final = "check-config"
-SOURCES: Final = "sources"
-CAPTURE: Final = "capture"
 HELP: Final = "help"
 VERSION: Final = "version"
-COMMANDS: Final = (RUN, SHOW_CONFIG, CHECK_CONFIG, SOURCES, CAPTURE)
-
-_OF_CAPTURE_ONLY: Final = ("--out", "--max-mb")
-# Commands that do not take all options of run, with those they do.
-_TAKEN: Final = {
-    CHECK_CONFIG: ("--config",),
-    SOURCES: ("--config", "--ws-sources"),
-    CAPTURE: (
-        *("--config", "--exchange", "--ws-source", "--ws-sources", "--ws-url", "--symbol", "--ingest", "--seconds"),
-        *(*_OF_CAPTURE_ONLY, "--log-level", "--log-format"),
-    ),
-}
 
 
 class UsageError(ConfigError):
@@ -136,7 +66,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     if command not in COMMANDS:
         raise UsageError(_unknown_command(command))
     _check_taken(command, seen)
-    room = 1 if command == CHECK_CONFIG else 0
+    room = 1 if command in WITH_FILE else 0
     if len(words) > 1 + room:
         raise UsageError(f"unexpected argument {show(words[1 + room])}; {HINT}")
     if command == CHECK_CONFIG and "--config" in seen and len(words) > 1:
@@ -150,10 +80,11 @@ def parse(argv: Sequence[str]) -> Arguments:
 
 def _check_taken(command: str, seen: Sequence[str]) -> None:
     """Raises UsageError for an option that the command would ignore."""
-    taken = _TAKEN.get(command)
+    taken = TAKEN.get(command)
     for option in seen:
-        if taken is None and option in _OF_CAPTURE_ONLY:
-            raise UsageError(f"{option}: only for tradebot capture; {HINT}")
+        if taken is None and option in OF_OTHERS:
+            whose = " and ".join(other for other in TAKEN if option in TAKEN[other])
+            raise UsageError(f"{option}: only for tradebot {whose}; {HINT}")
         if taken is not None and option not in taken:
             more = "; show-config takes all options" if command == CHECK_CONFIG else ""
             raise UsageError(f"{option}: {command} only takes {', '.join(taken)}{more}; {HINT}")

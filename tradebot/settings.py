@@ -14,7 +14,8 @@ from tradebot.exits import ConfigError
 from tradebot.feeds.exchanges import EXCHANGES
 from tradebot.feeds.sources import check_name
 from tradebot.live import find_live
-from tradebot.options import CAPTURE, HINT, Arguments, UsageError
+from tradebot.options import HINT, Arguments, UsageError
+from tradebot.usage import CAPTURE
 
 ENV_LOG_LEVEL: Final = "TRADEBOT_LOG_LEVEL"
 MAX_SPEED: Final = 1_000_000.0

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 from tradebot.exits import ExitCode
-from tradebot.options import USAGE, parse
+from tradebot.options import parse
+from tradebot.usage import USAGE
 
 
 def _blocks(text: str) -> list[str]:

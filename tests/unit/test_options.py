@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tradebot.exits import ExitCode
-from tradebot.options import TAKES_VALUE, USAGE, Arguments, UsageError, help_text, parse
+from tradebot.options import Arguments, UsageError, help_text, parse
+from tradebot.usage import OF_OTHERS, OPERATIONS, TAKEN, TAKES_VALUE, USAGE
 
 
 def test_run_is_the_default_command() -> None:
@@ -124,7 +125,7 @@ def test_any_words_are_arguments_or_one_line(words: list[str]) -> None:
 
 @given(
     given_=st.dictionaries(
-        st.sampled_from([name for name in TAKES_VALUE if name not in ("--help", "--version", "--out", "--max-mb")]),
+        st.sampled_from(sorted({*TAKES_VALUE} - OF_OTHERS - {"--help", "--version"})),
         st.text(min_size=1).filter(lambda text: not text.startswith("--")),
     ),
     apart=st.booleans(),
@@ -160,3 +161,29 @@ def test_help_has_every_option_of_run_and_every_exit_code() -> None:
 def test_the_file_that_help_names_is_there() -> None:
     assert "etc/tradebot/example.toml" in help_text()
     assert (Path(__file__).resolve().parents[2] / "etc/tradebot/example.toml").is_file()
+
+
+def test_every_other_option_belongs_to_a_command_and_every_command_takes_known_ones() -> None:
+    taken = {option for options in TAKEN.values() for option in options}
+    assert taken >= OF_OTHERS
+    assert taken <= set(TAKES_VALUE)
+
+
+@pytest.mark.parametrize("command", OPERATIONS)
+def test_each_operation_takes_its_options_and_no_other(command: str) -> None:
+    for option, valued in TAKES_VALUE.items():
+        word = f"{option}=x" if valued else option
+        if option in TAKEN[command]:
+            assert parse([command, word]) == Arguments(command, {option: "x" if valued else True})
+        elif option not in ("--help", "--version"):
+            with pytest.raises(UsageError, match=f"{option}: {command} only takes"):
+                parse([command, word])
+
+
+def test_backup_takes_a_file() -> None:
+    assert parse(["backup", "copy.db", "--force"]) == Arguments("backup", {"--force": True}, "copy.db")
+
+
+def test_an_operations_option_given_to_run_says_whose_it_is() -> None:
+    with pytest.raises(UsageError, match="--systemctl: only for tradebot soak and prove"):
+        parse(["--systemctl=x"])
