@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 
 from tradebot import __version__, configfile
 from tradebot.config import Config, Live, Settings, config_hash, db_path
-from tradebot.configkeys import flatten, toml
+from tradebot.configkeys import WITH_CREDENTIALS, flatten, toml
 from tradebot.exits import ConfigError, ExitCode, TradebotError
 from tradebot.feeds import sources as source_files
 from tradebot.masking import escape, mask
@@ -80,7 +80,8 @@ def _dispatch(arguments: Arguments, environ: Mapping[str, str]) -> int:
     from tradebot.engine import run_engine
 
     # A crash in compiled code, and the watchdog's SIGABRT, leave the stacks of all threads on standard error.
-    faulthandler.enable(sys.__stderr__)
+    if sys.__stderr__ is not None:
+        faulthandler.enable(sys.__stderr__)
     return run_engine(settings)
 
 
@@ -121,7 +122,7 @@ def describe(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
         if prefix != section:
             section = prefix
             yield f"\n[{section}]"
-        if name == "engine.ws_url" and value is not None:
+        if name in WITH_CREDENTIALS and value is not None:
             value = mask(value)
         line = f"# {leaf} is not set{unset.get(name, '')}" if value is None else f"{leaf} = {toml(value)}"
         yield f"{line:{_COMMENT_COLUMN}}  # {sources[name]}"

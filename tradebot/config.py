@@ -137,6 +137,21 @@ class FeedConfig(Struct, frozen=True):
     history: History = "drop"
 
 
+class MetricsConfig(Struct, frozen=True):
+    """Where the Prometheus endpoint listens; port 0 is off."""
+
+    address: Annotated[str, Meta(min_length=1, max_length=255)] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 0
+
+
+class NotifyConfig(Struct, frozen=True):
+    """Whom to tell of what happens: one webhook, and how bad things must be to be told."""
+
+    webhook_url: Annotated[str, Meta(min_length=1, max_length=2048)] | None = None
+    link_lost_s: _Timeout = 60.0
+    refusals_per_minute: Annotated[int, Meta(ge=1, le=1_000_000)] = 100
+
+
 class Config(Struct, frozen=True):
     """Everything a configuration file can say, with defaults filled in."""
 
@@ -150,6 +165,8 @@ class Config(Struct, frozen=True):
     strategy: StrategyConfig = StrategyConfig()
     execution: ExecutionConfig = ExecutionConfig()
     feed: FeedConfig = FeedConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    notify: NotifyConfig = NotifyConfig()
 
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]

@@ -62,6 +62,9 @@ def _keys_of(struct: shapes.Type, prefix: str = "") -> Iterable[Key]:
 KEYS: Final[Mapping[str, Key]] = {key.name: key for key in _keys_of(shapes.type_info(Config))}
 """Every configuration key by its dotted name, in the order of the configuration file."""
 
+WITH_CREDENTIALS: Final = ("engine.ws_url", "notify.webhook_url")
+"""Keys whose value is never shown unmasked."""
+
 SECTIONS: Final = tuple(dict.fromkeys(name.split(".")[0] for name in KEYS if "." in name))
 
 
@@ -211,16 +214,24 @@ def _check_db_path(value: str) -> str:
 
 
 def _check_ws_url(value: str) -> str:
+    return _check_url(value, "ws", "wss")
+
+
+def _check_webhook_url(value: str) -> str:
+    return _check_url(value, "http", "https")
+
+
+def _check_url(value: str, plain: str, secure: str) -> str:
     # The value itself is never quoted: it may hold credentials.
     try:
         url = urlsplit(value)
         scheme, host, port = url.scheme, url.hostname, url.port
     except ValueError as error:
         raise InvalidValue(f"is not a valid URL: {'bad port' if 'ort' in str(error) else 'bad host'}") from None
-    if scheme not in ("ws", "wss"):
-        raise InvalidValue("must begin with ws:// or wss://")
+    if scheme not in (plain, secure):
+        raise InvalidValue(f"must begin with {plain}:// or {secure}://")
     if not host or port == 0 or re.search(r"\s", value):
-        raise InvalidValue("is not a valid URL: it needs the form ws://HOST[:PORT][/PATH]")
+        raise InvalidValue(f"is not a valid URL: it needs the form {plain}://HOST[:PORT][/PATH]")
     return value
 
 
@@ -231,6 +242,7 @@ def _check_strategy_name(value: str) -> str:
 _SPECIAL: Final = {
     "app.db_path": _check_db_path,
     "engine.ws_url": _check_ws_url,
+    "notify.webhook_url": _check_webhook_url,
     "strategy.name": _check_strategy_name,
 }
 

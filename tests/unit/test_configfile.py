@@ -95,6 +95,7 @@ def test_empty_file_is_the_defaults(file: Path) -> None:
         ("[engine]\ningest_mode = 'kafka'",
          '2: engine.ingest_mode: "kafka" is not one of mockws, realws, replay, synthetic'),
         ("[engine]\nws_url = 'http://x'", "2: engine.ws_url: must begin with ws:// or wss://"),
+        ("[notify]\nwebhook_url = 'ftp://x'", "2: notify.webhook_url: must begin with http:// or https://"),
         ("[engine]\nws_url = 'ws://'", "2: engine.ws_url: is not a valid URL: it needs the form ws://HOST[:PORT][/PATH]"),
         ("[engine]\nws_url = 'ws://h:99999'", "2: engine.ws_url: is not a valid URL: bad port"),
         ("[engine]\nws_url = 'ws://[::1'", "2: engine.ws_url: is not a valid URL: bad host"),
@@ -274,7 +275,7 @@ def test_lines_of_keys_in_every_form() -> None:
 def test_lines_of_the_example_are_right() -> None:
     lines = (ETC / "example.toml").read_text().splitlines()
     places = read(ETC / "example.toml").places
-    assert len(places) == 33
+    assert len(places) == 37
     for name, place in places.items():
         assert lines[int(place.rpartition(":")[2]) - 1].startswith(name.rpartition(".")[2] + " = ")
 
@@ -324,6 +325,8 @@ def test_every_key_of_valid_toml_is_found(text: str) -> None:
 
 def values_of(name: str) -> st.SearchStrategy[Any]:
     shape = KEYS[name].shape
+    if name == "notify.webhook_url":
+        return st.sampled_from(["http://localhost:1/a?b=c", "https://example.org"])
     if name == "engine.ws_url":
         return st.sampled_from(["ws://localhost:9001", "wss://example.org/path"])
     if name == "strategy.name":
