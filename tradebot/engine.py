@@ -144,9 +144,10 @@ class _Run:
         return code
 
     def close(self) -> None:
-        """Give back the lock and an unused spill reserve. Idempotent."""
+        """Give back the lock, an unused spill reserve and the manager's socket. Idempotent."""
         if self._store is not None:
             self._store.close()
+        self._notifier.close()
 
     def _throttled(self) -> Settings:
         """The settings with the supervisor's throttle in them: a push feed keeps fewer ticks while it asks for that."""

@@ -250,14 +250,15 @@ class Pipeline:
     def marks(self) -> list[Mark]:
         """How far each running stage has come, for the watchdog. Main thread."""
         persist, ticks, signals = self.persist, self._ticks, self._signals
-        settings, running = self._config.persist, self._control.running()
+        settings, running, metrics = self._config.persist, self._control.running(), self.metrics
+        executed = metrics.shadow_orders + metrics.risk_vetoes + metrics.stale_vetoes
         # A stage may have to wait for the writer, and the writer for the storage.
         allowed_s = _AT_WORK_S + settings.flush_interval_ms / 1000 + settings.storage_retry_s
         stored = (persist.commits, persist.ticks_spilled, persist.events_lost, self._persisted.passed)
         marks = [
             Mark("persist", persist.in_hand > 0 or not self._persisted.awaited, stored, allowed_s),
-            Mark("strategy", not ticks.awaited, (ticks.passed, self._persisted.entered), allowed_s),
-            Mark("execution", not signals.awaited, (signals.passed, self._persisted.entered), allowed_s),
+            Mark("strategy", not ticks.awaited, (ticks.passed, metrics.tick_count), allowed_s),
+            Mark("execution", not signals.awaited, (signals.passed, executed), allowed_s),
         ]
         if self._parts.feed.push and not self.stopping:
             marks.append(self._ingest_mark())

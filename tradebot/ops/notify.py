@@ -34,6 +34,10 @@ class Notifier(Protocol):
         """A stop is under way."""
         ...
 
+    def close(self) -> None:
+        """Nothing more will be said. Idempotent."""
+        ...
+
 
 class NoManager:
     """Where no service manager listens."""
@@ -49,6 +53,9 @@ class NoManager:
 
     def stopping(self) -> None:
         """Nobody is told."""
+
+    def close(self) -> None:
+        """Nothing to give back."""
 
 
 class SystemdNotifier:
@@ -75,6 +82,10 @@ class SystemdNotifier:
     def stopping(self) -> None:
         """See Notifier."""
         self._send("STOPPING=1")
+
+    def close(self) -> None:
+        """See Notifier."""
+        self._socket.close()
 
     def _send(self, text: str) -> None:
         # A manager that is restarting or busy: the next line comes in a second, and its watchdog is its own.

@@ -1,0 +1,147 @@
+"""What the engine says of itself: progress, status file, throttle file, the service manager's socket."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from tradebot.exits import ConfigError
+from tradebot.metrics import COUNTERS
+from tradebot.ops.beacon import status_line
+from tradebot.ops.notify import NoManager, SystemdNotifier, find_notifier
+from tradebot.ops.progress import Mark, Progress
+from tradebot.ops.status import Book, LastTick, Status, read_status, status_path, write_status
+from tradebot.ops.throttle import Throttle, read_throttle, throttle_path, write_throttle
+
+
+def status_of(**changes: Any) -> Status:
+    """A status of a healthy engine, with changes."""
+    status = Status(
+        version="0.1.0", pid=7, run_id="r", mode="SHADOW", ingest="mockws", source="s", config_hash="c",
+        sample_every=1, push=True, state="running", exit_code=None, started_ms=0, written_ms=10_000, written_s=100.0,
+        running=("execution", "ingest", "persist", "strategy"), still_s={}, link="up", link_age_ms=5, link_down_s=None,
+        last_tick=LastTick("SOL/USDC", 101.5, 9_500), last_stored_ms=9_600,
+        book=Book(1, 0.3, 30.45, 1.234), counters=dict.fromkeys(COUNTERS, 0),
+        depths={"tick": 0, "signal": 0, "persist": 0}, commit_ms=0.5,
+    )  # fmt: skip
+    return replace(status, **changes)
+
+
+class TestProgress:
+    def test_a_busy_stage_that_comes_no_further_is_told_after_its_time(self) -> None:
+        progress = Progress()
+        assert progress.look(0.0, [Mark("persist", True, 1, 10.0)]) == {}
+        assert progress.look(10.0, [Mark("persist", True, 1, 10.0)]) == {}
+        assert progress.look(10.5, [Mark("persist", True, 1, 10.0)]) == {"persist": 10.5}
+
+    def test_coming_further_or_having_nothing_to_do_starts_its_time_anew(self) -> None:
+        progress = Progress()
+        progress.look(0.0, [Mark("a", True, 1, 10.0), Mark("b", True, 1, 10.0)])
+        progress.look(9.0, [Mark("a", True, 2, 10.0), Mark("b", False, 1, 10.0)])
+        assert progress.look(18.0, [Mark("a", True, 2, 10.0), Mark("b", True, 1, 10.0)]) == {}
+        assert progress.look(19.5, [Mark("a", True, 2, 10.0), Mark("b", True, 1, 10.0)]) == {"a": 10.5, "b": 10.5}
+
+    @given(st.lists(st.tuples(st.booleans(), st.integers(0, 1)), min_size=1, max_size=50))
+    def test_it_is_told_exactly_when_all_looks_of_its_time_were_alike(self, looks: list[tuple[bool, int]]) -> None:
+        progress = Progress()
+        since = 0
+        for now, (busy, reached) in enumerate(looks):
+            told = progress.look(float(now), [Mark("x", busy, reached, 3.0)])
+            if not busy or now == 0 or looks[now - 1][1] != reached:
+                since = now
+            assert bool(told) == (now - since > 3)
+
+
+class TestStatusFile:
+    def test_what_was_written_is_read(self, tmp_path: Path) -> None:
+        path = status_path(tmp_path / "a.db")
+        assert read_status(path) is None
+        write_status(path, status_of())
+        write_status(path, status_of(pid=8))
+        assert read_status(path) == status_of(pid=8)
+        assert [entry.name for entry in tmp_path.iterdir()] == ["a.db.status.json"]
+
+    @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'{"format": 1}'])
+    def test_damage_is_said_with_what_to_do(self, tmp_path: Path, content: bytes) -> None:
+        path = tmp_path / "x.status.json"
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match=r"status file .*x.status.json: .*next start"):
+            read_status(path)
+
+    def test_fresh_and_alive(self) -> None:
+        status = status_of()
+        assert status.fresh(110.0) and not status.fresh(110.1)
+        assert not status.fresh(99.0), "written after another boot's clock"
+        assert status.ingest_alive(101.0)
+        assert replace(status, link=None).ingest_alive(101.0)
+        for change in ({"link": "down"}, {"running": ("persist",)}, {"still_s": {"ingest": 50.0}}, {"state": "ended"}):
+            assert not replace(status, **change).ingest_alive(101.0), change
+
+
+class TestThrottleFile:
+    def test_what_was_written_is_read(self, tmp_path: Path) -> None:
+        path = throttle_path(tmp_path / "a.db")
+        assert read_throttle(path) is None
+        write_throttle(path, Throttle(5, "THROTTLE1", 1))
+        assert read_throttle(path) == Throttle(5, "THROTTLE1", 1)
+
+    @pytest.mark.parametrize(
+        "content", [b"", b"{}", b"5", b'{"sample_every":0,"state":"","written_ms":0}', b'{"sample_every":5,"x":1}']
+    )
+    def test_damage_is_said_with_what_to_do(self, tmp_path: Path, content: bytes) -> None:
+        path = tmp_path / "x.throttle.json"
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match="remove it to keep all ticks"):
+            read_throttle(path)
+
+
+class TestNotifier:
+    @pytest.mark.parametrize("abstract", [False, True])
+    def test_datagrams_as_systemd_reads_them(self, tmp_path: Path, abstract: bool) -> None:
+        name = f"@tradebot-test-{tmp_path.name}-{id(tmp_path)}" if abstract else str(tmp_path / "n")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.bind("\0" + name[1:] if abstract else name)
+            manager.settimeout(5)
+            notifier = find_notifier({"NOTIFY_SOCKET": name})
+            notifier.ready()
+            notifier.status("one\nREADY=0 two")
+            notifier.alive()
+            notifier.stopping()
+            notifier.close()
+            said = [manager.recv(1000) for _ in range(4)]
+        assert said == [b"READY=1", b"STATUS=one READY=0 two", b"WATCHDOG=1", b"STOPPING=1"]
+
+    def test_a_manager_that_is_gone_or_does_not_read_holds_nobody_up(self, tmp_path: Path) -> None:
+        lost = SystemdNotifier(str(tmp_path / "gone"))
+        lost.ready()
+        lost.close()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.bind(str(tmp_path / "n"))
+            notifier = SystemdNotifier(str(tmp_path / "n"))
+            for _ in range(2000):
+                notifier.status("x" * 200)
+            notifier.close()
+
+    @pytest.mark.parametrize("environ", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "vsock:2:1"}])
+    def test_without_a_manager_nobody_is_told(self, environ: dict[str, str]) -> None:
+        assert isinstance(find_notifier(environ), NoManager)
+
+
+def test_the_line_for_people() -> None:
+    counters = dict.fromkeys(COUNTERS, 0) | {"persist_count": 42, "refused": 1, "bp_drops_signal": 2}
+    assert status_line(status_of(counters=counters)) == (
+        "SHADOW mockws, SOL/USDC 101.5, last tick 0.5 s ago, position 0.3, profit +1.23 USD, 42 stored, 3 dropped"
+    )
+    worse = status_of(
+        link="down", link_down_s=12.3, last_tick=None, sample_every=5, state="draining", still_s={"persist": 60.0}
+    )
+    assert status_line(worse) == (
+        "SHADOW mockws, no tick yet, position 0.3, profit +1.23 USD, 0 stored, 0 dropped, LINK DOWN for 12 s,"
+        " 1 of 5 ticks kept, draining, STANDING STILL: persist"
+    )
