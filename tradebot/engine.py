@@ -150,19 +150,23 @@ class _Run:
         self._notifier.close()
 
     def _throttled(self) -> Settings:
-        """The settings with the supervisor's throttle in them: a push feed keeps fewer ticks while it asks for that."""
+        """The settings with the supervisor's throttle in them: a push feed keeps fewer ticks while it asks for that.
+
+        It never keeps more than configured, and what the command line says stays.
+        """
         settings = self._settings
         if settings.config.engine.ingest_mode == "replay":
             return settings
-        throttle = read_throttle(throttle_path(self._path))
-        if throttle is None or throttle.sample_every == 1:
+        throttle, engine = read_throttle(throttle_path(self._path)), settings.config.engine
+        if throttle is None or throttle.sample_every <= engine.sample_every:
             return settings
-        engine = settings.config.engine
-        every = engine.sample_every * throttle.sample_every
-        self._log.warning(
-            "throttled", event="THROTTLED", state=throttle.state, sample_every=every, configured=engine.sample_every
-        )
-        return replace(settings, config=replace(settings.config, engine=replace(engine, sample_every=every)))
+        told = {"state": throttle.state, "asked": throttle.sample_every, "configured": engine.sample_every}
+        if settings.sources.get("engine.sample_every", "").startswith("command line"):
+            self._log.warning("not throttled", event="THROTTLE_IGNORED", sample_every=engine.sample_every, **told)
+            return settings
+        self._log.warning("throttled", event="THROTTLED", sample_every=throttle.sample_every, **told)
+        engine = replace(engine, sample_every=throttle.sample_every)
+        return replace(settings, config=replace(settings.config, engine=engine))
 
     def _beacon(self, pipeline: Pipeline, info: RunInfo, stores: bool) -> Beacon:
         path = status_path(self._path) if stores else None

@@ -55,7 +55,7 @@ class Status(Struct, frozen=True, kw_only=True):
     source: str
     config_hash: str
     sample_every: int
-    """In effect: as configured times the throttle file's."""
+    """In effect, with the throttle file's in it."""
     push: bool
     state: State
     exit_code: int | None

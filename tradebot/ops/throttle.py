@@ -1,7 +1,8 @@
 """The throttle file: how the soak supervisor tells the next start of an engine to keep fewer ticks.
 
-It lies beside the database (`<database>.throttle.json`). An engine with a push feed multiplies engine.sample_every by
-its `sample_every`; replays never read it, and it is no part of the configuration hash.
+It lies beside the database (`<database>.throttle.json`). To an engine with a push feed its `sample_every` counts more
+than the configuration file's where it is larger, and less than the command line's; replays never read it, and it is no
+part of the configuration hash.
 """
 
 from __future__ import annotations

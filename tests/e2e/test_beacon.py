@@ -1,0 +1,119 @@
+"""What a real engine says of itself: to the service manager's socket, in its status file, and when it is aborted."""
+
+from __future__ import annotations
+
+import signal
+import socket
+
+import pytest
+
+from tests.e2e.process import Engine, assert_sound, synthetic_units, ticks_stored, wait_for_ticks, wait_until
+from tradebot.ops.status import Status, read_status, status_path
+from tradebot.ops.throttle import Throttle, throttle_path, write_throttle
+
+FAST = "[engine]\ntick_interval_ms = 2\n[persist]\nflush_interval_ms = 50\n"
+
+
+def test_ready_alive_status_and_stopping_reach_the_manager(engine: Engine) -> None:
+    """Type=notify, a watchdog fed while the engine works, and a line for people."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(engine.path("notify")))
+        manager.settimeout(10)
+        running = engine.start(
+            engine.config("fast.toml", FAST), "--db=x.db", env={"NOTIFY_SOCKET": str(engine.path("notify"))}
+        )
+        heard = [manager.recv(1000).decode() for _ in range(7)]
+        running.send(signal.SIGTERM)
+        while heard[-1] != "STATUS=ended with 0":
+            heard.append(manager.recv(1000).decode())
+        running.finish().expect(0)
+    assert heard[0] == "READY=1"
+    assert heard.count("READY=1") == 1
+    assert heard[:7].count("WATCHDOG=1") >= 2
+    assert heard.count("STOPPING=1") <= 1  # none when the drain was over within a second
+    assert any(line.startswith("STATUS=SHADOW synthetic, SOL/USDC 1") for line in heard), heard
+
+
+def test_a_finished_replay_counts_as_started(engine: Engine) -> None:
+    """Without READY a service manager takes exit 0 for a failure and starts it again, for ever."""
+    lines = '{"symbol":"A","price":1.0,"volume":1.0,"ts":1}\n'
+    engine.path("in.jsonl").write_text(lines)
+    words = ("--ingest=replay", "--replay-file=in.jsonl", "--db=x.db")
+    engine.run(*words).expect(0)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(engine.path("notify")))
+        manager.settimeout(10)
+        env = {"NOTIFY_SOCKET": str(engine.path("notify"))}
+        assert engine.run(*words, "--resume", env=env).expect(0).one("replay already complete")
+        assert manager.recv(1000) == b"READY=1"
+
+
+def _running_status(engine: Engine) -> Status:
+    def seen() -> Status | None:
+        status = read_status(status_path(engine.path("x.db")))
+        return status if status is not None and status.last_tick is not None else None
+
+    status = wait_until(seen, "a status with a tick")
+    assert status is not None
+    return status
+
+
+def test_the_status_file_follows_the_engine_and_keeps_its_end(engine: Engine) -> None:
+    running = engine.start(engine.config("fast.toml", FAST), "--db=x.db")
+    status = _running_status(engine)
+    assert (status.pid, status.state, status.exit_code, status.still_s) == (running.pid, "running", None, {})
+    assert set(status.running) == {"execution", "ingest", "persist", "strategy"}
+    running.send(signal.SIGTERM)
+    done = running.finish().expect(0)
+    after = read_status(status_path(engine.path("x.db")))
+    assert after is not None
+    assert (after.state, after.exit_code, after.running) == ("ended", 0, ())
+    assert after.counters["persist_count"] == done.one("FINAL METRICS")["persist_count"]
+    assert after.book is not None and after.last_stored_ms is not None
+
+
+def test_a_push_feed_is_throttled_by_the_file_and_replays_are_not(engine: Engine) -> None:
+    """The supervisor's sample_every wins over the configuration file; it is no part of the configuration hash."""
+    db = engine.path("x.db")
+    config = engine.config("sampled.toml", "[engine]\ntick_interval_ms = 2\nsample_every = 2\n")
+    ends = []
+    for throttle in (1, 5):
+        write_throttle(throttle_path(db), Throttle(throttle, "THROTTLE1", 0))
+        before = ticks_stored(db)
+        running = engine.start(config, "--db=x.db")
+        wait_for_ticks(db, before + 20)
+        running.send(signal.SIGTERM)
+        ends.append(running.finish().expect(0))
+    plain, done = ends
+    assert plain.ledger["accepted"] == plain.ledger["received"] // 2 and not plain.all("THROTTLED")
+    assert done.one("THROTTLED")["sample_every"] == 5
+    assert done.ledger["accepted"] == done.ledger["received"] // 5
+    assert done.one("START")["config_hash"] == plain.one("START")["config_hash"]
+    assert_sound(db)
+    told = engine.run(config, "--db=x.db", "--sample-every=3", "--seconds=0.2").expect(0)
+    assert told.one("THROTTLE_IGNORED")["sample_every"] == 3
+    assert told.ledger["accepted"] == told.ledger["received"] // 3
+    engine.path("in.jsonl").write_text('{"symbol":"A","price":1.0,"volume":1.0,"ts":1}\n' * 10)
+    replayed = engine.run("--ingest=replay", "--replay-file=in.jsonl", "--db=x.db").expect(0)
+    assert replayed.ledger["accepted"] == 10 and not replayed.all("THROTTLED")
+
+
+def test_a_throttle_file_that_cannot_be_understood_ends_the_start(engine: Engine) -> None:
+    throttle_path(engine.path("x.db")).write_text("5")
+    done = engine.run("--db=x.db", "--seconds=1").expect(12)
+    assert "remove it to keep all ticks" in done.complaint
+
+
+@pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV], ids=lambda number: number.name)
+def test_the_watchdogs_signal_leaves_all_stacks(engine: Engine, number: signal.Signals) -> None:
+    """What the threads were doing is in the journal; the database is as after any kill."""
+    db = engine.path("x.db")
+    running = engine.start(engine.config("fast.toml", FAST), "--db=x.db")
+    wait_for_ticks(db, 50)
+    running.send(number)
+    done = running.finish()
+    assert done.code == -number
+    for thread in ("ingest.py", "strategy.py", "execution.py", "persist.py", "heartbeat.py", "pipeline.py"):
+        assert thread in done.complaint, done.complaint
+    assert_sound(db)
+    assert synthetic_units(db)
