@@ -97,7 +97,7 @@ class _Capture:
         self._run_seconds = config.engine.run_seconds
         self._trades = self._malformed = self._reconnects = 0
         # A source's files bear its name: another source of the same exchange must not push them out.
-        path = Path(options.out or ".") / (options.ws_source or live.exchange)
+        path = Path(options.out or ".") / (settings.config.engine.ws_source or live.exchange)
         bytes_max = options.max_mb * 1_000_000
         files_max = min(_FILES_MAX, bytes_max // _FILE_BYTES_LEAST)
         self._writer = CaptureWriter(

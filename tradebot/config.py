@@ -58,6 +58,7 @@ class EngineConfig(Struct, frozen=True):
     heartbeat_interval_secs: Annotated[float, Meta(ge=0.1, le=3600)] = 10.0
     run_seconds: Annotated[float, Meta(gt=0, le=_YEAR_S)] | None = None
     ws_url: Annotated[str, Meta(min_length=1, max_length=2048)] | None = None
+    ws_source: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
     sample_every: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
     replay_file: _Path | None = None
 
@@ -178,7 +179,8 @@ class RunOptions(Struct, frozen=True):
 
     `speed` is a factor of real time for a replay, None meaning as fast as possible. `log_format` None means: coloured
     text on a terminal, JSON otherwise. `replay_run` None means the newest run of the database replayed.
-    `ws_sources` is the file that `ws_source` is looked up in; `out` (a directory) and `max_mb` are those of capture.
+    `ws_sources` is the file that `engine.ws_source` is looked up in; `out` (a directory) and `max_mb` are those of
+    capture.
     """
 
     replay_db: str | None = None
@@ -187,7 +189,6 @@ class RunOptions(Struct, frozen=True):
     resume: bool = False
     strict: bool = False
     speed: float | None = None
-    ws_source: str | None = None
     ws_sources: str | None = None
     out: str | None = None
     max_mb: int = 1024

@@ -235,6 +235,13 @@ def _check_url(value: str, plain: str, secure: str) -> str:
     return value
 
 
+def check_name(text: str) -> str:
+    """A name of a source, a run or the like. Raises InvalidValue."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}", text):
+        raise InvalidValue(f"{show(text)} is no name: up to 64 letters, digits, and . _ : - between them")
+    return text
+
+
 def _check_strategy_name(value: str) -> str:
     return check_choice(value, strategies())
 
@@ -242,6 +249,7 @@ def _check_strategy_name(value: str) -> str:
 _SPECIAL: Final = {
     "app.db_path": _check_db_path,
     "engine.ws_url": _check_ws_url,
+    "engine.ws_source": check_name,
     "notify.webhook_url": _check_webhook_url,
     "strategy.name": _check_strategy_name,
 }

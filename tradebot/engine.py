@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from msgspec.structs import replace
 from peewee import SqliteDatabase
@@ -160,7 +161,11 @@ class _Run:
         throttle, engine = read_throttle(throttle_path(self._path)), settings.config.engine
         if throttle is None or throttle.sample_every <= engine.sample_every:
             return settings
-        told = {"state": throttle.state, "asked": throttle.sample_every, "configured": engine.sample_every}
+        told: dict[str, Any] = {
+            "state": throttle.state,
+            "asked": throttle.sample_every,
+            "configured": engine.sample_every,
+        }
         if settings.sources.get("engine.sample_every", "").startswith("command line"):
             self._log.warning("not throttled", event="THROTTLE_IGNORED", sample_every=engine.sample_every, **told)
             return settings

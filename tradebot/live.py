@@ -43,7 +43,10 @@ def find_live(
     if mode == "mockws":
         url = config.engine.ws_url or EXCHANGES[_MOCKWS].url
         return Sourced(config, {}, Live(_MOCKWS, url, (), f"mockws:{mask(url)}"))
-    if options.ws_source is not None:
+    # A file that names a source for live runs says nothing about what a replay's file holds, nor about an exchange
+    # that the command line names.
+    named_here = _on_command_line(origins, "engine.ws_source")
+    if config.engine.ws_source is not None and (named_here or (mode == "realws" and options.exchange is None)):
         return _from_source(config, options, origins, config_path, environ)
     if mode == "replay":
         if options.exchange is None:
@@ -85,16 +88,17 @@ def _from_source(
     config_path: Path | None,
     environ: Mapping[str, str],
 ) -> Sourced:
+    name = config.engine.ws_source
+    assert name is not None
     found = source_files.find(options.ws_sources, config_path, environ)
     if found is None:
-        raise UsageError(f"--ws-source={options.ws_source}: there is no ws_sources.toml; name one with --ws-sources")
+        raise UsageError(f"{_spelled(origins)}={name}: there is no ws_sources.toml; name one with --ws-sources")
     path, _how = found
     known = source_files.load(path)
-    assert options.ws_source is not None
-    source = known.get(options.ws_source)
+    source = known.get(name)
     if source is None:
-        hint = did_you_mean(options.ws_source, known)
-        raise ConfigError(f"--ws-source: {path} has no source {options.ws_source}{hint}; tradebot sources lists them")
+        hint = did_you_mean(name, known)
+        raise ConfigError(f"{_spelled(origins)}: {path} has no source {name}{hint}; tradebot sources lists them")
     told = {key for key in source.limits if _on_command_line(origins, f"feed.{key}")}
     feed: Any = source.feed_config(config.feed)
     feed = replace(feed, **{key: getattr(config.feed, key) for key in told})
@@ -105,6 +109,10 @@ def _from_source(
     symbols = (_symbols(config) if _on_command_line(origins, "app.symbol") else ()) or source.symbols
     live = Live(source.exchange, url, symbols, _name(source.exchange, symbols))
     return Sourced(replace(config, feed=feed), sources, live)
+
+
+def _spelled(origins: Mapping[str, str]) -> str:
+    return "--ws-source" if _on_command_line(origins, "engine.ws_source") else "engine.ws_source"
 
 
 def _on_command_line(origins: Mapping[str, str], key: str) -> bool:

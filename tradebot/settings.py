@@ -9,10 +9,19 @@ from typing import Any, Final, get_args
 from tradebot import configfile
 from tradebot.config import STDIN, Config, LogFormat, LogLevel, RunOptions, Settings, expand_home
 from tradebot.configfile import FileContent
-from tradebot.configkeys import KEYS, InvalidValue, build, check_choice, check_value, listed, show, value_of_text
+from tradebot.configkeys import (
+    KEYS,
+    InvalidValue,
+    build,
+    check_choice,
+    check_name,
+    check_value,
+    listed,
+    show,
+    value_of_text,
+)
 from tradebot.exits import ConfigError
 from tradebot.feeds.exchanges import EXCHANGES
-from tradebot.feeds.sources import check_name
 from tradebot.live import find_live
 from tradebot.options import HINT, Arguments, UsageError
 from tradebot.usage import CAPTURE
@@ -33,6 +42,7 @@ _OVERRIDES: Final[Mapping[str, str]] = {
     "--replay-file": "engine.replay_file",
     "--history": "feed.history",
     "--ws-url": "engine.ws_url",
+    "--ws-source": "engine.ws_source",
 }
 
 _PATH_KEYS: Final = ("app.db_path", "engine.replay_file")
@@ -78,7 +88,6 @@ _OPTIONS: Final[Mapping[str, tuple[str, Callable[[str], object]]]] = {
     "--replay-run": ("replay_run", check_name),
     "--exchange": ("exchange", _exchange),
     "--speed": ("speed", _speed),
-    "--ws-source": ("ws_source", check_name),
     "--ws-sources": ("ws_sources", _path),
     "--out": ("out", _path),
     "--max-mb": ("max_mb", _megabytes),
@@ -204,7 +213,7 @@ def misplaced(given: Mapping[str, str | bool], config: Config, sources: Mapping[
     ]
     if "--exchange" in given and "--ws-source" in given:
         problems.append(f"--exchange and --ws-source: give one of them; {HINT}")
-    elif "--ws-sources" in given and "--ws-source" not in given:
+    elif "--ws-sources" in given and config.engine.ws_source is None:
         problems.append(f"--ws-sources: says where a source is looked up; name the source with --ws-source; {HINT}")
     if feed != "replay":
         return problems

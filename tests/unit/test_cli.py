@@ -263,7 +263,7 @@ def test_show_config_tells_what_a_source_sets(capsys: pytest.CaptureFixture[str]
         f"idle_timeout_s = 5.0 # {place} [main]",
         "ping_interval_s = 10.0 # default",
         'history = "drop" # command line --history',
-        '# ws_source = "main" # command line --ws-source',
+        'ws_source = "main" # command line --ws-source',
     ):
         assert line in lines
     assert lines[-1] == "# Listens to kraken at wss://***@example.org/ws: BTC/USD, ETH/USD."

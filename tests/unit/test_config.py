@@ -26,7 +26,8 @@ def changed(name: str, value: Any) -> Config:
 OTHER: dict[str, Any] = {
     "mode": "PAPER", "live_armed": True, "app.symbol": "X/Y", "app.db_path": "x.db", "engine.ingest_mode": "replay",
     "engine.tick_interval_ms": 1, "engine.signal_every_n_ticks": 11, "engine.heartbeat_interval_secs": 1.0,
-    "engine.run_seconds": 5.0, "engine.ws_url": "ws://localhost:9001", "engine.sample_every": 2,
+    "engine.run_seconds": 5.0, "engine.ws_url": "ws://localhost:9001",
+    "engine.ws_source": "binance-btcusdt", "engine.sample_every": 2,
     "engine.replay_file": "x.jsonl", "risk_caps.max_exposure_usd": 1.0, "risk_caps.max_symbol_exposure_usd": 1.0,
     "risk_caps.max_open_orders": 1, "channels.tick_channel_size": 1, "channels.signal_channel_size": 1,
     "channels.persist_channel_size": 1, "persist.batch_size": 1, "persist.flush_interval_ms": 1,

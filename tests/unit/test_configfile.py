@@ -327,6 +327,8 @@ def values_of(name: str) -> st.SearchStrategy[Any]:
     shape = KEYS[name].shape
     if name == "notify.webhook_url":
         return st.sampled_from(["http://localhost:1/a?b=c", "https://example.org"])
+    if name == "engine.ws_source":
+        return st.sampled_from(["binance-btcusdt", "a"])
     if name == "engine.ws_url":
         return st.sampled_from(["ws://localhost:9001", "wss://example.org/path"])
     if name == "strategy.name":

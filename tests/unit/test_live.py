@@ -237,3 +237,29 @@ class TestCapture:
 
     def test_nothing_named(self, environ: dict[str, str]) -> None:
         assert refused("capture", environ).startswith("the feed realws needs --ws-source=NAME")
+
+
+class TestASourceNamedByTheConfigurationFile:
+    """A service is described by its file alone; the command line still wins."""
+
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> str:
+        (tmp_path / "c.toml").write_text("[engine]\ningest_mode = 'realws'\nws_source = 'main'\n")
+        return f"--config={tmp_path}/c.toml --ws-sources="
+
+    def test_it_is_listened_to(self, environ: dict[str, str], file: str) -> None:
+        by_file = settle(file + source_of(environ), environ)
+        assert by_file.live == settle("--ingest=realws --ws-source=main", environ).live
+
+    def test_an_exchange_on_the_command_line_wins(self, environ: dict[str, str], file: str) -> None:
+        live = settle(f"{file}{source_of(environ)} --exchange=kraken --symbol=A/B", environ).live
+        assert live is not None and live.exchange == "kraken" and live.symbols == ("A/B",)
+
+    def test_a_replay_is_not_read_as_its_frames(self, environ: dict[str, str], tmp_path: Path, file: str) -> None:
+        config = file.split()[0]
+        assert settle(f"{config} --ingest=replay --replay-file=x", environ).live is None
+
+    def test_a_name_that_is_not_there(self, environ: dict[str, str], tmp_path: Path) -> None:
+        (tmp_path / "d.toml").write_text("[engine]\ningest_mode = 'realws'\nws_source = 'mian'\n")
+        with pytest.raises(ConfigError, match=r"^engine\.ws_source: .* has no source mian \(did you mean main\?\)"):
+            settle(f"--config={tmp_path}/d.toml --ws-sources={source_of(environ)}", environ)

@@ -89,8 +89,6 @@ def test_options_of_the_run_alone(environ: dict[str, str], option: str, field: s
     [
         ("--ingest=realws --symbol=A --exchange=Kraken_Futures", "exchange", "kraken_futures"),
         ("--ingest=replay --replay-file=x --exchange=binance", "exchange", "binance"),
-        ("--ingest=realws --ws-source=binance-btcusdt", "ws_source", "binance-btcusdt"),
-        ("--ingest=replay --replay-file=x --ws-source=okx-btcusdt", "ws_source", "okx-btcusdt"),
         ("capture --exchange=okx --symbol=A --out=here", "out", "here"),
         ("capture --exchange=okx --symbol=A --max-mb=1", "max_mb", 1),
         ("capture --exchange=okx --symbol=A --max-mb=1000000", "max_mb", 1_000_000),
@@ -100,6 +98,13 @@ def test_options_of_live_feeds(environ: dict[str, str], words: str, field: str, 
     settings = settle(words, environ)
     assert getattr(settings.options, field) == value
     assert settings.sources[field] == f"command line --{field.replace('_', '-')}"
+
+
+@pytest.mark.parametrize("feed", ["realws", "replay --replay-file=x"])
+def test_a_source_is_a_key_of_its_own(environ: dict[str, str], feed: str) -> None:
+    settings = settle(f"--ingest={feed} --ws-source=okx-btcusdt", environ)
+    assert settings.config.engine.ws_source == "okx-btcusdt"
+    assert settings.sources["engine.ws_source"] == "command line --ws-source"
 
 
 def test_command_line_over_environment_over_file_over_defaults(environ: dict[str, str], tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ One TOML table for each source; etc/tradebot/ws_sources.toml is an example and i
 from __future__ import annotations
 
 import contextlib
-import re
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from msgspec.structs import replace
 
 from tradebot.config import FeedConfig, expand_home, xdg_directory
 from tradebot.configfile import Document, may_exist, read_document
-from tradebot.configkeys import KEYS, InvalidValue, check_choice, check_value, did_you_mean, listed, show
+from tradebot.configkeys import KEYS, InvalidValue, check_choice, check_name, check_value, did_you_mean, listed, show
 from tradebot.exits import ConfigError
 from tradebot.feeds.exchanges import EXCHANGES
 from tradebot.masking import escape, mask
@@ -53,13 +52,6 @@ class Source(Struct, frozen=True):
             )
         limits: dict[str, Any] = self.limits
         return replace(base, **limits)
-
-
-def check_name(text: str) -> str:
-    """A name of a source, a run or the like. Raises InvalidValue."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}", text):
-        raise InvalidValue(f"{show(text)} is no name: up to 64 letters, digits, and . _ : - between them")
-    return text
 
 
 def find(explicit: str | None, config_path: Path | None, environ: Mapping[str, str]) -> tuple[Path, str] | None:
