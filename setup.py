@@ -23,13 +23,15 @@ RUN = [
     "websockets>=17.3,<18",
     "zstandard>=0.23",
 ]
+METRICS = ["prometheus-client>=0.21"]
 SIM = ["freezegun>=1.5.1"]
 # setuptools, because one test builds the wheel.
 TEST = [
-    *SIM, "coverage>=7.6", "hypothesis>=6.100", "pytest>=8.3", "pytest-timeout>=2.3.1", "setuptools>=70.1",
+    *METRICS, *SIM, "coverage>=7.6", "hypothesis>=6.100", "pytest>=8.3", "pytest-timeout>=2.3.1", "pyyaml>=6",
+    "setuptools>=70.1",
     "trustme>=1.2",
 ]  # fmt: skip
-DEV = [*TEST, "mypy>=1.13", "ruff>=0.8", "types-docopt>=0.6.11", "types-tqdm>=4.66"]
+DEV = [*TEST, "mypy>=1.13", "ruff>=0.8", "types-docopt>=0.6.11", "types-PyYAML>=6", "types-tqdm>=4.66"]
 
 
 def shared_files(*folders: str) -> list[tuple[str, list[str]]]:
@@ -53,9 +55,9 @@ setup(
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["tradebot", "tradebot.*", "sim", "sim.*", "mockws_server", "mockws_server.*"]),
     package_data={"mockws_server": ["scenarios/*.toml"]},
-    data_files=shared_files("etc/tradebot", "etc/systemd", "fixtures"),
+    data_files=shared_files("etc/tradebot", "etc/systemd", "etc/prometheus", "etc/grafana", "fixtures"),
     install_requires=RUN,
-    extras_require={"sim": SIM, "test": TEST, "dev": DEV, "bench": []},
+    extras_require={"metrics": METRICS, "sim": SIM, "test": TEST, "dev": DEV, "bench": []},
     entry_points={"console_scripts": ["tradebot = tradebot.cli:main", "mockws = mockws_server.cli:main"]},
     zip_safe=False,
 )

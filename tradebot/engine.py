@@ -14,7 +14,7 @@ from tradebot import __version__
 from tradebot.config import Settings, config_hash, db_path, result_hash
 from tradebot.control import Control
 from tradebot.execution.shadow import ShadowExecution
-from tradebot.exits import ExitCode, OverloadError
+from tradebot.exits import ExitCode, OverloadError, TradebotError
 from tradebot.feeds.base import Feed, Stopped
 from tradebot.feeds.websocket_wire import WebSocketTransport
 from tradebot.feeds.wire import Transport
@@ -25,6 +25,7 @@ from tradebot.log import Log, setup_logging
 from tradebot.ops.beacon import Beacon
 from tradebot.ops.notify import Notifier, find_notifier
 from tradebot.ops.observer import Observer
+from tradebot.ops.outlets import Outlets
 from tradebot.ops.status import status_path
 from tradebot.ops.throttle import read_throttle, throttle_path
 from tradebot.pipeline import STAGES, Parts, Pipeline
@@ -72,6 +73,12 @@ def run_engine(settings: Settings, edges: Edges | None = None) -> ExitCode:
     except (Stopped, StartStopped):
         log.info("stopped before the pipeline ran", event="STOPPED")
         return ExitCode.COMPLETE
+    except TradebotError as error:
+        run.failed(error.exit_code, str(error))
+        raise
+    except Exception as error:
+        run.failed(ExitCode.CRASH, f"{type(error).__name__}: {error}")
+        raise
     finally:
         run.close()
         edges.output.close()
@@ -92,6 +99,7 @@ class _Run:
         self._path = db_path(self._config)
         self._store: Store | None = None
         self._notifier = edges.make_notifier()
+        self._outlets: Outlets | None = None
         self._started_ms = edges.runtime.now_ms()
         self._began_s = edges.runtime.monotonic()
 
@@ -104,6 +112,7 @@ class _Run:
         info = self._identify(source)
         self._config = settings.config
         self._announce(info)
+        self._outlets = Outlets(self._config, info.run_id, runtime, self._root_log)
         record = self._open_store(info) if source.stores else RunRecord(0, info.run_id)
         if record.complete:
             self._notifier.ready()  # a service that ends without having been ready counts as failed
@@ -140,14 +149,22 @@ class _Run:
         self._edges.output.print_summary(summary)
         if self._control.running():
             # Threads that cannot be stopped must not keep the process: nothing they could still do would be stored.
+            self._outlets.close()
             self._log.close()
             self._runtime.exit_now(int(code))
         return code
+
+    def failed(self, code: ExitCode, cause: str) -> None:
+        """The run could not begin, or ended by an error: whoever was to be told is told."""
+        if self._outlets is not None:
+            self._outlets.failed(code, cause)
 
     def close(self) -> None:
         """Give back the lock, an unused spill reserve and the manager's socket. Idempotent."""
         if self._store is not None:
             self._store.close()
+        if self._outlets is not None:
+            self._outlets.close()
         self._notifier.close()
 
     def _throttled(self) -> Settings:
@@ -176,7 +193,8 @@ class _Run:
     def _beacon(self, pipeline: Pipeline, info: RunInfo, stores: bool) -> Beacon:
         path = status_path(self._path) if stores else None
         observer = Observer(pipeline, self._config, info, self._started_ms, self._runtime)
-        return Beacon(path, observer, self._notifier, self._runtime, self._root_log)
+        assert self._outlets is not None
+        return Beacon(path, observer, self._notifier, self._runtime, self._root_log, (self._outlets.look,))
 
     def _identify(self, source: Input) -> RunInfo:
         config, options = self._config, self._settings.options

@@ -135,9 +135,14 @@ class TestNotifier:
 
 def test_the_line_for_people() -> None:
     counters = dict.fromkeys(COUNTERS, 0) | {"persist_count": 42, "refused": 1, "bp_drops_signal": 2}
-    assert status_line(status_of(counters=counters)) == (
+    seen = status_of(
+        counters=counters, written_ms=1_700_000_010_000, last_tick=LastTick("SOL/USDC", 101.5, 1_700_000_009_500)
+    )
+    assert status_line(seen) == (
         "SHADOW mockws, SOL/USDC 101.5, last tick 0.5 s ago, position 0.3, profit +1.23 USD, 42 stored, 3 dropped"
     )
+    in_seconds = replace(seen, last_tick=LastTick("A", 1.0, 1_700_000_008))
+    assert "last tick 2.0 s ago" in status_line(in_seconds)
     worse = status_of(
         link="down", link_down_s=12.3, last_tick=None, sample_every=5, state="draining", still_s={"persist": 60.0}
     )

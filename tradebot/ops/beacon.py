@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from tradebot.events import as_unix_ms
 from tradebot.log import Log
 from tradebot.ops.notify import Notifier
 from tradebot.ops.observer import Observer
@@ -105,7 +106,7 @@ def status_line(status: Status) -> str:
     else:
         parts.append(f"{tick.symbol} {tick.price:g}")
         if status.push:
-            parts.append(f"last tick {max(0, status.written_ms - tick.ts_ms) / 1000:.1f} s ago")
+            parts.append(f"last tick {max(0, status.written_ms - as_unix_ms(tick.ts_ms)) / 1000:.1f} s ago")
     if book is not None:
         parts.append(f"position {book.net_qty:g}")
         parts.append(f"profit {book.profit_usd:+.2f} USD")

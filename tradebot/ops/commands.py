@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -13,6 +14,9 @@ from tradebot import configfile
 from tradebot.config import Config, db_path, expand_home
 from tradebot.configkeys import InvalidValue, check_value, show
 from tradebot.options import HINT, Arguments, UsageError
+from tradebot.runtime import RealRuntime
+from tradebot.streams import GuardedStream
+from tradebot.usage import DOCTOR, HEALTH, INSTALL_UNIT, PRUNE, STATUS
 
 _UNITS_MS: Final = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _DAY_S: Final = 86_400.0
@@ -54,7 +58,7 @@ class _Given:
         except InvalidValue as error:
             raise UsageError(f"{option}: {error}; {HINT}") from None
 
-    def seconds(self, option: str, default: float | None, low: float, high: float) -> float | None:
+    def seconds(self, option: str, default: float, low: float, high: float) -> float:
         text = self.text(option)
         if text is None:
             return default
@@ -89,4 +93,49 @@ class _Given:
         return Found(config, None if place is None else place[0], db_path(config, self.environ))
 
 
-_COMMANDS: Final[Mapping[str, Callable[[_Given], int]]] = {}
+def _status(given: _Given) -> int:
+    from tradebot.ops.status_view import run_status
+
+    return run_status(given.found().db_path, given.flag("--json"), given.flag("--watch"), RealRuntime(), _answers())
+
+
+def _health(given: _Given) -> int:
+    from tradebot.ops.health import run_health
+
+    max_age_s = given.seconds("--max-age", 60.0, 1.0, _DAY_S)
+    return run_health(given.found().db_path, max_age_s, RealRuntime(), _answers())
+
+
+def _doctor(given: _Given) -> int:
+    from tradebot.ops.doctor.command import run_doctor
+
+    errors = GuardedStream(sys.stderr)
+    return run_doctor(given.text("--config"), given.path("--db"), given.environ, RealRuntime(), _answers(), errors)
+
+
+def _install_unit(given: _Given) -> int:
+    from tradebot.ops.units import Order, run_install_unit
+
+    found = given.found()
+    order = Order(found.config, found.config_path, given.flag("--user"), given.flag("--print"))
+    return run_install_unit(order, given.environ, sys.stdout, sys.stderr)
+
+
+def _prune(given: _Given) -> int:
+    from tradebot.store.prune import run_prune
+
+    keep_ms = given.age_ms("--keep")
+    return run_prune(given.found().db_path, keep_ms, given.flag("--dry-run"), RealRuntime(), sys.stdout, sys.stderr)
+
+
+def _answers() -> GuardedStream:
+    return GuardedStream(sys.stdout)
+
+
+_COMMANDS: Final[Mapping[str, Callable[[_Given], int]]] = {
+    STATUS: _status,
+    HEALTH: _health,
+    DOCTOR: _doctor,
+    INSTALL_UNIT: _install_unit,
+    PRUNE: _prune,
+}

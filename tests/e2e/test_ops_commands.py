@@ -1,0 +1,157 @@
+"""`tradebot health`, `status` and `doctor` beside a real engine, its metrics endpoint and its webhook (contract 9)."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import threading
+import urllib.request
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+
+from tests.e2e.process import Engine, Finished, Running, wait_until
+from tradebot.metrics import COUNTERS
+
+KEYS = """
+[app]
+db_path = "a.db"
+[engine]
+tick_interval_ms = 20
+[persist]
+flush_interval_ms = 50
+"""
+
+
+class Hook(HTTPServer):
+    """Keeps what is posted to it."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.posted: list[dict[str, Any]] = []
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Hook
+
+    def do_POST(self) -> None:
+        self.server.posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hook() -> Iterator[Hook]:
+    with Hook() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def begun(engine: Engine, *options: str) -> Running:
+    """A running engine that has stored something and said so."""
+    running = engine.start(*options)
+    running.wait_for("batch flushed")
+    wait_until(lambda: status_of(engine)["counters"]["persist_count"], "stored events in the status")
+    return running
+
+
+def status_of(engine: Engine) -> dict[str, Any]:
+    path = engine.path("a.db.status.json")
+    return json.loads(path.read_text()) if path.exists() else {"counters": dict.fromkeys(COUNTERS, 0)}
+
+
+def ask(engine: Engine, *commands: str) -> list[Finished]:
+    """Several commands at the same time (each takes a while to start); what they answered."""
+    started = [engine.start(*command.split(), "--db=a.db") for command in commands]
+    done = [process.finish() for process in started]
+    assert [answer.stderr for answer in done] == [""] * len(done)
+    return done
+
+
+def test_health_status_and_doctor_of_a_life(engine: Engine) -> None:
+    running = begun(engine, engine.config("c.toml", KEYS))
+
+    health, view, doctor = ask(engine, "health --max-age=5", "status --json", "doctor")
+    assert (health.code, health.stdout.split()[:3]) == (0, ["healthy:", "last", "stored"])
+    told = json.loads(view.expect(0).stdout)
+    assert (told["engine"], told["healthy"], told["status"]["pid"]) == ("running", True, running.pid)
+    assert told["last_run"]["ticks"] > 0 and told["last_run"]["exit_code"] is None
+    assert f"one engine is at work, process {running.pid}" in doctor.stdout
+    assert "ok    feed times   the last tick was" in doctor.stdout
+    assert doctor.expect(0).stdout.endswith(" 0 failed\n")
+
+    running.send(signal.SIGTERM)
+    running.finish().expect(0)
+    (health,) = ask(engine, "health")
+    assert health.code == 1 and health.stdout.startswith("UNHEALTHY: the engine has ended with 0 COMPLETE")
+
+
+def test_a_watched_engine_that_is_killed(engine: Engine) -> None:
+    """Health has to wait until the status is old; who holds the database the kernel knows. Ctrl-C ends with 0."""
+    running = begun(engine, engine.config("c.toml", KEYS))
+    watching = engine.start("status", "--db=a.db", "--watch", "--json")
+    wait_until(lambda: len(watching._lines["stdout"]) >= 2, "two lines")
+    watching.send(signal.SIGINT)
+    views = [json.loads(line) for line in watching.finish().expect(0).stdout.splitlines()]
+    assert all(view["engine"] == "running" for view in views)
+    assert views[1]["now_ms"] - views[0]["now_ms"] >= 900
+
+    running.kill()
+    status = status_of(engine)
+    path = engine.path("a.db.status.json")
+    path.write_text(json.dumps(status | {"written_s": status["written_s"] - 30}))  # half a minute later
+    view, doctor = ask(engine, "status", "doctor")
+    assert "engine silent, UNHEALTHY: no word from the engine" in view.expect(0).stdout
+    assert "was killed before it could say how it ended" in doctor.expect(0).stdout
+
+
+def test_metrics_and_webhook_of_a_run(engine: Engine, hook: Hook) -> None:
+    """The engine's endpoint tells every counter as its status does; the webhook hears of start, stop and end."""
+    pytest.importorskip(
+        "prometheus_client", reason="prometheus-client is not installed (pip install 'tradebot[metrics]')"
+    )
+    port = free_port()
+    more = f'[metrics]\nport = {port}\n[notify]\nwebhook_url = "http://127.0.0.1:{hook.server_port}/hook/secret1"\n'
+    running = begun(engine, engine.config("c.toml", KEYS + more))
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    values = {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in text.splitlines() if line[:1] != "#"}
+    assert values["tradebot_events_stored_total"] > 0
+    assert values["tradebot_ticks_received_total"] >= values["tradebot_ticks_accepted_total"] > 0
+    assert 0 <= values["tradebot_status_age_seconds"] < 5
+
+    refused = engine.run(engine.config("d.toml", KEYS.replace("a.db", "b.db") + more)).expect(12)
+    assert f"port {port}" in refused.complaint and "choose another metrics.port" in refused.complaint
+
+    running.send(signal.SIGTERM)
+    done = running.finish().expect(0)
+    # A stop is told only when the drain takes long enough to be seen.
+    told = [message for message in hook.posted if message["event"] != "stop"]
+    assert [message["event"] for message in told] == ["start", "exit_code", "exit_code"]
+    assert [message["fields"]["exit_code"] for message in told[1:]] == [12, 0]
+    assert told[0]["run_id"] == told[2]["run_id"] == done.one("START")["run_id"]
+    assert "secret1" not in done.stderr + refused.stderr
+
+
+def test_a_webhook_that_does_not_answer_holds_nothing_up(engine: Engine) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/x"
+        running = begun(engine, engine.config("c.toml", f'{KEYS}[notify]\nwebhook_url = "{url}"\n'))
+        running.send(signal.SIGTERM)
+        done = running.finish().expect(0)
+    assert done.ledger["stored"] == done.ledger["accepted"]
+    assert done.one("WEBHOOK_END")["given_up"] >= 1

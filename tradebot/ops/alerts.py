@@ -1,0 +1,124 @@
+"""From successive statuses to what somebody should be told. Pure: time comes with each status."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Final, Literal, NamedTuple
+
+from tradebot.exits import ExitCode
+from tradebot.ops.status import Status
+
+Event = Literal["start", "stop", "exit_code", "stall", "ladder", "link_lost", "refusal_burst"]
+Severity = Literal["info", "warning", "error"]
+
+LINK_LOST_S: Final = 60.0
+REFUSALS_PER_MINUTE: Final = 100
+_WINDOW_S: Final = 60.0
+_LOOKS_MAX: Final = 600
+_REFUSALS: Final = ("risk_vetoes", "stale_vetoes", "bp_drops_signal")
+
+
+class Alert(NamedTuple):
+    """One event: a line for people, and `fields` for programs. A restored link is a link_lost of severity info."""
+
+    event: Event
+    severity: Severity
+    text: str
+    fields: Mapping[str, object] = {}
+
+
+class Alerts:
+    """Remembers what was told already. Call `look` with each status, oldest first."""
+
+    def __init__(self, link_lost_s: float = LINK_LOST_S, refusals_per_minute: int = REFUSALS_PER_MINUTE) -> None:
+        """Tell of a link that is down for longer than `link_lost_s`, of more refusals within a minute than that."""
+        self._link_lost_s = link_lost_s
+        self._refusals_per_minute = refusals_per_minute
+        self._began = False
+        self._stopping = False
+        self._lost_told = False
+        self._still: frozenset[str] = frozenset()
+        self._burst_told = False
+        self._refusals: deque[tuple[float, int]] = deque(maxlen=_LOOKS_MAX)
+
+    def look(self, status: Status) -> list[Alert]:
+        """What is new since the status before."""
+        if status.state == "ended":
+            return [exit_alert(status.exit_code)]
+        found: list[Alert] = []
+        if not self._began:
+            self._began = True
+            found.append(_start(status))
+        if status.state == "draining" and not self._stopping:
+            self._stopping = True
+            found.append(Alert("stop", "info", "the engine stops: what was accepted is drained and stored"))
+        found += self._stalls(status)
+        found += self._link(status)
+        found += self._burst(status)
+        return found
+
+    def _stalls(self, status: Status) -> list[Alert]:
+        still, before = frozenset(status.still_s), self._still
+        self._still = still
+        if still - before:
+            names = ", ".join(f"{stage} for {status.still_s[stage]:.0f} s" for stage in sorted(still))
+            return [Alert("stall", "error", f"standing still: {names}", {"still_s": dict(status.still_s)})]
+        if before and not still:
+            return [Alert("stall", "info", "all stages make progress again", {"still_s": {}})]
+        return []
+
+    def _link(self, status: Status) -> list[Alert]:
+        down_s = status.link_down_s
+        if down_s is not None and down_s > self._link_lost_s and not self._lost_told:
+            self._lost_told = True
+            return [Alert("link_lost", "warning", f"the link has been down for {down_s:.0f} s", {"down_s": down_s})]
+        if status.link == "up" and self._lost_told:
+            self._lost_told = False
+            return [Alert("link_lost", "info", "the link is up again", {"down_s": 0.0})]
+        return []
+
+    def _burst(self, status: Status) -> list[Alert]:
+        now_s, total = status.written_s, sum(status.counters[name] for name in _REFUSALS)
+        looks = self._refusals
+        if not looks:
+            looks.append((now_s, total))  # a burst before the first look is one of the run's own beginning
+        while len(looks) > 1 and looks[1][0] <= now_s - _WINDOW_S:
+            looks.popleft()
+        looks.append((now_s, total))
+        within = total - looks[0][1]
+        limit = self._refusals_per_minute
+        if within > limit and not self._burst_told:
+            self._burst_told = True
+            counts = {name: status.counters[name] for name in _REFUSALS}
+            text = f"{within:,} signals were refused within a minute"
+            return [Alert("refusal_burst", "warning", text, {"within_60_s": within, **counts})]
+        if within <= limit // 2:
+            self._burst_told = False
+        return []
+
+
+def _start(status: Status) -> Alert:
+    kept = f", keeping 1 of {status.sample_every} ticks" if status.sample_every > 1 else ""
+    return Alert(
+        "start",
+        "info",
+        f"tradebot {status.version} runs: {status.mode} {status.ingest}{kept}; all fills are simulated",
+        {"mode": status.mode, "ingest": status.ingest, "source": status.source, "sample_every": status.sample_every},
+    )
+
+
+def exit_alert(code: int | None, cause: str | None = None) -> Alert:
+    """How a run ended; `cause` for one that could not even begin."""
+    known = code is not None and code in tuple(ExitCode)
+    meaning = f" {ExitCode(code).name}: {ExitCode(code).meaning}" if known and code is not None else ""
+    because = "" if cause is None else f"; {cause}"
+    severity: Severity = "info" if code == ExitCode.COMPLETE else "error"
+    return Alert("exit_code", severity, f"the engine has ended with {code}{meaning}{because}", {"exit_code": code})
+
+
+def ladder_alert(state: str, sample_every: int, reason: str) -> Alert:
+    """The soak supervisor has moved on its ladder."""
+    severity: Severity = "info" if sample_every == 1 else "warning"
+    text = f"soak: {state}, 1 of {sample_every} ticks kept: {reason}"
+    return Alert("ladder", severity, text, {"state": state, "sample_every": sample_every})

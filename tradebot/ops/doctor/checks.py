@@ -1,0 +1,273 @@
+"""The judgements of the doctor about this machine and its processes: each a pure function of what was read."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tradebot.events import as_unix_ms
+from tradebot.exits import ExitCode
+from tradebot.ops.doctor.finding import Finding, fail, ok, warn
+from tradebot.ops.doctor.readings import ClockReading, FileReading, Listener, LockReading, UnitReading
+from tradebot.ops.health import Look, code_text, span
+from tradebot.ops.status import Status
+from tradebot.ops.throttle import Throttle
+
+PYTHONS: Final = ((3, 11), (3, 14))
+"""The first version that is supported, and the first that no longer is."""
+
+# The race in the reset of the WAL (https://www.sqlite.org/wal.html#walresetbug): since 3.7.0, repaired in these
+# releases and all after the last; versions between them have it.
+_WAL_RESET_REPAIRED: Final = ((3, 44, 6), (3, 50, 7), (3, 51, 3))
+_WITHDRAWN: Final = frozenset({(3, 52, 0)})
+
+STEP_MS_MAX: Final = 50.0
+BEHIND_MS_MAX: Final = 2_000
+AHEAD_SKEW_MS: Final = 1_000
+LATE_SKEW_MS: Final = 5_000
+_OTHERS_WRITE: Final = 0o002
+_OTHERS_READ: Final = 0o004
+_STICKY: Final = 0o1000
+
+
+def check_python(version: tuple[int, ...]) -> Finding:
+    """Whether this Python is one that tradebot is tested on."""
+    text = ".".join(map(str, version[:3]))
+    first, beyond = PYTHONS
+    if first <= version[:2] < beyond:
+        return ok("python", text)
+    return fail("python", f"{text} is not supported", f"install tradebot with Python {first[0]}.{first[1]} to 3.13")
+
+
+def check_sqlite(version: tuple[int, ...]) -> Finding:
+    """Whether SQLite is free of the known ways to damage a WAL database."""
+    text = ".".join(map(str, version[:3]))
+    if version[:3] in _WITHDRAWN:
+        return warn("sqlite", f"{text} was withdrawn by its authors", "use a Python whose SQLite is another release")
+    same_line = [good for good in _WAL_RESET_REPAIRED if good[:2] == version[:2]]
+    repaired = version[:3] >= same_line[0] if same_line else version[:3] > _WAL_RESET_REPAIRED[-1]
+    if repaired:
+        return ok("sqlite", text)
+    return warn(
+        "sqlite",
+        f"{text} has a rare race (WAL-reset bug, 3.7.0 to 3.51.2) that can damage a database which two connections"
+        " write or checkpoint at the same moment, unless your distribution has repaired it",
+        "use a Python with SQLite 3.51.3 or newer (or 3.50.7, 3.44.6) when you can; until then let no other program"
+        " write the database while the engine runs, and keep backups (tradebot backup)",
+    )
+
+
+def check_clock(clock: ClockReading, look: Look) -> list[Finding]:
+    """Whether the wall clock runs evenly, is kept right, and is not behind what was already written."""
+    found = []
+    if abs(clock.step_ms) > STEP_MS_MAX:
+        found.append(
+            warn(
+                "clock",
+                f"the wall clock moved {clock.step_ms:+.0f} ms against the monotonic clock within {clock.over_s:.1f} s",
+                "let one time service keep it (systemd-timesyncd, chrony) and see that it slews instead of stepping",
+            )
+        )
+    newest_ms = max(
+        (ms for ms in _written_times(look) if ms is not None),
+        default=look.now_ms,
+    )
+    if newest_ms - look.now_ms > BEHIND_MS_MAX:
+        found.append(
+            fail(
+                "clock",
+                f"the wall clock is {span((newest_ms - look.now_ms) / 1000)} behind what an engine has written already",
+                "set the clock right before the next start: times in the database would go back",
+            )
+        )
+    if clock.synchronised is False:
+        found.append(
+            warn(
+                "clock",
+                "the kernel says that no time service keeps the wall clock",
+                "turn one on (timedatectl set-ntp true, or chrony); in a container the host has to do it",
+            )
+        )
+    if not found:
+        kept = "kept by a time service" if clock.synchronised else "whether a time service keeps it is not told here"
+        found.append(ok("clock", f"even within {abs(clock.step_ms):.0f} ms over {clock.over_s:.1f} s, {kept}"))
+    return found
+
+
+def _written_times(look: Look) -> tuple[int | None, ...]:
+    run = look.run
+    status_ms = None if look.status is None else look.status.written_ms
+    return (status_ms, None, None) if run is None else (status_ms, run.first_start_ms, run.last_end_ms)
+
+
+def check_skew(before: Status | None, after: Status | None, now_s: float) -> Finding:
+    """Feed time stamps against this clock, from two looks at a running engine about a second apart."""
+    if after is None or not after.push or not after.fresh(now_s) or after.last_tick is None:
+        return ok("feed times", "not compared: no engine with a live feed runs")
+    if before is None or before.run_id != after.run_id or before.counters["tick_count"] == after.counters["tick_count"]:
+        return ok("feed times", "not compared: no tick came while the doctor looked on")
+    # The tick came between the two looks, so that its time should be at most that old.
+    late_ms = after.written_ms - as_unix_ms(after.last_tick.ts_ms)
+    if late_ms < -AHEAD_SKEW_MS:
+        return warn(
+            "feed times",
+            f"ticks bear times {span(-late_ms / 1000)} ahead of this clock",
+            "this clock is behind (see the clock), or the exchange's is ahead",
+        )
+    allowed_ms = LATE_SKEW_MS + after.written_ms - before.written_ms
+    if late_ms > allowed_ms:
+        return warn(
+            "feed times",
+            f"ticks bear times {span(late_ms / 1000)} behind this clock as they come",
+            "this clock is ahead, the exchange sends late, or the link is slow; with execution.max_tick_age_ms signals"
+            " are refused",
+        )
+    return ok("feed times", f"the last tick was {late_ms:,} ms old when it was looked at")
+
+
+def check_unit(unit: UnitReading) -> Finding:
+    """Whether a service manager has a unit that it understands."""
+    if not unit.paths:
+        if not unit.systemd_runs:
+            return ok("unit", "no systemd runs here: somebody else has to restart the engine after a failure")
+        return warn("unit", "tradebot.service is not installed", "tradebot install-unit puts it in place")
+    where = ", ".join(unit.paths)
+    if unit.complaint is None:
+        return ok("unit", f"{where} (systemd-analyze is not there to verify it)")
+    if unit.complaint:
+        return fail("unit", f"{where}: {unit.complaint}", "tradebot install-unit writes it anew for this installation")
+    return ok("unit", f"{where}, verified by systemd-analyze")
+
+
+def check_permissions(
+    directory: FileReading, database: FileReading | None, config: FileReading | None
+) -> list[Finding]:
+    """Whether this user can work with the files, and no stranger can change them. `config.secret`: it holds a URL."""
+    found = []
+    if not directory.writable:
+        found.append(
+            fail(
+                "permissions",
+                f"directory {directory.path} is not writable for {directory.user} (SQLite keeps its WAL there)",
+                "run the engine as the owner of the directory, or name another --db",
+            )
+        )
+    elif directory.mode & _OTHERS_WRITE and not directory.mode & _STICKY:
+        found.append(warn("permissions", f"anybody may write in {directory.path}", f"chmod o-w {directory.path}"))
+    if database is not None and not (database.readable and database.writable):
+        found.append(
+            fail(
+                "permissions",
+                f"{database.path} is not readable and writable for {database.user}",
+                "run the doctor as the user of the engine; if it is that one, chown the file to it",
+            )
+        )
+    found += [
+        warn("permissions", f"anybody may change {file.path}", f"chmod o-w {file.path}")
+        for file in (database, config)
+        if file is not None and file.mode & _OTHERS_WRITE
+    ]
+    if config is not None and config.secret and config.mode & _OTHERS_READ:
+        found.append(
+            warn(
+                "permissions",
+                f"anybody may read {config.path}, which holds a webhook's URL or credentials",
+                f"chmod o-r {config.path}",
+            )
+        )
+    return found or [ok("permissions", f"{directory.user} may write in {directory.path}, strangers may not")]
+
+
+def check_port(name: str, port: int, listener: Listener | None, wanted: bool, advice: str) -> Finding:
+    """Whether a port is free or used by a program of ours. `wanted`: one of ours should listen there now."""
+    if listener is None:
+        if wanted:
+            return warn("ports", f"nothing listens on {name} port {port}", advice)
+        return ok("ports", f"{name} port {port} is free")
+    if listener.ours:
+        return ok("ports", f"{name} port {port} is used by {listener.owner}")
+    who = listener.owner or "a process of another user"
+    level = fail if wanted else warn
+    return level("ports", f"{name} port {port} is taken by {who}", "choose another port, or stop that program")
+
+
+def check_processes(look: Look, lock: LockReading, pid_alive: bool) -> Finding:
+    """Whether whoever holds the database is alive and at work. `pid_alive`: the process that the status names."""
+    status = look.status
+    at_work = status is not None and status.fresh(look.now_s)
+    if lock.held:
+        if at_work:
+            return ok("processes", f"one engine is at work, process {lock.holder}")
+        quiet = "" if status is None or status.state == "ended" else f" for {span(look.now_s - status.written_s)}"
+        return fail(
+            "processes",
+            f"process {lock.holder} holds the database, but has written no status{quiet}",
+            "if it is not just starting, it hangs: systemctl restart tradebot, or send it SIGABRT to see its stacks",
+        )
+    if at_work and lock.known:
+        return fail(
+            "processes",
+            f"process {status.pid if status else 0} says it writes the database, but does not hold its lock",
+            "was the database moved or replaced while it ran? Stop that process, and see which file is the right one",
+        )
+    if status is None or status.state == "ended" or at_work:
+        return ok("processes", "no engine runs" if not at_work else "one engine is at work")
+    if pid_alive and not lock.known:
+        return fail(
+            "processes",
+            f"process {status.pid} has written no status for {span(look.now_s - status.written_s)}",
+            "it hangs: systemctl restart tradebot, or send it SIGABRT to see its stacks",
+        )
+    return warn(
+        "processes",
+        f"the last engine (process {status.pid}) was killed before it could say how it ended",
+        "nothing to repair: the next start goes on from what was stored (a replay with --resume); look in its log",
+    )
+
+
+def check_last_run(look: Look) -> Finding:
+    """How the last run ended."""
+    run = look.run
+    if run is None:
+        return ok("last run", "none yet")
+    at_work = look.status is not None and look.status.fresh(look.now_s)
+    if at_work:
+        return ok("last run", f"{run.run_id} is under way")
+    if run.exit_code is None:
+        return warn("last run", f"{run.run_id} has no end", "it was killed: see its log for the last lines")
+    text = f"{run.run_id} ended with {code_text(run.exit_code)}"
+    if run.exit_code == ExitCode.COMPLETE:
+        return ok("last run", text)
+    return warn("last run", text, "the ERROR lines of its log say why")
+
+
+def check_spill(waiting_bytes: int | None, ours: bool, path: str, engine_runs: bool) -> Finding:
+    """Whether accepted events still wait outside the database. `ours`: the file begins as tradebot writes it."""
+    if waiting_bytes is None:
+        return ok("spill", "no events wait outside the database")
+    if not ours:
+        return fail("spill", f"{path} is not as tradebot wrote it", "move it away: the next start would refuse it")
+    if engine_runs:
+        return warn(
+            "spill",
+            f"the running engine has put {waiting_bytes:,} bytes of events into {path}: its storage fails",
+            "see to the disk; the engine ends with 13, and its next start stores them",
+        )
+    return warn(
+        "spill",
+        f"{waiting_bytes:,} bytes of accepted events wait in {path}",
+        "start the engine with this database: it stores them first; do not delete the file",
+    )
+
+
+def check_throttle(throttle: Throttle | None, problem: str | None, now_ms: int, path: str) -> Finding:
+    """Whether the soak supervisor, or one that is long gone, makes the engine keep fewer ticks."""
+    if problem is not None:
+        return fail("throttle", problem, f"rm {path}")
+    if throttle is None or throttle.sample_every == 1:
+        return ok("throttle", "every start keeps the ticks that its configuration asks for")
+    age = span(max(0, now_ms - throttle.written_ms) / 1000)
+    return warn(
+        "throttle",
+        f"{throttle.state} since {age}: a push feed keeps 1 of {throttle.sample_every} ticks",
+        f"if tradebot soak does not run any more, remove {path} and restart the engine",
+    )

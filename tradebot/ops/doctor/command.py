@@ -1,0 +1,209 @@
+"""`tradebot doctor`: the checks in their order, each printed as soon as it is done."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from tradebot import configfile
+from tradebot.config import Config, db_path, home_directory
+from tradebot.exits import ConfigError
+from tradebot.feeds.exchanges import EXCHANGES
+from tradebot.masking import mask
+from tradebot.ops.doctor import checks, readings
+from tradebot.ops.doctor.database import (
+    CHECK_S_MAX,
+    check_disk,
+    check_integrity,
+    check_shape,
+    check_wal,
+    read_database,
+    read_integrity,
+    unreadable,
+)
+from tradebot.ops.doctor.finding import Finding, fail, ok, warn
+from tradebot.ops.health import Look, look_at
+from tradebot.ops.status_view import spill_waiting
+from tradebot.ops.throttle import Throttle, read_throttle, throttle_path
+from tradebot.runtime import Runtime
+from tradebot.store.database import beside
+from tradebot.store.errors import StorageUnavailable
+from tradebot.store.spill import spill_path
+from tradebot.streams import GuardedStream
+
+WATCH_S: Final = 1.2
+"""How long the doctor looks on: long enough for a running engine to write its next status."""
+
+_SPILL_START: Final = b'["spill",'
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_WIPE: Final = "\r\x1b[K"
+
+
+def run_doctor(
+    config_file: str | None,
+    db: Path | None,
+    environ: Mapping[str, str],
+    runtime: Runtime,
+    answers: GuardedStream,
+    errors: GuardedStream,
+) -> int:
+    """Print every finding; 0, or 1 when one is FAIL. `config_file` and `db` as given on the command line.
+
+    Blocks for a few seconds, longer for a large database (see `read_integrity`). Changes nothing.
+    """
+    counts: Counter[str] = Counter()
+    for finding in _Examination(config_file, db, environ, runtime, errors).findings():
+        counts[finding.level] += 1
+        answers.write(finding.lines())
+    answers.write(f"\n{counts['ok']} ok, {counts['warn']} to be seen to, {counts['FAIL']} failed\n")
+    return 1 if counts["FAIL"] else 0
+
+
+class _Examination:
+    """One visit: what was given, and what is known so far."""
+
+    def __init__(
+        self,
+        config_file: str | None,
+        db: Path | None,
+        environ: Mapping[str, str],
+        runtime: Runtime,
+        errors: GuardedStream,
+    ) -> None:
+        self._config_file = config_file
+        self._db = db
+        self._environ = environ
+        self._runtime = runtime
+        self._errors = errors
+        self._config = Config()
+        self._config_path: Path | None = None
+
+    def findings(self) -> Iterator[Finding]:
+        """All of them, in the order of the list; each is looked for when it is asked for."""
+        yield checks.check_python(sys.version_info[:3])
+        yield checks.check_sqlite(sqlite3.sqlite_version_info)
+        yield self._read_config()
+        try:
+            path = db_path(self._config, self._environ) if self._db is None else self._db
+        except ConfigError as error:
+            yield fail("database", str(error), "name it with --db=FILE")
+            return
+        before, trouble = self._look(path)
+        clock = readings.read_clock(self._runtime, WATCH_S)
+        after, _trouble = self._look(path)
+        yield from self._database(path, after)
+        yield from self._permissions(path)
+        yield from checks.check_clock(clock, after)
+        yield checks.check_skew(before.status, after.status, after.now_s)
+        if trouble is None:
+            yield checks.check_processes(after, readings.read_lock(path), _names_living(after))
+        else:
+            yield fail("processes", trouble, "start the engine, or remove the file when none runs")
+        yield checks.check_last_run(after)
+        yield self._spill(path, _at_work(after))
+        yield self._throttle(path, after.now_ms)
+        yield checks.check_unit(readings.read_unit(self._home()))
+        yield from self._ports(_at_work(after))
+
+    def _read_config(self) -> Finding:
+        found = configfile.find(self._config_file, self._environ)
+        if found is None:
+            return ok("config", "no file: the defaults apply")
+        path, named_by = found
+        self._config_path = path
+        try:
+            self._config = configfile.load(path)
+        except ConfigError as error:
+            return fail("config", str(error), "the engine would end with 12; below, defaults are assumed")
+        return ok("config", f"{path}: valid ({named_by})")
+
+    def _look(self, path: Path) -> tuple[Look, str | None]:
+        try:
+            return look_at(path, self._runtime), None
+        except ConfigError as error:
+            return Look(self._runtime.monotonic(), self._runtime.now_ms(), path.is_file(), None, None), str(error)
+
+    def _database(self, path: Path, look: Look) -> Iterator[Finding]:
+        if not path.exists():
+            yield warn("database", f"{path} does not exist", "the first run makes it; is --db right?")
+            return
+        try:
+            found = read_database(path)
+            yield from check_shape(found, self._config.persist.synchronous)
+            yield check_wal(found.wal_bytes, _at_work(look))
+            yield check_disk(found)
+            limit_s = CHECK_S_MAX if _at_work(look) else None
+            yield check_integrity(read_integrity(path, found.size, self._runtime, limit_s, self._tell))
+        except (ConfigError, StorageUnavailable) as error:
+            yield unreadable(error)
+        except OSError as error:
+            yield fail("database", f"{path}: {error.strerror}", "see to the file system below it")
+        finally:
+            self._tell("")
+
+    def _tell(self, line: str) -> None:
+        if self._errors.isatty():
+            self._errors.write(_WIPE + line)
+
+    def _permissions(self, path: Path) -> list[Finding]:
+        target = beside(path, "")
+        directory = readings.read_file(target.parent)
+        if directory is None:
+            return [ok("permissions", f"directory {target.parent} is not there yet: the first run makes it")]
+        ws_url = self._config.engine.ws_url or ""
+        secret = self._config.notify.webhook_url is not None or mask(ws_url) != ws_url
+        config = None if self._config_path is None else readings.read_file(self._config_path, secret)
+        return checks.check_permissions(directory, readings.read_file(target), config)
+
+    def _spill(self, path: Path, engine_runs: bool) -> Finding:
+        spill = spill_path(path)
+        waiting, ours = spill_waiting(spill), True
+        if waiting is not None:
+            try:
+                with spill.open("rb") as file:
+                    ours = file.read(len(_SPILL_START)) == _SPILL_START
+            except OSError:  # adopted by a start at this moment
+                waiting = None
+        return checks.check_spill(waiting, ours, str(spill), engine_runs)
+
+    def _throttle(self, path: Path, now_ms: int) -> Finding:
+        place = throttle_path(path)
+        throttle: Throttle | None = None
+        problem = None
+        try:
+            throttle = read_throttle(place)
+        except ConfigError as error:
+            problem = str(error)
+        return checks.check_throttle(throttle, problem, now_ms, str(place))
+
+    def _home(self) -> Path | None:
+        try:
+            return home_directory(self._environ)
+        except ConfigError:
+            return None
+
+    def _ports(self, engine_runs: bool) -> Iterator[Finding]:
+        feeds_on_it = self._config.engine.ingest_mode == "mockws"
+        parts = urlsplit((self._config.engine.ws_url if feeds_on_it else None) or EXCHANGES["mockws"].url)
+        if parts.hostname in _LOOPBACK and parts.port:
+            listener = readings.read_listener(parts.port)
+            if listener is not None and feeds_on_it:
+                listener = listener._replace(ours=True)  # whatever serves the feed that is asked for
+            yield checks.check_port("mockws", parts.port, listener, feeds_on_it, "start it: bin/mockws")
+        port = self._config.metrics.port
+        if port:
+            advice = "the running engine was started without metrics.port: restart it"
+            yield checks.check_port("metrics", port, readings.read_listener(port), engine_runs, advice)
+
+
+def _at_work(look: Look) -> bool:
+    return look.status is not None and look.status.fresh(look.now_s)
+
+
+def _names_living(look: Look) -> bool:
+    return look.status is not None and readings.pid_alive(look.status.pid)

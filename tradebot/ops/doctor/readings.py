@@ -1,0 +1,199 @@
+"""What the doctor reads off this machine. Everything here looks and changes nothing; what cannot be read is None."""
+
+from __future__ import annotations
+
+import ctypes
+import getpass
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from tradebot.runtime import Runtime
+from tradebot.store.database import beside
+
+UNIT: Final = "tradebot.service"
+_SYSTEM_UNITS: Final = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system",
+                        "/usr/lib/systemd/system")  # fmt: skip
+_USER_UNITS: Final = ("~/.config/systemd/user", "/etc/systemd/user", "/usr/lib/systemd/user")
+_VERIFY_S: Final = 20.0
+# Of a user's unit where that user has no session: it says nothing about the unit.
+_NO_MANAGER: Final = b"Failed to initialize manager"
+_LISTEN: Final = "0A"
+_TIMEX_BYTES: Final = 512
+_TIME_ERROR: Final = 5
+_OUR_NAMES: Final = ("tradebot", "mockws")
+
+
+class ClockReading(NamedTuple):
+    """How far the wall clock moved against the monotonic one, and whether the kernel says it is kept right."""
+
+    step_ms: float
+    over_s: float
+    synchronised: bool | None
+
+
+class FileReading(NamedTuple):
+    """What `user` may do with a file or directory; `mode` are its permission bits. `secret`: it holds credentials."""
+
+    path: str
+    user: str
+    mode: int
+    readable: bool
+    writable: bool
+    secret: bool = False
+
+
+class LockReading(NamedTuple):
+    """Who holds the writer lock of a database. `known` is False where the system does not tell."""
+
+    known: bool
+    holder: int | None
+
+    @property
+    def held(self) -> bool:
+        """Whether somebody is known to hold it."""
+        return self.holder is not None
+
+
+class Listener(NamedTuple):
+    """Who listens on a port; `owner` is None for a process that this user cannot look at."""
+
+    port: int
+    owner: str | None
+    ours: bool
+
+
+class UnitReading(NamedTuple):
+    """Where tradebot.service was found, and what systemd-analyze verify said ("": nothing; None: it did not run)."""
+
+    systemd_runs: bool
+    paths: tuple[str, ...]
+    complaint: str | None
+
+
+def read_clock(runtime: Runtime, seconds: float) -> ClockReading:
+    """Watch both clocks for so long. Blocks."""
+    wall_ms, began_s = runtime.now_ms(), runtime.monotonic()
+    runtime.sleep(seconds)
+    over_s = runtime.monotonic() - began_s
+    return ClockReading(runtime.now_ms() - wall_ms - over_s * 1000, over_s, read_synchronised())
+
+
+def read_synchronised() -> bool | None:
+    """Whether the kernel counts its clock as synchronised (adjtimex(2), which changes nothing with modes 0)."""
+    try:
+        state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
+    except (OSError, AttributeError):
+        return None
+    return None if state < 0 else state != _TIME_ERROR
+
+
+def user_name() -> str:
+    """Who runs this process."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a user id without a name, as in a container
+        return f"user {os.geteuid()}"
+
+
+def read_file(path: Path, secret: bool = False) -> FileReading | None:
+    """What this user may do with it; None when it is not there."""
+    try:
+        mode = path.stat().st_mode & 0o7777
+    except OSError:
+        return None
+    how = os.W_OK | os.X_OK if path.is_dir() else os.W_OK
+    return FileReading(str(path), user_name(), mode, os.access(path, os.R_OK), os.access(path, how), secret)
+
+
+def read_lock(db_path: Path, locks: Path = Path("/proc/locks")) -> LockReading:
+    """Who holds the writer lock, without asking for it: an engine that starts at this moment is not disturbed."""
+    try:
+        inode = beside(db_path, ".lock").stat().st_ino
+    except OSError:
+        return LockReading(True, None)
+    try:
+        return LockReading(True, holder_of(locks.read_text(encoding="ascii", errors="replace").splitlines(), inode))
+    except OSError:
+        return LockReading(False, None)
+
+
+def holder_of(lines: Iterable[str], inode: int) -> int | None:
+    """The process that holds an flock on the inode, from the lines of /proc/locks.
+
+    The device is not compared: some file systems show another one there than stat does.
+    """
+    for line in lines:
+        words = line.split()
+        if words[1:4] == ["FLOCK", "ADVISORY", "WRITE"] and words[5].rpartition(":")[2] == str(inode):
+            return int(words[4])
+    return None
+
+
+def pid_alive(pid: int) -> bool:
+    """Whether a process has that id."""
+    return Path(f"/proc/{pid}").exists()
+
+
+def read_listener(port: int, proc: Path = Path("/proc")) -> Listener | None:
+    """Who listens on a TCP port of this machine, without connecting to it or binding it."""
+    inodes = set()
+    for table in ("tcp", "tcp6"):
+        with suppress(OSError):
+            inodes |= set(listening((proc / "net" / table).read_text(encoding="ascii").splitlines(), port))
+    if not inodes:
+        return None
+    for pid, command in _owners(proc, inodes):
+        return Listener(port, f"process {pid} ({command[:80]})", any(name in command for name in _OUR_NAMES))
+    return Listener(port, None, False)
+
+
+def listening(lines: Iterable[str], port: int) -> Iterator[str]:
+    """Inodes of the listening sockets on a port, from the lines of /proc/net/tcp."""
+    for line in lines:
+        words = line.split()
+        if len(words) > 9 and words[3] == _LISTEN and int(words[1].rpartition(":")[2], 16) == port:
+            yield words[9]
+
+
+def _owners(proc: Path, inodes: set[str]) -> Iterator[tuple[str, str]]:
+    wanted = {f"socket:[{inode}]" for inode in inodes}
+    for place in proc.glob("[0-9]*"):
+        with suppress(OSError):  # gone, or somebody else's
+            if any(os.readlink(link) in wanted for link in (place / "fd").iterdir()):
+                words = (place / "cmdline").read_bytes().split(b"\0")
+                yield place.name, b" ".join(words).decode("utf-8", "replace").strip()
+
+
+def read_unit(home: Path | None) -> UnitReading:
+    """Find the unit and have it verified. Blocks for up to 20 s."""
+    places = [(Path(place), ()) for place in _SYSTEM_UNITS]
+    user_places = [Path(place) if home is None else Path(place.replace("~", str(home))) for place in _USER_UNITS]
+    found: list[tuple[Path, tuple[str, ...]]] = [
+        (place / UNIT, how)
+        for place, how in [*places, *((place, ("--user",)) for place in user_places)]
+        if (place / UNIT).is_file()
+    ]
+    complaints = [verify(path, how) for path, how in found]
+    complaint = None if not found or None in complaints else "; ".join(text for text in complaints if text)
+    return UnitReading(Path("/run/systemd/system").is_dir(), tuple(str(path) for path, _how in found), complaint)
+
+
+def verify(path: Path, how: tuple[str, ...]) -> str | None:
+    """What systemd-analyze has against a unit, on one line; "" for nothing, None when it cannot be asked. Blocks."""
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        return None
+    words = [program, *how, "verify", "--man=no", str(path)]
+    try:
+        done = subprocess.run(words, capture_output=True, timeout=_VERIFY_S, check=False, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if _NO_MANAGER in done.stdout + done.stderr:
+        return None
+    said = b" | ".join((done.stdout + done.stderr).split(b"\n")).decode("utf-8", "replace").strip(" |")
+    return said or (f"systemd-analyze verify ended with {done.returncode}" if done.returncode else "")

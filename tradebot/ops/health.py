@@ -1,0 +1,190 @@
+"""`tradebot health`: one line and an exit code from the age of the last progress, for scripts. `status` reads it too.
+
+The status file tells whether an engine lives and what it stored when; the database must know the run that the engine
+says it writes. A quiet market with a live link is healthy. Nothing here writes, or asks for a lock that a writer needs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+from msgspec import Struct
+from peewee import SqliteDatabase
+
+from tradebot.exits import ConfigError, ExitCode
+from tradebot.masking import escape
+from tradebot.ops.status import FRESH_S, Status, read_status, status_path
+from tradebot.runtime import Runtime
+from tradebot.store.database import connect_readonly, reading
+from tradebot.store.errors import StorageUnavailable
+from tradebot.store.models import RunRow
+from tradebot.streams import GuardedStream
+
+MAX_AGE_S: Final = 60.0
+"""How old the last progress may be unless told otherwise."""
+
+
+class Health(NamedTuple):
+    """A verdict and why, on one line."""
+
+    ok: bool
+    text: str
+
+
+class RunLook(Struct, frozen=True):
+    """A row of `runs`, as far as people ask for it; `exit_code` is None while it runs, and after a kill."""
+
+    run_id: str
+    version: str
+    mode: str
+    ingest: str
+    source: str
+    first_start_ms: int
+    last_end_ms: int | None
+    exit_code: int | None
+    complete: bool
+    ticks: int
+
+
+class Look(Struct, frozen=True):
+    """What was found beside one database at one moment.
+
+    `locked` (it may pass) and `damage` (it will not) say why `run` could not be read.
+    """
+
+    now_s: float
+    now_ms: int
+    database_exists: bool
+    status: Status | None
+    run: RunLook | None
+    """The run that the status names; without one, the newest."""
+    locked: str | None = None
+    damage: str | None = None
+
+    @property
+    def status_age_s(self) -> float | None:
+        """How long ago the status was written; negative when it is of another boot of this machine."""
+        return None if self.status is None else self.now_s - self.status.written_s
+
+    @property
+    def stored_age_s(self) -> float | None:
+        """How long ago the engine committed last; None when it has not, or there is none."""
+        status = self.status
+        if status is None or status.last_stored_ms is None:
+            return None
+        # Both times are the engine's: a clock that was set since it wrote does not matter.
+        return max(0.0, (status.written_ms - status.last_stored_ms) / 1000 + self.now_s - status.written_s)
+
+
+def look_at(db_path: Path, runtime: Runtime) -> Look:
+    """Read status file and database. Blocks at most for SQLite's busy timeout. Raises ConfigError (status damaged)."""
+    status = read_status(status_path(db_path))
+    run, locked, damage = None, None, None
+    exists = db_path.is_file()
+    if exists:
+        try:
+            db = connect_readonly(db_path)
+            try:
+                run = read_run(db, None if status is None else status.run_id)
+            finally:
+                db.close()
+        except StorageUnavailable as error:
+            locked, damage = (str(error), None) if error.passing else (None, str(error))
+        except ConfigError as error:
+            damage = str(error)
+    return Look(runtime.monotonic(), runtime.now_ms(), exists, status, run, locked, damage)
+
+
+def read_run(db: SqliteDatabase, run_id: str | None) -> RunLook | None:
+    """The row of that run; of the newest for None. None when there is no such row. Raises as `reading`."""
+    with reading(db):
+        if RunRow._meta.table_name not in db.get_tables():
+            return None
+        fields = [RunRow._meta.fields[name] for name in RunLook.__struct_fields__]
+        query = RunRow.select(*fields)
+        query = query.order_by(RunRow.id.desc()) if run_id is None else query.where(RunRow.run_id == run_id)
+        row = query.dicts().first(db)
+    # Not strict: SQLite has no booleans.
+    return None if row is None else msgspec.convert(row, RunLook, strict=False)
+
+
+def judge(look: Look, max_age_s: float) -> Health:
+    """Whether the engine makes progress, or has none to make. Pure."""
+    status = look.status
+    if status is None:
+        return Health(False, "no engine: none has written a status beside this database")
+    trouble = _absent(look, status) or _database_trouble(look, status)
+    if trouble is not None:
+        return Health(False, trouble)
+    if status.still_s:
+        stages = ", ".join(f"{stage} for {for_s:.0f} s" for stage, for_s in status.still_s.items())
+        return Health(False, f"standing still: {stages}")
+    return _by_progress(look, status, max_age_s)
+
+
+def _absent(look: Look, status: Status) -> str | None:
+    """Why no engine is at work, if none is."""
+    age_s = look.now_s - status.written_s
+    if status.state == "ended":
+        return f"the engine has ended with {code_text(status.exit_code)}"
+    if age_s < 0:
+        return "no engine since this machine was started"
+    if age_s > FRESH_S:
+        return f"no word from the engine (process {status.pid}) for {span(age_s)}: it was killed or hangs"
+    return None
+
+
+def _database_trouble(look: Look, status: Status) -> str | None:
+    if not look.database_exists:
+        return f"the database is not there, though process {status.pid} writes it: was it moved away?"
+    if look.damage is not None:
+        return look.damage
+    if look.locked is None and look.run is None:
+        return f"the database does not know run {status.run_id}, which process {status.pid} writes: was it replaced?"
+    return None
+
+
+def _by_progress(look: Look, status: Status, max_age_s: float) -> Health:
+    stored_s = look.stored_age_s
+    told = "nothing stored yet" if stored_s is None else f"last stored {span(stored_s)} ago"
+    note = "" if look.locked is None else f"; the database is locked: {look.locked}"
+    began_s = (status.written_ms - status.started_ms) / 1000
+    if (began_s if stored_s is None else stored_s) <= max_age_s:
+        return Health(True, told + note)
+    if status.ingest_alive(look.now_s):
+        heard = "" if status.link_age_ms is None else f", last heard of the peer {span(status.link_age_ms / 1000)} ago"
+        link = "the link is up" if status.link == "up" else "ingest is at work"
+        return Health(True, f"{told}, but {link}{heard}: a quiet market{note}")
+    if status.link == "down":
+        return Health(False, f"{told}; the link is down for {span(status.link_down_s or 0.0)}{note}")
+    return Health(False, f"{told}; ingest has ended{note}")
+
+
+def run_health(db_path: Path, max_age_s: float, runtime: Runtime, answers: GuardedStream) -> int:
+    """One line, and 0 for healthy or 1. Blocks as `look_at`; raises nothing for what it finds."""
+    try:
+        health = judge(look_at(db_path, runtime), max_age_s)
+    except ConfigError as error:
+        health = Health(False, str(error))
+    answers.write(f"{'healthy' if health.ok else 'UNHEALTHY'}: {escape(health.text)} [{escape(str(db_path))}]\n")
+    return 0 if health.ok else 1
+
+
+def code_text(code: int | None) -> str:
+    """An exit code and what it means."""
+    return f"{code} {ExitCode(code).name}: {ExitCode(code).meaning}" if code in tuple(ExitCode) else f"exit code {code}"
+
+
+def span(seconds: float) -> str:
+    """A length of time for people: "0.4 s", "75 s", "2 h 3 min", "5 d 2 h"."""
+    if seconds < 10:
+        return f"{max(0.0, seconds):.1f} s"
+    whole = int(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    minutes, hours, days = whole // 60, whole // 3600, whole // 86_400
+    if hours < 1:
+        return f"{minutes} min {whole % 60} s"
+    return f"{hours} h {minutes % 60} min" if days < 2 else f"{days} d {hours % 24} h"

@@ -1,0 +1,58 @@
+"""Where a running engine tells of itself besides log, status file and service manager: metrics endpoint and webhook.
+
+Both are off unless the configuration turns them on.
+"""
+
+from __future__ import annotations
+
+from tradebot.config import Config
+from tradebot.exits import ConfigError, ExitCode
+from tradebot.log import Log
+from tradebot.ops.alerts import Alerts, exit_alert
+from tradebot.ops.prometheus import MetricsServer
+from tradebot.ops.status import Status
+from tradebot.ops.webhook import Post, Webhook
+from tradebot.runtime import Runtime
+
+
+class Outlets:
+    """Made before the run begins, so that a port in use ends it with 12 and a start that fails is told. Main thread."""
+
+    def __init__(self, config: Config, run_id: str, runtime: Runtime, log: Log, post: Post | None = None) -> None:
+        """`post`: how the webhook is reached, None over HTTP. Raises ConfigError: port, package or URL unusable."""
+        notify, metrics = config.notify, config.metrics
+        self._alerts = Alerts(notify.link_lost_s, notify.refusals_per_minute)
+        self._latest: Status | None = None
+        self._ended = False
+        self._server: MetricsServer | None = None
+        self._webhook: Webhook | None = None
+        if notify.webhook_url is not None:
+            self._webhook = Webhook(notify.webhook_url, run_id, runtime, log, post)
+        if metrics.port:
+            try:
+                self._server = MetricsServer(metrics.address, metrics.port, lambda: self._latest, runtime, log)
+            except ConfigError as error:
+                self.failed(error.exit_code, str(error))
+                self.close()
+                raise
+
+    def look(self, status: Status) -> None:
+        """For the beacon: what each look at the engine found. Never blocks."""
+        self._latest = status
+        self._ended = status.state == "ended"
+        if self._webhook is not None:
+            for alert in self._alerts.look(status):
+                self._webhook.tell(alert)
+
+    def failed(self, code: ExitCode, cause: str) -> None:
+        """The run could not begin, or ended by an exception: told, unless its end was told already. Never blocks."""
+        if self._webhook is not None and not self._ended:
+            self._ended = True
+            self._webhook.tell(exit_alert(int(code), cause))
+
+    def close(self) -> None:
+        """Send what is left and stop serving. Blocks for three seconds at most, none without outlets; idempotent."""
+        if self._webhook is not None:
+            self._webhook.close()
+        if self._server is not None:
+            self._server.close()

@@ -1,0 +1,264 @@
+"""The optional Prometheus endpoint: the newest `Status`, turned into metrics when somebody scrapes.
+
+`families` is pure and names every metric; `MetricsServer` hands them to the package prometheus-client (extra
+`[metrics]`) and serves them from a thread of its own, one request at a time, so that no scraper takes anything from the
+pipeline but a moment of the processor. Counters begin anew with each run, as Prometheus expects of a restart.
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from socketserver import TCPServer
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+from tradebot.events import BP_DROP_SIGNAL, RISK_CAP, STALE_DATA, as_unix_ms
+from tradebot.exits import ConfigError
+from tradebot.log import Log
+from tradebot.ops.status import Status
+from tradebot.runtime import Runtime, Thread
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+    from prometheus_client import Metric
+
+Kind = Literal["counter", "gauge"]
+
+THREAD: Final = "tradebot-metrics"
+STAGES: Final = ("ingest", "strategy", "execution", "persist")
+_REQUEST_S: Final = 5.0
+_POLL_S: Final = 0.25
+_CLOSE_S: Final = 1.0
+
+
+class Sample(NamedTuple):
+    """One value of a metric."""
+
+    labels: Mapping[str, str]
+    value: float
+
+
+class Family(NamedTuple):
+    """A metric: its name (a counter's ends in _total), what it means, and its samples."""
+
+    name: str
+    kind: Kind
+    text: str
+    samples: tuple[Sample, ...]
+
+
+class _Counter(NamedTuple):
+    name: str
+    text: str
+    labels: Mapping[str, str] = {}
+
+
+_REFUSALS: Final = "tradebot_refusals_total", "Signals refused, by reason."
+
+OF_COUNTERS: Final[Mapping[str, _Counter]] = {
+    "ingest_received": _Counter("tradebot_ticks_received_total", "Trades that arrived, malformed input included."),
+    "ingest_processed": _Counter("tradebot_ticks_accepted_total", "Trades that entered the tick channel."),
+    "malformed": _Counter("tradebot_malformed_total", "Lines or frames that could not be understood."),
+    "duplicates": _Counter("tradebot_duplicates_total", "Trades dropped because they had been seen before."),
+    "history_dropped": _Counter("tradebot_history_dropped_total", "Trades from before the connection, dropped."),
+    "sampled_out": _Counter("tradebot_sampled_out_total", "Good trades that sampling left out."),
+    "already_stored": _Counter("tradebot_already_stored_total", "Trades that a resumed run found stored."),
+    "refused": _Counter("tradebot_ticks_refused_total", "Trades lost to overload."),
+    "bp_drops_tick": _Counter("tradebot_tick_channel_refused_total", "Ticks that the full tick channel refused."),
+    "bp_drops_persist": _Counter(
+        "tradebot_tick_channel_refused_by_persist_total", "Those of them for which persistence was the cause."
+    ),
+    "gaps": _Counter("tradebot_gaps_total", "Holes in a sender's numbering."),
+    "reconnects": _Counter("tradebot_reconnects_total", "Connections made after the first."),
+    "tick_count": _Counter("tradebot_strategy_ticks_total", "Accepted ticks that the strategy has taken."),
+    "signal_count": _Counter("tradebot_signals_total", "Signals decided, the refused ones included."),
+    "bp_drops_signal": _Counter(*_REFUSALS, {"reason": BP_DROP_SIGNAL}),
+    "risk_vetoes": _Counter(*_REFUSALS, {"reason": RISK_CAP}),
+    "stale_vetoes": _Counter(*_REFUSALS, {"reason": STALE_DATA}),
+    "shadow_orders": _Counter("tradebot_orders_filled_total", "Orders filled in simulation."),
+    "trade_count": _Counter("tradebot_fills_total", "Simulated fills."),
+    "persist_count": _Counter("tradebot_events_stored_total", "Events stored: ticks, signals, orders and fills."),
+    "persist_errors": _Counter("tradebot_storage_errors_total", "Failed attempts to store a batch."),
+}
+"""Which metric tells which counter of `tradebot.metrics`."""
+
+
+def families(status: Status, now_s: float) -> list[Family]:
+    """Every metric of a status, at a moment of the monotonic clock. Pure. What is not known has no sample."""
+    return [*_counters(status.counters), *_of_run(status, now_s), *_of_link(status), *_of_pipeline(status)]
+
+
+def _counters(counters: Mapping[str, int]) -> Iterator[Family]:
+    grouped: dict[str, tuple[str, list[Sample]]] = {}
+    for counter, (name, text, labels) in OF_COUNTERS.items():
+        grouped.setdefault(name, (text, []))[1].append(Sample(labels, counters[counter]))
+    for name, (text, samples) in grouped.items():
+        yield Family(name, "counter", text, tuple(samples))
+
+
+def _of_run(status: Status, now_s: float) -> Iterator[Family]:
+    told = {
+        "version": status.version, "run_id": status.run_id, "mode": status.mode, "ingest": status.ingest,
+        "source": status.source, "config_hash": status.config_hash,
+    }  # fmt: skip
+    yield Family("tradebot_run_info", "gauge", "The run, in its labels; all fills are simulated.", (Sample(told, 1),))
+    yield _gauge("tradebot_start_time_seconds", "When the run began (Unix time).", status.started_ms / 1000)
+    yield _gauge(
+        "tradebot_status_age_seconds", "Since the main thread last looked.", max(0.0, now_s - status.written_s)
+    )
+    yield _gauge("tradebot_draining", "1 while a stop is under way.", status.state != "running")
+    yield _gauge("tradebot_sample_every", "Every how manieth tick is kept.", status.sample_every)
+
+
+def _of_link(status: Status) -> Iterator[Family]:
+    up = None if status.link is None else status.link == "up"
+    down_s = None if up is None else status.link_down_s or 0.0
+    silent_s = None if status.link_age_ms is None else status.link_age_ms / 1000
+    yield _gauge("tradebot_link_up", "1 while the feed's link is up.", up)
+    yield _gauge("tradebot_link_down_seconds", "For how long the link has been down.", down_s)
+    yield _gauge("tradebot_link_silence_seconds", "Since the peer last showed life.", silent_s)
+    tick = status.last_tick
+    tick_s = None if tick is None else as_unix_ms(tick.ts_ms) / 1000
+    yield _gauge("tradebot_last_tick_time_seconds", "The last tick's own time (Unix time).", tick_s)
+
+
+def _of_pipeline(status: Status) -> Iterator[Family]:
+    depths = tuple(Sample({"channel": name}, depth) for name, depth in status.depths.items())
+    yield Family("tradebot_channel_depth_events", "gauge", "Events waiting in a channel.", depths)
+    running = tuple(Sample({"stage": stage}, stage in status.running) for stage in STAGES)
+    yield Family("tradebot_stage_running", "gauge", "1 while the stage's thread has not ended.", running)
+    still = tuple(Sample({"stage": stage}, status.still_s.get(stage, 0.0)) for stage in STAGES)
+    yield Family("tradebot_stage_still_seconds", "gauge", "For how long a stage has stood still with work.", still)
+    stored_s = None if status.last_stored_ms is None else status.last_stored_ms / 1000
+    took_s = None if status.commit_ms is None else status.commit_ms / 1000
+    yield _gauge("tradebot_last_commit_time_seconds", "When a batch was last stored (Unix time).", stored_s)
+    yield _gauge("tradebot_last_commit_duration_seconds", "How long that commit took.", took_s)
+    book = status.book
+    yield _gauge("tradebot_open_positions", "Open simulated positions.", None if book is None else book.open_positions)
+    yield _gauge("tradebot_exposure_usd", "Exposure of all positions.", None if book is None else book.exposure_usd)
+    yield _gauge("tradebot_profit_usd", "Simulated profit after fees.", None if book is None else book.profit_usd)
+
+
+def _gauge(name: str, text: str, value: float | None) -> Family:
+    return Family(name, "gauge", text, () if value is None else (Sample({}, float(value)),))
+
+
+class MetricsServer:
+    """Serves the metrics from its construction until `close`. Made and closed by the main thread.
+
+    `read` gives the newest status, None before the first; it is called by the serving thread at each scrape and must
+    not block. A request that takes longer than 5 s between two bytes is given up.
+    """
+
+    def __init__(self, address: str, port: int, read: Callable[[], Status | None], runtime: Runtime, log: Log) -> None:
+        """Raises ConfigError when the package is missing or the port cannot be had."""
+        self._read = read
+        self._runtime = runtime
+        self._log = log.bind("metrics")
+        self._app = _application(self._collect)
+        self._server = _listen(address, port)
+        self._server.set_app(self._answer)
+        self._stop = runtime.event()
+        self.port: int = self._server.server_port
+        self._thread: Thread = runtime.spawn(THREAD, self._serve)
+        self._log.info("metrics are served", event="METRICS", address=address, port=self.port)
+
+    def close(self) -> None:
+        """Stop serving. Blocks for at most a second; idempotent."""
+        self._stop.set()
+        self._thread.join(_CLOSE_S)
+
+    def _serve(self) -> None:
+        self._server.timeout = _POLL_S
+        try:
+            while not self._stop.is_set():
+                self._server.handle_request()
+        finally:
+            self._server.server_close()
+
+    def _collect(self) -> list[Family]:
+        status = self._read()
+        return [] if status is None else families(status, self._runtime.monotonic())
+
+    def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        try:
+            return self._app(environ, start_response)
+        except Exception as error:  # whatever it is, the next scrape is answered again
+            self._log.error("scrape failed", event="SCRAPE_FAILED", exc_info=error)
+            start_response("500 Internal Server Error", [("Content-Type", "text/plain")])
+            return [b"see the log\n"]
+
+
+class _Server(WSGIServer):
+    """One request at a time; what a client does wrong is no matter for the log."""
+
+    request_queue_size = 16
+
+    def server_bind(self) -> None:
+        """Without the base class's look-up of this machine's name, which can take long."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away or never spoke: the connection is closed, nothing else."""
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = _REQUEST_S
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Scrapes are not logged."""
+
+    def get_stderr(self) -> Any:
+        """Nothing of the server's own writing reaches the log's stream."""
+        return io.StringIO()
+
+
+def _listen(address: str, port: int) -> _Server:
+    server = (_Server6 if ":" in address else _Server)((address, port), _Handler, bind_and_activate=False)
+    try:
+        server.server_bind()
+        server.server_activate()
+    except OSError as error:
+        server.server_close()
+        raise ConfigError(
+            f"metrics: cannot listen at {address} port {port}: {error.strerror or error}; choose another metrics.port"
+            " (0 turns them off) or metrics.address"
+        ) from error
+    return server
+
+
+def _application(collect: Callable[[], list[Family]]) -> Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]:
+    try:
+        import prometheus_client
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+        from prometheus_client.registry import Collector
+    except ImportError as error:
+        raise ConfigError(
+            "metrics.port is set, but the package prometheus-client is not there: pip install 'tradebot[metrics]', or"
+            " metrics.port = 0"
+        ) from error
+
+    class _Collector(Collector):
+        def collect(self) -> Iterator[Metric]:
+            for family in collect():
+                labels = list(family.samples[0].labels) if family.samples else []
+                make = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
+                metric = make(family.name, family.text, labels=labels)
+                for sample in family.samples:
+                    metric.add_metric(list(sample.labels.values()), sample.value)
+                yield metric
+
+    registry = prometheus_client.CollectorRegistry(auto_describe=False)
+    registry.register(_Collector())
+    prometheus_client.ProcessCollector(registry=registry)  # memory, processor time, open files
+    application: Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]] = prometheus_client.make_wsgi_app(registry)
+    return application

@@ -1,0 +1,282 @@
+"""`tradebot status`: what an engine is doing, for people, and with --json for scripts.
+
+The JSON object is `View`: its keys stay, new ones may be added (`format` changes when one must go). Times named `_ms`
+are Unix ms, `_s` lengths in seconds; whatever is not known is null. `status` is the status file as the engine wrote it
+(tradebot.ops.status), with all counters since the start and the depths of the channels.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+from tradebot.events import as_unix_ms
+from tradebot.exits import ConfigError
+from tradebot.masking import clip, escape, mask
+from tradebot.ops.beacon import status_line
+from tradebot.ops.health import MAX_AGE_S, Look, RunLook, code_text, judge, look_at, span
+from tradebot.ops.status import Status
+from tradebot.ops.throttle import Throttle, read_throttle, throttle_path
+from tradebot.runtime import Runtime
+from tradebot.store.database import beside
+from tradebot.store.spill import spill_path
+from tradebot.streams import GuardedStream
+
+FORMAT: Final = 1
+EVERY_S: Final = 1.0
+_SLICE_S: Final = 0.1
+_LABEL_CHARS: Final = 12
+_LINE_CHARS_MAX: Final = 2000
+_REDRAW: Final = "\x1b[H\x1b[J"
+_SPILL_START: Final = b"["
+
+EngineState = Literal["running", "draining", "ended", "silent", "none"]
+
+
+class View(Struct, frozen=True, kw_only=True):
+    """Everything `status` tells.
+
+    `engine`: running or draining; ended (with a word); silent (a status that is no longer renewed: killed, hanging, or
+    before the last boot); none. `healthy` and `health` are what `tradebot health` would say. `spill_bytes`: accepted
+    events that wait in a spill file for the next start, None when there are none. `last_run`: the run of the status,
+    or without one the newest of the database; its exit code is null while it runs and after a kill.
+    """
+
+    format: int = FORMAT
+    database: str
+    now_ms: int
+    engine: EngineState
+    healthy: bool
+    health: str
+    status_age_s: float | None
+    uptime_s: float | None
+    last_tick_age_s: float | None
+    """By the exchange's time; None unless a push feed runs."""
+    last_stored_age_s: float | None
+    database_bytes: int | None
+    wal_bytes: int | None
+    spill_bytes: int | None
+    throttle: Throttle | None
+    last_run: RunLook | None
+    status: Status | None
+    trouble: tuple[str, ...]
+    """What could not be read, and why."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether an engine is at work."""
+        return self.engine in ("running", "draining")
+
+
+def view_of(db_path: Path, runtime: Runtime) -> View:
+    """Look at one database and what lies beside it. Blocks as `look_at`; what cannot be read is in `trouble`."""
+    trouble: list[str] = []
+    try:
+        look = look_at(db_path, runtime)
+    except ConfigError as error:
+        trouble.append(str(error))
+        look = Look(runtime.monotonic(), runtime.now_ms(), db_path.is_file(), None, None)
+    trouble += [text for text in (look.locked, look.damage) if text is not None]
+    throttle = None
+    try:
+        throttle = read_throttle(throttle_path(db_path))
+    except ConfigError as error:
+        trouble.append(str(error))
+    status, health = look.status, judge(look, MAX_AGE_S)
+    alive = status is not None and status.fresh(look.now_s)
+    return View(
+        database=str(db_path),
+        now_ms=look.now_ms,
+        engine=_engine_state(status, alive),
+        healthy=health.ok,
+        health=health.text,
+        status_age_s=_rounded(look.status_age_s),
+        uptime_s=None if status is None or not alive else (status.written_ms - status.started_ms) / 1000,
+        last_tick_age_s=_tick_age_s(look, alive),
+        last_stored_age_s=_rounded(look.stored_age_s) if alive else None,
+        database_bytes=_size(beside(db_path, "")),
+        wal_bytes=_size(beside(db_path, "-wal")),
+        spill_bytes=spill_waiting(spill_path(db_path)),
+        throttle=throttle,
+        last_run=look.run,
+        status=status,
+        trouble=tuple(trouble),
+    )
+
+
+def _engine_state(status: Status | None, alive: bool) -> EngineState:
+    if status is None:
+        return "none"
+    return status.state if alive or status.state == "ended" else "silent"
+
+
+def _tick_age_s(look: Look, alive: bool) -> float | None:
+    status = look.status
+    if status is None or not alive or not status.push or status.last_tick is None:
+        return None
+    return (look.now_ms - as_unix_ms(status.last_tick.ts_ms)) / 1000
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def spill_waiting(path: Path) -> int | None:
+    """Size of a spill file that holds events; None for none, and for the empty reserve of a running engine."""
+    try:
+        with path.open("rb") as file:
+            return os.fstat(file.fileno()).st_size if file.read(1) == _SPILL_START else None
+    except OSError:
+        return None
+
+
+def render(view: View) -> str:
+    """The view as lines for people. Pure; safe to show."""
+    return "".join(f"{clip(escape(mask(line)), _LINE_CHARS_MAX)}\n" for line in _lines(view))
+
+
+def render_line(view: View) -> str:
+    """The view as one line, for --watch into a pipe or file."""
+    status = view.status
+    at = datetime.fromtimestamp(view.now_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    parts = [at, "healthy:" if view.healthy else f"UNHEALTHY ({view.health}):"]
+    parts.append(f"engine {view.engine}" if status is None or not view.alive else status_line(status))
+    return clip(escape(mask(" ".join(parts))), _LINE_CHARS_MAX) + "\n"
+
+
+def _lines(view: View) -> Iterator[str]:
+    status = view.status
+    yield f"engine {view.engine}, {'healthy' if view.healthy else 'UNHEALTHY'}: {view.health}"
+    if status is not None and view.alive:
+        yield f"{status.mode}: all fills are simulated, no order leaves this machine"
+    yield ""
+    size = "not there" if view.database_bytes is None else _megabytes(view.database_bytes)
+    wal = "" if view.wal_bytes is None else f", WAL {_megabytes(view.wal_bytes)}"
+    yield _pair("database", f"{view.database} ({size}{wal})")
+    if status is not None and view.alive:
+        yield from _running_lines(view, status)
+    elif view.last_run is not None:
+        yield from _last_run_lines(view.last_run)
+    if view.throttle is not None and view.throttle.sample_every > 1:
+        kept = f"1 of {view.throttle.sample_every} ticks"
+        yield _pair("throttle", f"{view.throttle.state}: the next start of a push feed keeps {kept}")
+    if view.spill_bytes is not None:
+        yield _pair("spill", f"{view.spill_bytes:,} bytes of accepted events wait for the next start")
+    for text in view.trouble:
+        yield _pair("trouble", text)
+    if status is not None and view.alive:
+        yield ""
+        yield "Counters since the start"
+        yield from _counter_lines(status.counters)
+
+
+def _running_lines(view: View, status: Status) -> Iterator[str]:
+    since = datetime.fromtimestamp(status.started_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    yield _pair("run", f"{status.run_id}, tradebot {status.version}, configuration {status.config_hash}")
+    yield _pair("process", f"{status.pid}, since {since} ({span(view.uptime_s or 0.0)})")
+    kept = f", 1 of {status.sample_every} ticks kept" if status.sample_every > 1 else ""
+    yield _pair("input", f"{status.ingest}, {status.source}{kept}")
+    if status.link is not None:
+        down = f"DOWN for {span(status.link_down_s or 0.0)}"
+        heard = "" if status.link_age_ms is None else f", last heard of the peer {span(status.link_age_ms / 1000)} ago"
+        yield _pair("link", ("up" if status.link == "up" else down) + heard)
+    tick, book = status.last_tick, status.book
+    if tick is None:
+        yield _pair("last tick", "none yet")
+    else:
+        age = "" if view.last_tick_age_s is None else f", {_tick_age(view.last_tick_age_s)}"
+        yield _pair("last tick", f"{tick.symbol} {tick.price:,.10g}{age}")
+    if book is not None:
+        symbol = "" if tick is None else f" {tick.symbol}"
+        yield _pair("position", f"{book.net_qty:,.10g}{symbol}, {book.open_positions} open in all")
+        yield _pair("exposure", f"{book.exposure_usd:,.2f} USD, profit after fees {book.profit_usd:+,.2f} USD")
+    stored = "none yet" if view.last_stored_age_s is None else f"{span(view.last_stored_age_s)} ago"
+    took = "" if status.commit_ms is None else f", took {status.commit_ms:,.1f} ms"
+    yield _pair("last commit", stored + took)
+    depths = ", ".join(f"{name} {depth:,}" for name, depth in status.depths.items())
+    yield _pair("waiting", f"{depths} (events in channels)")
+    if status.still_s:
+        yield _pair("STILL", ", ".join(f"{stage} for {span(for_s)}" for stage, for_s in status.still_s.items()))
+
+
+def _last_run_lines(run: RunLook) -> Iterator[str]:
+    started = datetime.fromtimestamp(run.first_start_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    yield _pair(
+        "last run", f"{run.run_id}: {run.mode} {run.ingest}, {run.source}, begun {started}, {run.ticks:,} ticks"
+    )
+    unknown = "not recorded: it was killed, or could not write it"
+    yield _pair("exit code", unknown if run.exit_code is None else code_text(run.exit_code))
+
+
+def _tick_age(seconds: float) -> str:
+    # A feed's clock may be ahead of ours.
+    return f"{span(seconds)} ago" if seconds >= 0 else f"{span(-seconds)} AHEAD of this clock"
+
+
+def _counter_lines(counters: dict[str, int]) -> Iterator[str]:
+    always = ("ingest_received", "ingest_processed", "persist_count", "refused")
+    shown = {name: count for name, count in counters.items() if count or name in always}
+    width = max((len(name) for name in shown), default=0)
+    for name, count in shown.items():
+        yield f"  {name:<{width}}  {count:>15,}"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1_000_000:,.1f} MB"
+
+
+def _pair(label: str, value: str) -> str:
+    return f"{label:<{_LABEL_CHARS}}{value}"
+
+
+def run_status(db_path: Path, as_json: bool, watch: bool, runtime: Runtime, answers: GuardedStream) -> int:
+    """Print the view once (0; 1 when there is neither database nor status), or every second until Ctrl-C (0).
+
+    Watching, a terminal is redrawn; a pipe gets one line a second, with `as_json` one object a line.
+    """
+    if not watch:
+        view = view_of(db_path, runtime)
+        answers.write(_json(view) if as_json else render(view))
+        return 0 if view.database_bytes is not None or view.status is not None else 1
+    try:
+        while not answers.lost:  # somebody still reads
+            answers.write(_frame(view_of(db_path, runtime), as_json, answers))
+            _rest(runtime)
+    except KeyboardInterrupt:
+        if answers.isatty():
+            answers.write("\n")
+    return 0
+
+
+def _frame(view: View, as_json: bool, answers: GuardedStream) -> str:
+    if as_json:
+        return _json(view)
+    if not answers.isatty():
+        return render_line(view)
+    columns, rows = shutil.get_terminal_size()
+    lines = [line[: max(1, columns - 1)] for line in render(view).splitlines()[: max(1, rows - 1)]]
+    return _REDRAW + "\n".join(lines) + "\n"
+
+
+def _rest(runtime: Runtime) -> None:
+    end_s = runtime.monotonic() + EVERY_S
+    while (left_s := end_s - runtime.monotonic()) > 0:
+        runtime.sleep(min(_SLICE_S, left_s))
+
+
+def _json(view: View) -> str:
+    return msgspec.json.encode(view).decode() + "\n"
