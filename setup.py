@@ -55,7 +55,9 @@ setup(
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["tradebot", "tradebot.*", "sim", "sim.*", "mockws_server", "mockws_server.*"]),
     package_data={"mockws_server": ["scenarios/*.toml"]},
-    data_files=shared_files("etc/tradebot", "etc/systemd", "etc/prometheus", "etc/grafana", "fixtures"),
+    data_files=shared_files(
+        "etc/tradebot", "etc/systemd", "etc/systemd/tradebot.service.d", "etc/prometheus", "etc/grafana", "fixtures"
+    ),
     install_requires=RUN,
     extras_require={"metrics": METRICS, "sim": SIM, "test": TEST, "dev": DEV, "bench": []},
     entry_points={"console_scripts": ["tradebot = tradebot.cli:main", "mockws = mockws_server.cli:main"]},

@@ -16,7 +16,7 @@ from tradebot.configkeys import InvalidValue, check_value, show
 from tradebot.options import HINT, Arguments, UsageError
 from tradebot.runtime import RealRuntime
 from tradebot.streams import GuardedStream
-from tradebot.usage import DOCTOR, HEALTH, INSTALL_UNIT, PRUNE, STATUS
+from tradebot.usage import BACKUP, DOCTOR, HEALTH, INSTALL_UNIT, PROVE, PRUNE, SOAK, STATUS
 
 _UNITS_MS: Final = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _DAY_S: Final = 86_400.0
@@ -128,6 +128,47 @@ def _prune(given: _Given) -> int:
     return run_prune(given.found().db_path, keep_ms, given.flag("--dry-run"), RealRuntime(), sys.stdout, sys.stderr)
 
 
+def _backup(given: _Given) -> int:
+    from tradebot.store.backup import run_backup
+
+    if given.arguments.file is None:
+        raise UsageError(f"backup needs a file to write: tradebot backup FILE; {HINT}")
+    target, force = Path(expand_home(given.arguments.file)), given.flag("--force")
+    return run_backup(given.found().db_path, target, force, RealRuntime(), sys.stdout, sys.stderr)
+
+
+def _soak(given: _Given) -> int:
+    from tradebot.ops.soak import SoakOrder, run_soak
+
+    order = SoakOrder(given.found().db_path)
+    duration_s = given.seconds("--duration", 0.0, 1.0, 366 * _DAY_S) if given.flag("--duration") else None
+    order = order._replace(
+        unit=given.text("--unit") or order.unit,
+        systemctl=given.text("--systemctl") or order.systemctl,
+        psi_root=given.path("--psi-root") or order.psi_root,
+        poll_s=given.seconds("--poll", order.poll_s, 0.1, 3600.0),
+        psi_actions=given.choice("--psi-actions", "on", ("on", "off")) == "on",
+        decisions=given.path("--decisions"),
+        duration_s=duration_s,
+        log_level=given.choice("--log-level", order.log_level, ("debug", "info", "warning", "error")).upper(),
+        log_format=given.choice("--log-format", "json", ("json", "text")) if given.flag("--log-format") else None,
+    )
+    return run_soak(order, RealRuntime(), sys.stdout, sys.stderr)
+
+
+def _prove(given: _Given) -> int:
+    from tradebot.ops.proofs.prove import list_proofs, run_prove
+
+    answers, errors = _answers(), GuardedStream(sys.stderr)
+    if given.flag("--list"):
+        return list_proofs(answers)
+    found, only, systemctl = given.found(), given.text("--only"), given.text("--systemctl")
+    psi_root = given.path("--psi-root")
+    return run_prove(
+        found.config, found.db_path, only, systemctl, psi_root, given.environ, RealRuntime(), answers, errors
+    )
+
+
 def _answers() -> GuardedStream:
     return GuardedStream(sys.stdout)
 
@@ -138,4 +179,7 @@ _COMMANDS: Final[Mapping[str, Callable[[_Given], int]]] = {
     DOCTOR: _doctor,
     INSTALL_UNIT: _install_unit,
     PRUNE: _prune,
+    BACKUP: _backup,
+    SOAK: _soak,
+    PROVE: _prove,
 }

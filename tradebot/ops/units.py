@@ -1,0 +1,347 @@
+"""`tradebot install-unit`: the systemd units of etc/systemd, filled in for the installation that runs this.
+
+The files there are whole units for a tradebot in /usr/local. What differs is put in: the programs' paths, the
+configuration, and, as the units hide homes and /tmp from the service, the directories it needs from there. `--user`
+takes out what a user's own service manager cannot do.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import re
+import stat
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Final, NamedTuple, TextIO
+
+from tradebot import __version__
+from tradebot.config import STDIN, Config, xdg_directory
+from tradebot.exits import ConfigError
+from tradebot.feeds.sources import FILE_NAME as SOURCES_FILE
+
+ENGINE: Final = "tradebot.service"
+SOAK: Final = "tradebot-soak.service"
+MOCKWS: Final = "mockws.service"
+UNITS: Final = (ENGINE, SOAK, MOCKWS)
+EXAMPLE: Final = "tradebot.service.d/example.conf"
+POLKIT: Final = "50-tradebot.rules"
+SYSUSERS: Final = "tradebot.sysusers.conf"
+STATE_DIRECTORIES: Final = ("/var/lib/tradebot", "/var/lib/private/tradebot")
+
+_PROGRAMS: Final = {"/usr/local/bin/tradebot": "tradebot", "/usr/local/bin/mockws": "mockws"}
+_MARK: Final = "#:paths:\n"
+_HOMES: Final = ("/home", "/root", "/run/user")
+_TEMPORARY: Final = ("/tmp", "/var/tmp")
+_LAUNCHER: Final = "bin/launch.sh"
+
+# Needs a privilege that a user's service manager has not, or (PrivateUsers and what builds on it) user namespaces,
+# which some distributions deny to users: there the unit would not start at all.
+_SYSTEM_ONLY: Final = frozenset({
+    "AmbientCapabilities", "BindPaths", "BindReadOnlyPaths", "CapabilityBoundingSet", "DevicePolicy", "DynamicUser",
+    "IPAddressAllow", "IPAddressDeny", "NoExecPaths", "PrivateDevices", "PrivateIPC", "PrivateMounts",
+    "PrivateNetwork", "PrivateTmp", "PrivateUsers", "ProcSubset", "ProtectClock", "ProtectControlGroups",
+    "ProtectHome", "ProtectHostname", "ProtectKernelLogs", "ProtectKernelModules", "ProtectKernelTunables",
+    "ProtectProc", "ProtectSystem", "RemoveIPC", "StateDirectory", "StateDirectoryMode", "TemporaryFileSystem", "User",
+})  # fmt: skip
+_NETWORK: Final = "network-online.target"
+_WRITTEN: Final = "# Written by tradebot install-unit"
+_COMMAND_S: Final = 30
+_USER: Final = "tradebot"
+
+
+class Installation(NamedTuple):
+    """What the units must know of this installation.
+
+    `programs` by name, variables for the `environment`, paths that are `needed` for reading, and the directory of the
+    database where that is not the service's own.
+    """
+
+    programs: dict[str, Path]
+    environment: dict[str, str]
+    needed: tuple[Path, ...]
+    database: Path | None = None
+
+
+class Order(NamedTuple):
+    """What install-unit was asked for: with which configuration (and its file), for whom, and whether only to print."""
+
+    config: Config
+    config_path: Path | None
+    user: bool
+    print_only: bool
+
+
+def run_install_unit(
+    order: Order, environ: Mapping[str, str], out: TextIO, errors: TextIO, root: Path = Path("/")
+) -> int:
+    """Install the units, or print the engine's; 0. Main thread; blocks (files, systemctl).
+
+    `root`: of the file system to install into. Raises ConfigError when it cannot be done.
+    """
+    check_config(order.config, order.user)
+    installation = this_installation(order.config_path, order.config)
+    units = {name: filled(name, installation, order.user) for name in UNITS}
+    for complaint in [] if order.user else unreadable(installation):
+        errors.write(f"tradebot: warning: {complaint}\n")
+    if order.print_only:
+        out.write(units[ENGINE])
+        return 0
+    if not order.user and os.geteuid() != 0:
+        raise ConfigError("only root can install units for the system; run it as root, or add --user for your own")
+    if order.user:
+        folder = xdg_directory(environ, "XDG_CONFIG_HOME", ".config") / "systemd" / "user"
+    else:
+        folder = root / "etc/systemd/system"
+    files = {folder / name: text for name, text in units.items()}
+    foreign = [path for path in files if path.exists() and _WRITTEN not in path.read_text(errors="replace")]
+    if foreign:
+        raise ConfigError(f"{foreign[0]} is not from tradebot install-unit; move it away, or change it by hand")
+    if not (folder / EXAMPLE).exists():  # it may have been made use of
+        files[folder / EXAMPLE] = find_template(EXAMPLE).read_text()
+    if not order.user:
+        files[root / "etc/polkit-1/rules.d" / POLKIT] = find_template(POLKIT).read_text()
+        files[root / "etc/sysusers.d/tradebot.conf"] = find_template(SYSUSERS).read_text()
+    for path, text in files.items():
+        _write(path, text)
+        out.write(f"wrote {path}\n")
+    out.write(_next_steps(order, root == Path("/")))
+    return 0
+
+
+def filled(name: str, installation: Installation, user: bool) -> str:
+    """A unit for this installation, with a line above that says where it is from. Raises ConfigError."""
+    own = " --user" if user else ""
+    head = f"{_WRITTEN}{own} of tradebot {__version__}, which replaces it: changes belong in a drop-in.\n"
+    return head + fill(find_template(name).read_text(), installation, user)
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text)
+        part.chmod(0o644)  # whatever the umask: they hold no secret, and polkit reads as a user of its own
+        os.replace(part, path)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _next_steps(order: Order, here: bool) -> str:
+    """What to do next. Where this is the machine installed for, the user is made and the manager reads its files."""
+    systemctl = ["systemctl", *["--user"] * order.user]
+    commands = [[*systemctl, "daemon-reload"]]
+    if not order.user:
+        commands.insert(0, ["systemd-sysusers", "tradebot.conf"])
+    lines = [] if order.config_path else ["no configuration: the defaults apply, synthetic ticks (--config=FILE)"]
+    lines += [f"to do: {' '.join(command)}" for command in commands if not (here and _done(command))]
+    lines += [f"to do: {' '.join(systemctl)} enable --now {ENGINE} {SOAK}    (restart, where they run already)"]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _done(command: list[str]) -> bool:
+    """Whether the command could be run, and well."""
+    # For systemd-sysusers: a user that a running service has for as long as it runs does not count as one.
+    environ = {**os.environ, "SYSTEMD_NSS_DYNAMIC_BYPASS": "1"}
+    try:
+        return subprocess.run(command, capture_output=True, timeout=_COMMAND_S, env=environ).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def find_template(name: str) -> Path:
+    """A file of etc/systemd: of the checkout, else as installed. Raises ConfigError when it is nowhere."""
+    places = [Path(__file__).parents[2] / "etc" / "systemd" / name]
+    for scheme in (sysconfig.get_default_scheme(), sysconfig.get_preferred_scheme("user")):
+        places.append(Path(sysconfig.get_path("data", scheme), "share/tradebot/etc/systemd", name))
+    for place in places:
+        if place.is_file():
+            return place
+    raise ConfigError(
+        f"{name}: not found in {' or '.join(str(place.parent) for place in places)}; install tradebot again"
+    )
+
+
+def this_installation(config_path: Path | None, config: Config) -> Installation:
+    """The installation whose code this is, running with the configuration given. Looks for files.
+
+    Raises ConfigError when it is one that a service could not run.
+    """
+    root = Path(__file__).parents[2]
+    checkout = (root / _LAUNCHER).is_file()
+    folder = root / "bin" if checkout else _scripts()
+    programs = {name: folder / name for name in _PROGRAMS.values()}
+    environment = {"TRADEBOT_PYTHON": sys.executable} if checkout else {}
+    prefixes = (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix)
+    needed = [root, folder, *map(Path, prefixes), *map(Path, filter(os.path.isabs, sys.path))]
+    if config_path is not None:
+        config_path = config_path.absolute()
+        environment["TRADEBOT_CONFIG"] = str(config_path)
+        needed += [config_path, config_path.parent / SOURCES_FILE]
+    if config.engine.ingest_mode == "replay" and config.engine.replay_file not in (None, STDIN):
+        needed.append(Path(str(config.engine.replay_file)))
+    where = config.app.db_path
+    elsewhere = where is not None and not any(_below(where, place) for place in STATE_DIRECTORIES)
+    return Installation(programs, environment, tuple(needed), Path(str(where)).parent if elsewhere else None)
+
+
+def _scripts() -> Path:
+    folders = [Path(sys.executable).parent, Path(sysconfig.get_path("scripts"))]
+    for folder in folders:
+        if (folder / "tradebot").is_file():
+            return folder
+    raise ConfigError(
+        f"there is no program tradebot in {' or '.join(map(str, folders))}: install tradebot into a virtual"
+        " environment (python3 -m venv) and use that one's"
+    )
+
+
+def check_config(config: Config, user: bool) -> None:
+    """Raises ConfigError for paths that a service would not find."""
+    paths = {"app.db_path": config.app.db_path, "engine.replay_file": config.engine.replay_file}
+    for key, text in paths.items():
+        if text is None or text == STDIN:
+            continue
+        if not os.path.isabs(text) and not (user and text.startswith("~")):
+            raise ConfigError(f"{key} = {text}: a service has no working directory and no home; give the whole path")
+
+
+def fill(template: str, installation: Installation, user: bool) -> str:
+    """A unit of etc/systemd for this installation. Looks at the permissions of directories. Raises ConfigError."""
+    for place, name in _PROGRAMS.items():
+        template = template.replace(place, _word(str(installation.programs[name])))
+    lines = [f"Environment={_word(f'{name}={value}')}" for name, value in installation.environment.items()]
+    homes = False
+    if not user:
+        hiding = _Hiding(installation.needed)
+        homes = hiding.homes
+        hidden = [f"TemporaryFileSystem={_word(f'{place}:ro')}" for place in hiding.private]
+        hidden += [f"BindReadOnlyPaths={_word(f'-{place}')}" for place in hiding.hidden]
+        lines += ["# Of what is hidden from it below, the service needs to read:", *hidden] if hidden else []
+    if installation.database is not None and not user:
+        lines += ["# app.db_path:", f"BindPaths={_word(str(installation.database))}"]
+    template = template.replace(_MARK, "".join(f"{line}\n" for line in lines))
+    if homes:
+        template = template.replace("\nProtectHome=yes\n", "\nProtectHome=tmpfs\n")
+    return _for_user(template) if user else template
+
+
+class _Hiding:
+    """Which needed paths the unit would hide, or nobody but their owner could reach.
+
+    `homes`: some are below a home; `private`: directories that others may not enter, to be covered; `hidden`: what is
+    to be shown again.
+    """
+
+    def __init__(self, needed: Iterable[Path]) -> None:
+        self.homes = False
+        self.private: list[str] = []
+        self.hidden: list[str] = []
+        everything = {os.path.abspath(path) for path in needed}
+        everything |= {os.path.realpath(path) for path in everything}
+        for path in sorted(everything):
+            if any(_below(path, seen) for seen in self.hidden):
+                continue
+            covered = self._covered(path)
+            if covered:
+                self.hidden.append(path)
+
+    def _covered(self, path: str) -> bool:
+        if any(_below(path, place) for place in _HOMES):
+            self.homes = True
+            return True
+        if any(_below(path, place) for place in (*_TEMPORARY, *self.private)):
+            return True
+        closed = next((str(place) for place in reversed(Path(path).parents) if not _may_enter(place)), None)
+        if closed is None:
+            return False
+        self.private.append(closed)
+        return True
+
+
+def _below(path: str, place: str) -> bool:
+    return path == place or path.startswith(f"{place}/")
+
+
+def _may_enter(place: Path) -> bool:
+    """Whether anybody may pass through a directory; one that is not there stands in nobody's way."""
+    try:
+        return bool(place.stat().st_mode & stat.S_IXOTH)
+    except OSError:
+        return True
+
+
+def unreadable(installation: Installation) -> list[str]:
+    """What the service's user may not read, or perhaps not write, each with what to do."""
+    files = [*installation.programs.values(), *installation.needed]
+    found = []
+    for path in dict.fromkeys(files):
+        try:
+            status = path.stat()
+        except OSError:
+            continue  # whether it must exist is for the engine to say
+        folder = stat.S_ISDIR(status.st_mode)
+        need = stat.S_IROTH | (stat.S_IXOTH if folder else 0)
+        of_group = _group(status.st_gid) == _USER and status.st_mode >> 3 & need == need
+        if status.st_mode & need != need and not of_group:
+            found.append(
+                f"{path}: the service's user may not read it: `chmod o+r{'x' * folder} {path}`, or if it holds a secret"
+                f" `chgrp {_USER} {path}` and `chmod g+r {path}`"
+            )
+    if installation.database is not None:
+        found.append(
+            f"app.db_path: the service's user must own it: `chown {_USER} {installation.database}`,"
+            f" or take the key out, and the database is in {STATE_DIRECTORIES[0]}"
+        )
+    return found
+
+
+def _group(gid: int) -> str | None:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return None
+
+
+def _word(text: str) -> str:
+    """`text` as one word of a unit file. Raises ConfigError for what cannot stand there."""
+    if re.search(r"[\"'\\$\s]", text.replace(" ", "")) or ":" in text.removesuffix(":ro"):
+        raise ConfigError(
+            f"{text}: quotes, backslashes, colons, dollars and line breaks cannot stand in a path of a unit file"
+        )
+    text = text.replace("%", "%%")
+    return f'"{text}"' if " " in text else text
+
+
+def _for_user(unit: str) -> str:
+    """The unit without what only the system's service manager can do; a comment goes with what it explains."""
+    kept = [block for block in map(_user_block, _blocks(unit)) if block]
+    text = "".join(line for block in kept for line in block)
+    text = text.replace("WantedBy=multi-user.target", "WantedBy=default.target")
+    text = text.replace(f"--unit={ENGINE}", f'--unit={ENGINE} "--systemctl=systemctl --user"')
+    return re.sub(r"\n{3,}", "\n\n", text)
+
+
+def _blocks(unit: str) -> Iterator[list[str]]:
+    """Lines in groups: comments with the directives that follow them; section headers and empty lines alone."""
+    block: list[str] = []
+    for line in unit.splitlines(keepends=True):
+        comment, alone = line.startswith("#"), line.startswith(("[", "\n"))
+        if block and (alone or (comment and not block[-1].startswith("#"))):
+            yield block
+            block = []
+        if alone:
+            yield [line]
+        else:
+            block.append(line)
+    if block:
+        yield block
+
+
+def _user_block(block: list[str]) -> list[str]:
+    directives = [line for line in block if not line.startswith(("#", "[", "\n"))]
+    kept = [line for line in directives if line.partition("=")[0] not in _SYSTEM_ONLY and _NETWORK not in line]
+    return block if kept == directives else [line for line in block if line.startswith("#")] + kept if kept else []
