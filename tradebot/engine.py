@@ -32,10 +32,11 @@ from tradebot.pipeline import STAGES, Parts, Pipeline
 from tradebot.report.output import Output
 from tradebot.report.results import summarize
 from tradebot.runtime import RealRuntime, Runtime
+from tradebot.store.carryover import fold_fills
 from tradebot.store.database import Synchronous
 from tradebot.store.opening import StartStopped, Store
 from tradebot.store.policy import FINAL_FLUSH_S, MAX_BATCH_EVENTS
-from tradebot.store.reader import Carried, read_carried, read_fills
+from tradebot.store.reader import Carried, read_carried
 from tradebot.store.runs import RunInfo, RunRecord, begin_run, finish_run
 from tradebot.store.spill import Spill, spill_path
 from tradebot.store.writer import SqliteStorage, Storage
@@ -252,9 +253,10 @@ class _Run:
 
         def read(db: SqliteDatabase) -> Carried:
             carried = read_carried(db, info, lookback)
-            # One by one: years of fills need not fit into memory.
+            # The sums of all fills so far are kept, so that the next start reads only those of this run.
+            positions = fold_fills(db, carried.runs)
             marks = [(symbol, known.prices[-1]) for symbol, known in carried.symbols.items()]
-            execution.restore(read_fills(db, carried.runs), marks)
+            execution.restore((), marks, positions)
             return carried
 
         carried = self._store.with_database(read)
@@ -306,10 +308,11 @@ class _Run:
         if problems and not self._control.running():
             self._log.error("ledger does not balance", event="LEDGER_UNBALANCED", problems=problems)
             return ExitCode.CRASH, ledger
-        if ledger.not_stored and ledger.cause not in (None, NotStored.BY_DESIGN):
+        lost = pipeline.persist.events_lost  # orders can be lost though every tick is stored
+        if lost or (ledger.not_stored and ledger.cause not in (None, NotStored.BY_DESIGN)):
             self._log.warning(
                 "accepted but not stored", event="NOT_STORED", ticks=ledger.not_stored, spilled=ledger.spilled,
-                events_lost=pipeline.persist.events_lost, cause=str(ledger.cause),
+                events_lost=lost, cause=str(ledger.cause or NotStored.STORAGE_FAILED),
             )  # fmt: skip
         return code, ledger
 

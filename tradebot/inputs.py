@@ -130,6 +130,11 @@ def _database(settings: Settings, around: Surroundings) -> Input:
     own_ticks = options.replay_db is None
     path = db_path if options.replay_db is None else Path(options.replay_db)
     origin, digest = _database_content(path, options.replay_run, around.stopped)
+    if origin.pruned:
+        around.log.warning(
+            "replaying a pruned run", event="PRUNED_RUN", run_id=origin.run_id, pruned=origin.pruned, left=origin.rows,
+            detail="its oldest ticks are gone: results are those of what is left, under another run id",
+        )  # fmt: skip
     rows_feed = DatabaseReplay(_rows(path, origin), origin.rows)
     return Input(
         False,

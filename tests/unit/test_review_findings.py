@@ -25,7 +25,8 @@ from tradebot.pipeline import STAGES, Parts, Pipeline
 from tradebot.runtime import RealRuntime, Thread
 from tradebot.store.batch import Batch as StoreBatch
 from tradebot.store.batch import StoredCounts
-from tradebot.store.database import WAL_BYTES_KEPT, connect, connect_readonly
+from tradebot.store.database import connect, connect_readonly
+from tradebot.store.policy import WAL_BYTES_KEPT
 from tradebot.store.reader import find_tick_source, read_ticks
 from tradebot.store.writer import SqliteStorage
 from tradebot.strategy import create

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -20,6 +21,7 @@ from tests.unit.store_helpers import (
     ORIGINAL_SCHEMA,
     REPO,
     counts,
+    dump,
     full_batch,
     new_database,
     new_run,
@@ -307,9 +309,10 @@ class TestMigration:
 
     def test_a_newer_schema(self, tmp_path: Path) -> None:
         new_database(tmp_path / "x.db").close()
-        foreign(tmp_path / "x.db", "PRAGMA user_version = 3")
+        foreign(tmp_path / "x.db", f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
         with closing(connect(tmp_path / "x.db")) as db:
-            with pytest.raises(ConfigError, match=r"newer tradebot \(schema 3, known here: 2\); upgrade"):
+            newer, known = SCHEMA_VERSION + 1, SCHEMA_VERSION
+            with pytest.raises(ConfigError, match=rf"newer tradebot \(schema {newer}, known here: {known}\); upgrade"):
                 migrate(db)
             assert not db.in_transaction()
 
@@ -328,12 +331,12 @@ class TestMigration:
             ("CREATE TABLE moz_places (id INTEGER); PRAGMA user_version = 77", "belongs to another program"),
             ("CREATE TABLE moz_places (id INTEGER); PRAGMA user_version = 1", "belongs to another program"),
             ("PRAGMA user_version = -1", "belongs to another program"),
-            ("CREATE TABLE ticks (id INTEGER PRIMARY KEY); PRAGMA user_version = 2", "table runs has no column"),
+            (f"CREATE TABLE ticks (id INTEGER PRIMARY KEY); PRAGMA user_version = {SCHEMA_VERSION}", "table runs has no"),
             (
                 ORIGINAL_SCHEMA + "ALTER TABLE signals ADD COLUMN event_id TEXT;"
                 "UPDATE signals SET event_id = 'x';"
                 "INSERT INTO signals SELECT 2, symbol, kind, value, ts, 'x' FROM signals",
-                "cannot be brought to schema 2: UNIQUE constraint failed",
+                f"cannot be brought to schema {SCHEMA_VERSION}: UNIQUE constraint failed",
             ),
         ],
     )  # fmt: skip
@@ -425,6 +428,21 @@ class TestReadonly:
                     connect_readonly(path)
             assert refusal.value.exit_code == 12
 
+    def test_a_disk_that_fails_while_reading_may_work_later(self, tmp_path: Path) -> None:
+        """Contract 7: 13, which is tried again, and not 12: even a reader makes files beside such a database."""
+        path = tmp_path / "x.db"
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        with crashed(path, tmp_path):
+            Path(f"{path}-shm").unlink()
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+            try:
+                with pytest.raises(StorageUnavailable, match="SQLITE_IOERR") as failure:
+                    connect_readonly(path)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            connect_readonly(path).close()
+        assert failure.value.passing and failure.value.exit_code == 13
+
     def test_reading_leaves_the_locks_of_the_same_process_alone(self, tmp_path: Path) -> None:
         """A file that is opened and closed gives up all POSIX locks that its process has on it. Then another program
         that closes the database takes itself for the last one and deletes the WAL under the writer's feet.
@@ -459,6 +477,26 @@ def test_row_counts(tmp_path: Path) -> None:
         storage.write(full_batch(1, 10))
     with closing(connect(path)) as db:
         assert row_counts(db) == {"ticks": 10, "signals": 2, "orders": 2, "trades": 2}
+
+
+def test_a_file_of_schema_2_gets_carried(tmp_path: Path) -> None:
+    """Before pruning nothing was pruned or summed up: the table comes, runs count none, and all rows stay."""
+    path = tmp_path / "x.db"
+    with storage_of(path, new_run(path)) as storage:
+        storage.write(full_batch(1, 10))
+    added = ("pruned_ticks", "pruned_signals", "pruned_orders", "pruned_trades", "pruned_notices", "folded_trades")
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(
+            "DROP TABLE carried;" + "".join(f"ALTER TABLE runs DROP COLUMN {name};" for name in added)
+            + "PRAGMA user_version = 2;"
+        )  # fmt: skip
+    before = dump(path)
+    with closing(connect(path)) as db:
+        assert migrate(db) == 2
+        assert migrate(db) == SCHEMA_VERSION
+        assert db.execute_sql(f"SELECT {', '.join(added)} FROM runs").fetchall() == [(0,) * 6]
+        assert db.execute_sql("SELECT COUNT(*) FROM carried").fetchone() == (0,)
+    assert dump(path) == before
 
 
 def test_a_file_of_schema_1_gets_notices(tmp_path: Path) -> None:

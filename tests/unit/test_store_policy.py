@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tradebot.store.policy import FlushPolicy, RetryPolicy
+from tradebot.store.policy import MAX_BATCH_EVENTS, WAL_BYTES_KEPT, FlushPolicy, RetryPolicy
 
 
 class TestFlush:
@@ -87,3 +87,17 @@ def test_an_attempt_waits_no_longer_than_the_patience_that_is_left() -> None:
     assert retry.patience_s(104.0, None) == 0.0
     retry.succeeded()
     assert retry.patience_s(104.0, None) == 3.0
+
+
+def test_large_batches_while_a_reader_keeps_the_log_from_being_emptied() -> None:
+    """A log beyond its usual size: only the interval and the bound of a batch count, until it is small again."""
+    policy = FlushPolicy(100, 1.0)
+    policy.added(0.0)
+    policy.flushed(WAL_BYTES_KEPT + 1)
+    policy.added(10.0)
+    assert not policy.due(100, 10.9)
+    assert policy.due(MAX_BATCH_EVENTS, 10.9)
+    assert policy.due(100, 11.0)
+    policy.flushed(WAL_BYTES_KEPT)
+    policy.added(20.0)
+    assert policy.due(100, 20.0)

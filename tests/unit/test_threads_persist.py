@@ -26,6 +26,7 @@ class Away:
     """A storage that fails for good."""
 
     counts = StoredCounts()
+    wal_bytes = 0
 
     def open(self) -> None:
         pass

@@ -8,6 +8,7 @@ position and opens the other at the fill's price. Fees are no part of the cost: 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Context, Decimal
 from typing import Final, NamedTuple
 
@@ -30,6 +31,17 @@ class PositionView(NamedTuple):
     realized_usd: float
     unrealized_usd: float
     fees_usd: float
+
+
+class PositionState(NamedTuple):
+    """One symbol's exact state: what a restart continues from as it would from all the fills."""
+
+    symbol: str
+    net: Decimal
+    cost: Decimal
+    realized: Decimal
+    fees: float
+    price: float
 
 
 class _Position:
@@ -56,6 +68,22 @@ class Positions:
         self._positions: dict[str, _Position] = {}
         self.total_exposure = ZERO
         """Exact sum of the exposures of all symbols; to be read only."""
+
+    @classmethod
+    def of(cls, states: Iterable[PositionState]) -> Positions:
+        """The positions that gave these `states`."""
+        positions = cls()
+        for state in states:
+            position = positions._positions[state.symbol] = _Position(state.price)
+            position.net, position.cost, position.realized = state.net, state.cost, state.realized
+            position.fees = state.fees
+            positions._value(position, state.price)
+        return positions
+
+    def states(self) -> list[PositionState]:
+        """Every position that ever was, exactly, by symbol."""
+        found = sorted(self._positions.items())
+        return [PositionState(name, p.net, p.cost, p.realized, p.fees, p.price) for name, p in found]
 
     def apply(self, fill: Fill) -> None:
         """Take in a fill (quantity and price > 0), which is also the newest price of its symbol."""

@@ -54,9 +54,14 @@ class ShadowExecution:
         self._fee_rate = exact(fee_rate)
         self._max_tick_age_ms = max_tick_age_ms
 
-    def restore(self, fills: Iterable[Fill], marks: Iterable[tuple[str, float]] = ()) -> None:
-        """Start from stored fills, in their order, and the prices as of the same moment (else those of the fills)."""
-        self.positions = Positions()
+    def restore(
+        self, fills: Iterable[Fill], marks: Iterable[tuple[str, float]] = (), positions: Positions | None = None
+    ) -> None:
+        """Start from stored fills, in their order, and the prices as of the same moment (else those of the fills).
+
+        `positions` are what the fills before those come to; they are taken over, not copied.
+        """
+        self.positions = Positions() if positions is None else positions
         for fill in fills:
             self.positions.apply(fill)
         for symbol, price in marks:

@@ -37,16 +37,17 @@ class Progress:
         """Whether there is a bar."""
         return self._bar is not None
 
-    def update(self, position: int, ticks: int) -> None:
+    def update(self, position: int, ticks: int | None) -> None:
         """The input has been read up to `position` (in the bar's unit, from its start) and gave `ticks` ticks so far.
 
+        None where it is not about ticks.
         Neither goes back: a smaller number than before is ignored.
         Cheap: draws ten times a second at most. Blocks as the terminal does; a terminal that went away ends the bar.
         """
         bar = self._bar
         if bar is None:
             return
-        bar.ticks = max(bar.ticks, ticks)
+        bar.ticks = None if ticks is None else max(bar.ticks or 0, ticks)
         try:
             bar.update(max(0, position - int(bar.n)))
         except (OSError, ValueError):

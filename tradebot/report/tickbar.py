@@ -19,12 +19,13 @@ tqdm.monitor_interval = 0
 class TickBar(_Tqdm):
     """tqdm's bar with the average rate of ticks behind it, worked out only when it is drawn."""
 
-    ticks = 0
+    ticks: int | None = 0
 
     @property
     def format_dict(self) -> MutableMapping[str, Any]:
         """See tqdm; the postfix is ours."""
         values = super().format_dict
         elapsed_s = values["elapsed"]
-        values["postfix"] = f"{self.ticks / elapsed_s if elapsed_s > 0 else 0.0:,.0f} ticks/s"
+        if self.ticks is not None:
+            values["postfix"] = f"{self.ticks / elapsed_s if elapsed_s > 0 else 0.0:,.0f} ticks/s"
         return values

@@ -16,14 +16,16 @@ from peewee import DatabaseError, InterfaceError, Model, SchemaManager, SqliteDa
 from tradebot.exits import ConfigError
 from tradebot.store.errors import StorageUnavailable, storage_errors
 from tradebot.store.models import EVENT_MODELS, INDEXES, MODELS, SCHEMA_VERSION, RunRow
+from tradebot.store.policy import WAL_BYTES_KEPT
 
 Synchronous = Literal["NORMAL", "FULL"]
 
 BUSY_TIMEOUT_MS: Final = 5000
-WAL_BYTES_KEPT: Final = 16 * 1024 * 1024
 _SQLITE_MAGIC: Final = b"SQLite format 3\x00"
 _STATEMENT_CACHE: Final = 256
-_LOCKED: Final = frozenset({"SQLITE_BUSY", "SQLITE_LOCKED"})
+_PASSING: Final = frozenset({"SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR"})
+"""Failures after which reading may succeed later: even reading makes files beside a database whose writer was killed,
+so that a full or failing disk shows there too. Others say that it cannot be read from here at all."""
 
 
 def beside(path: Path, suffix: str) -> Path:
@@ -134,10 +136,44 @@ def connect(path: Path, synchronous: Synchronous = "NORMAL") -> SqliteDatabase:
     return db
 
 
-def connect_readonly(path: Path, passing: frozenset[str] = _LOCKED) -> SqliteDatabase:
+def open_existing(path: Path) -> SqliteDatabase:
+    """A writing connection to a database of this version, as an engine made it; one may be writing it now.
+
+    Raises ConfigError when there is none or it is not ours, StorageUnavailable.
+    """
+    check_existing(path)
+    refuse_foreign(path)
+    db = connect(path)
+    try:
+        with reading(db):
+            found = int(db.execute_sql("PRAGMA user_version").fetchone()[0])
+        if found < SCHEMA_VERSION:
+            raise ConfigError(
+                f"database {path}: of an older tradebot (schema {found}, here {SCHEMA_VERSION}); start the engine with"
+                " it once, which brings it up to date"
+            )
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def check_existing(path: Path) -> None:
+    """Refuse what is no database file that this user may write. Raises ConfigError; makes nothing."""
+    try:
+        if not path.exists():
+            raise ConfigError(f"database {path}: does not exist")
+        if path.is_file() and not path.stat().st_size:
+            raise ConfigError(f"database {path}: is empty: no engine has run with it")
+    except OSError as error:
+        raise ConfigError(f"database {path}: cannot be opened: {error.strerror}") from error
+    check_path(path)
+
+
+def connect_readonly(path: Path) -> SqliteDatabase:
     """A connection that cannot write, for reading another run's database.
 
-    Raises ConfigError when it is unusable, StorageUnavailable when it is locked; `passing` as in `reading`.
+    Raises ConfigError when it is unusable, StorageUnavailable when it is locked or the disk fails.
     """
     try:
         if not path.is_file():
@@ -151,7 +187,7 @@ def connect_readonly(path: Path, passing: frozenset[str] = _LOCKED) -> SqliteDat
         raise ConfigError(f"database {path}: cannot be opened: {error.strerror}") from error
     db = SqliteDatabase(uri, uri=True, timeout=BUSY_TIMEOUT_MS / 1000, autoconnect=False)
     try:
-        with reading(db, passing):
+        with reading(db):
             db.connect()
             db.execute_sql("PRAGMA schema_version")
     except BaseException:
@@ -167,18 +203,17 @@ def file_of(db: SqliteDatabase) -> str:
 
 
 @contextmanager
-def reading(db: SqliteDatabase, passing: frozenset[str] = _LOCKED) -> Iterator[None]:
+def reading(db: SqliteDatabase) -> Iterator[None]:
     """Around statements on a database that somebody else may have made: every error becomes a readable one.
 
-    Raises StorageUnavailable, ConfigError for what cannot be read; both name the file. `passing` are SQLite's names of
-    the failures after which a retry makes sense.
+    Raises StorageUnavailable, ConfigError for what cannot be read; both name the file.
     """
     try:
         with storage_errors():
             yield
     except StorageUnavailable as error:
         text = f"database {file_of(db)}: {error.detail}"
-        raise StorageUnavailable(error.code, text, error.code in passing) from error
+        raise StorageUnavailable(error.code, text, error.code in _PASSING) from error
     except (sqlite3.Error, DatabaseError, InterfaceError) as error:
         raise ConfigError(f"database {file_of(db)}: {error}; it is damaged or not a tradebot database") from error
 
@@ -229,15 +264,13 @@ def migrate(db: SqliteDatabase) -> int:
 def refuse_foreign(path: Path) -> None:
     """Look at an existing file without changing it: setting journal_mode would mark another program's database.
 
-    Raises ConfigError when it is not ours to write, StorageUnavailable when it is locked or the disk fails: even
-    reading needs room beside a database whose writer was killed.
+    Raises ConfigError when it is not ours to write, StorageUnavailable when it is locked or the disk fails.
     """
     if not path.exists() or not path.stat().st_size:
         return
-    passing = _LOCKED | {"SQLITE_FULL", "SQLITE_IOERR"}
-    db = connect_readonly(path, passing)
+    db = connect_readonly(path)
     try:
-        with reading(db, passing):
+        with reading(db):
             found = int(db.execute_sql("PRAGMA user_version").fetchone()[0])
             _check_ours(db, found, {name for name in db.get_tables() if not name.startswith("sqlite_")})
     finally:

@@ -7,15 +7,20 @@ may hold two databases (a replay out of one into another).
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterable
+from typing import Any, Final
 
 from peewee import SQL, AutoField, FloatField, IntegerField, Model, ModelIndex, SmallIntegerField, TextField
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 
 class RunRow(Model):
-    """One run of the engine; `ticks` .. `notices` count its stored rows and change in the same transaction as they."""
+    """One run of the engine; `ticks` .. `notices` count the rows it stored and change in the same transaction as they.
+
+    `pruned_*` count those of them that were deleted since, always the oldest; `folded_trades` those of its trades,
+    again the oldest, that are summed up in the table `carried`.
+    """
 
     id = AutoField()
     run_id = TextField()
@@ -36,6 +41,12 @@ class RunRow(Model):
     notices = IntegerField(default=0)
     first_tick_id = IntegerField(null=True)
     last_tick_id = IntegerField(null=True)
+    pruned_ticks = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])
+    pruned_signals = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])
+    pruned_orders = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])
+    pruned_trades = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])
+    pruned_notices = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])
+    folded_trades = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])
 
     class Meta:
         table_name = "runs"
@@ -133,12 +144,39 @@ class TradeRow(Model):
         table_name = "trades"
 
 
+class CarriedRow(Model):
+    """What the earlier runs of one push feed come to for one symbol, so that a restart need not read all their rows.
+
+    `chain` is the `runs.id` of the first run of that mode, ingest and source. `last_side` is that of the symbol's last
+    signal, as far as that may have been pruned. `net`, `cost` and `realized` are exact decimals, `price` the last
+    fill's; all of them are null for a symbol that was never traded.
+    """
+
+    id = AutoField()
+    chain = IntegerField()
+    symbol = TextField()
+    last_side = TextField(null=True)
+    net = TextField(null=True)
+    cost = TextField(null=True)
+    realized = TextField(null=True)
+    fees = FloatField(null=True)
+    price = FloatField(null=True)
+
+    class Meta:
+        table_name = "carried"
+
+
 EVENT_MODELS: Final[tuple[type[Model], ...]] = (TickRow, SignalRow, OrderRow, TradeRow)
-MODELS: Final[tuple[type[Model], ...]] = (RunRow, *EVENT_MODELS, NoticeRow)
+MODELS: Final[tuple[type[Model], ...]] = (RunRow, *EVENT_MODELS, NoticeRow, CarriedRow)
 
 
-def _index(model: type[Model], name: str, column: str, unique: bool = False) -> ModelIndex:
-    return ModelIndex(model, (model._meta.fields[column],), unique=unique, name=name)
+def of_runs(model: type[Model], numbers: Iterable[int], column: str = "run") -> Any:
+    """The rows of these runs. The numbers stand in the text: there may be more of them than SQLite has variables."""
+    return model._meta.fields[column].in_(SQL(f"({', '.join(str(int(number)) for number in numbers)})"))
+
+
+def _index(model: type[Model], name: str, *columns: str, unique: bool = False) -> ModelIndex:
+    return ModelIndex(model, [model._meta.fields[column] for column in columns], unique=unique, name=name)
 
 
 INDEXES: Final[tuple[ModelIndex, ...]] = (
@@ -151,4 +189,5 @@ INDEXES: Final[tuple[ModelIndex, ...]] = (
     _index(OrderRow, "uq_orders_event_id", "event_id", unique=True),
     _index(TradeRow, "idx_trades_ts", "ts"),
     _index(TradeRow, "idx_trades_order_id", "order_id"),
+    _index(CarriedRow, "uq_carried", "chain", "symbol", unique=True),
 )

@@ -7,16 +7,27 @@ from typing import Final
 # One transaction at most; also the most that waits in the writer's hands.
 MAX_BATCH_EVENTS: Final = 8192
 FINAL_FLUSH_S: Final = 5.0
+# SQLite starts to empty the write-ahead log at 4 MB; when that was hindered for long, it cuts the file down to this.
+WAL_BYTES_KEPT: Final = 8 * 1024 * 1024
+_BLOCK_TICKS: Final = (50, 200, 2000)
+_BLOCK_S: Final = 0.010
+_PAUSE_S_MIN: Final = 0.002
+_PAUSE_FACTOR: Final = 4.0
 _BACKOFF_FIRST_S: Final = 0.05
 _BACKOFF_MAX_S: Final = 1.0
 
 
 class FlushPolicy:
-    """Flush at `batch_size` events or `flush_interval_s` after the first of them, whichever comes first."""
+    """Flush at `batch_size` events or `flush_interval_s` after the first of them, whichever comes first.
+
+    While a reader keeps the write-ahead log from being emptied, only by the interval: every transaction writes its
+    pages whole, however few rows it adds to them, so that larger ones make the log grow several times more slowly.
+    """
 
     def __init__(self, batch_size: int, flush_interval_s: float) -> None:
         self._batch_size = batch_size
         self._flush_interval_s = flush_interval_s
+        self._events_due = batch_size
         self._due_at: float | None = None
 
     def added(self, now: float) -> None:
@@ -24,17 +35,36 @@ class FlushPolicy:
         if self._due_at is None:
             self._due_at = now + self._flush_interval_s
 
-    def flushed(self) -> None:
-        """The open batch is empty again."""
+    def flushed(self, wal_bytes: int = 0) -> None:
+        """The open batch is empty again, and the write-ahead log is that large."""
         self._due_at = None
+        self._events_due = MAX_BATCH_EVENTS if wal_bytes > WAL_BYTES_KEPT else self._batch_size
 
     def due(self, events: int, now: float) -> bool:
         """Whether an open batch of `events` is to be flushed at `now`."""
-        return events >= self._batch_size or (self._due_at is not None and now >= self._due_at)
+        return events >= self._events_due or (self._due_at is not None and now >= self._due_at)
 
     def wait_s(self, now: float) -> float | None:
         """Seconds until the open batch is due; None when there is none."""
         return None if self._due_at is None else max(0.0, self._due_at - now)
+
+
+class BlockPolicy:
+    """How many ticks a transaction of `prune` deletes with what hangs on them, and the pause after it.
+
+    The engine's writer waits for no more than one such transaction, and finds the database free most of the time.
+    """
+
+    def __init__(self) -> None:
+        self._least, self.ticks, self._most = _BLOCK_TICKS
+
+    def pause_s(self, took_s: float) -> float:
+        """A transaction took so long: fit the next one to about 10 ms, and wait so many seconds before it."""
+        if took_s > _BLOCK_S:
+            self.ticks = max(self._least, self.ticks // 2)
+        elif took_s < _BLOCK_S / 2:
+            self.ticks = min(self._most, self.ticks * 2)
+        return max(_PAUSE_S_MIN, _PAUSE_FACTOR * took_s)
 
 
 class RetryPolicy:

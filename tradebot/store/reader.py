@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
-from peewee import SQL, Model, SqliteDatabase, fn
+from peewee import SQL, SqliteDatabase, fn
 
 from tradebot.events import Fill, Side, Tick, TickChunk
 from tradebot.exits import ConfigError
+from tradebot.store.carryover import read_sides
 from tradebot.store.database import file_of, reading
 from tradebot.store.errors import storage_errors
-from tradebot.store.models import RunRow, SignalRow, TickRow, TradeRow
+from tradebot.store.models import RunRow, SignalRow, TickRow, TradeRow, of_runs
 from tradebot.store.runs import RunInfo
 
 _CHUNK_ROWS: Final = 1000
@@ -24,11 +25,12 @@ SEEN_MAX: Final = 4096
 
 
 class TickSource(Struct, frozen=True):
-    """The ticks of one run (or, in a file of the original system, all ticks)."""
+    """The ticks of one run (or, in a file of the original system, all ticks); the first `pruned` ones are gone."""
 
     run_id: str
     rows: int
     no: int | None
+    pruned: int = 0
 
 
 def _rows(db: SqliteDatabase, query: Any) -> Iterator[list[tuple[Any, ...]]]:
@@ -49,17 +51,17 @@ def find_tick_source(db: SqliteDatabase, run_id: str | None) -> TickSource:
             raise ConfigError(f"database {file_of(db)}: has no table ticks: not a tradebot database")
         runs = []
         if "runs" in tables:
-            query = RunRow.select(RunRow.id, RunRow.run_id, RunRow.ticks).order_by(RunRow.id.desc())
-            runs = list(query.tuples().execute(db))
+            query = RunRow.select(RunRow.id, RunRow.run_id, RunRow.ticks, _pruned_column(db))
+            runs = list(query.order_by(RunRow.id.desc()).tuples().execute(db))
         if run_id is not None:
-            for no, name, rows in runs:
+            for no, name, stored, pruned in runs:
                 if name == run_id:
-                    return TickSource(name, rows, no)
-            known = ", ".join(name for _no, name, _rows in runs[:10]) or "none"
+                    return _run_source(db, name, stored, no, pruned)
+            known = ", ".join(name for _no, name, *_counts in runs[:10]) or "none"
             raise ConfigError(f"database {file_of(db)}: holds no run {run_id}; newest runs: {known}")
-        for no, name, rows in runs:
-            if rows:
-                return TickSource(name, rows, no)
+        for no, name, stored, pruned in runs:
+            if stored > pruned:
+                return _run_source(db, name, stored, no, pruned)
         if "run" in {column.name for column in db.get_columns("ticks")}:
             rows = int(TickRow.select().where(TickRow.run.is_null()).count(db))
         else:
@@ -69,12 +71,27 @@ def find_tick_source(db: SqliteDatabase, run_id: str | None) -> TickSource:
     return TickSource("original", rows, None)
 
 
+def _pruned_column(db: SqliteDatabase) -> Any:
+    """Files of earlier schemas are read as they are: they know nothing of pruning."""
+    present = {column.name for column in db.get_columns("runs")}
+    return RunRow.pruned_ticks if RunRow.pruned_ticks.column_name in present else SQL("0")
+
+
+def _run_source(db: SqliteDatabase, name: str, stored: int, no: int, pruned: int) -> TickSource:
+    if pruned and pruned >= stored:
+        raise ConfigError(f"database {file_of(db)}: all {stored} ticks of run {name} were pruned; nothing to replay")
+    return TickSource(name, stored - pruned, no, pruned)
+
+
 class _Row(Tick, array_like=True, frozen=True, gc=False):
     """A tick as a row of the query: what the conversion of rows checks them against."""
 
 
 def read_ticks(db: SqliteDatabase, source: TickSource) -> Iterator[list[Tick]]:
-    """The source's ticks in arrival order, in chunks. Raises ConfigError (a row is no tick), StorageUnavailable."""
+    """The source's ticks in arrival order, in chunks.
+
+    Raises ConfigError (a row is no tick, or the source was pruned since it was found), StorageUnavailable.
+    """
     with reading(db):
         present = {column.name for column in db.get_columns("ticks")}
         fields: list[Any] = [TickRow.symbol, TickRow.price, TickRow.volume, TickRow.ts]
@@ -82,13 +99,16 @@ def read_ticks(db: SqliteDatabase, source: TickSource) -> Iterator[list[Tick]]:
         query = TickRow.select(*fields).order_by(TickRow.id)
         if source.no is not None:
             span: Any = RunRow.select(RunRow.first_tick_id, RunRow.last_tick_id).where(RunRow.id == source.no)
-            query = query.where((TickRow.run == source.no) & TickRow.id.between(*span.tuples().get(db)))
+            ids = span.tuples().first(db) or (0, 0)  # gone since: told as soon as no row is found
+            query = query.where((TickRow.run == source.no) & TickRow.id.between(*ids))
         elif "run" in present:
             query = query.where(TickRow.run.is_null())
         # No more than were counted: the run may still be written, and what is replayed is what was hashed.
         query = query.limit(source.rows)
         done = 0
         for rows in _rows(db, query):
+            if not done:
+                _check_unchanged(db, source)
             try:
                 ticks = _ticks(rows)
             except ValueError as error:
@@ -97,6 +117,19 @@ def read_ticks(db: SqliteDatabase, source: TickSource) -> Iterator[list[Tick]]:
                 raise ConfigError(f"database {file_of(db)}: table ticks, row with id {row_id}: {what}") from error
             done += len(rows)
             yield ticks
+        if not done and source.rows:
+            _check_unchanged(db, source)
+
+
+def _check_unchanged(db: SqliteDatabase, source: TickSource) -> None:
+    """What is replayed must be what was hashed. Sees the same moment as the statement that is being read."""
+    if source.no is None:
+        return
+    pruned = RunRow.select(_pruned_column(db)).where(RunRow.id == source.no).scalar(db)
+    if pruned != source.pruned:
+        raise ConfigError(
+            f"database {file_of(db)}: run {source.run_id} was pruned while it was read; replay it again, or a backup"
+        )
 
 
 def _ticks(rows: list[tuple[Any, ...]]) -> list[Tick]:
@@ -148,7 +181,7 @@ class Carried(Struct, frozen=True):
 
 def read_carried(db: SqliteDatabase, info: RunInfo, lookback: int) -> Carried:
     """State for a restart, from at most the RESTORE_TICKS_MAX newest ticks. Raises StorageUnavailable."""
-    with storage_errors():
+    with storage_errors(), db.atomic():
         query = RunRow.select(RunRow.id, RunRow.ticks, RunRow.first_tick_id).where(
             (RunRow.mode == info.mode) & (RunRow.ingest == info.ingest) & (RunRow.source == info.source)
         )
@@ -156,9 +189,9 @@ def read_carried(db: SqliteDatabase, info: RunInfo, lookback: int) -> Carried:
         numbers = tuple(int(no) for no, _ticks, _first in runs)
         if not numbers:
             return Carried((), 0, None, {})
-        signal_at = _last_signals(db, {no: first for no, _ticks, first in runs})
+        signal_at = last_signals(db, {no: first for no, _ticks, first in runs})
         fields = (TickRow.id, TickRow.symbol, TickRow.price, TickRow.seq, TickRow.event_id)
-        newest = TickRow.select(*fields).where(_of_runs(TickRow, numbers))
+        newest = TickRow.select(*fields).where(of_runs(TickRow, numbers))
         prices: dict[str, list[float]] = {}
         seqs: dict[str, list[int]] = {}
         event_ids: dict[str, list[str]] = {}
@@ -185,27 +218,24 @@ def read_carried(db: SqliteDatabase, info: RunInfo, lookback: int) -> Carried:
     return Carried(numbers, sum(ticks for _no, ticks, _first in runs), last_price, symbols)
 
 
-def _of_runs(model: type[Model], numbers: Iterable[int]) -> Any:
-    """The rows of these runs. The numbers stand in the text: there may be more of them than SQLite has variables."""
-    return model._meta.fields["run"].in_(SQL(f"({', '.join(str(int(number)) for number in numbers)})"))
-
-
-def _last_signals(db: SqliteDatabase, first_ids: dict[int, int | None]) -> dict[str, tuple[Side, int]]:
+def last_signals(db: SqliteDatabase, first_ids: dict[int, int | None]) -> dict[str, tuple[Side, int]]:
     """Per symbol: side of its newest signal, and the row id of its tick (whose number is in the event id)."""
-    newest = SignalRow.select(fn.MAX(SignalRow.id)).where(_of_runs(SignalRow, first_ids)).group_by(SignalRow.symbol)
+    newest = SignalRow.select(fn.MAX(SignalRow.id)).where(of_runs(SignalRow, first_ids)).group_by(SignalRow.symbol)
     query = SignalRow.select(SignalRow.symbol, SignalRow.kind, SignalRow.event_id, SignalRow.run)
     found: dict[str, tuple[Side, int]] = {}
     for rows in _rows(db, query.where(SignalRow.id.in_(newest))):
         for symbol, kind, event_id, run in rows:
             number = int(event_id.rsplit("-", 2)[1])
             found[symbol] = (kind.split(":", 1)[0], (first_ids[run] or 0) + number - 1)
+    for symbol, side in read_sides(db, list(first_ids)).items():
+        found.setdefault(symbol, (side, 0))  # pruned, so that all ticks there are came after it
     return found
 
 
 def read_fills(db: SqliteDatabase, runs: Sequence[int]) -> Iterator[Fill]:
     """All fills of `runs`, oldest first, from which positions are rebuilt. Raises StorageUnavailable."""
     fields = [TradeRow._meta.fields[name] for name in Fill.__struct_fields__]
-    query = TradeRow.select(*fields).where(_of_runs(TradeRow, runs)).order_by(TradeRow.id)
+    query = TradeRow.select(*fields).where(of_runs(TradeRow, runs)).order_by(TradeRow.id)
     with storage_errors():
         for rows in _rows(db, query):
             for row in rows:

@@ -67,6 +67,12 @@ def _resumed(db: SqliteDatabase, row: dict[str, Any], info: RunInfo, resume: boo
     record = _record(row)
     if info.push or (row["ingest"], row["mode"]) != (info.ingest, info.mode):
         raise ConfigError(f"run id {info.run_id} is already in database {db.database}; choose another --run-id")
+    if row["pruned_ticks"]:
+        raise ConfigError(
+            f"database {db.database} held this replay (run {info.run_id}), but {row['pruned_ticks']} of its"
+            f" {record.counts.ticks} ticks were pruned, so that it can be neither resumed nor compared; use another"
+            " --db, or have `tradebot prune` finish: then it begins anew"
+        )
     if not resume:
         state = "whole" if record.complete else f"in part ({record.counts.ticks} ticks)"
         raise ConfigError(

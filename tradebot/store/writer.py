@@ -10,7 +10,7 @@ from peewee import Model, SqliteDatabase, fn
 from tradebot.events import Notice, Order, Signal, Tick
 from tradebot.store.batch import Batch, StoredCounts
 from tradebot.store.bulk import insert_columns
-from tradebot.store.database import BUSY_TIMEOUT_MS, Synchronous, connect
+from tradebot.store.database import BUSY_TIMEOUT_MS, Synchronous, beside, connect
 from tradebot.store.errors import storage_errors
 from tradebot.store.models import NoticeRow, OrderRow, RunRow, SignalRow, TickRow, TradeRow
 from tradebot.store.runs import RunRecord, counts_of
@@ -22,6 +22,11 @@ class Storage(Protocol):
     @property
     def counts(self) -> StoredCounts:
         """Rows of this run known to be stored."""
+        ...
+
+    @property
+    def wal_bytes(self) -> int:
+        """Size of the write-ahead log's file."""
         ...
 
     def open(self) -> None:
@@ -47,7 +52,16 @@ class SqliteStorage:
         self._db: SqliteDatabase | None = None
         self._in_doubt = False
         self._patience_ms = BUSY_TIMEOUT_MS
+        self._wal = beside(path, "-wal")
         self.counts = run.counts
+
+    @property
+    def wal_bytes(self) -> int:
+        """Size of the write-ahead log's file; SQLite cuts a large one down as soon as no reader needs it any more."""
+        try:
+            return self._wal.stat().st_size
+        except OSError:  # not there; or whatever is wrong with the disk, the next write will tell
+            return 0
 
     def open(self) -> None:
         """Connect on the calling thread. Raises StorageUnavailable or ConfigError."""

@@ -138,7 +138,7 @@ class PersistStage:
         if self.storage_error is not None:
             self._spill_batch(batch)
         self._batch = Batch()
-        self._flush_policy.flushed()
+        self._flush_policy.flushed(storage.wal_bytes)
 
     def _stored(self, batch: Batch, began_s: float) -> None:
         self._retry.succeeded()
