@@ -2,7 +2,8 @@
 # PYTHON=/path/to/python chooses the Python of the environment; ARGS= is passed on where a target says so.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format types bench bench-live bench-memory bench-peers kills autobahn sim clean
+.PHONY: help setup run test lint format types bench bench-live bench-memory bench-peers bench-storage kills autobahn sim \
+    sim-coverage planted soak clean
 .DELETE_ON_ERROR:
 
 VENV  := .venv
@@ -62,6 +63,12 @@ bench-memory: $(READY)  ## peak memory at 1 000 000 and at 4 000 000 ticks
 bench-peers: $(READY) $(PEERS_READY)  ## speed beside NautilusTrader and backtrader (own environment, .venv-peers)
 	@$(PY) -m bench.peers --peer-python=$(PEERS)/bin/python $(ARGS)
 
+bench-storage: $(READY)  ## readers beside a writer, the WAL under a long reader, prune and backup beside an engine
+	@$(PY) -m bench.storage $(ARGS)
+
+soak: $(READY)  ## minutes of supervised engine on changing weather, with figures; ARGS='--minutes=N'
+	@$(PY) -m bench.soak $(ARGS)
+
 kills: $(READY)  ## 100 random SIGKILLs during replays, each resumed and compared; ARGS='--kills=N --seed=N'
 	@$(PY) -m tests.e2e.kills $(ARGS)
 
@@ -70,6 +77,9 @@ autobahn: $(READY)  ## the WebSocket client against the Autobahn fuzzing server 
 
 sim: $(READY)  ## the simulator: the engine's threads under seeded schedules; ARGS='--help' tells more
 	@$(PY) -m sim $(ARGS)
+
+planted: $(READY)  ## does the simulator find bugs? plants 48, one at a time, and hunts each; ARGS='name ...' chooses
+	@$(PY) -m tests.sim.planted $(ARGS)
 
 # The trace function of coverage.py takes the place of the simulator's, so no thread is interrupted between statements.
 sim-coverage: $(READY)  ## what simulation alone reaches of the engine, lines and branches; ARGS='--seeds=N' (3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from sim.network import Session
 from sim.world import Outcome
 from tradebot.config import Config, Settings
 from tradebot.events import BP_DROP_SIGNAL, STALE_DATA, Order, Signal, Tick
+from tradebot.execution.positions import PositionView
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.feeds.exchanges import EXCHANGES
 from tradebot.feeds.exchanges.base import Exchange as Adapter
@@ -87,10 +89,13 @@ def reference(
     return signals, orders
 
 
-def check_run(path: Path, config: Config, run_id: str, whole: bool) -> None:
+def check_run(
+    path: Path, config: Config, run_id: str, whole: bool, positions: Sequence[PositionView] | None = None
+) -> None:
     """One run's rows are what the reference computes from its stored ticks; not `whole` (a kill): a prefix of that.
 
-    A run of a push feed begins with what the stored rows of its predecessors come to.
+    A run of a push feed begins with what the stored rows of its predecessors come to. `positions` are those that the
+    engine came to in the end, valued at the last prices of all ticks.
     """
     strategy = create(config.strategy.name, config)
     execution = ShadowExecution(config.risk_caps, config.execution.fee_rate, config.execution.max_tick_age_ms)
@@ -138,6 +143,20 @@ def check_run(path: Path, config: Config, run_id: str, whole: bool) -> None:
         [(f.event_id, f.order_id, f.symbol, f.side, f.fill_qty, f.fill_price, f.fees, f.ts) for f in fills],
         whole,
     )
+    if whole and positions is not None:
+        for symbol, price in decider.pending_marks:
+            execution.positions.mark(symbol, price)
+        for one, other in zip_longest(positions, execution.positions.views()):
+            assert one == other, f"positions: {_unlike(one, other)}"
+
+
+def _unlike(one: PositionView | None, other: PositionView | None) -> str:
+    """In what the engine's position differs from the reference's."""
+    if one is None or other is None or one.symbol != other.symbol:
+        return f"the engine has {one}, the reference {other}"
+    fields = zip(one._fields, one, other, strict=True)
+    unlike = [f"{name} {value} instead of {wanted}" for name, value, wanted in fields if value != wanted]
+    return f"{one.symbol}: {', '.join(unlike)}"
 
 
 def check_feed(
@@ -281,4 +300,9 @@ def _compare(what: str, stored: list[tuple[Any, ...]], wanted: list[tuple[Any, .
         wanted = wanted[: len(stored)]
     for index, (one, other) in enumerate(zip(stored, wanted, strict=False)):
         assert one == other, f"{what}[{index}]: stored {one}, the reference has {other}"
-    assert len(stored) == len(wanted), f"{what}: stored {len(stored)}, the reference has {len(wanted)}"
+    if len(stored) != len(wanted):
+        rest, kind = (wanted, "missing") if len(stored) < len(wanted) else (stored, "too many")
+        first = rest[min(len(stored), len(wanted))]
+        raise AssertionError(
+            f"{what}: stored {len(stored)}, the reference has {len(wanted)}; the first that is {kind}: {first}"
+        )

@@ -11,6 +11,7 @@ from mockws_server.actions import Action, describe
 from sim.exchange import Exchange
 from sim.faults import StorageFaults, bound_files
 from sim.plans import Fault
+from sim.torn import Tear
 from sim.world import Process
 
 _DELAYED: Final = {f"slow_{stage}": f"tradebot-{stage}" for stage in ("ingest", "strategy", "execution", "persist")}
@@ -55,6 +56,7 @@ class Hands:
         storage = self._storage
         storage.busy_until_s = storage.full_until_s = storage.slow_s = 0.0
         storage.fail_calls = storage.fail_after_commit = ()
+        storage.tears = ()
         bound_files(None)
         if self._exchange is not None:
             self._exchange.heal()
@@ -160,6 +162,11 @@ class Hands:
         self._storage.fail_after_commit = fault.what
         self._at(0.0, fault, f"commits {fault.what} are reported as failed", lambda: None)
 
+    def _storage_torn(self, fault: Fault) -> None:
+        transaction, statement, kill = fault.what
+        told = f"{'kill -9' if kill else 'an I/O error'} at statement {statement} of transaction {transaction}"
+        self._storage.tears += (Tear(transaction, statement, kill, partial(self._do, fault, told, lambda: None)),)
+
     def _spill_fails(self, fault: Fault) -> None:
         if fault.what is None:
             self._storage.no_spill = True
@@ -222,6 +229,7 @@ _EFFECTS: Final[dict[str, Callable[[Hands, Fault], None]]] = {
     "storage_slow": Hands._storage_slow,
     "storage_error": Hands._storage_error,
     "commit_doubt": Hands._commit_doubt,
+    "storage_torn": Hands._storage_torn,
     "disk_errors": Hands._disk_errors,
     "sigterm": Hands._sigterm,
     "second_signal": Hands._second_signal,

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import glob
+import os
 import resource
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from msgspec import Struct
 from peewee import SqliteDatabase
 
+from sim.causes import Causes
 from sim.runtime import SimRuntime
+from sim.torn import Tear, torn
 from tradebot.store.batch import Batch, StoredCounts
 from tradebot.store.database import BUSY_TIMEOUT_MS, Synchronous
 from tradebot.store.errors import StorageUnavailable
@@ -35,6 +40,11 @@ class StorageFaults(Struct):
     """Writes (from 1) that report an I/O error and store nothing."""
     fail_after_commit: tuple[int, ...] = ()
     """Commits (from 1) after which an I/O error is reported all the same."""
+    kill_at_write: int | None = None
+    """kill -9 when this write (from 1) is asked for: the batches before it are stored, of it nothing."""
+    kill_at_commit: int | None = None
+    """kill -9 when this commit (from 1) is done, before the engine learns of it."""
+    tears: tuple[Tear, ...] = ()
     no_spill: bool = False
     """There is no room for a spill file when the process starts."""
 
@@ -50,8 +60,15 @@ class FaultyStorage(SqliteStorage):
         self._runtime = runtime
         self._calls = 0
         self._commits = 0
+        self._transactions = 0
+        self.causes: Causes | None = None
+        """Once something is stored."""
         self.failing = False
         """Whether the last write failed."""
+        self.failing_since_s: float | None = None
+        """When the first of the last writes failed in a row; None: the last one did not."""
+        self.insisted_s = 0.0
+        """How long after a first failure, at most, the same was tried again."""
         if faults.no_spill:
             spill_path(path).mkdir()
 
@@ -59,15 +76,28 @@ class FaultyStorage(SqliteStorage):
         """Write, unless a fault is on: a locked database first uses up the patience, as SQLite's busy handler does."""
         runtime = self._runtime
         self._calls += 1
+        if self._calls == self._faults.kill_at_write:
+            runtime.kill()
+        if self.failing_since_s is not None:
+            self.insisted_s = max(self.insisted_s, runtime.elapsed_s - self.failing_since_s)
         self.failing = True
+        try:
+            self._write(batch, patience_ms)
+        except StorageUnavailable:
+            self.failing_since_s = runtime.elapsed_s if self.failing_since_s is None else self.failing_since_s
+            raise
+        self.failing = False
+        self.failing_since_s = None
+        runtime.note("stored", batch.rows)
+
+    def _write(self, batch: Batch, patience_ms: int) -> None:
+        runtime = self._runtime
         if self._faults.slow_s:
             runtime.note("storage", "slow")
             runtime.sleep(self._faults.slow_s)
         self._fail_before(patience_ms)
         runtime.checkpoint()
         super().write(batch)
-        self.failing = False
-        runtime.note("stored", batch.rows)
 
     def _fail_before(self, patience_ms: int) -> None:
         faults, runtime = self._faults, self._runtime
@@ -85,8 +115,17 @@ class FaultyStorage(SqliteStorage):
             raise StorageUnavailable("SQLITE_IOERR", "disk I/O error", passing=True)
 
     def _transact(self, db: SqliteDatabase, batch: Batch, after: StoredCounts) -> None:
-        super()._transact(db, batch, after)
+        self._transactions += 1
+        tears = [tear for tear in self._faults.tears if tear.transaction == self._transactions]
+        super()._transact(torn(db, tears[0], self._runtime) if tears else db, batch, after)
+        if self.causes is None:
+            connection: sqlite3.Connection = db.connection()  # type: ignore[no-untyped-call]
+            rows = connection.execute("SELECT event_id FROM signals WHERE run = ?", (self._run.no,))
+            self.causes = Causes([event_id for (event_id,) in rows])
+        self.causes.committed(batch, after)
         self._commits += 1
+        if self._commits == self._faults.kill_at_commit:
+            self._runtime.kill()
         self._runtime.checkpoint()
         if self._commits in self._faults.fail_after_commit:
             self._runtime.note("storage", "failed after commit")
@@ -109,23 +148,52 @@ def bound_files(size: int | None) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard if size is None else size, hard))
 
 
+def open_files() -> list[tuple[int, str]]:
+    """Descriptors of this (real) process and the files that they are open on; none where there is no /proc."""
+    directory = Path("/proc/self/fd")
+    found: list[tuple[int, str]] = []
+    for entry in sorted(directory.iterdir()) if directory.is_dir() else ():
+        with suppress(OSError):  # the one that lists them is gone already
+            found.append((int(entry.name), os.readlink(entry)))
+    return found
+
+
 class Remains:
-    """What a killed process leaves of its spill file, which its unwinding threads would tidy up."""
+    """The files of a database as they were when its process died, whatever unwinding threads did to them since.
+
+    A real death runs no `finally`: SQLite's log is not moved into the database, a spill file gets no end mark.
+    """
 
     def __init__(self, db_path: Path) -> None:
-        self._path = spill_path(db_path)
-        self._written: bytes | None = None
+        self._db_path = db_path
+        self._spill = spill_path(db_path)
+        self._files: dict[Path, bytes] | None = None
 
     def take(self) -> None:
-        """Remember what is written now. To be called in the moment of death."""
-        if self._path.is_file():
-            with self._path.open("rb") as file:
-                blocks = iter(lambda: file.read(1 << 16).partition(b"\0")[0], b"")
-                self._written = b"".join(blocks)
+        """Remember what there is. To be called in the moment of death."""
+        self._files = {path: self._content(path) for path in self._present() if path.is_file()}
 
     def put_back(self) -> None:
-        """Make the file as it was, with a little of its reserve. To be called when all threads are gone."""
-        if self._path.is_dir():
-            self._path.rmdir()
-        if self._written is not None:
-            self._path.write_bytes(self._written + bytes(_RESERVE_LEFT))
+        """Make everything as it was. To be called when all threads are gone and have closed what they had open."""
+        if self._spill.is_dir():
+            self._spill.rmdir()
+        if self._files is None:
+            return
+        still_open = [name for _descriptor, name in open_files() if name.startswith(os.path.realpath(self._db_path))]
+        if still_open:
+            raise RuntimeError(f"the killed process's threads are gone, but its files are open: {still_open}")
+        for path in self._present():
+            path.unlink()
+        for path, content in self._files.items():
+            path.write_bytes(content)
+
+    def _present(self) -> list[Path]:
+        return sorted(self._db_path.parent.glob(f"{glob.escape(self._db_path.name)}*"))
+
+    def _content(self, path: Path) -> bytes:
+        """All of the file; of a spill file what is written and a little of its reserve of zeros, which is large."""
+        if path != self._spill:
+            return path.read_bytes()
+        with path.open("rb") as file:
+            blocks = iter(lambda: file.read(1 << 16).partition(b"\0")[0], b"")
+            return b"".join(blocks) + bytes(_RESERVE_LEFT)

@@ -109,12 +109,18 @@ def play(order: Order, freezer: Movable | None, lines: int | None = TRACE_LINES)
 def _told(error: Exception) -> tuple[str, str]:
     """An error as one line, and what more is to be shown: nothing for a check that says what is wrong by itself."""
     text = str(error)
-    first = text.partition("\n")[0] or "a check failed"
     if isinstance(error, AssertionError):
-        return first, "" if text else traceback.format_exc()
+        return (text.partition("\n")[0], "") if text else (_failed_check(error), traceback.format_exc())
+    first = text.partition("\n")[0]
     if isinstance(error, SimError):
         return f"{type(error).__name__}: {first}", text
     return f"{type(error).__name__}: {first}", traceback.format_exc()
+
+
+def _failed_check(error: AssertionError) -> str:
+    """The check itself, for one that says nothing: its source and where it stands."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{frame.line or 'a check failed'} ({Path(frame.filename).name}:{frame.lineno})"
 
 
 def _fast_directory() -> str | None:

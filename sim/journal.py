@@ -49,7 +49,7 @@ class Journal:
 class NotingRuntime(SimRuntime):
     """A runtime whose notes (of faults, network and storage) stand in the journal too.
 
-    `on_death` is called when the process is killed, before any thread unwinds.
+    `on_death` is called when the process is killed or exits at once, before any thread unwinds.
     """
 
     def __init__(self, seed: int, journal: Journal, process: int, **character: Any) -> None:
@@ -70,6 +70,12 @@ class NotingRuntime(SimRuntime):
         """An entry of the journal that is no part of the history's hash."""
         self.journal.add(self.process, self.elapsed_s, text, dull)
 
+    def exit_now(self, code: int) -> None:
+        """See `SimRuntime.exit_now`."""
+        if not self.killed:
+            self.on_death()
+        super().exit_now(code)
+
     def kill(self) -> None:
         """See `SimRuntime.kill`."""
         if not self.killed:
@@ -80,11 +86,15 @@ class NotingRuntime(SimRuntime):
 
 
 class LogStream(StringIO):
-    """Takes the JSON lines of one process's log, each with its time; nothing is written by the dead."""
+    """Takes the JSON lines of one process's log, each with its time; nothing is written by the dead.
 
-    def __init__(self, runtime: NotingRuntime) -> None:
+    `signal_on` names lines by event or message: when the first of that name is written, a stop signal comes.
+    """
+
+    def __init__(self, runtime: NotingRuntime, signal_on: tuple[str, ...] = ()) -> None:
         super().__init__()
         self._runtime = runtime
+        self._signal_on = list(signal_on)
         self.times_s: list[float] = []
 
     def write(self, text: str) -> int:
@@ -92,6 +102,9 @@ class LogStream(StringIO):
         if not self._runtime.killed:
             self.times_s.append(self._runtime.elapsed_s)
             super().write(text)
+            for name in [name for name in self._signal_on if f'"{name}"' in text]:
+                self._signal_on.remove(name)
+                self._runtime.send_signal()
         return len(text)
 
 
@@ -108,7 +121,10 @@ def _is_dull(line: Mapping[str, Any]) -> bool:
     fields = line["fields"]
     if line["level"] == "ERROR":
         return False
-    return fields.get("event") in _DULL_EVENTS or fields["message"] in _DULL_MESSAGES
+    message = str(fields["message"])
+    if "suppressed" in fields:  # "7 more held back: signal generated"
+        message = message.partition(": ")[2]
+    return fields.get("event") in _DULL_EVENTS or message in _DULL_MESSAGES | _DULL_EVENTS
 
 
 def describe(line: Mapping[str, Any]) -> str:
@@ -117,7 +133,8 @@ def describe(line: Mapping[str, Any]) -> str:
     message = fields.pop("message")
     event = fields.pop("event", None)
     if event in ("HEARTBEAT", "FINAL METRICS"):
-        fields = {name: value for name, value in fields.items() if name in _BEAT_FIELDS or "_depth" in name}
+        shown_always = {name: value for name, value in fields.items() if name in _BEAT_FIELDS or "_depth" in name}
+        fields = shown_always | {name: fields[name] for name in _TELLING if fields.get(name)}
     shown = " ".join(f"{name}={value}" for name, value in fields.items() if value is not None)
     if len(shown) > _DETAIL_CHARS_MAX:
         shown = shown[: _DETAIL_CHARS_MAX - 3] + "..."
@@ -125,3 +142,8 @@ def describe(line: Mapping[str, Any]) -> str:
 
 
 _BEAT_FIELDS: Final = frozenset({"ingest_received", "ingest_processed", "tick_count", "persist_count", "link"})
+_TELLING: Final = (
+    "refused", "bp_drops_signal", "risk_vetoes", "stale_vetoes", "persist_errors", "malformed", "duplicates", "gaps",
+    "reconnects",
+)  # fmt: skip
+"""Shown where they are not 0: they say what else was going on."""

@@ -11,13 +11,16 @@ from typing import Final
 from sim.account import Account, Item, Malformed
 from sim.caps import check_caps
 from sim.checkers import check_database, check_feed, check_outcome, check_run
+from sim.clock import START_MS
+from sim.deadlines import SLACK_S, check_ages, check_attempts, check_drain, check_patience, first_stop_s
 from sim.inputs import check_replayed, check_walk, ticks_of_lines
 from sim.oracle import Facts, describe, expected_exit, unexplained
 from sim.plans import MOCKWS, REPLAY, SYNTHETIC
 from sim.swarm import LifeRun, Swarm, check_live
 from sim.world import Outcome
-from tradebot.events import Tick
+from tradebot.events import BP_DROP_SIGNAL, INT64_MAX, Tick
 from tradebot.feeds.exchanges import EXCHANGES
+from tradebot.ops.beacon import EVERY_S
 from tradebot.store.policy import FINAL_FLUSH_S
 
 _BEAT_SLACK_S: Final = 0.2
@@ -33,6 +36,8 @@ def judge_life(swarm: Swarm) -> None:
         assert code in allowed, f"{told}, but what happened means {_listed(allowed)}: {describe(facts)}"
         _check_logs(swarm, life)
         check_heartbeat(life)
+        check_watchdog(life)
+        check_deadlines(swarm, life)
         check_live(life, swarm.plan, swarm.exchange)
         _check_end(swarm, life)
 
@@ -147,6 +152,17 @@ def _check_logs(swarm: Swarm, life: LifeRun) -> None:
     assert not found, f"no fault explains: {found[0]}" + (f" (and {len(found) - 1} more)" if len(found) > 1 else "")
 
 
+def check_watchdog(life: LifeRun) -> None:
+    """The watchdog is fed about once a second from READY to the end of the pipeline: no fault here is a hang."""
+    manager, outcome = life.process.manager, life.outcome
+    if manager.ready_s is None:
+        return
+    ledger_s = _ledger_s(outcome)
+    end_s = outcome.sim_s if ledger_s is None else ledger_s
+    for one, other in pairwise([manager.ready_s, *manager.alive_s, end_s]):
+        assert other - one <= EVERY_S + _BEAT_SLACK_S, f"the watchdog was not fed from {one:.3f} s to {other:.3f} s"
+
+
 def check_heartbeat(life: LifeRun) -> None:
     """From the start to the end of the pipeline there is never a longer time without a HEARTBEAT.
 
@@ -170,6 +186,36 @@ def check_heartbeat(life: LifeRun) -> None:
         )
 
 
+def check_deadlines(swarm: Swarm, life: LifeRun) -> None:
+    """What a process had to do in time, it did, and not before its time."""
+    plan, outcome, watch, storage = swarm.plan, life.outcome, life.process.watch, life.process.storage
+    if not watch.began:
+        return
+
+    def number(key: str) -> float:
+        return float(str(plan.values[key]))
+
+    run_over_s = None if life.run_seconds is None else watch.began_s + life.run_seconds
+    asked_s = min(
+        [max(watch.began_s, at_s) for at_s in life.hands.signals_s] + ([run_over_s] if run_over_s else []), default=None
+    )
+    if asked_s is not None:
+        check_drain(asked_s, _ledger_s(outcome), number("persist.drain_timeout_s"))
+    flush_s, hold_s = number("persist.flush_interval_ms") / 1000, 1.0 if "slow_persist" in plan.kinds else 0.0
+    assert watch.longest_batch_s <= flush_s + hold_s + SLACK_S, (
+        f"a batch was open for {watch.longest_batch_s:.3f} s, the flush interval is {flush_s} s"
+    )
+    if storage is not None:
+        wrong = None if storage.causes is None else storage.causes.wrong
+        assert wrong is None, wrong
+        stop_s = first_stop_s(outcome, life.hands.signals_s, run_over_s)
+        check_patience(storage, outcome, stop_s, number("persist.storage_retry_s"))
+    network = life.process.network
+    if network is not None and not (life.faulty and "slow_ingest" in plan.kinds):
+        keys = ("backoff_max_s", "reconnect_budget_s", "stable_after_s")
+        check_attempts(network, {key: number(f"feed.{key}") for key in keys})
+
+
 def _check_end(swarm: Swarm, life: LifeRun) -> None:
     """A process that was not killed accounts for everything; one that was has lost no more than it had in hands."""
     outcome, watch, plan = life.outcome, life.process.watch, swarm.plan
@@ -184,6 +230,10 @@ def _check_end(swarm: Swarm, life: LifeRun) -> None:
             assert ledger["not_stored"] == 0, f"exit code 0, but not all is stored: {ledger}"
         if ledger["not_stored"]:
             assert ledger["cause"] is not None, ledger
+        lost = ledger["not_stored"] - ledger["spilled"]
+        assert lost == 0 or _may_lose(outcome), (
+            f"{lost} ticks are neither stored nor spilled, and no line says why: {ledger}"
+        )
         return
     if watch.stages["persist"].storage_error is not None:
         return  # what it spilled is the next process's
@@ -191,6 +241,13 @@ def _check_end(swarm: Swarm, life: LifeRun) -> None:
     batch_max = int(str(plan.values["persist.batch_size"])) - 1 + persist.maxsize
     bound = 2 * tick.maxsize + persist.maxsize + batch_max
     assert watch.handed_over <= bound, f"{watch.handed_over} ticks and notices were under way, more than {bound}"
+
+
+def _may_lose(outcome: Outcome) -> bool:
+    """Whether accepted events may be lost: a spill that failed, a drain out of time, a crash, a second signal."""
+    named = any(outcome.events(name) for name in ("SPILL_FAILED", "DRAIN_TIMEOUT"))
+    said = {line["fields"]["message"] for line in outcome.logs}
+    return named or outcome.exit_code == 1 or bool(said & {"no room for a spill file", "stages did not end"})
 
 
 # ---- what they left ------------------------------------------------------------------------------------------------
@@ -236,8 +293,16 @@ def _check_rows(swarm: Swarm, life: LifeRun, db: sqlite3.Connection) -> None:
     all_kept = ended and ledger["not_stored"] == ledger["spilled"] and outcome.exit_code != 1
     lost = outcome.events("NOT_STORED")
     given_up = bool(lost and lost[-1]["events_lost"]) or bool(outcome.events("DRAIN_TIMEOUT"))
-    whole = all_kept and not given_up and plan.feed != REPLAY
-    check_run(swarm.world.db_path, swarm.settings(None).config, run_id, whole)
+    whole = all_kept and not given_up
+    if plan.feed == REPLAY:  # only the process that came to its end must have made it whole, the others are resumed
+        whole = life is swarm.lives[-1] and outcome.exit_code == 0 and not life.hands.signals_s
+    positions = life.process.watch.positions if ended and life.process.watch.began else None
+    check_run(swarm.world.db_path, swarm.settings(None).config, run_id, whole, positions)
+    if whole and plan.feed == MOCKWS and swarm.lives[-1].process.watch.began:
+        _check_notices(db, run_id, outcome.event("FINAL METRICS"), refused=ledger["refused"] > 0)
+    query = "SELECT reason, ts FROM orders WHERE run = (SELECT id FROM runs WHERE run_id = ?) AND reason != ?"
+    max_age_ms = swarm.settings(None).config.execution.max_tick_age_ms
+    check_ages(db.execute(query, (run_id, BP_DROP_SIGNAL)), max_age_ms, _wall_ms(swarm, life))
     if plan.feed == REPLAY or not ended:
         return
     found = db.execute(
@@ -247,3 +312,21 @@ def _check_rows(swarm: Swarm, life: LifeRun, db: sqlite3.Connection) -> None:
     # What a failing storage stored without saying so counts as lost, until somebody looks.
     most = ledger["accepted"] if outcome.events("STORAGE_FAILED") else kept
     assert kept <= found <= most, f"{found} ticks are stored; the ledger says {ledger}"
+
+
+def _check_notices(db: sqlite3.Connection, run_id: str, metrics: dict[str, int], refused: bool) -> None:
+    """All of a run's gaps and restored links are stored; `refused`: but those behind a refused trade, in its frame."""
+    query = "SELECT COUNT(*) FROM notices WHERE run = (SELECT id FROM runs WHERE run_id = ?) AND kind = ?"
+    for kind, counter in (("GAP", "gaps"), ("LINK_RESTORED", "reconnects")):
+        found = db.execute(query, (run_id, kind)).fetchone()[0]
+        told = metrics[counter]
+        assert found == told or (refused and found < told), f"{found} notices {kind} are stored, {told} were told"
+
+
+def _wall_ms(swarm: Swarm, life: LifeRun) -> tuple[int, int] | None:
+    """Between which times the engine's wall clock stood in a process; None: in a replay it is not asked."""
+    if swarm.plan.feed == REPLAY:
+        return None
+    if life.faulty and "wall_jumps" in swarm.plan.kinds:
+        return -INT64_MAX, INT64_MAX
+    return START_MS, START_MS + int(life.outcome.sim_s * 1000) + 1

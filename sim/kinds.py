@@ -143,7 +143,7 @@ _window("latency", _LIVE, 20.0, lambda d: d.pick((0.1, 0.4, 1.5)))
 _window("clock_skew", _LIVE, 20.0, lambda d: d.pick((1, -1)) * d.pick((900, 40_000, 3 * _DAY_MS)))
 _window("slow_ingest", _ALL, 10.0, lambda d: d.pick((0.002, 0.05, 0.5)))
 _window("slow_strategy", _ALL, 10.0, lambda d: d.pick((0.002, 0.05, 0.5)))
-_window("slow_execution", _ALL, 10.0, lambda d: d.pick((0.002, 0.05, 0.5)))
+_window("slow_execution", _ALL, 10.0, lambda d: d.pick((0.01, 0.3, 2.0)))
 _window("slow_persist", _ALL, 10.0, lambda d: d.pick((0.002, 0.05, 0.5)))
 _window("storage_busy", _ALL, 15.0)
 _window("storage_slow", _ALL, 15.0, lambda d: d.pick((0.01, 0.3, 2.0)))
@@ -176,6 +176,12 @@ def _storage_error(d: Draw, _life: Life) -> list[Fault]:
 def _commit_doubt(d: Draw, _life: Life) -> list[Fault]:
     """The n-th commit succeeds and an error is reported all the same."""
     return [Fault("commit_doubt", 0.0, what=(d.whole(1, 8), d.whole(1, 20)))]
+
+
+@_kind("storage_torn", _ALL)
+def _storage_torn(d: Draw, _life: Life) -> list[Fault]:
+    """In the middle of the n-th transaction the process is killed, or a statement reports an I/O error."""
+    return [Fault("storage_torn", 0.0, what=(d.whole(1, 8), d.whole(1, 5), d.chance(0.5)))]
 
 
 @_kind("disk_errors", _ALL)

@@ -125,6 +125,18 @@ class Session(Struct):
     before_last: int = 0
 
 
+class Attempt(Struct):
+    """One attempt to connect: times in simulated seconds; `ended_s` and `retry_after_s` (as the server asked) of one
+
+    that failed.
+    """
+
+    number: int
+    began_s: float
+    ended_s: float | None = None
+    retry_after_s: float | None = None
+
+
 class SimNetwork:
     """The network of one simulated process: it lives as long as its runtime.
 
@@ -139,6 +151,7 @@ class SimNetwork:
         self.unreachable = False
         self.dialled_at_s: list[float] = []
         """When each attempt to connect was begun."""
+        self.attempts: list[Attempt] = []
         self.fetches = 0
         self.peers: list[Peer] = []
         """Every connection that the server accepted, in order."""

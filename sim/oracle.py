@@ -37,7 +37,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     storage_failing: bool = False
     """The last attempt to store a batch failed."""
     disk_failing_s: float = 0.0
-    """The longest time for which files could not be written: of interest when the pipeline never ran."""
+    """The longest time for which files could not be written. Reading a database may make files too."""
     storage_retry_s: float = 0.0
     drain_timed_out: bool = False
     end_unrecorded: bool = False
@@ -89,6 +89,7 @@ CAUSES: Final[tuple[Cause, ...]] = (
     Cause("a storage that failed", ExitCode.OVERLOAD, lambda f: f.storage_failing, lambda f: f.storage_failing),
     Cause("a drain out of time", ExitCode.OVERLOAD, lambda f: f.drain_timed_out, lambda f: f.drain_timed_out),
     Cause("an end not recorded", ExitCode.OVERLOAD, lambda f: f.end_unrecorded, lambda f: f.end_unrecorded),
+    Cause("a disk that failed", ExitCode.OVERLOAD, lambda f: f.disk_failing_s > 0, lambda _f: False),
     Cause("no handshake", ExitCode.NETWORK, lambda f: _no_link(f, -0.01), lambda f: _no_link(f, 5.0)),
     Cause(
         "unreadable frames",
@@ -155,7 +156,9 @@ _LOSSES: Final = frozenset(
 _DOOR: Final = frozenset(
     {"refuse", "http_429", "http_503", "slow_handshake", "no_handshake", "server_away", "link_down", "latency"}
 )
-_STORAGE: Final = frozenset({"storage_busy", "storage_full", "storage_error", "commit_doubt", "disk_errors"})
+_STORAGE: Final = frozenset(
+    {"storage_busy", "storage_full", "storage_error", "commit_doubt", "disk_errors", "storage_torn"}
+)
 _SLOW: Final = frozenset(
     {"slow_ingest", "slow_strategy", "slow_execution", "slow_persist", "storage_slow", "storage_busy", "storage_full"}
 )
@@ -165,7 +168,7 @@ ALWAYS: Final = frozenset({"always"})
 EARLIER: Final[Mapping[str, frozenset[str]]] = {
     "GAP": ALWAYS,  # the market went on
     "SPILL_ADOPTED": _STORAGE,
-    "SPILL_CUT_SHORT": frozenset({"kill", "second_signal", "spill_fails", "disk_errors"}),
+    "SPILL_CUT_SHORT": frozenset({"kill", "second_signal", "spill_fails", "disk_errors", "storage_torn"}),
 }
 """Lines that what happened to an earlier process explains, by the kinds that must have been on for that."""
 
@@ -177,6 +180,7 @@ EXPLAINED_BY: Final[Mapping[str, frozenset[str]]] = {
     "malformed input": ALWAYS,  # how many there must be is counted elsewhere
     "MALFORMED_MORE": frozenset({"garbage", "broken_bytes"}),
     "QUARANTINE_FAILED": frozenset({"spill_fails", "disk_errors"}),
+    "STATUS_FAILED": frozenset({"spill_fails", "disk_errors"}),
     "storage unavailable": _STORAGE | {"spill_fails"},
     "STORAGE_FAILED": _STORAGE,
     "SPILLED": _STORAGE,

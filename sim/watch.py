@@ -13,6 +13,7 @@ from sim.runtime import SimRuntime
 from sim.scheduler import RUNS
 from tradebot.channel import Channel
 from tradebot.events import Notice, Tick
+from tradebot.execution.positions import Positions, PositionView
 from tradebot.feeds.base import Batch, Feed
 from tradebot.ledger import Ledger
 from tradebot.metrics import Metrics
@@ -68,6 +69,9 @@ class Watch:
         self.feed: WatchedFeed | None = None
         self.began_s = 0.0
         """When the newest stage was started, in simulated seconds."""
+        self._batch: tuple[Any, float] = (None, 0.0)
+        self.longest_batch_s = 0.0
+        """For how long, at most, a batch was open while the storage was not in the way."""
         self.looks = 0
         """Quiet points at which everything was looked at."""
         self.glances = 0
@@ -122,6 +126,12 @@ class Watch:
     def ticks_stored(self) -> int:
         """Ticks that the writer knows to be stored by this process."""
         return int(self.stages["persist"].ticks_stored)
+
+    @property
+    def positions(self) -> list[PositionView]:
+        """The positions of the execution stage."""
+        positions: Positions = self.stages["execution"]._execution.positions
+        return positions.views()
 
     @property
     def handed_over(self) -> int:
@@ -184,6 +194,18 @@ class Watch:
         persist = self.stages["persist"]
         if persist._storage is not None and persist.storage_error is None:
             self._check_flow()
+            self._note_batch(persist)
+
+    def _note_batch(self, persist: Any) -> None:
+        """Take note of for how long the open batch is known to have held events."""
+        batch, since_s = self._batch
+        now_s = self._runtime.elapsed_s
+        if not persist._batch.events or persist._storage.failing:
+            self._batch = (None, now_s)
+        elif batch is not persist._batch:
+            self._batch = (persist._batch, now_s)
+        else:
+            self.longest_batch_s = max(self.longest_batch_s, now_s - since_s)
 
     def _check_ledger(self) -> None:
         """What ingest received is explained whenever it asks for more."""

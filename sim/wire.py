@@ -17,6 +17,7 @@ from sim.network import (
     BINARY_MESSAGE,
     Accept,
     Answer,
+    Attempt,
     End,
     NoAnswer,
     Peer,
@@ -110,7 +111,13 @@ class SimTransport:
             elif not isinstance(handshake, NoAnswer):
                 socket.from_server.put(handshake)
 
-        self._answer(socket, ask, limits, stopped)
+        attempt = Attempt(number, network.dialled_at_s[-1])
+        network.attempts.append(attempt)
+        try:
+            self._answer(socket, ask, limits, stopped)
+        except ConnectFailed as error:
+            attempt.ended_s, attempt.retry_after_s = self._runtime.elapsed_s, error.retry_after_s
+            raise
         now_s = self._runtime.elapsed_s
         session = Session(number, [], now_s, now_s)
         network.sessions.append(session)

@@ -8,7 +8,7 @@ import sqlite3
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from functools import partial
@@ -18,22 +18,23 @@ from typing import Any, Final
 
 from sim.clock import Movable
 from sim.errors import SimExit, SimKilled
-from sim.faults import FaultyStorage, Remains, StorageFaults, files_bounded
+from sim.faults import FaultyStorage, Remains, StorageFaults, files_bounded, open_files
 from sim.heldback import HeldBack
 from sim.journal import Journal, LogStream, NotingRuntime, enter_logs
+from sim.manager import HearingManager
 from sim.network import SimNetwork
 from sim.runtime import SimRuntime
 from sim.watch import Watch
 from sim.wire import SimTransport
-from tradebot.config import Config, RunOptions, Settings
-from tradebot.configkeys import build, check_value
+from tradebot.config import Config, RunOptions, Settings, db_path
+from tradebot.configkeys import KEYS, build, check_value
 from tradebot.engine import Edges, run_engine
 from tradebot.exits import ExitCode, TradebotError
 from tradebot.feeds.base import Feed
 from tradebot.feeds.wire import Transport
 from tradebot.live import find_live
-from tradebot.ops.notify import NoManager
 from tradebot.report.output import Output
+from tradebot.settings import require_available
 from tradebot.store.database import Synchronous
 from tradebot.store.runs import RunRecord
 
@@ -58,9 +59,12 @@ class Outcome:
 
     @property
     def accounted(self) -> bool:
-        """Whether it gave an account that must be exact; a second signal meets threads in the midst of counting."""
+        """Whether it gave an account that must be exact: to the end, and not after a second signal, which meets threads
+
+        in the midst of counting.
+        """
         at_once = any(line["fields"]["message"].startswith("second stop signal") for line in self.logs)
-        return bool(self.events("LEDGER")) and not at_once
+        return bool(self.events("FINAL METRICS")) and not at_once
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """Fields of the log lines whose `event` is `name`."""
@@ -83,6 +87,7 @@ class Process:
     seam: HeldBack
     watch: Watch
     network: SimNetwork | None
+    manager: HearingManager
     storage: FaultyStorage | None = None
     """Once the engine has opened it."""
 
@@ -91,6 +96,7 @@ class Process:
 class Faults:
     """What a scenario does to a process. Thread names are those of the seam, e.g. "tradebot-strategy".
 
+    `signal_on` names log lines by event or message: when the first one of that name is written, SIGTERM comes.
     `jumps_ms` are (seconds, ms): the wall clock is set forward or back by so much. `network` makes the network that the
     process's WebSocket connections go over (see `sim.exchange.Exchange.online`); without it there is none. `begin` is
     called before the process starts: it may arrange anything with the world's calls of its runtime.
@@ -100,6 +106,7 @@ class Faults:
     delays_s: Mapping[str, float] = field(default_factory=dict)
     crashes: Mapping[str, int] = field(default_factory=dict)
     signals_at_s: tuple[float, ...] = ()
+    signal_on: tuple[str, ...] = ()
     kill_at_step: int | None = None
     kill_at_s: float | None = None
     jumps_ms: tuple[tuple[float, int], ...] = ()
@@ -142,7 +149,8 @@ class World:
         given = {"app.db_path": str(self.db_path), **values}
         config: Config = build({name: check_value(name, value) for name, value in given.items()})
         chosen = RunOptions(log_format="json", **(options or {}))
-        sourced = find_live(config, chosen, dict.fromkeys(given, "command line"), None, {})
+        origins = {**dict.fromkeys(KEYS, "default"), **dict.fromkeys(given, "command line")}
+        sourced = find_live(config, chosen, origins, None, {})
         return Settings(sourced.config, chosen, {}, sourced.live)
 
     def run(self, settings: Settings, faults: Faults | None = None) -> Outcome:
@@ -150,21 +158,20 @@ class World:
         faults = Faults() if faults is None else faults
         number = len(self.processes) + 1
         runtime = NotingRuntime(self.seed * 1009 + number, self.journal, number, freezer=self._freezer)
-        answers, errors = StringIO(), LogStream(runtime)
+        answers, errors = StringIO(), LogStream(runtime, faults.signal_on)
         code: int | None = None
         error = None
         since = len(self.journal.entries)
-        remains = Remains(self.db_path)
+        remains = Remains(db_path(settings.config))
         runtime.on_death = remains.take
         runtime.say("process starts")
         try:
             with files_bounded(), _leaving_files_open():
                 process = self._process(number, runtime, faults)
-                main = partial(run_engine, settings, _edges(process, faults, Output(answers, errors)))
+                main = partial(_main, settings, _edges(process, faults, Output(answers, errors)))
                 code = int(runtime.run(main, until_s=_LIMIT_S))
-        except SimExit as exit_now:
-            code = exit_now.code
-        except SimKilled:
+        except SimKilled as death:
+            code = death.code if isinstance(death, SimExit) else None
             with _leaving_files_open():
                 process.watch.bury()
         except TradebotError as failure:
@@ -186,7 +193,7 @@ class World:
     def _process(self, number: int, runtime: NotingRuntime, faults: Faults) -> Process:
         seam = HeldBack(runtime, faults.delays_s, faults.crashes)
         network = None if faults.network is None else faults.network(runtime)
-        process = Process(number, runtime, seam, Watch(seam, runtime), network)
+        process = Process(number, runtime, seam, Watch(seam, runtime), network, HearingManager(runtime))
         self.processes.append(process)
         for at_s in faults.signals_at_s:
             runtime.call_at(at_s, runtime.send_signal)
@@ -221,11 +228,15 @@ def _leaving_files_open() -> Iterator[None]:
 
 def _close_inputs(directory: Path) -> None:
     """Close the inputs in `directory` that a process read and left to its end to close, killed or not."""
-    known = Path("/proc/self/fd")
-    for entry in sorted(known.iterdir()) if known.is_dir() else ():
-        with suppress(OSError):  # the one that lists them is gone already
-            if fnmatch(os.readlink(entry), f"{directory}/*.jsonl"):
-                os.close(int(entry.name))
+    for descriptor, name in open_files():
+        if fnmatch(name, f"{directory}/*.jsonl"):
+            os.close(descriptor)
+
+
+def _main(settings: Settings, edges: Edges) -> ExitCode:
+    """What the command line does with settings."""
+    require_available(settings)
+    return run_engine(settings, edges)
 
 
 def _edges(process: Process, faults: Faults, output: Output) -> Edges:
@@ -241,7 +252,7 @@ def _edges(process: Process, faults: Faults, output: Output) -> Edges:
         make_storage=make_storage,
         wrap_feed=lambda feed: process.watch.wrap_feed(faults.wrap_feed(feed, runtime)),
         make_transport=lambda _seam: _transport(runtime, process.network),
-        make_notifier=NoManager,
+        make_notifier=lambda: process.manager,
     )
 
 

@@ -55,6 +55,19 @@ def second_signal_ends_at_once(world: World) -> None:
 
 
 @scenario
+def live_is_refused(world: World) -> None:
+    """Mode LIVE, armed or not: exit 12 naming each unmet condition, before any file or connection is made."""
+    armed = world.chance(0.5)
+    settings = synthetic_settings(world, mode="LIVE", live_armed=armed)
+    outcome = world.run(settings)
+    expect(outcome, 12)
+    told = outcome.error or ""
+    assert "mode LIVE is refused" in told and "proof bundle" in told and "no live gateway" in told, told
+    assert ("live_armed is not true" in told) != armed
+    assert not world.db_path.exists() and not outcome.logs
+
+
+@scenario
 def a_crashed_thread_ends_the_process(world: World) -> None:
     """Any stage's uncaught exception: exit 1, what reached the writer is stored, nothing lives on (G5)."""
     stage = _STAGES[world.between(0, 3)]

@@ -61,6 +61,20 @@ def link_lost_by_any_code(world: World) -> None:
 
 
 @scenario
+def each_close_code(world: World) -> None:
+    """One close code after the other, each on a connection that had been stable: every time back at once."""
+    codes = (1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 4000, 4999)
+    steps = [step for code in codes for step in (Ticks(world.between(15, 25), 10.0), Disconnect(code))]
+    settings = live_settings(world, feed__stable_after_s=1.0, engine__run_seconds=len(codes) * 3.0)
+    exchange = exchange_of(world, *steps, Ticks(50, 10.0))
+    outcome = run_live(world, settings, exchange)
+    assert outcome.event("FINAL METRICS")["reconnects"] == len(codes)
+    for lost, code in zip(outcome.events("LINK_LOST"), codes, strict=True):
+        assert f"close code {code}" in lost["detail"], (code, lost)
+    assert max(retries_s(exchange.network)) <= AT_ONCE_S
+
+
+@scenario
 def reconnect_storm(world: World) -> None:
     """A server that accepts and hangs up, many times: retries grow apart up to the cap; a stable link forgives all."""
     rounds = world.between(16, 25)

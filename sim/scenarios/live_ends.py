@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from mockws_server.actions import Action, Burst, Disconnect, HalfFrame, Skip, Stall, Ticks, Wait
+from mockws_server.actions import Action, Burst, Disconnect, HalfFrame, OneTick, Skip, Stall, Ticks, Wait
 from sim.checkers import check_run
 from sim.faults import StorageFaults
 from sim.network import NoAnswer, Refuse, Reject
-from sim.scenarios.common import expect, flat_values, run_id_of, scenario
+from sim.scenarios.common import check_all, expect, flat_values, run_id_of, scenario
 from sim.scenarios.live import exchange_of, live_settings, run_live
 from sim.world import Faults, World
 
@@ -122,3 +122,29 @@ def late_execution_under_a_live_feed(world: World) -> None:
     outcome = run_live(world, settings, exchange, delays_s={"tradebot-execution": 1.0})
     assert outcome.event("FINAL METRICS")["bp_drops_signal"] > 0
     assert outcome.event("FINAL METRICS")["reconnects"] == 1
+
+
+@scenario
+def prices_survive_a_restart(world: World) -> None:
+    """What was sold cheaply and has grown dear since counts at its last price, after a restart too (I2)."""
+    dear = float(world.between(901, 1800))
+    settings = live_settings(
+        world,
+        engine__run_seconds=5.0,
+        engine__signal_every_n_ticks=2,
+        risk_caps__max_exposure_usd=1000.0,
+        risk_caps__max_symbol_exposure_usd=1000.0,
+    )
+    for symbol, prices in (("SOL/USDC", (100.0, 100.0, dear)), ("BTC/USD", (100.0, 100.0))):
+        ticks = [
+            OneTick(
+                {"symbol": symbol, "price": price, "volume": 1.0, "ts": 1, "event_id": f"{symbol}-{seq}", "seq": seq}
+            )
+            for seq, price in enumerate(prices, start=1)
+        ]
+        exchange = exchange_of(world, Wait(1.0), *ticks, Wait(10.0))
+        outcome = world.run(settings, Faults(network=exchange.online))
+        expect(outcome, 0)
+        check_all(world, settings, outcome, push=True)
+    orders = [(row[1], row[9]) for row in world.dump()["orders"]]
+    assert orders == [("SOL/USDC", "SHADOW_RECORDED"), ("BTC/USD", "RISK_CAP")], orders

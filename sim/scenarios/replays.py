@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from sim.checkers import check_accepted_stored, check_database
+from sim.checkers import check_accepted_stored, check_database, check_run
+from sim.faults import StorageFaults
 from sim.scenarios.common import (
     check_all,
     expect,
@@ -15,6 +16,7 @@ from sim.scenarios.common import (
     scenario,
 )
 from sim.world import Faults, World
+from tradebot.config import Settings
 
 
 @scenario
@@ -63,17 +65,41 @@ def kill_and_resume(world: World) -> None:
             check_database(world.db_path) if _has_runs(world) else None
     outcome = world.run(settings)
     expect(outcome, 0)
+    _check_as_uninterrupted(world, settings)
+    again = world.run(settings)
+    expect(again, 0)
+    assert "holds this replay already" in again.answers
+
+
+@scenario
+def kill_at_every_batch_boundary(world: World) -> None:
+    """kill -9 after each single batch, before the writer knows or when it asks for the next: nothing lost or twice."""
+    settings = replay_settings(world, 80, {"resume": True}, persist__batch_size=world.between(10, 40))
+    stored = 0
+    while True:
+        after_commit = world.chance(0.5)
+        faults = StorageFaults(kill_at_commit=1) if after_commit else StorageFaults(kill_at_write=2)
+        outcome = world.run(settings, Faults(storage=faults))
+        if outcome.exit_code is not None:
+            break
+        check_database(world.db_path)
+        check_run(world.db_path, settings.config, run_id_of(outcome), whole=False)
+        rows = sum([len(rows) for rows in world.dump().values()])
+        assert rows > stored, "each process stores one batch"
+        stored = rows
+    expect(outcome, 0)
+    _check_as_uninterrupted(world, settings)
+
+
+def _check_as_uninterrupted(world: World, settings: Settings) -> None:
+    """The rows are those of a replay that nobody interrupted, in a database of its own."""
     resumed = world.dump()
     check_database(world.db_path)
     straight = World(world.seed, _subdirectory(world))
     whole = straight.run(straight.settings({**flat_values(settings), "app.db_path": str(straight.db_path)}))
     expect(whole, 0)
-    wanted = straight.dump()
-    for table, rows in wanted.items():
+    for table, rows in straight.dump().items():
         assert resumed[table] == rows, f"{table}: resumed {len(resumed[table])} rows, straight {len(rows)}, or unequal"
-    again = world.run(settings)
-    expect(again, 0)
-    assert "holds this replay already" in again.answers
 
 
 def _has_runs(world: World) -> bool:

@@ -31,6 +31,21 @@ def storage_busy_then_free(world: World) -> None:
 
 
 @scenario
+def disk_full_then_freed(world: World) -> None:
+    """A disk that is full for less than storage_retry_s: waited for, then all is stored, once, and nothing spilled."""
+    from_s, full_s = world.random.random() * 8, 2.0 + world.random.random() * 6
+    settings = synthetic_settings(world, engine__run_seconds=30.0, persist__storage_retry_s=10.0)
+    storage = StorageFaults(full_from_s=from_s, full_until_s=from_s + full_s)
+    outcome = world.run(settings, Faults(storage=storage))
+    expect(outcome, 0)
+    waited = [line["fields"]["detail"] for line in outcome.logs if line["fields"]["message"] == "storage unavailable"]
+    assert waited and all("SQLITE_FULL" in detail for detail in waited), waited
+    assert not outcome.events("STORAGE_FAILED") and not outcome.events("SPILLED")
+    check_accepted_stored(outcome)
+    check_all(world, settings, outcome, push=True)
+
+
+@scenario
 def storage_full_then_adopted(world: World) -> None:
     """A storage that stays full: exit 13, the rest in the spill file, which the next start stores (G5)."""
     push = world.chance(0.5)

@@ -19,7 +19,7 @@ from tests.e2e.test_determinism import other_pythons
 from tests.sim.engine_histories import HISTORIES, hash_of, hashes
 
 # More with TRADEBOT_SIM_RUNS=200.
-RUNS = int(os.environ.get("TRADEBOT_SIM_RUNS", "20"))
+RUNS = int(os.environ.get("TRADEBOT_SIM_RUNS", "10"))
 REPO = Path(__file__).resolve().parents[2]
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import freezegun
 import pytest
 
-import sim.scenarios
 from sim.__main__ import main
 from sim.kinds import KINDS
 from sim.scenarios import SCENARIOS
@@ -184,19 +183,3 @@ def test_ctrl_c_ends_it_in_order(jobs: str) -> None:
         said = process.stderr.read()
         assert process.wait(30) == 130
     assert said.endswith("; interrupted\n") and "Traceback" not in said
-
-
-def test_the_example_of_a_new_scenario_is_ten_lines_and_works(capsys: pytest.CaptureFixture[str]) -> None:
-    text = (sim.scenarios.__doc__ or "").partition("For example:\n\n")[2].partition("\n\nThe weather")[0]
-    lines = [line.removeprefix("    ") for line in text.splitlines()]
-    assert len(lines) <= 10
-    header = (
-        "from __future__ import annotations\n"
-        "from mockws_server.actions import *\nfrom sim.faults import StorageFaults\n"
-        "from sim.scenarios import scenario\nfrom sim.scenarios.live import *\nfrom sim.world import World\n"
-    )
-    try:
-        exec(compile(header + "\n".join(lines), "example", "exec"), {"__name__": "example"})
-        assert main(["--scenario=lunch_break", "--seeds=3", "--jobs=1"]) == 0, capsys.readouterr().out
-    finally:
-        SCENARIOS.pop("lunch_break", None)

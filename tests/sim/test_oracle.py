@@ -35,6 +35,8 @@ RUN: dict[str, Any] = {"ended_s": 60.1, "run_seconds": 60.0, "over_s": 60.05, "b
         ({"storage_failing": True}, {13}),
         ({"drain_timed_out": True, "signals_s": (30.0,)}, {13}),
         ({"end_unrecorded": True}, {13}),
+        ({"disk_failing_s": 1.0}, {0, 13}),
+        ({"disk_failing_s": 1.0, "ended_s": 30.0}, {13}),
         ({"no_handshake_s": 40.0, "ended_s": 50.0}, {10}),
         ({"no_handshake_s": 40.0}, {0, 10}),
         ({"no_handshake_s": 50.0}, {10}),

@@ -12,7 +12,7 @@ from sim.clock import frozen
 from sim.scenarios import SCENARIOS
 
 # More with TRADEBOT_SIM_SEEDS=500; `make sim` runs as many as one likes.
-SEEDS = int(os.environ.get("TRADEBOT_SIM_SEEDS", "4"))
+SEEDS = int(os.environ.get("TRADEBOT_SIM_SEEDS", "2"))
 REPO = Path(__file__).resolve().parents[2]
 
 

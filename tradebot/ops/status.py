@@ -100,7 +100,7 @@ def status_path(db_path: Path) -> Path:
 
 def write_status(path: Path, status: Status) -> None:
     """Replace the file: a reader sees the old one or the new one. Raises OSError. Not synced: it is worth a second."""
-    part = path.with_name(f"{path.name}.{status.pid}.part")
+    part = path.with_name(path.name + ".part")  # one name: a killed writer's is used again by the next
     with open(part, "wb") as file:
         file.write(msgspec.json.encode(status) + b"\n")
     os.replace(part, path)

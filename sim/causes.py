@@ -1,0 +1,35 @@
+"""Whether nothing is ever stored before what it came from: looked at with every commit, since a kill may follow it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tradebot.store.batch import Batch, StoredCounts
+
+
+class Causes:
+    """The signals that are stored of one run. `wrong` is the first thing stored without its cause, in words."""
+
+    def __init__(self, signals: Iterable[str]) -> None:
+        """`signals` are the ids of those that an earlier process stored."""
+        self._signals = set(signals)
+        self.wrong: str | None = None
+
+    def committed(self, batch: Batch, after: StoredCounts) -> None:
+        """Take note of a batch that is stored now; with it the run has the rows of `after`."""
+        self._signals.update([signal.event_id for signal in batch.signals])
+        for signal in batch.signals:
+            # An event id tells the number of its tick within the run, from 1.
+            if int(signal.event_id.rsplit("-", 2)[1]) > after.ticks:
+                self._found(f"signal {signal.event_id} was stored with the first {after.ticks} ticks only")
+        for order in batch.orders:
+            if order.signal_id not in self._signals:
+                self._found(f"order {order.event_id} was stored before its signal")
+        for notice in batch.notices:
+            if notice.ticks_before > after.ticks:
+                self._found(
+                    f"notice {notice.kind} after {notice.ticks_before} ticks was stored with {after.ticks} only"
+                )
+
+    def _found(self, what: str) -> None:
+        self.wrong = self.wrong or what

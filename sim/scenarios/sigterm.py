@@ -1,0 +1,135 @@
+"""SIGTERM in every state that a process can be in: it ends with 0, soon, and what was accepted is stored (S13).
+
+A second one, while the first is being served, is in `lifecycle`: `second_signal_ends_at_once`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from mockws_server.actions import Ticks
+from sim.checkers import check_accepted_stored
+from sim.faults import StorageFaults, bound_files
+from sim.network import Handshake, NoAnswer, Refuse
+from sim.scenarios.common import check_all, expect, replay_settings, scenario, synthetic_settings
+from sim.scenarios.live import exchange_of, live_settings, run_live
+from sim.world import Faults, Outcome, World
+from tradebot.config import Settings
+
+_SOON_S: Final = 2.0
+
+
+def _ended_soon(outcome: Outcome, signal_s: float) -> None:
+    assert outcome.sim_s - signal_s <= _SOON_S, f"{outcome.sim_s - signal_s} s from the signal to the end"
+
+
+def _when(outcome: Outcome, name: str) -> float:
+    """When the first line with this event or message was logged."""
+    for at_s, line in zip(outcome.times_s, outcome.logs, strict=True):
+        if name in (line["fields"].get("event"), line["fields"]["message"]):
+            return at_s
+    raise AssertionError(f"no log line {name}")
+
+
+def _stored(world: World, settings: Settings, outcome: Outcome, push: bool = True) -> None:
+    check_accepted_stored(outcome)
+    check_all(world, settings, outcome, push)
+
+
+@scenario
+def sigterm_before_the_database_opens(world: World) -> None:
+    """A push feed whose first line is just out: nothing was accepted, the run is recorded, exit 0."""
+    settings = synthetic_settings(world)
+    outcome = world.run(settings, Faults(signal_on=("START",)))
+    expect(outcome, 0)
+    _ended_soon(outcome, 0.0)
+    _stored(world, settings, outcome)
+
+
+@scenario
+def sigterm_before_a_replay_opens_its_database(world: World) -> None:
+    """The same in a replay, which is slow so that it cannot end before: --resume completes it."""
+    settings = replay_settings(world, options={"resume": True}, persist__batch_size=20)
+    outcome = world.run(settings, Faults(signal_on=("START",), storage=StorageFaults(slow_s=0.3)))
+    expect(outcome, 0)
+    _stored(world, settings, outcome, push=False)
+    following = world.run(settings)
+    expect(following, 0)
+    if "holds this replay already" not in following.answers:  # all of it was under way when the signal was noticed
+        _stored(world, settings, following, push=False)
+
+
+@scenario
+def sigterm_while_the_database_cannot_be_opened(world: World) -> None:
+    """A disk that fails at the start is waited for, but not by a process that is told to stop."""
+    settings = synthetic_settings(world, persist__storage_retry_s=600.0)
+    outcome = world.run(settings, Faults(signal_on=("storage unavailable",), begin=lambda _process: bound_files(0)))
+    expect(outcome, 0)
+    assert outcome.events("STOPPED")
+    _ended_soon(outcome, _when(outcome, "storage unavailable"))
+
+
+def _without_a_link(world: World, answer: Handshake, **faults: Any) -> Outcome:
+    exchange = exchange_of(world, Ticks(50, 5.0))
+    exchange.answer_always(answer)
+    settings = live_settings(
+        world, engine__run_seconds=300.0, feed__connect_timeout_s=60.0, feed__reconnect_budget_s=80.0
+    )
+    return run_live(world, settings, exchange, **faults)
+
+
+@scenario
+def sigterm_while_connecting(world: World) -> None:
+    """A handshake that nobody answers: given up."""
+    at_s = 1.0 + world.random.random() * 50
+    outcome = _without_a_link(world, NoAnswer(), signals_at_s=(at_s,))
+    _ended_soon(outcome, at_s)
+
+
+@scenario
+def sigterm_while_backing_off(world: World) -> None:
+    """A refused connection, and the wait before the next attempt: cut short."""
+    outcome = _without_a_link(world, Refuse(), signal_on=("CONNECT_FAILED",))
+    _ended_soon(outcome, _when(outcome, "CONNECT_FAILED"))
+
+
+@scenario
+def sigterm_while_running(world: World) -> None:
+    """Ticks, signals and orders under way: drained and stored."""
+    settings = synthetic_settings(world, engine__tick_interval_ms=20)
+    at_s = 2.0 + world.random.random() * 3
+    outcome = world.run(settings, Faults(signals_at_s=(at_s,)))
+    expect(outcome, 0)
+    _ended_soon(outcome, at_s)
+    assert outcome.event("LEDGER")["accepted"] > 50
+    _stored(world, settings, outcome)
+
+
+@scenario
+def sigterm_while_draining(world: World) -> None:
+    """Its seconds are over and a slow stage still drains: the first signal changes nothing about that."""
+    settings = synthetic_settings(world, persist__drain_timeout_s=30.0, engine__run_seconds=5.0)
+    faults = Faults(signal_on=("run_seconds over: draining",), delays_s={"tradebot-strategy": 0.1})
+    outcome = world.run(settings, faults)
+    expect(outcome, 0)
+    _stored(world, settings, outcome)
+
+
+@scenario
+def sigterm_while_the_storage_is_away(world: World) -> None:
+    """The writer waits for a full disk, which has room again before the drain runs out of time: all is stored."""
+    settings = synthetic_settings(world, persist__drain_timeout_s=20.0, persist__storage_retry_s=30.0)
+    storage = StorageFaults(full_from_s=2.0, full_until_s=10.0)
+    outcome = world.run(settings, Faults(signal_on=("storage unavailable",), storage=storage))
+    expect(outcome, 0)
+    _stored(world, settings, outcome)
+
+
+@scenario
+def sigterm_during_the_final_flush(world: World) -> None:
+    """At the last moment at which there is still something to store."""
+    settings = synthetic_settings(world, engine__run_seconds=5.0)
+    storage = StorageFaults(slow_s=0.5)
+    outcome = world.run(settings, Faults(signal_on=("final flush on shutdown",), storage=storage))
+    expect(outcome, 0)
+    _stored(world, settings, outcome)

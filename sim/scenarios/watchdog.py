@@ -1,0 +1,74 @@
+"""What the service manager's watchdog is told: a stage that hangs is not hidden, a quiet market is no stall."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from mockws_server.actions import Refuse, Ticks, Wait
+from sim.faults import StorageFaults
+from sim.scenarios.common import expect, scenario, synthetic_settings
+from sim.scenarios.live import exchange_of, live_settings, run_live
+from sim.world import Faults, Process, World
+
+_FED_S = 1.2
+
+
+def _longest_hunger_s(times_s: list[float], end_s: float) -> float:
+    return max(later - earlier for earlier, later in pairwise([0.0, *times_s, end_s]))
+
+
+@scenario
+def a_stage_that_hangs_starves_the_watchdog(world: World) -> None:
+    """A strategy, execution or writer that hangs while the other threads go on: the watchdog is not fed any more."""
+    stage = ("strategy", "execution", "persist")[world.between(0, 2)]
+    settings = synthetic_settings(
+        world, engine__run_seconds=200.0, channels__tick_channel_size=100_000, channels__persist_channel_size=100_000,
+        persist__storage_retry_s=5.0, persist__drain_timeout_s=5.0,
+    )  # fmt: skip
+    hang_s = 20.0 + world.between(0, 30)
+
+    def begin(process: Process) -> None:
+        seam, runtime = process.seam, process.runtime
+        runtime.call_at(hang_s, lambda: seam.hold_back(f"tradebot-{stage}", 10_000.0))
+
+    outcome = world.run(settings, Faults(begin=begin))
+    expect(outcome, 13)
+    fed_s = world.processes[-1].manager.alive_s
+    told = outcome.event("STANDING_STILL")["for_s"]
+    assert stage in told, told
+    last_s = max(fed_s)
+    # Twenty seconds at work, a second of batching and five of patience with the storage.
+    assert 24.0 <= last_s - hang_s <= 29.0, f"hung at {hang_s} s, last fed at {last_s} s"
+
+
+@scenario
+def a_quiet_market_feeds_the_watchdog(world: World) -> None:
+    """Minutes without a tick, but with pongs: nothing stands still."""
+    exchange = exchange_of(world, Ticks(20, 10.0), Wait(300.0), Ticks(20, 10.0))
+    outcome = run_live(world, live_settings(world, engine__run_seconds=310.0), exchange)
+    assert not outcome.events("STANDING_STILL")
+    assert _longest_hunger_s(world.processes[-1].manager.alive_s, outcome.sim_s) <= _FED_S
+
+
+@scenario
+def a_lost_link_feeds_the_watchdog(world: World) -> None:
+    """Attempts that fail for half a minute are the link's own trouble, with its own deadline: nothing stands still."""
+    exchange = exchange_of(world, Ticks(20, 10.0), Refuse(seconds=30.0), Ticks(20, 10.0), repeat=None)
+    settings = live_settings(world, engine__run_seconds=60.0)
+    outcome = world.run(settings, Faults(network=exchange.online))
+    expect(outcome, 0)
+    assert not outcome.events("STANDING_STILL")
+    assert _longest_hunger_s(world.processes[-1].manager.alive_s, outcome.sim_s) <= _FED_S
+
+
+@scenario
+def a_patient_writer_feeds_the_watchdog(world: World) -> None:
+    """A database locked for as long as storage_retry_s allows is waited for, and nothing counts as hanging."""
+    settings = synthetic_settings(
+        world, engine__run_seconds=90.0, channels__tick_channel_size=100_000, channels__persist_channel_size=100_000,
+        persist__storage_retry_s=60.0,
+    )  # fmt: skip
+    outcome = world.run(settings, Faults(storage=StorageFaults(busy_from_s=5.0, busy_until_s=60.0)))
+    expect(outcome, 0)
+    assert not outcome.events("STANDING_STILL")
+    assert _longest_hunger_s(world.processes[-1].manager.alive_s, outcome.sim_s) <= _FED_S

@@ -1,0 +1,317 @@
+"""The planted bugs, by the part of the program they are in."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.sim.planted.bug import Bug
+from tests.sim.planted.bugs_feeds import FEED_BUGS
+
+_STAGE_BUGS: Final = (
+    # ---- persist -----------------------------------------------------------------------------------------------------
+    Bug(
+        "lost_final_flush",
+        "at the end the open batch is not flushed",
+        "tradebot/threads/persist.py",
+        "        if self._batch.events:\n            self._flush(storage)\n",
+        "",
+        40,
+    ),
+    Bug(
+        "stop_races_flush",
+        "the writer leaves its loop when it sees the stop, not when nothing more comes",
+        "tradebot/threads/persist.py",
+        "        while True:\n            room = MAX_BATCH_EVENTS",
+        "        while not self._control.stop.is_set():\n            room = MAX_BATCH_EVENTS",
+        40,
+    ),
+    Bug(
+        "flush_by_wall_clock",
+        "the flush interval is measured on the wall clock, which may be set back",
+        "tradebot/threads/persist.py",
+        "policy, monotonic = self._flush_policy, self._runtime.monotonic",
+        "policy, monotonic = self._flush_policy, lambda: self._runtime.now_ms() / 1000",
+        200,
+    ),
+    Bug(
+        "spill_forgets_notices",
+        "what is spilled are ticks, signals and orders; notices were added later and forgotten here",
+        "tradebot/threads/persist.py",
+        "[*batch.notices, *batch.ticks, *batch.signals, *batch.orders]",
+        "[*batch.ticks, *batch.signals, *batch.orders]",
+        20,
+        "notices_are_spilled_and_adopted",
+    ),
+    Bug(
+        "first_batch_not_spilled",
+        "the batch whose flush failed for good is dropped; only later ones are spilled",
+        "tradebot/threads/persist.py",
+        "                if delay_s is None:\n                    self._give_up(storage, error)\n",
+        "                if delay_s is None:\n                    self._give_up(storage, error)\n"
+        "                    batch = Batch()\n",
+        100,
+    ),
+    Bug(
+        "storage_failure_hidden",
+        "a storage that stays away is spilled around, but the run ends with 0",
+        "tradebot/threads/persist.py",
+        '        self._control.fail(ExitCode.OVERLOAD, self.name, f"storage failed: {error}")\n',
+        "        self._control.stop.set()\n",
+        100,
+    ),
+    # ---- strategy and execution --------------------------------------------------------------------------------------
+    Bug(
+        "dropped_signal_not_recorded",
+        "a signal that found its channel full is counted, but no refused order is stored",
+        "tradebot/threads/strategy.py",
+        "        self._persist.send([refuse(signal, BP_DROP_SIGNAL) for signal in signals])\n",
+        "",
+        200,
+    ),
+    Bug(
+        "signal_executed_before_stored",
+        "a signal goes to execution before it goes to the writer: its order can be stored first",
+        "tradebot/threads/strategy.py",
+        "        if new:\n            self._persist.send(new)\n"
+        "        if not self._push:\n            self._signals.send(signals)\n            return\n"
+        "        accepted = self._signals.offer(signals)\n",
+        "        if not self._push:\n            self._signals.send(signals)\n"
+        "            if new:\n                self._persist.send(new)\n            return\n"
+        "        accepted = self._signals.offer(signals)\n"
+        "        if new:\n            self._persist.send(new)\n",
+        200,
+    ),
+    Bug(
+        "signal_twice_after_reconnect",
+        "when the link is restored the newest signal is sent to execution again, in case it was lost",
+        "tradebot/threads/strategy.py",
+        "        accepted = self._signals.offer(signals)\n        if accepted < len(signals):\n"
+        "            self._drop(signals[accepted:])\n",
+        "        accepted = self._signals.offer(signals)\n        if accepted < len(signals):\n"
+        "            self._drop(signals[accepted:])\n"
+        "        on_notice = self._decider._strategy.on_notice\n\n"
+        "        def notice(notice: Notice) -> None:\n            on_notice(notice)\n"
+        '            if notice.kind == "LINK_RESTORED" and accepted == len(signals):\n'
+        "                self._signals.offer(signals[-1:])\n\n"
+        "        self._decider.notice = notice  # type: ignore[method-assign]\n",
+        100,
+    ),
+    Bug(
+        "resume_passes_over_orders_twice",
+        "after a resume the count of orders that are stored already is not taken down",
+        "tradebot/threads/execution.py",
+        "        self._stored_orders -= len(orders) - len(fresh)\n",
+        "",
+        100,
+    ),
+    Bug(
+        "resume_stores_a_signal_again",
+        "off by one: a resumed run stores the last signal again",
+        "tradebot/threads/strategy.py",
+        "        self._stored_signals = stored.signals\n",
+        "        self._stored_signals = max(0, stored.signals - 1)\n",
+        100,
+    ),
+    Bug(
+        "age_checked_in_replay",
+        "the age of ticks is checked in a replay too, against today's clock",
+        "tradebot/threads/execution.py",
+        "now_ms = self._runtime.now_ms() if self._push else None",
+        "now_ms = self._runtime.now_ms()",
+        100,
+    ),
+    Bug(
+        "exposure_never_released",
+        "total exposure grows with each fill, because what a position had before is not taken off",
+        "tradebot/execution/positions.py",
+        "        self.total_exposure = add(self.total_exposure, subtract(exposure, position.exposure))\n",
+        "        self.total_exposure = add(self.total_exposure, exposure)\n",
+        100,
+    ),
+    Bug(
+        "open_orders_cap_off_by_one",
+        "one more order than the cap allows: > instead of >=",
+        "tradebot/execution/risk.py",
+        "if open_orders >= caps.max_open_orders:",
+        "if open_orders > caps.max_open_orders:",
+        100,
+    ),
+    # ---- ingest ------------------------------------------------------------------------------------------------------
+    Bug(
+        "overload_swallowed",
+        "an overload stops the feed, but is not told: the process ends with 0",
+        "tradebot/threads/ingest.py",
+        "        self._control.fail(ExitCode.OVERLOAD, self.name, "
+        'f"tick channel full, held up by the {cause} stage")\n',
+        "        self._control.stop.set()\n",
+        100,
+    ),
+    Bug(
+        "overload_not_met",
+        "a tick that the full channel refuses is forgotten and the run goes on",
+        "tradebot/threads/ingest.py",
+        "                if full:\n                    self._overload(waiting)\n                    return True\n",
+        "",
+        100,
+    ),
+    Bug(
+        "sampling_off_by_one",
+        "sampling begins anew with each batch instead of going on where the last one ended",
+        "tradebot/feeds/intake.py",
+        "ticks[step - 1 - self.sequence % step :: step]",
+        "ticks[step - 1 :: step]",
+        40,
+    ),
+    Bug(
+        "complete_though_stopped",
+        "a replay that was stopped before its end is marked as complete",
+        "tradebot/pipeline.py",
+        "        return self.ingest.complete and self._control.failure is None and not self._second_signal\n",
+        "        return self._control.failure is None and not self._second_signal\n",
+        100,
+    ),
+    # ---- threads and their end ---------------------------------------------------------------------------------------
+    Bug(
+        "dead_thread_ignored",
+        "a stage that dies of an exception is logged, but the run is not made to fail",
+        "tradebot/threads/stage.py",
+        "        except Exception as error:\n"
+        '            self._log.error("thread crashed", stage=stage.name, exc_info=error)\n'
+        '            control.fail(ExitCode.CRASH, stage.name, f"{type(error).__name__}: {error}")\n',
+        "        except Exception as error:\n"
+        '            self._log.error("thread crashed", stage=stage.name, exc_info=error)\n',
+        100,
+    ),
+    Bug(
+        "heartbeat_ends_with_the_stop",
+        "the heartbeat ends when the stop begins, not when the pipeline has finished",
+        "tradebot/threads/heartbeat.py",
+        "while not self._control.finished.wait(self._interval_s):",
+        "while not self._control.stop.wait(self._interval_s):",
+        200,
+    ),
+    Bug(
+        "drain_deadline_moves",
+        "each look at the drain sets its deadline anew, so that it never passes",
+        "tradebot/control.py",
+        "        if self.drain_deadline is None:\n            self.drain_deadline =",
+        "        if self.drain_deadline is None or self._running:\n            self.drain_deadline =",
+        10,
+        "drain_out_of_time",
+    ),
+    Bug(
+        "second_signal_ignored",
+        "the second stop signal is not looked for while the first one is being served",
+        "tradebot/pipeline.py",
+        "            if signals >= 2:\n",
+        "            if signals >= 2 and not control.stop.is_set():\n",
+        200,
+    ),
+    Bug(
+        "abandon_wakes_nobody",
+        "a crashed consumer gives its channel up, but does not wake who waits for room in it",
+        "tradebot/channel.py",
+        "            self._gone = True\n            self.not_empty.notify_all()\n"
+        "            self.not_full.notify_all()\n",
+        "            self._gone = True\n            self.not_empty.notify_all()\n",
+        40,
+        "a_crashed_thread_ends_the_process",
+    ),
+    # ---- channel -----------------------------------------------------------------------------------------------------
+    Bug(
+        "channel_without_bound",
+        "a chunk is put whole, however much room there is",
+        "tradebot/channel.py",
+        "part = chunk[start : start + self.maxsize - self._events]",
+        "part = chunk[start:]",
+        40,
+    ),
+    Bug(
+        "room_seen_then_used",
+        "check, then act: the room for a chunk is looked up under the lock, which is left before it is used",
+        "tradebot/channel.py",
+        "                    self.not_full.wait()\n                start += self._put_part(chunk, start)\n",
+        "                    self.not_full.wait()\n                room = self.maxsize - self._events\n"
+        "            with self.not_full:\n                if self._gone or self._producers <= 0:\n"
+        "                    raise ConsumerGone(self.name)\n"
+        "                part = chunk[start : start + room]\n                self._put(part)\n"
+        "                self.entered += len(part)\n                self.not_empty.notify()\n"
+        "                start += len(part)\n",
+        20,
+        "overload_by_persist",
+    ),
+    Bug(
+        "close_wakes_nobody",
+        "the last producer closes the channel, but a consumer that waits is not woken",
+        "tradebot/channel.py",
+        "            if self._producers <= 0:\n                self.not_empty.notify_all()\n"
+        "                self.not_full.notify_all()\n",
+        "            if self._producers <= 0:\n                self.not_full.notify_all()\n",
+        100,
+    ),
+)
+
+_STORE_BUGS: Final = (
+    Bug(
+        "commit_repeated",
+        "after a failed commit nobody looks whether it succeeded after all: the batch is stored again",
+        "tradebot/store/writer.py",
+        "            if not (was_in_doubt and self._stored_counts(db) == after):\n",
+        "            if True:\n",
+        40,
+    ),
+    Bug(
+        "no_transaction",
+        "a batch is stored statement by statement, so that an order can be stored without its fill",
+        "tradebot/store/writer.py",
+        '        with db.atomic("IMMEDIATE"):\n            insert_batch(db, self._run.no, batch, after)\n',
+        "        insert_batch(db, self._run.no, batch, after)\n",
+        200,
+    ),
+    Bug(
+        "fills_stored_later",
+        "the fills of a batch are stored in a transaction of their own after that of the orders",
+        "tradebot/store/writer.py",
+        '        with db.atomic("IMMEDIATE"):\n            insert_batch(db, self._run.no, batch, after)\n',
+        '        with db.atomic("IMMEDIATE"):\n            orders, batch.orders = batch.orders, []\n'
+        "            insert_batch(db, self._run.no, batch, after)\n"
+        '        with db.atomic("IMMEDIATE"):\n            batch.orders = orders\n'
+        "            if orders:\n                _insert_orders(db, self._run.no, orders)\n",
+        200,
+    ),
+    Bug(
+        "patience_without_end",
+        "each failed attempt to store starts storage_retry_s anew, so that nobody ever gives up",
+        "tradebot/store/policy.py",
+        "        if self._give_up_at is None:\n"
+        "            self._give_up_at = now + self._storage_retry_s\n        end =",
+        "        self._give_up_at = now + self._storage_retry_s\n        end =",
+        200,
+    ),
+    Bug(
+        "adopts_what_is_stored",
+        "the spill file is adopted whole, also what the database holds already",
+        "tradebot/store/spill.py",
+        "        if skip[kind] > 0:\n            skip[kind] -= 1\n        else:\n            batch.add([event])\n",
+        "        batch.add([event])\n",
+        400,
+    ),
+    Bug(
+        "marks_not_carried_over",
+        "after a restart positions are valued at the prices of their fills, not at the last prices",
+        "tradebot/engine.py",
+        "execution.restore((), marks, positions)",
+        "execution.restore((), (), positions)",
+        400,
+    ),
+    Bug(
+        "last_side_not_carried_over",
+        "after a restart the strategy does not know on which side its last signal was",
+        "tradebot/engine.py",
+        "SymbolHistory(known.prices, known.last_side, known.ticks_since_signal)",
+        "SymbolHistory(known.prices, None, known.ticks_since_signal)",
+        100,
+    ),
+)
+
+BUGS: Final[tuple[Bug, ...]] = (*_STAGE_BUGS, *_STORE_BUGS, *FEED_BUGS)

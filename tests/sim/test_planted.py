@@ -1,0 +1,80 @@
+"""Planted bugs: each patch still fits, a few of them are found here, all of them by `make planted`."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.sim.planted.bug import REPO, Bug, Stale
+from tests.sim.planted.bugs import BUGS
+from tests.sim.planted.finder import Odd, check_of, find, find_without
+
+QUICK = {
+    "lost_final_flush": 3,
+    "sampling_off_by_one": 6,
+    "close_wakes_nobody": 3,
+    "signal_executed_before_stored": 8,
+    "room_seen_then_used": 6,
+}
+"""Some that take few seeds, and how many they may take here: about a quarter of a second each."""
+
+NAMED = {bug.name: bug for bug in BUGS}
+TABLE = REPO / "docs" / "planted-bugs.md"
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_every_patch_still_fits(bug: Bug) -> None:
+    """A patch must not rot in silence: its place is there exactly once, and what comes of it is still a program."""
+    planted = bug.planted_in((REPO / bug.file).read_text(encoding="utf-8"))
+    compile(planted, bug.file, "exec")
+
+
+def test_a_patch_that_does_not_fit_says_so() -> None:
+    bug = BUGS[0]
+    for text in ("", bug.old + bug.old):
+        with pytest.raises(Stale, match=f"{bug.name}: the text to replace occurs {text.count(bug.old)} times in"):
+            bug.planted_in(text)
+    assert bug.planted_in(f"one{bug.old}two") == f"one{bug.new}two"
+
+
+def test_there_are_many_and_each_has_its_row() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+) \| (\d+) \|$", TABLE.read_text(encoding="utf-8"), re.M)
+    assert [(name, what) for name, what, _check, _seeds in rows] == [(bug.name, bug.what) for bug in BUGS]
+    assert len(NAMED) == len(BUGS) >= 18
+    for name, _what, check, seeds in rows:
+        assert int(seeds) <= NAMED[name].seeds, f"{name} took more seeds than it may"
+        assert "not found" not in check
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_it_is_found(name: str) -> None:
+    """By the hunt that everybody runs: `python -m sim`, the scenario drawn by the seed."""
+    found = find(NAMED[name]._replace(seeds=QUICK[name]))
+    assert found is not None, f"not found within {QUICK[name]} seeds: {NAMED[name].what}"
+
+
+def test_nothing_is_found_without_a_bug() -> None:
+    """Otherwise finding one means nothing."""
+    assert find_without(max(QUICK.values()), None) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "scenario", "check"),
+    [
+        ("Deadlock: no thread can run", "swarm", "deadlock"),
+        ("process 1: exit code 0, but what happened means 13: refused 3", "swarm", "exit code"),
+        ("process 2: no fault explains: ERROR thread crashed {}", "swarm", "complaints"),
+        ("signals: stored 3, the reference has 4", "swarm", "reference"),
+        ("exit code 0 instead of 13: ", "overload_by_persist", "expectation of overload_by_persist"),
+    ],
+)
+def test_who_speaks(words: str, scenario: str, check: str) -> None:
+    assert check_of(words, scenario) == check
+
+
+@pytest.mark.parametrize("words", ["NameError: name 'x' is not defined", "peewee.OperationalError: locked", "hm"])
+def test_an_exception_is_no_finding(words: str) -> None:
+    """A bug that breaks the program, or the simulator itself, was not found by a check."""
+    with pytest.raises(Odd):
+        check_of(words, "swarm")
