@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, get_args
 
 from tradebot import configfile
-from tradebot.config import STDIN, Config, LogFormat, LogLevel, RunOptions, Settings, expand_home
+from tradebot.config import STDIN, Config, LogFormat, LogLevel, RunOptions, Settings, db_path, expand_home
 from tradebot.configfile import FileContent
 from tradebot.configkeys import (
     KEYS,
@@ -24,6 +24,7 @@ from tradebot.exits import ConfigError
 from tradebot.feeds.exchanges import EXCHANGES
 from tradebot.live import find_live
 from tradebot.options import HINT, Arguments, UsageError
+from tradebot.runtime import RealRuntime
 from tradebot.usage import CAPTURE
 
 ENV_LOG_LEVEL: Final = "TRADEBOT_LOG_LEVEL"
@@ -237,21 +238,25 @@ def misplaced(given: Mapping[str, str | bool], config: Config, sources: Mapping[
     return problems
 
 
-def unavailable(config: Config) -> list[str]:
-    """Why this release cannot run a valid configuration; empty when it can."""
+def unavailable(config: Config, environ: Mapping[str, str] | None = None) -> list[str]:
+    """Why this release cannot run a valid configuration; empty when it can.
+
+    `environ` None means the process's. Blocks for a moment with mode LIVE: what the gate asks for is read (see there).
+    """
     reasons = []
     if config.mode == "LIVE":
-        # The gate is never open: the last two conditions cannot be met by this release.
-        unmet = [] if config.live_armed else ["live_armed is not true"]
-        unmet += ["there is no valid proof bundle", "no live gateway is built in"]
-        reasons.append(f"mode LIVE is refused: {'; '.join(unmet)}")
+        # Late: only here are proof bundle and database looked at.
+        from tradebot.ops.gate import live_conditions
+
+        unmet = live_conditions(config, db_path(config, environ), RealRuntime())
+        reasons.append("\n- ".join(["mode LIVE is refused:", *unmet]))
     if config.mode == "PAPER":
         reasons.append("mode PAPER comes with a later release; SHADOW is there")
     return reasons
 
 
-def require_available(settings: Settings) -> None:
+def require_available(settings: Settings, environ: Mapping[str, str] | None = None) -> None:
     """Raises ConfigError naming everything asked for that this release cannot do, LIVE's unmet conditions included."""
-    reasons = unavailable(settings.config)
+    reasons = unavailable(settings.config, environ)
     if reasons:
         raise ConfigError(listed(reasons))

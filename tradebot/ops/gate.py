@@ -1,0 +1,130 @@
+"""The LIVE gate: which conditions of trading for real are not met. It fails closed: G0, G1.
+
+`unmet` decides and is pure; `live_conditions` reads what it needs. As this release has no live gateway, the gate is
+never open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from tradebot.config import Config, config_hash
+from tradebot.exits import ConfigError
+from tradebot.ops.doctor.checks import check_clock, check_permissions
+from tradebot.ops.doctor.database import check_disk, check_shape, read_database, unreadable
+from tradebot.ops.doctor.finding import Finding
+from tradebot.ops.doctor.readings import ClockReading, read_file
+from tradebot.ops.health import look_at, span
+from tradebot.ops.proofs.bundle import (
+    BYTES_MAX,
+    Bundle,
+    BundleAltered,
+    bundle_path,
+    code_version,
+    iso,
+    parse,
+)
+from tradebot.runtime import Runtime
+from tradebot.store.database import beside
+from tradebot.store.errors import StorageUnavailable
+
+AGE_MS_MAX: Final = 7 * 86_400_000
+NO_GATEWAY: Final = "no live gateway is built in: this release sends no order anywhere; use mode SHADOW"
+_AGAIN: Final = "run tradebot prove with the --config and --db of this run"
+
+
+class Found(NamedTuple):
+    """The bundle's file as read: `data`, or None and why it could not be read (`problem` None: it is not there)."""
+
+    path: Path
+    data: bytes | None
+    problem: str | None = None
+
+
+def unmet(config: Config, found: Found, now_ms: int, version: str, health: Sequence[str]) -> list[str]:
+    """Every condition of LIVE that is not met, each with what to do; never empty. Pure.
+
+    `version`: of this code, as `code_version` has it. `health`: what is wrong with database, disk or clock.
+    """
+    conditions = [] if config.live_armed else ["live_armed is not true: set it in the configuration file"]
+    conditions += _of_bundle(config, found, now_ms, version)
+    conditions += [f"the health check fails: {trouble}" for trouble in health]
+    return [*conditions, NO_GATEWAY]
+
+
+def _of_bundle(config: Config, found: Found, now_ms: int, version: str) -> list[str]:
+    path = found.path
+    if found.problem is not None:
+        return [f"the proof bundle {path} cannot be read: {found.problem}; {_AGAIN}"]
+    if found.data is None:
+        return [f"there is no proof bundle {path}; {_AGAIN}"]
+    try:
+        bundle = parse(found.data)
+    except BundleAltered as error:
+        return [f"the proof bundle {path} was altered or damaged: {error}; {_AGAIN}"]
+    return [f"the proof bundle {path} {what}" for what in _wrong_with(bundle, config, now_ms, version)]
+
+
+def _wrong_with(bundle: Bundle, config: Config, now_ms: int, version: str) -> list[str]:
+    wrong = []
+    unpassed = bundle.unpassed()
+    if unpassed:
+        wrong.append(f"has not passed: {', '.join(unpassed)}; {_AGAIN} and see to what it says")
+    age_ms = now_ms - bundle.made_ms
+    if age_ms > AGE_MS_MAX:
+        wrong.append(f"is {span(age_ms / 1000)} old (of {iso(bundle.made_ms)}), more than 7 days; {_AGAIN}")
+    if age_ms < 0:
+        wrong.append(
+            f"is from the future (of {iso(bundle.made_ms)}, it is {iso(now_ms)}): set the clock right, or {_AGAIN}"
+        )
+    if bundle.version != version:
+        wrong.append(f"is of another version: of {bundle.version}, this is {version}; {_AGAIN}")
+    here = config_hash(config)
+    if bundle.config_hash != here:
+        wrong.append(f"is of another configuration: of {bundle.config_hash}, this is {here}; {_AGAIN}")
+    return wrong
+
+
+def read_bundle(path: Path) -> Found:
+    """The file's content, or why there is none. Blocks (I/O); raises nothing."""
+    try:
+        if path.exists() and not path.is_file():
+            return Found(path, None, "it is not a regular file")
+        with path.open("rb") as file:
+            data = file.read(BYTES_MAX + 1)
+    except FileNotFoundError:
+        return Found(path, None)
+    except OSError as error:
+        return Found(path, None, error.strerror or str(error))
+    return Found(path, data) if len(data) <= BYTES_MAX else Found(path, None, "it is larger than any bundle")
+
+
+def read_health(config: Config, db_path: Path, runtime: Runtime) -> list[str]:
+    """What speaks against a start, as far as it can be seen before one: database, directory, disk and clock.
+
+    Blocks for a moment. The findings are those that `tradebot doctor` calls FAIL.
+    """
+    findings: list[Finding] = []
+    target = beside(db_path, "")
+    try:
+        look = look_at(db_path, runtime)
+        findings += check_clock(ClockReading(0.0, 0.0, None), look)
+        directory = read_file(target.parent)
+        if directory is not None:
+            findings += check_permissions(directory, read_file(target), None)
+        if look.database_exists:
+            database = read_database(db_path)
+            findings += [*check_shape(database, config.persist.synchronous), check_disk(database)]
+    except (ConfigError, StorageUnavailable) as error:
+        findings.append(unreadable(error))
+    except OSError as error:
+        return [f"{target}: {error.strerror}; see to the file system below it"]
+    return [f"{finding.text}; {finding.advice}" for finding in findings if finding.level == "FAIL"]
+
+
+def live_conditions(config: Config, db_path: Path, runtime: Runtime) -> list[str]:
+    """`unmet` for a run that would write `db_path`, now and with this code. Blocks for a moment (files, database)."""
+    found = read_bundle(bundle_path(db_path))
+    return unmet(config, found, runtime.now_ms(), code_version(), read_health(config, db_path, runtime))

@@ -1,0 +1,59 @@
+"""What a proof is: a claim, how long its experiment may take, and the experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from tradebot.ops.proofs.bundle import Verdict
+from tradebot.ops.proofs.lab import Evidence, Lab
+from tradebot.ops.proofs.manager import Manager
+
+
+class Outcome(NamedTuple):
+    """What an experiment came to."""
+
+    verdict: Verdict
+    reason: str
+    evidence: Evidence
+
+
+class Means(Struct, frozen=True):
+    """What the prover was given. `manager` is None without a service manager, and `no_manager` says why."""
+
+    psi_root: Path
+    manager: Manager | None
+    no_manager: str
+
+
+class Experiment(NamedTuple):
+    """One proof as `prove --list` shows it. `run` may raise NotInTime (it failed) and Stopped."""
+
+    name: str
+    claim: str
+    at_most_s: int
+    needs_systemd: bool
+    run: Callable[[Lab, Means], Outcome]
+
+
+def passed(reason: str, evidence: Evidence) -> Outcome:
+    """The claim was seen to be true."""
+    return Outcome(Verdict.PASSED, reason, evidence)
+
+
+def failed(reason: str, evidence: Evidence) -> Outcome:
+    """The claim was seen to be wrong."""
+    return Outcome(Verdict.FAILED, reason, evidence)
+
+
+def inconclusive(reason: str, evidence: Evidence) -> Outcome:
+    """What the experiment needs is not here."""
+    return Outcome(Verdict.INCONCLUSIVE, reason, evidence)
+
+
+def judged(faults: Sequence[str], reason: str, evidence: Evidence) -> Outcome:
+    """Failed with all `faults`, or passed for `reason` when there is none."""
+    return failed("; ".join(faults), evidence) if faults else passed(reason, evidence)

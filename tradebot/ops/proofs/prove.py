@@ -1,0 +1,235 @@
+"""`tradebot prove`: runs the experiments one after the other, prints the table of verdicts and writes the bundle."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from tradebot.config import Config, config_hash
+from tradebot.configkeys import show
+from tradebot.exits import TradebotError
+from tradebot.masking import clip, escape
+from tradebot.ops.proofs.base import Experiment, Means, Outcome, failed, inconclusive
+from tradebot.ops.proofs.bundle import (
+    ABOUT,
+    NAMES,
+    Bundle,
+    Proof,
+    Verdict,
+    bundle_path,
+    code_version,
+    iso,
+    seal,
+    write_bundle,
+)
+from tradebot.ops.proofs.deterministic_replay import EXPERIMENT as DETERMINISTIC_REPLAY
+from tradebot.ops.proofs.exit_codes import EXPERIMENT as EXIT_CODES
+from tradebot.ops.proofs.lab import Lab, NotInTime, Stopped, rounded
+from tradebot.ops.proofs.manager import Manager, ManagerError, find_manager
+from tradebot.ops.proofs.psi_integrity import EXPERIMENT as PSI_INTEGRITY
+from tradebot.ops.proofs.reading_while_writing import EXPERIMENT as READING_WHILE_WRITING
+from tradebot.ops.proofs.stall_detection import EXPERIMENT as STALL_DETECTION
+from tradebot.ops.proofs.throttling import EXPERIMENT as THROTTLING
+from tradebot.ops.psi import DEFAULT_ROOT
+from tradebot.options import UsageError
+from tradebot.runtime import Runtime
+from tradebot.store.database import beside
+from tradebot.streams import GuardedStream
+
+EXPERIMENTS: Final[tuple[Experiment, ...]] = (
+    PSI_INTEGRITY,
+    STALL_DETECTION,
+    EXIT_CODES,
+    READING_WHILE_WRITING,
+    THROTTLING,
+    DETERMINISTIC_REPLAY,
+)
+"""In the order in which they are made."""
+
+NICE: Final = 10
+
+_WIPE: Final = "\r\x1b[K"
+_REASON_CHARS_MAX: Final = 500
+
+
+def list_proofs(answers: GuardedStream) -> int:
+    """What `prove --list` says; 0."""
+    for experiment in EXPERIMENTS:
+        needs = "; needs systemd" if experiment.needs_systemd else ""
+        answers.write(f"{experiment.name:<22} {experiment.claim} (at most {experiment.at_most_s} s{needs})\n")
+    return 0
+
+
+def choose(names: str) -> tuple[Experiment, ...]:
+    """The experiments that --only names, with commas between. Raises UsageError."""
+    wanted = [name.strip() for name in names.split(",")]
+    unknown = [name for name in wanted if name not in NAMES]
+    if unknown:
+        raise UsageError(f"--only: no proof is called {show(unknown[0])}; there are {', '.join(NAMES)}")
+    return tuple(experiment for experiment in EXPERIMENTS if experiment.name in wanted)
+
+
+def run_prove(
+    config: Config,
+    db_path: Path,
+    only: str | None,
+    systemctl: str | None,
+    psi_root: Path | None,
+    environ: Mapping[str, str],
+    runtime: Runtime,
+    answers: GuardedStream,
+    errors: GuardedStream,
+) -> int:
+    """Make the experiments; 0 when all of them passed, else 1. Main thread; blocks for minutes.
+
+    `config` and `db_path`: of the run that is to be let through the gate; the database itself is never opened.
+    With `only` no bundle is written. Raises UsageError, TradebotError (state directory or bundle cannot be written).
+    """
+    chosen = EXPERIMENTS if only is None else choose(only)
+    began_ms, began_s = runtime.now_ms(), runtime.monotonic()
+    runtime.catch_stop_signals()
+    # No more eager than the engine's unit (Nice=10): one that works beside this must not be pushed aside.
+    os.setpriority(os.PRIO_PROCESS, 0, max(os.getpriority(os.PRIO_PROCESS, 0), NICE))
+    try:
+        with _folder(db_path, errors) as folder, _means(systemctl, psi_root, environ, runtime) as means:
+            prover = _Prover(config, folder, means, runtime, errors)
+            proofs = [prover.prove(number, chosen) for number in range(len(chosen))]
+    except Stopped:
+        errors.write("tradebot: interrupted: the experiments were ended and removed, no bundle was written\n")
+        return 1
+    took_s = runtime.monotonic() - began_s
+    answers.write(table(proofs, took_s))
+    all_passed = all(proof.verdict == Verdict.PASSED for proof in proofs)
+    if only is not None:
+        answers.write("No bundle was written: --only leaves proofs out. The LIVE gate asks for all of them.\n")
+        return 0 if all_passed else 1
+    bundle = Bundle(
+        version=code_version(),
+        config_hash=config_hash(config),
+        made_ms=began_ms,
+        made_at=iso(began_ms),
+        took_s=rounded(took_s),
+        machine=_machine(means),
+        proofs=tuple(proofs),
+    )
+    path = bundle_path(db_path)
+    write_bundle(path, seal(bundle))
+    answers.write(_closing(path, bundle, all_passed))
+    return 0 if all_passed else 1
+
+
+def _closing(path: Path, bundle: Bundle, all_passed: bool) -> str:
+    meaning = "good for 7 days, for this code and this configuration" if all_passed else "the LIVE gate stays shut"
+    return f"{escape(str(path))}: configuration {bundle.config_hash}, {meaning}\n{ABOUT}\n"
+
+
+@contextmanager
+def _folder(db_path: Path, errors: GuardedStream) -> Iterator[Path]:
+    """A directory for the experiments beside the state, so on the same disk. Raises TradebotError."""
+    state = beside(db_path, "").parent
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="tradebot-proof-", dir=state))
+    except OSError as error:
+        raise TradebotError(f"{state}: no directory for the experiments can be made there: {error.strerror}") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            errors.write(f"tradebot: {escape(str(folder))} could not be removed; please do\n")
+
+
+@contextmanager
+def _means(
+    systemctl: str | None, psi_root: Path | None, environ: Mapping[str, str], runtime: Runtime
+) -> Iterator[Means]:
+    manager: Manager | None = None
+    why = ""
+    try:
+        manager = find_manager(systemctl, environ, runtime.token())
+    except ManagerError as error:
+        why = str(error)
+    try:
+        yield Means(DEFAULT_ROOT if psi_root is None else psi_root, manager, why)
+    finally:
+        if manager is not None:
+            manager.close()
+
+
+class _Prover:
+    def __init__(self, config: Config, folder: Path, means: Means, runtime: Runtime, errors: GuardedStream) -> None:
+        self._config = config
+        self._folder = folder
+        self._means = means
+        self._runtime = runtime
+        self._errors = errors
+        self._terminal = errors.isatty()
+
+    def prove(self, number: int, chosen: Sequence[Experiment]) -> Proof:
+        experiment = chosen[number]
+        if self._terminal:
+            count = f"[{number + 1}/{len(chosen)}]"
+            self._errors.write(f"{_WIPE}{count} {experiment.name}: at most {experiment.at_most_s} s (Ctrl-C ends it)")
+        folder = self._folder / experiment.name
+        folder.mkdir()
+        began_s = self._runtime.monotonic()
+        lab = Lab(folder, self._config, self._runtime, experiment.at_most_s)
+        try:
+            outcome = self._outcome(experiment, lab)
+        finally:
+            lab.close()
+            if self._means.manager is not None:
+                self._means.manager.close()
+        took_s = rounded(self._runtime.monotonic() - began_s)
+        if self._terminal:
+            self._errors.write(f"{_WIPE}{experiment.name}: {outcome.verdict} after {took_s:.0f} s\n")
+        if outcome.verdict == Verdict.FAILED:  # --only keeps it nowhere else
+            evidence = json.dumps(outcome.evidence, indent=1, default=str)
+            self._errors.write(f"tradebot: evidence of {experiment.name}: {evidence}\n")
+        reason = clip(escape(outcome.reason), _REASON_CHARS_MAX)
+        return Proof(experiment.name, experiment.claim, outcome.verdict, reason, took_s, outcome.evidence)
+
+    def _outcome(self, experiment: Experiment, lab: Lab) -> Outcome:
+        means = self._means
+        if experiment.needs_systemd and means.manager is None:
+            return inconclusive(f"needs a service manager: {means.no_manager}", {"no_manager": means.no_manager})
+        lab.check_stop()
+        try:
+            return experiment.run(lab, means)
+        except (NotInTime, TradebotError, OSError) as error:
+            lab.check_stop()
+            return failed(str(error), {"commands": lab.shown_commands(), "log": _logs(lab)})
+        except ManagerError as error:
+            lab.check_stop()
+            return inconclusive(f"the service manager: {error}", {"commands": lab.shown_commands()})
+
+
+def _logs(lab: Lab) -> dict[str, list[str]]:
+    """The last lines of every process of an experiment."""
+    return {path.name: lab.tail(path.read_text(errors="replace")) for path in sorted(lab.folder.glob("*.log"))}
+
+
+def _machine(means: Means) -> dict[str, str]:
+    system = platform.uname()
+    return {
+        "system": f"{system.system} {system.release} {system.machine}",
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+        "service_manager": "none" if means.manager is None else f"systemd {means.manager.version}",
+    }
+
+
+def table(proofs: Sequence[Proof], took_s: float) -> str:
+    """The verdicts for people."""
+    lines = [f"{proof.verdict:<12} {proof.name:<22} {proof.took_s:5.0f} s  {proof.reason}\n" for proof in proofs]
+    passed = sum(proof.verdict == Verdict.PASSED for proof in proofs)
+    return "".join(lines) + f"{passed} of {len(proofs)} passed in {took_s:.0f} s.\n"

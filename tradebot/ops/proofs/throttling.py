@@ -1,0 +1,116 @@
+"""Proof: the throttle file lowers the rate at which ticks are stored, to what it says and back again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from tradebot.exits import TradebotError
+from tradebot.ops.newest_tick import newest_tick
+from tradebot.ops.proofs.base import Experiment, Means, Outcome, judged
+from tradebot.ops.proofs.lab import Evidence, Lab, rounded
+from tradebot.ops.proofs.service import Service, service_of
+from tradebot.ops.status import Status
+from tradebot.ops.throttle import Throttle, throttle_path, write_throttle
+
+INTERVAL_MS: Final = 4
+TICKS_PER_S_MIN: Final = 100
+PHASES: Final = (("BASELINE", 1), ("THROTTLE1", 5), ("THROTTLE2", 10), ("RESTORED", 1))
+MEASURE_S: Final = 6.0
+START_S: Final = 40.0
+TOLERANCE: Final = 0.1
+ENGINE_S: Final = 300
+
+
+class Rate(NamedTuple):
+    """Ticks stored a second in one phase."""
+
+    phase: str
+    sample_every: int
+    ticks_per_s: float
+
+
+def run(lab: Lab, means: Means) -> Outcome:
+    """See the module."""
+    db = lab.path("engine.db")
+    words = [
+        "run",
+        f"--db={db}",
+        f"--seconds={ENGINE_S}",
+        lab.config("engine.toml", engine__tick_interval_ms=INTERVAL_MS, persist__flush_interval_ms=50),
+    ]
+    service = service_of(lab, means, "engine", words)
+    evidence: Evidence = {"feed_interval_ms": INTERVAL_MS, "seconds_each": MEASURE_S, "engine": service.how}
+    measured: list[Rate] = []
+    evidence["phases"] = phases = []
+    for phase, sample_every in PHASES:
+        rate, status = _measure(lab, service, db, phase, sample_every)
+        measured.append(rate)
+        phases.append(
+            {
+                "phase": phase,
+                "sample_every": sample_every,
+                "ticks_per_s": rounded(rate.ticks_per_s),
+                "of_baseline": rounded(rate.ticks_per_s / measured[0].ticks_per_s, 4) if measured[0].ticks_per_s else 0,
+                "wanted": rounded(1 / sample_every, 4),
+                "sample_every_in_status": status.sample_every,
+                "ingest_received": status.counters["ingest_received"],
+                "ingest_processed": status.counters["ingest_processed"],
+            }
+        )
+    service.stop()
+    evidence["commands"] = lab.shown_commands()
+    faults = faults_of(measured)
+    told = ", ".join(f"{rate.phase} {rate.ticks_per_s:.1f}" for rate in measured)
+    return judged(faults, f"ticks/s: {told}", evidence)
+
+
+def _measure(lab: Lab, service: Service, db: Path, phase: str, sample_every: int) -> tuple[Rate, Status]:
+    """Have the engine restarted with the throttle, and count what it stores, by the prover's own clock."""
+    runtime = lab.runtime
+    asked_ms = runtime.now_ms()
+    write_throttle(throttle_path(db), Throttle(sample_every, phase, asked_ms))
+    before_id = _newest_id(db)
+    service.restart()
+
+    def in_effect() -> Status | None:
+        status = lab.status(db)
+        new = status is not None and status.started_ms >= asked_ms and _newest_id(db) > before_id
+        return status if new else None
+
+    lab.wait(in_effect, f"ticks with one of {sample_every} kept", START_S)
+    first_id, began_s = _newest_id(db), runtime.monotonic()
+    lab.pause(MEASURE_S)
+    last_id, took_s = _newest_id(db), runtime.monotonic() - began_s
+    status = lab.status(db)
+    assert status is not None
+    return Rate(phase, sample_every, (last_id - first_id) / took_s), status
+
+
+def _newest_id(db: Path) -> int:
+    try:
+        return newest_tick(db).id or 0
+    except TradebotError:  # while it is being made
+        return 0
+
+
+def faults_of(measured: list[Rate]) -> list[str]:
+    """Phases whose rate is not what the first one's and sample_every ask for. Pure."""
+    base = measured[0].ticks_per_s
+    if base < TICKS_PER_S_MIN:
+        return [f"the baseline is {base:.0f} ticks/s, less than {TICKS_PER_S_MIN}: is this machine overloaded?"]
+    faults = []
+    for rate in measured[1:]:
+        wanted = base / rate.sample_every
+        if abs(rate.ticks_per_s - wanted) > TOLERANCE * wanted:
+            faults.append(f"{rate.phase}: {rate.ticks_per_s:.1f} ticks/s, {wanted:.1f} wanted")
+    return faults
+
+
+EXPERIMENT: Final = Experiment(
+    "throttling",
+    "the throttle file lowers the rate of stored ticks to 1/5 and 1/10, and restores it, each within 10 %",
+    120,
+    False,
+    run,
+)
