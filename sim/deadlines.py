@@ -18,6 +18,9 @@ from tradebot.store.policy import FINAL_FLUSH_S
 SLACK_S: Final = 0.25
 """What turns of threads, polls of the main thread and pauses below a millisecond may come to."""
 
+ATTEMPT_KEYS: Final = ("backoff_max_s", "reconnect_budget_s", "stable_after_s")
+"""Keys of the feed that say when the next attempt is due."""
+
 _ABORT_GRACE_S: Final = 1.0
 _STOPPED_BY: Final = ("OVERLOAD", "STORAGE_FAILED", "DRAIN_TIMEOUT", "stage failed", "thread crashed")
 

@@ -18,6 +18,7 @@ from mockws_server.actions import (
     Ticks,
     Wait,
 )
+from sim.deadlines import ATTEMPT_KEYS, check_attempts
 from sim.exchange import Exchange
 from sim.network import Handshake, NoAnswer, SimNetwork
 from sim.network import Refuse as Refused
@@ -92,6 +93,22 @@ def reconnect_storm(world: World) -> None:
     # All of them below 1 s by chance: once in 10 million histories.
     assert max(waits_s[4:-1]) > 1.0, f"retries do not grow apart: {waits_s}"
     assert waits_s[-1] <= AT_ONCE_S, "after a stable connection the first retry is made at once again"
+
+
+@scenario
+def pauses_begin_short_again(world: World) -> None:
+    """A storm, a stable link, then a server that refuses: the pauses that the storm had made long begin short again."""
+    rounds = world.between(6, 10)
+    storm_s = rounds * (BACKOFF_MAX_S + 1.0)
+    calm, refused_s = int(storm_s + 2 * STABLE_S), 10.0
+    exchange = exchange_of(
+        world, Ticks(calm, 1.0), Disconnect(1001), Refuse(seconds=refused_s), Ticks(int(refused_s) + 20, 1.0)
+    )
+    exchange.hang_up_on(rounds, after_s=world.random.random())
+    settings = live_settings(world, engine__run_seconds=calm + refused_s + 15.0)
+    run_live(world, settings, exchange)
+    feed = settings.config.feed
+    check_attempts(exchange.network, {name: getattr(feed, name) for name in ATTEMPT_KEYS})
 
 
 @scenario

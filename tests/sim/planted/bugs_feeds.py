@@ -17,6 +17,15 @@ FEED_BUGS: Final = (
         200,
     ),
     Bug(
+        "backoff_never_reset",
+        "a stable connection does not let the pauses begin short again",
+        "tradebot/feeds/reconnect.py",
+        "            self._exponent = 0\n            self._at_once = True\n        delay_s",
+        "            self._at_once = True\n        delay_s",
+        20,
+        "pauses_begin_short_again",
+    ),
+    Bug(
         "budget_never_exhausted",
         "the reconnect budget starts anew with each failed attempt",
         "tradebot/feeds/reconnect.py",
