@@ -298,7 +298,9 @@ def _check_rows(swarm: Swarm, life: LifeRun, db: sqlite3.Connection) -> None:
         whole = life is swarm.lives[-1] and outcome.exit_code == 0 and not life.hands.signals_s
     positions = life.process.watch.positions if ended and life.process.watch.began else None
     check_run(swarm.world.db_path, swarm.settings(None).config, run_id, whole, positions)
-    if whole and plan.feed == MOCKWS and swarm.lives[-1].process.watch.began:
+    # A process that was killed between its ledger and its last line has not told them.
+    told = bool(outcome.events("FINAL METRICS"))
+    if whole and told and plan.feed == MOCKWS and swarm.lives[-1].process.watch.began:
         _check_notices(db, run_id, outcome.event("FINAL METRICS"), refused=ledger["refused"] > 0)
     query = "SELECT reason, ts FROM orders WHERE run = (SELECT id FROM runs WHERE run_id = ?) AND reason != ?"
     max_age_ms = swarm.settings(None).config.execution.max_tick_age_ms
