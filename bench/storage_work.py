@@ -28,7 +28,7 @@ from typing import Any
 from docopt import docopt
 
 from tradebot import __version__
-from tradebot.events import BUY, SELL, Fill, Order, Side, Signal, Tick
+from tradebot.events import BUY, SELL, Fill, Order, OrderStatus, Side, Signal, Tick
 from tradebot.store.batch import Batch
 from tradebot.store.database import Synchronous, connect, migrate
 from tradebot.store.runs import RunInfo, RunRecord, begin_run
@@ -65,8 +65,9 @@ def batch_of(run_id: str, first: int, ticks: int, start_ms: int) -> Batch:
             side: Side = BUY if number % 2 else SELL
             fill = Fill(f"{stem}-T", f"{stem}-O", "BTCUSDT", side, 0.1, price, 6.0, ts)
             batch.add([Signal(f"{stem}-S", "BTCUSDT", side, 0.75, "SMA_CROSSOVER", 0.1, price, ts)])
-            order = (f"{stem}-O", f"{stem}-S", "BTCUSDT", side, 0.1, price, "FILLED", "SHADOW_RECORDED", ts, 1, (fill,))
-            batch.add([Order(*order)])
+            stored: OrderStatus = "FILLED"
+            parts = (side, 0.1, price, stored, "SHADOW_RECORDED", ts, 1, (fill,))
+            batch.add([Order(f"{stem}-O", f"{stem}-S", "BTCUSDT", *parts)])
     return batch
 
 

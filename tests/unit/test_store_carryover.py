@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from peewee import SqliteDatabase
 
 from tests.unit.store_helpers import memory_run, run_info
-from tradebot.events import BUY, SELL, Fill
+from tradebot.events import BUY, SELL, Fill, Side
 from tradebot.execution.positions import Positions
 from tradebot.store import carryover
 from tradebot.store.carryover import fold_fills, read_sides
@@ -121,6 +121,23 @@ def test_another_one_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
         assert fold_fills(db, FEED).states() == market.positions.states()
 
 
+def test_a_fill_that_comes_meanwhile_is_for_the_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine writes on while prune sums up."""
+    with four_runs() as db:
+        market = Market(db)
+        market.fill(1, BUY, 0.1, 100.0)
+        later_fills = carryover._later_fills
+
+        def interrupted(db: SqliteDatabase, base: Any) -> Iterator[Fill]:
+            market.fill(1, SELL, 0.3, 99.0)
+            yield from later_fills(db, base)
+
+        monkeypatch.setattr(carryover, "_later_fills", interrupted)
+        fold_fills(db, FEED)
+        monkeypatch.setattr(carryover, "_later_fills", later_fills)
+        assert fold_fills(db, FEED).states() == market.positions.states()
+
+
 def test_sides_are_kept_until_there_are_newer_ones() -> None:
     with four_runs() as db:
         market = Market(db)
@@ -143,9 +160,10 @@ def test_a_feed_that_never_ran() -> None:
 def test_positions_go_on_as_if_they_had_never_been_stored() -> None:
     """Also what is not stored itself: exposure, alone and in all."""
     first, second = Positions(), Positions()
-    fills = [Fill("", "", symbol, side, qty, price, 0.1, 1) for symbol, side, qty, price in (
+    parts: list[tuple[str, Side, float, float]] = [
         ("A", BUY, 0.3, 100.1), ("B", SELL, 7.0, 3e-5), ("A", SELL, 0.1, 99.7), ("A", SELL, 1.0, 98.0),
-    )]  # fmt: skip
+    ]  # fmt: skip
+    fills = [Fill("", "", symbol, side, qty, price, 0.1, 1) for symbol, side, qty, price in parts]
     for fill in fills:
         second = Positions.of(second.states())
         first.apply(fill)

@@ -24,7 +24,7 @@ from tests.unit.store_helpers import (
     rows,
     storage_of,
 )
-from tradebot.events import BUY, SELL, Fill, Notice, Order, Signal, Tick
+from tradebot.events import BUY, SELL, Fill, Notice, Order, OrderStatus, Side, Signal, Tick
 from tradebot.execution.positions import Positions, PositionState
 from tradebot.exits import ConfigError
 from tradebot.report.progress import Progress
@@ -34,7 +34,7 @@ from tradebot.store.carryover import fold_fills
 from tradebot.store.database import connect, connect_readonly, migrate
 from tradebot.store.policy import BlockPolicy
 from tradebot.store.prune import Pruned, Pruner, PruneStopped, run_prune
-from tradebot.store.reader import Carried, find_tick_source, read_carried, read_fills, read_ticks
+from tradebot.store.reader import Carried, find_tick_source, read_carried, read_ticks
 from tradebot.store.runs import RunInfo, begin_run
 from tradebot.store.writer import insert_batch
 
@@ -62,7 +62,7 @@ class PastRun(NamedTuple):
     """A run to be: each tick is (symbol, side of the signal it gives or none, filled, price); times in seconds."""
 
     feed: str
-    ticks: list[tuple[str, str | None, bool, float]]
+    ticks: list[tuple[str, Side | None, bool, float]]
     pause_s: int
     step_s: int
     ended: bool
@@ -83,10 +83,11 @@ def store(db: SqliteDatabase, past: PastRun, number: int, begin_ms: int) -> int:
         batch.add([Tick(symbol, price, 1.0, now_ms)])
         if side is not None:
             stem = f"{run_id}-{n:010d}"
-            batch.add([Signal(f"{stem}-S", symbol, side, 0.75, "X", 0.1, price, now_ms)])  # type: ignore[arg-type]
-            fills = (Fill(f"{stem}-T", f"{stem}-O", symbol, side, 0.1, price, 0.01 * price, now_ms),)  # type: ignore[arg-type]
-            status, fills = ("FILLED", fills) if filled else ("REJECTED", ())
-            batch.add([Order(f"{stem}-O", f"{stem}-S", symbol, side, 0.1, price, status, "X", now_ms, 1, fills)])  # type: ignore[arg-type]
+            batch.add([Signal(f"{stem}-S", symbol, side, 0.75, "X", 0.1, price, now_ms)])
+            fill = Fill(f"{stem}-T", f"{stem}-O", symbol, side, 0.1, price, 0.01 * price, now_ms)
+            status: OrderStatus = "FILLED" if filled else "REJECTED"
+            fills = (fill,) if filled else ()
+            batch.add([Order(f"{stem}-O", f"{stem}-S", symbol, side, 0.1, price, status, "X", now_ms, 1, fills)])
     if batch.events:
         insert_batch(db, record.no, batch, StoredCounts().plus(batch))
     if past.ended:
@@ -116,8 +117,10 @@ def restart_of(db: SqliteDatabase, feed: str) -> tuple[Carried, list[PositionSta
 def replayed(db: SqliteDatabase, feed: str) -> list[PositionState]:
     """The positions from all fills one by one, as long as all are there."""
     positions = Positions()
-    for fill in read_fills(db, [no for (no,) in db.execute_sql("SELECT id FROM runs WHERE source = ?", (feed,))]):
-        positions.apply(fill)
+    fields = ", ".join(Fill.__struct_fields__)
+    query = f"SELECT {fields} FROM trades WHERE run IN (SELECT id FROM runs WHERE source = ?) ORDER BY id"
+    for row in db.execute_sql(query, (feed,)).fetchall():
+        positions.apply(Fill(*row))
     return positions.states()
 
 
@@ -208,13 +211,15 @@ class TestAnyHistory:
 
 def ticks_run(count: int, step_s: int = 1, feed: str = "ws://a", ended: bool = False, pause_s: int = 0) -> PastRun:
     """Every third tick gives a signal, every sixth a fill."""
-    ticks = [("A", BUY if n % 3 == 0 else None, n % 2 == 0, 100.0 + n) for n in range(1, count + 1)]
+    ticks: list[tuple[str, Side | None, bool, float]] = [
+        ("A", BUY if n % 3 == 0 else None, n % 2 == 0, 100.0 + n) for n in range(1, count + 1)
+    ]
     return PastRun(feed, ticks, pause_s, step_s, ended, 0)
 
 
 def test_the_side_of_a_signal_that_went() -> None:
     """Contract 6: the strategy goes on from its last signal, however long ago that was."""
-    ticks = [("A", SELL, True, 100.0), *[("A", None, False, 101.0)] * 20]
+    ticks: list[tuple[str, Side | None, bool, float]] = [("A", SELL, True, 100.0), *[("A", None, False, 101.0)] * 20]
     with history([PastRun("ws://a", ticks, 0, 1, True, 0)]) as (db, end_ms):
         prune(db, end_ms + 1)
         assert db.execute_sql("SELECT COUNT(*) FROM signals").fetchone() == (0,)
@@ -329,7 +334,7 @@ class TestReplays:
                 found.append(begin_run(db, info, 1, resume=True))
                 yield from blocks(*values)
 
-            pruner._blocks = resumed_first  # type: ignore[method-assign]
+            pruner._blocks = resumed_first  # type: ignore[method-assign,assignment]
             pruner.prune()
             assert found[0].counts.ticks == 20
             assert pruner.done == Pruned()

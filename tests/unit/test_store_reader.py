@@ -27,16 +27,17 @@ from tests.unit.store_helpers import (
     tick,
     ticks_st,
 )
-from tradebot.events import BUY, SELL, Fill, Tick
+from tradebot.events import BUY, SELL, Tick
 from tradebot.exits import ConfigError
 from tradebot.feeds import sequence
 from tradebot.feeds.sequence import SequenceGuard
 from tradebot.inputs import restore_guard
 from tradebot.store import reader
 from tradebot.store.batch import Batch, StoredCounts
+from tradebot.store.carryover import fold_fills
 from tradebot.store.database import connect, connect_readonly
 from tradebot.store.errors import StorageUnavailable
-from tradebot.store.reader import Carried, CarriedSymbol, find_tick_source, read_carried, read_fills, read_ticks
+from tradebot.store.reader import Carried, CarriedSymbol, find_tick_source, read_carried, read_ticks
 from tradebot.store.writer import insert_batch
 
 
@@ -314,7 +315,7 @@ class TestCarried:
             found = read_carried(db, run_info("new", push=True, source=SOURCE), 3)
             assert len(found.runs) == 201
             assert found.ticks == 5
-            assert len(list(read_fills(db, found.runs))) == 1
+            assert len(fold_fills(db, found.runs).states()) == 1
 
 
 def numbered(symbol: str, seq: int | None = None, event_id: str | None = None) -> Tick:
@@ -370,24 +371,7 @@ class TestCarriedNumbers:
         assert guard.take([numbered("A", 5)]).gaps == ()
 
 
-class TestFills:
-    def test_of_these_runs_in_order(self, path: Path) -> None:
-        """Contract 6: positions are rebuilt from all fills of the runs before."""
-        for run_id in ("l1", "l2", "l3"):
-            push_run(path, run_id, batch_of(order(1, run_id, fills=2), order(2, run_id, fills=0), order(3, run_id)))
-        with closing(connect(path)) as db:
-            found = list(read_fills(db, (3, 1)))
-            assert list(read_fills(db, ())) == []
-        wanted: list[Fill] = []
-        for run_id in ("l1", "l3"):
-            for number, fills in ((1, 2), (3, 1)):
-                wanted += order(number, run_id, fills=fills).fills
-        assert found == wanted
-
-
-@pytest.mark.parametrize(
-    "read", [lambda db: read_carried(db, run_info(push=True), 3), lambda db: list(read_fills(db, [1]))]
-)
+@pytest.mark.parametrize("read", [lambda db: read_carried(db, run_info(push=True), 3), lambda db: fold_fills(db, [1])])
 def test_a_damaged_database_is_unavailable(path: Path, read: Callable[[object], object]) -> None:
     push_run(path, "r0", full_batch(1, 2000, every=1, run_id="r0"), source="file:x.jsonl")
     with closing(connect(path)) as db:

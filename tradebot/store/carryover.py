@@ -32,8 +32,8 @@ class _Base(Struct, frozen=True):
     sides: dict[str, Side | None]
     folded: dict[int, int]
     trades: dict[int, int]
-    starts: dict[int, int]
-    """For each run with fills that are not in the sums: the row id of the first of them."""
+    first_id: int
+    """Row id of the first fill that is not in the sums; all others that are not come later, in whichever run."""
     last_id: int
 
 
@@ -79,14 +79,14 @@ def _counts(db: SqliteDatabase, runs: Sequence[int]) -> tuple[dict[int, int], di
 
 def _read(db: SqliteDatabase, runs: Sequence[int]) -> _Base:
     trades, folded = _counts(db, runs)
-    starts = {no: _first_later(db, no, trades[no] - folded[no]) for no in trades if trades[no] > folded[no]}
+    firsts = [_first_later(db, no, trades[no] - folded[no]) for no in trades if trades[no] > folded[no]]
     states, sides = [], {}
     for row in CarriedRow.select().where(CarriedRow.chain == chain_of(runs)).dicts().execute(db):
         sides[row["symbol"]] = row["last_side"]
         if row["net"] is not None:
             states.append(_state(db, row))
     last_id = TradeRow.select(fn.MAX(TradeRow.id)).scalar(db) or 0
-    return _Base(Positions.of(states), sides, folded, trades, starts, last_id)
+    return _Base(Positions.of(states), sides, folded, trades, min(firsts, default=last_id + 1), last_id)
 
 
 def _state(db: SqliteDatabase, row: dict[str, Any]) -> PositionState:
@@ -108,16 +108,15 @@ def _first_later(db: SqliteDatabase, run: int, later: int) -> int:
 
 def _later_fills(db: SqliteDatabase, base: _Base) -> Iterator[Fill]:
     """Fills that are stored but not in the sums, in the order of their arrival."""
-    if not base.starts:
-        return
-    after = min(base.starts.values()) - 1
-    query = TradeRow.select(TradeRow.id, TradeRow.run, *_FILL_FIELDS).where(of_runs(TradeRow, base.starts))
-    while True:
+    after = base.first_id - 1
+    later = [no for no, trades in base.trades.items() if trades > base.folded[no]]
+    query = TradeRow.select(TradeRow.id, *_FILL_FIELDS).where(of_runs(TradeRow, later))
+    while later:
         chunk = query.where((TradeRow.id > after) & (TradeRow.id <= base.last_id)).order_by(TradeRow.id)
-        rows = list(chunk.limit(_CHUNK_ROWS).tuples().execute(db))
-        for row_id, run, *values in rows:
-            if row_id >= base.starts[run]:
-                yield Fill(*values)
+        sql, params = chunk.limit(_CHUNK_ROWS).bind(db).sql()
+        rows = db.connection().execute(sql, params).fetchall()
+        for row in rows:
+            yield Fill(*row[1:])
         if len(rows) < _CHUNK_ROWS:
             return
         after = rows[-1][0]

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 from peewee import SQL, SqliteDatabase, fn
 
-from tradebot.events import Fill, Side, Tick, TickChunk
+from tradebot.events import Side, Tick, TickChunk
 from tradebot.exits import ConfigError
 from tradebot.store.carryover import read_sides
 from tradebot.store.database import file_of, reading
 from tradebot.store.errors import storage_errors
-from tradebot.store.models import RunRow, SignalRow, TickRow, TradeRow, of_runs
+from tradebot.store.models import RunRow, SignalRow, TickRow, of_runs
 from tradebot.store.runs import RunInfo
 
 _CHUNK_ROWS: Final = 1000
@@ -230,13 +230,3 @@ def last_signals(db: SqliteDatabase, first_ids: dict[int, int | None]) -> dict[s
     for symbol, side in read_sides(db, list(first_ids)).items():
         found.setdefault(symbol, (side, 0))  # pruned, so that all ticks there are came after it
     return found
-
-
-def read_fills(db: SqliteDatabase, runs: Sequence[int]) -> Iterator[Fill]:
-    """All fills of `runs`, oldest first, from which positions are rebuilt. Raises StorageUnavailable."""
-    fields = [TradeRow._meta.fields[name] for name in Fill.__struct_fields__]
-    query = TradeRow.select(*fields).where(of_runs(TradeRow, runs)).order_by(TradeRow.id)
-    with storage_errors():
-        for rows in _rows(db, query):
-            for row in rows:
-                yield Fill(*row)

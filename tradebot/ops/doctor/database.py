@@ -82,11 +82,7 @@ def read_database(path: Path) -> DatabaseReading:
             shape = {name: _pragma(db, name) for name in ("user_version", "page_size", "page_count", "freelist_count")}
             mode = str(_row(db, "PRAGMA journal_mode")[0])
             tables = set(db.get_tables())
-            rows = 0
-            if "ticks" in tables:
-                # Not counted: ids are given without holes, and a count reads a whole index.
-                first, last = _row(db, "SELECT MIN(id), MAX(id) FROM ticks")
-                rows = 0 if last is None else last - first + 1
+            rows = _tick_rows(db, tables)
             spans = _read_spans(db) if RunRow._meta.table_name in tables else ()
     finally:
         db.close()
@@ -106,6 +102,20 @@ def read_database(path: Path) -> DatabaseReading:
         written_ms=max(stat.st_mtime_ns for stat in stats) // 1_000_000,
         disk_free=disk.f_bavail * disk.f_frsize,
     )
+
+
+def _tick_rows(db: SqliteDatabase, tables: set[str]) -> int:
+    """Rows of ticks without counting them, which would read a whole index."""
+    columns = {column.name for column in db.get_columns("runs")} if "runs" in tables else set()
+    if "pruned_ticks" in columns:
+        rows = int(_row(db, "SELECT COALESCE(SUM(ticks - pruned_ticks), 0) FROM runs")[0])
+        if rows:
+            return rows
+    if "ticks" not in tables:
+        return 0
+    # A file of the original system, or an older schema, which knows no prune: ids have no holes.
+    first, last = _row(db, "SELECT MIN(id), MAX(id) FROM ticks")
+    return 0 if last is None else int(last - first + 1)
 
 
 def _pragma(db: SqliteDatabase, name: str) -> int:
