@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test lint format types bench bench-live bench-memory bench-peers bench-storage kills autobahn sim \
-    sim-coverage planted soak clean
+    sim-coverage planted proofs soak clean
 .DELETE_ON_ERROR:
 
 VENV  := .venv
@@ -36,8 +36,11 @@ run: $(READY)  ## the main job: replay a recorded market session into a fresh da
 	@TRADEBOT_LOG_LEVEL=$${TRADEBOT_LOG_LEVEL:-warning} \
 	  bin/tradebot --config=etc/tradebot/session.toml --db=var/session.db $(ARGS)
 
-test: $(READY)  ## all tests; ARGS='-k replay' chooses
-	@$(PY) -m pytest $(ARGS)
+test: $(READY)  ## all tests but those of `make proofs`; ARGS='-k replay' chooses
+	@$(PY) -m pytest -m 'not proof' $(ARGS)
+
+proofs: $(READY)  ## tradebot prove itself: without systemd, and, as root, under a real one in namespaces; minutes
+	@$(PY) -m pytest -m proof $(ARGS)
 
 lint: $(READY)  ## ruff: style and likely mistakes
 	@$(PY) -m ruff check .

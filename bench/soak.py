@@ -42,7 +42,7 @@ RESTART_S: Final = 2.0
 CONFIG: Final = (
     '[strategy]\nname = "periodic"\ndesired_size = 0.0001\n[feed]\nidle_timeout_s = 10\nping_interval_s = 3\n'
 )
-PRESSURE: Final = ((60, 30.0), (64, 15.0), (75, 60.0), (79, 1.0))
+PRESSURE: Final = ((5, 30.0), (9, 15.0), (20, 60.0), (24, 1.0))
 """Of every ten minutes: at which second so much pressure begins. Two rungs up, and down again."""
 PERIOD_S: Final = 600
 

@@ -6,11 +6,13 @@ and nothing has grown but the database.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import sys
 import tempfile
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -34,29 +36,32 @@ Options:
 
 CALM_S: Final = 600
 """The last minutes of the day, without faults: enough to come down from the highest rung."""
-RSS_GROWTH_MAX: Final = 32 * 1024 * 1024
+RSS_GROWTH_MAX: Final = 48 * 1024 * 1024
+"""Copies of the database, which the world makes when it kills a process, among it: that file grows all day."""
 _SETTLED: Final = 8
 """After this part of the day (1/8) everything has been met once, and the figures are taken that must stay."""
 _STAGES: Final = ("strategy", "execution", "persist")
 
 
 class Figures(NamedTuple):
-    """What must not grow: resident memory, open files, bytes of decisions; and how many objects there are."""
+    """What must not grow: resident memory, the interpreter's blocks of it, open files, bytes of decisions."""
 
     rss_bytes: int
+    blocks: int
     open_files: int
     decision_bytes: int
-    objects: int
 
 
 def measure(directory: Path) -> Figures:
     """Now."""
     gc.collect()
+    # The world copies the database whenever it kills a process: what that left in the allocator's hands is no leak.
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     decisions = sum(path.stat().st_size for path in directory.glob("decisions.txt*"))
-    return Figures(
-        pages * os.sysconf("SC_PAGE_SIZE"), len(os.listdir("/proc/self/fd")), decisions, len(gc.get_objects())
-    )
+    rss_bytes, open_files = pages * os.sysconf("SC_PAGE_SIZE"), len(os.listdir("/proc/self/fd"))
+    return Figures(rss_bytes, sys.getallocatedblocks(), open_files, decisions)
 
 
 def plan_faults(soak: SoakWorld, world: World, end_s: int) -> Counter[str]:
@@ -141,6 +146,7 @@ def play_day(seed: int, hours: float, directory: Path) -> list[str]:
     assert not soak.supervisor.aborted and soak.now_s >= end_s, f"it ended early\n{told}"
     assert soak.supervisor.rung == RUNGS[0] and soak.supervisor.unwell() == [], told
     assert after.rss_bytes - before.rss_bytes < RSS_GROWTH_MAX, f"memory grew\n{told}"
+    assert after.blocks < 1.25 * before.blocks, f"objects are left behind\n{told}"
     assert after.open_files <= before.open_files + 4, f"files are left open\n{told}"
     assert after.decision_bytes < 1024 * 1024, f"decisions grow without bound\n{told}"
     return lines
@@ -149,7 +155,7 @@ def play_day(seed: int, hours: float, directory: Path) -> list[str]:
 def _shown(figures: Figures) -> str:
     return (
         f"{figures.rss_bytes / 2**20:.0f} MB resident, {figures.open_files} open files,"
-        f" {figures.decision_bytes // 1024} KB of decisions, {figures.objects} objects"
+        f" {figures.decision_bytes // 1024} KB of decisions, {figures.blocks} blocks allocated"
     )
 
 

@@ -52,7 +52,7 @@ if mount -t overlay overlay -o lowerdir=/etc,upperdir=/run/etc/upper,workdir=/ru
     >/run/etc/own
 fi
 exec env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin container=tradebot-test \
-    SYSTEMD_UNIT_PATH="$UNITS" "$MANAGER" --system --unit=basic.target --log-target=null \
+    SYSTEMD_UNIT_PATH="$UNITS:/run/systemd/system" "$MANAGER" --system --unit=basic.target --log-target=null \
     --show-status=no --default-standard-output=null --default-standard-error=inherit
 """
 

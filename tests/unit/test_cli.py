@@ -150,14 +150,15 @@ def test_run_refuses_each_mistake_with_12_and_one_message(
     out, err = capsys.readouterr()
     assert (calls, out) == ([], "")
     assert err.startswith("tradebot: ")
-    assert err.count("\n") == 1
+    assert all(line.startswith("  ") for line in err.splitlines()[1:])
+    assert err.count("\n") == (3 if mistake == "LIVE" else 1)
     assert "Traceback" not in err
 
 
 @pytest.mark.parametrize(
     "words",
     [
-        ["--config=missing.toml"], ["--config=."], ["--frobnicate"], ["frobnicate"], ["--mode=live"], ["--mode=dry"],
+        ["--config=missing.toml"], ["--config=."], ["--frobnicate"], ["frobnicate"], ["--mode=paper"], ["--mode=dry"],
         ["--ingest=replay", "--symbol=x"], ["--sample-every=0"], ["--db=:memory:"], ["--resume"],
     ],
 )  # fmt: skip
@@ -203,7 +204,8 @@ def test_check_config_says_no_with_all_errors(capsys: pytest.CaptureFixture[str]
 def test_check_config_notes_what_run_would_refuse(capsys: pytest.CaptureFixture[str]) -> None:
     Path("live.toml").write_text("mode = 'live'\n")
     assert main(["check-config", "live.toml"]) == 0
-    assert "note: run would refuse it: mode LIVE is refused: live_armed is not true;" in capsys.readouterr().out
+    noted = "note: run would refuse it: mode LIVE is refused:\n- live_armed is not true: set it in"
+    assert noted in capsys.readouterr().out
 
 
 def test_commands_other_than_run_answer_0_1_or_12(capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,7 +70,11 @@ def test_files_are_bounded_and_nothing_between_is_lost(tmp_path: Path) -> None:
             log.write(replace(DECISION, ts_ms=DECISION.ts_ms + 100 * part + number))
         log.close()
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["d.jsonl", "d.jsonl.1", "d.jsonl.2"]
-    kept = [line["ts_ms"] - DECISION.ts_ms for name in ("d.jsonl.2", "d.jsonl.1", "d.jsonl") for line in lines(tmp_path / name)]
+    kept = [
+        line["ts_ms"] - DECISION.ts_ms
+        for name in ("d.jsonl.2", "d.jsonl.1", "d.jsonl")
+        for line in lines(tmp_path / name)
+    ]
     assert kept == list(range(125 - len(kept), 125)) and 8 < len(kept) <= 12
 
 

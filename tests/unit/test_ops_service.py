@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tradebot.exits import ConfigError
 from tradebot.ops.service import ServiceError, Starts, Systemctl, UnitLook, command_words, parse_show
+from tradebot.options import UsageError
 from tradebot.runtime import RealRuntime
 
 
@@ -46,7 +46,7 @@ def test_only_restart_and_show_with_the_units_name(tmp_path: Path) -> None:
 def test_arguments_may_follow_the_program() -> None:
     assert command_words("systemctl --user") == ["systemctl", "--user"]
     for wrong in ("", "'"):
-        with pytest.raises(ConfigError, match="--systemctl"):
+        with pytest.raises(UsageError, match="--systemctl"):
             command_words(wrong)
 
 
@@ -84,7 +84,7 @@ def test_what_the_engine_inherits_keeps_nobody_waiting(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("unit", ["", "-x", "a b", "a/b", "x" * 300, "a\n"])
 def test_what_is_no_unit_is_refused(unit: str) -> None:
-    with pytest.raises(ConfigError, match="--unit"):
+    with pytest.raises(UsageError, match="--unit"):
         Systemctl("systemctl", unit, RealRuntime())
 
 

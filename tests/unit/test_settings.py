@@ -292,14 +292,17 @@ def test_what_comes_later_says_so(environ: dict[str, str]) -> None:
 
 
 def test_live_names_each_unmet_condition(environ: dict[str, str], tmp_path: Path) -> None:
-    """G0: live fails closed, armed or not."""
+    """G0: live fails closed, armed or not; the gate itself is tested beside it."""
+    bundle = tmp_path / ".local/state/tradebot/proof_bundle.json"
+    no_bundle = f"there is no proof bundle {bundle}; run tradebot prove with the --config and --db of this run"
+    no_gateway = "no live gateway is built in: this release sends no order anywhere; use mode SHADOW"
     with pytest.raises(ConfigError) as caught:
-        require_available(settle("--mode=live", environ))
-    assert str(caught.value) == (
-        "mode LIVE is refused: live_armed is not true; there is no valid proof bundle; no live gateway is built in"
-    )
+        require_available(settle("--mode=live", environ), environ)
+    armed = "live_armed is not true: set it in the configuration file"
+    assert str(caught.value).split("\n- ") == ["mode LIVE is refused:", armed, no_bundle, no_gateway]
     file = tmp_path / "c.toml"
     file.write_text("mode = 'LIVE'\nlive_armed = true\n")
     with pytest.raises(ConfigError) as caught:
-        require_available(settle(f"--config={file}", environ))
-    assert str(caught.value) == "mode LIVE is refused: there is no valid proof bundle; no live gateway is built in"
+        require_available(settle(f"--config={file} --db={tmp_path}/x.db", environ), environ)
+    no_bundle = no_bundle.replace(str(bundle), f"{tmp_path}/proof_bundle.json")
+    assert str(caught.value).split("\n- ") == ["mode LIVE is refused:", no_bundle, no_gateway]

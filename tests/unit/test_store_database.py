@@ -331,7 +331,10 @@ class TestMigration:
             ("CREATE TABLE moz_places (id INTEGER); PRAGMA user_version = 77", "belongs to another program"),
             ("CREATE TABLE moz_places (id INTEGER); PRAGMA user_version = 1", "belongs to another program"),
             ("PRAGMA user_version = -1", "belongs to another program"),
-            (f"CREATE TABLE ticks (id INTEGER PRIMARY KEY); PRAGMA user_version = {SCHEMA_VERSION}", "table runs has no"),
+            (
+                f"CREATE TABLE ticks (id INTEGER PRIMARY KEY); PRAGMA user_version = {SCHEMA_VERSION}",
+                "table runs has no",
+            ),
             (
                 ORIGINAL_SCHEMA + "ALTER TABLE signals ADD COLUMN event_id TEXT;"
                 "UPDATE signals SET event_id = 'x';"

@@ -16,7 +16,7 @@ from tradebot.configkeys import InvalidValue, check_value, show
 from tradebot.options import HINT, Arguments, UsageError
 from tradebot.runtime import RealRuntime
 from tradebot.streams import GuardedStream
-from tradebot.usage import BACKUP, DOCTOR, HEALTH, INSTALL_UNIT, PROVE, PRUNE, SOAK, STATUS
+from tradebot.usage import BACKUP, DOCTOR, HEALTH, INSTALL_UNIT, PROVE, PRUNE, RUN, SOAK, STATUS
 
 _UNITS_MS: Final = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _DAY_S: Final = 86_400.0
@@ -158,15 +158,17 @@ def _soak(given: _Given) -> int:
 
 def _prove(given: _Given) -> int:
     from tradebot.ops.proofs.prove import list_proofs, run_prove
+    from tradebot.settings import resolve
 
     answers, errors = _answers(), GuardedStream(sys.stderr)
     if given.flag("--list"):
         return list_proofs(answers)
-    found, only, systemctl = given.found(), given.text("--only"), given.text("--systemctl")
+    # As run has it, with the limits of a source in it: the gate compares the hashes of both.
+    named = {option: value for option, value in given.arguments.given.items() if option in ("--config", "--db")}
+    config = resolve(Arguments(RUN, named), given.environ).config
+    database, only, systemctl = db_path(config, given.environ), given.text("--only"), given.text("--systemctl")
     psi_root = given.path("--psi-root")
-    return run_prove(
-        found.config, found.db_path, only, systemctl, psi_root, given.environ, RealRuntime(), answers, errors
-    )
+    return run_prove(config, database, only, systemctl, psi_root, given.environ, RealRuntime(), answers, errors)
 
 
 def _answers() -> GuardedStream:

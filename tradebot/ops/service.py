@@ -16,8 +16,8 @@ from typing import IO, Final, Protocol
 
 from msgspec import Struct
 
-from tradebot.exits import ConfigError
 from tradebot.masking import clip, escape
+from tradebot.options import UsageError
 from tradebot.runtime import Runtime
 
 DEFAULT_UNIT: Final = "tradebot.service"
@@ -89,9 +89,9 @@ class Systemctl:
     """`Service` by a program. One thread only."""
 
     def __init__(self, command: str, unit: str, runtime: Runtime, restart_s: float = RESTART_S) -> None:
-        """`command` as `command_words` takes it. Raises ConfigError for what can be no unit's name."""
+        """`command` as `command_words` takes it. Raises UsageError for what can be no unit's name."""
         if not _UNIT.fullmatch(unit):
-            raise ConfigError(f"--unit: {escape(clip(unit, 60))!r} is no name of a unit, such as {DEFAULT_UNIT}")
+            raise UsageError(f"--unit: {escape(clip(unit, 60))!r} is no name of a unit, such as {DEFAULT_UNIT}")
         self._words = command_words(command)
         self._unit = unit
         self._runtime = runtime
@@ -155,15 +155,15 @@ def _content(file: IO[bytes]) -> str:
 
 
 def command_words(command: str) -> list[str]:
-    """A program, with arguments where `command` is no file's name itself ("systemctl --user"). Raises ConfigError."""
+    """A program, with arguments where `command` is no file's name itself ("systemctl --user"). Raises UsageError."""
     if Path(command).is_file():
         return [os.path.abspath(command)]
     try:
         words = shlex.split(command)
     except ValueError as error:
-        raise ConfigError(f"--systemctl: {error}") from None
+        raise UsageError(f"--systemctl: {error}") from None
     if not words:
-        raise ConfigError("--systemctl: names no program")
+        raise UsageError("--systemctl: names no program")
     return words
 
 

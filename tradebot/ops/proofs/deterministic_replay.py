@@ -16,7 +16,7 @@ TICKS: Final = 12_000
 RUN_S: Final = 40.0
 STEP_MS: Final = 50
 
-# One run as configured by default, one with everything else that must not matter.
+# One run with the default sizes, one with everything else that must not matter.
 _RUNS: Final[tuple[tuple[str, str, dict[str, object]], ...]] = (
     ("first", "0", {}),
     (
@@ -73,7 +73,7 @@ def run(lab: Lab, means: Means) -> Outcome:
         dumps.append(text)
         evidence["runs"][name] = {
             "PYTHONHASHSEED": hash_seed,
-            "sizes": {key.replace("__", "."): size for key, size in sizes.items()} or "as configured",
+            "sizes": {key.replace("__", "."): size for key, size in sizes.items()} or "by default",
             "rows": counts,
             "bytes": len(text),
             "sha256": hashlib.sha256(text).hexdigest(),

@@ -10,7 +10,6 @@ from typing import Final, NamedTuple
 
 from peewee import SqliteDatabase
 
-from tradebot.exits import ExitCode
 from tradebot.ops.proofs.base import Experiment, Means, Outcome, failed, inconclusive, judged
 from tradebot.ops.proofs.lab import Evidence, Lab, Process
 from tradebot.ops.proofs.manager import Manager
@@ -22,7 +21,10 @@ RESTARTS_S: Final = 30.0
 SETTLE_S: Final = 4.0
 """RestartSec is 2: what has not been started again by then will not be."""
 ENGINE_S: Final = 120
-RESTARTED: Final = frozenset({ExitCode.CRASH, ExitCode.NETWORK, ExitCode.PARSE, ExitCode.OVERLOAD})
+
+# As people and scripts know them. Not from tradebot.exits: this is what is to be shown about it.
+COMPLETE, CRASH, NETWORK, PARSE, CONFIG, OVERLOAD = 0, 1, 10, 11, 12, 13
+RESTARTED: Final = (CRASH, NETWORK, PARSE, OVERLOAD)
 
 _PROPERTIES: Final = (
     *("ExecMainStatus", "ExecMainCode", "NRestarts", "Result", "ActiveState", "SubState"),
@@ -31,7 +33,7 @@ _PROPERTIES: Final = (
 
 
 class _Case(NamedTuple):
-    code: ExitCode
+    code: int
     why: str
     words: Sequence[str]
 
@@ -45,25 +47,25 @@ def _cases(lab: Lab) -> list[_Case]:
     short = lab.config("short.toml", persist__storage_retry_s=0.0, persist__drain_timeout_s=1.0)
     long = lab.config("long.toml", engine__tick_interval_ms=20, persist__storage_retry_s=60.0)
 
-    def case(code: ExitCode, why: str, *words: str) -> _Case:
-        return _Case(code, why, ["run", *words, f"--db={lab.path(f'exit-{code:d}.db')}", f"--seconds={ENGINE_S}"])
+    def case(code: int, why: str, *words: str) -> _Case:
+        return _Case(code, why, ["run", *words, f"--db={lab.path(f'exit-{code}.db')}", f"--seconds={ENGINE_S}"])
 
     return [
-        _Case(ExitCode.COMPLETE, "its time is over", ["run", plain, f"--db={lab.path('exit-0.db')}", "--seconds=1"]),
-        case(ExitCode.CRASH, "a second SIGTERM while its storage is locked", long),
+        _Case(COMPLETE, "its time is over", ["run", plain, f"--db={lab.path('exit-0.db')}", "--seconds=1"]),
+        case(CRASH, "a second SIGTERM while its storage is locked", long),
         case(
-            ExitCode.NETWORK,
+            NETWORK,
             "nobody listens where it connects to",
             hasty,
             "--ingest=mockws",
             "--ws-url=ws://127.0.0.1:1",
         ),
         case(
-            *(ExitCode.PARSE, "a line that is no tick, with --strict", plain),
+            *(PARSE, "a line that is no tick, with --strict", plain),
             *("--ingest=replay", f"--replay-file={bad}", "--strict", "--resume"),
         ),
-        case(ExitCode.CONFIG, "the LIVE gate", plain, "--mode=live"),
-        case(ExitCode.OVERLOAD, "its storage is locked and stays so", short),
+        case(CONFIG, "the LIVE gate", plain, "--mode=live"),
+        case(OVERLOAD, "its storage is locked and stays so", short),
     ]
 
 
@@ -116,25 +118,25 @@ def _end_twice(lab: Lab, db: Path, locks: _Locks, terminate: Callable[[], object
 
 
 def _as_units(lab: Lab, manager: Manager, cases: Sequence[_Case], locks: _Locks, evidence: Evidence) -> Outcome:
-    units = {case.code: manager.write_engine(lab, f"exit-{case.code:d}", case.words) for case in cases}
+    units = {case.code: manager.write_engine(lab, f"exit-{case.code}", case.words) for case in cases}
     manager.reload()
     locks.take(lab.path("exit-13.db"))
     manager.call("start", "--no-block", *units.values())
-    crash = units[ExitCode.CRASH]
+    crash = units[CRASH]
     _end_twice(lab, lab.path("exit-1.db"), locks, lambda: manager.call("kill", "--signal=TERM", crash))
     for case in cases:
-        lab.wait(partial(_ends, lab, f"exit-{case.code:d}"), f"the end of the engine for {case.code:d}", ENDS_S)
+        lab.wait(partial(_ends, lab, f"exit-{case.code}"), f"the end of the engine for {case.code}", ENDS_S)
     ended_s = lab.runtime.monotonic()
     for code in RESTARTED:
-        lab.wait(partial(_restarts, manager, units[code]), f"the restart after {code:d}", RESTARTS_S)
+        lab.wait(partial(_restarts, manager, units[code]), f"the restart after {code}", RESTARTS_S)
     lab.pause(max(0.0, ended_s + SETTLE_S - lab.runtime.monotonic()))
     faults = []
     for case in cases:
-        name = f"exit-{case.code:d}"
+        name = f"exit-{case.code}"
         seen, ends = manager.show(units[case.code], *_PROPERTIES), _ends(lab, name) or []
         evidence["engines"].append(
             {
-                "code": int(case.code),
+                "code": case.code,
                 "why": case.why,
                 "unit": units[case.code],
                 "ends_seen_by_systemd": ends[:5],
@@ -159,22 +161,22 @@ def _ends(lab: Lab, name: str) -> list[str] | None:
     return None
 
 
-def faults_of(code: ExitCode, seen: Mapping[str, str], ends: Sequence[str]) -> list[str]:
+def faults_of(code: int, seen: Mapping[str, str], ends: Sequence[str]) -> list[str]:
     """What is wrong with a unit that should have ended with `code`: its properties, and its ends as noted. Pure."""
     faults = []
     first = ends[0] if ends else "none"
-    result = "success" if code == ExitCode.COMPLETE else "exit-code"
-    if first != f"{result} exited {code:d}":
-        faults.append(f"{code:d} wanted, its first end was {first!r}")
+    result = "success" if code == COMPLETE else "exit-code"
+    if first != f"{result} exited {code}":
+        faults.append(f"{code} wanted, its first end was {first!r}")
     if code in RESTARTED:
         if not int(seen["NRestarts"] or 0):
-            faults.append(f"not restarted after {code:d}")
+            faults.append(f"not restarted after {code}")
         return faults
     if seen["NRestarts"] != "0" or len(ends) != 1:
-        faults.append(f"restarted after {code:d}: NRestarts {seen['NRestarts']}, {len(ends)} ends")
-    state = "inactive" if code == ExitCode.COMPLETE else "failed"
-    if seen["ActiveState"] != state or seen["ExecMainStatus"] != f"{code:d}":
-        faults.append(f"after {code:d}: {seen['ActiveState']}, ExecMainStatus {seen['ExecMainStatus']}")
+        faults.append(f"restarted after {code}: NRestarts {seen['NRestarts']}, {len(ends)} ends")
+    state = "inactive" if code == COMPLETE else "failed"
+    if seen["ActiveState"] != state or seen["ExecMainStatus"] != f"{code}":
+        faults.append(f"after {code}: {seen['ActiveState']}, ExecMainStatus {seen['ExecMainStatus']}")
     return faults
 
 
@@ -183,16 +185,16 @@ def faults_of(code: ExitCode, seen: Mapping[str, str], ends: Sequence[str]) -> l
 
 def _as_children(lab: Lab, means: Means, cases: Sequence[_Case], locks: _Locks, evidence: Evidence) -> Outcome:
     locks.take(lab.path("exit-13.db"))
-    started: dict[ExitCode, Process] = {case.code: lab.start(f"exit-{case.code:d}", case.words) for case in cases}
-    _end_twice(lab, lab.path("exit-1.db"), locks, started[ExitCode.CRASH].popen.terminate)
+    started: dict[int, Process] = {case.code: lab.start(f"exit-{case.code}", case.words) for case in cases}
+    _end_twice(lab, lab.path("exit-1.db"), locks, started[CRASH].popen.terminate)
     faults = []
     for case in cases:
-        ended = lab.wait(started[case.code].ended, f"the end of the engine for {case.code:d}", ENDS_S)
+        ended = lab.wait(started[case.code].ended, f"the end of the engine for {case.code}", ENDS_S)
         evidence["engines"].append(
-            {"code": ended.code, "wanted": int(case.code), "why": case.why, "log": lab.tail(ended.log)[-2:]}
+            {"code": ended.code, "wanted": case.code, "why": case.why, "log": lab.tail(ended.log)[-2:]}
         )
         if ended.code != case.code:
-            faults.append(f"{case.code:d} wanted, {ended.code} came")
+            faults.append(f"{case.code} wanted, {ended.code} came")
     evidence["commands"] = lab.shown_commands()
     if faults:
         return failed("; ".join(faults), evidence)

@@ -30,7 +30,8 @@ _LOG_BYTES_MAX: Final = 2_000_000
 _LINE_CHARS_MAX: Final = 400
 _TAIL_LINES: Final = 12
 
-# What an experiment never takes from the operator's configuration: whom to tell, ports, places, other feeds.
+# What an experiment never takes from the operator's configuration: whom to tell, ports, places, other feeds; and sizes
+# and patience, which would have it wait for longer than it may.
 _OWN: Final[Mapping[str, object]] = {
     "mode": "SHADOW",
     "live_armed": False,
@@ -41,6 +42,13 @@ _OWN: Final[Mapping[str, object]] = {
     "engine.ws_source": None,
     "engine.replay_file": None,
     "engine.sample_every": 1,
+    "channels.tick_channel_size": None,
+    "channels.signal_channel_size": None,
+    "channels.persist_channel_size": None,
+    "persist.batch_size": 100,
+    "persist.flush_interval_ms": 50,
+    "persist.storage_retry_s": 30.0,
+    "persist.drain_timeout_s": 30.0,
     "metrics.port": 0,
     "notify.webhook_url": None,
 }

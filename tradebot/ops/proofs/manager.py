@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -52,7 +53,7 @@ class Manager:
     @property
     def command(self) -> str:
         """As --systemctl takes it."""
-        return " ".join(self.words)
+        return shlex.join(self.words)
 
     def call(self, *words: str, within_s: float = CALL_S) -> str:
         """`systemctl WORDS...`; its standard output. Raises ManagerError."""

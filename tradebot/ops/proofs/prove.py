@@ -103,7 +103,8 @@ def run_prove(
             prover = _Prover(config, folder, means, runtime, errors)
             proofs = [prover.prove(number, chosen) for number in range(len(chosen))]
     except Stopped:
-        errors.write("tradebot: interrupted: the experiments were ended and removed, no bundle was written\n")
+        wipe = _WIPE if errors.isatty() else ""
+        errors.write(f"{wipe}tradebot: interrupted: the experiments were ended and removed, no bundle was written\n")
         return 1
     took_s = runtime.monotonic() - began_s
     answers.write(table(proofs, took_s))

@@ -10,7 +10,7 @@ from typing import Final
 from tradebot.ops.decisions import Decision
 from tradebot.ops.proofs.base import Experiment, Means, Outcome, failed, inconclusive, judged
 from tradebot.ops.proofs.lab import Evidence, Lab
-from tradebot.ops.psi import RESOURCES, Pressure, read_psi
+from tradebot.ops.psi import DEFAULT_ROOT, RESOURCES, Pressure, read_psi
 
 ENGINE_S: Final = 1.5
 END_S: Final = 25.0
@@ -43,8 +43,9 @@ def run(lab: Lab, means: Means) -> Outcome:
     if ended.code:
         return failed(f"the engine beside it ended with {ended.code}", evidence | {"log": lab.tail(ended.log)})
     faults += [f"the total of {name} went back" for name, seen in totals.items() if seen != sorted(seen)]
-    lines = len(evidence["lines"])
-    return judged(list(dict.fromkeys(faults)), f"{lines} lines of the kernel read and kept as they are", evidence)
+    where = "" if root == DEFAULT_ROOT else f" (from {root}, not {DEFAULT_ROOT})"
+    told = f"{len(evidence['lines'])} lines of the kernel read and kept as they are{where}"
+    return judged(list(dict.fromkeys(faults)), told, evidence)
 
 
 def _look(root: Path, evidence: Evidence, totals: dict[str, list[int]]) -> list[str]:

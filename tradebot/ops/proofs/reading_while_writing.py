@@ -80,7 +80,7 @@ def run(lab: Lab, means: Means) -> Outcome:
         f"--speed={TICKS_PER_S / 1000:g}x",
         f"--db={db}",
         f"--seconds={START_S + ALONE_S + TOGETHER_S + SPARE_S:g}",
-        lab.config("engine.toml", persist__flush_interval_ms=50),
+        lab.config("engine.toml"),
     ]
     engine = lab.start("engine", words)
     monitor = lab.wait(lambda: _first_ticks(db, engine), "the first ticks", START_S)

@@ -153,18 +153,26 @@ def _judge(lab: Lab, manager: Manager, it: _Watched, found_s: float | None, evid
     seen["ticks_before"], seen["ticks_after"] = it.stopped_at_id, it.newest_id()
     it.stall_s = float(stalls[0]["seconds_since_progress"])
     restarted = after["InvocationID"] != it.before["InvocationID"]
-    return [f"{told}: {fault}" for fault in faults_of([one["action"] for one in decisions], it.stall_s, restarted)]
+    # systemd counts its own restarts, and begins anew with one that somebody asked for.
+    by_itself = after["NRestarts"] != "0"
+    actions = [one["action"] for one in decisions]
+    return [f"{told}: {fault}" for fault in faults_of(actions, it.stall_s, restarted, by_itself)]
 
 
-def faults_of(actions: Sequence[str], stall_s: float, restarted: bool) -> list[str]:
-    """What is wrong with a supervisor that took these actions, the stall after so long without progress. Pure."""
+def faults_of(actions: Sequence[str], stall_s: float, restarted: bool, by_itself: bool) -> list[str]:
+    """What is wrong with a supervisor that took these actions, the stall after so long without progress. Pure.
+
+    `by_itself`: the service manager had restarted the engine without being asked, for its watchdog.
+    """
     faults = []
     if not STALL_S <= stall_s <= STALL_S + POLL_S + SLACK_S:
         faults.append(f"STALL after {stall_s:.1f} s without progress, wanted {STALL_S:g} to {STALL_S + POLL_S:g}")
     if not restarted:
         faults.append("the unit was not restarted")
+    if by_itself:
+        faults.append("it was systemd's watchdog that restarted the unit, not the supervisor")
     if sorted(set(actions)) != ["NONE", "STALL"] or actions.count("STALL") != 1:
-        faults.append(f"one STALL wanted, and no other action: {', '.join(one for one in actions if one != 'NONE')}")
+        faults.append(f"one STALL wanted, and no other: {', '.join(one for one in actions if one != 'NONE')}")
     return faults
 
 

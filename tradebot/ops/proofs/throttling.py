@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from tradebot.exits import TradebotError
 from tradebot.ops.newest_tick import newest_tick
-from tradebot.ops.proofs.base import Experiment, Means, Outcome, judged
+from tradebot.ops.proofs.base import Experiment, Means, Outcome, inconclusive, judged
 from tradebot.ops.proofs.lab import Evidence, Lab, rounded
 from tradebot.ops.proofs.service import Service, service_of
 from tradebot.ops.status import Status
@@ -37,7 +37,7 @@ def run(lab: Lab, means: Means) -> Outcome:
         "run",
         f"--db={db}",
         f"--seconds={ENGINE_S}",
-        lab.config("engine.toml", engine__tick_interval_ms=INTERVAL_MS, persist__flush_interval_ms=50),
+        lab.config("engine.toml", engine__tick_interval_ms=INTERVAL_MS),
     ]
     service = service_of(lab, means, "engine", words)
     evidence: Evidence = {"feed_interval_ms": INTERVAL_MS, "seconds_each": MEASURE_S, "engine": service.how}
@@ -60,9 +60,7 @@ def run(lab: Lab, means: Means) -> Outcome:
         )
     service.stop()
     evidence["commands"] = lab.shown_commands()
-    faults = faults_of(measured)
-    told = ", ".join(f"{rate.phase} {rate.ticks_per_s:.1f}" for rate in measured)
-    return judged(faults, f"ticks/s: {told}", evidence)
+    return judge(measured, evidence)
 
 
 def _measure(lab: Lab, service: Service, db: Path, phase: str, sample_every: int) -> tuple[Rate, Status]:
@@ -94,17 +92,18 @@ def _newest_id(db: Path) -> int:
         return 0
 
 
-def faults_of(measured: list[Rate]) -> list[str]:
-    """Phases whose rate is not what the first one's and sample_every ask for. Pure."""
+def judge(measured: list[Rate], evidence: Evidence) -> Outcome:
+    """Whether each rate is what the first one and sample_every ask for. Pure."""
     base = measured[0].ticks_per_s
     if base < TICKS_PER_S_MIN:
-        return [f"the baseline is {base:.0f} ticks/s, less than {TICKS_PER_S_MIN}: is this machine overloaded?"]
+        return inconclusive(f"only {base:.0f} ticks/s of {1000 / INTERVAL_MS:g}: this machine is overloaded", evidence)
     faults = []
     for rate in measured[1:]:
         wanted = base / rate.sample_every
         if abs(rate.ticks_per_s - wanted) > TOLERANCE * wanted:
             faults.append(f"{rate.phase}: {rate.ticks_per_s:.1f} ticks/s, {wanted:.1f} wanted")
-    return faults
+    told = ", ".join(f"{rate.phase} {rate.ticks_per_s:.1f}" for rate in measured)
+    return judged(faults, f"ticks/s: {told}", evidence)
 
 
 EXPERIMENT: Final = Experiment(

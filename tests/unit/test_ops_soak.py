@@ -1,0 +1,183 @@
+"""The loop of `tradebot soak` under a simulated clock: its beat, its ends, and what it finds when it begins."""
+
+from __future__ import annotations
+
+import json
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sim.runtime import SimRuntime
+from tests.unit.test_ops_psi import write_psi
+from tests.unit.test_ops_supervisor import Bench
+from tradebot.exits import ConfigError
+from tradebot.ops.soak import LiveLine, SoakOrder, live_text, run_soak
+from tradebot.ops.throttle import Throttle, read_throttle, throttle_path, write_throttle
+from tradebot.streams import GuardedStream
+
+
+class Terminal(StringIO):
+    """A stream that says it is one."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class Soak:
+    """A supervisor over nothing: no database, a manager that says nothing and restarts nothing."""
+
+    def __init__(self, tmp_path: Path, cpu: float = 1.0) -> None:
+        self.home = tmp_path
+        self.db = tmp_path / "x.db"
+        self.runtime = SimRuntime(1)
+        self.out, self.errors = StringIO(), StringIO()
+        write_psi(tmp_path / "psi", cpu)
+
+    def run(self, **changes: Any) -> int:
+        """To its end; the exit code."""
+        order = SoakOrder(self.db, systemctl="true", psi_root=self.home / "psi", log_format="json")._replace(**changes)
+        return self.runtime.run(lambda: run_soak(order, self.runtime, self.out, self.errors))
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        path = self.home / "x.db.decisions.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    @property
+    def times_s(self) -> list[float]:
+        """When each line was written, from the first."""
+        return [round((line["ts_ms"] - self.lines[0]["ts_ms"]) / 1000, 1) for line in self.lines]
+
+
+def test_it_looks_every_five_seconds_and_at_a_stall_when_it_is_due(tmp_path: Path) -> None:
+    soak = Soak(tmp_path)
+    assert soak.run(duration_s=62.0, poll_s=7.0) == 1
+    stalls = [(line["action"], at_s) for line, at_s in zip(soak.lines, soak.times_s, strict=True)]
+    assert stalls == [
+        *(("NONE", 7.0 * n) for n in range(7)), ("STALL", 45.0), ("NONE", 49.0), ("NONE", 56.0), ("NONE", 62.0),
+    ]  # fmt: skip
+    assert soak.lines[-1]["reason"] == "Soak End: its duration is over"
+    assert soak.out.getvalue().startswith(
+        "soak: FAILED after 0:01:02: its duration is over; no progress for 62.0 s; 8 polls"
+    )
+
+
+def test_a_stop_signal_ends_it_in_order_with_0(tmp_path: Path) -> None:
+    soak = Soak(tmp_path)
+    soak.runtime.call_at(12.0, soak.runtime.send_signal)
+    assert soak.run() == 0
+    assert soak.times_s == [0.0, 5.0, 10.0, pytest.approx(12.1, abs=0.11)]
+    assert soak.lines[-1]["reason"] == "Soak End: a stop signal"
+    assert soak.out.getvalue().startswith("soak: GOOD after 0:00:12: a stop signal; 2 polls, 0 restarts")
+
+
+def test_a_stop_signal_during_a_stall_is_served_too(tmp_path: Path) -> None:
+    soak = Soak(tmp_path)
+    soak.runtime.call_at(50.0, soak.runtime.send_signal)
+    assert soak.run() == 0
+    assert soak.out.getvalue().startswith("soak: STOPPED after 0:00:50: a stop signal; no progress for 5")
+
+
+def test_abort_ends_it_with_1_and_the_throttle_stays(tmp_path: Path) -> None:
+    soak = Soak(tmp_path, cpu=48.0)
+    assert soak.run() == 1
+    assert soak.times_s[-1] == 30.0 and soak.lines[-1]["action"] == "ABORT"
+    throttle = read_throttle(throttle_path(soak.db))
+    assert throttle is not None and throttle.sample_every == 20
+    assert "the engine stays throttled: THROTTLE3, 1 of 20 ticks" in soak.out.getvalue()
+    assert len(soak.out.getvalue().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("found", "state", "detail"),
+    [
+        (None, "NORMAL", None),
+        (Throttle(1, "NORMAL", 0), "NORMAL", None),
+        (Throttle(10, "THROTTLE2", 0), "THROTTLE2", "going on at THROTTLE2: the throttle file says THROTTLE2, 1 of 10"),
+        (Throttle(7, "by hand", 0), "THROTTLE2", "going on at THROTTLE2: the throttle file says by hand, 1 of 7"),
+    ],
+)
+def test_it_goes_on_where_an_earlier_soak_ended(
+    tmp_path: Path, found: Throttle | None, state: str, detail: str | None
+) -> None:
+    soak = Soak(tmp_path)
+    if found is not None:
+        write_throttle(throttle_path(soak.db), found)
+    soak.run(duration_s=6.0)
+    first = soak.lines[0]
+    assert (first["reason"], first["state"]) == ("Soak Start", state)
+    assert (first["detail"] or "").startswith(detail or "") and bool(first["detail"]) == bool(detail)
+
+
+@pytest.mark.parametrize("psi_actions", [True, False])
+def test_a_damaged_throttle_file_is_removed_unless_actions_are_off(tmp_path: Path, psi_actions: bool) -> None:
+    soak = Soak(tmp_path)
+    throttle_path(soak.db).write_text("{")
+    assert soak.run(duration_s=6.0, psi_actions=psi_actions) == 0
+    assert throttle_path(soak.db).exists() != psi_actions
+    assert "throttle file" in soak.lines[0]["detail"]
+
+
+def test_decisions_that_cannot_be_written_do_not_end_it_but_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    soak = Soak(tmp_path)
+    monkeypatch.setattr("tradebot.ops.decisions.os.fsync", full)
+    assert soak.run(duration_s=16.0) == 1
+    assert "5 decisions could not be recorded" in soak.out.getvalue()
+    assert "No space left on device" in soak.errors.getvalue()
+
+
+def test_decisions_go_where_told(tmp_path: Path) -> None:
+    soak = Soak(tmp_path)
+    assert soak.run(duration_s=6.0, decisions=tmp_path / "there" / "d.jsonl") == 0
+    assert len((tmp_path / "there" / "d.jsonl").read_text().splitlines()) == 3 and soak.lines == []
+    with pytest.raises(ConfigError, match="not a regular file"):
+        Soak(tmp_path).run(decisions=tmp_path)
+
+
+def test_one_line_on_a_terminal_and_nothing_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    soak = Soak(tmp_path)
+    soak.errors = Terminal()
+    soak.run(duration_s=11.0, log_format="text", log_level="error")
+    shown = soak.errors.getvalue().split("\r")[1:]
+    assert len(shown) == 11 and all("\n" not in line for line in shown[:-1])
+    assert shown[6].startswith("soak 0:00:06 | NORMAL (1 of 1) | PSI cpu 1.0 memory 0.0 io 0.0 | unit ? | progress")
+    quiet = Soak(tmp_path)
+    quiet.run(duration_s=11.0, log_level="error")
+    assert quiet.errors.getvalue() == ""
+
+
+def test_the_line_steps_aside_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    stream = Terminal()
+    live = LiveLine(GuardedStream(stream))
+    live.show("x" * 100)
+    with live.aside():
+        stream.write("a log line\n")
+    live.end()
+    assert stream.getvalue() == f"\r{'x' * 29}\x1b[K\r\x1b[Ka log line\n{'x' * 29}\n"
+
+
+def test_the_words_of_the_line() -> None:
+    bench = Bench(cpu=None)
+    bench.poll(3, ticking=False)
+    assert live_text(bench.supervisor, 3723.0) == (
+        "soak 1:02:03 | NORMAL (1 of 1) | PSI cpu - memory - io - | unit active | progress 15 s, tick 15 s ago"
+        " | 0 restarts, 0 stalls"
+    )
+
+
+def test_polls_that_a_long_restart_has_taken_the_place_of_are_not_made_up_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soak = Soak(tmp_path)
+    monkeypatch.setattr("tradebot.ops.soak.Systemctl.restart", lambda _self: soak.runtime.sleep(22.0))
+    soak.run(duration_s=81.0)
+    assert [at_s for at_s in soak.times_s if at_s >= 40.0] == [40.0, 67.0, 70.0, 75.0, 80.0, 81.0]
