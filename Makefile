@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test lint format types bench bench-live bench-memory bench-peers bench-storage kills autobahn sim \
-    sim-coverage planted proofs soak clean
+    sim-coverage planted proofs soak soak-day clean
 .DELETE_ON_ERROR:
 
 VENV  := .venv
@@ -71,6 +71,9 @@ bench-storage: $(READY)  ## readers beside a writer, the WAL under a long reader
 
 soak: $(READY)  ## minutes of supervised engine on changing weather, with figures; ARGS='--minutes=N'
 	@$(PY) -m bench.soak $(ARGS)
+
+soak-day: $(READY)  ## 24 simulated hours of engine and supervisor, a fault every few minutes; ARGS='--hours=N --seed=N'
+	@$(PY) -m sim.soak_day $(ARGS)
 
 kills: $(READY)  ## 100 random SIGKILLs during replays, each resumed and compared; ARGS='--kills=N --seed=N'
 	@$(PY) -m tests.e2e.kills $(ARGS)

@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from sim.runtime import SimRuntime
+from tests.unit.test_ops_decisions import DECISION
 from tests.unit.test_ops_psi import write_psi
 from tests.unit.test_ops_supervisor import Bench
 from tradebot.exits import ConfigError
-from tradebot.ops.soak import LiveLine, SoakOrder, live_text, run_soak
+from tradebot.log import setup_logging
+from tradebot.ops.alerts import Alert
+from tradebot.ops.decisions import DecisionLog
+from tradebot.ops.soak import LiveLine, SoakOrder, _Journal, live_text, run_soak
 from tradebot.ops.throttle import Throttle, read_throttle, throttle_path, write_throttle
 from tradebot.streams import GuardedStream
 
@@ -181,3 +186,28 @@ def test_polls_that_a_long_restart_has_taken_the_place_of_are_not_made_up_for(
     monkeypatch.setattr("tradebot.ops.soak.Systemctl.restart", lambda _self: soak.runtime.sleep(22.0))
     soak.run(duration_s=81.0)
     assert [at_s for at_s in soak.times_s if at_s >= 40.0] == [40.0, 67.0, 70.0, 75.0, 80.0, 81.0]
+
+
+def test_stalls_and_steps_are_told_to_the_webhook(tmp_path: Path) -> None:
+    told: list[Alert] = []
+
+    class Hook:
+        def tell(self, alert: Alert) -> None:
+            told.append(alert)
+
+        def close(self) -> None:
+            told.append(Alert("stop", "info", "closed"))
+
+    log = setup_logging("INFO", "json", SimRuntime(1), StringIO())
+    journal = _Journal(DecisionLog(tmp_path / "d.jsonl"), log, Hook())  # type: ignore[arg-type]
+    up = {"state": "THROTTLE1", "sample_every": 5, "reason": "Throttling up to THROTTLE1 due to PSI: CPU 48.0"}
+    journal.record(replace(DECISION, action="NONE"))
+    journal.record(replace(DECISION, action="ENGINE_RESTART", **up))
+    journal.record(replace(DECISION, action="STALL", reason="nothing new for 45 s"))
+    journal.close()
+    log.close()
+    assert [(alert.event, alert.text) for alert in told] == [
+        ("ladder", "soak: THROTTLE1, 1 of 5 ticks kept: Throttling up to THROTTLE1 due to PSI: CPU 48.0"),
+        ("stall", "soak: nothing new for 45 s"),
+        ("stop", "closed"),
+    ]

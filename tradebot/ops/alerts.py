@@ -117,8 +117,14 @@ def exit_alert(code: int | None, cause: str | None = None) -> Alert:
     return Alert("exit_code", severity, f"the engine has ended with {code}{meaning}{because}", {"exit_code": code})
 
 
+def stall_alert(reason: str, seconds: float | None) -> Alert:
+    """The soak supervisor has found that nothing new is stored, and asked for a restart."""
+    return Alert("stall", "error", f"soak: {reason}", {"seconds_since_progress": seconds})
+
+
 def ladder_alert(state: str, sample_every: int, reason: str) -> Alert:
     """The soak supervisor has moved on its ladder."""
     severity: Severity = "info" if sample_every == 1 else "warning"
-    text = f"soak: {state}, 1 of {sample_every} ticks kept: {reason}"
+    kept = "all ticks" if sample_every == 1 else f"1 of {sample_every} ticks"
+    text = f"soak: {state}, {kept} kept: {reason}"
     return Alert("ladder", severity, text, {"state": state, "sample_every": sample_every})

@@ -140,13 +140,14 @@ def _backup(given: _Given) -> int:
 def _soak(given: _Given) -> int:
     from tradebot.ops.soak import SoakOrder, run_soak
 
-    order = SoakOrder(given.found().db_path)
+    found = given.found()
+    order = SoakOrder(found.db_path, webhook_url=found.config.notify.webhook_url)
     duration_s = given.seconds("--duration", 0.0, 1.0, 366 * _DAY_S) if given.flag("--duration") else None
     order = order._replace(
         unit=given.text("--unit") or order.unit,
         systemctl=given.text("--systemctl") or order.systemctl,
         psi_root=given.path("--psi-root") or order.psi_root,
-        poll_s=given.seconds("--poll", order.poll_s, 0.1, 3600.0),
+        poll_s=given.seconds("--poll", order.poll_s, 0.1, 60.0),
         psi_actions=given.choice("--psi-actions", "on", ("on", "off")) == "on",
         decisions=given.path("--decisions"),
         duration_s=duration_s,

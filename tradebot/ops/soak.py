@@ -11,6 +11,7 @@ from typing import Final, Literal, NamedTuple, TextIO
 from tradebot.exits import ConfigError
 from tradebot.log import Log, setup_logging
 from tradebot.masking import clip, escape
+from tradebot.ops.alerts import ladder_alert, stall_alert
 from tradebot.ops.decisions import Decision, DecisionLog, SoakLock, decisions_path
 from tradebot.ops.ladder import RUNGS, Rung, rung_of
 from tradebot.ops.newest_tick import newest_tick
@@ -20,6 +21,7 @@ from tradebot.ops.stall import STALL_S
 from tradebot.ops.status import read_status, status_path
 from tradebot.ops.supervisor import Seams, Supervisor
 from tradebot.ops.throttle import Throttle, read_throttle, throttle_path, write_throttle
+from tradebot.ops.webhook import Webhook
 from tradebot.runtime import Runtime
 from tradebot.streams import GuardedStream
 
@@ -43,6 +45,7 @@ class SoakOrder(NamedTuple):
     """None: beside the database."""
     duration_s: float | None = None
     stall_s: float = STALL_S
+    webhook_url: str | None = None
     log_level: str = "info"
     log_format: str | None = None
 
@@ -57,7 +60,9 @@ def run_soak(order: SoakOrder, runtime: Runtime, out: TextIO | None, errors: Tex
     lock = SoakLock(order.db_path)
     try:
         path = decisions_path(order.db_path) if order.decisions is None else order.decisions
-        journal = _Journal(DecisionLog(path), log)
+        run_id = f"soak-{runtime.now_ms()}"
+        webhook = None if order.webhook_url is None else Webhook(order.webhook_url, run_id, runtime, log)
+        journal = _Journal(DecisionLog(path), log, webhook)
         try:
             rung, found = _found_throttle(order)
             supervisor = Supervisor(
@@ -118,9 +123,13 @@ class LiveLine:
 
 
 class _Journal:
-    """Records decisions in their file and says what matters in the log. A full disk ends nothing, and is counted."""
+    """Records decisions in their file, says what matters in the log and to the webhook.
 
-    def __init__(self, decisions: DecisionLog, log: Log) -> None:
+    A full disk ends nothing, and is counted.
+    """
+
+    def __init__(self, decisions: DecisionLog, log: Log, webhook: Webhook | None = None) -> None:
+        self._webhook = webhook
         self._decisions = decisions
         self._log = log.bind("soak")
         self.path = decisions.path
@@ -143,8 +152,15 @@ class _Journal:
             **{f"psi_{name}": decision.pressure.some_avg10(name) for name in RESOURCES},
         )  # fmt: skip
 
+        if self._webhook is not None and decision.action == "STALL":
+            self._webhook.tell(stall_alert(decision.reason, decision.seconds_since_progress))
+        elif self._webhook is not None and decision.action != "NONE":
+            self._webhook.tell(ladder_alert(decision.state, decision.sample_every, decision.reason))
+
     def close(self) -> None:
         self._decisions.close()
+        if self._webhook is not None:
+            self._webhook.close()
 
 
 class _Loop:
