@@ -2,7 +2,7 @@
 # PYTHON=/path/to/python chooses the Python of the environment; ARGS= is passed on where a target says so.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format types bench bench-live bench-memory bench-peers bench-storage kills autobahn sim \
+.PHONY: help setup run test test-processes test-decisions lint format types bench bench-live bench-memory bench-peers bench-storage kills autobahn sim \
     sim-coverage planted proofs soak soak-day clean
 .DELETE_ON_ERROR:
 
@@ -36,8 +36,19 @@ run: $(READY)  ## the main job: replay a recorded market session into a fresh da
 	@TRADEBOT_LOG_LEVEL=$${TRADEBOT_LOG_LEVEL:-warning} \
 	  bin/tradebot --config=etc/tradebot/session.toml --db=var/session.db $(ARGS)
 
+# Tests with real processes mostly wait, the others compute: side by side they take little longer than one of them.
 test: $(READY)  ## all tests but those of `make proofs`; ARGS='-k replay' chooses
+ifeq ($(ARGS),)
+	@$(MAKE) --no-print-directory -j2 --output-sync=line test-processes test-decisions
+else
 	@$(PY) -m pytest -m 'not proof' $(ARGS)
+endif
+
+test-processes: $(READY)
+	@$(PY) -m pytest -m 'not proof' -o cache_dir=.pytest_cache/processes tests/e2e tests/systemd
+
+test-decisions: $(READY)
+	@$(PY) -m pytest -m 'not proof' tests/contract tests/sim tests/unit
 
 proofs: $(READY)  ## tradebot prove itself: without systemd, and, as root, under a real one in namespaces; minutes
 	@$(PY) -m pytest -m proof $(ARGS)

@@ -261,9 +261,11 @@ class TestWheel:
         packages = ("tradebot", "sim", "mockws_server")
         modules = {path.relative_to(REPO).as_posix() for name in packages for path in (REPO / name).rglob("*.py")}
         assert modules <= set(names)
-        for folder in ("etc/tradebot", "etc/systemd", "fixtures"):
-            for path in (REPO / folder).glob("*.*"):
-                assert any(name.endswith(f"data/share/tradebot/{folder}/{path.name}") for name in names), path
+        copied = [path for folder in ("etc", "fixtures") for path in (REPO / folder).rglob("*.*") if path.is_file()]
+        assert len(copied) > 10
+        for path in copied:
+            inside = f"data/share/tradebot/{path.relative_to(REPO).as_posix()}"
+            assert any(name.endswith(inside) for name in names), path
         assert not [name for name in names if name.startswith(("tests", "bench"))]
         assert [name for name in names if name.endswith("licenses/LICENSE") or name.endswith("info/LICENSE")]
 
