@@ -19,7 +19,7 @@ from tradebot.feeds.intake import Intake
 from tradebot.ledger import Ledger, NotStored
 from tradebot.log import Log
 from tradebot.metrics import Metrics
-from tradebot.ops.progress import Mark
+from tradebot.progress import Mark
 from tradebot.runtime import Runtime
 from tradebot.runtime import Thread as RunningThread
 from tradebot.store.batch import StoredCounts

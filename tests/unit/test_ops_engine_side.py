@@ -15,9 +15,9 @@ from tradebot.exits import ConfigError
 from tradebot.metrics import COUNTERS
 from tradebot.ops.beacon import status_line
 from tradebot.ops.notify import NoManager, SystemdNotifier, find_notifier
-from tradebot.ops.progress import Mark, Progress
 from tradebot.ops.status import Book, LastTick, Status, read_status, status_path, write_status
 from tradebot.ops.throttle import Throttle, read_throttle, throttle_path, write_throttle
+from tradebot.progress import Mark, Progress
 
 
 def status_of(**changes: Any) -> Status:

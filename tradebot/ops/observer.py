@@ -6,9 +6,9 @@ import os
 from typing import Final
 
 from tradebot.config import Config
-from tradebot.ops.progress import Progress
 from tradebot.ops.status import Book, LastTick, State, Status
 from tradebot.pipeline import Pipeline
+from tradebot.progress import Progress
 from tradebot.runtime import Runtime
 from tradebot.store.runs import RunInfo
 from tradebot.threads.heartbeat import depths
