@@ -250,3 +250,9 @@ decided_st = st.lists(
     st.tuples(_names, _sides, _prices, _amounts, st.none() | _prices, st.integers(0, 3)), max_size=6
 ).map(_numbered)
 """Signals and orders with any number of fills; ids are unique."""
+
+
+def a_foreign_database(path: Path) -> None:
+    """A database of another program."""
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE other (x)")

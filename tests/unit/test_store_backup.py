@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from tests.e2e.tmpfs import small_disk
 from tests.unit.store_helpers import (
     FakeRuntime,
+    a_foreign_database,
     counts,
     dump,
     full_batch,
@@ -246,7 +246,7 @@ class TestFailures:
             (lambda path: path.mkdir(), "is a directory"),
             (lambda path: path.write_text("some text\n"), "not a SQLite database"),
             (lambda path: path.write_bytes(b""), "is empty"),
-            (lambda path: sqlite3.connect(path).execute("CREATE TABLE other (x)"), "belongs to another program"),
+            (a_foreign_database, "belongs to another program"),
         ],
     )
     def test_what_is_no_database_of_ours(

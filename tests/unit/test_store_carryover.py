@@ -55,9 +55,9 @@ class Market:
     def prune(self, run: int, count: int) -> None:
         """Delete the oldest fills that are summed up already."""
         gone = self.db.execute_sql(
-            "DELETE FROM trades WHERE id IN (SELECT id FROM trades WHERE run = ?1 ORDER BY id LIMIT"
-            " (SELECT MIN(?2, folded_trades - pruned_trades) FROM runs WHERE id = ?1))",
-            (run, count),
+            "DELETE FROM trades WHERE id IN (SELECT id FROM trades WHERE run = ? ORDER BY id LIMIT"
+            " (SELECT MIN(?, folded_trades - pruned_trades) FROM runs WHERE id = ?))",
+            (run, count, run),
         ).rowcount
         self.db.execute_sql("UPDATE runs SET pruned_trades = pruned_trades + ? WHERE id = ?", (gone, run))
 

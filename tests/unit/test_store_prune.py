@@ -17,6 +17,7 @@ from peewee import SqliteDatabase
 
 from tests.unit.store_helpers import (
     FakeRuntime,
+    a_foreign_database,
     counts,
     full_batch,
     locked,
@@ -471,7 +472,7 @@ class TestCommand:
             (lambda path: path.mkdir(), "is a directory"),
             (lambda path: path.write_text("some text\n"), "not a SQLite database"),
             (lambda path: path.write_bytes(b""), "is empty"),
-            (lambda path: sqlite3.connect(path).execute("CREATE TABLE other (x)"), "belongs to another program"),
+            (a_foreign_database, "belongs to another program"),
             (lambda path: path.symlink_to(path), "circle|cannot be opened|does not exist"),
         ],
     )
