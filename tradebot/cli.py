@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _dispatch(arguments: Arguments, environ: Mapping[str, str]) -> int:
     if arguments.command == HELP:
-        return _answer(help_text())
+        return _answer(help_text(arguments.file))
     if arguments.command == VERSION:
         return _answer(f"tradebot {__version__}\n")
     if arguments.command == CHECK_CONFIG:

@@ -25,6 +25,7 @@ from tradebot.usage import (
     TAKES_VALUE,
     USAGE,
     WITH_FILE,
+    of_command,
 )
 
 HINT: Final = "try tradebot --help"
@@ -44,8 +45,10 @@ class Arguments(NamedTuple):
     file: str | None = None
 
 
-def help_text() -> str:
-    """What --help prints: usage, examples, and the exit codes as the program itself knows them."""
+def help_text(command: str | None = None) -> str:
+    """What --help prints: usage, examples, exit codes as the program itself knows them; or the part of one command."""
+    if command is not None:
+        return f"{of_command(command)}\nExit codes: 0 yes, 1 no, 12 misused.\n"
     codes = "\n".join(f"  {code.value:2}  {code.name:9} {code.meaning}" for code in ExitCode)
     return (
         f"{USAGE}\n{EXAMPLES}\n"
@@ -59,7 +62,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     """Take the words after the program's name apart. Pure. Raises UsageError with one line and a hint."""
     seen, words = _scan(argv)
     if "--help" in seen:
-        return Arguments(HELP, {})
+        return Arguments(HELP, {}, words[0] if words and words[0] in TAKEN else None)
     if "--version" in seen:
         return Arguments(VERSION, {})
     command = words[0] if words else RUN

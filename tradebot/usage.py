@@ -42,7 +42,8 @@ Commands:
   install-unit  Install the systemd units, filled in for this installation.
   prune         Delete old events in small steps, also while an engine runs.
   backup        Copy the database to FILE, also while an engine runs.
-                These take --config and --db to find the database, and the options below.
+
+  `tradebot COMMAND --help` lists the options of these.
 
 Options:
   --config=FILE       Configuration file (TOML), which must exist; else $TRADEBOT_CONFIG, else
@@ -82,7 +83,7 @@ Other options:
   --systemctl=PROG    Of soak and prove: the program that stands for systemctl.
   --psi-root=DIR      Of soak and prove: where the kernel's pressure files are; /proc/pressure unless told.
   --poll=S            Of soak: seconds between two looks; 5 unless told.
-  --psi-actions=WORD  Of soak: on, or off to record what would have been done about pressure, and do nothing.
+  --psi-actions=WORD  Of soak: on unless told; off records what would have been done about pressure, and does nothing.
   --decisions=FILE    Of soak: where decisions are written, one JSON line each; beside the database unless told.
   --duration=S        Of soak: end after so many seconds; never unless told.
   --list              Of prove: name the proofs.
@@ -151,6 +152,19 @@ WITH_FILE: Final = (CHECK_CONFIG, BACKUP)
 
 def _listed(text: str) -> dict[str, bool]:
     return {name: bool(value) for name, value in re.findall(r"^  (?:-h )?(--[a-z-]+)(=\S+)?  ", text, re.M)}
+
+
+def of_command(command: str) -> str:
+    """The part of the usage that is about one command of `TAKEN`: its line and its options."""
+    file = " [FILE]" if command in WITH_FILE else ""
+    lines = [f"Usage: tradebot {command} [options]{file}", "", _entry(command), "", "Options:"]
+    return "\n".join([*lines, *(_entry(option) for option in TAKEN[command])]) + "\n"
+
+
+def _entry(name: str) -> str:
+    found = re.search(rf"^  {name}(?:=\S+)?  .*(?:\n {{14,}}\S.*)*", USAGE, re.M)
+    assert found is not None, name
+    return found[0]
 
 
 TAKES_VALUE: Final = _listed(USAGE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import docopt
@@ -178,6 +179,16 @@ def test_each_operation_takes_its_options_and_no_other(command: str) -> None:
         elif option not in ("--help", "--version"):
             with pytest.raises(UsageError, match=f"{option}: {command} only takes"):
                 parse([command, word])
+
+
+@pytest.mark.parametrize("command", TAKEN)
+def test_the_help_of_one_command_lists_its_options_and_no_other(command: str) -> None:
+    asked = parse([command, "--help"])
+    assert asked == Arguments("help", {}, command)
+    text = help_text(asked.file)
+    listed = set(re.findall(r"^  (--[a-z-]+)", text, re.M))
+    assert listed == set(TAKEN[command])
+    assert f"Usage: tradebot {command} [options]" in text and len(text.splitlines()) < 40
 
 
 def test_backup_takes_a_file() -> None:

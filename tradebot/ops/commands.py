@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from tradebot import configfile
 from tradebot.config import Config, db_path, expand_home
 from tradebot.configkeys import InvalidValue, check_value, show
+from tradebot.exits import ConfigError
 from tradebot.options import HINT, Arguments, UsageError
 from tradebot.runtime import RealRuntime
 from tradebot.streams import GuardedStream
@@ -63,7 +64,7 @@ class _Given:
         if text is None:
             return default
         if not re.fullmatch(r"[0-9]{1,10}(\.[0-9]{1,6})?", text) or not low <= float(text) <= high:
-            raise UsageError(f"{option}: must be seconds from {low:g} to {high:g}, not {show(text)}; {HINT}")
+            raise UsageError(f"{option}: must be seconds from {low:g} to {high:.0f}, not {show(text)}; {HINT}")
         return float(text)
 
     def age_ms(self, option: str) -> int:
@@ -86,7 +87,11 @@ class _Given:
     def found(self) -> Found:
         """The configuration that `run` would read, and its database."""
         place = configfile.find(self.text("--config"), self.environ)
-        config = Config() if place is None else configfile.load(place[0])
+        try:
+            config = Config() if place is None else configfile.load(place[0])
+        except ConfigError as error:
+            # Misuse (12), and not the answer "no" (1) that a script would take for a sick engine.
+            raise UsageError(str(error)) from None
         named = self.path("--db")
         if named is not None:
             config = replace(config, app=replace(config.app, db_path=str(named)))
