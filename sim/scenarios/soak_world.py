@@ -6,6 +6,7 @@ goes on from process to process; what an engine says in its own time is moved to
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
@@ -206,7 +207,7 @@ class SoakWorld:
             return UnitLook(load="loaded", active="activating", sub="auto-restart")
         ready = process.manager.ready_s is not None
         return UnitLook(
-            load="loaded", active="active" if ready else "activating", main_pid=process.number,
+            load="loaded", active="active" if ready else "activating", main_pid=os.getpid(),
             invocation=str(process.number),
         )  # fmt: skip
 

@@ -245,12 +245,11 @@ def test_a_quiet_feed_that_pings_is_no_stall(engine: Engine, boxes: list[Box]) -
 
 
 def test_what_is_not_there_is_said_and_waited_for(engine: Engine, boxes: list[Box]) -> None:
-    """No unit, no pressure files, no database, a manager that fails: told, tried again, no traceback, exit 1."""
+    """No unit, a pressure file missing, no database, a manager that fails: told, tried again, no traceback, exit 1."""
     box = Box(engine, SYNTHETIC)
     boxes.append(box)
     (box.units / f"{UNIT}.json").unlink()
-    for path in box.psi.iterdir():
-        path.unlink()
+    (box.psi / "cpu").unlink()
     done = box.soak(0.2, 0.5, duration_s=2.0).finish()
     assert done.code == 1 and "Traceback" not in done.stderr
     assert done.stdout.startswith("soak: FAILED after ") and "still owed: No progress" in done.stdout

@@ -13,8 +13,9 @@ import pytest
 from msgspec.structs import replace
 
 from tradebot.exits import ConfigError
-from tradebot.ops.decisions import Decision, DecisionLog, SoakLock, decisions_path
+from tradebot.ops.decisions import Decision, DecisionLog, SoakLock, check_apart, decisions_path
 from tradebot.ops.psi import Pressure
+from tradebot.options import UsageError
 
 DECISION = Decision(
     timestamp="2026-01-02T03:04:05.678Z", ts_ms=1_767_323_045_678, state="THROTTLE1", action="ENGINE_RESTART",
@@ -30,7 +31,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def test_a_line_has_all_fields_flat(tmp_path: Path) -> None:
-    log = DecisionLog(tmp_path / "deep" / "d.jsonl")
+    log = DecisionLog(tmp_path / "d.jsonl")
     log.write(DECISION)
     log.close()
     (line,) = lines(log.path)
@@ -53,13 +54,43 @@ def test_each_line_is_synced_before_the_next_thing_happens(tmp_path: Path, monke
 
 def test_it_appends_and_a_torn_line_stays_alone(tmp_path: Path) -> None:
     path = tmp_path / "d.jsonl"
-    path.write_text('{"a": 1}\n{"torn')
+    path.write_text('{"timestamp": 1}\n{"torn'.replace(": ", ":"))
     log = DecisionLog(path)
     log.write(DECISION)
     log.close()
     first, torn, last = path.read_text().splitlines()
-    assert (json.loads(first), torn) == ({"a": 1}, '{"torn')
+    assert (json.loads(first), torn) == ({"timestamp": 1}, '{"torn')
     assert json.loads(last)["state"] == "THROTTLE1"
+
+
+@pytest.mark.parametrize("content", [b"SQLite format 3\x00 and more", b"# notes\n", b'{"price":1}\n'])
+def test_a_file_of_something_else_is_left_as_it_is(tmp_path: Path, content: bytes) -> None:
+    """Found by a newcomer: decisions were appended to the database, and a large one was rotated away."""
+    path = tmp_path / "d.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match="holds something else than decisions"):
+        DecisionLog(path, bytes_max=1)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("torn", [b"", b"{", b'{"timest', b'{"timestamp":"2026-'])
+def test_a_first_line_that_a_crash_has_torn_is_ours(tmp_path: Path, torn: bytes) -> None:
+    path = tmp_path / "d.jsonl"
+    path.write_bytes(torn)
+    log = DecisionLog(path)
+    log.write(DECISION)
+    log.close()
+    assert json.loads(path.read_text().splitlines()[-1])["state"] == "THROTTLE1"
+
+
+def test_files_of_the_database_take_no_decisions(tmp_path: Path) -> None:
+    db = tmp_path / "x.db"
+    db.touch()
+    (tmp_path / "link").symlink_to(db)
+    for name in ("x.db", "x.db-wal", "x.db.throttle.json", "x.db.status.json", "link"):
+        with pytest.raises(UsageError, match="belongs to the database"):
+            check_apart(tmp_path / name, db)
+    check_apart(decisions_path(db), db)
 
 
 def test_files_are_bounded_and_nothing_between_is_lost(tmp_path: Path) -> None:

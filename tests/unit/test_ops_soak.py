@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -140,6 +142,9 @@ def test_decisions_that_cannot_be_written_do_not_end_it_but_count(
 
 def test_decisions_go_where_told(tmp_path: Path) -> None:
     soak = Soak(tmp_path)
+    with pytest.raises(ConfigError, match="there is no directory"):
+        Soak(tmp_path).run(decisions=tmp_path / "there" / "d.jsonl")
+    (tmp_path / "there").mkdir()
     assert soak.run(duration_s=6.0, decisions=tmp_path / "there" / "d.jsonl") == 0
     assert len((tmp_path / "there" / "d.jsonl").read_text().splitlines()) == 3 and soak.lines == []
     with pytest.raises(ConfigError, match="not a regular file"):
@@ -211,3 +216,30 @@ def test_stalls_and_steps_are_told_to_the_webhook(tmp_path: Path) -> None:
         ("stall", "soak: nothing new for 45 s"),
         ("stop", "closed"),
     ]
+
+
+def test_what_cannot_be_meant_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    """Found by a newcomer: a text file, a directory and a typo were supervised, and called GOOD."""
+    (tmp_path / "notes.txt").write_text("some text")
+    with closing(sqlite3.connect(tmp_path / "foreign.db")) as db:
+        db.execute("CREATE TABLE other (x)")
+    soak = Soak(tmp_path)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    for changes, complaint in (
+        ({"db_path": tmp_path / "nowhere" / "x.db"}, "nowhere is no directory"),
+        ({"db_path": tmp_path / "notes.txt"}, "not a SQLite database"),
+        ({"db_path": tmp_path / "foreign.db"}, "belongs to another program"),
+        ({"db_path": tmp_path}, "is a directory"),
+        ({"psi_root": tmp_path / "nowhere"}, "holds none of the files cpu, memory, io"),
+        ({"systemctl": "/none/systemctl"}, "is no program that can be run"),
+    ):
+        with pytest.raises(ConfigError, match=complaint):
+            soak.run(duration_s=6.0, **changes)
+        soak = Soak(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_soak_too_short_for_a_poll_is_no_good_one(tmp_path: Path) -> None:
+    soak = Soak(tmp_path)
+    assert soak.run(duration_s=1.0) == 1
+    assert "nothing was decided: it ended before the first poll" in soak.out.getvalue()

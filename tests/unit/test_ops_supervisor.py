@@ -36,7 +36,7 @@ class Bench:
     database_error: str | None = None
     status: Status | None = None
     status_error: str | None = None
-    unit: UnitLook = field(default_factory=lambda: UnitLook(load="loaded", active="active", main_pid=7))
+    unit: UnitLook = field(default_factory=lambda: UnitLook(load="loaded", active="active"))
     show_error: str | None = None
     restart_error: str | None = None
     throttle_error: str | None = None
@@ -45,12 +45,13 @@ class Bench:
     lines: list[Decision] = field(default_factory=list)
     rung: Rung = RUNGS[0]
     psi_actions: bool = True
+    broken: bool = False
 
     def __post_init__(self) -> None:
         seams = Seams(
             now_s=lambda: self.now_s, now_ms=lambda: int(self.now_s * 1000), psi=self._psi,
             newest_tick=self._newest, status=self._status, service=self, throttle=self._throttle,
-            record=self.lines.append,
+            record=self.lines.append, throttle_broken=lambda: self.broken,
         )  # fmt: skip
         self.supervisor = Supervisor(seams, UNIT, self.rung, self.psi_actions)
         self.supervisor.begin()
@@ -346,3 +347,43 @@ def test_every_poll_has_a_line_and_every_restart_a_cause(
         # Nothing is left undone for longer than the limit, unless the manager does not do it.
         since_s = lines[-1].seconds_since_progress
         assert since_s < 45.0 or failing or "STALL" in actions or at_s - last_stall_s < 45.0
+
+
+class TestAnotherDatabase:
+    """Found by a newcomer: with a wrong --db a healthy engine was restarted every 45 seconds."""
+
+    def bench(self, **changes: Any) -> Bench:
+        return Bench(unit=UnitLook(load="loaded", active="active", main_pid=7), ticking=False, **changes)
+
+    def test_an_engine_that_wrote_no_status_here_is_not_restarted(self) -> None:
+        for status in (None, status_of(pid=8, written_s=900.0)):
+            bench = self.bench(status=status)
+            bench.poll(20)
+            assert bench.restarts == []
+            assert any("is --db the one it writes?" in (line.detail or "") for line in bench.lines)
+            assert any("not restarted: process 7" in line.reason for line in bench.lines)
+            assert any("is --db the one it writes?" in wrong for wrong in bench.supervisor.unwell())
+
+    def test_nor_for_pressure(self) -> None:
+        bench = self.bench(cpu=48.0)
+        bench.poll(2)
+        assert bench.restarts == []
+
+    def test_one_that_was_seen_to_write_it_is(self) -> None:
+        bench = self.bench(status=status_of(pid=7, written_s=1000.0))
+        bench.poll(20, status=status_of(pid=6, written_s=900.0))
+        assert bench.restarts != []
+
+    def test_a_throttle_file_that_broke_is_mended_before_a_restart(self) -> None:
+        bench = self.bench(status=status_of(pid=7, written_s=1000.0), broken=True)
+        bench.poll(12, unit=UnitLook(load="loaded", active="failed", exit_status=12))
+        assert bench.throttles[:1] == [(1, "NORMAL")]
+        assert bench.restarts != []
+
+    def test_a_unit_on_its_way_is_not_asked_again(self) -> None:
+        bench = Bench(unit=UnitLook(load="loaded", active="activating", sub="auto-restart"), ticking=False)
+        bench.poll(20)
+        assert bench.restarts == []
+        assert any("is activating already" in line.reason for line in bench.lines)
+        bench.poll(1, unit=UnitLook(load="loaded", active="active"))
+        assert bench.restarts != []

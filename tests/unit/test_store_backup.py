@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -25,7 +26,7 @@ from tests.unit.store_helpers import (
 )
 from tradebot.exits import ConfigError
 from tradebot.store import backup
-from tradebot.store.backup import run_backup
+from tradebot.store.backup import _check_target, run_backup
 from tradebot.store.database import connect
 
 
@@ -185,10 +186,26 @@ class TestTarget:
         assert rows(tmp_path / "copy.db", "PRAGMA integrity_check") == [("ok",)]
 
     def test_what_a_killed_one_left(self, path: Path, tmp_path: Path, runtime: FakeRuntime) -> None:
-        (tmp_path / "copy.db.part").write_bytes(b"x" * 10_000_000)
+        (tmp_path / "copy.db.part").write_bytes(b"SQLite format 3\x00" + b"x" * 10_000_000)
         assert back_up(path, tmp_path / "copy.db", runtime)[0] == 0
         assert names(tmp_path) == ["copy.db", "data"]
         assert dump(tmp_path / "copy.db") == dump(path)
+
+    def test_what_no_backup_has_left_stays(self, path: Path, tmp_path: Path, runtime: FakeRuntime) -> None:
+        (tmp_path / "copy.db.part").write_text("precious")
+        with pytest.raises(ConfigError, match=r"copy\.db\.part: is in the way"):
+            back_up(path, tmp_path / "copy.db", runtime)
+        assert (tmp_path / "copy.db.part").read_text() == "precious"
+
+    def test_a_database_named_like_the_part_is_not_emptied(self, tmp_path: Path, runtime: FakeRuntime) -> None:
+        """Found by a review: the source itself was the file to write to."""
+        source = tmp_path / "x.db.part"
+        with closing(sqlite3.connect(source)) as db:
+            db.execute("CREATE TABLE ticks (x)")
+        before = source.read_bytes()
+        with pytest.raises(ConfigError, match="is the database itself or belongs to it"):
+            _check_target(source, tmp_path / "x.db", True)
+        assert source.read_bytes() == before
 
 
 class TestFailures:

@@ -336,7 +336,8 @@ class TestReplays:
                 yield from blocks(*values)
 
             pruner._blocks = resumed_first  # type: ignore[method-assign,assignment]
-            pruner.prune()
+            with pytest.raises(PruneStopped, match="another prune is at work, or a replay is being resumed"):
+                pruner.prune()
             assert found[0].counts.ticks == 20
             assert pruner.done == Pruned()
 

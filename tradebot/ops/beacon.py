@@ -69,6 +69,8 @@ class Beacon:
     def end(self, exit_code: int) -> None:
         """The last status: that the run is over, and with which code."""
         status = self._observer.look(exit_code)
+        if not self._began:  # a service that ends without having been ready counts as failed
+            self._notifier.ready()
         self._notifier.status(f"ended with {exit_code}")
         self._write(status)
         for watcher in self._watchers:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from tradebot import configfile
 from tradebot.config import Config, db_path, expand_home
 from tradebot.configkeys import InvalidValue, check_value, show
-from tradebot.exits import ConfigError
+from tradebot.exits import ConfigError, TradebotError
 from tradebot.options import HINT, Arguments, UsageError
 from tradebot.runtime import RealRuntime
 from tradebot.streams import GuardedStream
@@ -33,7 +33,12 @@ class Found(NamedTuple):
 
 def run_operation(arguments: Arguments, environ: Mapping[str, str]) -> int:
     """Do one command and answer its exit code. Main thread; blocks as long as it takes. Raises TradebotError."""
-    return _COMMANDS[arguments.command](_Given(arguments, environ))
+    try:
+        return _COMMANDS[arguments.command](_Given(arguments, environ))
+    except OSError as error:
+        where = "" if error.filename is None else f"{error.filename}: "
+        advice = "; run it as the service's user, or as root" if isinstance(error, PermissionError) else ""
+        raise TradebotError(f"{where}{error.strerror or error}{advice}") from error
 
 
 class _Given:

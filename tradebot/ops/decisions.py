@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from tradebot.exits import ConfigError
 from tradebot.ops.psi import Pressure
+from tradebot.options import UsageError
 from tradebot.store.database import beside
 
 SUFFIX: Final = ".decisions.jsonl"
@@ -19,6 +20,9 @@ BYTES_MAX: Final = 16 * 1024 * 1024
 """When a file has grown so large it becomes FILE.1, that one FILE.2 and so on."""
 FILES_KEPT: Final = 4
 """Old files beside the one that is written: about a week of decisions every five seconds."""
+
+_BEGINS: Final = b'{"timestamp":'
+"""How every line begins."""
 
 Action = Literal["NONE", "ENGINE_RESTART", "STALL", "ABORT"]
 
@@ -71,9 +75,9 @@ class DecisionLog:
         self._bytes_max = bytes_max
         self._files_kept = files_kept
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists() and not path.is_file():
-                raise ConfigError(f"--decisions: {path} is not a regular file")
+                raise UsageError(f"--decisions: {path} is not a regular file")
+            _check_ours(path)
             self._file: IO[bytes] | None = _open(path)
         except OSError as error:
             raise ConfigError(f"--decisions: {path} cannot be written: {error.strerror}") from error
@@ -109,6 +113,25 @@ class DecisionLog:
                 os.replace(newer, older)
 
 
+def check_apart(path: Path, db_path: Path) -> None:
+    """Refuse a file that belongs to the database. Raises UsageError."""
+    own = beside(path, "")
+    others = ("", "-wal", "-shm", "-journal", ".lock", ".soak.lock", ".spill", ".status.json", ".throttle.json")
+    if own in [beside(db_path, suffix) for suffix in (*others, ".quarantine.jsonl")]:
+        raise UsageError(f"--decisions: {path} belongs to the database {db_path}; name another file")
+
+
+def _check_ours(path: Path) -> None:
+    """Refuse to append to, or to rotate away, what no supervisor has written. Raises UsageError, OSError."""
+    if not path.exists() or not path.stat().st_size:
+        return
+    with path.open("rb") as file:
+        first = file.read(len(_BEGINS))
+    # A crash may have torn the very first line.
+    if not _BEGINS.startswith(first):
+        raise UsageError(f"--decisions: {path} holds something else than decisions; name another file")
+
+
 def _open(path: Path) -> IO[bytes]:
     """For appending, unbuffered; a line torn by a crash or a full disk is ended first."""
     file = open(path, "ab+", buffering=0)  # noqa: SIM115 - kept by the caller
@@ -137,7 +160,6 @@ class SoakLock:
         """Raises ConfigError when another one holds it. Ends with the process."""
         path = beside(db_path, ".soak.lock")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             self._file: IO[bytes] | None = open(path, "ab")  # noqa: SIM115 - held
         except OSError as error:
             raise ConfigError(f"database {db_path}: cannot create {path}: {error.strerror}") from error

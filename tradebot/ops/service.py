@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ from tradebot.runtime import Runtime
 
 DEFAULT_UNIT: Final = "tradebot.service"
 DEFAULT_SYSTEMCTL: Final = "systemctl"
-RESTART_S: Final = 120.0
+RESTART_S: Final = 180.0
 """How long a restart may take: the engine's drain (TimeoutStopSec=45), its start, and some patience."""
 SHOW_S: Final = 10.0
 _SLICE_S: Final = 0.1
@@ -32,6 +33,10 @@ _UNIT: Final = re.compile(r"[A-Za-z0-9_:.\\@][A-Za-z0-9_:.\\@-]{0,254}")
 
 class ServiceError(Exception):
     """A call of the service manager failed, in one line. It may succeed later."""
+
+
+class NotExecutable(ServiceError):
+    """The program that stands for the service manager cannot be run at all."""
 
 
 class UnitLook(Struct, frozen=True):
@@ -118,7 +123,7 @@ class Systemctl:
                     env={**os.environ, "SYSTEMD_COLORS": "0", "SYSTEMD_PAGER": ""},
                 )
             except (OSError, ValueError) as error:
-                raise ServiceError(f"{told}: {getattr(error, 'strerror', None) or error}") from None
+                raise NotExecutable(f"{told}: {getattr(error, 'strerror', None) or error}") from None
             self._wait(process, told, limit_s)
             answer, complaint = _content(out), _content(errors)
         if process.returncode:
@@ -156,7 +161,7 @@ def _content(file: IO[bytes]) -> str:
 
 def command_words(command: str) -> list[str]:
     """A program, with arguments where `command` is no file's name itself ("systemctl --user"). Raises UsageError."""
-    if Path(command).is_file():
+    if Path(command).is_file() and os.access(command, os.X_OK):
         return [os.path.abspath(command)]
     try:
         words = shlex.split(command)
@@ -164,6 +169,8 @@ def command_words(command: str) -> list[str]:
         raise UsageError(f"--systemctl: {error}") from None
     if not words:
         raise UsageError("--systemctl: names no program")
+    if shutil.which(words[0]) is None:
+        raise UsageError(f"--systemctl: {escape(clip(words[0], 200))} is no program that can be run")
     return words
 
 

@@ -12,7 +12,7 @@ from tradebot.exits import ConfigError
 from tradebot.log import Log, setup_logging
 from tradebot.masking import clip, escape
 from tradebot.ops.alerts import ladder_alert, stall_alert
-from tradebot.ops.decisions import Decision, DecisionLog, SoakLock, decisions_path
+from tradebot.ops.decisions import Decision, DecisionLog, SoakLock, check_apart, decisions_path
 from tradebot.ops.ladder import RUNGS, Rung, rung_of
 from tradebot.ops.newest_tick import newest_tick
 from tradebot.ops.psi import DEFAULT_ROOT, RESOURCES, read_psi
@@ -22,7 +22,10 @@ from tradebot.ops.status import read_status, status_path
 from tradebot.ops.supervisor import Seams, Supervisor
 from tradebot.ops.throttle import Throttle, read_throttle, throttle_path, write_throttle
 from tradebot.ops.webhook import Webhook
+from tradebot.options import UsageError
 from tradebot.runtime import Runtime
+from tradebot.store.database import beside, check_existing, refuse_foreign
+from tradebot.store.errors import StorageUnavailable
 from tradebot.streams import GuardedStream
 
 POLL_S: Final = 5.0
@@ -57,9 +60,10 @@ def run_soak(order: SoakOrder, runtime: Runtime, out: TextIO | None, errors: Tex
     """
     log = setup_logging(order.log_level, order.log_format, runtime, errors)
     service = Systemctl(order.systemctl, order.unit, runtime)
+    path = decisions_path(order.db_path) if order.decisions is None else order.decisions
+    _check(order, path)
     lock = SoakLock(order.db_path)
     try:
-        path = decisions_path(order.db_path) if order.decisions is None else order.decisions
         run_id = f"soak-{runtime.now_ms()}"
         webhook = None if order.webhook_url is None else Webhook(order.webhook_url, run_id, runtime, log)
         journal = _Journal(DecisionLog(path), log, webhook)
@@ -231,6 +235,28 @@ def live_text(supervisor: Supervisor, elapsed_s: float) -> str:
     return " | ".join(parts)
 
 
+def _check(order: SoakOrder, decisions: Path) -> None:
+    """Refuse what cannot be meant, before anything is written or restarted. Raises UsageError, ConfigError."""
+    folder = beside(order.db_path, "").parent
+    if not folder.is_dir():
+        raise UsageError(f"--db: {folder} is no directory; name the database that the engine of {order.unit} writes")
+    if not decisions.parent.is_dir():
+        raise UsageError(f"--decisions: there is no directory {decisions.parent}")
+    check_apart(decisions, order.db_path)
+    if order.psi_root != DEFAULT_ROOT and not any((order.psi_root / name).is_file() for name in RESOURCES):
+        raise UsageError(f"--psi-root: {order.psi_root} holds none of the files {', '.join(RESOURCES)}")
+    try:
+        if not order.db_path.is_symlink() and not order.db_path.exists():
+            return  # the engine makes it
+        if not order.db_path.is_file() or order.db_path.stat().st_size:
+            check_existing(order.db_path)
+            refuse_foreign(order.db_path)
+    except StorageUnavailable:
+        pass  # locked for the moment: looked at again and again
+    except OSError as error:
+        raise ConfigError(f"database {order.db_path}: cannot be looked at: {error.strerror}") from error
+
+
 def _found_throttle(order: SoakOrder) -> tuple[Rung, str]:
     """The rung that an earlier soak has left behind, where this one goes on, and a note on it. Raises ConfigError."""
     path = throttle_path(order.db_path)
@@ -267,7 +293,16 @@ def _seams(order: SoakOrder, runtime: Runtime, service: Systemctl, journal: _Jou
         service=service,
         throttle=write,
         record=journal.record,
+        throttle_broken=lambda: _broken(throttle_file),
     )
+
+
+def _broken(throttle_file: Path) -> bool:
+    try:
+        read_throttle(throttle_file)
+    except ConfigError:
+        return True
+    return False
 
 
 def _verdict(
@@ -275,6 +310,8 @@ def _verdict(
 ) -> tuple[bool, str]:
     """Whether all is well, and the last line."""
     rung, wrong = supervisor.rung, supervisor.unwell()
+    if not supervisor.polls:
+        wrong.append("nothing was decided: it ended before the first poll")
     if journal.lost:
         wrong.append(f"{journal.lost} decisions could not be recorded")
     stopped = ending == "a stop signal"

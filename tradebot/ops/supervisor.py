@@ -48,6 +48,8 @@ class Seams:
     """OSError."""
     record: Callable[[Decision], None]
     """Nothing: whoever records decides what to do about a full disk."""
+    throttle_broken: Callable[[], bool] = lambda: False
+    """Whether there is a throttle file with which no engine would start. Nothing."""
 
 
 class Look(NamedTuple):
@@ -81,6 +83,8 @@ class Supervisor:
         self._stall = StallDetector(seams.now_s(), stall_s)
         self._owed: dict[_Cause, str] = {}
         self._unwritten = False
+        self._proven = False
+        self._mended = False
         self._starts = Starts()
         self._told: frozenset[str] = frozenset()
         self._last: Look | None = None
@@ -160,6 +164,8 @@ class Supervisor:
         unit = self._last.unit if self._last is not None else None
         if unit is not None and unit.trouble is not None:
             found.append(f"{self._unit} is {unit.trouble}")
+        if self._last is not None and (foreign := self._foreign(self._last)) is not None:
+            found.append(foreign)
         now_s = self._seams.now_s()
         if self._stall.stalled(now_s):
             found.append(f"no progress for {self._stall.since_progress_s(now_s):.1f} s")
@@ -194,7 +200,10 @@ class Supervisor:
             if value is not None:
                 self.maxima[resource] = max(value, self.maxima.get(resource, 0.0))
         # The clock comes last: what was seen was so by now.
-        self._last = Look(seams.now_s(), psi.pressure, newest, status, unit, tuple(problems))
+        look = Look(seams.now_s(), psi.pressure, newest, status, unit, ())
+        if (foreign := self._foreign(look)) is not None and self.polls:
+            problems.append(foreign)
+        self._last = look._replace(problems=tuple(problems))
         return self._last
 
     def _detect(self, look: Look) -> bool:
@@ -216,8 +225,12 @@ class Supervisor:
         """Do what is owed, with one restart for all of it; one line for each cause."""
         if not self._owed:
             return []
+        if self._psi_actions and self._seams.throttle_broken():
+            self._unwritten = self._mended = True
         trouble = self._write_throttle()
-        waived = None if trouble else self._waived(look.unit)
+        waived = None if trouble else self._waived(look)
+        if look.unit is not None and look.unit.active in ("activating", "deactivating") and not waived:
+            trouble = trouble or f"{self._unit} is {look.unit.active} already"
         restarted = False
         if trouble is None and waived is None:
             try:
@@ -226,6 +239,7 @@ class Supervisor:
                 trouble = str(error)
             else:
                 restarted = True
+                self._mended = False
                 self.restarts += 1
         causes = dict(self._owed)
         if trouble is None:
@@ -254,13 +268,31 @@ class Supervisor:
         self._rung, self._unwritten = rung, False
         return None
 
-    def _waived(self, unit: UnitLook | None) -> str | None:
+    def _foreign(self, look: Look) -> str | None:
+        """Why the unit's engine seems to write another database than the one looked at; None where nothing says so.
+
+        A unit that is active has an engine that was ready, and so has written its status. Once its process and that of
+        the status were the same, the database is the unit's for as long as this supervisor lives.
+        """
+        unit, status = look.unit, look.status
+        pid = None if unit is None or unit.active != "active" else unit.main_pid
+        if self._proven or not pid:
+            return None
+        if status is not None and status.pid == pid:
+            self._proven = True
+            return None
+        return f"process {pid} of {self._unit} has written no status beside this database: is --db the one it writes?"
+
+    def _waived(self, look: Look) -> str | None:
         """Why a restart is not asked for although it could be."""
+        unit = look.unit
         if unit is None:
             return None
+        if (foreign := self._foreign(look)) is not None:
+            return foreign
         if unit.stopped:
             return f"{self._unit} is {unit.trouble}, and what was stopped is not started; its next start is throttled"
-        if unit.refused:
+        if unit.refused and not self._mended:
             return (
                 f"{self._unit} ended with 12, it refuses its configuration: correct that, its log says what, then start"
             )

@@ -29,6 +29,15 @@ _CHECK_STEPS: Final = 1_000_000
 _ROOM_SPARE_BYTES: Final = 16 * 1024 * 1024
 
 
+_OWN: Final = (
+    *("", "-wal", "-shm", ".lock", ".spill", ".status.json", ".throttle.json", ".decisions.jsonl", ".soak.lock"),
+    ".quarantine.jsonl",
+)
+_SQLITE_MAGIC: Final = b"SQLite format 3\x00"
+_HELD: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_HELD_S_MAX: Final = 30.0
+
+
 class BackupFailed(Exception):
     """No copy was made; the text says why. What was at the target before is as it was."""
 
@@ -80,12 +89,14 @@ def _check_target(db_path: Path, target: Path, force: bool) -> None:
             raise ConfigError(f"backup {target}: is a directory; name a file, e.g. {target / 'tradebot.backup.db'}")
         if not target.absolute().parent.is_dir():
             raise ConfigError(f"backup {target}: there is no directory {target.absolute().parent}")
-        if target.exists():
-            own = (beside(db_path, end) for end in ("", "-wal", "-shm", ".lock", ".spill", ".status.json"))
-            if any(path.exists() and path.samefile(target) for path in own):
-                raise ConfigError(f"backup {target}: is the database itself or belongs to it; name another file")
-            if not target.is_file():
-                raise ConfigError(f"backup {target}: is not a regular file")
+        own = [beside(db_path, end) for end in _OWN]
+        for file in (target, target.with_name(target.name + ".part")):
+            if not file.exists():
+                continue
+            if any(path.exists() and path.samefile(file) for path in own):
+                raise ConfigError(f"backup {target}: {file} is the database itself or belongs to it; name another file")
+            if not file.is_file():
+                raise ConfigError(f"backup {target}: {file} is not a regular file")
         if os.path.lexists(target) and not force:
             raise ConfigError(f"backup {target}: exists already; name another file, or replace it with --force")
     except OSError as error:
@@ -104,6 +115,8 @@ def _reserved(part: Path) -> Iterator[int]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ConfigError(f"backup {part}: another backup is writing it") from error
+        if os.pread(descriptor, len(_SQLITE_MAGIC), 0) not in (b"", _SQLITE_MAGIC, bytes(len(_SQLITE_MAGIC))):
+            raise ConfigError(f"backup {part}: is in the way, and no backup has left it there; move it")
         os.ftruncate(descriptor, 0)  # what a killed one left
         try:
             yield descriptor
@@ -131,7 +144,14 @@ def _copy(db_path: Path, part: Path, runtime: Runtime, errors: TextIO | None) ->
         copy.execute("PRAGMA journal_mode = OFF")
         bar = Progress(errors, pages * page_bytes, "B")
 
-        def step(_status: int, remaining: int, total: int) -> None:
+        moved_s = runtime.monotonic()
+
+        def step(status: int, remaining: int, total: int) -> None:
+            nonlocal moved_s
+            if status not in _HELD:
+                moved_s = runtime.monotonic()
+            elif runtime.monotonic() - moved_s > _HELD_S_MAX:  # sqlite3 itself would try for ever
+                raise BackupFailed(f"locked for {_HELD_S_MAX:g} s")
             bar.update((total - remaining) * page_bytes, None)
             _stop_if_told(runtime)
             runtime.sleep(_PAUSE_S)

@@ -103,7 +103,7 @@ class Pruned(Struct):
 
 
 class PruneStopped(Exception):
-    """A stop signal came; what is deleted is deleted."""
+    """Somebody else is in the way, or a stop signal came; what is deleted is deleted."""
 
 
 class Pruner:
@@ -137,8 +137,10 @@ class Pruner:
         if not self._dry_run:
             fold_fills(self._db, numbers)  # whether or not anything goes: the next restart need not read them
         for run, following in zip(chain, [*chain[1:], None], strict=True):
-            # The next one cannot have begun before this one ended, whatever its ticks say of the time.
-            end_ms = run.last_end_ms if following is None or run.last_end_ms is not None else following.first_start_ms
+            # A run that was killed ended before the next one began, unless the clock was not set yet at that start.
+            end_ms = run.last_end_ms
+            if end_ms is None and following is not None and following.first_start_ms >= run.first_start_ms:
+                end_ms = following.first_start_ms
             over = end_ms is not None and end_ms < self._cutoff_ms
             if not over and run.first_start_ms >= self._cutoff_ms:
                 return
@@ -194,13 +196,15 @@ class Pruner:
             spare, at, next_id = spare - (upto - at), upto, ids[1] + 1
 
     def _take(self, block: _Block) -> bool:
-        """Delete a block; False when the run is not what it was: another prune is at work, or a replay is resumed."""
+        """Delete a block; False when an order of it is still open. Raises PruneStopped when the run has changed."""
         if self._dry_run:
             self._count(block)
             return True
         began_s = self._runtime.monotonic()
         with storage_errors(), self._db.atomic("IMMEDIATE"):
-            if not self._is_as_found(block.run, block.at) or self._has_open_orders(block):
+            if not self._is_as_found(block.run, block.at):
+                raise PruneStopped("another prune is at work, or a replay is being resumed")
+            if self._has_open_orders(block):
                 return False
             gone = [
                 int(model.delete().where(which).execute(self._db))
@@ -277,7 +281,7 @@ class Pruner:
 
     def _stop_if_told(self) -> None:
         if self._runtime.stop_signals():
-            raise PruneStopped
+            raise PruneStopped("stopped by a signal")
 
 
 def _feed_of(run: _Run) -> tuple[str, str, str]:
@@ -317,8 +321,8 @@ def run_prune(
                             retry.succeeded()
                     free_bytes = _free_bytes(db)
                 break
-            except PruneStopped:
-                failure = "stopped by a signal"
+            except PruneStopped as stop:
+                failure = str(stop)
             except StorageUnavailable as error:
                 if not error.passing:
                     raise ConfigError(f"database {db_path}: {error}") from error

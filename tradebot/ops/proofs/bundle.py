@@ -103,7 +103,10 @@ def code_version() -> str:
 
 def iso(ms: int) -> str:
     """Unix milliseconds as UTC for people, to the second."""
-    return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    try:
+        return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):  # no date that there is, in a bundle that somebody made
+        return f"{ms} ms"
 
 
 def seal(bundle: Bundle) -> Bundle:
