@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import sqlite3
 import threading
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -155,3 +157,30 @@ def test_a_webhook_that_does_not_answer_holds_nothing_up(engine: Engine) -> None
         done = running.finish().expect(0)
     assert done.ledger["stored"] == done.ledger["accepted"]
     assert done.one("WEBHOOK_END")["given_up"] >= 1
+
+
+@pytest.mark.parametrize("command", ["status", "health", "doctor"])
+def test_a_name_that_no_file_can_have_is_one_line(engine: Engine, command: str) -> None:
+    """Found by a newcomer: tracebacks for files that cannot be looked at."""
+    done = engine.run(command, f"--db={'a' * 300}.db").expect(1)
+    assert "File name too long" in done.stdout + done.stderr
+
+
+def test_the_doctor_knows_a_database_of_another_program(engine: Engine) -> None:
+    with closing(sqlite3.connect(engine.path("f.db"))) as db:
+        db.execute("CREATE TABLE other (x)")
+    done = engine.run("doctor", "--db=f.db").expect(1)
+    assert "FAIL  database" in done.stdout and "belongs to another program (tables: other)" in done.stdout
+
+
+def test_several_mistakes_of_a_configuration_stand_on_one_line(engine: Engine) -> None:
+    option = engine.config("bad.toml", "[engine]\nsample_every = 0\nnonsense = 1\n")
+    done = engine.run("doctor", option, "--db=x.db").expect(1)
+    assert "\\n" not in done.stdout
+    assert "sample_every" in done.stdout and "nonsense" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["health", "status", "soak", "prune", "backup"])
+def test_a_configuration_that_is_not_there_is_misuse(engine: Engine, command: str) -> None:
+    words = {"prune": ["--keep=1d"], "backup": ["copy.db"]}.get(command, [])
+    assert "no such configuration file" in engine.run(command, "--config=nope.toml", *words).expect(12).stderr

@@ -612,4 +612,4 @@ def test_a_database_of_the_original_system(doctor: Doctor) -> None:
 
 def test_a_finding_on_one_line_safe_to_show() -> None:
     finding = warn("x", "wss://bob:pw@h/ \x1b[2J\n", "do")
-    assert finding.lines() == "warn  x            wss://***@h/ \\x1b[2J\\n\n                   -> do\n"
+    assert finding.lines() == "warn  x            wss://***@h/ \\x1b[2J\n                   -> do\n"

@@ -15,7 +15,7 @@ from tradebot.exits import ConfigError
 from tradebot.ops.doctor.finding import Finding, fail, ok, warn
 from tradebot.ops.health import span
 from tradebot.runtime import Runtime
-from tradebot.store.database import beside, connect_readonly, reading
+from tradebot.store.database import beside, connect_readonly, reading, refuse_foreign
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.models import MODELS, SCHEMA_VERSION, RunRow
 
@@ -76,6 +76,7 @@ class Growth(NamedTuple):
 
 def read_database(path: Path) -> DatabaseReading:
     """Look at an existing database. Blocks at most for the busy timeout. Raises ConfigError, StorageUnavailable."""
+    refuse_foreign(path)
     db = connect_readonly(path)
     try:
         with reading(db):

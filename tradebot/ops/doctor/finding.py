@@ -44,4 +44,4 @@ def fail(check: str, text: str, advice: str) -> Finding:
 
 
 def _shown(text: str) -> str:
-    return clip(escape(mask(text)), _TEXT_CHARS_MAX)
+    return clip(escape(mask(text.strip().replace("\n", "; "))), _TEXT_CHARS_MAX)
