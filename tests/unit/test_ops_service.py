@@ -54,8 +54,8 @@ def test_a_failure_says_what_the_program_said(tmp_path: Path) -> None:
     command = program(tmp_path, "echo hint >&2; printf 'Unit x not\\033[31m found.\\n' >&2; exit 5")
     with pytest.raises(ServiceError, match=r"restart x.service: exit 5: Unit x not\\x1b\[31m found."):
         Systemctl(command, "x.service", RealRuntime()).restart()
-    with pytest.raises(UsageError, match="/none/systemctl is no program"):
-        Systemctl("/none/systemctl", "x.service", RealRuntime())
+    with pytest.raises(ServiceError, match="No such file"):
+        Systemctl("/none/systemctl", "x.service", RealRuntime()).show()
     with pytest.raises(ServiceError, match="exit 1: and nothing said"):
         Systemctl("false", "x.service", RealRuntime()).show()
 

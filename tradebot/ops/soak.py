@@ -16,7 +16,7 @@ from tradebot.ops.decisions import Decision, DecisionLog, SoakLock, check_apart,
 from tradebot.ops.ladder import RUNGS, Rung, rung_of
 from tradebot.ops.newest_tick import newest_tick
 from tradebot.ops.psi import DEFAULT_ROOT, RESOURCES, read_psi
-from tradebot.ops.service import DEFAULT_SYSTEMCTL, DEFAULT_UNIT, Systemctl
+from tradebot.ops.service import DEFAULT_SYSTEMCTL, DEFAULT_UNIT, Systemctl, command_words
 from tradebot.ops.stall import STALL_S
 from tradebot.ops.status import read_status, status_path
 from tradebot.ops.supervisor import Seams, Supervisor
@@ -240,6 +240,9 @@ def _check(order: SoakOrder, decisions: Path) -> None:
     folder = beside(order.db_path, "").parent
     if not folder.is_dir():
         raise UsageError(f"--db: {folder} is no directory; name the database that the engine of {order.unit} writes")
+    program = command_words(order.systemctl)[0]
+    if shutil.which(program) is None:
+        raise UsageError(f"--systemctl: {escape(clip(program, 200))} is no program that can be run")
     if not decisions.parent.is_dir():
         raise UsageError(f"--decisions: there is no directory {decisions.parent}")
     check_apart(decisions, order.db_path)
