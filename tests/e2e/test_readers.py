@@ -12,8 +12,8 @@ from itertools import pairwise
 from tests.e2e.process import REPO, Engine, assert_sound, ticks_stored, wait_for_ticks, wait_until
 from tradebot.store.policy import WAL_BYTES_KEPT
 
-# A commit for each tick: the write-ahead log grows as fast as it can. The channels are wide, so that readers that take all
-# processors for seconds make the engine late, and do not end it with 13.
+# A commit for each tick: the write-ahead log grows as fast as it can. The channels are wide, so that readers that take
+# all processors for seconds make the engine late, and do not end it with 13.
 FAST = (
     "[engine]\ntick_interval_ms = 1\n[channels]\ntick_channel_size = 200000\npersist_channel_size = 200000\n"
     "[persist]\nbatch_size = 1\n"
