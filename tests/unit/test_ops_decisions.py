@@ -71,6 +71,9 @@ def test_a_file_of_something_else_is_left_as_it_is(tmp_path: Path, content: byte
     with pytest.raises(UsageError, match="holds something else than decisions"):
         DecisionLog(path, bytes_max=1)
     assert path.read_bytes() == content
+    path.rename(tmp_path / "e.jsonl.1")
+    with pytest.raises(UsageError, match=r"e\.jsonl\.1 holds something else"):
+        DecisionLog(tmp_path / "e.jsonl", bytes_max=1)
 
 
 @pytest.mark.parametrize("torn", [b"", b"{", b'{"timest', b'{"timestamp":"2026-'])
@@ -87,7 +90,8 @@ def test_files_of_the_database_take_no_decisions(tmp_path: Path) -> None:
     db = tmp_path / "x.db"
     db.touch()
     (tmp_path / "link").symlink_to(db)
-    for name in ("x.db", "x.db-wal", "x.db.throttle.json", "x.db.status.json", "link"):
+    (tmp_path / "hard").hardlink_to(db)
+    for name in ("hard", "x.db", "x.db-wal", "x.db.throttle.json", "x.db.status.json", "link"):
         with pytest.raises(UsageError, match="belongs to the database"):
             check_apart(tmp_path / name, db)
     check_apart(decisions_path(db), db)

@@ -77,7 +77,8 @@ class DecisionLog:
         try:
             if path.exists() and not path.is_file():
                 raise UsageError(f"--decisions: {path} is not a regular file")
-            _check_ours(path)
+            for own in (path, *(Path(f"{path}.{n}") for n in range(1, files_kept + 1))):
+                _check_ours(own)
             self._file: IO[bytes] | None = _open(path)
         except OSError as error:
             raise ConfigError(f"--decisions: {path} cannot be written: {error.strerror}") from error
@@ -115,10 +116,14 @@ class DecisionLog:
 
 def check_apart(path: Path, db_path: Path) -> None:
     """Refuse a file that belongs to the database. Raises UsageError."""
-    own = beside(path, "")
     others = ("", "-wal", "-shm", "-journal", ".lock", ".soak.lock", ".spill", ".status.json", ".throttle.json")
-    if own in [beside(db_path, suffix) for suffix in (*others, ".quarantine.jsonl")]:
+    files = [beside(db_path, suffix) for suffix in (*others, ".quarantine.jsonl")]
+    if beside(path, "") in files or any(_same(path, file) for file in files):
         raise UsageError(f"--decisions: {path} belongs to the database {db_path}; name another file")
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)  # by another name, or a hard link
 
 
 def _check_ours(path: Path) -> None:

@@ -34,10 +34,6 @@ class ServiceError(Exception):
     """A call of the service manager failed, in one line. It may succeed later."""
 
 
-class NotExecutable(ServiceError):
-    """The program that stands for the service manager cannot be run at all."""
-
-
 class UnitLook(Struct, frozen=True):
     """What `show` told of the engine's unit; None for what it did not tell."""
 
@@ -122,7 +118,7 @@ class Systemctl:
                     env={**os.environ, "SYSTEMD_COLORS": "0", "SYSTEMD_PAGER": ""},
                 )
             except (OSError, ValueError) as error:
-                raise NotExecutable(f"{told}: {getattr(error, 'strerror', None) or error}") from None
+                raise ServiceError(f"{told}: {getattr(error, 'strerror', None) or error}") from None
             self._wait(process, told, limit_s)
             answer, complaint = _content(out), _content(errors)
         if process.returncode:

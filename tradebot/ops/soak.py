@@ -330,7 +330,7 @@ def _verdict(
     if rung.sample_every > 1:
         parts.append(
             f"the engine stays throttled: {rung.state}, 1 of {rung.sample_every} ticks; the next soak goes on from"
-            f" there, or remove {throttle_path(order.db_path)} and restart {order.unit}"
+            f" there, or remove {throttle_path(order.db_path)} and {order.systemctl} restart {order.unit}"
         )
     return good, "; ".join([*parts, f"decisions: {journal.path}"])
 

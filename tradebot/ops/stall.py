@@ -9,8 +9,6 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 STALL_S: Final = 45.0
-GRACE_S: Final = 10.0
-"""For so long an engine that has just been started may not have written its status."""
 
 
 class Newest(NamedTuple):
@@ -71,44 +69,3 @@ class StallDetector:
     def stalled(self, now_s: float) -> bool:
         """Whether there has been no progress for the limit, a restart or not."""
         return self.since_progress_s(now_s) >= self.limit_s
-
-
-class Kinship:
-    """Whether the database that is watched is that of the unit that would be restarted.
-
-    It is once the process that the unit runs has been seen as the writer of the status: the unit's later processes
-    write it too, also one that hangs before its first word. Until then nothing that the database lacks is a reason to
-    restart a process that may be at work on another one.
-    """
-
-    def __init__(self) -> None:
-        self._proven = False
-        self._strange_s: float | None = None
-        self._lasting = False
-        self.strange = False
-        """Whether no restart is to be asked for, by the last look."""
-
-    def look(self, now_s: float, exists: bool, writer: int | None, main_pid: int | None, active: str | None) -> None:
-        """One look: whether there is a database file, who wrote its status, and what the service manager runs.
-
-        `main_pid` is None or 0 while that is not known, `active` is the unit's ActiveState.
-        """
-        if self._proven:
-            return
-        runs = active in ("active", "reloading") or (active is None and bool(main_pid))
-        if main_pid and writer == main_pid:
-            self._proven, self.strange, self._lasting = True, False, False
-        elif runs and (not exists or (main_pid and writer != main_pid)):
-            self._strange_s = now_s if self._strange_s is None else self._strange_s
-            self._lasting = self._lasting or now_s - self._strange_s >= GRACE_S
-            self.strange = True
-        else:
-            # What has been found to write another database does so after a crash too, and while nobody answers.
-            self.strange = self._lasting and active not in ("failed", "inactive")
-            if not self.strange:
-                self._strange_s, self._lasting = None, False
-
-    @property
-    def lasting(self) -> bool:
-        """Whether it is for longer than a start takes."""
-        return self.strange and self._lasting
