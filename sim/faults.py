@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import mmap
 import os
 import resource
 import sqlite3
@@ -167,7 +168,7 @@ class Remains:
     def __init__(self, db_path: Path) -> None:
         self._db_path = db_path
         self._spill = spill_path(db_path)
-        self._files: dict[Path, bytes] | None = None
+        self._files: dict[Path, bytes | memoryview] | None = None
 
     def take(self) -> None:
         """Remember what there is. To be called in the moment of death."""
@@ -190,10 +191,24 @@ class Remains:
     def _present(self) -> list[Path]:
         return sorted(self._db_path.parent.glob(f"{glob.escape(self._db_path.name)}*"))
 
-    def _content(self, path: Path) -> bytes:
+    def _content(self, path: Path) -> bytes | memoryview:
         """All of the file; of a spill file what is written and a little of its reserve of zeros, which is large."""
         if path != self._spill:
-            return path.read_bytes()
+            return _mapped(path)
         with path.open("rb") as file:
             blocks = iter(lambda: file.read(1 << 16).partition(b"\0")[0], b"")
             return b"".join(blocks) + bytes(_RESERVE_LEFT)
+
+
+def _mapped(path: Path) -> memoryview:
+    """A file's content in pages of its own: megabytes at every kill, all day, would leave the heap full of holes."""
+    size = path.stat().st_size
+    content = memoryview(mmap.mmap(-1, max(1, size)))[:size]
+    with path.open("rb", buffering=0) as file:
+        got = 0
+        while got < size:
+            count = file.readinto(content[got:])
+            if not count:
+                raise RuntimeError(f"{path} became shorter while it was read")
+            got += count
+    return content

@@ -36,8 +36,8 @@ Options:
 
 CALM_S: Final = 600
 """The last minutes of the day, without faults: enough to come down from the highest rung."""
-RSS_GROWTH_MAX: Final = 48 * 1024 * 1024
-"""Copies of the database, which the world makes when it kills a process, among it: that file grows all day."""
+RSS_GROWTH_MAX: Final = 16 * 1024 * 1024
+"""What the allocator keeps of what was freed, and the last copy of the database, which grows all day."""
 _SETTLED: Final = 8
 """After this part of the day (1/8) everything has been met once, and the figures are taken that must stay."""
 _STAGES: Final = ("strategy", "execution", "persist")
@@ -55,7 +55,7 @@ class Figures(NamedTuple):
 def measure(directory: Path) -> Figures:
     """Now."""
     gc.collect()
-    # The world copies the database whenever it kills a process: what that left in the allocator's hands is no leak.
+    # What was freed and only lies in the allocator's hands is no leak.
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
