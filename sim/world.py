@@ -34,7 +34,6 @@ from tradebot.feeds.base import Feed
 from tradebot.feeds.wire import Transport
 from tradebot.live import find_live
 from tradebot.report.output import Output
-from tradebot.settings import require_available
 from tradebot.store.database import Synchronous
 from tradebot.store.runs import RunRecord
 
@@ -168,7 +167,7 @@ class World:
         try:
             with files_bounded(), _leaving_files_open():
                 process = self._process(number, runtime, faults)
-                main = partial(_main, settings, _edges(process, faults, Output(answers, errors)))
+                main = partial(run_engine, settings, _edges(process, faults, Output(answers, errors)))
                 code = int(runtime.run(main, until_s=_LIMIT_S))
         except SimKilled as death:
             code = death.code if isinstance(death, SimExit) else None
@@ -231,12 +230,6 @@ def _close_inputs(directory: Path) -> None:
     for descriptor, name in open_files():
         if fnmatch(name, f"{directory}/*.jsonl"):
             os.close(descriptor)
-
-
-def _main(settings: Settings, edges: Edges) -> ExitCode:
-    """What the command line does with settings."""
-    require_available(settings)
-    return run_engine(settings, edges)
 
 
 def _edges(process: Process, faults: Faults, output: Output) -> Edges:

@@ -18,11 +18,9 @@ from tradebot.exits import ConfigError, ExitCode, TradebotError
 from tradebot.feeds import sources as source_files
 from tradebot.masking import escape, mask
 from tradebot.options import HELP, VERSION, Arguments, UsageError, help_text, parse
-from tradebot.settings import require_available, resolve, unavailable
+from tradebot.settings import resolve, unavailable
 from tradebot.streams import GuardedStream
 from tradebot.usage import CAPTURE, CHECK_CONFIG, OPERATIONS, RUN, SHOW_CONFIG, SOURCES
-
-__all__ = ["main", "require_available"]
 
 _COMMENT_COLUMN = 46
 
@@ -75,7 +73,6 @@ def _dispatch(arguments: Arguments, environ: Mapping[str, str]) -> int:
         from tradebot.capture import run_capture
 
         return _answer(run_capture(settings))
-    require_available(settings)
     # Late: the engine brings in the database and the threads, which no other command needs.
     from tradebot.engine import run_engine
 

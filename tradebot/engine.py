@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from tradebot import __version__
 from tradebot.config import Settings, config_hash, db_path, result_hash
 from tradebot.control import Control
 from tradebot.execution.shadow import ShadowExecution
-from tradebot.exits import ExitCode, OverloadError, TradebotError
+from tradebot.exits import ConfigError, ExitCode, OverloadError, TradebotError
 from tradebot.feeds.base import Feed, Stopped
 from tradebot.feeds.websocket_wire import WebSocketTransport
 from tradebot.feeds.wire import Transport
@@ -32,6 +33,7 @@ from tradebot.pipeline import STAGES, Parts, Pipeline
 from tradebot.report.output import Output
 from tradebot.report.results import summarize
 from tradebot.runtime import RealRuntime, Runtime
+from tradebot.settings import require_available
 from tradebot.store.carryover import fold_fills
 from tradebot.store.database import Synchronous
 from tradebot.store.opening import StartStopped, Store
@@ -105,6 +107,7 @@ class _Run:
         self._began_s = edges.runtime.monotonic()
 
     def run(self) -> ExitCode:
+        require_available(self._settings)
         runtime = self._runtime
         stop, transport = self._control.stop, self._edges.make_transport
         around = Surroundings(self._path, runtime, stop, lambda: runtime.stop_signals() > 0, transport, self._root_log)
@@ -157,6 +160,9 @@ class _Run:
 
     def failed(self, code: ExitCode, cause: str) -> None:
         """The run could not begin, or ended by an error: whoever was to be told is told."""
+        if self._outlets is None:
+            with suppress(ConfigError):  # a webhook that cannot be used is no reason to hide why the run was refused
+                self._outlets = Outlets.of_refused(self._config, self._runtime, self._root_log)
         if self._outlets is not None:
             self._outlets.failed(code, cause)
 

@@ -132,8 +132,6 @@ MISTAKES: dict[str, str | bytes] = {
     "zero channel size": "[channels]\ntick_channel_size = 0",
     "unknown mode": "mode = 'DRY'",
     "not UTF-8": b"\xff\xfe",
-    "LIVE": "mode = 'LIVE'\nlive_armed = true",
-    "PAPER": "mode = 'PAPER'",
     "no exchange": "[engine]\ningest_mode = 'realws'",
 }
 
@@ -151,14 +149,26 @@ def test_run_refuses_each_mistake_with_12_and_one_message(
     assert (calls, out) == ([], "")
     assert err.startswith("tradebot: ")
     assert all(line.startswith("  ") for line in err.splitlines()[1:])
-    assert err.count("\n") == (3 if mistake == "LIVE" else 1)
+    assert err.count("\n") == 1
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("mode", ["LIVE", "PAPER"])
+def test_the_engine_itself_refuses_a_mode_before_it_touches_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mode: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("c.toml").write_text(f"mode = '{mode}'\nlive_armed = true\n")
+    assert main(["--config=c.toml", "--db=x.db"]) == 12
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("tradebot: ") and f"mode {mode}" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["c.toml"]
 
 
 @pytest.mark.parametrize(
     "words",
     [
-        ["--config=missing.toml"], ["--config=."], ["--frobnicate"], ["frobnicate"], ["--mode=paper"], ["--mode=dry"],
+        ["--config=missing.toml"], ["--config=."], ["--frobnicate"], ["frobnicate"], ["--mode=dry"],
         ["--ingest=replay", "--symbol=x"], ["--sample-every=0"], ["--db=:memory:"], ["--resume"],
     ],
 )  # fmt: skip

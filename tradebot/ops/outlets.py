@@ -5,7 +5,9 @@ Both are off unless the configuration turns them on.
 
 from __future__ import annotations
 
-from tradebot.config import Config
+from msgspec.structs import replace
+
+from tradebot.config import Config, MetricsConfig
 from tradebot.exits import ConfigError, ExitCode
 from tradebot.log import Log
 from tradebot.ops.alerts import Alerts, exit_alert
@@ -35,6 +37,11 @@ class Outlets:
                 self.failed(error.exit_code, str(error))
                 self.close()
                 raise
+
+    @classmethod
+    def of_refused(cls, config: Config, runtime: Runtime, log: Log, post: Post | None = None) -> Outlets:
+        """For a run that never had an id: only the webhook, to which that can be told. Raises ConfigError: no URL."""
+        return cls(replace(config, metrics=MetricsConfig()), "", runtime, log, post)
 
     def look(self, status: Status) -> None:
         """For the beacon: what each look at the engine found. Never blocks."""

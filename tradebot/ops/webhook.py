@@ -41,7 +41,10 @@ _TEXT_CHARS_MAX: Final = 2000
 
 
 class Message(Struct, frozen=True):
-    """What is posted. `ts_ms`: when it happened; `fields["suppressed"]`: messages of its kind let go before it."""
+    """What is posted. `ts_ms`: when it happened; `fields["suppressed"]`: messages of its kind let go before it.
+
+    `run_id` is empty for a run that was refused before it had one.
+    """
 
     event: str
     severity: str
