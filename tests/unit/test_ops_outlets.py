@@ -61,7 +61,7 @@ ENDED = status_of(state="ended", exit_code=0)
 
 def test_a_run_from_start_to_end() -> None:
     posted = told(status_of(), status_of(), status_of(link="down", link_down_s=5.5), status_of(), ENDED)
-    assert posted.events == ["start", "link_lost", "link_lost", "exit_code"]
+    assert posted.events == ["start", "link_lost", "link_lost", "stop", "exit_code"]
     assert {body["run_id"] for body in posted.bodies} == {"r1"}
 
 
@@ -73,7 +73,7 @@ def test_a_run_that_could_not_begin() -> None:
 
 
 def test_an_end_is_told_once() -> None:
-    assert told(status_of(), ENDED, (ExitCode.CRASH, "x")).events == ["start", "exit_code"]
+    assert told(status_of(), ENDED, (ExitCode.CRASH, "x")).events == ["start", "stop", "exit_code"]
     assert told(status_of(), (ExitCode.CRASH, "x"), (ExitCode.CRASH, "y")).events == ["start", "exit_code"]
 
 

@@ -45,18 +45,25 @@ class Alerts:
     def look(self, status: Status) -> list[Alert]:
         """What is new since the status before."""
         if status.state == "ended":
-            return [exit_alert(status.exit_code)]
+            # A drain is mostly over before the next look; who waits for a stop hears of each all the same.
+            stop = self._stop() if self._began else []
+            return [*stop, exit_alert(status.exit_code)]
         found: list[Alert] = []
         if not self._began:
             self._began = True
             found.append(_start(status))
-        if status.state == "draining" and not self._stopping:
-            self._stopping = True
-            found.append(Alert("stop", "info", "the engine stops: what was accepted is drained and stored"))
+        if status.state == "draining":
+            found += self._stop()
         found += self._stalls(status)
         found += self._link(status)
         found += self._burst(status)
         return found
+
+    def _stop(self) -> list[Alert]:
+        if self._stopping:
+            return []
+        self._stopping = True
+        return [Alert("stop", "info", "the engine stops: it drains and stores what it accepted")]
 
     def _stalls(self, status: Status) -> list[Alert]:
         still, before = frozenset(status.still_s), self._still
