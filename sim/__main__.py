@@ -24,7 +24,7 @@ Usage:
   sim [options]         (that is: python -m sim [options])
 
 Options:
-  --seed=N          Just this seed.
+  --seed=N          Just this seed; with --seeds, the first of them.
   --seeds=N         So many seeds, from --first on; 20 unless told, no end with --minutes or --until-failure.
   --first=N         The first seed [default: 1].
   --scenario=NAMES  These scenarios, separated by commas, each for every seed. Unless told, the seed draws one.
@@ -49,6 +49,7 @@ happened in that one. The last line, on standard error, sums up. Exit code: 0 al
 """
 
 _DEFAULT_SEEDS: Final = 20
+_FIRST_SEED: Final = 1
 _INTERRUPTED: Final = 130
 
 
@@ -118,8 +119,11 @@ def _task(given: dict[str, str | bool | None]) -> _Task:
         seeds = _DEFAULT_SEEDS
     names = _names(given["--scenario"], "scenario", tuple(SCENARIOS))
     only = None if given["--faults"] == "all" else _names(given["--faults"], "kind of fault", (*KINDS, "none"))
-    first = (_whole(given, "--first") or 0) if seed is None else seed
-    seeds = seeds if seed is None else 1
+    first = _whole(given, "--first") or 0
+    if seed is not None:
+        if first not in (_FIRST_SEED, seed):
+            raise _Misused(f"--seed={seed} and --first={first}: give one of them")
+        first, seeds = seed, 1 if given["--seeds"] is None else seeds
     jobs = _whole(given, "--jobs", 1) or len(os.sched_getaffinity(0))
     if seeds is not None:
         jobs = max(1, min(jobs, seeds * (1 if names is None else len(names))))

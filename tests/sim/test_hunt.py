@@ -151,6 +151,13 @@ def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(f"{name}: " in out for name in SCENARIOS) and all(kind in out for kind in KINDS)
 
 
+def test_seeds_are_counted_from_the_seed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Found by hand: with --seed, --seeds was passed over in silence."""
+    assert main(["--seed=7", "--seeds=2", "--scenario=replay_to_the_end", "--jobs=1"]) == 0
+    ended = [line.split()[0] for line in capsys.readouterr().out.splitlines() if " history=" in line]
+    assert ended == ["seed=7", "seed=8"]
+
+
 @pytest.mark.parametrize(
     ("argument", "complaint"),
     [
@@ -162,10 +169,11 @@ def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
         ("--minutes=soon", "--minutes takes a number, not 'soon'"),
         ("--sim-seconds=inf", "--sim-seconds is finite"),
         ("--bogus", "unknown option"),
+        ("--seed=3 --first=4", "--seed=3 and --first=4: give one of them"),
     ],
 )
 def test_misuse_is_one_line_and_12(argument: str, complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([argument]) == 12
+    assert main(argument.split()) == 12
     out, err = capsys.readouterr()
     assert out == "" and complaint in err and len(err.splitlines()) == 1
 
