@@ -97,4 +97,7 @@ def test_a_port_in_use_ends_the_run_before_it_begins() -> None:
         runtime, posted = RealRuntime(), Posted()
         with pytest.raises(ConfigError, match=r"choose another metrics\.port"):
             Outlets(config, "r1", runtime, setup_logging("INFO", "json", runtime, StringIO()), posted)
+        outlets = Outlets.of_refused(config, runtime, setup_logging("INFO", "json", runtime, StringIO()), posted)
+        outlets.failed(ExitCode.CONFIG, "the port")
+        outlets.close()
     assert [body["fields"] for body in posted.bodies] == [{"exit_code": 12}]

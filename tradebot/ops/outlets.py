@@ -18,7 +18,7 @@ from tradebot.runtime import Runtime
 
 
 class Outlets:
-    """Made before the run begins, so that a port in use ends it with 12 and a start that fails is told. Main thread."""
+    """Made before the run begins, so that a port in use ends it with 12. Main thread."""
 
     def __init__(self, config: Config, run_id: str, runtime: Runtime, log: Log, post: Post | None = None) -> None:
         """`post`: how the webhook is reached, None over HTTP. Raises ConfigError: port, package or URL unusable."""
@@ -28,19 +28,18 @@ class Outlets:
         self._ended = False
         self._server: MetricsServer | None = None
         self._webhook: Webhook | None = None
-        if notify.webhook_url is not None:
-            self._webhook = Webhook(notify.webhook_url, run_id, runtime, log, post)
         if metrics.port:
+            self._server = MetricsServer(metrics.address, metrics.port, lambda: self._latest, runtime, log)
+        if notify.webhook_url is not None:
             try:
-                self._server = MetricsServer(metrics.address, metrics.port, lambda: self._latest, runtime, log)
-            except ConfigError as error:
-                self.failed(error.exit_code, str(error))
+                self._webhook = Webhook(notify.webhook_url, run_id, runtime, log, post)
+            except ConfigError:
                 self.close()
                 raise
 
     @classmethod
     def of_refused(cls, config: Config, runtime: Runtime, log: Log, post: Post | None = None) -> Outlets:
-        """For a run that never had an id: only the webhook, to which that can be told. Raises ConfigError: no URL."""
+        """For a run that could not begin: only the webhook, to which that can be told. Raises ConfigError: no URL."""
         return cls(replace(config, metrics=MetricsConfig()), "", runtime, log, post)
 
     def look(self, status: Status) -> None:
