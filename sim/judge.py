@@ -296,7 +296,9 @@ def _check_rows(swarm: Swarm, life: LifeRun, db: sqlite3.Connection) -> None:
     whole = all_kept and not given_up
     if plan.feed == REPLAY:  # only the process that came to its end must have made it whole, the others are resumed
         whole = life is swarm.lives[-1] and outcome.exit_code == 0 and not life.hands.signals_s
-    positions = life.process.watch.positions if ended and life.process.watch.began else None
+    # A process that was killed after its ledger may not have come to value them at the last prices.
+    valued = outcome.exit_code is not None and life.process.watch.began
+    positions = life.process.watch.positions if ended and valued else None
     check_run(swarm.world.db_path, swarm.settings(None).config, run_id, whole, positions)
     # A process that was killed between its ledger and its last line has not told them.
     told = bool(outcome.events("FINAL METRICS"))
