@@ -75,22 +75,43 @@ def test_a_stall_is_told_once_for_each_stage_and_its_end_once() -> None:
     assert told(alerts) == []
 
 
+def linked(alerts: Alerts, now_s: float, down_s: float | None) -> list[str]:
+    """What is told of a link that has been down for `down_s` (None: is up) at `now_s`."""
+    status = status_of(written_s=now_s, link="up" if down_s is None else "down", link_down_s=down_s)
+    return [f"{alert.event} {alert.severity}: {alert.text}" for alert in alerts.look(status)]
+
+
 def test_a_lost_link_is_told_once_per_outage() -> None:
     alerts = begun(link_lost_s=30.0)
-    for _outage in range(2):
-        assert told(alerts, link="down", link_down_s=30.0) == []
-        assert told(alerts, link="down", link_down_s=31.0) == [
-            ("link_lost", "warning", "the link has been down for 31 s")
-        ]
-        assert told(alerts, link="down", link_down_s=90.0) == []
-        assert told(alerts) == [("link_lost", "info", "the link is up again")]
-        assert told(alerts) == []
+    for start_s in (100.0, 300.0):
+        assert linked(alerts, start_s + 30, 30.0) == []
+        assert linked(alerts, start_s + 31, 31.0) == ["link_lost warning: the link has been down for 31 s"]
+        assert linked(alerts, start_s + 90, 90.0) == []
+        assert linked(alerts, start_s + 91, None) == []
+        assert linked(alerts, start_s + 101, None) == ["link_lost info: the link is up again, and holds"]
+        assert linked(alerts, start_s + 102, None) == []
 
 
-def test_a_short_outage_is_not_told_at_all() -> None:
+def test_short_outages_are_not_told_at_all() -> None:
     alerts = begun(link_lost_s=30.0)
-    assert told(alerts, link="down", link_down_s=29.0) == []
-    assert told(alerts) == []
+    for start_s in range(100, 400, 50):
+        assert linked(alerts, start_s + 29, 29.0) == []
+        assert linked(alerts, start_s + 30, None) == []
+        assert linked(alerts, start_s + 40, None) == []
+
+
+def test_a_link_that_comes_and_goes_is_lost() -> None:
+    """A subscription that is refused: each connection stands for a moment, and nothing was ever told."""
+    alerts = begun(link_lost_s=30.0)
+    heard = [
+        text
+        for start_s in range(100, 200, 5)
+        for now_s, down_s in ((start_s, 0.0), (start_s + 2, 2.0), (start_s + 3, None), (start_s + 4, None))
+        for text in linked(alerts, now_s, down_s)
+    ]
+    assert heard == ["link_lost warning: the link has not held for 32 s"]
+    assert linked(alerts, 209.0, None) == ["link_lost info: the link is up again, and holds"]
+    assert linked(alerts, 210.0, 0.5) == []
 
 
 @pytest.mark.parametrize("name", ["risk_vetoes", "stale_vetoes", "bp_drops_signal"])

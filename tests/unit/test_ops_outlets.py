@@ -61,7 +61,7 @@ ENDED = status_of(state="ended", exit_code=0)
 
 def test_a_run_from_start_to_end() -> None:
     posted = told(status_of(), status_of(), status_of(link="down", link_down_s=5.5), status_of(), ENDED)
-    assert posted.events == ["start", "link_lost", "link_lost", "stop", "exit_code"]
+    assert posted.events == ["start", "link_lost", "stop", "exit_code"]
     assert {body["run_id"] for body in posted.bodies} == {"r1"}
 
 

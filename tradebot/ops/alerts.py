@@ -14,6 +14,8 @@ Severity = Literal["info", "warning", "error"]
 
 LINK_LOST_S: Final = 60.0
 REFUSALS_PER_MINUTE: Final = 100
+_HOLDS_S: Final = 10.0
+"""A link that has been up for so long holds: what is asked of the exchange is refused or confirmed well before."""
 _WINDOW_S: Final = 60.0
 _LOOKS_MAX: Final = 600
 _REFUSALS: Final = ("risk_vetoes", "stale_vetoes", "bp_drops_signal")
@@ -32,12 +34,14 @@ class Alerts:
     """Remembers what was told already. Call `look` with each status, oldest first."""
 
     def __init__(self, link_lost_s: float = LINK_LOST_S, refusals_per_minute: int = REFUSALS_PER_MINUTE) -> None:
-        """Tell of a link that is down for longer than `link_lost_s`, of more refusals within a minute than that."""
+        """Tell of a link that has not held for `link_lost_s`, and of more refusals within a minute than that."""
         self._link_lost_s = link_lost_s
         self._refusals_per_minute = refusals_per_minute
         self._began = False
         self._stopping = False
         self._lost_told = False
+        self._gone_since_s: float | None = None
+        self._held_since_s: float | None = None
         self._still: frozenset[str] = frozenset()
         self._burst_told = False
         self._refusals: deque[tuple[float, int]] = deque(maxlen=_LOOKS_MAX)
@@ -76,14 +80,30 @@ class Alerts:
         return []
 
     def _link(self, status: Status) -> list[Alert]:
-        down_s = status.link_down_s
-        if down_s is not None and down_s > self._link_lost_s and not self._lost_told:
-            self._lost_told = True
-            return [Alert("link_lost", "warning", f"the link has been down for {down_s:.0f} s", {"down_s": down_s})]
-        if status.link == "up" and self._lost_told:
+        """A link that comes and goes at once is as lost as one that stays away: only one that holds is back."""
+        now_s, down_s = status.written_s, status.link_down_s
+        if status.link is None:
+            return []
+        if down_s is not None:
+            self._held_since_s = None
+            if self._gone_since_s is None:
+                self._gone_since_s = now_s - down_s
+        elif self._held_since_s is None:
+            self._held_since_s = now_s
+        if self._held_since_s is not None and now_s - self._held_since_s >= _HOLDS_S:
+            self._gone_since_s = None
+        if self._gone_since_s is None:
+            if not self._lost_told:
+                return []
             self._lost_told = False
-            return [Alert("link_lost", "info", "the link is up again", {"down_s": 0.0})]
-        return []
+            return [Alert("link_lost", "info", "the link is up again, and holds", {"down_s": 0.0})]
+        gone_s = now_s - self._gone_since_s
+        if gone_s <= self._link_lost_s or self._lost_told:
+            return []
+        self._lost_told = True
+        whole = down_s is not None and down_s > self._link_lost_s
+        text = f"the link has been down for {gone_s:.0f} s" if whole else f"the link has not held for {gone_s:.0f} s"
+        return [Alert("link_lost", "warning", text, {"down_s": round(gone_s, 3)})]
 
     def _burst(self, status: Status) -> list[Alert]:
         now_s, total = status.written_s, sum(status.counters[name] for name in _REFUSALS)
