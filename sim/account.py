@@ -106,9 +106,18 @@ class Account:
             return
         if not self._keep_history:
             yield from [Dropped(tick.symbol) for tick in parsed.history]
-        for tick in [*(parsed.history if self._keep_history else ()), *parsed.ticks]:
-            said = self._judge(tick)
-            yield from said
+        yield from self._trades(parsed.history if self._keep_history else [])
+        yield from self._trades(parsed.ticks)
+
+    def _trades(self, ticks: Sequence[Tick]) -> Iterator[Item]:
+        """Where the numbers fall, the newest was sent first: what is missing was missing before all of them."""
+        turned = _falling(ticks)
+        judged = [(tick, self._judge(tick)) for tick in (reversed(ticks) if turned else ticks)]
+        if turned:
+            yield from [word for _tick, said in judged for word in said if isinstance(word, Gap)]
+            judged.reverse()
+        for tick, said in judged:
+            yield from [word for word in said if not (turned and isinstance(word, Gap))]
             if not any(isinstance(word, Duplicate) for word in said):
                 yield tick
 
@@ -119,3 +128,13 @@ class Account:
             self._ids.add(tick.event_id)
             return []
         return [Duplicate(tick.symbol)]
+
+
+def _falling(ticks: Sequence[Tick]) -> bool:
+    """Whether each symbol's numbers fall, and some symbol has two."""
+    numbers: dict[str, list[int]] = {}
+    for tick in ticks:
+        if tick.seq is not None:
+            numbers.setdefault(tick.symbol, []).append(tick.seq)
+    several = [seqs for seqs in numbers.values() if len(seqs) > 1]
+    return bool(several) and all(seqs == sorted(set(seqs), reverse=True) for seqs in several)

@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 
 from mockws_server.actions import Disconnect, Duplicate, Skip, Ticks
+from sim.account import Account, Gap, Numbering
 from sim.account import Duplicate as Repeated
-from sim.account import Gap, Numbering
 from sim.checkers import check_feed
 from sim.clock import frozen
 from sim.exchange import Exchange
 from sim.scenarios.live import exchange_of, live_settings
 from sim.world import Faults, World
 from tradebot.config import Settings
+from tradebot.events import Tick
+from tradebot.feeds.exchanges.kraken import Kraken
 
 
 class Finished:
@@ -109,3 +111,12 @@ def test_the_account_of_numbers() -> None:
         [Gap("A", None)],
         [],
     ]
+
+
+def test_the_account_of_a_frame_that_begins_with_its_newest_trade() -> None:
+    """As the feed reads it (seed 703227): nothing is missing between trades that only came the other way round."""
+    account = Account(Kraken, (), keep_history=False)
+    ticks = [Tick("A", 1.0, 1.0, seq, None, seq) for seq in (3, 7, 6, 5)]
+    assert list(account._trades(ticks[:1])) == ticks[:1]
+    assert list(account._trades(ticks[1:])) == [Gap("A", 1), *ticks[1:]]
+    assert list(account._trades([*ticks[2:], ticks[1]])) == [Repeated("A")] * 3

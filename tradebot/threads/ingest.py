@@ -206,7 +206,7 @@ class IngestStage:
         if 2 * self._tick_channel.depth >= self._tick_channel.maxsize:
             self._control.stop.wait(_BREATH_S)
         try:
-            for piece in pieces:
+            for number, piece in enumerate(pieces):
                 if isinstance(piece[0], Notice):
                     full = not self._tick_channel.offer([replace(piece[0], ticks_before=self._ticks_before)])
                 else:
@@ -218,18 +218,20 @@ class IngestStage:
                         self._accept(accepted)
                         waiting -= accepted
                 if full:
-                    self._overload(waiting)
+                    self._overload(waiting, sum(isinstance(left[0], Notice) for left in pieces[number:]))
                     return True
         finally:
             self._metrics.refused += waiting
         return False
 
-    def _overload(self, refused: int) -> None:
+    def _overload(self, refused: int, notices: int) -> None:
+        """`refused` ticks and `notices` found no room: the latter stand in the log, and nowhere else."""
         metrics = self._metrics
         metrics.bp_drops_tick += refused
         cause = overload_cause(self._channels)
         if cause == "persist":
             metrics.bp_drops_persist += refused
         depths = {channel.name: channel.depth for channel in self._channels}
-        self._log.error("OVERLOAD", event="OVERLOAD", stage=cause, refused=refused, depths=depths)
+        told: dict[str, Any] = {"notices_refused": notices} if notices else {}
+        self._log.error("OVERLOAD", event="OVERLOAD", stage=cause, refused=refused, **told, depths=depths)
         self._control.fail(ExitCode.OVERLOAD, self.name, f"tick channel full, held up by the {cause} stage")
