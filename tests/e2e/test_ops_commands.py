@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import sqlite3
+import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -18,6 +20,16 @@ import pytest
 from tests.e2e.process import Engine, Finished, Running, wait_until
 from tradebot.metrics import COUNTERS
 
+# As another user, who may not be able to run this Python: so what is needed is imported before.
+AS_NOBODY = """
+import encodings.ascii, encodings.idna, os, sys
+import tradebot.ops.commands, tradebot.ops.doctor.command, tradebot.ops.health, tradebot.ops.status_view
+from tradebot.cli import main
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+sys.exit(main())
+"""
 KEYS = """
 [app]
 db_path = "a.db"
@@ -161,8 +173,39 @@ def test_a_webhook_that_does_not_answer_holds_nothing_up(engine: Engine) -> None
 @pytest.mark.parametrize("command", ["status", "health", "doctor"])
 def test_a_name_that_no_file_can_have_is_one_line(engine: Engine, command: str) -> None:
     """Found by a newcomer: tracebacks for files that cannot be looked at."""
-    done = engine.run(command, f"--db={'a' * 300}.db").expect(1)
+    done = engine.run(command, f"--db={'a' * 300}.db").expect(12)
     assert "File name too long" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("command", ["status --json", "health", "doctor"])
+def test_what_can_be_no_database_is_misuse_and_holds_nobody_up(engine: Engine, command: str) -> None:
+    """Neither a yes nor a no (1) that a script would take for a sick engine. Said in one line."""
+    os.mkfifo(engine.path("fifo"))
+    started = [engine.start(*command.split(), f"--db={name}") for name in ("fifo", ".", "/dev/null")]
+    for process, what in zip(started, ("is not a regular", "is a directory; name a", "is not a regular"), strict=True):
+        done = process.finish().expect(12)
+        said = done.stdout.replace("\n                   -> ", "; ") if command == "doctor" else done.stderr
+        [line] = [line for line in said.splitlines() if what in line]
+        assert command == "doctor" or (done.stdout, said.count("\n")) == ("", 1)
+        assert "with --db or app.db_path" in line or "name a file, e.g. tradebot.db" in line, line
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a process of another user")
+def test_who_may_not_look_at_the_database_is_told_so_in_one_line(engine: Engine) -> None:
+    other = (sys.executable, "-c", AS_NOBODY)
+    engine.home.chmod(0o700)
+    no_home = {"HOME": "/nonexistent"}  # so that no configuration is looked for in one that is closed as well
+    started = [engine.start(command, "--db=x.db", env=no_home, command=other) for command in ("status", "health")]
+    doctor = engine.start("doctor", "--db=x.db", command=other)
+    for process in started:
+        done = process.finish().expect(12)
+        assert (done.stdout, done.stderr) == (
+            "", "tradebot: database x.db: cannot be read: Permission denied; run this as the user of the engine, or as"
+            " root\n",
+        )  # fmt: skip
+    done = doctor.finish().expect(12)
+    assert "FAIL  database     database x.db: cannot be read: Permission denied\n" in done.stdout
+    assert done.stderr == "" and done.stdout.endswith(" 2 failed\n"), "the configuration cannot be read either"
 
 
 def test_the_doctor_knows_a_database_of_another_program(engine: Engine) -> None:

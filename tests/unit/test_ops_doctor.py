@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
@@ -143,6 +144,8 @@ class TestSkew:
 
     def test_no_engine(self) -> None:
         assert checks.check_skew(None, None, 1.0).level == "ok"
+        quiet = status_of(last_tick=None)
+        assert checks.check_skew(quiet, quiet, 101.5) == ok("feed times", "not compared: no tick has come yet")
 
 
 @pytest.mark.parametrize(
@@ -608,6 +611,76 @@ def test_a_database_of_the_original_system(doctor: Doctor) -> None:
     found = doctor.run()
     assert found["database"].level == "warn" and "schema 0" in found["database"].text
     assert found["integrity"].level == "ok"
+
+
+def test_an_empty_file_is_no_database_of_an_older_tradebot(doctor: Doctor) -> None:
+    doctor.path.touch()
+    found = doctor.run()
+    text = "the file is empty (0 bytes): no engine has written to it yet"
+    assert found["database"] == Finding("database", "warn", text)
+    assert doctor.code == 0
+    with closing(sqlite3.connect(doctor.path)) as db:
+        db.execute("VACUUM")
+        db.executescript("CREATE TABLE x (y); DROP TABLE x")
+    assert doctor.run()["database"].text == text.replace("is empty (0 bytes)", "holds no table")
+
+
+def test_a_path_that_can_be_no_database_is_misuse(doctor: Doctor) -> None:
+    """12, as of status and health; nothing is advised about a file that is none of ours (chmod o-w /dev/null)."""
+    doctor.path = Path("/dev/null")
+    found = doctor.run()
+    assert doctor.code == 12
+    assert found["database"].level == "FAIL" and "is not a regular file" in found["database"].text
+    assert set(found) == {"python", "sqlite", "config", "database", "unit", "ports"}
+    assert "/dev/null" not in doctor.said.replace(found["database"].text, "")
+    doctor.path = doctor.home
+    assert doctor.run()["database"].text == f"database {doctor.home}: is a directory"
+    assert f"-> name a file, e.g. {doctor.home}/tradebot.db\n" in doctor.said
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_database_that_is_gone_under_its_engine(doctor: Doctor, replaced: bool) -> None:
+    write_status(status_path(doctor.path), living(pid=os.getpid()))
+    if replaced:
+        new_run(doctor.path, "another")
+    lock = WriterLock(doctor.path)
+    doctor.run()
+    lock.release()
+    what = "does not know run r" if replaced else "is not there, though process"
+    assert f"FAIL  database     the database {what}" in doctor.said
+    assert doctor.code == 1
+
+
+def test_a_status_that_cannot_be_read(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No advice to remove it: it is another user's, and the run is read all the same."""
+    new_run(doctor.path, "r")
+    status_path(doctor.path).mkdir()
+    found = doctor.run()
+    assert found["processes"].level == "FAIL" and found["processes"].text.endswith(": is not a regular file")
+    status_path(doctor.path).rmdir()
+    opened = Path.open
+
+    def refuse(path: Path, *how: Any, **more: Any) -> Any:
+        if path == status_path(doctor.path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return opened(path, *how, **more)
+
+    write_status(status_path(doctor.path), living())
+    monkeypatch.setattr(Path, "open", refuse)
+    found = doctor.run()
+    assert found["processes"].text.endswith("cannot be read: Permission denied")
+    assert "-> run this as the user of the engine, or as root\n" in doctor.said
+    assert found["last run"].text == "r has no end"
+
+
+def test_units_below_a_home_that_may_not_be_entered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found by running the doctor as another user: it ended in the middle of its list."""
+
+    def refuse(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert readings.read_unit(Path("/home/another")).paths == ()
 
 
 def test_a_finding_on_one_line_safe_to_show() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 from contextlib import closing
 from io import StringIO
@@ -13,8 +15,9 @@ from msgspec.structs import replace
 
 from tests.unit.store_helpers import ORIGINAL_SCHEMA, new_run
 from tests.unit.test_ops_engine_side import status_of
-from tradebot.ops.health import Health, Look, RunLook, judge, look_at, run_health, span
+from tradebot.ops.health import Health, Look, RunLook, judge, look_at, run_health, span, unusable
 from tradebot.ops.status import status_path, write_status
+from tradebot.options import UsageError
 from tradebot.runtime import RealRuntime
 from tradebot.streams import GuardedStream
 
@@ -173,6 +176,71 @@ def test_looking_writes_nothing(database: Path) -> None:
         assert look_at(database, Clock()).locked is None
         writer.execute("ROLLBACK")
     assert database.read_bytes() == before
+
+
+def test_no_database_and_no_status_may_be_a_wrong_name() -> None:
+    health = judge(replace(LOOK, status=None, run=None, database_exists=False), 60)
+    assert health == (False, "no engine: there is neither a database nor a status of one; is --db right?")
+
+
+def test_damage_is_told_where_no_engine_is() -> None:
+    health = judge(replace(LOOK, status=None, run=None, damage="database x: damaged"), 60)
+    assert health == (False, "no engine: none has written a status beside this database; database x: damaged")
+
+
+def test_a_row_of_runs_that_cannot_be_understood_is_damage(database: Path) -> None:
+    with closing(sqlite3.connect(database)) as db, db:
+        db.execute("UPDATE runs SET ticks = 'many'")
+    damage = look_at(database, Clock()).damage
+    assert damage is not None and "table runs" in damage and "damaged or not tradebot's" in damage
+
+
+class TestPathsThatAreMisuse:
+    def test_a_file_or_none_yet_is_no_misuse(self, tmp_path: Path, database: Path) -> None:
+        (tmp_path / "text").write_text("damaged, or no database: that is an answer")
+        (tmp_path / "to_nowhere").symlink_to(tmp_path / "none")
+        for name in ("a.db", "text", "none", "none/x.db", "to_nowhere"):
+            assert unusable(tmp_path / name) is None
+
+    @pytest.mark.parametrize(
+        ("name", "told"),
+        [
+            (".", "is a directory; name a file, e.g. "),
+            ("fifo", "is not a regular file; name the right file with --db or app.db_path"),
+            ("/dev/null", "is not a regular file; name"),
+            ("circle", "its symbolic links lead in a circle; name"),
+            ("text/x.db", "cannot be looked at: Not a directory; name"),
+            ("x" * 300, "cannot be looked at: File name too long; name"),
+        ],
+    )
+    def test_what_can_be_no_database(self, tmp_path: Path, name: str, told: str) -> None:
+        os.mkfifo(tmp_path / "fifo")
+        (tmp_path / "circle").symlink_to(tmp_path / "circle")
+        (tmp_path / "text").write_text("x")
+        path = tmp_path / name
+        out = StringIO()
+        with pytest.raises(UsageError) as caught:
+            run_health(path, 60, Clock(), GuardedStream(out))
+        assert str(caught.value).startswith(f"database {path}: {told}")
+        assert out.getvalue() == "" and "\n" not in str(caught.value)
+
+    def test_what_this_user_may_not_read(self, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As root mode bits do not bind: both ways of the system to say no are made up."""
+        told = f"database {database}: cannot be read: Permission denied; run this as the user of the engine, or as root"
+        with monkeypatch.context() as patch:
+            patch.setattr("os.access", lambda path, how: path != database)
+            with pytest.raises(UsageError) as caught:
+                run_health(database, 60, Clock(), GuardedStream(StringIO()))
+            assert str(caught.value) == told
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "stat", refused)
+            wrong = unusable(database)
+        assert wrong is not None and f"{wrong.text}; {wrong.advice}" == told
+
+
+def refused(path: Path, **_how: object) -> None:
+    """What the system says to who may not enter the directory."""
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
 @pytest.mark.parametrize(

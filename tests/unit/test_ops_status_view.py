@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from io import StringIO
@@ -15,10 +16,12 @@ from tests.unit.store_helpers import batch_of, new_database, new_run, storage_of
 from tests.unit.test_ops_engine_side import status_of
 from tests.unit.test_ops_health import Clock
 from tradebot.metrics import COUNTERS
+from tradebot.ops.beacon import status_line
 from tradebot.ops.health import RunLook
-from tradebot.ops.status import LastTick, status_path, write_status
+from tradebot.ops.status import Book, LastTick, status_path, write_status
 from tradebot.ops.status_view import View, render, render_line, run_status, spill_waiting, view_of
 from tradebot.ops.throttle import Throttle, throttle_path, write_throttle
+from tradebot.options import UsageError
 from tradebot.runtime import RealRuntime
 from tradebot.store.batch import StoredCounts
 from tradebot.store.runs import finish_run
@@ -222,6 +225,70 @@ def test_1_where_there_is_nothing_at_all(tmp_path: Path) -> None:
     out = StringIO()
     assert run_status(tmp_path / "none.db", False, False, Clock(), GuardedStream(out)) == 1
     assert "engine none" in out.getvalue() and "(not there)" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b"", "(empty: no engine has written to it yet)"),
+        (b"SQLite format 3\0, and no more of it", "trouble     database "),
+        (b"no database", "trouble     database "),
+    ],
+)
+def test_1_where_the_file_tells_nothing(tmp_path: Path, content: bytes, line: str) -> None:
+    (tmp_path / "a.db").write_bytes(content)
+    out = StringIO()
+    assert run_status(tmp_path / "a.db", False, False, Clock(), GuardedStream(out)) == 1
+    assert line in out.getvalue()
+
+
+@pytest.mark.parametrize(("as_json", "watch"), [(False, False), (True, False), (False, True), (True, True)])
+def test_what_can_be_no_database_is_misuse(tmp_path: Path, as_json: bool, watch: bool) -> None:
+    out = StringIO()
+    with pytest.raises(UsageError, match=r"is a directory; name a file, e\.g\. .*/tradebot\.db$"):
+        run_status(tmp_path, as_json, watch, Watched(102.5), GuardedStream(out))
+    assert out.getvalue() == ""
+
+
+def test_a_status_that_cannot_be_read_is_not_the_same_as_none(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found by trying it as another user: "no engine" was said of one that ran."""
+    write_status(status_path(database), status_of())
+    opened = Path.open
+
+    def refuse(path: Path, *how: Any, **more: Any) -> Any:
+        if path == status_path(database):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return opened(path, *how, **more)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    view = view_of(database, Clock())
+    assert view.health == view.trouble[0]
+    assert view.health.endswith("cannot be read: Permission denied; run this as the user of the engine, or as root")
+    assert view.last_run is not None and view.last_run.run_id == "r", "the database is read all the same"
+
+
+@pytest.mark.parametrize("suffix", ["status.json", "spill"])
+def test_a_fifo_beside_the_database_holds_nobody_up(database: Path, suffix: str) -> None:
+    os.mkfifo(f"{database}.{suffix}")
+    view = view_of(database, Clock())
+    assert view.spill_bytes is None
+    assert [text.partition(": ")[2] for text in view.trouble] == (
+        ["is not a regular file; remove it, the engine writes it anew"] if suffix == "status.json" else []
+    )
+
+
+def test_nothing_is_never_negative() -> None:
+    """Found by reading: `profit -0.00`."""
+    book = Book(0, -0.0, -0.0, -0.004)
+    assert "position    0 BTC/USD, 0 open in all\nexposure    0.00 USD, profit after fees +0.00 USD\n" in shown(
+        {"book": book}
+    )
+    assert ", position 0, profit +0.00 USD, " in status_line(status_of(book=book))
+    assert ", position -0.5, profit -0.01 USD, " in status_line(status_of(book=Book(1, -0.5, 1.0, -0.006)))
+
+
+def test_a_time_that_is_no_date(database: Path) -> None:
+    assert "since 9000000000000000000 ms, which is no date (" in shown({"started_ms": 9 * 10**18})
 
 
 class Watched(RealRuntime):

@@ -110,8 +110,8 @@ def status_line(status: Status) -> str:
         if status.push:
             parts.append(f"last tick {max(0, status.written_ms - as_unix_ms(tick.ts_ms)) / 1000:.1f} s ago")
     if book is not None:
-        parts.append(f"position {book.net_qty:g}")
-        parts.append(f"profit {book.profit_usd:+.2f} USD")
+        parts.append(f"position {book.net_qty:zg}")
+        parts.append(f"profit {book.profit_usd:+z.2f} USD")
     counters = status.counters
     parts.append(f"{counters['persist_count']} stored")
     parts.append(f"{counters['refused'] + counters['bp_drops_signal']} dropped")

@@ -6,6 +6,9 @@ says it writes. A quiet market with a live link is healthy. Nothing here writes,
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -15,9 +18,10 @@ from peewee import SqliteDatabase
 
 from tradebot.exits import ConfigError, ExitCode
 from tradebot.masking import escape
-from tradebot.ops.status import FRESH_S, Status, read_status, status_path
+from tradebot.ops.status import AS_ENGINE, FRESH_S, Status, read_status, status_path
+from tradebot.options import UsageError
 from tradebot.runtime import Runtime
-from tradebot.store.database import connect_readonly, reading
+from tradebot.store.database import connect_readonly, file_of, reading
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.models import RunRow
 from tradebot.streams import GuardedStream
@@ -25,12 +29,21 @@ from tradebot.streams import GuardedStream
 MAX_AGE_S: Final = 60.0
 """How old the last progress may be unless told otherwise."""
 
+_NAME_ANOTHER: Final = "name the right file with --db or app.db_path"
+
 
 class Health(NamedTuple):
     """A verdict and why, on one line."""
 
     ok: bool
     text: str
+
+
+class Unusable(NamedTuple):
+    """Why there can be no database at a path, and what to do."""
+
+    text: str
+    advice: str
 
 
 class RunLook(Struct, frozen=True):
@@ -78,12 +91,49 @@ class Look(Struct, frozen=True):
         return max(0.0, (status.written_ms - status.last_stored_ms) / 1000 + self.now_s - status.written_s)
 
 
+def unusable(db_path: Path) -> Unusable | None:
+    """Whether the path is misuse: no engine could have its database there, or this user cannot know. Else None.
+
+    None as well when nothing is there yet, and for a file that is damaged or no database: that is an answer about an
+    engine. Opens nothing, so that a fifo or a device holds nobody up.
+    """
+    try:
+        mode = db_path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            return Unusable(f"database {db_path}: is a directory", f"name a file, e.g. {db_path / 'tradebot.db'}")
+        if not stat.S_ISREG(mode):
+            return Unusable(f"database {db_path}: is not a regular file", _NAME_ANOTHER)
+        if not os.access(db_path, os.R_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except FileNotFoundError:
+        return None
+    except PermissionError as error:
+        return Unusable(f"database {db_path}: cannot be read: {error.strerror}", AS_ENGINE)
+    except OSError as error:
+        links = error.errno == errno.ELOOP
+        what = "its symbolic links lead in a circle" if links else f"cannot be looked at: {error.strerror}"
+        return Unusable(f"database {db_path}: {what}", _NAME_ANOTHER)
+    return None
+
+
+def refuse_unusable(db_path: Path) -> None:
+    """Raises UsageError for a path that is misuse: a script must not take it for a sick engine."""
+    found = unusable(db_path)
+    if found is not None:
+        raise UsageError(f"{found.text}; {found.advice}")
+
+
 def look_at(db_path: Path, runtime: Runtime) -> Look:
     """Read status file and database. Blocks at most for SQLite's busy timeout. Raises ConfigError (status damaged)."""
-    status = read_status(status_path(db_path))
-    run, locked, damage = None, None, None
-    exists = db_path.is_file()
-    if exists:
+    return look_with(read_status(status_path(db_path)), db_path, runtime)
+
+
+def look_with(status: Status | None, db_path: Path, runtime: Runtime) -> Look:
+    """The same for who has read the status, or could not. Raises nothing."""
+    wrong = unusable(db_path)
+    run, locked, damage = None, None, None if wrong is None else wrong.text
+    exists = wrong is not None or db_path.is_file()
+    if exists and wrong is None:
         try:
             db = connect_readonly(db_path)
             try:
@@ -98,7 +148,7 @@ def look_at(db_path: Path, runtime: Runtime) -> Look:
 
 
 def read_run(db: SqliteDatabase, run_id: str | None) -> RunLook | None:
-    """The row of that run; of the newest for None. None when there is no such row. Raises as `reading`."""
+    """The row of that run; of the newest for None. None when there is no such row. Raises as `reading` does."""
     with reading(db):
         if RunRow._meta.table_name not in db.get_tables():
             return None
@@ -106,16 +156,22 @@ def read_run(db: SqliteDatabase, run_id: str | None) -> RunLook | None:
         query = RunRow.select(*fields)
         query = query.order_by(RunRow.id.desc()) if run_id is None else query.where(RunRow.run_id == run_id)
         row = query.dicts().first(db)
-    # Not strict: SQLite has no booleans.
-    return None if row is None else msgspec.convert(row, RunLook, strict=False)
+    try:
+        # Not strict: SQLite has no booleans.
+        return None if row is None else msgspec.convert(row, RunLook, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"database {file_of(db)}: table runs: {error}; it is damaged or not tradebot's") from error
 
 
 def judge(look: Look, max_age_s: float) -> Health:
     """Whether the engine makes progress, or has none to make. Pure."""
     status = look.status
     if status is None:
-        return Health(False, "no engine: none has written a status beside this database")
-    trouble = _absent(look, status) or _database_trouble(look, status)
+        none = "no engine: none has written a status beside this database"
+        if not look.database_exists:
+            none = "no engine: there is neither a database nor a status of one; is --db right?"
+        return Health(False, none if look.damage is None else f"{none}; {look.damage}")
+    trouble = _absent(look, status) or database_trouble(look, status)
     if trouble is not None:
         return Health(False, trouble)
     if status.still_s:
@@ -136,7 +192,8 @@ def _absent(look: Look, status: Status) -> str | None:
     return None
 
 
-def _database_trouble(look: Look, status: Status) -> str | None:
+def database_trouble(look: Look, status: Status) -> str | None:
+    """What is wrong with the database that a living engine says it writes. Pure."""
     if not look.database_exists:
         return f"the database is not there, though process {status.pid} writes it: was it moved away?"
     if look.damage is not None:
@@ -163,7 +220,8 @@ def _by_progress(look: Look, status: Status, max_age_s: float) -> Health:
 
 
 def run_health(db_path: Path, max_age_s: float, runtime: Runtime, answers: GuardedStream) -> int:
-    """One line, and 0 for healthy or 1. Blocks as `look_at`; raises nothing for what it finds."""
+    """One line, and 0 for healthy or 1. Blocks as `look_at`. Raises UsageError (see `unusable`), nothing else."""
+    refuse_unusable(db_path)
     try:
         health = judge(look_at(db_path, runtime), max_age_s)
     except ConfigError as error:

@@ -7,6 +7,7 @@ it. It is no record: what must be known later is in the database and the log.
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import Final, Literal
 
@@ -15,6 +16,9 @@ from msgspec import Struct
 
 from tradebot.exits import ConfigError
 from tradebot.store.database import beside
+
+AS_ENGINE: Final = "run this as the user of the engine, or as root"
+"""What to do where this user may not read."""
 
 SUFFIX: Final = ".status.json"
 FORMAT: Final = 1
@@ -109,14 +113,17 @@ def write_status(path: Path, status: Status) -> None:
 def read_status(path: Path) -> Status | None:
     """The newest status; None when no engine has written one. Raises ConfigError when it cannot be read."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a fifo would wait for a writer
+            raise ConfigError(f"status file {path}: is not a regular file; remove it, the engine writes it anew")
         with path.open("rb") as file:
             return msgspec.json.decode(file.read(_BYTES_MAX), type=Status)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise ConfigError(f"status file {path}: cannot be read: {error.strerror}") from error
+        advice = AS_ENGINE if isinstance(error, PermissionError) else "see to the file system below it"
+        raise ConfigError(f"status file {path}: cannot be read: {error.strerror}; {advice}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"status file {path}: {error}; it is of another version of tradebot or damaged, and the next start of the"
+            f"status file {path}: {error}; it is of another version of tradebot or damaged; the next start of the"
             " engine replaces it"
         ) from error

@@ -21,8 +21,8 @@ from tradebot.events import as_unix_ms
 from tradebot.exits import ConfigError
 from tradebot.masking import clip, escape, mask
 from tradebot.ops.beacon import status_line
-from tradebot.ops.health import MAX_AGE_S, Look, RunLook, code_text, judge, look_at, span
-from tradebot.ops.status import Status
+from tradebot.ops.health import MAX_AGE_S, Health, Look, RunLook, code_text, judge, look_with, refuse_unusable, span
+from tradebot.ops.status import Status, read_status, status_path
 from tradebot.ops.throttle import Throttle, read_throttle, throttle_path
 from tradebot.runtime import Runtime
 from tradebot.store.database import beside
@@ -76,20 +76,21 @@ class View(Struct, frozen=True, kw_only=True):
 
 
 def view_of(db_path: Path, runtime: Runtime) -> View:
-    """Look at one database and what lies beside it. Blocks as `look_at`; what cannot be read is in `trouble`."""
+    """Look at one database and what lies beside it. Blocks as `look_with`; what cannot be read is in `trouble`."""
     trouble: list[str] = []
+    status: Status | None = None
     try:
-        look = look_at(db_path, runtime)
+        status = read_status(status_path(db_path))
     except ConfigError as error:
         trouble.append(str(error))
-        look = Look(runtime.monotonic(), runtime.now_ms(), db_path.is_file(), None, None)
+    look = look_with(status, db_path, runtime)
+    health = Health(False, trouble[0]) if trouble else judge(look, MAX_AGE_S)
     trouble += [text for text in (look.locked, look.damage) if text is not None]
     throttle = None
     try:
         throttle = read_throttle(throttle_path(db_path))
     except ConfigError as error:
         trouble.append(str(error))
-    status, health = look.status, judge(look, MAX_AGE_S)
     alive = status is not None and status.fresh(look.now_s)
     return View(
         database=str(db_path),
@@ -138,6 +139,8 @@ def _size(path: Path) -> int | None:
 def spill_waiting(path: Path) -> int | None:
     """Size of a spill file that holds events; None for none, and for the empty reserve of a running engine."""
     try:
+        if not path.is_file():  # opening a fifo would wait for a writer
+            return None
         with path.open("rb") as file:
             return os.fstat(file.fileno()).st_size if file.read(1) == _SPILL_START else None
     except OSError:
@@ -165,6 +168,8 @@ def _lines(view: View) -> Iterator[str]:
         yield f"{status.mode}: all fills are simulated, no order leaves this machine"
     yield ""
     size = "not there" if view.database_bytes is None else _megabytes(view.database_bytes)
+    if view.database_bytes == 0:
+        size = "empty: no engine has written to it yet"
     wal = "" if view.wal_bytes is None else f", WAL {_megabytes(view.wal_bytes)}"
     yield _pair("database", f"{view.database} ({size}{wal})")
     if status is not None and view.alive:
@@ -185,9 +190,8 @@ def _lines(view: View) -> Iterator[str]:
 
 
 def _running_lines(view: View, status: Status) -> Iterator[str]:
-    since = datetime.fromtimestamp(status.started_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     yield _pair("run", f"{status.run_id}, tradebot {status.version}, configuration {status.config_hash}")
-    yield _pair("process", f"{status.pid}, since {since} ({span(view.uptime_s or 0.0)})")
+    yield _pair("process", f"{status.pid}, since {_date(status.started_ms)} ({span(view.uptime_s or 0.0)})")
     kept = f", 1 of {status.sample_every} ticks kept" if status.sample_every > 1 else ""
     yield _pair("input", f"{status.ingest}, {status.source}{kept}")
     if status.link is not None:
@@ -202,8 +206,8 @@ def _running_lines(view: View, status: Status) -> Iterator[str]:
         yield _pair("last tick", f"{tick.symbol} {tick.price:,.10g}{age}")
     if book is not None:
         symbol = "" if tick is None else f" {tick.symbol}"
-        yield _pair("position", f"{book.net_qty:,.10g}{symbol}, {book.open_positions} open in all")
-        yield _pair("exposure", f"{book.exposure_usd:,.2f} USD, profit after fees {book.profit_usd:+,.2f} USD")
+        yield _pair("position", f"{book.net_qty:z,.10g}{symbol}, {book.open_positions} open in all")
+        yield _pair("exposure", f"{book.exposure_usd:z,.2f} USD, profit after fees {book.profit_usd:+z,.2f} USD")
     stored = "none yet" if view.last_stored_age_s is None else f"{span(view.last_stored_age_s)} ago"
     took = "" if status.commit_ms is None else f", took {status.commit_ms:,.1f} ms"
     yield _pair("last commit", stored + took)
@@ -214,12 +218,19 @@ def _running_lines(view: View, status: Status) -> Iterator[str]:
 
 
 def _last_run_lines(run: RunLook) -> Iterator[str]:
-    started = datetime.fromtimestamp(run.first_start_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    started = _date(run.first_start_ms)
     yield _pair(
         "last run", f"{run.run_id}: {run.mode} {run.ingest}, {run.source}, begun {started}, {run.ticks:,} ticks"
     )
     unknown = "not recorded: it was killed, or could not write it"
     yield _pair("exit code", unknown if run.exit_code is None else code_text(run.exit_code))
+
+
+def _date(ms: int) -> str:
+    try:
+        return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):  # a damaged file, or a clock that was far off
+        return f"{ms} ms, which is no date"
 
 
 def _tick_age(seconds: float) -> str:
@@ -244,14 +255,16 @@ def _pair(label: str, value: str) -> str:
 
 
 def run_status(db_path: Path, as_json: bool, watch: bool, runtime: Runtime, answers: GuardedStream) -> int:
-    """Print the view once (0; 1 when there is neither database nor status), or every second until Ctrl-C (0).
+    """Print the view once (0; 1 when neither status nor database tells anything), or every second until Ctrl-C (0).
 
-    Watching, a terminal is redrawn; a pipe gets one line a second, with `as_json` one object a line.
+    Watching, a terminal is redrawn; a pipe gets one line a second, with `as_json` one object a line. Raises UsageError
+    before it prints anything (see `unusable`).
     """
+    refuse_unusable(db_path)
     if not watch:
         view = view_of(db_path, runtime)
         answers.write(_json(view) if as_json else render(view))
-        return 0 if view.database_bytes is not None or view.status is not None else 1
+        return 0 if _tells(view) else 1
     try:
         while not answers.lost:  # somebody still reads
             answers.write(_frame(view_of(db_path, runtime), as_json, answers))
@@ -260,6 +273,11 @@ def run_status(db_path: Path, as_json: bool, watch: bool, runtime: Runtime, answ
         if answers.isatty():
             answers.write("\n")
     return 0
+
+
+def _tells(view: View) -> bool:
+    known = view.status is not None or view.last_run is not None
+    return known or bool(view.database_bytes and not view.trouble)
 
 
 def _frame(view: View, as_json: bool, answers: GuardedStream) -> str:

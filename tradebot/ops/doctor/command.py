@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from tradebot import configfile
 from tradebot.config import Config, db_path, home_directory
-from tradebot.exits import ConfigError
+from tradebot.exits import ConfigError, ExitCode
 from tradebot.feeds.exchanges import EXCHANGES
 from tradebot.masking import mask
 from tradebot.ops.doctor import checks, readings
@@ -27,7 +27,7 @@ from tradebot.ops.doctor.database import (
     unreadable,
 )
 from tradebot.ops.doctor.finding import Finding, fail, ok, warn
-from tradebot.ops.health import Look, look_at
+from tradebot.ops.health import Look, database_trouble, look_at, look_with, unusable
 from tradebot.ops.status_view import spill_waiting
 from tradebot.ops.throttle import Throttle, read_throttle, throttle_path
 from tradebot.runtime import Runtime
@@ -52,15 +52,20 @@ def run_doctor(
     answers: GuardedStream,
     errors: GuardedStream,
 ) -> int:
-    """Print every finding; 0, or 1 when one is FAIL. `config_file` and `db` as given on the command line.
+    """Print every finding; 0, 1 when one is FAIL, or 12 when there can be no database at the path that was named.
+
+    `config_file` and `db` as given on the command line.
 
     Blocks for a few seconds, longer for a large database (see `read_integrity`). Changes nothing.
     """
     counts: Counter[str] = Counter()
-    for finding in _Examination(config_file, db, environ, runtime, errors).findings():
+    examination = _Examination(config_file, db, environ, runtime, errors)
+    for finding in examination.findings():
         counts[finding.level] += 1
         answers.write(finding.lines())
     answers.write(f"\n{counts['ok']} ok, {counts['warn']} to be seen to, {counts['FAIL']} failed\n")
+    if examination.misused:
+        return ExitCode.CONFIG
     return 1 if counts["FAIL"] else 0
 
 
@@ -82,6 +87,9 @@ class _Examination:
         self._errors = errors
         self._config = Config()
         self._config_path: Path | None = None
+        self._engine_runs = False
+        self.misused = False
+        """Whether the path of the database is misuse; what depends on the database is then left out."""
 
     def findings(self) -> Iterator[Finding]:
         """All of them, in the order of the list; each is looked for when it is asked for."""
@@ -93,9 +101,20 @@ class _Examination:
         except ConfigError as error:
             yield fail("database", str(error), "name it with --db=FILE")
             return
+        wrong = unusable(path)
+        if wrong is None:
+            yield from self._of_database(path)
+        else:
+            self.misused = True
+            yield fail("database", wrong.text, wrong.advice)
+        yield checks.check_unit(readings.read_unit(self._home()))
+        yield from self._ports(self._engine_runs)
+
+    def _of_database(self, path: Path) -> Iterator[Finding]:
         before, trouble = self._look(path)
         clock = readings.read_clock(self._runtime, WATCH_S)
         after, _trouble = self._look(path)
+        self._engine_runs = _at_work(after)
         yield from self._database(path, after)
         yield from self._permissions(path)
         yield from checks.check_clock(clock, after)
@@ -103,12 +122,10 @@ class _Examination:
         if trouble is None:
             yield checks.check_processes(after, readings.read_lock(path), _names_living(after))
         else:
-            yield fail("processes", trouble, "start the engine, or remove the file when none runs")
+            yield fail("processes", *trouble)
         yield checks.check_last_run(after)
-        yield self._spill(path, _at_work(after))
+        yield self._spill(path, self._engine_runs)
         yield self._throttle(path, after.now_ms)
-        yield checks.check_unit(readings.read_unit(self._home()))
-        yield from self._ports(_at_work(after))
 
     def _read_config(self) -> Finding:
         found = configfile.find(self._config_file, self._environ)
@@ -122,15 +139,22 @@ class _Examination:
             return fail("config", str(error), "the engine would end with 12; below, defaults are assumed")
         return ok("config", f"{path}: valid ({named_by})")
 
-    def _look(self, path: Path) -> tuple[Look, str | None]:
+    def _look(self, path: Path) -> tuple[Look, tuple[str, str] | None]:
         try:
             return look_at(path, self._runtime), None
         except ConfigError as error:
-            return Look(self._runtime.monotonic(), self._runtime.now_ms(), path.is_file(), None, None), str(error)
+            look = look_with(None, path, self._runtime)
+            text, _, advice = str(error).rpartition("; ")  # each ends in what to do
+            return look, (text, advice)
 
     def _database(self, path: Path, look: Look) -> Iterator[Finding]:
-        if not path.exists():
+        at_work = look.status if _at_work(look) else None
+        lost = None if at_work is None or look.damage is not None else database_trouble(look, at_work)
+        if lost is not None:
+            yield fail("database", lost, "move the right file back: until then the engine stores into one it has open")
+        elif not path.exists():
             yield warn("database", f"{path} does not exist", "the first run makes it; is --db right?")
+        if not path.exists():
             return
         try:
             found = read_database(path)

@@ -59,6 +59,8 @@ class DatabaseReading(Struct, frozen=True):
     written_ms: int
     """When the file or its WAL was last written."""
     disk_free: int
+    bare: bool = False
+    """Whether no table is in it."""
 
     @property
     def used_bytes(self) -> int:
@@ -102,6 +104,7 @@ def read_database(path: Path) -> DatabaseReading:
         wal_bytes=stats[1].st_size if len(stats) > 1 else 0,
         written_ms=max(stat.st_mtime_ns for stat in stats) // 1_000_000,
         disk_free=disk.f_bavail * disk.f_frsize,
+        bare=not tables,
     )
 
 
@@ -159,6 +162,10 @@ def check_shape(found: DatabaseReading, synchronous: str) -> list[Finding]:
                 "upgrade tradebot, or name another --db",
             )
         ]
+    if found.bare:
+        what = "holds no table" if found.size else "is empty (0 bytes)"
+        text = f"the file {what}: no engine has written to it yet"
+        return [warn("database", text, "the first run makes it a database; is --db right?")]
     if found.schema < SCHEMA_VERSION:
         text = f"schema {found.schema} of an older tradebot"
         return [warn("database", text, f"the next run brings it to {SCHEMA_VERSION}; make a backup before it")]

@@ -176,11 +176,18 @@ def read_unit(home: Path | None) -> UnitReading:
     found: list[tuple[Path, tuple[str, ...]]] = [
         (place / UNIT, how)
         for place, how in [*places, *((place, ("--user",)) for place in user_places)]
-        if (place / UNIT).is_file()
+        if _is_file(place / UNIT)
     ]
     complaints = [verify(path, how) for path, how in found]
     complaint = None if not found or None in complaints else "; ".join(text for text in complaints if text)
     return UnitReading(Path("/run/systemd/system").is_dir(), tuple(str(path) for path, _how in found), complaint)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # below a home that this user may not enter
+        return False
 
 
 def verify(path: Path, how: tuple[str, ...]) -> str | None:

@@ -10,7 +10,8 @@ from typing import Final
 from tradebot.ops.decisions import Decision
 from tradebot.ops.proofs.base import Experiment, Means, Outcome, failed, inconclusive, judged
 from tradebot.ops.proofs.lab import Evidence, Lab
-from tradebot.ops.psi import DEFAULT_ROOT, RESOURCES, Pressure, read_psi
+from tradebot.ops.psi import DEFAULT_ROOT as KERNEL_ROOT
+from tradebot.ops.psi import RESOURCES, Pressure, read_psi
 
 ENGINE_S: Final = 1.5
 END_S: Final = 25.0
@@ -43,8 +44,10 @@ def run(lab: Lab, means: Means) -> Outcome:
     if ended.code:
         return failed(f"the engine beside it ended with {ended.code}", evidence | {"log": lab.tail(ended.log)})
     faults += [f"the total of {name} went back" for name, seen in totals.items() if seen != sorted(seen)]
-    where = "" if root == DEFAULT_ROOT else f" (from {root}, not {DEFAULT_ROOT})"
-    told = f"{len(evidence['lines'])} lines of the kernel read and kept as they are{where}"
+    if not faults and root.resolve() != KERNEL_ROOT:
+        # What lies elsewhere anybody may have written, and a bundle with this proof passed counts for the LIVE gate.
+        return inconclusive(f"{root} is not the kernel's {KERNEL_ROOT}: leave --psi-root out", evidence)
+    told = f"{len(evidence['lines'])} lines of the kernel read and kept as they are"
     return judged(list(dict.fromkeys(faults)), told, evidence)
 
 
