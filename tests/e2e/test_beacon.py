@@ -70,6 +70,7 @@ def test_the_status_file_follows_the_engine_and_keeps_its_end(engine: Engine) ->
     assert (after.state, after.exit_code, after.running) == ("ended", 0, ())
     assert after.counters["persist_count"] == done.one("FINAL METRICS")["persist_count"]
     assert after.book is not None and after.last_stored_ms is not None
+    assert after.stored_age_s is not None and 0 <= after.stored_age_s < 60
 
 
 def test_a_push_feed_is_throttled_by_the_file_and_replays_are_not(engine: Engine) -> None:

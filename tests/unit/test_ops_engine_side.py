@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ def status_of(**changes: Any) -> Status:
         version="0.1.0", pid=7, run_id="r", mode="SHADOW", ingest="mockws", source="s", config_hash="c",
         sample_every=1, push=True, state="running", exit_code=None, started_ms=0, written_ms=10_000, written_s=100.0,
         running=("execution", "ingest", "persist", "strategy"), still_s={}, link="up", link_age_ms=5, link_down_s=None,
-        last_tick=LastTick("SOL/USDC", 101.5, 9_500), last_stored_ms=9_600,
+        last_tick=LastTick("SOL/USDC", 101.5, 9_500), last_stored_ms=9_600, stored_age_s=0.4,
         book=Book(1, 0.3, 30.45, 1.234), counters=dict.fromkeys(COUNTERS, 0),
         depths={"tick": 0, "signal": 0, "persist": 0}, commit_ms=0.5,
     )  # fmt: skip
@@ -90,6 +91,10 @@ class TestThrottleFile:
         assert read_throttle(path) is None
         write_throttle(path, Throttle(5, "THROTTLE1", 1))
         assert read_throttle(path) == Throttle(5, "THROTTLE1", 1)
+        path.unlink()
+        os.mkfifo(path)  # opening it would wait for a writer
+        with pytest.raises(ConfigError, match="is not a regular file; remove it to keep all ticks"):
+            read_throttle(path)
 
     @pytest.mark.parametrize(
         "content", [b"", b"{}", b"5", b'{"sample_every":0,"state":"","written_ms":0}', b'{"sample_every":5,"x":1}']

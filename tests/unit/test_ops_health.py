@@ -95,20 +95,28 @@ def test_the_age_of_the_last_commit_decides_for_a_link_that_is_down() -> None:
     assert judged(1.3, **down) == (False, "last stored 1.4 s ago; the link is down for 50 s")
 
 
+def test_a_wall_clock_that_was_set_back_makes_no_commit_younger() -> None:
+    in_an_hour: dict[str, Any] = {"last_stored_ms": 3_600_000, "stored_age_s": 70.0}
+    assert judged(60.0, link="down", link_down_s=65.0, **in_an_hour) == (
+        False,
+        "last stored 71 s ago; the link is down for 65 s",
+    )
+
+
 def test_a_quiet_market_is_healthy() -> None:
     """S7: quiet is not dead while the link lives."""
-    assert judged(last_stored_ms=-300_000) == (
+    assert judged(stored_age_s=310.0) == (
         True,
         "last stored 5 min 11 s ago, but the link is up, last heard of the peer 0.0 s ago: a quiet market",
     )
-    assert judged(last_stored_ms=None, started_ms=-300_000, link=None, link_age_ms=None) == (
+    assert judged(stored_age_s=None, started_ms=-300_000, link=None, link_age_ms=None) == (
         True,
         "nothing stored yet, but ingest is at work: a quiet market",
     )
 
 
 def test_nothing_stored_yet_is_healthy_for_as_long_as_progress_may_be_old() -> None:
-    begun: dict[str, Any] = {"last_stored_ms": None, "link": "down", "link_down_s": 9.0}
+    begun: dict[str, Any] = {"stored_age_s": None, "link": "down", "link_down_s": 9.0}
     assert judged(10.0, started_ms=0, **begun).ok
     assert judged(9.9, started_ms=0, **begun) == (False, "nothing stored yet; the link is down for 9.0 s")
 

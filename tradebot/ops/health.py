@@ -85,10 +85,9 @@ class Look(Struct, frozen=True):
     def stored_age_s(self) -> float | None:
         """How long ago the engine committed last; None when it has not, or there is none."""
         status = self.status
-        if status is None or status.last_stored_ms is None:
+        if status is None or status.stored_age_s is None:
             return None
-        # Both times are the engine's: a clock that was set since it wrote does not matter.
-        return max(0.0, (status.written_ms - status.last_stored_ms) / 1000 + self.now_s - status.written_s)
+        return max(0.0, status.stored_age_s + self.now_s - status.written_s)
 
 
 def unusable(db_path: Path) -> Unusable | None:

@@ -38,6 +38,7 @@ class Observer:
         age_ms = feed.get("last_frame_age_ms")
         tick = pipeline.strategy.last_tick
         still = self._progress.look(now_s, pipeline.marks())
+        stored_s = pipeline.persist.last_stored_s
         return Status(
             version=info.version,
             pid=self._pid,
@@ -60,6 +61,7 @@ class Observer:
             link_down_s=self._down_s(now_s, link == "down"),
             last_tick=None if tick is None else LastTick(tick.symbol, tick.price, tick.ts),
             last_stored_ms=pipeline.persist.last_stored_ms,
+            stored_age_s=None if stored_s is None else round(max(0.0, now_s - stored_s), 3),
             book=self._book(None if tick is None else tick.symbol),
             counters=pipeline.metrics.snapshot(),
             depths=depths(pipeline.channels),
@@ -89,7 +91,8 @@ class Observer:
             views = again
         return Book(
             open_positions=sum(view.net_qty != 0 for view in views),
-            net_qty=next((view.net_qty for view in views if view.symbol == symbol), 0.0),
-            exposure_usd=round(sum(view.exposure_usd for view in views), 6),
-            profit_usd=round(sum(view.realized_usd + view.unrealized_usd - view.fees_usd for view in views), 6),
+            # Never -0.0, which is what adding 0.0 is for.
+            net_qty=next((view.net_qty for view in views if view.symbol == symbol), 0.0) + 0.0,
+            exposure_usd=round(sum(view.exposure_usd for view in views), 6) + 0.0,
+            profit_usd=round(sum(view.realized_usd + view.unrealized_usd - view.fees_usd for view in views), 6) + 0.0,
         )

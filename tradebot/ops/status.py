@@ -81,6 +81,8 @@ class Status(Struct, frozen=True, kw_only=True):
     last_tick: LastTick | None
     last_stored_ms: int | None
     """When a batch was last committed."""
+    stored_age_s: float | None = None
+    """How long ago that was, whatever the wall clock has done since."""
     book: Book | None
     counters: dict[str, int]
     depths: dict[str, int]

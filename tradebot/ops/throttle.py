@@ -8,6 +8,7 @@ part of the configuration hash.
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -49,6 +50,8 @@ def write_throttle(path: Path, throttle: Throttle) -> None:
 def read_throttle(path: Path) -> Throttle | None:
     """What the file says; None when there is none. Raises ConfigError when it cannot be understood."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a fifo would wait for a writer
+            raise ConfigError(f"throttle file {path}: is not a regular file; {_TO_DO}")
         with path.open("rb") as file:
             return msgspec.json.decode(file.read(_BYTES_MAX), type=Throttle)
     except FileNotFoundError:
