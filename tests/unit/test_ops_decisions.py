@@ -42,6 +42,16 @@ def test_a_line_has_all_fields_flat(tmp_path: Path) -> None:
     assert len(line) == len(Decision.__struct_fields__) - 1 + len(Pressure.__struct_fields__)
 
 
+def test_a_file_that_somebody_removed_is_made_anew(tmp_path: Path) -> None:
+    """Found by hand: decisions went into a file that nobody could open any more."""
+    log = DecisionLog(tmp_path / "d.jsonl")
+    log.write(DECISION)
+    log.path.unlink()
+    log.write(DECISION)
+    log.close()
+    assert len(lines(log.path)) == 1
+
+
 def test_each_line_is_synced_before_the_next_thing_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = DecisionLog(tmp_path / "d.jsonl")
     synced: list[int] = []

@@ -30,9 +30,9 @@ def test_greatest_id_and_greatest_time(tmp_path: Path) -> None:
 
 
 def test_nothing_yet(tmp_path: Path) -> None:
-    assert newest_tick(tmp_path / "none" / "x.db") == Newest(None, None)
+    assert newest_tick(tmp_path / "none" / "x.db") == Newest(None, None, made=False)
     (tmp_path / "empty.db").touch()
-    assert newest_tick(tmp_path / "empty.db") == Newest(None, None)
+    assert newest_tick(tmp_path / "empty.db") == Newest(None, None, made=False)
     make(tmp_path / "x.db")
     assert newest_tick(tmp_path / "x.db") == Newest(None, None)
 

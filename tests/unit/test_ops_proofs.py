@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -35,7 +36,7 @@ from tradebot.ops.proofs import (
 )
 from tradebot.ops.proofs.base import Experiment, Means, Outcome, failed, inconclusive, passed
 from tradebot.ops.proofs.bundle import NAMES, Verdict, bundle_path, parse
-from tradebot.ops.proofs.lab import Lab, NotInTime, Stopped
+from tradebot.ops.proofs.lab import Ended, Lab, NotInTime, Stopped
 from tradebot.ops.proofs.manager import CALL_S, Manager, ManagerError, find_manager, word
 from tradebot.ops.proofs.throttling import PHASES, Rate
 from tradebot.options import UsageError
@@ -225,6 +226,22 @@ class TestPsi:
     def test_a_kernel_without_pressure_files_is_inconclusive(self, lab: Lab) -> None:
         outcome = psi_integrity.run(lab, Means(lab.folder / "none", None, ""))
         assert outcome.verdict == Verdict.INCONCLUSIVE and "psi=1" in outcome.reason
+
+    def test_only_the_kernels_own_files_prove_anything(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+        """G1: made-up ones that look well are INCONCLUSIVE; a link to the kernel's own are those."""
+        monkeypatch.setattr(lab, "start", lambda *words: SimpleNamespace(ended=lambda: Ended(0, "")))
+        root = lab.folder / "pressure"
+        root.mkdir()
+        means = Means(self.files(root), None, "")
+        outcome = psi_integrity.run(lab, means)
+        assert outcome.verdict == Verdict.INCONCLUSIVE
+        assert outcome.reason == f"{root} is not the kernel's /proc/pressure: leave --psi-root out"
+        (lab.folder / "link").symlink_to(root)
+        with monkeypatch.context() as patch:
+            patch.setattr(psi_integrity, "KERNEL_ROOT", root)
+            assert psi_integrity.run(lab, Means(lab.folder / "link", None, "")).verdict == Verdict.PASSED
+        self.files(root, io="io usage 10 %\n")
+        assert psi_integrity.run(lab, means).verdict == Verdict.FAILED, "what is wrong goes before where it came from"
 
 
 class TestJudgements:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tradebot.ops.service import ServiceError, Starts, Systemctl, UnitLook, command_words, parse_show
+from tradebot.ops.service import ServiceError, Sight, Starts, Systemctl, UnitLook, command_words, parse_show
 from tradebot.options import UsageError
 from tradebot.runtime import RealRuntime
 
@@ -68,6 +68,13 @@ def test_no_call_waits_for_ever(tmp_path: Path) -> None:
     assert time.monotonic() - began_s < 5
 
 
+def test_one_that_talks_without_end_does_not_fill_the_memory() -> None:
+    began_s = time.monotonic()
+    with pytest.raises(ServiceError, match=r"yes show x.service: given up: it says too much to be a service manager"):
+        Systemctl("yes", "x.service", RealRuntime()).show()
+    assert time.monotonic() - began_s < 5
+
+
 def test_a_stop_signal_ends_the_wait(tmp_path: Path) -> None:
     systemctl = Systemctl(program(tmp_path, "exec sleep 60"), "x.service", Asked(2))
     with pytest.raises(ServiceError, match="asked to stop"):
@@ -102,6 +109,7 @@ def test_show_as_systemd_answers() -> None:
     [
         ("", False, None),
         ("ActiveState=active", False, None),
+        ("ActiveState=refreshing", False, None),
         ("ActiveState=\nMainPID=x\n", False, None),
         ("ActiveState=inactive\nSubState=dead\nLoadState=loaded", True, "not running: inactive (dead)"),
         ("ActiveState=inactive\nLoadState=not-found", False, "not known to the service manager"),
@@ -117,6 +125,18 @@ def test_what_a_look_means(text: str, stopped: bool, trouble: str | None) -> Non
 @given(st.text(max_size=400))
 def test_no_answer_breaks_it(text: str) -> None:
     parse_show(text)
+
+
+def test_when_it_was_last_seen() -> None:
+    sight = Sight()
+    assert sight.lost(99.0, 45.0) == "the unit was never seen: nobody has looked"
+    sight.look(100.0, "exit 1")
+    assert sight.lost(100.0, 45.0) == "the unit was never seen: exit 1"
+    sight.look(105.0, None)
+    sight.look(110.0, "exit 2")
+    assert sight.lost(149.9, 45.0) is None
+    assert sight.lost(150.0, 45.0) == "the unit was not seen for 45 s: exit 2"
+    assert UnitLook().silent and not UnitLook(main_pid=0).silent
 
 
 def test_starts_are_counted_whoever_made_them() -> None:

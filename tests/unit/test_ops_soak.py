@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from sim.runtime import SimRuntime
 from tests.unit.test_ops_decisions import DECISION
+from tests.unit.test_ops_engine_side import status_of
 from tests.unit.test_ops_psi import write_psi
 from tests.unit.test_ops_supervisor import Bench
 from tradebot.exits import ConfigError
@@ -21,6 +22,7 @@ from tradebot.log import setup_logging
 from tradebot.ops.alerts import Alert
 from tradebot.ops.decisions import DecisionLog
 from tradebot.ops.soak import LiveLine, SoakOrder, _Journal, live_text, run_soak
+from tradebot.ops.status import status_path, write_status
 from tradebot.ops.throttle import Throttle, read_throttle, throttle_path, write_throttle
 from tradebot.streams import GuardedStream
 
@@ -33,7 +35,7 @@ class Terminal(StringIO):
 
 
 class Soak:
-    """A supervisor over nothing: no database, a manager that says nothing and restarts nothing."""
+    """A supervisor of an engine that was there: its last status, no database, a manager that restarts nothing."""
 
     def __init__(self, tmp_path: Path, cpu: float = 1.0) -> None:
         self.home = tmp_path
@@ -41,10 +43,19 @@ class Soak:
         self.runtime = SimRuntime(1)
         self.out, self.errors = StringIO(), StringIO()
         write_psi(tmp_path / "psi", cpu)
+        write_status(status_path(self.db), status_of(written_s=-1.0))
+        self.manager = tmp_path / "manager"
+        self.says("ActiveState=active")
+
+    def says(self, told: str, code: int = 0) -> None:
+        """What the manager answers to everything."""
+        self.manager.write_text(f"#!/bin/sh\necho '{told}'\nexit {code}\n")
+        self.manager.chmod(0o755)
 
     def run(self, **changes: Any) -> int:
         """To its end; the exit code."""
-        order = SoakOrder(self.db, systemctl="true", psi_root=self.home / "psi", log_format="json")._replace(**changes)
+        order = SoakOrder(self.db, systemctl=str(self.manager), psi_root=self.home / "psi", log_format="json")
+        order = order._replace(**changes)
         return self.runtime.run(lambda: run_soak(order, self.runtime, self.out, self.errors))
 
     @property
@@ -95,6 +106,14 @@ def test_abort_ends_it_with_1_and_the_throttle_stays(tmp_path: Path) -> None:
     assert throttle is not None and throttle.sample_every == 20
     assert "the engine stays throttled: THROTTLE3, 1 of 20 ticks" in soak.out.getvalue()
     assert len(soak.out.getvalue().splitlines()) == 1
+
+
+def test_an_engine_that_could_not_be_restarted_is_not_called_throttled(tmp_path: Path) -> None:
+    soak = Soak(tmp_path, cpu=48.0)
+    soak.manager.write_text('#!/bin/sh\n[ "$1" = restart ] && echo denied >&2 && exit 1\necho ActiveState=active\n')
+    assert soak.run() == 1
+    assert "still owed: Throttling up to THROTTLE3" in soak.out.getvalue()
+    assert "the engine's next start is throttled: THROTTLE3, 1 of 20 ticks" in soak.out.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -158,7 +177,7 @@ def test_one_line_on_a_terminal_and_nothing_elsewhere(tmp_path: Path, monkeypatc
     soak.run(duration_s=11.0, log_format="text", log_level="error")
     shown = soak.errors.getvalue().split("\r")[1:]
     assert len(shown) == 11 and all("\n" not in line for line in shown[:-1])
-    assert shown[6].startswith("soak 0:00:06 | NORMAL (1 of 1) | PSI cpu 1.0 memory 0.0 io 0.0 | unit ? | progress")
+    assert shown[6].startswith("soak 0:00:06 | NORMAL (1 of 1) | PSI cpu 1.0 memory 0.0 io 0.0 | unit active | prog")
     quiet = Soak(tmp_path)
     quiet.run(duration_s=11.0, log_level="error")
     assert quiet.errors.getvalue() == ""
@@ -209,11 +228,16 @@ def test_stalls_and_steps_are_told_to_the_webhook(tmp_path: Path) -> None:
     journal.record(replace(DECISION, action="NONE"))
     journal.record(replace(DECISION, action="ENGINE_RESTART", **up))
     journal.record(replace(DECISION, action="STALL", reason="nothing new for 45 s"))
+    for for_s in (45, 50, None, 46):
+        stall = "" if for_s is None else f"No progress for {for_s}.0 s: x; not done: denied"
+        journal.record(replace(DECISION, action="NONE", reason=stall))
     journal.close()
     log.close()
     assert [(alert.event, alert.text) for alert in told] == [
         ("ladder", "soak: THROTTLE1, 1 of 5 ticks kept: Throttling up to THROTTLE1 due to PSI: CPU 48.0"),
         ("stall", "soak: nothing new for 45 s"),
+        ("stall", "soak: No progress for 45.0 s: x; not done: denied"),
+        ("stall", "soak: No progress for 46.0 s: x; not done: denied"),
         ("stop", "closed"),
     ]
 
@@ -237,6 +261,50 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_written(tmp_path: Pa
             soak.run(duration_s=6.0, **changes)
         soak = Soak(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_soak_that_saw_nothing_is_no_good_one(tmp_path: Path) -> None:
+    """Found by review: a manager that fails and no database, and the verdict was GOOD."""
+    soak = Soak(tmp_path)
+    soak.says("", 1)
+    status_path(soak.db).unlink()
+    assert soak.run(duration_s=20.0) == 1
+    told = soak.out.getvalue()
+    assert told.startswith("soak: FAILED after 0:00:20: its duration is over; the unit was never seen: ")
+    assert f"no tick and no engine was ever seen in {soak.db}: is --db the one that tradebot.service writes?" in told
+
+
+def test_one_that_was_ended_before_it_saw_anything_says_so(tmp_path: Path) -> None:
+    soak = Soak(tmp_path)
+    soak.says("")
+    soak.runtime.call_at(12.0, soak.runtime.send_signal)
+    assert soak.run() == 0
+    assert soak.out.getvalue().startswith(
+        "soak: STOPPED after 0:00:12: a stop signal; the unit was never seen: the service manager tells nothing of"
+    )
+
+
+def test_starts_that_nobody_asked_for_are_in_the_verdict(tmp_path: Path) -> None:
+    """Found by review: an engine that crashed and was started again all day made a soak without a restart."""
+    soak = Soak(tmp_path)
+    soak.says("ActiveState=active\nInvocationID=a")
+    soak.runtime.call_at(7.0, lambda: soak.says("ActiveState=active\nInvocationID=b"))
+    soak.runtime.call_at(12.0, lambda: soak.says("ActiveState=active\nInvocationID=c"))
+    assert soak.run(duration_s=21.0) == 0
+    assert "2 further starts of the engine, not asked for by this soak" in soak.out.getvalue()
+
+
+def test_what_keeps_it_from_restarting_is_warned_of_once(tmp_path: Path) -> None:
+    """Found by review: the same warning at every stall and at every poll."""
+    soak = Soak(tmp_path)
+    status_path(soak.db).unlink()
+    soak.run(duration_s=200.0)
+    assert soak.errors.getvalue().count("not restarted: no engine was ever seen") == 1
+    failing = Soak(tmp_path)
+    failing.manager.write_text('#!/bin/sh\n[ "$1" = restart ] && echo denied >&2 && exit 1\necho ActiveState=active\n')
+    failing.run(duration_s=80.0)
+    assert len([line for line in failing.lines if "denied; tried again" in line["reason"]]) >= 7
+    assert failing.errors.getvalue().count("denied; tried again") == 1
 
 
 def test_a_soak_too_short_for_a_poll_is_no_good_one(tmp_path: Path) -> None:

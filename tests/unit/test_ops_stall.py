@@ -36,6 +36,17 @@ def test_the_first_ticks_are_progress_and_what_was_there_before_is_not() -> None
     assert fresh.due_s == 85.0
     old.look(40.0, A, None)
     assert old.due_s == 45.0
+    assert fresh.moved and not old.moved
+
+
+def test_a_table_that_is_made_is_no_tick() -> None:
+    stall = StallDetector(0.0)
+    stall.look(0.0, Newest(None, None, made=False), None)
+    stall.look(40.0, Newest(None, None), None)
+    assert stall.due_s == 45.0 and not stall.moved
+    stall.look(41.0, A, None)
+    stall.look(42.0, Newest(None, None, made=False), None)
+    assert stall.due_s == 86.0, "nor is one that went away"
 
 
 def test_a_database_that_cannot_be_read_is_no_progress() -> None:

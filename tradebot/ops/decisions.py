@@ -86,7 +86,8 @@ class DecisionLog:
     def write(self, decision: Decision) -> None:
         """Append one line; it is on disk when this returns. Blocks. Raises OSError: then it may be missing or torn."""
         file = self._file
-        if file is None or file.tell() >= self._bytes_max:
+        removed = file is not None and not os.fstat(file.fileno()).st_nlink
+        if file is None or removed or file.tell() >= self._bytes_max:
             self.close()
             if self._size() >= self._bytes_max:
                 self._rotate()

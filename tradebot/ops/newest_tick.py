@@ -21,14 +21,14 @@ def newest_tick(db_path: Path) -> Newest:
     """
     try:
         if not db_path.exists():
-            return Newest(None, None)
+            return Newest(None, None, made=False)
     except OSError as error:
         raise ConfigError(f"database {db_path}: cannot be looked at: {error.strerror}") from error
     db = connect_readonly(db_path)
     try:
         with reading(db):
             if not db.table_exists("ticks"):
-                return Newest(None, None)
+                return Newest(None, None, made=False)
             newest = (TickRow.select(fn.MAX(column)).scalar(db) for column in (TickRow.id, TickRow.ts))
             return Newest(*newest)
     finally:

@@ -10,7 +10,7 @@ import os
 import re
 import shlex
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final, Protocol
 
@@ -27,6 +27,8 @@ RESTART_S: Final = 180.0
 SHOW_S: Final = 10.0
 _SLICE_S: Final = 0.1
 _ANSWER_BYTES_MAX: Final = 1_000_000
+_TALK_BYTES_MAX: Final = 64 * 1024 * 1024
+"""More than that is not waited for: it is kept in memory."""
 _UNIT: Final = re.compile(r"[A-Za-z0-9_:.\\@][A-Za-z0-9_:.\\@-]{0,254}")
 
 
@@ -51,6 +53,11 @@ class UnitLook(Struct, frozen=True):
         return self.active == "inactive" and not self.missing
 
     @property
+    def silent(self) -> bool:
+        """Whether `show` told nothing at all."""
+        return self == UnitLook()
+
+    @property
     def missing(self) -> bool:
         """Whether the manager knows no such unit."""
         return self.load == "not-found"
@@ -65,7 +72,7 @@ class UnitLook(Struct, frozen=True):
         """What keeps the engine from running, for people; None when it runs or nothing is known."""
         if self.missing:
             return "not known to the service manager"
-        if self.active in (None, "active", "reloading"):
+        if self.active in (None, "active", "reloading", "refreshing"):
             return None
         sub = "" if self.sub in (None, self.active) else f" ({self.sub})"
         status = "" if self.exit_status is None else f", exit status {self.exit_status}"
@@ -119,7 +126,7 @@ class Systemctl:
                 )
             except (OSError, ValueError) as error:
                 raise ServiceError(f"{told}: {getattr(error, 'strerror', None) or error}") from None
-            self._wait(process, told, limit_s)
+            self._wait(process, told, limit_s, (out, errors))
             answer, complaint = _content(out), _content(errors)
         if process.returncode:
             said = (complaint or answer).strip().splitlines()
@@ -127,7 +134,7 @@ class Systemctl:
             raise ServiceError(f"{told}: exit {process.returncode}: {last}")
         return answer
 
-    def _wait(self, process: subprocess.Popen[bytes], told: str, limit_s: float) -> None:
+    def _wait(self, process: subprocess.Popen[bytes], told: str, limit_s: float, files: Sequence[IO[bytes]]) -> None:
         """Until the client has ended. Only the client is given up: what it asked for goes on without it."""
         monotonic, signals = self._runtime.monotonic, self._runtime.stop_signals
         until_s, before = monotonic() + limit_s, signals()
@@ -139,6 +146,8 @@ class Systemctl:
                 why = f"no answer within {limit_s:g} s" if monotonic() >= until_s else ""
                 if signals() > before:
                     why = "given up: asked to stop"
+                if sum(os.fstat(file.fileno()).st_size for file in files) > _TALK_BYTES_MAX:
+                    why = "given up: it says too much to be a service manager"
             if why:
                 process.kill()
                 process.wait()
@@ -210,3 +219,26 @@ class Starts:
         if self._known is not None and running != self._known:
             self.count += 1
         self._known = running
+
+
+class Sight:
+    """When the unit was last seen: a manager that tells nothing of it leaves a supervisor blind."""
+
+    def __init__(self) -> None:
+        self._seen_s: float | None = None
+        self._why = "nobody has looked"
+
+    def look(self, now_s: float, why: str | None) -> None:
+        """One look, in which it was seen (None) or not."""
+        if why is None:
+            self._seen_s = now_s
+        else:
+            self._why = why
+
+    def lost(self, now_s: float, limit_s: float) -> str | None:
+        """What is wrong with that, for people; None when it was seen, and not longer ago than the limit."""
+        if self._seen_s is None:
+            return f"the unit was never seen: {self._why}"
+        if now_s - self._seen_s < limit_s:
+            return None
+        return f"the unit was not seen for {now_s - self._seen_s:.0f} s: {self._why}"

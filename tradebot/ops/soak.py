@@ -19,7 +19,7 @@ from tradebot.ops.psi import DEFAULT_ROOT, RESOURCES, read_psi
 from tradebot.ops.service import DEFAULT_SYSTEMCTL, DEFAULT_UNIT, Systemctl, command_words
 from tradebot.ops.stall import STALL_S
 from tradebot.ops.status import read_status, status_path
-from tradebot.ops.supervisor import Seams, Supervisor
+from tradebot.ops.supervisor import NO_PROGRESS, Seams, Supervisor
 from tradebot.ops.throttle import Throttle, read_throttle, throttle_path, write_throttle
 from tradebot.ops.webhook import Webhook
 from tradebot.options import UsageError
@@ -136,6 +136,7 @@ class _Journal:
         self._webhook = webhook
         self._decisions = decisions
         self._log = log.bind("soak")
+        self._refused: dict[bool, str] = {}
         self.path = decisions.path
         self.lost = 0
 
@@ -145,8 +146,9 @@ class _Journal:
         except OSError as error:
             self.lost += 1
             self._log.error("a decision could not be recorded", event="DECISION_LOST", detail=error.strerror)
+        refused = self._newly_refused(decision)
         tell: Callable[..., None] = self._log.debug
-        if decision.action != "NONE" or "; not " in decision.reason:
+        if decision.action != "NONE" or refused:
             tell = self._log.warning
         elif decision.detail is not None:
             tell = self._log.info
@@ -155,16 +157,28 @@ class _Journal:
             unit=decision.unit_state, since_progress_s=decision.seconds_since_progress, detail=decision.detail,
             **{f"psi_{name}": decision.pressure.some_avg10(name) for name in RESOURCES},
         )  # fmt: skip
-
-        if self._webhook is not None and decision.action == "STALL":
+        if self._webhook is not None and (decision.action == "STALL" or (refused and _of_stall(decision))):
             self._webhook.tell(stall_alert(decision.reason, decision.seconds_since_progress))
         elif self._webhook is not None and decision.action != "NONE":
             self._webhook.tell(ladder_alert(decision.state, decision.sample_every, decision.reason))
+
+    def _newly_refused(self, decision: Decision) -> bool:
+        """Whether it says why a restart was not made, and the last one of its kind did not say just that."""
+        why = decision.reason.partition("; not ")[2]
+        if not why:
+            self._refused.clear()
+            return False
+        told, self._refused[_of_stall(decision)] = self._refused.get(_of_stall(decision)), why
+        return told != why
 
     def close(self) -> None:
         self._decisions.close()
         if self._webhook is not None:
             self._webhook.close()
+
+
+def _of_stall(decision: Decision) -> bool:
+    return decision.reason.startswith(NO_PROGRESS)
 
 
 class _Loop:
@@ -297,6 +311,7 @@ def _seams(order: SoakOrder, runtime: Runtime, service: Systemctl, journal: _Jou
         throttle=write,
         record=journal.record,
         throttle_broken=lambda: _broken(throttle_file),
+        database=str(db_path),
     )
 
 
@@ -327,9 +342,13 @@ def _verdict(
         f"{supervisor.polls} polls, {supervisor.restarts} restarts ({supervisor.stalls} for a stall),"
         f" greatest PSI some avg10: {maxima}",
     ]
+    if others := supervisor.other_starts:
+        starts = "a further start" if others == 1 else f"{others} further starts"
+        parts.append(f"{starts} of the engine, not asked for by this soak: the log of {order.unit} says why")
     if rung.sample_every > 1:
+        which = "the engine stays throttled" if supervisor.throttled else "the engine's next start is throttled"
         parts.append(
-            f"the engine stays throttled: {rung.state}, 1 of {rung.sample_every} ticks; the next soak goes on from"
+            f"{which}: {rung.state}, 1 of {rung.sample_every} ticks; the next soak goes on from"
             f" there, or remove {throttle_path(order.db_path)} and {order.systemctl} restart {order.unit}"
         )
     return good, "; ".join([*parts, f"decisions: {journal.path}"])

@@ -6,9 +6,14 @@ and again without storing a tick is a stalled one.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from tradebot.ops.status import Status  # impure: its module also reads the file, here it is a plain value
 
 STALL_S: Final = 45.0
+_SILENT_S: Final = 3.0
+"""A status is written once a second."""
 
 
 class Newest(NamedTuple):
@@ -16,6 +21,8 @@ class Newest(NamedTuple):
 
     id: int | None
     ts: int | None
+    made: bool = True
+    """Whether there is a table of ticks at all."""
 
 
 class StallDetector:
@@ -28,6 +35,8 @@ class StallDetector:
         self._tick_s = now_s
         self._restarted_s: float | None = None
         self._newest: Newest | None = None
+        self.moved = False
+        """Whether a new tick was ever seen."""
 
     def look(self, now_s: float, newest: Newest | None, alive_s: float | None, held: bool = False) -> bool:
         """Whether the engine is to be restarted for a stall, now that this was seen.
@@ -37,8 +46,9 @@ class StallDetector:
         then, and no longer. `held`: the engine is stopped on purpose, so that the clock stands still.
         """
         if newest is not None:
-            if self._newest is not None and newest != self._newest:
+            if self._newest is not None and newest[:2] != self._newest[:2] and newest.made:
                 self._progress_s = self._tick_s = now_s
+                self.moved = True
             self._newest = newest
         if alive_s is not None:
             self._progress_s = max(self._progress_s, min(alive_s, now_s))
@@ -48,14 +58,14 @@ class StallDetector:
 
     @property
     def due_s(self) -> float:
-        """When it will be a stall unless something moves: at least `limit_s` after the last restart for a stall."""
+        """When it will be a stall unless something moves: at least `limit_s` after the last `restarted`."""
         since_s = self._progress_s
         if self._restarted_s is not None:
             since_s = max(since_s, self._restarted_s)
         return since_s + self.limit_s
 
     def restarted(self, now_s: float) -> None:
-        """A restart for a stall has been carried out."""
+        """A restart for a stall has been carried out, or there was still a reason against one."""
         self._restarted_s = now_s
 
     def since_progress_s(self, now_s: float) -> float:
@@ -69,3 +79,51 @@ class StallDetector:
     def stalled(self, now_s: float) -> bool:
         """Whether there has been no progress for the limit, a restart or not."""
         return self.since_progress_s(now_s) >= self.limit_s
+
+
+def alive_s(status: Status | None, newest: Newest | None, now_s: float) -> float | None:
+    """When the engine last said that it is well and has nothing left to store; None when it does not say so.
+
+    It is the moment of writing that counts: a stopped process goes on looking alive for as long as its words are fresh.
+    One whose database was removed goes on writing what nobody will ever read.
+    """
+    if status is None or not status.ingest_alive(now_s) or status.still_s or any(status.depths.values()):
+        return None
+    return None if gone(status, newest, now_s) else status.written_s
+
+
+def gone(status: Status | None, newest: Newest | None, now_s: float) -> str | None:
+    """That an engine lives whose database is not there, for people; None while that is not so."""
+    if status is None or newest is None or newest.made or not status.fresh(now_s):
+        return None
+    return f"the database is not there, though process {status.pid} writes it: was it moved away?"
+
+
+def evidence(newest: Newest | None, status: Status | None, now_s: float) -> str:
+    """What there was instead of ticks, for people."""
+    if (lost := gone(status, newest, now_s)) is not None:
+        return lost
+    told = "no new tick"
+    if newest is None:
+        told = "the database cannot be read"
+    elif not newest.made:
+        told = "there is no database of an engine"
+    elif newest.id is None:
+        told = "the database holds no tick"
+    if status is None:
+        return f"{told}, no status of an engine"
+    age_s = now_s - status.written_s
+    if status.state == "ended":
+        return f"{told}, the engine has ended with {status.exit_code}"
+    if not 0 <= age_s < _SILENT_S:
+        return (
+            f"{told}, the engine has written no status for {age_s:.0f} s"
+            if age_s > 0
+            else f"{told}, no status since boot"
+        )
+    if status.still_s:
+        return f"{told}, standing still: {', '.join(sorted(status.still_s))}"
+    if status.link == "down":
+        return f"{told}, the link is down"
+    waiting = sum(status.depths.values())
+    return f"{told}, {waiting} events wait in channels" if waiting else f"{told}, ingest is not alive"

@@ -1,7 +1,8 @@
 """The soak supervisor: looks every few seconds, and has the engine throttled or restarted through the service manager.
 
 `Ladder` and `StallDetector` decide; this reads what they need through seams, acts, and records each decision. A restart
-that is decided but could not be had is owed: it is asked for again at every poll until it comes about.
+that is decided but could not be had is owed: it is asked for again at every poll until it comes about. What would not
+help, or what nothing seen so far speaks for, is not asked for: the reason is recorded once.
 """
 
 from __future__ import annotations
@@ -15,17 +16,15 @@ from tradebot.logformat import timestamp
 from tradebot.ops.decisions import Action, Decision
 from tradebot.ops.ladder import RUNGS, Ladder, Rung
 from tradebot.ops.psi import RESOURCES, Pressure, PsiLook
-from tradebot.ops.service import Service, ServiceError, Starts, UnitLook
-from tradebot.ops.stall import STALL_S, Newest, StallDetector
+from tradebot.ops.service import Service, ServiceError, Sight, Starts, UnitLook
+from tradebot.ops.stall import STALL_S, Newest, StallDetector, alive_s, evidence, gone
 from tradebot.ops.status import Status
 from tradebot.ops.throttle import Throttle
 
 SOAK_START: Final = "Soak Start"
 SOAK_END: Final = "Soak End"
+NO_PROGRESS: Final = "No progress"
 PSI_OFF: Final = "PSI actions are off, it would have been: "
-
-_SILENT_S: Final = 3.0
-"""A status is written once a second."""
 
 _Cause = Literal["STALL", "ENGINE_RESTART"]
 
@@ -50,6 +49,8 @@ class Seams:
     """Nothing: whoever records decides what to do about a full disk."""
     throttle_broken: Callable[[], bool] = lambda: False
     """Whether there is a throttle file with which no engine would start. Nothing."""
+    database: str = "this database"
+    """Its name, for people."""
 
 
 class Look(NamedTuple):
@@ -82,10 +83,18 @@ class Supervisor:
         self._rung = rung
         self._stall = StallDetector(seams.now_s(), stall_s)
         self._owed: dict[_Cause, str] = {}
+        self._spared: dict[_Cause, str] = {}
+        """What was recorded of why a restart is not asked for, as long as that lasts."""
+        self._tried_at: int | None = None
+        """The count of the engine's starts when a restart was last asked for in vain: a late one may come about."""
         self._unwritten = False
         self._proven = False
+        self._found = False
+        """Whether there ever was anything of an engine in or beside this database, be it an old one's."""
+        self._engine_seen = False
         self._mended = False
         self._starts = Starts()
+        self._sight = Sight()
         self._told: frozenset[str] = frozenset()
         self._last: Look | None = None
         self.polls = 0
@@ -99,6 +108,16 @@ class Supervisor:
     def rung(self) -> Rung:
         """What the throttle file asks the engine to keep, as far as it could be written."""
         return self._rung
+
+    @property
+    def throttled(self) -> bool:
+        """Whether the engine was started since the last step of the ladder, as far as it is known here."""
+        return "ENGINE_RESTART" not in self._owed
+
+    @property
+    def other_starts(self) -> int:
+        """Starts of the engine seen since the soak began for which it did not ask."""
+        return max(0, self._starts.count - self.restarts)
 
     @property
     def due_s(self) -> float:
@@ -131,6 +150,7 @@ class Supervisor:
         if self._psi_actions:
             if step.move in ("up", "down"):
                 self._owed["ENGINE_RESTART"] = reason
+                self._spared.pop("ENGINE_RESTART", None)
                 self._unwritten = True
             self.aborted = step.move == "abort"
         elif step.move is not None or self._ladder.rung != self._rung:
@@ -139,7 +159,9 @@ class Supervisor:
             self._owe_stall(look)
         decided = self._act(look)
         if self.aborted:
-            decided.append(self._record(look, "ABORT", reason))
+            if not self.throttled:
+                reason += ": not so, its last step is still owed"
+            decided.append(self._record(look, "ABORT", reason, *self.unwell()))
         elif not decided or (step.move is not None and not self._psi_actions):
             decided.append(self._record(look, "NONE", reason))
         return decided
@@ -161,12 +183,17 @@ class Supervisor:
     def unwell(self) -> list[str]:
         """What is wrong with the engine by the last look; empty when it works, or waits in a quiet market."""
         found = [f"still owed: {reason}" for reason in self._owed.values()]
-        unit = self._last.unit if self._last is not None else None
-        if unit is not None and unit.trouble is not None:
-            found.append(f"{self._unit} is {unit.trouble}")
-        if self._last is not None and (foreign := self._foreign(self._last)) is not None:
-            found.append(foreign)
-        now_s = self._seams.now_s()
+        look, now_s = self._last, self._seams.now_s()
+        if look is None:
+            return found
+        if look.unit is not None and look.unit.trouble is not None:
+            found.append(f"{self._unit} is {look.unit.trouble}")
+        if (lost := self._sight.lost(now_s, self._stall.limit_s)) is not None:
+            found.append(lost)
+        if (wrong := self._foreign(look) or gone(look.status, look.newest, look.now_s)) is not None:
+            found.append(wrong)
+        elif not self._engine_seen:
+            found.append(f"no tick and no engine was ever seen in {self._seams.database}{self._doubt()}")
         if self._stall.stalled(now_s):
             found.append(f"no progress for {self._stall.since_progress_s(now_s):.1f} s")
         return found
@@ -177,6 +204,7 @@ class Supervisor:
         seams = self._seams
         psi = seams.psi()
         problems = list(psi.problems)
+        unseen = None
         unit: UnitLook | None = None
         status: Status | None = None
         newest: Newest | None = None
@@ -185,15 +213,23 @@ class Supervisor:
             self._starts.look(unit)
             if unit.trouble is not None:
                 problems.append(f"{self._unit} is {unit.trouble}")
+            if unit.silent:
+                unseen = f"the service manager tells nothing of {self._unit}"
         except ServiceError as error:
-            problems.append(str(error))
+            unseen = str(error)
+        if unseen is not None:
+            problems.append(unseen)
         try:
             status = seams.status()
+            self._found |= status is not None
         except TradebotError as error:
+            self._found = True
             problems.append(str(error))
         try:
             newest = seams.newest_tick()
+            self._found |= newest.made
         except TradebotError as error:
+            self._found = True  # there is something, and it may be read later
             problems.append(str(error))
         for resource in RESOURCES:
             value = psi.pressure.some_avg10(resource)
@@ -201,6 +237,7 @@ class Supervisor:
                 self.maxima[resource] = max(value, self.maxima.get(resource, 0.0))
         # The clock comes last: what was seen was so by now.
         look = Look(seams.now_s(), psi.pressure, newest, status, unit, ())
+        self._sight.look(look.now_s, unseen)
         if (foreign := self._foreign(look)) is not None and self.polls:
             problems.append(foreign)
         self._last = look._replace(problems=tuple(problems))
@@ -208,53 +245,88 @@ class Supervisor:
 
     def _detect(self, look: Look) -> bool:
         """Whether a restart for a stall is due."""
-        held = look.unit is not None and look.unit.stopped
-        due = self._stall.look(look.now_s, look.newest, alive_s(look.status, look.now_s), held)
-        if "STALL" in self._owed and not self._stall.stalled(look.now_s):
-            del self._owed["STALL"]
+        unit, status = look.unit, look.status
+        alive = alive_s(status, look.newest, look.now_s)
+        due = self._stall.look(look.now_s, look.newest, alive, unit is not None and unit.stopped)
+        runs = self._found and unit is not None and unit.active == "active"
+        self._engine_seen |= self._stall.moved or runs or (status is not None and status.fresh(look.now_s))
+        if not self._stall.stalled(look.now_s):
+            self._owed.pop("STALL", None)
+            self._spared.pop("STALL", None)
+        if not self._owed:
+            self._tried_at = None
+        if "STALL" in self._spared and (why := self._waived(look, "STALL")) is not None:
+            self._stall.restarted(look.now_s)  # what was in the way may end: then it has the whole limit to show life
+            return why != self._spared["STALL"]
         return due
 
     def _owe_stall(self, look: Look) -> None:
         if "STALL" not in self._owed:
             for_s = self._stall.since_progress_s(look.now_s)
-            self._owed["STALL"] = f"No progress for {for_s:.1f} s: {_evidence(look)}"
+            trouble = None if look.unit is None else look.unit.trouble
+            what = evidence(look.newest, look.status, look.now_s) if trouble is None else f"{self._unit} is {trouble}"
+            self._owed["STALL"] = f"{NO_PROGRESS} for {for_s:.1f} s: {what}"
 
     # ---- acting --------------------------------------------------------------------------------------------------
 
     def _act(self, look: Look) -> list[Decision]:
-        """Do what is owed, with one restart for all of it; one line for each cause."""
+        """Do what is owed, with one restart for all of it; at most one line for each cause."""
         if not self._owed:
             return []
         if self._psi_actions and self._seams.throttle_broken():
             self._unwritten = self._mended = True
-        trouble = self._write_throttle()
-        waived = None if trouble else self._waived(look)
-        if look.unit is not None and look.unit.active in ("activating", "deactivating") and not waived:
-            trouble = trouble or f"{self._unit} is {look.unit.active} already"
-        restarted = False
-        if trouble is None and waived is None:
-            try:
-                self._seams.service.restart()
-            except ServiceError as error:
-                trouble = str(error)
-            else:
-                restarted = True
-                self._mended = False
-                self.restarts += 1
-        causes = dict(self._owed)
-        if trouble is None:
-            self._owed.clear()
-            if "STALL" in causes:
-                self._stall.restarted(self._seams.now_s())
-                self.stalls += restarted
+        came = self._tried_at is not None and self._starts.count > self._tried_at and not self._unwritten
+        # Beside a database that is not the unit's, the throttle file would be another engine's.
+        trouble = None if self._foreign(look) else self._write_throttle()
+        waived = {cause: None if trouble or came else self._waived(look, cause) for cause in self._owed}
+        restarted = trouble is None and None in waived.values()
+        if restarted and not came:
+            trouble = self._restart(look)
+            restarted = trouble is None
+        if restarted:
+            self._tried_at, self._mended = None, False
+            self.restarts += 1
         decided = []
-        for cause, reason in causes.items():
-            if trouble is not None:
+        for cause, why in waived.items():
+            reason = self._owed[cause]
+            if why is not None:
+                decided += self._spare(look, cause, why)
+            elif trouble is not None:
                 reason += f"; not done: {trouble}; tried again at the next poll"
-            elif waived is not None:
-                reason += f"; not restarted: {waived}"
-            decided.append(self._record(look, cause if restarted else "NONE", reason))
+                decided.append(self._record(look, "NONE", reason))
+            else:
+                self._done(cause)
+                decided.append(self._record(look, cause, reason + ("; it came about after all" if came else "")))
         return decided
+
+    def _restart(self, look: Look) -> str | None:
+        """Ask for it; what kept it from being carried out."""
+        unit = look.unit
+        if unit is not None and unit.active in ("activating", "deactivating"):
+            return f"{self._unit} is {unit.active} already"
+        try:
+            self._seams.service.restart()
+        except ServiceError as error:
+            self._tried_at = self._starts.count
+            return str(error)
+        return None
+
+    def _done(self, cause: _Cause) -> None:
+        del self._owed[cause]
+        self._spared.pop(cause, None)
+        if cause == "STALL":
+            self._stall.restarted(self._seams.now_s())
+            self.stalls += 1
+
+    def _spare(self, look: Look, cause: _Cause, why: str) -> list[Decision]:
+        """No restart, for that reason: a line, unless it was told already."""
+        reason = self._owed[cause]
+        told, self._spared[cause] = self._spared.get(cause) == why, why
+        if cause == "STALL":
+            self._stall.restarted(self._seams.now_s())
+        if cause == "STALL" or not self._unwritten:
+            del self._owed[cause]  # else it waits for the unit's own engine, and is for it
+        return [] if told else [self._record(look, "NONE", f"{reason}; not restarted: {why}")]
 
     def _write_throttle(self) -> str | None:
         """Bring the throttle file to where the ladder stands; what kept it from that."""
@@ -281,21 +353,26 @@ class Supervisor:
         if status is not None and status.pid == pid:
             self._proven = True
             return None
-        return f"process {pid} of {self._unit} has written no status beside this database: is --db the one it writes?"
+        return f"process {pid} of {self._unit} has written no status beside this database{self._doubt()}"
 
-    def _waived(self, look: Look) -> str | None:
+    def _doubt(self) -> str:
+        unit = None if self._last is None else self._last.unit
+        return f": is --db the one that {self._unit} writes?" if unit is None or unit.trouble is None else ""
+
+    def _waived(self, look: Look, cause: _Cause) -> str | None:
         """Why a restart is not asked for although it could be."""
         unit = look.unit
-        if unit is None:
-            return None
         if (foreign := self._foreign(look)) is not None:
             return foreign
-        if unit.stopped:
+        if unit is not None and unit.stopped:
             return f"{self._unit} is {unit.trouble}, and what was stopped is not started; its next start is throttled"
-        if unit.refused and not self._mended:
+        if unit is not None and unit.refused and not self._mended:
             return (
                 f"{self._unit} ended with 12, it refuses its configuration: correct that, its log says what, then start"
             )
+        # Of an engine that is known not to run none need be seen. But pressure is the machine's: it needs no database.
+        if cause == "STALL" and not self._found and (unit is None or unit.trouble is None):
+            return f"no engine was ever seen in {self._seams.database}, so none is known to stand still{self._doubt()}"
         return None
 
     def _record(self, look: Look, action: Action, reason: str, *notes: str) -> Decision:
@@ -321,39 +398,3 @@ class Supervisor:
         )
         self._seams.record(decision)
         return decision
-
-
-def alive_s(status: Status | None, now_s: float) -> float | None:
-    """When the engine last said that it is well and has nothing left to store; None when it does not say so.
-
-    It is the moment of writing that counts: a stopped process goes on looking alive for as long as its words are fresh.
-    """
-    if status is None or not status.ingest_alive(now_s) or status.still_s or any(status.depths.values()):
-        return None
-    return status.written_s
-
-
-def _evidence(look: Look) -> str:
-    """What there was instead of ticks."""
-    status, told = look.status, "no new tick"
-    if look.newest is None:
-        told = "the database cannot be read"
-    elif look.newest.id is None:
-        told = "the database holds no tick"
-    if status is None:
-        return f"{told}, no status of an engine"
-    age_s = look.now_s - status.written_s
-    if status.state == "ended":
-        return f"{told}, the engine has ended with {status.exit_code}"
-    if not 0 <= age_s < _SILENT_S:
-        return (
-            f"{told}, the engine has written no status for {age_s:.0f} s"
-            if age_s > 0
-            else f"{told}, no status since boot"
-        )
-    if status.still_s:
-        return f"{told}, standing still: {', '.join(sorted(status.still_s))}"
-    if status.link == "down":
-        return f"{told}, the link is down"
-    waiting = sum(status.depths.values())
-    return f"{told}, {waiting} events wait in channels" if waiting else f"{told}, ingest is not alive"
