@@ -200,7 +200,7 @@ def test_abort_leaves_the_engine_throttled(engine: Engine, boxes: list[Box]) -> 
 @pytest.mark.parametrize("psi_actions", ["on", "off"])
 def test_a_stopped_engine_is_found_and_restarted(engine: Engine, boxes: list[Box], psi_actions: str) -> None:
     """SIGSTOP: STALL when the limit is over and at most one poll later, ticks flow again; with PSI actions off too."""
-    limit_s, poll_s = 2.0, 0.4
+    limit_s, poll_s = 2.0, 1.0  # asking the stand-in for systemctl takes a busy machine half a second
     box = Box(engine, SYNTHETIC)
     boxes.append(box)
     box.start_engine()
