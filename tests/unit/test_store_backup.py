@@ -133,6 +133,12 @@ class TestTarget:
         assert back_up(path, target, runtime, force=True)[0] == 0
         assert counts(target)[0] == 2000
 
+    @pytest.mark.parametrize("name", ["", "."])
+    def test_no_name(self, path: Path, runtime: FakeRuntime, name: str) -> None:
+        """`backup ""`, as from a variable that is not set."""
+        with pytest.raises(ConfigError, match="backup: the name of the file is empty, or that of this directory"):
+            back_up(path, Path(name), runtime)
+
     def test_what_comes_meanwhile_stays_too(self, path: Path, tmp_path: Path, runtime: FakeRuntime) -> None:
         target = tmp_path / "copy.db"
         runtime.on_sleep = lambda: target.write_text("mine")

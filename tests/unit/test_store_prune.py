@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -32,11 +33,14 @@ from tradebot.report.progress import Progress
 from tradebot.store import policy, reader
 from tradebot.store.batch import Batch, StoredCounts
 from tradebot.store.carryover import fold_fills
-from tradebot.store.database import connect, connect_readonly, migrate
+from tradebot.store.database import connect, connect_readonly, migrate, open_existing
+from tradebot.store.errors import StorageUnavailable
 from tradebot.store.policy import BlockPolicy
-from tradebot.store.prune import Pruned, Pruner, PruneStopped, run_prune
+from tradebot.store.prune import run_prune
+from tradebot.store.pruner import Pruned, Pruner, PruneStopped
 from tradebot.store.reader import Carried, find_tick_source, read_carried, read_ticks
 from tradebot.store.runs import RunInfo, begin_run
+from tradebot.store.spill import adopt, spill_path
 from tradebot.store.writer import insert_batch
 
 START_MS = 1_700_000_000_000
@@ -281,6 +285,30 @@ class TestWhatGoes:
             prune(db, end_ms + 1)
             assert db.execute_sql("SELECT MIN(id) FROM ticks").fetchone()[0] in range(5, 10)
 
+    def test_another_prune_that_finishes_a_run_first(self) -> None:
+        """What one may still take of the next run was reckoned before: the newest ticks of the feed would go."""
+        with history([ticks_run(20, ended=True), ticks_run(KEPT, ended=True)]) as (db, end_ms):
+            late = Pruner(db, end_ms + 1, False, FakeRuntime(), Progress(None, None, "rows"))
+            blocks = late._blocks
+
+            def after_the_other(*values: Any) -> Iterator[Any]:
+                late._blocks = blocks  # type: ignore[method-assign]
+                prune(db, end_ms + 1)
+                yield from blocks(*values)
+
+            late._blocks = after_the_other  # type: ignore[method-assign,assignment]
+            late.prune()
+            assert late.done == Pruned()
+            assert db.execute_sql("SELECT COUNT(*) FROM ticks").fetchone() == (KEPT,)
+            assert_whole(db)
+
+    def test_a_run_whose_ticks_somebody_deleted_by_hand(self) -> None:
+        """They are counted among those of the feed, but nothing of another run may go in their place."""
+        with history([ticks_run(20, ended=True), ticks_run(20, ended=True)]) as (db, end_ms):
+            db.execute_sql("DELETE FROM ticks WHERE run = 1")
+            prune(db, end_ms + 1)
+            assert db.execute_sql("SELECT COUNT(*) FROM ticks").fetchone() == (KEPT,)
+
     def test_rows_of_the_original_system_stay(self) -> None:
         with history([ticks_run(20, ended=True)]) as (db, end_ms):
             db.execute_sql("INSERT INTO ticks (symbol, price, volume, ts) VALUES ('OLD', 1.0, 1.0, 1)")
@@ -504,3 +532,127 @@ class TestCommand:
             db.execute("UPDATE carried SET cost = 'much'")
         with pytest.raises(ConfigError, match="table carried, row with id 1: is no position"):
             command(path, FakeRuntime())
+
+    def test_a_file_that_was_cut_off(self, tmp_path: Path) -> None:
+        """Contract 7: what is wrong, and where: once."""
+        path = tmp_path / "x.db"
+        old_run(path, 300)
+        with path.open("r+b") as file:
+            file.truncate(4096)
+        with pytest.raises(ConfigError) as found:
+            command(path, FakeRuntime())
+        assert str(found.value).startswith(f"database {path}: database disk image is malformed")
+
+    def test_damage_that_is_met_later(self, tmp_path: Path) -> None:
+        path = tmp_path / "x.db"
+        old_run(path, 3000)
+        with closing(sqlite3.connect(path)) as db:
+            (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'ticks'").fetchone()
+        with path.open("r+b") as file:
+            file.seek((page - 1) * 4096)
+            file.write(b"\xff" * 4096)
+        with pytest.raises(ConfigError) as found:
+            command(path, FakeRuntime())
+        assert str(found.value).count(f"database {path}") == 1
+
+    def test_a_dry_run_that_begins_anew_counts_once(self, tmp_path: Path) -> None:
+        path = tmp_path / "x.db"
+        old_run(path)
+        failing = iter([*[False] * 9, True])
+
+        def opened(path: Path) -> SqliteDatabase:
+            db = open_existing(path)
+            execute = db.execute
+
+            def execute_or_fail(query: Any, **context: Any) -> Any:
+                if next(failing, False):
+                    raise StorageUnavailable("SQLITE_IOERR", "disk I/O error", passing=True)
+                return execute(query, **context)
+
+            db.execute = execute_or_fail  # type: ignore[method-assign]
+            return db
+
+        _code, wanted = command(path, FakeRuntime(), dry_run=True)
+        runtime, answers = FakeRuntime(), io.StringIO()
+        runtime.catch_stop_signals = lambda: None  # type: ignore[method-assign]
+        assert run_prune(path, HOUR_MS, True, runtime, answers, None, opened) == 0
+        assert runtime.slept == [0.05]
+        assert answers.getvalue().partition("UTC")[2] == wanted.partition("UTC")[2]
+
+
+class TestSpill:
+    """The start that adopts a spill file must find the run that its events belong to (contract 6)."""
+
+    HEADER = '["spill",2,"run-{}",0,0,0,0,0]\n'
+
+    def stored(self, path: Path, *runs: PastRun) -> None:
+        with closing(connect(path)) as db:
+            migrate(db)
+            end_ms = START_MS
+            for number, past in enumerate(runs, 1):
+                end_ms = store(db, past, number, end_ms)
+
+    def test_a_replay_whose_events_wait(self, tmp_path: Path) -> None:
+        """It ended with 13, and no start has adopted what it spilled: that start would be refused for ever."""
+        path = tmp_path / "x.db"
+        self.stored(path, ticks_run(20, feed="replay", ended=True), ticks_run(20, feed="replay", ended=True))
+        event = msgspec.json.encode(["t", "A", 1.0, 1.0, 1, None, None])
+        spill_path(path).write_bytes(b'["spill",2,"run-1",20,6,6,3,0]\n' + event + b"\n")
+        for dry_run in (True, False):
+            code, text = command(path, FakeRuntime(), dry_run=dry_run)
+            assert code == 0 and "1 replays" in text
+            assert f"Left alone, since events of it wait in {spill_path(path)}: run run-1; the next start" in text
+        assert rows(path, "SELECT run_id, ticks, pruned_ticks FROM runs") == [("run-1", 20, 0)]
+        with closing(connect(path)) as db:
+            adopt(db, spill_path(path))
+        assert rows(path, "SELECT COUNT(*) FROM ticks") == [(21,)]
+        code, text = command(path, FakeRuntime())
+        assert code == 0 and "1 replays" in text and "Left alone" not in text
+
+    def test_a_run_of_a_push_feed_whose_events_wait(self, tmp_path: Path) -> None:
+        """Neither it nor what came after it; other feeds, and what came before it, go."""
+        path = tmp_path / "x.db"
+        runs = [ticks_run(20, ended=True), ticks_run(20, feed="ws://b", ended=True)]
+        self.stored(path, *runs, *runs)
+        spill_path(path).write_text(self.HEADER.format(3))
+        code, text = command(path, FakeRuntime())
+        assert code == 0 and "run run-3" in text
+        left = dict(rows(path, "SELECT run, COUNT(*) FROM ticks GROUP BY run"))
+        assert left == {3: 20, 4: KEPT}
+
+    def test_one_that_is_young_is_not_spoken_of(self, tmp_path: Path) -> None:
+        path = tmp_path / "x.db"
+        self.stored(path, ticks_run(20, ended=True), ticks_run(20, feed="replay", ended=True))
+        for number in (1, 2):
+            spill_path(path).write_text(self.HEADER.format(number))
+            code, text = command(path, FakeRuntime(), keep_ms=10**12)
+            assert code == 0 and "Left alone" not in text
+
+    @pytest.mark.parametrize("content", [b"", b"\0" * 9000, b'["spill",2,"ru'])
+    def test_a_reserve_holds_nothing(self, tmp_path: Path, content: bytes) -> None:
+        """That of a running engine, or of one that was killed."""
+        path = tmp_path / "x.db"
+        self.stored(path, ticks_run(20, feed="replay", ended=True))
+        spill_path(path).write_bytes(content)
+        code, text = command(path, FakeRuntime())
+        assert code == 0 and "1 replays" in text
+
+    @pytest.mark.parametrize(
+        ("make", "why"),
+        [
+            (lambda path: path.write_text("some text\n"), "not as tradebot wrote it"),
+            (lambda path: path.write_text('["spill",9,"run-1",0,0,0,0,0]\n'), "format 9, known here: up to 2"),
+            (lambda path: path.mkdir(), "Is a directory"),
+        ],
+    )
+    def test_one_that_cannot_be_read(self, tmp_path: Path, make: Callable[[Path], Any], why: str) -> None:
+        """No replay goes, for it may be any one's; and it is said, with 1: it needs somebody to look."""
+        path = tmp_path / "x.db"
+        self.stored(path, ticks_run(20, ended=True), ticks_run(20, feed="replay", ended=True))
+        make(spill_path(path))
+        code, text = command(path, FakeRuntime())
+        assert code == 1 and "0 replays" in text
+        assert f"Not finished: replays were left alone, for events of them may wait there: spill file {path}.sp" in text
+        assert why in text
+        assert dict(rows(path, "SELECT run, COUNT(*) FROM ticks GROUP BY run")) == {1: KEPT, 2: 20}
+        assert command(path, FakeRuntime(), keep_ms=10**12)[0] == 0, "where no replay is old, nothing is left undone"

@@ -66,7 +66,7 @@ def run_backup(
             _sync_directory(target.absolute().parent)
     except StorageUnavailable as error:
         if not error.passing:
-            raise ConfigError(f"database {db_path}: {error}") from error
+            raise ConfigError(error.told_of(db_path)) from error
         return _failed(errors, target, str(error))
     except OSError as error:
         return _failed(errors, target, f"{error.strerror or error}")
@@ -84,6 +84,8 @@ def _failed(errors: TextIO | None, target: Path, why: str) -> int:
 
 def _check_target(db_path: Path, target: Path, force: bool) -> None:
     """Raises ConfigError when the target cannot be written, or holds what nobody said to replace."""
+    if target == Path():
+        raise ConfigError("backup: the name of the file is empty, or that of this directory; name a file")
     try:
         if target.is_dir():
             raise ConfigError(f"backup {target}: is a directory; name a file, e.g. {target / 'tradebot.backup.db'}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 import peewee
@@ -50,6 +51,11 @@ class StorageUnavailable(TradebotError):
         self.detail = detail
         self.passing = passing
         self.exit_code = ExitCode.OVERLOAD if passing else ExitCode.CONFIG
+
+    def told_of(self, path: Path) -> str:
+        """The message with the database's name before it, once: what comes of opening it tells that itself."""
+        text = str(self)
+        return text if text.startswith(f"database {path.absolute()}: ") else f"database {path}: {text}"
 
 
 def classify(error: BaseException) -> StorageUnavailable | None:

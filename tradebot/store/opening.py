@@ -91,10 +91,10 @@ class Store:
                     db.close()
             except StorageUnavailable as error:
                 if not error.passing:
-                    raise ConfigError(f"database {self.path}: {error}") from error
+                    raise ConfigError(error.told_of(self.path)) from error
                 delay_s = retry.next_delay_s(self._runtime.monotonic(), None)
                 if delay_s is None:
-                    raise OverloadError(f"database {self.path}: {error}") from error
+                    raise OverloadError(error.told_of(self.path)) from error
                 self._log.warning("storage unavailable", detail=str(error), retry_in_s=delay_s)
                 self._runtime.sleep(delay_s)
                 if stoppable and self._runtime.stop_signals():

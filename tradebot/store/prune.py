@@ -1,355 +1,100 @@
-"""`tradebot prune`: old events deleted in small transactions, also while an engine writes.
-
-Whole causes go at once: a tick with its signal, its order and the fills, oldest first, so that at no commit a row
-misses the row it came from, and a kill at any moment leaves nothing but a database pruned less far. What a restart
-needs stays: the newest ticks of each push feed, and before any fill goes, the positions it led to are summed up in
-`carried`. A replay goes as a whole or not at all: a part of it could be neither resumed nor compared.
-"""
+"""`tradebot prune`: delete what is old, in passes until all of it is gone, and tell what was deleted and what stays."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
-from itertools import groupby
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Final, TextIO
 
-from msgspec import Struct
-from peewee import Model, SqliteDatabase
+from peewee import SqliteDatabase
 
-from tradebot.events import FINAL_STATUSES, as_unix_ms
 from tradebot.exits import ConfigError
-from tradebot.ids import event_prefix
 from tradebot.report.progress import Progress
 from tradebot.runtime import Runtime
-from tradebot.store import reader
-from tradebot.store.carryover import fold_fills
 from tradebot.store.database import open_existing
 from tradebot.store.errors import StorageUnavailable, storage_errors
-from tradebot.store.models import NoticeRow, OrderRow, RunRow, SignalRow, TickRow, TradeRow
-from tradebot.store.policy import BlockPolicy, RetryPolicy
+from tradebot.store.policy import RetryPolicy
+from tradebot.store.pruner import Pruned, Pruner, PruneStopped, Waiting
+from tradebot.store.spill import spill_path, waiting_run
 from tradebot.streams import GuardedStream
 
 _RETRY_S: Final = 60.0
-_NOTICES: Final = 500
-_REPLAY: Final = "replay"
 _COUNTED: Final = ("ticks", "signals", "orders", "trades", "notices", "replays")
 _NAMED: Final = 5
 
 
-class _Run(Struct, frozen=True):
-    """A row of `runs`."""
-
-    id: int
-    run_id: str
-    mode: str
-    ingest: str
-    source: str
-    first_start_ms: int
-    last_end_ms: int | None
-    ticks: int
-    pruned_ticks: int
-    first_tick_id: int | None
-    last_tick_id: int | None
-
-    @property
-    def left(self) -> int:
-        """Its ticks that are still there."""
-        return self.ticks - self.pruned_ticks
-
-    def number_of(self, tick_id: int) -> int | None:
-        """Which of its ticks (from 1) has this row id; None when its ids do not lie side by side."""
-        if self.first_tick_id is None or self.last_tick_id is None:
-            return None
-        unbroken = self.last_tick_id - self.first_tick_id + 1 == self.ticks
-        return tick_id - self.first_tick_id + 1 if unbroken else None
-
-
-_RUN_FIELDS: Final = [RunRow._meta.fields[name] for name in _Run.__struct_fields__]
-
-
-class _Block(Struct, frozen=True):
-    """Ticks of a run that go in one transaction: those after the first `at` up to number `upto`, by row id."""
-
-    run: _Run
-    at: int
-    upto: int
-    ids: tuple[int, int]
-
-    def decided(self, model: type[Model]) -> Any:
-        """What was decided from these ticks and came of it: their ids begin with the run and the number of the tick."""
-        event_id, run = model._meta.fields["event_id"], model._meta.fields["run"]
-        low, high = event_prefix(self.run.run_id, self.at + 1), event_prefix(self.run.run_id, self.upto + 1)
-        return (run == self.run.id) & (event_id >= low) & (event_id < high)
-
-    @property
-    def ticks(self) -> Any:
-        """The ticks themselves."""
-        return (TickRow.run == self.run.id) & TickRow.id.between(*self.ids)
-
-
-class Pruned(Struct):
-    """What was deleted, or would be."""
-
-    ticks: int = 0
-    signals: int = 0
-    orders: int = 0
-    trades: int = 0
-    notices: int = 0
-    replays: int = 0
-    unfinished: list[str] = []
-    """Replays that were left alone, old as they are, because they have no end."""
-
-
-class PruneStopped(Exception):
-    """Somebody else is in the way, or a stop signal came; what is deleted is deleted."""
-
-
-class Pruner:
-    """One pass over a database on one connection. Blocks as SQLite does, and pauses on purpose."""
-
-    def __init__(self, db: SqliteDatabase, cutoff_ms: int, dry_run: bool, runtime: Runtime, bar: Progress) -> None:
-        self.done = Pruned()
-        self._db = db
-        self._cutoff_ms = cutoff_ms
-        self._dry_run = dry_run
-        self._runtime = runtime
-        self._bar = bar
-        self._policy = BlockPolicy()
-
-    def prune(self) -> None:
-        """Do it. Raises StorageUnavailable, after which it may be done again, and PruneStopped."""
-        with storage_errors():
-            rows = RunRow.select(*_RUN_FIELDS).order_by(RunRow.id).tuples().execute(self._db)
-            runs = [_Run(*row) for row in rows]
-        feeds = sorted((run for run in runs if run.ingest != _REPLAY), key=_feed_of)  # stable: oldest first in each
-        for _feed, chain in groupby(feeds, _feed_of):
-            self._feed(list(chain))
-        for run in runs:
-            if run.ingest == _REPLAY:
-                self._replay(run)
-
-    def _feed(self, chain: list[_Run]) -> None:
-        """The runs of one push feed, oldest first, up to the first that is too young."""
-        numbers, folded = [run.id for run in chain], False
-        spare = sum(run.left for run in chain) - reader.RESTORE_TICKS_MAX
-        if not self._dry_run:
-            fold_fills(self._db, numbers)  # whether or not anything goes: the next restart need not read them
-        for run, following in zip(chain, [*chain[1:], None], strict=True):
-            # A run that was killed ended before the next one began, unless the clock was not set yet at that start.
-            end_ms = run.last_end_ms
-            if end_ms is None and following is not None and following.first_start_ms >= run.first_start_ms:
-                end_ms = following.first_start_ms
-            over = end_ms is not None and end_ms < self._cutoff_ms
-            if not over and run.first_start_ms >= self._cutoff_ms:
-                return
-            at = run.pruned_ticks
-            for block in self._blocks(run, over, spare):
-                if not folded and not self._dry_run:
-                    folded = True
-                    with storage_errors():
-                        sides = reader.last_signals(self._db, {run.id: run.first_tick_id for run in chain})
-                    fold_fills(self._db, numbers, {symbol: side for symbol, (side, _id) in sides.items()})
-                if not self._take(block):
-                    return
-                spare -= block.upto - block.at
-                at = block.upto
-            self._notices(run, (NoticeRow.ts < self._cutoff_ms) & (NoticeRow.ticks_before <= at))
-
-    def _replay(self, run: _Run) -> None:
-        if run.last_end_ms is None:
-            if run.first_start_ms < self._cutoff_ms:
-                self.done.unfinished.append(run.run_id)
-            return
-        if run.last_end_ms >= self._cutoff_ms and not run.pruned_ticks:
-            return
-        for block in self._blocks(run, True, run.left):
-            if not self._take(block):
-                return
-        self._notices(run, NoticeRow.run == run.id)
-        if not self._dry_run and not self._forget(run):
-            return
-        self.done.replays += 1
-
-    def _blocks(self, run: _Run, over: bool, spare: int) -> Iterator[_Block]:
-        """What may go of a run, at most about `spare` ticks; where it is not over as a whole, by the ticks' own times.
-
-        A block of ticks goes when most of those in the block after it are too old: so a few with a wrong time neither
-        stop all others nor take younger ones with them.
-        """
-        at, first = run.pruned_ticks, run.first_tick_id
-        if first is None:
-            return
-        next_id = first + at
-        query = TickRow.select(TickRow.id, TickRow.ts).where(TickRow.run == run.id).order_by(TickRow.id)
-        while (size := min(self._policy.ticks, spare, run.ticks - at)) > 0:
-            window = query.where(TickRow.id.between(next_id, run.last_tick_id)).limit(size if over else 2 * size)
-            with storage_errors():
-                rows = list(window.tuples().execute(self._db))
-            after = rows[size:]
-            if not rows or not (over or _mostly_old(after, size, self._cutoff_ms)):
-                return
-            ids = rows[0][0], rows[:size][-1][0]
-            upto = run.number_of(ids[1]) or at + len(rows[:size])
-            yield _Block(run, at, upto, ids)
-            spare, at, next_id = spare - (upto - at), upto, ids[1] + 1
-
-    def _take(self, block: _Block) -> bool:
-        """Delete a block; False when an order of it is still open. Raises PruneStopped when the run has changed."""
-        if self._dry_run:
-            self._count(block)
-            return True
-        began_s = self._runtime.monotonic()
-        with storage_errors(), self._db.atomic("IMMEDIATE"):
-            if not self._is_as_found(block.run, block.at):
-                raise PruneStopped("another prune is at work, or a replay is being resumed")
-            if self._has_open_orders(block):
-                return False
-            gone = [
-                int(model.delete().where(which).execute(self._db))
-                for model, which in (
-                    (TradeRow, block.decided(TradeRow)),
-                    (OrderRow, block.decided(OrderRow)),
-                    (SignalRow, block.decided(SignalRow)),
-                    (TickRow, block.ticks),
-                )
-            ]
-            trades, orders, signals, ticks = gone
-            RunRow.update(
-                pruned_ticks=block.upto,
-                pruned_signals=RunRow.pruned_signals + signals,
-                pruned_orders=RunRow.pruned_orders + orders,
-                pruned_trades=RunRow.pruned_trades + trades,
-            ).where(RunRow.id == block.run.id).execute(self._db)
-        done = self.done
-        done.ticks, done.signals, done.orders = done.ticks + ticks, done.signals + signals, done.orders + orders
-        done.trades += trades
-        self._bar.update(done.ticks, done.ticks)
-        self._pause(began_s)
-        return True
-
-    def _count(self, block: _Block) -> None:
-        with storage_errors():
-            self.done.ticks += TickRow.select().where(block.ticks).count(self._db)
-            self.done.signals += SignalRow.select().where(block.decided(SignalRow)).count(self._db)
-            self.done.orders += OrderRow.select().where(block.decided(OrderRow)).count(self._db)
-            self.done.trades += TradeRow.select().where(block.decided(TradeRow)).count(self._db)
-        self._policy.pause_s(0.0)  # nobody waits for a reader: the blocks may grow
-        self._stop_if_told()
-
-    def _is_as_found(self, run: _Run, pruned: int) -> bool:
-        fields = RunRow.pruned_ticks, RunRow.last_end_ms, RunRow.pruned_trades, RunRow.folded_trades
-        row = (
-            RunRow.select(*fields).where((RunRow.id == run.id) & (RunRow.run_id == run.run_id)).tuples().first(self._db)
-        )
-        return row is not None and row[0] == pruned and (run.ingest != _REPLAY or row[1] is not None)
-
-    def _has_open_orders(self, block: _Block) -> bool:
-        open_ones = OrderRow.status.not_in(sorted(FINAL_STATUSES))
-        return bool(OrderRow.select().where(block.decided(OrderRow) & open_ones).exists(self._db))
-
-    def _notices(self, run: _Run, which: Any) -> None:
-        of_run = (NoticeRow.run == run.id) & which
-        if self._dry_run:
-            with storage_errors():
-                self.done.notices += NoticeRow.select().where(of_run).count(self._db)
-            return
-        gone = _NOTICES
-        while gone == _NOTICES:
-            began_s = self._runtime.monotonic()
-            some = NoticeRow.select(NoticeRow.id).where(of_run).order_by(NoticeRow.id).limit(_NOTICES)
-            with storage_errors(), self._db.atomic("IMMEDIATE"):
-                gone = int(NoticeRow.delete().where(NoticeRow.id.in_(some)).execute(self._db))
-                if gone:
-                    counted = RunRow.update(pruned_notices=RunRow.pruned_notices + gone)
-                    counted.where(RunRow.id == run.id).execute(self._db)
-            self.done.notices += gone
-            if gone:
-                self._pause(began_s)
-
-    def _forget(self, run: _Run) -> bool:
-        """A replay of which nothing is left may be stored anew, as if it had never been here."""
-        with storage_errors(), self._db.atomic("IMMEDIATE"):
-            empty = (RunRow.pruned_ticks >= RunRow.ticks) & RunRow.last_end_ms.is_null(False)
-            gone = RunRow.delete().where((RunRow.id == run.id) & (RunRow.run_id == run.run_id) & empty)
-            return bool(gone.execute(self._db))
-
-    def _pause(self, began_s: float) -> None:
-        self._runtime.sleep(self._policy.pause_s(self._runtime.monotonic() - began_s))
-        self._stop_if_told()
-
-    def _stop_if_told(self) -> None:
-        if self._runtime.stop_signals():
-            raise PruneStopped("stopped by a signal")
-
-
-def _feed_of(run: _Run) -> tuple[str, str, str]:
-    return run.mode, run.ingest, run.source
-
-
-def _mostly_old(rows: list[tuple[int, int]], size: int, cutoff_ms: int) -> bool:
-    """Whether these are `size` rows (not the end of what is stored) and most of their times are before the cutoff."""
-    old = sum(as_unix_ms(ts) < cutoff_ms for _id, ts in rows)
-    return len(rows) == size and 2 * old > size
-
-
 def run_prune(
-    db_path: Path, keep_ms: int, dry_run: bool, runtime: Runtime, answers: TextIO | None, errors: TextIO | None
+    db_path: Path,
+    keep_ms: int,
+    dry_run: bool,
+    runtime: Runtime,
+    answers: TextIO | None,
+    errors: TextIO | None,
+    open_database: Callable[[Path], SqliteDatabase] = open_existing,
 ) -> int:
     """`tradebot prune`: delete what is older than `keep_ms`. Main thread; blocks for as long as it takes.
 
-    0 when all of that is gone, 1 when a stop signal or a database that stays locked or full came between (what is
-    deleted is deleted). Raises ConfigError.
+    0 when all of that is gone, 1 when a stop signal, a database that stays locked or full or a spill file that cannot
+    be read came between (what is deleted is deleted). `open_database` raises what `open_existing` does. Raises
+    ConfigError.
     """
     runtime.catch_stop_signals()
     out = GuardedStream(answers)
     cutoff_ms = runtime.now_ms() - keep_ms
-    total, failure = Pruned(), ""
+    total, failure, free_bytes = Pruned(), "", None
     retry = RetryPolicy(_RETRY_S)
     bar = Progress(errors, None, "rows")
     try:
         while True:
             try:
-                with closing(open_existing(db_path)) as db:
-                    pruner = Pruner(db, cutoff_ms, dry_run, runtime, bar)
+                with closing(open_database(db_path)) as db:
+                    waiting, unreadable = _waiting(db_path)
+                    pruner = Pruner(db, cutoff_ms, dry_run, runtime, bar, waiting)
                     try:
                         pruner.prune()
                     finally:
-                        _add(total, pruner.done)
+                        _add(total, pruner.done, dry_run)
                         if pruner.done.ticks:
                             retry.succeeded()
                     free_bytes = _free_bytes(db)
-                break
+                if not total.refused:
+                    break
+                failure = f"replays were left alone, for events of them may wait there: {unreadable}"
             except PruneStopped as stop:
                 failure = str(stop)
             except StorageUnavailable as error:
                 if not error.passing:
-                    raise ConfigError(f"database {db_path}: {error}") from error
+                    raise ConfigError(error.told_of(db_path)) from error
                 failure = str(error)
                 delay_s = retry.next_delay_s(runtime.monotonic(), None)
                 if delay_s is not None and not runtime.stop_signals():
                     runtime.sleep(delay_s)
                     continue
-            bar.close()
-            out.write(
-                _report(db_path, cutoff_ms, dry_run, total) + f"Not finished: {failure}. Run it again to go on.\n"
-            )
+            out.write(_report(db_path, cutoff_ms, dry_run, total, None))
+            out.write(f"Not finished: {failure}. Run it again to go on.\n")
             return 1
     finally:
         bar.close()
-    out.write(_report(db_path, cutoff_ms, dry_run, total))
-    if not dry_run:
-        out.write(
-            f"Free inside the file for new events: {free_bytes / 1e6:,.1f} MB. The file itself does not shrink.\n"
-        )
+    out.write(_report(db_path, cutoff_ms, dry_run, total, free_bytes))
     return 0
 
 
-def _add(total: Pruned, done: Pruned) -> None:
+def _waiting(db_path: Path) -> tuple[Waiting, str]:
+    """What lies in the spill file, and for one that cannot be read why."""
+    try:
+        run_id = waiting_run(spill_path(db_path))
+    except ConfigError as error:
+        return Waiting(readable=False), str(error)
+    return Waiting(run_id), ""
+
+
+def _add(total: Pruned, done: Pruned, dry_run: bool) -> None:
+    """Add what a pass has deleted; one that only counts has counted everything anew."""
     for name in _COUNTED:
-        setattr(total, name, getattr(total, name) + getattr(done, name))
-    total.unfinished = done.unfinished
+        setattr(total, name, getattr(done, name) + (0 if dry_run else getattr(total, name)))
+    total.unfinished, total.spilled, total.refused = done.unfinished, done.spilled, done.refused
 
 
 def _free_bytes(db: SqliteDatabase) -> int:
@@ -358,7 +103,7 @@ def _free_bytes(db: SqliteDatabase) -> int:
     return pages * size
 
 
-def _report(path: Path, cutoff_ms: int, dry_run: bool, done: Pruned) -> str:
+def _report(path: Path, cutoff_ms: int, dry_run: bool, done: Pruned, free_bytes: int | None) -> str:
     before = datetime.fromtimestamp(cutoff_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     counts = ", ".join(f"{getattr(done, name):,} {name}" for name in _COUNTED)
     lines = [f"{'Would delete' if dry_run else 'Deleted'} from {path} what is older than {before}: {counts}."]
@@ -368,4 +113,12 @@ def _report(path: Path, cutoff_ms: int, dry_run: bool, done: Pruned) -> str:
             f"Left alone, since they have no end: replays {', '.join(done.unfinished[:_NAMED])}{more};"
             " complete them with --resume."
         )
+    if done.spilled is not None:
+        lines.append(
+            f"Left alone, since events of it wait in {spill_path(path)}: run {done.spilled}; the next start of the"
+            " engine stores them."
+        )
+    if free_bytes is not None and not dry_run:
+        free_mb = free_bytes / 1e6
+        lines.append(f"Free inside the file for new events: {free_mb:,.1f} MB. The file itself does not shrink.")
     return "".join(f"{line}\n" for line in lines)

@@ -198,12 +198,48 @@ def _event(record: list[Any]) -> Event:
     raise ValueError("is no event")
 
 
+def waiting_run(path: Path) -> str | None:
+    """The run of which events wait in a spill file; None when none do. May be called while it is being written.
+
+    Raises ConfigError when that cannot be told: the file cannot be read, or does not begin as tradebot wrote it.
+    """
+    try:
+        with path.open("rb") as file:
+            header = _header(path, file.readline(_LINE_BYTES_MAX))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigError(f"spill file {path}: {error.strerror}; see to it, or move it away") from error
+    return None if header is None else header.run_id
+
+
+def _header(path: Path, line: bytes) -> _Header | None:
+    """The header; None for a reserve that was never used, or a header that was cut short. Raises ConfigError."""
+    text = line.partition(b"\0")[0]
+    if not text.endswith(b"\n"):
+        if not text.startswith(_HEADER_START[: len(text)]):
+            raise ConfigError(f"spill file {path}: is none of tradebot's; move it away")
+        return None
+    try:
+        header = msgspec.json.decode(line, type=_Header)
+        if not 1 <= header.version <= FORMAT_VERSION:
+            raise ValueError(f"format {header.version}, known here: up to {FORMAT_VERSION}")
+    except (ValueError, TypeError) as error:
+        raise _not_ours(path, 1, error) from error
+    return header
+
+
+def _not_ours(path: Path, number: int, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"spill file {path}:{number}: not as tradebot wrote it: {error}; move it away to start without it"
+    )
+
+
 def _read(path: Path) -> tuple[_Header, list[Event], bool] | None:
-    """Header and events up to the end or to where writing was cut short; None for a reserve that was never used.
+    """Header and events up to the end or to where writing was cut short; None when nothing was spilled.
 
     Raises ConfigError at a line that is not what was written, OSError.
     """
-    header: _Header | None = None
     events: list[Event] = []
     try:
         file = path.open("rb")
@@ -211,27 +247,20 @@ def _read(path: Path) -> tuple[_Header, list[Event], bool] | None:
         return None
     with file:
         # Not line by line: after the last written line comes the reserve, megabytes of zeros without an end.
-        for number, line in enumerate(iter(lambda: file.readline(_LINE_BYTES_MAX), b""), 1):
-            text = line.partition(b"\0")[0]
-            if not text.endswith(b"\n"):
-                if header is None and not text.startswith(_HEADER_START[: len(text)]):
-                    raise ConfigError(f"spill file {path}: is none of tradebot's; move it away")
+        header = _header(path, file.readline(_LINE_BYTES_MAX))
+        if header is None:
+            return None
+        for number, line in enumerate(iter(lambda: file.readline(_LINE_BYTES_MAX), b""), 2):
+            if not line.partition(b"\0")[0].endswith(b"\n"):
                 break
             try:
                 record = msgspec.json.decode(line, type=list[Any])
-                if header is None:
-                    header = msgspec.convert(record, _Header)
-                    if not 1 <= header.version <= FORMAT_VERSION:
-                        raise ValueError(f"format {header.version}, known here: up to {FORMAT_VERSION}")
-                elif record == [_END, len(events)]:
+                if record == [_END, len(events)]:
                     return header, events, True
-                else:
-                    events.append(_event(record))
+                events.append(_event(record))
             except (ValueError, TypeError) as error:
-                raise ConfigError(
-                    f"spill file {path}:{number}: not as tradebot wrote it: {error}; move it away to start without it"
-                ) from error
-    return None if header is None else (header, events, False)
+                raise _not_ours(path, number, error) from error
+    return header, events, False
 
 
 def _rest(events: list[Event], before: StoredCounts, held: StoredCounts) -> Batch:
