@@ -21,6 +21,9 @@ SWARM: Final = "swarm"
 SWARM_CHANCE: Final = 0.8
 """How likely a seed that draws its scenario draws the swarm."""
 
+_UPKEEP_CHANCE: Final = 0.15
+"""How likely one that does not draws a scenario of prune and backup."""
+
 TRACE_LINES: Final = 60
 SHRINK_HISTORIES_MAX: Final = 60
 _SHORTEST_S: Final = 0.2
@@ -82,7 +85,12 @@ def drawn_scenario(seed: int) -> str:
     draw = Draw(SimRuntime(seed).stream("which scenario"))
     if draw.chance(SWARM_CHANCE):
         return SWARM
-    return draw.pick([name for name in SCENARIOS if name != SWARM])
+    # From a stream of their own: they came later, and change nothing about what the other seeds draw.
+    late = Draw(SimRuntime(seed).stream("upkeep"))
+    upkeep = [name for name, function in SCENARIOS.items() if function.__module__ == "sim.scenarios.upkeep"]
+    if late.chance(_UPKEEP_CHANCE):
+        return late.pick(upkeep)
+    return draw.pick([name for name in SCENARIOS if name != SWARM and name not in upkeep])
 
 
 def play(order: Order, freezer: Movable | None, lines: int | None = TRACE_LINES) -> History:

@@ -16,6 +16,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, Final
 
+from sim.beside import Beside
 from sim.clock import Movable
 from sim.errors import SimExit, SimKilled
 from sim.faults import FaultyStorage, Remains, StorageFaults, files_bounded, open_files
@@ -89,6 +90,8 @@ class Process:
     manager: HearingManager
     storage: FaultyStorage | None = None
     """Once the engine has opened it."""
+    beside: list[Beside] = field(default_factory=list)
+    """Commands beside the engine; the history goes on until they have ended too."""
 
 
 @dataclass
@@ -98,7 +101,8 @@ class Faults:
     `signal_on` names log lines by event or message: when the first one of that name is written, SIGTERM comes.
     `jumps_ms` are (seconds, ms): the wall clock is set forward or back by so much. `network` makes the network that the
     process's WebSocket connections go over (see `sim.exchange.Exchange.online`); without it there is none. `begin` is
-    called before the process starts: it may arrange anything with the world's calls of its runtime.
+    called before the process starts: it may arrange anything with the world's calls of its runtime. Without `engine`
+    there is none, only what is beside it.
     """
 
     storage: StorageFaults = field(default_factory=StorageFaults)
@@ -112,6 +116,7 @@ class Faults:
     wrap_feed: Callable[[Feed, SimRuntime], Feed] = lambda feed, _runtime: feed
     network: Callable[[SimRuntime], SimNetwork] | None = None
     begin: Callable[[Process], None] = lambda _process: None
+    engine: bool = True
 
 
 class World:
@@ -167,7 +172,8 @@ class World:
         try:
             with files_bounded(), _leaving_files_open():
                 process = self._process(number, runtime, faults)
-                main = partial(run_engine, settings, _edges(process, faults, Output(answers, errors)))
+                edges = _edges(process, faults, Output(answers, errors))
+                main = partial(_main, settings if faults.engine else None, edges, process.beside)
                 code = int(runtime.run(main, until_s=_LIMIT_S))
         except SimKilled as death:
             code = death.code if isinstance(death, SimExit) else None
@@ -247,6 +253,15 @@ def _edges(process: Process, faults: Faults, output: Output) -> Edges:
         make_transport=lambda _seam: _transport(runtime, process.network),
         make_notifier=lambda: process.manager,
     )
+
+
+def _main(settings: Settings | None, edges: Edges, beside: list[Beside]) -> ExitCode:
+    """The engine, unless there is none; and what is beside it, to its end."""
+    try:
+        return ExitCode.COMPLETE if settings is None else run_engine(settings, edges)
+    finally:
+        for command in beside:
+            command.wait()
 
 
 def _transport(runtime: SimRuntime, network: SimNetwork | None) -> Transport:

@@ -6,6 +6,7 @@ from typing import Final
 
 from tests.sim.planted.bug import Bug
 from tests.sim.planted.bugs_feeds import FEED_BUGS
+from tests.sim.planted.bugs_upkeep import UPKEEP_BUGS
 
 _STAGE_BUGS: Final = (
     # ---- persist -----------------------------------------------------------------------------------------------------
@@ -150,7 +151,8 @@ _STAGE_BUGS: Final = (
         "overload_not_met",
         "a tick that the full channel refuses is forgotten and the run goes on",
         "tradebot/threads/ingest.py",
-        "                if full:\n                    self._overload(waiting)\n                    return True\n",
+        "                if full:\n                    self._overload(waiting, sum(isinstance(left[0], Notice)"
+        " for left in pieces[number:]))\n                    return True\n",
         "",
         100,
     ),
@@ -314,4 +316,4 @@ _STORE_BUGS: Final = (
     ),
 )
 
-BUGS: Final[tuple[Bug, ...]] = (*_STAGE_BUGS, *_STORE_BUGS, *FEED_BUGS)
+BUGS: Final[tuple[Bug, ...]] = (*_STAGE_BUGS, *_STORE_BUGS, *FEED_BUGS, *UPKEEP_BUGS)

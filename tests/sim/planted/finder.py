@@ -54,6 +54,9 @@ CHECKS: Final[tuple[tuple[str, str], ...]] = (
     ),
     ("replayed file", r"stored tick \d+ is|\d+ (of \d+ )?ticks are stored"),
     ("synthetic walk", r"run \d+, kept tick \d+: "),
+    ("what prune leaves", r"pruned: "),
+    ("sums carried over", r"carried: "),
+    ("copies", r"backup: "),
 )
 """Whose words a failure is in: name of the check, and how its messages begin. The first that fits counts."""
 

@@ -1,0 +1,281 @@
+"""Prune and backup as processes of their own, beside engines and between them, with kills and trouble at any step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mockws_server.actions import Disconnect, Skip, Ticks
+from sim.beside import Woe, opened_in_steps
+from sim.exchange import Exchange
+from sim.faults import StorageFaults
+from sim.kept import reading
+from sim.scenarios.common import (
+    expect,
+    flat_values,
+    replay_settings,
+    run_id_of,
+    scenario,
+    synthetic_settings,
+)
+from sim.scenarios.live import live_settings, script_of
+from sim.upkeep import Upkeep, draw_woe, upkeep
+from sim.world import World
+from tradebot.config import Settings
+
+
+def _feed(world: World) -> Settings:
+    """Twenty ticks a second for some seconds, with many signals."""
+    return synthetic_settings(
+        world,
+        engine__tick_interval_ms=50,
+        engine__run_seconds=1.5 + world.between(0, 3) / 2,
+        persist__batch_size=world.between(1, 20),
+        persist__flush_interval_ms=300,
+        strategy__desired_size=(0.1, 1.0, 30.0)[world.between(0, 2)],
+    )
+
+
+def _quiet(up: Upkeep) -> Settings:
+    """The same feed, without signals: afterwards those of earlier runs may all be deleted."""
+    return up.world.settings({**flat_values(up.settings), "engine.signal_every_n_ticks": 1000})
+
+
+def _past(up: Upkeep, runs: int) -> None:
+    """Runs of the feed, the first to its end, others perhaps killed."""
+    expect(up.engine(), 0)
+    for _ in range(runs - 1):
+        up.pause(up.world.between(0, 5))
+        up.engine(kill_at_step=up.world.between(300, 2000) if up.world.chance(0.5) else None)
+
+
+@scenario
+def prune_between_runs(world: World) -> None:
+    """Prunes, many of them cut short; each restart goes on as if nobody had ever pruned, and the last one finishes."""
+    with upkeep(world, _feed(world)) as up:
+        _past(up, world.between(1, 2))
+        for _ in range(world.between(1, 3)):
+            up.alone(up.prune(world.between(0, up.elapsed_ms), draw_woe(world)))
+            if world.chance(0.5):
+                expect(up.engine(settings=_quiet(up) if world.chance(0.5) else None), 0)
+        last = up.prune(0)
+        up.alone(last)
+        assert last.code == 0, f"exit code {last.code}: {last.said}"
+        expect(up.engine(), 0)
+
+
+@scenario
+def prune_beside_an_engine(world: World) -> None:
+    """One prune or two at once beside a running engine: it stores as if it were alone, and so does the next one."""
+    with upkeep(world, _feed(world)) as up:
+        _past(up, 1)
+        for _ in range(2):
+            keep_ms, at_s = world.between(0, up.elapsed_ms), world.between(0, 250) / 100
+            later_s = (0.001, 0.7)[world.between(0, 1)]
+            errands = [
+                up.prune(keep_ms, draw_woe(world), at_s=at_s + later_s * n, name=f"prune {n}")
+                for n in range(world.between(1, 2))
+            ]
+            kill = world.between(300, 2000) if world.chance(0.3) else None
+            outcome = up.engine(*errands, kill_at_step=kill)
+            assert outcome.exit_code in (0, None), outcome.error
+        expect(up.engine(up.prune(0, at_s=1.0)), 0)
+
+
+@scenario
+def two_prunes_that_keep_unlike_much(world: World) -> None:
+    """One waits for a lock while the other deletes a run that it has reckoned with: what must stay stays."""
+    with upkeep(world, _feed(world)) as up:
+        _past(up, 1)
+        second_ms = up.elapsed_ms
+        up.pause(1)
+        expect(up.engine(), 0)
+        waits = up.prune(0, Woe(trouble={world.between(1, 3): "wait"}))
+        other = up.prune(up.elapsed_ms - second_ms - 500, at_s=world.between(0, 100) / 100, name="other")
+        up.alone(waits, other)
+        assert 0 in (waits.code, other.code), f"both ended with {waits.code}: {waits.said}{other.said}"
+        expect(up.engine(), 0)
+
+
+@scenario
+def prune_while_an_engine_starts(world: World) -> None:
+    """An engine opens its database and takes over what it holds, step by step, while prunes are at work; or dies."""
+    with upkeep(world, _feed(world)) as up:
+        _past(up, 2)
+        with opened_in_steps(lambda: world.processes[-1].runtime.checkpoint()):
+            for _ in range(2):
+                one = up.prune(world.between(0, up.elapsed_ms), draw_woe(world, 0.05))
+                errands = [one, up.prune(0, at_s=(0.0, 0.001)[world.between(0, 1)], name="other")]
+                kill = world.between(10, 400) if world.chance(0.5) else None
+                outcome = up.engine(*errands, kill_at_step=kill)
+                assert outcome.exit_code in (0, None), outcome.error
+        expect(up.engine(), 0)
+
+
+@scenario
+def prune_killed_at_every_transaction(world: World) -> None:
+    """kill -9 in the middle of the first transaction, then of the second: nothing of it is done, the next goes on."""
+    with upkeep(world, _feed(world)) as up:
+        _past(up, 1)
+        keep_ms = world.between(0, up.elapsed_ms // 2)
+        for number in range(1, 100):
+            errand = up.prune(keep_ms, Woe(trouble={number: "kill"}))
+            up.alone(errand)
+            if errand.code is not None:
+                break
+        assert errand.code == 0, f"exit code {errand.code}: {errand.said}"
+        expect(up.engine(), 0)
+
+
+@scenario
+def prune_of_a_database_that_stays_locked(world: World) -> None:
+    """Another program holds it for longer than a prune is patient: 1 after a minute; and the next one does it all."""
+    with upkeep(world, _feed(world)) as up:
+        _past(up, 1)
+        free = world.between(1, 4)
+        errand = up.prune(0, Woe(trouble=dict.fromkeys(range(free, 200), "busy")))
+        up.alone(errand)
+        assert errand.code == 1 and "Not finished: " in errand.said and "SQLITE_BUSY" in errand.said, errand.said
+        waited_s = world.outcomes[-1].sim_s
+        assert 60 <= waited_s <= 75, f"it gave up after {waited_s} s"
+        last = up.prune(0)
+        up.alone(last)
+        assert last.code == 0, f"exit code {last.code}: {last.said}"
+        expect(up.engine(), 0)
+
+
+@scenario
+def prune_of_a_replay(world: World) -> None:
+    """It goes whole or not at all: while part of it is gone it is refused, and when all is, it is stored as before."""
+    settings = replay_settings(world, 60, {"resume": True}, persist__batch_size=world.between(5, 30))
+    with upkeep(world, settings) as up:
+        expect(up.engine(), 0)
+        first = world.dump()
+        for _ in range(world.between(1, 3)):
+            up.pause(1)
+            up.alone(up.prune(0, draw_woe(world, 0.3)))
+            runs = _replays(world)
+            if runs and world.chance(0.5):
+                expect(up.engine(), 12 if runs[0][1] else 0)
+        up.pause(1)
+        last = up.prune(0)
+        up.alone(last)
+        assert last.code == 0 and not _replays(world), f"exit code {last.code}: {last.said}"
+        expect(up.engine(), 0)
+        assert _without_ids(world.dump()) == _without_ids(first), "stored again, it is another replay"
+
+
+@scenario
+def prune_of_a_live_feed(world: World) -> None:
+    """What was said of its links and gaps goes with the ticks before it; the next run goes on with its numbers."""
+    exchange = Exchange(script_of(world, Ticks(20, 30.0), Skip(2), Ticks(3, 30.0), Disconnect(), repeat=None))
+    settings = live_settings(
+        world, engine__run_seconds=1.5, engine__signal_every_n_ticks=world.between(1, 4), persist__flush_interval_ms=200
+    )
+    with upkeep(world, settings) as up:
+        expect(up.engine(network=exchange.online), 0)
+        for _ in range(2):
+            prune = up.prune(world.between(0, up.elapsed_ms), draw_woe(world), at_s=world.between(0, 120) / 100)
+            expect(up.engine(prune, network=exchange.online), 0)
+        last = up.prune(0)
+        up.alone(last)
+        assert last.code == 0, f"exit code {last.code}: {last.said}"
+        expect(up.engine(network=exchange.online), 0)
+
+
+@scenario
+def prune_waits_for_a_spill(world: World) -> None:
+    """What a replay could not store waits in a spill file: prune leaves it alone until a start has adopted that."""
+    settings = replay_settings(world, 60, {"resume": True}, persist__storage_retry_s=0.2, persist__batch_size=5)
+    with upkeep(world, settings) as up:
+        full = StorageFaults(full_from_s=0.0, full_until_s=1000.0)
+        failed = up.engine(storage=full)
+        expect(failed, 13)
+        up.pause(1)
+        waits = up.prune(0, draw_woe(world, 0.2))
+        up.alone(waits)
+        run_id = run_id_of(failed)
+        assert [name for name, _pruned in _replays(world)] == [run_id], "the run of the spill is gone"
+        if waits.code == 0:
+            assert f"run {run_id}; the next start of the engine stores them" in waits.said, waits.said
+        expect(up.engine(), 0)
+        up.pause(1)
+        last = up.prune(0)
+        up.alone(last)
+        assert last.code == 0 and not _replays(world), f"exit code {last.code}: {last.said}"
+
+
+@scenario
+def prune_beside_the_adoption_of_a_spill(world: World) -> None:
+    """A push feed spilled; starts are killed at any step of adopting that, beside prunes: nothing of it is lost."""
+    settings = synthetic_settings(world, engine__tick_interval_ms=50, persist__storage_retry_s=0.2)
+    with upkeep(world, settings) as up:
+        failed = up.engine(storage=StorageFaults(full_from_s=1.0, full_until_s=1000.0))
+        expect(failed, 13)
+        run_id, ledger = run_id_of(failed), failed.event("LEDGER")
+        with opened_in_steps(lambda: world.processes[-1].runtime.checkpoint()):
+            for _ in range(world.between(1, 3)):
+                prune = up.prune(world.between(0, up.elapsed_ms), draw_woe(world, 0.05))
+                up.engine(prune, kill_at_step=world.between(2, 60))
+            up.engine(up.prune(0), signals_at_s=(0.5,))
+        with reading(world.db_path) as db:
+            stored = db.execute("SELECT ticks FROM runs WHERE run_id = ?", (run_id,)).fetchone()[0]
+        assert ledger["spilled"], "nothing was spilled"
+        assert stored == ledger["stored"] + ledger["spilled"], f"{stored} ticks are stored; the ledger says {ledger}"
+
+
+@scenario
+def replay_of_a_run_that_is_pruned_meanwhile(world: World) -> None:
+    """Ticks read from another database that is being pruned: all of what was there at the start, or 12."""
+    with upkeep(world, _feed(world)) as up:
+        _past(up, 1)
+        before = [row[1:5] for row in world.dump()["ticks"]]
+        other = world.directory / "other.db"
+        values = flat_values(replay_settings(world)) | {"app.db_path": str(other)}
+        values.pop("engine.replay_file")
+        settings = world.settings(values, {"replay_db": str(world.db_path), "speed": world.between(1, 50)})
+        with opened_in_steps(lambda: world.processes[-1].runtime.checkpoint()):
+            outcome = up.engine(up.prune(0, at_s=world.between(0, 100) / 1e6), settings=settings)
+        read = [row[1:5] for row in world.dump(other)["ticks"]]
+        if outcome.exit_code == 0:
+            assert read and before[-len(read) :] == read, f"{len(read)} ticks were read of {len(before)}"
+        else:
+            expect(outcome, 12)
+            told = [outcome.error or "", *(str(line["fields"].get("detail")) for line in outcome.logs)]
+            assert any("was pruned while it was read" in text for text in told), told
+
+
+@scenario
+def backup_beside_an_engine(world: World) -> None:
+    """A backup is what was stored at one moment, or there is none; prunes go on, and an engine goes on from it."""
+    with upkeep(world, _feed(world)) as up:
+        _past(up, 1)
+        target = world.directory / "copy.db"
+        for _ in range(2):
+            before = target.read_bytes() if target.exists() else None
+            kill, signal = (world.between(1, 12) if world.chance(0.3) else None for _ in range(2))
+            errand = up.backup(target, Woe(kill, signal), at_s=world.between(0, 200) / 100)
+            prune = up.prune(world.between(0, up.elapsed_ms), at_s=errand.at_s)
+            up.engine(errand, prune, kill_at_step=world.between(100, 2000) if world.chance(0.3) else None)
+            after = target.read_bytes() if target.exists() else None
+            assert errand.code == 0 or after == before, "a backup that failed has changed what was there"
+            if errand.code == 0:
+                up.check_copy(target)
+        last = up.backup(target)
+        up.alone(last)
+        assert last.code == 0, f"exit code {last.code}: {last.said}"
+        assert not target.with_name("copy.db.part").exists()
+        up.check_copy(target)
+        up.restore(target)
+        expect(up.engine(up.prune(0, at_s=0.5)), 0)
+
+
+def _replays(world: World) -> list[tuple[str, int]]:
+    """Replays that are there, and how many of their ticks are gone."""
+    with reading(world.db_path) as db:
+        query = "SELECT run_id, pruned_ticks FROM runs WHERE ingest = 'replay'"
+        return [(str(run_id), int(pruned)) for run_id, pruned in db.execute(query)]
+
+
+def _without_ids(dumped: dict[str, list[tuple[Any, ...]]]) -> dict[str, list[tuple[Any, ...]]]:
+    """Without row ids, and without the run's."""
+    return {table: [row[1:-1] if table != "ticks" else row[1:5] for row in rows] for table, rows in dumped.items()}

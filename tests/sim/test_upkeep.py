@@ -1,0 +1,155 @@
+"""What the simulator does beside an engine: commands of their own life, and checks of prune and backup that see."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from sim import kept
+from sim.__main__ import run_one
+from sim.beside import Beside, Trouble, Woe, opened_in_steps
+from sim.clock import frozen
+from sim.history import SWARM, drawn_scenario
+from sim.scenarios import SCENARIOS
+from sim.scenarios.common import expect, synthetic_settings
+from sim.upkeep import KEPT, Errand, Upkeep, upkeep
+from sim.world import World, dump
+from tradebot.store import opening, policy, reader
+
+UPKEEP = [name for name, play in SCENARIOS.items() if play.__module__ == "sim.scenarios.upkeep"]
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Upkeep]:
+    """A database with a run of forty ticks, each with a signal and a fill."""
+    world = World(1, tmp_path)
+    settings = synthetic_settings(
+        world, engine__tick_interval_ms=50, engine__run_seconds=2.0, engine__signal_every_n_ticks=1
+    )
+    with upkeep(world, settings) as up:
+        expect(up.engine(), 0)
+        yield up
+
+
+def ticks(path: Path) -> int:
+    return len(dump(path)["ticks"])
+
+
+def test_what_was_pruned_put_back_is_what_was_there(up: Upkeep) -> None:
+    path, copy = up.world.db_path, up.world.directory / "copy.db"
+    before = dump(path)
+    up.alone(up.prune(0))
+    assert ticks(path) == KEPT
+    assert dump(kept.unpruned(path, copy)) == before
+
+
+def test_a_kill_of_a_prune_is_not_the_engines(up: Upkeep) -> None:
+    """It ends in the midst of a transaction, of which nothing is done; the engine goes on to its end."""
+    before = ticks(up.world.db_path)
+    errand = up.prune(0, Woe(trouble={1: "kill"}), at_s=0.5)
+    outcome = up.engine(errand)
+    expect(outcome, 0)
+    assert errand.code is None and errand.said == ""
+    assert ticks(up.world.db_path) == before + outcome.event("LEDGER")["stored"]
+
+
+def test_a_signal_for_a_prune_is_not_the_engines(up: Upkeep) -> None:
+    errand = up.prune(0, Woe(signal_at_point=30), at_s=0.5)
+    outcome = up.engine(errand)
+    expect(outcome, 0)
+    assert outcome.sim_s >= 2.0
+    assert errand.code == 1 and "stopped by a signal" in errand.said
+
+
+@pytest.mark.parametrize("trouble", ["busy", "full", "torn", "doubt"])
+def test_trouble_is_met_and_got_over(up: Upkeep, trouble: Trouble) -> None:
+    errand = up.prune(0, Woe(trouble={2: trouble}))
+    up.alone(errand)
+    assert errand.beside is not None and errand.beside.failures == 1
+    assert errand.code == 0 and ticks(up.world.db_path) == KEPT
+
+
+def test_the_history_goes_on_until_all_have_ended(up: Upkeep) -> None:
+    def run(beside: Beside) -> int:
+        beside.sleep(100.0)
+        return 7
+
+    errand = Errand("sleeper", run)
+    outcome = up.engine(errand)
+    expect(outcome, 0)
+    assert errand.code == 7 and outcome.sim_s >= 100
+
+
+def test_nothing_of_it_stays(tmp_path: Path) -> None:
+    before = policy._BLOCK_TICKS, reader.RESTORE_TICKS_MAX, opening.connect  # type: ignore[attr-defined]
+    world = World(1, tmp_path)
+    with upkeep(world, synthetic_settings(world)), opened_in_steps(lambda: None):
+        assert before != (policy._BLOCK_TICKS, reader.RESTORE_TICKS_MAX, opening.connect)  # type: ignore[attr-defined]
+    assert before == (policy._BLOCK_TICKS, reader.RESTORE_TICKS_MAX, opening.connect)  # type: ignore[attr-defined]
+
+
+WRONG: dict[str, tuple[str, Callable[[Upkeep, sqlite3.Connection], None]]] = {
+    "DELETE FROM ticks WHERE id = 1": ("ticks left, there are", lambda _up, db: kept.check_commit(db)),
+    "UPDATE runs SET pruned_trades = 1": ("trades left, there are", lambda _up, db: kept.check_commit(db)),
+    "DELETE FROM ticks WHERE id = 1; UPDATE runs SET pruned_ticks = 1": (
+        "is there, but its tick is gone", lambda _up, db: kept.check_commit(db),
+    ),
+    "DELETE FROM ticks WHERE id > 5; UPDATE runs SET pruned_ticks = ticks - 5": (
+        "ticks of synthetic:SOL/USDC are left, 12 must stay", lambda _up, db: kept.check_kept(db, KEPT),
+    ),
+    "DELETE FROM ticks WHERE id > 30": (
+        "ticks were deleted that are not older", lambda up, db: kept.check_young(db, first_ms(up) + 1500, 0),
+    ),
+    "SELECT 1": (
+        "are old and left, there need be no more", lambda up, db: kept.check_finished(db, 10**15, 10**6, KEPT, 2),
+    ),
+    "UPDATE carried SET fees = fees + 0.01": ("SOL/USDC is .*, its fills come to", lambda up, _db: carried(up)),
+    "UPDATE carried SET last_side = NULL; DELETE FROM signals": (
+        "last side of SOL/USDC is None", lambda up, _db: carried(up),
+    ),
+}  # fmt: skip
+"""What somebody does to the database, what is said of it, and by which check."""
+
+
+def first_ms(up: Upkeep) -> int:
+    return int(dump(up.world.db_path)["ticks"][0][4])
+
+
+def carried(up: Upkeep) -> None:
+    whole = kept.unpruned(up.world.db_path, up.world.directory / "whole.db")
+    kept.check_carried(up.world.db_path, whole)
+
+
+@pytest.mark.parametrize("damage", WRONG)
+def test_the_checks_see(up: Upkeep, damage: str) -> None:
+    """They pass before, and not after."""
+    said, check = WRONG[damage]
+    path = up.world.db_path
+    up.alone(up.prune(10**9))  # sums are kept, nothing is deleted
+    with closing(sqlite3.connect(path)) as db:
+        if damage != "SELECT 1":
+            check(up, db)
+        db.executescript(damage)
+        with pytest.raises(AssertionError, match=said):
+            check(up, db)
+
+
+@pytest.mark.parametrize("name", ["two_prunes_that_keep_unlike_much", "prune_waits_for_a_spill"])
+def test_one_seed_is_one_history(name: str) -> None:
+    """S8: also with several processes at once."""
+    with frozen() as freezer:
+        one, other = run_one(name, 5, freezer), run_one(name, 5, freezer)
+        assert one == other and one[1] is None
+        assert one[0] != run_one(name, 6, freezer)[0]
+
+
+def test_seeds_draw_them() -> None:
+    """A seed that draws no swarm draws one of these in about one of seven."""
+    drawn = [drawn_scenario(seed) for seed in range(1, 3001)]
+    assert set(UPKEEP) <= set(drawn)
+    share = sum(name in UPKEEP for name in drawn) / sum(name != SWARM for name in drawn)
+    assert 0.1 < share < 0.2
