@@ -22,12 +22,13 @@ from sim.world import Faults, Outcome, Process, World
 from tradebot.config import Settings
 from tradebot.exits import TradebotError
 from tradebot.ops.decisions import Decision, DecisionLog
+from tradebot.ops.lookout import Seams
 from tradebot.ops.newest_tick import newest_tick
 from tradebot.ops.psi import RESOURCES, read_psi
 from tradebot.ops.service import ServiceError, UnitLook
 from tradebot.ops.stall import STALL_S, Newest
 from tradebot.ops.status import Status, read_status, status_path
-from tradebot.ops.supervisor import Seams, Supervisor
+from tradebot.ops.supervisor import Supervisor
 from tradebot.ops.throttle import throttle_path, write_throttle
 
 POLL_S: Final = 5

@@ -100,6 +100,13 @@ def test_short_outages_are_not_told_at_all() -> None:
         assert linked(alerts, start_s + 40, None) == []
 
 
+def test_a_link_that_is_back_is_not_told_as_lost() -> None:
+    """An outage just short of the limit, and then up: until it holds it is not back, but neither is it lost."""
+    alerts = begun(link_lost_s=30.0)
+    assert linked(alerts, 125.0, 25.0) == []
+    assert [linked(alerts, now_s, None) for now_s in (126.0, 131.0, 135.9, 136.0, 137.0)] == [[]] * 5
+
+
 def test_a_link_that_comes_and_goes_is_lost() -> None:
     """A subscription that is refused: each connection stands for a moment, and nothing was ever told."""
     alerts = begun(link_lost_s=30.0)

@@ -25,7 +25,8 @@ def status_of(**changes: Any) -> Status:
     """A status of a healthy engine, with changes."""
     status = Status(
         version="0.1.0", pid=7, run_id="r", mode="SHADOW", ingest="mockws", source="s", config_hash="c",
-        sample_every=1, push=True, state="running", exit_code=None, started_ms=0, written_ms=10_000, written_s=100.0,
+        sample_every=1, push=True, state="running", exit_code=None, started_ms=0, uptime_s=10.0, written_ms=10_000,
+        written_s=100.0,
         running=("execution", "ingest", "persist", "strategy"), still_s={}, link="up", link_age_ms=5, link_down_s=None,
         last_tick=LastTick("SOL/USDC", 101.5, 9_500), last_stored_ms=9_600, stored_age_s=0.4,
         book=Book(1, 0.3, 30.45, 1.234), counters=dict.fromkeys(COUNTERS, 0),

@@ -13,11 +13,12 @@ from tests.unit.test_ops_engine_side import status_of
 from tradebot.exits import ConfigError
 from tradebot.ops.decisions import Decision
 from tradebot.ops.ladder import RUNGS, Rung
+from tradebot.ops.lookout import Seams
 from tradebot.ops.psi import Pressure, PsiLook
 from tradebot.ops.service import ServiceError, UnitLook
 from tradebot.ops.stall import Newest, alive_s
 from tradebot.ops.status import Status
-from tradebot.ops.supervisor import PSI_OFF, Seams, Supervisor
+from tradebot.ops.supervisor import PSI_OFF, Supervisor
 from tradebot.ops.throttle import Throttle
 from tradebot.store.errors import StorageUnavailable
 

@@ -211,3 +211,57 @@ class TestLateRestart:
         bench.poll(ticking=True, restart_error=None, unit=UnitLook(active="active", invocation="b"))
         bench.poll(9, ticking=False)
         assert bench.restarts == [1095.0]
+
+
+class TestReviewed:
+    """What a review found: each lost a restart, or told one that was not."""
+
+    def test_a_step_is_not_credited_with_a_start_that_was_under_way_before_its_file(self) -> None:
+        bench = Bench(cpu=48.0, unit=UnitLook(active="active", invocation="a"))
+        bench.poll(restart_error="no answer within 180 s")
+        bench.poll(unit=UnitLook(active="activating", invocation="b"), restart_error=None)
+        assert bench.throttles == [(5, "THROTTLE1"), (10, "THROTTLE2")] and bench.restarts == []
+        bench.poll(unit=UnitLook(active="active", invocation="b"), cpu=5.0)
+        assert len(bench.restarts) == 1, "the engine that came up may have read 1 of 5"
+
+    def test_a_stall_does_not_wait_for_a_throttle_file_that_cannot_be_written(self) -> None:
+        bench = Bench(cpu=48.0, ticking=False, throttle_error="No space left on device")
+        bench.poll(10, cpu=30.0)
+        assert [line.action for line in bench.lines].count("STALL") == len(bench.restarts) == 1
+        assert bench.throttles == []
+        bench.poll(throttle_error=None, ticking=True)
+        assert bench.throttles and len(bench.restarts) == 2, "the step was still owed"
+
+    def test_but_for_one_with_which_no_engine_would_start(self) -> None:
+        bench = Bench(ticking=False, throttle_error="No space left on device", broken=True)
+        bench.poll(12)
+        assert bench.restarts == []
+        bench.poll(throttle_error=None, broken=False)
+        assert len(bench.restarts) == 1
+
+    def test_a_status_that_cannot_be_read_speaks_against_no_restart(self) -> None:
+        bench = Bench(ticking=False, status_error="damaged", unit=UnitLook(active="active", main_pid=7))
+        bench.poll(9)
+        assert len(bench.restarts) == 1
+
+    def test_a_status_of_another_process_is_named(self) -> None:
+        bench = Bench(ticking=False, unit=UnitLook(active="active", main_pid=7))
+        for _ in range(9):
+            (line,) = bench.poll(status=status_of(pid=9, written_s=bench.now_s + 5, depths={"tick": 1}))
+        assert bench.restarts == []
+        assert "process 9 writes the status beside this database, and tradebot.service is process 7" in line.reason
+
+    def test_fewer_ticks_are_no_progress(self) -> None:
+        bench = Bench(tick=1000, ticking=False)
+        for _ in range(9):
+            bench.poll(tick=bench.tick - 10)
+        assert len(bench.restarts) == 1
+
+    def test_killed_by_signal_12_is_not_refused(self) -> None:
+        assert UnitLook(active="failed", exit_status=12, result="exit-code").refused
+        assert not UnitLook(active="failed", exit_status=12, result="signal").refused
+
+    def test_a_name_that_is_no_text_can_be_recorded(self) -> None:
+        bench = Bench(status_error="status file a\udcff.json: damaged")
+        bench.poll()
+        assert b"\\\\udcff" in b"".join(line.as_line() for line in bench.lines)

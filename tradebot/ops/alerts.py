@@ -98,10 +98,10 @@ class Alerts:
             self._lost_told = False
             return [Alert("link_lost", "info", "the link is up again, and holds", {"down_s": 0.0})]
         gone_s = now_s - self._gone_since_s
-        if gone_s <= self._link_lost_s or self._lost_told:
+        if gone_s <= self._link_lost_s or self._lost_told or down_s is None:
             return []
         self._lost_told = True
-        whole = down_s is not None and down_s > self._link_lost_s
+        whole = down_s > self._link_lost_s
         text = f"the link has been down for {gone_s:.0f} s" if whole else f"the link has not held for {gone_s:.0f} s"
         return [Alert("link_lost", "warning", text, {"down_s": round(gone_s, 3)})]
 

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from tradebot.exits import ConfigError
+from tradebot.masking import escape
 from tradebot.ops.psi import Pressure
 from tradebot.options import UsageError
 from tradebot.store.database import beside
@@ -57,6 +58,8 @@ class Decision(Struct, frozen=True, kw_only=True):
         fields: dict[str, Any] = {}
         for name in self.__struct_fields__:
             value = getattr(self, name)
+            if isinstance(value, str):
+                value = escape(value)  # the name of a file may hold what is no text
             fields.update(value.as_fields() if isinstance(value, Pressure) else {name: value})
         return msgspec.json.encode(fields) + b"\n"
 

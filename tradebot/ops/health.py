@@ -206,8 +206,7 @@ def _by_progress(look: Look, status: Status, max_age_s: float) -> Health:
     stored_s = look.stored_age_s
     told = "nothing stored yet" if stored_s is None else f"last stored {span(stored_s)} ago"
     note = "" if look.locked is None else f"; the database is locked: {look.locked}"
-    began_s = (status.written_ms - status.started_ms) / 1000
-    if (began_s if stored_s is None else stored_s) <= max_age_s:
+    if (status.uptime_s if stored_s is None else stored_s) <= max_age_s:
         return Health(True, told + note)
     if status.ingest_alive(look.now_s):
         heard = "" if status.link_age_ms is None else f", last heard of the peer {span(status.link_age_ms / 1000)} ago"

@@ -26,6 +26,7 @@ class Observer:
         self._info = info
         self._started_ms = started_ms
         self._runtime = runtime
+        self._began_s = runtime.monotonic()
         self._pid = os.getpid()
         self._down_since_s: float | None = None
         self._progress = Progress()
@@ -52,6 +53,7 @@ class Observer:
             state=self._state(exit_code),
             exit_code=exit_code,
             started_ms=self._started_ms,
+            uptime_s=round(now_s - self._began_s, 3),
             written_ms=self._runtime.now_ms(),
             written_s=now_s,
             running=tuple(pipeline.running()),

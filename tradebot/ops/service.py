@@ -65,7 +65,7 @@ class UnitLook(Struct, frozen=True):
     @property
     def refused(self) -> bool:
         """Whether the engine has ended with 12: starting it again would not help, as long as nobody corrects that."""
-        return self.active == "failed" and self.exit_status == 12
+        return self.active == "failed" and self.exit_status == 12 and self.result != "signal"
 
     @property
     def trouble(self) -> str | None:

@@ -14,12 +14,13 @@ from tradebot.masking import clip, escape
 from tradebot.ops.alerts import ladder_alert, stall_alert
 from tradebot.ops.decisions import Decision, DecisionLog, SoakLock, check_apart, decisions_path
 from tradebot.ops.ladder import RUNGS, Rung, rung_of
+from tradebot.ops.lookout import Seams
 from tradebot.ops.newest_tick import newest_tick
 from tradebot.ops.psi import DEFAULT_ROOT, RESOURCES, read_psi
 from tradebot.ops.service import DEFAULT_SYSTEMCTL, DEFAULT_UNIT, Systemctl, command_words
 from tradebot.ops.stall import STALL_S
 from tradebot.ops.status import read_status, status_path
-from tradebot.ops.supervisor import NO_PROGRESS, Seams, Supervisor
+from tradebot.ops.supervisor import NO_PROGRESS, Supervisor
 from tradebot.ops.throttle import Throttle, read_throttle, throttle_path, write_throttle
 from tradebot.ops.webhook import Webhook
 from tradebot.options import UsageError

@@ -46,7 +46,7 @@ class StallDetector:
         then, and no longer. `held`: the engine is stopped on purpose, so that the clock stands still.
         """
         if newest is not None:
-            if self._newest is not None and newest[:2] != self._newest[:2] and newest.made:
+            if self._newest is not None and newest.made and _moved(self._newest, newest):
                 self._progress_s = self._tick_s = now_s
                 self.moved = True
             self._newest = newest
@@ -79,6 +79,11 @@ class StallDetector:
     def stalled(self, now_s: float) -> bool:
         """Whether there has been no progress for the limit, a restart or not."""
         return self.since_progress_s(now_s) >= self.limit_s
+
+
+def _moved(before: Newest, after: Newest) -> bool:
+    """Whether a tick came between two looks. Fewer than before: deleted, or another file; that is no progress."""
+    return after[:2] != before[:2] and (after.id or 0) >= (before.id or 0)
 
 
 def alive_s(status: Status | None, newest: Newest | None, now_s: float) -> float | None:

@@ -83,6 +83,8 @@ class Status(Struct, frozen=True, kw_only=True):
     """When a batch was last committed."""
     stored_age_s: float | None = None
     """How long ago that was, whatever the wall clock has done since."""
+    uptime_s: float = 0.0
+    """For how long the pipeline has been there, whatever the wall clock has done since."""
     book: Book | None
     counters: dict[str, int]
     depths: dict[str, int]

@@ -99,7 +99,7 @@ def view_of(db_path: Path, runtime: Runtime) -> View:
         healthy=health.ok,
         health=health.text,
         status_age_s=_rounded(look.status_age_s),
-        uptime_s=None if status is None or not alive else (status.written_ms - status.started_ms) / 1000,
+        uptime_s=None if status is None or not alive else status.uptime_s,
         last_tick_age_s=_tick_age_s(look, alive),
         last_stored_age_s=_rounded(look.stored_age_s) if alive else None,
         database_bytes=_size(beside(db_path, "")),

@@ -7,16 +7,15 @@ help, or what nothing seen so far speaks for, is not asked for: the reason is re
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 from tradebot.exits import TradebotError
 from tradebot.logformat import timestamp
 from tradebot.ops.decisions import Action, Decision
 from tradebot.ops.ladder import RUNGS, Ladder, Rung
-from tradebot.ops.psi import RESOURCES, Pressure, PsiLook
-from tradebot.ops.service import Service, ServiceError, Sight, Starts, UnitLook
+from tradebot.ops.lookout import Look, Seams
+from tradebot.ops.psi import RESOURCES
+from tradebot.ops.service import ServiceError, Sight, Starts, UnitLook
 from tradebot.ops.stall import STALL_S, Newest, StallDetector, alive_s, evidence, gone
 from tradebot.ops.status import Status
 from tradebot.ops.throttle import Throttle
@@ -27,41 +26,6 @@ NO_PROGRESS: Final = "No progress"
 PSI_OFF: Final = "PSI actions are off, it would have been: "
 
 _Cause = Literal["STALL", "ENGINE_RESTART"]
-
-
-@dataclass(frozen=True)
-class Seams:
-    """What a supervisor touches. Everything may block shortly, and raises what stands beside it."""
-
-    now_s: Callable[[], float]
-    """The monotonic clock of `Status.written_s`."""
-    now_ms: Callable[[], int]
-    psi: Callable[[], PsiLook]
-    newest_tick: Callable[[], Newest]
-    """TradebotError."""
-    status: Callable[[], Status | None]
-    """TradebotError."""
-    service: Service
-    """ServiceError."""
-    throttle: Callable[[Throttle], None]
-    """OSError."""
-    record: Callable[[Decision], None]
-    """Nothing: whoever records decides what to do about a full disk."""
-    throttle_broken: Callable[[], bool] = lambda: False
-    """Whether there is a throttle file with which no engine would start. Nothing."""
-    database: str = "this database"
-    """Its name, for people."""
-
-
-class Look(NamedTuple):
-    """One look at everything."""
-
-    now_s: float
-    pressure: Pressure
-    newest: Newest | None
-    status: Status | None
-    unit: UnitLook | None
-    problems: tuple[str, ...]
 
 
 class Supervisor:
@@ -206,6 +170,7 @@ class Supervisor:
         problems = list(psi.problems)
         unseen = None
         unit: UnitLook | None = None
+        mute = False
         status: Status | None = None
         newest: Newest | None = None
         try:
@@ -223,7 +188,7 @@ class Supervisor:
             status = seams.status()
             self._found |= status is not None
         except TradebotError as error:
-            self._found = True
+            self._found = mute = True
             problems.append(str(error))
         try:
             newest = seams.newest_tick()
@@ -236,7 +201,7 @@ class Supervisor:
             if value is not None:
                 self.maxima[resource] = max(value, self.maxima.get(resource, 0.0))
         # The clock comes last: what was seen was so by now.
-        look = Look(seams.now_s(), psi.pressure, newest, status, unit, ())
+        look = Look(seams.now_s(), psi.pressure, newest, status, unit, (), mute)
         self._sight.look(look.now_s, unseen)
         if (foreign := self._foreign(look)) is not None and self.polls:
             problems.append(foreign)
@@ -276,28 +241,37 @@ class Supervisor:
         if self._psi_actions and self._seams.throttle_broken():
             self._unwritten = self._mended = True
         came = self._tried_at is not None and self._starts.count > self._tried_at and not self._unwritten
-        # Beside a database that is not the unit's, the throttle file would be another engine's.
-        trouble = None if self._foreign(look) else self._write_throttle()
-        waived = {cause: None if trouble or came else self._waived(look, cause) for cause in self._owed}
-        restarted = trouble is None and None in waived.values()
-        if restarted and not came:
-            trouble = self._restart(look)
-            restarted = trouble is None
-        if restarted:
-            self._tried_at, self._mended = None, False
-            self.restarts += 1
+        trouble = self._unwritten_for(look)
+        waived = {cause: None if cause in trouble or came else self._waived(look, cause) for cause in self._owed}
+        wanted = [cause for cause, why in waived.items() if why is None and cause not in trouble]
+        if wanted:
+            failed = None if came else self._restart(look)
+            if failed is None:
+                self._tried_at, self._mended = None, False
+                self.restarts += 1
+            else:
+                trouble |= dict.fromkeys(wanted, failed)
         decided = []
         for cause, why in waived.items():
             reason = self._owed[cause]
             if why is not None:
                 decided += self._spare(look, cause, why)
-            elif trouble is not None:
-                reason += f"; not done: {trouble}; tried again at the next poll"
+            elif cause in trouble:
+                reason += f"; not done: {trouble[cause]}; tried again at the next poll"
                 decided.append(self._record(look, "NONE", reason))
             else:
                 self._done(cause)
                 decided.append(self._record(look, cause, reason + ("; it came about after all" if came else "")))
         return decided
+
+    def _unwritten_for(self, look: Look) -> dict[_Cause, str]:
+        """What waits because the throttle file could not be brought to where the ladder stands, and why."""
+        # Beside a database that is not the unit's, it would be another engine's.
+        unwritten = None if self._foreign(look) else self._write_throttle()
+        if unwritten is None:
+            return {}
+        # A stall does not wait for that, unless no engine would start with the file that is there.
+        return {cause: unwritten for cause in self._owed if cause != "STALL" or self._mended}
 
     def _restart(self, look: Look) -> str | None:
         """Ask for it; what kept it from being carried out."""
@@ -338,6 +312,7 @@ class Supervisor:
         except OSError as error:
             return f"throttle file: {error.strerror or error}"
         self._rung, self._unwritten = rung, False
+        self._tried_at = None  # an engine that is starting already may have read the file before
         return None
 
     def _foreign(self, look: Look) -> str | None:
@@ -348,11 +323,13 @@ class Supervisor:
         """
         unit, status = look.unit, look.status
         pid = None if unit is None or unit.active != "active" else unit.main_pid
-        if self._proven or not pid:
+        if self._proven or not pid or look.mute:
             return None
         if status is not None and status.pid == pid:
             self._proven = True
             return None
+        if status is not None and status.fresh(look.now_s):
+            return f"process {status.pid} writes the status beside this database, and {self._unit} is process {pid}"
         return f"process {pid} of {self._unit} has written no status beside this database{self._doubt()}"
 
     def _doubt(self) -> str:
