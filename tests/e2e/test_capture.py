@@ -42,7 +42,8 @@ def content(path: Path) -> list[Record | Header | str]:
     pieces: list[bytes] = []
     with suppress(FileNotFoundError, Damaged):
         pieces.extend(unpack(iter([path.read_bytes()])))
-    return [frame_of_line(line) for line in b"".join(pieces).splitlines()]
+    # A line of which only the first block is in the file is none yet.
+    return [frame_of_line(line) for line in b"".join(pieces).split(b"\n")[:-1]]
 
 
 def recorded(engine: Engine) -> list[Record | Header | str]:
