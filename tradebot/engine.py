@@ -182,7 +182,12 @@ class _Run:
         settings = self._settings
         if settings.config.engine.ingest_mode == "replay":
             return settings
-        throttle, engine = read_throttle(throttle_path(self._path)), settings.config.engine
+        try:
+            throttle = read_throttle(throttle_path(self._path))
+        except ConfigError as error:  # a companion file that anybody may have left is no reason not to start
+            self._log.warning("throttle file ignored", event="THROTTLE_IGNORED", detail=str(error))
+            return settings
+        engine = settings.config.engine
         if throttle is None or throttle.sample_every <= engine.sample_every:
             return settings
         told: dict[str, Any] = {

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-MODE: Final = 0o600
+PRIVATE_MODE: Final = 0o600
 
 PART_SUFFIX: Final = ".part"
 """What `replace_private` adds to a name while it writes."""
@@ -29,15 +29,14 @@ def open_private(path: Path, flags: int) -> int:
     Pass O_EXCL to refuse an existing file. A symbolic link is ELOOP, anything else that is not a regular file EINVAL.
     The mode of an existing file stays as it is.
     """
-    always = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # O_NONBLOCK: opening a fifo would wait for its other end
     created = True
     try:
-        descriptor = os.open(path, flags | always | os.O_CREAT | os.O_EXCL, MODE)
+        descriptor = _open(path, flags | os.O_CREAT | os.O_EXCL)
     except FileExistsError:
         if flags & os.O_EXCL:
             raise
         created = False
-        descriptor = os.open(path, flags | always | os.O_CREAT, MODE)
+        descriptor = _open(path, flags | os.O_CREAT)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "is not a regular file", str(path))
@@ -47,6 +46,26 @@ def open_private(path: Path, flags: int) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def read_trusted(path: Path, bytes_max: int) -> bytes:
+    """The content of a file that no other user could have written, at most `bytes_max`. Never waits for a fifo.
+
+    Trusted are this process's user, root, and the owner of the directory, who could put any file there. Raises OSError,
+    with the reason as its strerror, for everything else, symbolic links included.
+    """
+    with open(_open(path, os.O_RDONLY), "rb") as file:
+        status = os.fstat(file.fileno())
+        untrusted = None
+        if not stat.S_ISREG(status.st_mode):
+            untrusted = "is not a regular file"
+        elif status.st_uid not in (os.geteuid(), 0, os.stat(path.parent).st_uid):
+            untrusted = f"belongs to another user (uid {status.st_uid})"
+        elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            untrusted = f"other users can change it (mode {stat.S_IMODE(status.st_mode):04o})"
+        if untrusted is not None:
+            raise OSError(errno.EPERM, untrusted, str(path))
+        return file.read(bytes_max)
 
 
 def replace_private(path: Path, data: bytes, sync: bool = True) -> None:
@@ -81,6 +100,16 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _open(path: Path, flags: int) -> int:
+    try:
+        # O_NONBLOCK: opening a fifo would wait for its other end.
+        return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, PRIVATE_MODE)
+    except OSError as error:
+        if error.errno == errno.ELOOP and path.is_symlink():
+            raise OSError(errno.ELOOP, "is a symbolic link, which is not followed", str(path)) from None
+        raise
 
 
 def _give_to_owner_of_directory(descriptor: int, path: Path) -> None:

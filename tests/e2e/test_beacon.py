@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -99,10 +102,47 @@ def test_a_push_feed_is_throttled_by_the_file_and_replays_are_not(engine: Engine
     assert replayed.ledger["accepted"] == 10 and not replayed.all("THROTTLED")
 
 
-def test_a_throttle_file_that_cannot_be_understood_ends_the_start(engine: Engine) -> None:
-    throttle_path(engine.path("x.db")).write_text("5")
-    done = engine.run("--db=x.db", "--seconds=1").expect(12)
-    assert "remove it to keep all ticks" in done.complaint
+def damaged(path: Path) -> str:
+    path.write_text("5")
+    return "Expected `object`"
+
+
+def of_another_user(path: Path) -> str:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a file to another user")
+    write_throttle(path, Throttle(5, "THROTTLE1", 0))
+    os.chown(path, 12_345, 12_345)
+    return "belongs to another user"
+
+
+def changeable(path: Path) -> str:
+    write_throttle(path, Throttle(5, "THROTTLE1", 0))
+    path.chmod(0o606)
+    return "other users can change it"
+
+
+def a_link(path: Path) -> str:
+    write_throttle(path.with_name("elsewhere"), Throttle(5, "THROTTLE1", 0))
+    path.symlink_to(path.with_name("elsewhere"))
+    return "is a symbolic link"
+
+
+def a_fifo(path: Path) -> str:
+    os.mkfifo(path)
+    return "is not a regular file"
+
+
+@pytest.mark.parametrize("left", [damaged, of_another_user, changeable, a_link, a_fifo])
+def test_a_throttle_file_that_cannot_be_trusted_is_ignored_and_told(
+    engine: Engine, left: Callable[[Path], str]
+) -> None:
+    """Whoever can leave a file beside the database must not decide how many ticks are kept, nor stop the start."""
+    said = left(throttle_path(engine.path("x.db")))
+    config = engine.config("sampled.toml", "[engine]\ntick_interval_ms = 2\nsample_every = 2\n")
+    done = engine.run(config, "--db=x.db", "--seconds=0.2").expect(0)
+    told = done.one("THROTTLE_IGNORED")
+    assert said in str(told["detail"]) and "remove it to keep all ticks" in str(told["detail"])
+    assert done.ledger["accepted"] == done.ledger["received"] // 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV], ids=lambda number: number.name)

@@ -141,15 +141,11 @@ def test_it_replaces_the_earlier_one_whole_and_on_disk(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(os, "replace", moved)
-    old = os.umask(0o077)
-    try:
-        write_bundle(path, bundle_of(took_s=1.0))
-    finally:
-        os.umask(old)
+    write_bundle(path, bundle_of(took_s=1.0))
     assert done == ["file", "replace", "directory"]
     assert parse(path.read_bytes()) == bundle_of(took_s=1.0)
     assert [entry.name for entry in path.parent.iterdir()] == [FILE_NAME]
-    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_a_full_disk_leaves_the_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,6 +92,9 @@ class TestThrottleFile:
         assert read_throttle(path) is None
         write_throttle(path, Throttle(5, "THROTTLE1", 1))
         assert read_throttle(path) == Throttle(5, "THROTTLE1", 1)
+        path.chmod(0o620)
+        with pytest.raises(ConfigError, match=r"other users can change it \(mode 0620\); remove it to keep all ticks"):
+            read_throttle(path)
         path.unlink()
         os.mkfifo(path)  # opening it would wait for a writer
         with pytest.raises(ConfigError, match="is not a regular file; remove it to keep all ticks"):

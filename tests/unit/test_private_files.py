@@ -10,7 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from tradebot.private_files import open_private, replace_private
+from tests.unit.test_ops_bundle import bundle_of
+from tests.unit.test_ops_engine_side import status_of
+from tradebot.exits import ConfigError
+from tradebot.feeds.capture_file import CaptureWriter
+from tradebot.feeds.quarantine import Quarantine
+from tradebot.ops.decisions import DecisionLog, SoakLock
+from tradebot.ops.proofs.bundle import write_bundle
+from tradebot.ops.status import write_status
+from tradebot.ops.throttle import Throttle, write_throttle
+from tradebot.private_files import open_private, read_trusted, replace_private
+from tradebot.store.batch import StoredCounts
+from tradebot.store.spill import Spill
 
 ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not ROOT, reason="only root can give a file away")
@@ -127,6 +138,89 @@ def test_a_full_disk_leaves_the_earlier_file_alone(tmp_path: Path, monkeypatch: 
         replace_private(tmp_path / "a", b"after")
     assert (tmp_path / "a").read_bytes() == b"before"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def spill(path: Path) -> None:
+    reserve = Spill(path, 1)
+    reserve.begin("r", StoredCounts(0, 0, 0, 0, 0))  # an unused one is deleted
+    reserve.finish()
+
+
+def quarantine(path: Path) -> None:
+    kept = Quarantine(path)
+    told = kept.keep("no JSON", 1, "reason")
+    kept.close()
+    if told is not None:
+        raise OSError(told)
+
+
+def decisions(path: Path) -> None:
+    DecisionLog(path).close()
+
+
+def soak_lock(path: Path) -> None:
+    SoakLock(path.with_name(path.name.removesuffix(".soak.lock"))).release()
+
+
+def throttle(path: Path) -> None:
+    write_throttle(path, Throttle(5, "THROTTLE1", 1))
+
+
+def status(path: Path) -> None:
+    write_status(path, status_of())
+
+
+def bundle(path: Path) -> None:
+    write_bundle(path, bundle_of())
+
+
+APPENDED = {"x.db.spill": spill, "x.db.quarantine.jsonl": quarantine, "x.db.decisions.jsonl": decisions,
+            "x.db.soak.lock": soak_lock}  # fmt: skip
+REPLACED = {"x.db.throttle.json": throttle, "x.db.status.json": status, "proof_bundle.json": bundle}
+WRITERS = APPENDED | REPLACED
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_writer_makes_its_file_for_its_owner_only(tmp_path: Path, name: str) -> None:
+    WRITERS[name](tmp_path / name)
+    assert mode(tmp_path / name) == 0o600
+
+
+def test_a_capture_is_for_its_owner_only(tmp_path: Path) -> None:
+    capture = CaptureWriter(tmp_path / "c", "binance", ["X"], 1, 10_000, 2)
+    capture.close()
+    assert mode(capture.path) == 0o600
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_no_writer_follows_a_link_at_its_predictable_name(tmp_path: Path, name: str) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"")
+    (tmp_path / name).symlink_to(victim)
+    if name in REPLACED:
+        WRITERS[name](tmp_path / name)
+        assert not (tmp_path / name).is_symlink()
+    else:
+        with pytest.raises((OSError, ConfigError), match="is a symbolic link, which is not followed"):
+            WRITERS[name](tmp_path / name)
+    assert victim.read_bytes() == b""
+
+
+def test_a_trusted_file_is_read_and_no_more_than_was_asked_for(tmp_path: Path) -> None:
+    replace_private(tmp_path / "a", b"0123456789")
+    assert read_trusted(tmp_path / "a", 4) == b"0123"
+    with pytest.raises(FileNotFoundError):
+        read_trusted(tmp_path / "none", 4)
+
+
+@needs_root
+def test_the_owner_of_the_directory_is_trusted_and_another_user_is_not(tmp_path: Path) -> None:
+    replace_private(tmp_path / "a", b"x")
+    os.chown(tmp_path / "a", SOMEBODY, SOMEBODY)
+    with pytest.raises(OSError, match="belongs to another user"):
+        read_trusted(tmp_path / "a", 1)
+    os.chown(tmp_path, SOMEBODY, SOMEBODY)
+    assert read_trusted(tmp_path / "a", 1) == b"x"
 
 
 @needs_root

@@ -64,12 +64,12 @@ def names(directory: Path) -> list[str]:
 
 class TestCopy:
     def test_whole_checked_and_alone(self, path: Path, tmp_path: Path, runtime: FakeRuntime) -> None:
-        path.chmod(0o640)
+        path.chmod(0o644)
         code, said, complaint = back_up(path, tmp_path / "copy.db", runtime)
         assert (code, complaint) == (0, "")
         assert said.startswith(f"{tmp_path / 'copy.db'}: ") and " MB, checked, " in said
         assert names(tmp_path) == ["copy.db", "data"]
-        assert (tmp_path / "copy.db").stat().st_mode & 0o777 == 0o640
+        assert (tmp_path / "copy.db").stat().st_mode & 0o777 == 0o600
         assert rows(tmp_path / "copy.db", "PRAGMA integrity_check") == [("ok",)]
         assert dump(tmp_path / "copy.db") == dump(path)
 

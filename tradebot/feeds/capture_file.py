@@ -28,6 +28,7 @@ from msgspec import Meta, Struct
 from tradebot.events import INT64_MAX
 from tradebot.exits import ConfigError, TradebotError
 from tradebot.feeds.exchanges.base import Unparseable
+from tradebot.private_files import open_private
 
 FORMAT_VERSION: Final = 1
 SUFFIX: Final = ".jsonl.zst"
@@ -219,7 +220,7 @@ class CaptureWriter:
         for number in numbers[: max(0, len(numbers) + 1 - self._files_max)]:
             self._path(number).unlink(missing_ok=True)
         # O_EXCL: should another capture of that name have begun the same number just now, it is an error.
-        self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        self._fd = open_private(self.path, os.O_WRONLY | os.O_EXCL)
         self._size = 0
         repeated = [
             _encode(Record(self._pending_from_ms, self._connection, text)) + b"\n"

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from tradebot.private_files import open_private
 from tradebot.store.database import beside
 
 BYTES_MAX: Final = 1 << 20
@@ -82,8 +83,7 @@ class Quarantine:
             raise
 
     def _open(self) -> int:
-        # O_NONBLOCK: a named pipe of that name is an error, not a wait for its reader.
-        return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
+        return open_private(self.path, os.O_WRONLY | os.O_APPEND)
 
 
 def _line(frame: str | bytes, received_ms: int, reason: str) -> bytes:

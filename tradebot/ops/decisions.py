@@ -14,6 +14,7 @@ from tradebot.exits import ConfigError
 from tradebot.masking import escape
 from tradebot.ops.psi import Pressure
 from tradebot.options import UsageError
+from tradebot.private_files import open_private
 from tradebot.store.database import beside
 
 SUFFIX: Final = ".decisions.jsonl"
@@ -143,7 +144,7 @@ def _check_ours(path: Path) -> None:
 
 def _open(path: Path) -> IO[bytes]:
     """For appending, unbuffered; a line torn by a crash or a full disk is ended first."""
-    file = open(path, "ab+", buffering=0)  # noqa: SIM115 - kept by the caller
+    file = os.fdopen(open_private(path, os.O_RDWR | os.O_APPEND), "ab+", buffering=0)
     try:
         if file.tell():
             file.seek(-1, os.SEEK_END)
@@ -169,7 +170,7 @@ class SoakLock:
         """Raises ConfigError when another one holds it. Ends with the process."""
         path = beside(db_path, ".soak.lock")
         try:
-            self._file: IO[bytes] | None = open(path, "ab")  # noqa: SIM115 - held
+            self._file: IO[bytes] | None = os.fdopen(open_private(path, os.O_WRONLY | os.O_APPEND), "ab")
         except OSError as error:
             raise ConfigError(f"database {db_path}: cannot create {path}: {error.strerror}") from error
         try:

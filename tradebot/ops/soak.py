@@ -281,7 +281,7 @@ def _found_throttle(order: SoakOrder) -> tuple[Rung, str]:
     try:
         throttle = read_throttle(path)
     except ConfigError as error:
-        # The engine does not start with such a file, so it cannot stay.
+        # The engine ignores such a file, and would keep all ticks whatever the ladder says.
         if not order.psi_actions:
             return RUNGS[0], f"{error}; PSI actions are off, so it stays"
         try:

@@ -6,7 +6,6 @@ it. It is no record: what must be known later is in the database and the log.
 
 from __future__ import annotations
 
-import os
 import stat
 from pathlib import Path
 from typing import Final, Literal
@@ -15,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from tradebot.exits import ConfigError
+from tradebot.private_files import replace_private
 from tradebot.store.database import beside
 
 AS_ENGINE: Final = "run this as the user of the engine, or as root"
@@ -108,10 +108,7 @@ def status_path(db_path: Path) -> Path:
 
 def write_status(path: Path, status: Status) -> None:
     """Replace the file: a reader sees the old one or the new one. Raises OSError. Not synced: it is worth a second."""
-    part = path.with_name(path.name + ".part")  # one name: a killed writer's is used again by the next
-    with open(part, "wb") as file:
-        file.write(msgspec.json.encode(status) + b"\n")
-    os.replace(part, path)
+    replace_private(path, msgspec.json.encode(status) + b"\n", sync=False)
 
 
 def read_status(path: Path) -> Status | None:

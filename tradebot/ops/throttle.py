@@ -7,8 +7,6 @@ part of the configuration hash.
 
 from __future__ import annotations
 
-import os
-import stat
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -16,6 +14,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from tradebot.exits import ConfigError
+from tradebot.private_files import read_trusted, replace_private
 from tradebot.store.database import beside
 
 SUFFIX: Final = ".throttle.json"
@@ -39,21 +38,16 @@ def throttle_path(db_path: Path) -> Path:
 
 def write_throttle(path: Path, throttle: Throttle) -> None:
     """Replace the file, on disk before this returns. Blocks. Raises OSError."""
-    part = path.with_name(path.name + ".part")
-    with open(part, "wb") as file:
-        file.write(msgspec.json.encode(throttle) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    replace_private(path, msgspec.json.encode(throttle) + b"\n")
 
 
 def read_throttle(path: Path) -> Throttle | None:
-    """What the file says; None when there is none. Raises ConfigError when it cannot be understood."""
+    """What the file says; None when there is none.
+
+    Raises ConfigError when it cannot be understood, or when another user could have written it. Never waits.
+    """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # opening a fifo would wait for a writer
-            raise ConfigError(f"throttle file {path}: is not a regular file; {_TO_DO}")
-        with path.open("rb") as file:
-            return msgspec.json.decode(file.read(_BYTES_MAX), type=Throttle)
+        return msgspec.json.decode(read_trusted(path, _BYTES_MAX), type=Throttle)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from tradebot.exits import ConfigError
+from tradebot.private_files import PRIVATE_MODE, open_private, sync_directory
 from tradebot.report.progress import Progress
 from tradebot.runtime import Runtime
 from tradebot.store.database import BUSY_TIMEOUT_MS, beside, check_existing, refuse_foreign
@@ -58,12 +59,11 @@ def run_backup(
     try:
         with _reserved(part) as descriptor, storage_errors():
             size = _copy(db_path, part, runtime, errors)
-            os.fchmod(descriptor, os.stat(db_path).st_mode & 0o777)
             os.fsync(descriptor)
             if not force and os.path.lexists(target):
                 raise BackupFailed(f"{target} was made by somebody else meanwhile")
             os.replace(part, target)
-            _sync_directory(target.absolute().parent)
+            sync_directory(target.absolute().parent)
     except StorageUnavailable as error:
         if not error.passing:
             raise ConfigError(error.told_of(db_path)) from error
@@ -109,7 +109,7 @@ def _check_target(db_path: Path, target: Path, force: bool) -> None:
 def _reserved(part: Path) -> Iterator[int]:
     """The file to write to, empty, ours alone; deleted at the end unless it has got another name by then."""
     try:
-        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        descriptor = open_private(part, os.O_RDWR)
     except OSError as error:
         raise ConfigError(f"backup {part}: cannot be written: {error.strerror}") from error
     try:
@@ -117,8 +117,11 @@ def _reserved(part: Path) -> Iterator[int]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ConfigError(f"backup {part}: another backup is writing it") from error
-        if os.pread(descriptor, len(_SQLITE_MAGIC), 0) not in (b"", _SQLITE_MAGIC, bytes(len(_SQLITE_MAGIC))):
+        ours = os.fstat(descriptor).st_uid in (os.geteuid(), os.stat(part.absolute().parent).st_uid)
+        known = (b"", _SQLITE_MAGIC, bytes(len(_SQLITE_MAGIC)))
+        if not ours or os.pread(descriptor, len(_SQLITE_MAGIC), 0) not in known:
             raise ConfigError(f"backup {part}: is in the way, and no backup has left it there; move it")
+        os.fchmod(descriptor, PRIVATE_MODE)
         os.ftruncate(descriptor, 0)  # what a killed one left
         try:
             yield descriptor
@@ -191,11 +194,3 @@ def _value(db: sqlite3.Connection, sql: str) -> Any:
 def _stop_if_told(runtime: Runtime) -> None:
     if runtime.stop_signals():
         raise BackupFailed("stopped by a signal")
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

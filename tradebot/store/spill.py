@@ -21,6 +21,7 @@ from peewee import SqliteDatabase
 
 from tradebot.events import Event, Fill, Notice, Order, Signal, Tick
 from tradebot.exits import ConfigError
+from tradebot.private_files import open_private
 from tradebot.store.batch import Batch, StoredCounts
 from tradebot.store.database import beside
 from tradebot.store.errors import storage_errors
@@ -58,7 +59,7 @@ class Spill:
         self.events = 0
         self.used = False
         self._offset = 0
-        self._file: IO[bytes] | None = open(path, "wb", buffering=0)  # noqa: SIM115 - open as long as the run
+        self._file: IO[bytes] | None = os.fdopen(open_private(path, os.O_WRONLY | os.O_TRUNC), "wb", buffering=0)
         size = min(_RESERVE_BYTES_MAX, BYTES_AN_EVENT * max(1, reserve_events))
         try:
             os.posix_fallocate(self._file.fileno(), 0, size)

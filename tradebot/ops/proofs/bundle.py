@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache
@@ -23,6 +22,7 @@ import tradebot
 from tradebot import __version__
 from tradebot.exits import TradebotError
 from tradebot.ids import short_digest
+from tradebot.private_files import replace_private, sync_directory
 from tradebot.store.database import beside
 
 FILE_NAME: Final = "proof_bundle.json"
@@ -138,20 +138,9 @@ def parse(data: bytes) -> Bundle:
 
 def write_bundle(path: Path, bundle: Bundle) -> None:
     """Put the sealed bundle in the place of an earlier one, on disk before this returns. Raises TradebotError."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
-            os.fchmod(file.fileno(), 0o644)  # made by root, read by the service's user; nothing in it is secret
-            file.write(render(bundle))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        replace_private(path, render(bundle))
+        sync_directory(path.parent)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise TradebotError(f"proof bundle {path}: cannot be written: {error.strerror}") from error
