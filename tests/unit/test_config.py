@@ -112,6 +112,12 @@ def test_result_hash_counts_what_the_strategy_reads() -> None:
     assert result_hash(build(unknown | {"strategy.short_window": 3}), replay=True) != base
 
 
+def test_a_later_key_that_is_not_used_changes_no_hash() -> None:
+    """The hashes of the first release, from before any later key existed: old run ids and proof bundles stay valid."""
+    assert config_hash(Config()) == "6f8a2e5a85b9"
+    assert result_hash(Config(), replay=True) == "1096b6a3f856"
+
+
 def test_hashes_do_not_tell_5_from_5_0() -> None:
     caps = msgspec.structs.replace(Config().risk_caps, max_exposure_usd=5)
     by_hand = msgspec.structs.replace(Config(), risk_caps=caps)
