@@ -144,7 +144,7 @@ def check_run(
         whole,
     )
     if whole and positions is not None:
-        for symbol, price in decider.pending_marks:
+        for symbol, price in decider.pending_marks.items():
             execution.positions.mark(symbol, price)
         for one, other in zip_longest(positions, execution.positions.views()):
             assert one == other, f"positions: {_unlike(one, other)}"

@@ -129,9 +129,9 @@ class Watch:
 
     @property
     def positions(self) -> list[PositionView]:
-        """The positions of the execution stage."""
+        """The positions of the execution stage, at the prices of the last ticks."""
         positions: Positions = self.stages["execution"]._execution.positions
-        return positions.views()
+        return positions.views(self.stages["strategy"]._decider.pending_marks)
 
     @property
     def handed_over(self) -> int:

@@ -31,7 +31,7 @@ from tradebot.ops.status import status_path
 from tradebot.ops.throttle import read_throttle, throttle_path
 from tradebot.pipeline import STAGES, Parts, Pipeline
 from tradebot.report.output import Output
-from tradebot.report.results import summarize
+from tradebot.report.results import summarize, summarize_stored
 from tradebot.runtime import RealRuntime, Runtime
 from tradebot.settings import require_available
 from tradebot.store.carryover import fold_fills
@@ -39,6 +39,7 @@ from tradebot.store.database import Synchronous
 from tradebot.store.opening import StartStopped, Store
 from tradebot.store.policy import FINAL_FLUSH_S, MAX_BATCH_EVENTS
 from tradebot.store.reader import Carried, read_carried
+from tradebot.store.results import read_results
 from tradebot.store.runs import RunInfo, RunRecord, begin_run, finish_run
 from tradebot.store.spill import Spill, spill_path
 from tradebot.store.writer import SqliteStorage, Storage
@@ -121,10 +122,7 @@ class _Run:
         if record.complete:
             self._notifier.ready()  # a service that ends without having been ready counts as failed
             self._log.info("replay already complete", run_id=info.run_id, ticks=record.counts.ticks)
-            self._edges.output.print(
-                f"The database holds this replay already, whole: run {info.run_id},"
-                f" {record.counts.ticks:,} ticks in {self._path}. Nothing to do.\n"
-            )
+            self._show_stored(info, record)
             return ExitCode.COMPLETE
         parts = self._parts(source, info, record)
         pipeline = Pipeline(parts, self._control, self._runtime, self._root_log)
@@ -157,6 +155,16 @@ class _Run:
             self._log.close()
             self._runtime.exit_now(int(code))
         return code
+
+    def _show_stored(self, info: RunInfo, record: RunRecord) -> None:
+        """Print the summary of a replay that is complete already."""
+        assert self._store is not None
+        found = self._store.with_database(lambda db: read_results(db, record.no))
+        self._edges.output.print(
+            f"The database holds this replay already, whole: run {info.run_id},"
+            f" {record.counts.ticks:,} ticks in {self._path}. Nothing to do; its summary:\n\n"
+        )
+        self._edges.output.print_summary(summarize_stored(self._settings, info, found, str(self._path)))
 
     def failed(self, code: ExitCode, cause: str) -> None:
         """The run could not begin, or ended by an error: whoever was to be told is told."""

@@ -11,6 +11,7 @@ from tradebot.channel import Channel
 from tradebot.config import Config
 from tradebot.control import Control, Failure
 from tradebot.events import Event, Notice, Signal, Tick
+from tradebot.execution.book import Book, book_of
 from tradebot.execution.positions import PositionView
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.exits import ExitCode
@@ -39,6 +40,7 @@ STAGES: Final = ("persist", "execution", "strategy", "ingest")
 
 _POLL_S: Final = 0.1
 _ABORT_GRACE_S: Final = 1.0
+_BOOK_READS_MAX: Final = 3
 _AT_WORK_S: Final = 20.0
 """How long a stage may take over what it has in its hands, beside what its own deadlines allow."""
 
@@ -71,6 +73,7 @@ class Pipeline:
         self._second_signal = False
         self._abort_at: float | None = None
         self._stopped_by: str | None = None
+        self._time_over = False
         self.metrics = metrics = Metrics()
         sizes = config.channels.sizes(feed.push)
         self._ticks: Channel[Tick | Notice] = Channel(runtime, "tick", sizes.tick)
@@ -106,7 +109,7 @@ class Pipeline:
             runtime,
         )
         self.heartbeat = Heartbeat(
-            config.engine.heartbeat_interval_secs, metrics, self.channels, feed.status, control, log
+            config.engine.heartbeat_interval_secs, metrics, self.channels, self._heartbeat_fields, control, log
         )
         stages: tuple[Stage, ...] = (self.persist, self.execution, self.strategy, self.ingest, self.heartbeat)
         self._threads = {stage.name: Thread(runtime, stage, control, log) for stage in stages}
@@ -155,6 +158,7 @@ class Pipeline:
                 self._stop_early("a stop signal came")
             if end_at is not None and runtime.monotonic() >= end_at and not control.stop.is_set():
                 self._log.info("run_seconds over: draining", run_seconds=run_seconds)
+                self._time_over = True
                 self._stop_early("its seconds were over")
             if control.stop.is_set() and not self._draining():
                 return False
@@ -192,6 +196,11 @@ class Pipeline:
     def complete(self) -> bool:
         """True when the feed was read to its end and all of it is stored."""
         return self.ingest.complete and self._control.failure is None and not self._second_signal
+
+    @property
+    def done(self) -> bool:
+        """Whether the run ended because all was done that it was asked for: a replay whole, or a feed for its time."""
+        return self.complete or (self._parts.feed.push and self._time_over and self._control.failure is None)
 
     def ledger(self) -> Ledger:
         """Where every trade that arrived has gone. Exact once all stages have ended."""
@@ -243,6 +252,13 @@ class Pipeline:
         """Stages that have not ended."""
         return self._control.running()
 
+    def _heartbeat_fields(self) -> dict[str, object]:
+        tick, book = self.strategy.last_tick, self.book()
+        fields: dict[str, object] = {"profit_usd": book.profit_usd, **self._parts.feed.status()}
+        if tick is not None:
+            fields |= {"symbol": tick.symbol, "price": tick.price, "net_qty": book.net_qty}
+        return fields
+
     def feed_status(self) -> dict[str, object]:
         """What the feed says of itself. Any thread."""
         return self._parts.feed.status()
@@ -273,14 +289,32 @@ class Pipeline:
         return Mark("ingest", True, self.metrics.ingest_received, interval_s + _AT_WORK_S)
 
     def positions(self) -> list[PositionView]:
-        """Positions as the execution stage has them now. Any thread; a fill may be half told."""
-        return self._parts.execution.positions.views()
+        """Positions at the prices of the last ticks. Any thread; exact once the stages have ended.
 
-    def final_positions(self) -> list[PositionView]:
-        """Positions at the prices of the last ticks. Once the stages have ended."""
-        for symbol, price in self._parts.decider.pending_marks:
-            self._parts.execution.positions.mark(symbol, price)
-        return self._parts.execution.positions.views()
+        While they run, a fill may be seen in part: two equal results in a row are those of one moment.
+        """
+        return self._parts.execution.positions.views(self._parts.decider.pending_marks)
+
+    def book(self) -> Book:
+        """What the positions come to. Any thread; as `positions`."""
+        views = self.positions()
+        for _ in range(_BOOK_READS_MAX):
+            again = self.positions()
+            if again == views:
+                break
+            views = again
+        tick = self.strategy.last_tick
+        return book_of(views, None if tick is None else tick.symbol)
+
+    @property
+    def continues(self) -> bool:
+        """Whether positions of earlier runs go on in this one."""
+        return self._parts.execution.fees_before_usd != 0
+
+    @property
+    def fees_before_usd(self) -> float:
+        """The fees of the earlier runs that this one continues; they are in the positions."""
+        return self._parts.execution.fees_before_usd
 
     def busy_s(self) -> dict[str, float]:
         """Processor seconds each stage's thread used."""

@@ -111,7 +111,7 @@ def test_health_status_and_doctor_of_a_life(engine: Engine) -> None:
     running.send(signal.SIGTERM)
     running.finish().expect(0)
     (health,) = ask(engine, "health")
-    assert health.code == 1 and health.stdout.startswith("UNHEALTHY: the engine has ended with 0 COMPLETE")
+    assert health.code == 1 and health.stdout.startswith("UNHEALTHY: the engine was stopped, and ended with 0 COMPLETE")
 
 
 def test_a_watched_engine_that_is_killed(engine: Engine) -> None:

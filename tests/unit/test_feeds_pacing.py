@@ -188,3 +188,13 @@ def test_notices_keep_their_places(batches: list[list[int | None]], counted: int
         totals = [a + b for a, b in zip(totals, (part.malformed, part.duplicates, part.history_dropped), strict=True)]
     assert seen == [each for batch in batches for each in batch]
     assert totals == [counted * len(batches)] * 3
+
+
+def test_the_position_is_that_of_what_was_handed_out() -> None:
+    """Seen: a progress bar that promised one second for a replay of 22, because whole batches counted as done."""
+    clock = _Clock()
+    ticks = [_tick(START_MS + 1000 * second) for second in range(10)]
+    feed = PacedFeed(DatabaseReplay(iter([ticks]), 10), 1.0, clock, _Stop(clock))
+    while clock.seconds < 54.0:
+        feed.read()
+    assert 4 <= feed.position <= 5

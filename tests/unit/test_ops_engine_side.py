@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from tradebot.execution.book import Book
 from tradebot.exits import ConfigError
 from tradebot.metrics import COUNTERS
 from tradebot.ops.beacon import status_line
 from tradebot.ops.notify import NoManager, SystemdNotifier, find_notifier
-from tradebot.ops.status import Book, LastTick, Status, read_status, status_path, write_status
+from tradebot.ops.status import LastTick, Status, read_status, status_path, write_status
 from tradebot.ops.throttle import Throttle, read_throttle, throttle_path, write_throttle
 from tradebot.progress import Mark, Progress
 
@@ -148,7 +149,7 @@ def test_the_line_for_people() -> None:
         counters=counters, written_ms=1_700_000_010_000, last_tick=LastTick("SOL/USDC", 101.5, 1_700_000_009_500)
     )
     assert status_line(seen) == (
-        "SHADOW mockws, SOL/USDC 101.5, last tick 0.5 s ago, position 0.3, profit +1.23 USD, 42 stored, 3 dropped"
+        "SHADOW mockws, SOL/USDC 101.50, last tick 0.5 s ago, position 0.30, profit +1.2340 USD, 42 stored, 3 dropped"
     )
     in_seconds = replace(seen, last_tick=LastTick("A", 1.0, 1_700_000_008))
     assert "last tick 2.0 s ago" in status_line(in_seconds)
@@ -156,6 +157,6 @@ def test_the_line_for_people() -> None:
         link="down", link_down_s=12.3, last_tick=None, sample_every=5, state="draining", still_s={"persist": 60.0}
     )
     assert status_line(worse) == (
-        "SHADOW mockws, no tick yet, position 0.3, profit +1.23 USD, 0 stored, 0 dropped, LINK DOWN for 12 s,"
+        "SHADOW mockws, no tick yet, position 0.30, profit +1.2340 USD, 0 stored, 0 dropped, LINK DOWN for 12 s,"
         " 1 of 5 ticks kept, draining, STANDING STILL: persist"
     )

@@ -69,6 +69,31 @@ def test_an_engine_that_is_gone_or_stuck_is_not_healthy_whatever_it_stored(
     assert reason in health.text
 
 
+class TestARunThatIsOver:
+    """Contract 9: a complete run is healthy."""
+
+    OVER: dict[str, Any] = {"state": "ended", "exit_code": 0, "running": ()}  # noqa: RUF012
+
+    def test_one_that_did_all_it_was_asked_for_is_healthy_however_long_ago(self) -> None:
+        assert judged(complete=True, **self.OVER) == (True, "the run is complete: nothing is left to do")
+        assert judged(complete=True, written_s=5000.0, **self.OVER).ok, "before the last boot"
+
+    def test_the_database_tells_it_of_a_status_of_earlier_versions(self) -> None:
+        assert judged(look=replace(LOOK, run=replace(RUN, complete=True)), **self.OVER).ok
+
+    def test_one_that_a_signal_stopped_is_not(self) -> None:
+        health = judged(**self.OVER)
+        assert not health.ok and health.text.startswith("the engine was stopped, and ended with 0 COMPLETE")
+
+    def test_none_that_failed_is(self) -> None:
+        assert not judged(complete=True, **{**self.OVER, "exit_code": 13}).ok
+
+    def test_the_database_must_still_be_there(self) -> None:
+        over = status_of(complete=True, **self.OVER)
+        health = judge(replace(LOOK, status=over, run=None), 60)
+        assert health == (False, "the database does not know run r, which process 7 wrote: was it replaced?")
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

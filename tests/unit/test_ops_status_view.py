@@ -15,10 +15,11 @@ from msgspec.structs import replace
 from tests.unit.store_helpers import batch_of, new_database, new_run, storage_of, tick
 from tests.unit.test_ops_engine_side import status_of
 from tests.unit.test_ops_health import Clock
+from tradebot.execution.book import Book
 from tradebot.metrics import COUNTERS
 from tradebot.ops.beacon import status_line
 from tradebot.ops.health import RunLook
-from tradebot.ops.status import Book, LastTick, status_path, write_status
+from tradebot.ops.status import LastTick, status_path, write_status
 from tradebot.ops.status_view import View, render, render_line, run_status, spill_waiting, view_of
 from tradebot.ops.throttle import Throttle, throttle_path, write_throttle
 from tradebot.options import UsageError
@@ -49,8 +50,8 @@ process     7, since 1970-01-01 00:00:00 UTC (10 s)
 input       mockws, s, 1 of 5 ticks kept
 link        up, last heard of the peer 0.2 s ago
 last tick   BTC/USD 43,123.25, 1.5 s ago
-position    0.3 BTC/USD, 1 open in all
-exposure    30.45 USD, profit after fees +1.23 USD
+position    0.30 BTC/USD, 1 open in all
+exposure    30.4500 USD, profit after fees +1.2340 USD
 last commit 1.4 s ago, took 0.5 ms
 waiting     tick 0, signal 0, persist 0 (events in channels)
 
@@ -115,6 +116,19 @@ def test_without_an_engine_the_last_run_is_shown(code: int | None, line: str) ->
     assert "Counters" not in text and "simulated" not in text
 
 
+def test_an_engine_that_has_ended_shows_what_it_came_to() -> None:
+    """Found by use: `status` of a finished replay showed neither position nor profit."""
+    text = shown({"run_id": "r9", "state": "ended"}, engine="ended", last_run=RUN)
+    for line in (
+        "SHADOW: all fills are simulated, no order leaves this machine\n",
+        "last tick   BTC/USD 43,123.25\n",
+        "position    0.30 BTC/USD, 1 open in all\n",
+        "exposure    30.4500 USD, profit after fees +1.2340 USD\n",
+        "Counters of run r9\n  risk_vetoes ",
+    ):
+        assert line in text.replace(", 1.5 s ago", "")
+
+
 def test_what_came_from_outside_cannot_act_on_the_terminal() -> None:
     text = shown({"source": "wss://bob:secret@h\x1b[2J"}, trouble=("a\nb",))
     assert "secret" not in text and "\x1b" not in text
@@ -126,11 +140,13 @@ def test_one_line_for_a_pipe() -> None:
     assert VIEW.status is not None
     status = replace(VIEW.status, written_ms=1_700_000_010_000, last_tick=tick)
     assert render_line(replace(VIEW, status=status)) == (
-        "1970-01-01T00:00:11Z healthy: SHADOW mockws, BTC/USD 43123.2, last tick 0.5 s ago, position 0.3,"
-        " profit +1.23 USD, 0 stored, 0 dropped, 1 of 5 ticks kept\n"
+        "1970-01-01T00:00:11Z healthy: SHADOW mockws, BTC/USD 43,123.25, last tick 0.5 s ago, position 0.30,"
+        " profit +1.2340 USD, 0 stored, 0 dropped, 1 of 5 ticks kept\n"
     )
-    assert render_line(replace(VIEW, engine="ended", healthy=False, health="x")) == (
-        "1970-01-01T00:00:11Z UNHEALTHY (x): engine ended\n"
+    ended = replace(VIEW, engine="ended", healthy=False, health="x", status=replace(status, state="ended"))
+    assert render_line(ended) == (
+        "1970-01-01T00:00:11Z UNHEALTHY (x): engine ended, SHADOW mockws, BTC/USD 43,123.25, position 0.30,"
+        " profit +1.2340 USD, 0 stored, 0 dropped, 1 of 5 ticks kept\n"
     )
 
 
@@ -279,12 +295,12 @@ def test_a_fifo_beside_the_database_holds_nobody_up(database: Path, suffix: str)
 
 def test_nothing_is_never_negative() -> None:
     """Found by reading: `profit -0.00`."""
-    book = Book(0, -0.0, -0.0, -0.004)
-    assert "position    0 BTC/USD, 0 open in all\nexposure    0.00 USD, profit after fees +0.00 USD\n" in shown(
+    book = Book(0, -0.0, -0.0, -0.0)
+    assert "position    0.00 BTC/USD, 0 open in all\nexposure    0.0000 USD, profit after fees +0.0000 USD\n" in shown(
         {"book": book}
     )
-    assert ", position 0, profit +0.00 USD, " in status_line(status_of(book=book))
-    assert ", position -0.5, profit -0.01 USD, " in status_line(status_of(book=Book(1, -0.5, 1.0, -0.006)))
+    assert ", position 0.00, profit +0.0000 USD, " in status_line(status_of(book=book))
+    assert ", position -0.50, profit -0.0060 USD, " in status_line(status_of(book=Book(1, -0.5, 1.0, -0.006)))
 
 
 def test_a_time_that_is_no_date(database: Path) -> None:

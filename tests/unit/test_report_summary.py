@@ -11,6 +11,7 @@ from tradebot.report.summary import MAX_SYMBOLS, PositionLine, RunSummary, rende
 
 SUMMARY = RunSummary(
     run_id="r0123456789ab",
+    run_no=3,
     mode="SHADOW",
     ingest="replay",
     source="fixtures/session.jsonl",
@@ -22,6 +23,7 @@ SUMMARY = RunSummary(
     refusals_by_reason={"RISK_CAP": 20},
     fills=380,
     fees_usd=1234.56789,
+    profit_usd=-1244.36789,
     positions=(
         PositionLine(
             symbol="BTCUSDT", net_qty=-0.0123, avg_price=43123.45, last_price=43000.1, realized_usd=-12.3,
@@ -68,7 +70,7 @@ Positions (profit before fees)
 
 What to try next
   sqlite3 -header -column '/tmp/my data/x.db' \\
-    "SELECT symbol, side, count(*), sum(fill_qty), sum(fees) FROM trades GROUP BY symbol, side"
+    "SELECT symbol, side, count(*), sum(fill_qty), sum(fees) FROM trades WHERE run = 3 GROUP BY symbol, side"
   bin/tradebot show-config
 """
 
@@ -162,7 +164,7 @@ def test_a_run_without_fills() -> None:
 def test_one_symbol_needs_no_total() -> None:
     text = changed(positions=(position(1),))
     assert "symbols" not in text
-    assert "  profit after fees: -1,233.5679 USD\n" in text
+    assert "  profit after fees: -1,244.3679 USD\n" in text
 
 
 def test_at_most_forty_symbols_the_largest_then_how_many_more() -> None:
@@ -184,7 +186,10 @@ def test_equal_positions_are_in_order_of_their_names() -> None:
         (0.1, "0.10"),
         (1234567.0, "1,234,567.00"),
         (0.00000001, "0.00000001"),
-        (-0.000000001, "0.00"),
+        (-0.0000000012, "-0.0000000012"),
+        (0.0000001234, "0.0000001234"),
+        (1.5e-30, "1.5e-30"),
+        (-0.0, "0.00"),
         (-0.5, "-0.50"),
         (1 / 3, "0.33333333"),
         (float("nan"), "nan"),
@@ -220,3 +225,21 @@ def test_feeds_cannot_act_on_the_terminal_and_any_path_can_be_written() -> None:
     assert "  \\x1b[2J\\u202e\\n  " in text
     assert "run         a\\nb\n" in text
     text.encode("utf-8")
+
+
+def test_amounts_of_the_smallest_prices_are_shown() -> None:
+    """A fee of 0.1 x 0.0000001234 x 0.001 was shown as 0.0000."""
+    line = msgspec.structs.replace(position(1), last_price=0.0000001234, realized_usd=-1.2e-9, unrealized_usd=0.0)
+    text = changed(fees_usd=1.234e-11, profit_usd=-1.21234e-9, positions=(line,))
+    words = " ".join(text.split())
+    assert " fees 0.00000000001234 USD " in words
+    assert " 0.0000001234 -0.0000000012 0.0000 " in words
+    assert "  profit after fees: -0.000000001212 USD\n" in text
+
+
+def test_a_run_that_continues_earlier_ones_says_whose_positions_these_are() -> None:
+    assert "\nPositions (profit before fees, with the fills of earlier runs)\n" in changed(continued=True)
+
+
+def test_a_run_of_earlier_has_no_time() -> None:
+    assert "time  " not in changed(elapsed_s=None)

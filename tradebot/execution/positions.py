@@ -8,7 +8,7 @@ position and opens the other at the fill's price. Fees are no part of the cost: 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import Context, Decimal
 from typing import Final, NamedTuple
 
@@ -124,26 +124,29 @@ class Positions:
         position = self._positions.get(symbol)
         return (position.net, position.exposure) if position is not None else (ZERO, ZERO)
 
-    def view(self, symbol: str) -> PositionView | None:
-        """The position in `symbol`, also when closed; none when it was never traded."""
+    def view(self, symbol: str, price: float | None = None) -> PositionView | None:
+        """The position in `symbol`, also when closed; none when it was never traded. Valued at `price` where given."""
         position = self._positions.get(symbol)
         if position is None:
             return None
-        value = multiply(position.net, exact(position.price))
+        price = position.price if price is None else price
+        value = multiply(position.net, exact(price))
         return PositionView(
             symbol=symbol,
             net_qty=float(position.net),
             average_cost=float(_COST.divide(position.cost, position.net)) if position.net else 0.0,
-            last_price=position.price,
-            exposure_usd=float(position.exposure),
+            last_price=price,
+            exposure_usd=float(value.copy_abs()),
             realized_usd=float(position.realized),
             unrealized_usd=float(subtract(value, position.cost)),
             fees_usd=position.fees,
         )
 
-    def views(self) -> list[PositionView]:
-        """Every position that ever was, by symbol."""
-        return [view for view in map(self.view, sorted(self._positions)) if view is not None]
+    def views(self, newer: Mapping[str, float] | None = None) -> list[PositionView]:
+        """Every position that ever was, by symbol; at the prices of `newer` where it names the symbol."""
+        prices: Mapping[str, float] = {} if newer is None else newer
+        found = [self.view(symbol, prices.get(symbol)) for symbol in sorted(self._positions)]
+        return [view for view in found if view is not None]
 
     def _value(self, position: _Position, price: float) -> None:
         position.price = price

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from tradebot.events import SHADOW_RECORDED, STALE_DATA, Fill, Order, Signal, as_unix_ms
+from tradebot.execution.book import fees
 from tradebot.execution.exact import exact, multiply
 from tradebot.execution.positions import Positions
 from tradebot.execution.risk import TICK_AGE_CAP, ApprovedOrder, RefusedOrder, check
@@ -43,12 +44,16 @@ class ShadowExecution:
     positions: Positions
     """What the fills so far add up to; to be read by the owning thread, or once it has ended."""
 
+    fees_before_usd: float
+    """The fees of the fills that `restore` was given."""
+
     last_refusal: RefusedOrder | None
     """Why the last call of `execute` refused, in words; None when it filled."""
 
     def __init__(self, caps: RiskCaps, fee_rate: float, max_tick_age_ms: int = 0) -> None:
         """`fee_rate` is a share of the notional; `max_tick_age_ms` 0 means that no tick is too old."""
         self.positions = Positions()
+        self.fees_before_usd = 0.0
         self.last_refusal = None
         self._caps = caps
         self._fee_rate = exact(fee_rate)
@@ -66,6 +71,7 @@ class ShadowExecution:
             self.positions.apply(fill)
         for symbol, price in marks:
             self.positions.mark(symbol, price)
+        self.fees_before_usd = fees(self.positions.views())
 
     def execute(self, signal: Signal, now_ms: int | None = None) -> Order:
         """The order for `signal`: FILLED with one fill, or REJECTED with a reason code and none.

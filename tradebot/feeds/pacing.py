@@ -44,6 +44,8 @@ class PacedFeed:
         self._pacer = Pacer(speed)
         self._runtime = runtime
         self._stop = stop
+        self._position = feed.position
+        self._batch_span = (feed.position, feed.position)
         self._waiting: Sequence[Tick] = ()
         self._notices: tuple[tuple[int, Notice], ...] = ()
         self._next = 0
@@ -62,8 +64,8 @@ class PacedFeed:
 
     @property
     def position(self) -> int:
-        """That of the paced feed: up to one batch ahead of what was handed out."""
-        return self._feed.position
+        """That of the paced feed, in proportion to what of its last batch was handed out."""
+        return self._position
 
     def read(self) -> Batch | None:
         """What is due, after a wait of at most READ_WAIT_S for it; possibly nothing. Either waits or reads on, so
@@ -71,9 +73,12 @@ class PacedFeed:
         """
         if self._next < len(self._waiting):
             return self._wait_and_take()
+        before = self._feed.position
         batch = self._feed.read()
         if batch is None:
+            self._position = self._feed.position
             return None
+        self._batch_span = (before, self._feed.position)
         self._waiting, self._notices, self._next = batch.ticks, batch.notices, 0
         if batch.ticks:
             self._next_due_s = self._pacer.due_s(batch.ticks[0])
@@ -103,6 +108,8 @@ class PacedFeed:
             self._next += 1
             if self._next < len(self._waiting):
                 self._next_due_s = self._pacer.due_s(self._waiting[self._next])
+        begin, end = self._batch_span
+        self._position = begin + (end - begin) * self._next // len(self._waiting) if self._waiting else end
         notices = tuple((index - start, notice) for index, notice in self._notices if index <= self._next)
         self._notices = self._notices[len(notices) :]
         return Batch(list(self._waiting[start : self._next]), notices=notices)

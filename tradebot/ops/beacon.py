@@ -12,6 +12,7 @@ from typing import Final
 
 from tradebot.events import as_unix_ms
 from tradebot.log import Log
+from tradebot.number_format import money, number
 from tradebot.ops.notify import Notifier
 from tradebot.ops.observer import Observer
 from tradebot.ops.status import Status, write_status
@@ -106,12 +107,12 @@ def status_line(status: Status) -> str:
     if tick is None:
         parts.append("no tick yet")
     else:
-        parts.append(f"{tick.symbol} {tick.price:g}")
-        if status.push:
+        parts.append(f"{tick.symbol} {number(tick.price)}")
+        if status.push and status.state != "ended":
             parts.append(f"last tick {max(0, status.written_ms - as_unix_ms(tick.ts_ms)) / 1000:.1f} s ago")
     if book is not None:
-        parts.append(f"position {book.net_qty:zg}")
-        parts.append(f"profit {book.profit_usd:+z.2f} USD")
+        parts.append(f"position {number(book.net_qty)}")
+        parts.append(f"profit {money(book.profit_usd, plus=True)} USD")
     counters = status.counters
     parts.append(f"{counters['persist_count']} stored")
     parts.append(f"{counters['refused'] + counters['bp_drops_signal']} dropped")

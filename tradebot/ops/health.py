@@ -170,6 +170,9 @@ def judge(look: Look, max_age_s: float) -> Health:
         if not look.database_exists:
             none = "no engine: there is neither a database nor a status of one; is --db right?"
         return Health(False, none if look.damage is None else f"{none}; {look.damage}")
+    if _complete(look, status):
+        trouble = database_trouble(look, status)
+        return Health(trouble is None, trouble or "the run is complete: nothing is left to do")
     trouble = _absent(look, status) or database_trouble(look, status)
     if trouble is not None:
         return Health(False, trouble)
@@ -179,11 +182,18 @@ def judge(look: Look, max_age_s: float) -> Health:
     return _by_progress(look, status, max_age_s)
 
 
+def _complete(look: Look, status: Status) -> bool:
+    """Whether the run did all that it was asked for; the database tells where the status is one of older versions."""
+    by_database = look.run is not None and look.run.run_id == status.run_id and look.run.complete
+    return status.state == "ended" and status.exit_code == ExitCode.COMPLETE and (status.complete or by_database)
+
+
 def _absent(look: Look, status: Status) -> str | None:
     """Why no engine is at work, if none is."""
     age_s = look.now_s - status.written_s
     if status.state == "ended":
-        return f"the engine has ended with {code_text(status.exit_code)}"
+        stopped = "was stopped, and ended" if status.exit_code == ExitCode.COMPLETE else "has ended"
+        return f"the engine {stopped} with {code_text(status.exit_code)}"
     if age_s < 0:
         return "no engine since this machine was started"
     if age_s > FRESH_S:
@@ -192,13 +202,14 @@ def _absent(look: Look, status: Status) -> str | None:
 
 
 def database_trouble(look: Look, status: Status) -> str | None:
-    """What is wrong with the database that a living engine says it writes. Pure."""
+    """What is wrong with the database that an engine says it writes or wrote. Pure."""
+    writes = "wrote" if status.state == "ended" else "writes"
     if not look.database_exists:
-        return f"the database is not there, though process {status.pid} writes it: was it moved away?"
+        return f"the database is not there, though process {status.pid} {writes} it: was it moved away?"
     if look.damage is not None:
         return look.damage
     if look.locked is None and look.run is None:
-        return f"the database does not know run {status.run_id}, which process {status.pid} writes: was it replaced?"
+        return f"the database does not know run {status.run_id}, which process {status.pid} {writes}: was it replaced?"
     return None
 
 

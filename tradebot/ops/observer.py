@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Final
 
 from tradebot.config import Config
-from tradebot.ops.status import Book, LastTick, State, Status
+from tradebot.exits import ExitCode
+from tradebot.ops.status import LastTick, State, Status
 from tradebot.pipeline import Pipeline
 from tradebot.progress import Progress
 from tradebot.runtime import Runtime
 from tradebot.store.runs import RunInfo
 from tradebot.threads.heartbeat import depths
-
-_BOOK_READS_MAX: Final = 3
 
 
 class Observer:
@@ -52,6 +50,7 @@ class Observer:
             push=info.push,
             state=self._state(exit_code),
             exit_code=exit_code,
+            complete=exit_code == ExitCode.COMPLETE and pipeline.done,
             started_ms=self._started_ms,
             uptime_s=round(now_s - self._began_s, 3),
             written_ms=self._runtime.now_ms(),
@@ -64,7 +63,7 @@ class Observer:
             last_tick=None if tick is None else LastTick(tick.symbol, tick.price, tick.ts),
             last_stored_ms=pipeline.persist.last_stored_ms,
             stored_age_s=None if stored_s is None else round(max(0.0, now_s - stored_s), 3),
-            book=self._book(None if tick is None else tick.symbol),
+            book=pipeline.book(),
             counters=pipeline.metrics.snapshot(),
             depths=depths(pipeline.channels),
             commit_ms=pipeline.persist.commit_ms,
@@ -82,19 +81,3 @@ class Observer:
         if self._down_since_s is None:
             self._down_since_s = now_s
         return round(now_s - self._down_since_s, 3)
-
-    def _book(self, symbol: str | None) -> Book:
-        # The execution thread may be in the midst of a fill: two equal looks in a row are one moment's.
-        views = self._pipeline.positions()
-        for _ in range(_BOOK_READS_MAX):
-            again = self._pipeline.positions()
-            if again == views:
-                break
-            views = again
-        return Book(
-            open_positions=sum(view.net_qty != 0 for view in views),
-            # Never -0.0, which is what adding 0.0 is for.
-            net_qty=next((view.net_qty for view in views if view.symbol == symbol), 0.0) + 0.0,
-            exposure_usd=round(sum(view.exposure_usd for view in views), 6) + 0.0,
-            profit_usd=round(sum(view.realized_usd + view.unrealized_usd - view.fees_usd for view in views), 6) + 0.0,
-        )

@@ -13,6 +13,7 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Struct
 
+from tradebot.execution.book import Book
 from tradebot.exits import ConfigError
 from tradebot.private_files import replace_private
 from tradebot.store.database import beside
@@ -37,16 +38,6 @@ class LastTick(Struct, frozen=True):
     ts_ms: int
 
 
-class Book(Struct, frozen=True):
-    """What all simulated fills come to: open positions, and profit at the last known prices, fees taken off."""
-
-    open_positions: int
-    net_qty: float
-    """Of the symbol of the last tick."""
-    exposure_usd: float
-    profit_usd: float
-
-
 class Status(Struct, frozen=True, kw_only=True):
     """One look at an engine. Counters as in `tradebot.metrics`, depths of channels in events."""
 
@@ -63,6 +54,8 @@ class Status(Struct, frozen=True, kw_only=True):
     push: bool
     state: State
     exit_code: int | None
+    complete: bool = False
+    """Whether the run ended because all was done: a replay read to its end, or --seconds over; not by a signal."""
     started_ms: int
     written_ms: int
     written_s: float

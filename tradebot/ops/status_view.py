@@ -20,6 +20,7 @@ from msgspec import Struct
 from tradebot.events import as_unix_ms
 from tradebot.exits import ConfigError
 from tradebot.masking import clip, escape, mask
+from tradebot.number_format import money, number
 from tradebot.ops.beacon import status_line
 from tradebot.ops.health import MAX_AGE_S, Health, Look, RunLook, code_text, judge, look_with, refuse_unusable, span
 from tradebot.ops.status import Status, read_status, status_path
@@ -157,14 +158,19 @@ def render_line(view: View) -> str:
     status = view.status
     at = datetime.fromtimestamp(view.now_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     parts = [at, "healthy:" if view.healthy else f"UNHEALTHY ({view.health}):"]
-    parts.append(f"engine {view.engine}" if status is None or not view.alive else status_line(status))
+    if status is None:
+        parts.append("engine none")
+    else:
+        parts.append(status_line(status) if view.alive else f"engine {view.engine}, {status_line(status)}")
     return clip(escape(mask(" ".join(parts))), _LINE_CHARS_MAX) + "\n"
 
 
 def _lines(view: View) -> Iterator[str]:
-    status = view.status
+    status, run = view.status, view.last_run
+    if not view.alive and run is not None and status is not None and status.run_id != run.run_id:
+        status = None  # of a run that the database does not know: its figures say nothing of this database
     yield f"engine {view.engine}, {'healthy' if view.healthy else 'UNHEALTHY'}: {view.health}"
-    if status is not None and view.alive:
+    if status is not None:
         yield f"{status.mode}: all fills are simulated, no order leaves this machine"
     yield ""
     size = "not there" if view.database_bytes is None else _megabytes(view.database_bytes)
@@ -174,8 +180,10 @@ def _lines(view: View) -> Iterator[str]:
     yield _pair("database", f"{view.database} ({size}{wal})")
     if status is not None and view.alive:
         yield from _running_lines(view, status)
-    elif view.last_run is not None:
-        yield from _last_run_lines(view.last_run)
+    elif run is not None:
+        yield from _last_run_lines(run)
+        if status is not None:
+            yield from _book_lines(status)
     if view.throttle is not None and view.throttle.sample_every > 1:
         kept = f"1 of {view.throttle.sample_every} ticks"
         yield _pair("throttle", f"{view.throttle.state}: the next start of a push feed keeps {kept}")
@@ -183,9 +191,9 @@ def _lines(view: View) -> Iterator[str]:
         yield _pair("spill", f"{view.spill_bytes:,} bytes of accepted events wait for the next start")
     for text in view.trouble:
         yield _pair("trouble", text)
-    if status is not None and view.alive:
+    if status is not None:
         yield ""
-        yield "Counters since the start"
+        yield "Counters since the start" if view.alive else f"Counters of run {status.run_id}"
         yield from _counter_lines(status.counters)
 
 
@@ -198,16 +206,7 @@ def _running_lines(view: View, status: Status) -> Iterator[str]:
         down = f"DOWN for {span(status.link_down_s or 0.0)}"
         heard = "" if status.link_age_ms is None else f", last heard of the peer {span(status.link_age_ms / 1000)} ago"
         yield _pair("link", ("up" if status.link == "up" else down) + heard)
-    tick, book = status.last_tick, status.book
-    if tick is None:
-        yield _pair("last tick", "none yet")
-    else:
-        age = "" if view.last_tick_age_s is None else f", {_tick_age(view.last_tick_age_s)}"
-        yield _pair("last tick", f"{tick.symbol} {tick.price:,.10g}{age}")
-    if book is not None:
-        symbol = "" if tick is None else f" {tick.symbol}"
-        yield _pair("position", f"{book.net_qty:z,.10g}{symbol}, {book.open_positions} open in all")
-        yield _pair("exposure", f"{book.exposure_usd:z,.2f} USD, profit after fees {book.profit_usd:+z,.2f} USD")
+    yield from _book_lines(status, "" if view.last_tick_age_s is None else f", {_tick_age(view.last_tick_age_s)}")
     stored = "none yet" if view.last_stored_age_s is None else f"{span(view.last_stored_age_s)} ago"
     took = "" if status.commit_ms is None else f", took {status.commit_ms:,.1f} ms"
     yield _pair("last commit", stored + took)
@@ -215,6 +214,17 @@ def _running_lines(view: View, status: Status) -> Iterator[str]:
     yield _pair("waiting", f"{depths} (events in channels)")
     if status.still_s:
         yield _pair("STILL", ", ".join(f"{stage} for {span(for_s)}" for stage, for_s in status.still_s.items()))
+
+
+def _book_lines(status: Status, age: str = "") -> Iterator[str]:
+    """Last tick and positions: of an engine that has ended, those at its end."""
+    tick, book = status.last_tick, status.book
+    yield _pair("last tick", "none yet" if tick is None else f"{tick.symbol} {number(tick.price)}{age}")
+    if book is not None:
+        symbol = "" if tick is None else f" {tick.symbol}"
+        yield _pair("position", f"{number(book.net_qty)}{symbol}, {book.open_positions} open in all")
+        profit = money(book.profit_usd, plus=True)
+        yield _pair("exposure", f"{money(book.exposure_usd)} USD, profit after fees {profit} USD")
 
 
 def _last_run_lines(run: RunLook) -> Iterator[str]:

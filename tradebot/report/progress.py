@@ -30,6 +30,8 @@ class Progress:
                 dynamic_ncols=True,
                 # Only time decides when to draw: a count learnt in a fast stretch would freeze the bar in a slow one.
                 miniters=1,
+                # The time left comes from the average of the whole run: --speed hands ticks out in fits and starts.
+                smoothing=0,
             )
 
     @property

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from math import fsum
+from collections.abc import Sequence
 
 from tradebot.config import Settings
 from tradebot.events import BP_DROP_SIGNAL, RISK_CAP, STALE_DATA
+from tradebot.execution.book import book_of, total
+from tradebot.execution.positions import PositionView
 from tradebot.exits import ExitCode
 from tradebot.ledger import Ledger
 from tradebot.pipeline import Pipeline
 from tradebot.report.summary import PositionLine, RunSummary
+from tradebot.store.results import StoredResults
 from tradebot.store.runs import RunInfo, RunRecord
 
 
@@ -31,13 +34,13 @@ def summarize(
         STALE_DATA: metrics.stale_vetoes,
         BP_DROP_SIGNAL: metrics.bp_drops_signal,
     }
-    positions = pipeline.final_positions()
-    replayed_file = settings.config.engine.replay_file
+    positions, book, fees_before_usd = pipeline.positions(), pipeline.book(), pipeline.fees_before_usd
     return RunSummary(
         run_id=info.run_id,
+        run_no=record.no,
         mode=info.mode,
         ingest=info.ingest,
-        source=info.source if replayed_file is None else replayed_file,
+        source=_source(settings, info),
         db_path=database,
         elapsed_s=elapsed_s,
         ledger=ledger,
@@ -45,21 +48,13 @@ def summarize(
         orders_by_status={"FILLED": metrics.shadow_orders, "REJECTED": sum(refusals.values())},
         refusals_by_reason={reason: count for reason, count in refusals.items() if count},
         fills=metrics.trade_count,
-        fees_usd=fsum(view.fees_usd for view in positions),
-        positions=tuple(
-            PositionLine(
-                symbol=view.symbol,
-                net_qty=view.net_qty,
-                avg_price=view.average_cost if view.net_qty else None,
-                last_price=view.last_price,
-                realized_usd=view.realized_usd,
-                unrealized_usd=view.unrealized_usd,
-            )
-            for view in positions
-        ),
+        fees_usd=total([book.fees_usd], less=fees_before_usd),
+        profit_usd=book.profit_usd,
+        positions=_lines(positions),
         exit_code=code,
         error=pipeline.stopped_by if failure is None else failure.cause,
         resumed=not record.is_new,
+        continued=pipeline.continues,
         gaps=metrics.gaps,
         reconnects=metrics.reconnects,
         lost_log_lines=lost_log_lines,
@@ -67,6 +62,52 @@ def summarize(
             *_way_out(settings, code, ledger),
             *_hints(info, bool(refusals[RISK_CAP]), settings.options.speed is None and ledger.received > 1000),
         ),
+    )
+
+
+def summarize_stored(settings: Settings, info: RunInfo, found: StoredResults, database: str) -> RunSummary:
+    """The summary of a replay that the database holds whole, from what it holds."""
+    views = found.positions.views()
+    book = book_of(views, None)
+    return RunSummary(
+        run_id=info.run_id,
+        run_no=found.run_no,
+        mode=info.mode,
+        ingest=info.ingest,
+        source=_source(settings, info),
+        db_path=database,
+        elapsed_s=None,
+        ledger=found.ledger,
+        signals=found.signals,
+        orders_by_status={"FILLED": 0, "REJECTED": 0} | found.orders_by_status,
+        refusals_by_reason=found.refusals_by_reason,
+        fills=found.fills,
+        fees_usd=book.fees_usd,
+        profit_usd=book.profit_usd,
+        positions=_lines(views),
+        exit_code=ExitCode.COMPLETE,
+        gaps=found.gaps,
+        hints=_hints(info, bool(found.refusals_by_reason.get(RISK_CAP)), fast=False),
+    )
+
+
+def _source(settings: Settings, info: RunInfo) -> str:
+    """Where the ticks came from: of a replayed file its path, which `runs` does not hold."""
+    file = settings.config.engine.replay_file
+    return file if info.ingest == "replay" and file is not None else info.source
+
+
+def _lines(positions: Sequence[PositionView]) -> tuple[PositionLine, ...]:
+    return tuple(
+        PositionLine(
+            symbol=view.symbol,
+            net_qty=view.net_qty,
+            avg_price=view.average_cost if view.net_qty else None,
+            last_price=view.last_price,
+            realized_usd=view.realized_usd,
+            unrealized_usd=view.unrealized_usd,
+        )
+        for view in positions
     )
 
 

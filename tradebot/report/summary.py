@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from math import fsum, isfinite
+from math import isfinite
 from typing import Final
 
 from msgspec import Struct
 
+from tradebot.execution.book import total
 from tradebot.exits import ExitCode
 from tradebot.ledger import Ledger
 from tradebot.masking import clip, escape, mask
+from tradebot.number_format import money, number
 
 MAX_SYMBOLS: Final = 40
 _MAX_CELL_CHARS: Final = 28
@@ -35,24 +37,32 @@ class RunSummary(Struct, frozen=True, kw_only=True):
     """Everything the summary shows. Counts are of this run only; after a resume `already_stored` tells the rest."""
 
     run_id: str
+    run_no: int
+    """The value of the column `run` in this run's rows."""
     mode: str
     ingest: str
     source: str
     """Where the ticks came from: a path, a URL (masked when shown), "synthetic"."""
     db_path: str | None
     """The database; None when nothing was stored."""
-    elapsed_s: float
+    elapsed_s: float | None
+    """None where it is not known: a run of earlier."""
     ledger: Ledger
     signals: int
     orders_by_status: Mapping[str, int]
     refusals_by_reason: Mapping[str, int]
     fills: int
     fees_usd: float
+    """Of this run's fills."""
+    profit_usd: float
+    """Of all positions, at the last known prices, after all fees."""
     positions: tuple[PositionLine, ...]
     exit_code: ExitCode
     error: str | None = None
     """Why the run ended as it did, when it was not asked to."""
     resumed: bool = False
+    continued: bool = False
+    """Whether positions of earlier runs went on in this one."""
     gaps: int = 0
     reconnects: int = 0
     lost_log_lines: int = 0
@@ -61,8 +71,8 @@ class RunSummary(Struct, frozen=True, kw_only=True):
 
     @property
     def ticks_per_s(self) -> float:
-        """Everything received, over the whole run's time; 0 when no time passed."""
-        return self.ledger.received / self.elapsed_s if self.elapsed_s > 0 else 0.0
+        """Everything received, over the whole run's time; 0 when no time passed, or it is not known."""
+        return self.ledger.received / self.elapsed_s if self.elapsed_s else 0.0
 
 
 def render(summary: RunSummary, encoding: str) -> str:
@@ -70,20 +80,20 @@ def render(summary: RunSummary, encoding: str) -> str:
 
     Plain ASCII unless the encoding is UTF-8. It can always be written to such a stream: what cannot is spelled out.
     """
-    code = summary.exit_code
+    code, elapsed_s = summary.exit_code, summary.elapsed_s
     blocks = [
         [f"{summary.mode.upper()} run: all fills are simulated, no order has left this program."],
         _pairs(
             ("run", escape(summary.run_id) + (" (resumed)" if summary.resumed else "")),
             ("input", f"{escape(summary.ingest)}, {escape(mask(summary.source))}"),
             ("database", escape(summary.db_path) if summary.db_path is not None else "none: nothing was stored"),
-            ("time", f"{summary.elapsed_s:,.2f} s, {summary.ticks_per_s:,.0f} ticks/s"),
+            *([] if elapsed_s is None else [("time", f"{elapsed_s:,.2f} s, {summary.ticks_per_s:,.0f} ticks/s")]),
             ("exit code", f"{int(code)} {code.name}: {code.meaning}"),
             *([("because", escape(mask(summary.error)))] if summary.error is not None else []),
         ),
         _ledger_block(summary.ledger) + _link_lines(summary),
         _decisions_block(summary),
-        _positions_block(summary.positions, summary.fees_usd),
+        _positions_block(summary.positions, summary.profit_usd, summary.continued),
         _next_block(summary),
     ]
     text = "\n\n".join("\n".join(lines) for lines in blocks if lines) + "\n"
@@ -126,11 +136,11 @@ def _decisions_block(summary: RunSummary) -> list[str]:
     rows = [("signals", f"{summary.signals:,}")]
     rows += [(f"orders {escape(status)}", f"{n:,}") for status, n in sorted(summary.orders_by_status.items())]
     rows += [(f"refused {escape(reason)}", f"{n:,}") for reason, n in sorted(summary.refusals_by_reason.items())]
-    rows += [("fills (simulated)", f"{summary.fills:,}"), ("fees", f"{_usd(summary.fees_usd)} USD")]
+    rows += [("fills (simulated)", f"{summary.fills:,}"), ("fees", f"{money(summary.fees_usd)} USD")]
     return ["Signals, orders, fills", *_counts(rows)]
 
 
-def _positions_block(positions: Sequence[PositionLine], fees_usd: float) -> list[str]:
+def _positions_block(positions: Sequence[PositionLine], profit_usd: float, continued: bool) -> list[str]:
     if not positions:
         return ["Positions", "  none: nothing was filled"]
     # The largest first, so that what is cut off matters least; by name where equal, so that the order is fixed.
@@ -140,29 +150,31 @@ def _positions_block(positions: Sequence[PositionLine], fees_usd: float) -> list
     table += [
         (
             _cell(line.symbol),
-            _number(line.net_qty),
-            _number(line.avg_price),
-            _number(line.last_price),
-            _usd(line.realized_usd),
-            _usd(line.unrealized_usd),
+            number(line.net_qty),
+            number(line.avg_price),
+            number(line.last_price),
+            money(line.realized_usd),
+            money(line.unrealized_usd),
         )
         for line in shown
     ]
-    realized, unrealized = (fsum(p.realized_usd for p in positions), fsum(p.unrealized_usd for p in positions))
     if len(positions) > 1:
-        table.append((f"all {len(positions):,} symbols", "", "", "", _usd(realized), _usd(unrealized)))
+        realized, unrealized = total([p.realized_usd for p in positions]), total([p.unrealized_usd for p in positions])
+        table.append((f"all {len(positions):,} symbols", "", "", "", money(realized), money(unrealized)))
     lines = _columns(table)
     if len(positions) > len(shown):
         lines.insert(1 + len(shown), f"  ... and {len(positions) - len(shown):,} more")
-    lines.append(f"  profit after fees: {_usd(realized + unrealized - fees_usd)} USD")
-    return ["Positions (profit before fees)", *lines]
+    lines.append(f"  profit after fees: {money(profit_usd)} USD")
+    earlier = ", with the fills of earlier runs" if continued else ""
+    return [f"Positions (profit before fees{earlier})", *lines]
 
 
 def _next_block(summary: RunSummary) -> list[str]:
     lines = []
     if summary.db_path is not None:
         database = shlex.quote(summary.db_path)
-        query = "SELECT symbol, side, count(*), sum(fill_qty), sum(fees) FROM trades GROUP BY symbol, side"
+        columns = "symbol, side, count(*), sum(fill_qty), sum(fees)"
+        query = f"SELECT {columns} FROM trades WHERE run = {summary.run_no} GROUP BY symbol, side"
         lines += [
             f"  sqlite3 -header -column {escape(database)} \\",
             f'    "{query}"',
@@ -207,21 +219,3 @@ def _columns(table: Sequence[Sequence[str]]) -> list[str]:
 def _notional(line: PositionLine) -> float:
     value = abs(line.net_qty * (line.last_price or line.avg_price or 0.0))
     return value if isfinite(value) else 0.0
-
-
-def _usd(value: float) -> str:
-    """Four decimals: fees of small orders are fractions of a cent."""
-    text = f"{value:,.4f}"
-    return text.removeprefix("-") if float(text.replace(",", "")) == 0 else text
-
-
-def _number(value: float | None) -> str:
-    """Up to eight decimals, the ones that say something, and at least two; "-" where there is none."""
-    if value is None:
-        return "-"
-    if not isfinite(value):
-        return str(value)
-    text = f"{value:,.8f}"
-    whole, _, decimals = text.removeprefix("-").partition(".")
-    shown = f"{whole}.{decimals.rstrip('0').ljust(2, '0')}"
-    return f"-{shown}" if value < 0 and shown != "0.00" else shown

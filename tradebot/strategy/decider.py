@@ -74,9 +74,9 @@ class Decider:
         return marks
 
     @property
-    def pending_marks(self) -> tuple[tuple[str, float], ...]:
-        """Prices that changed since the last signal: what execution has not been told."""
-        return tuple(self._marks.items())
+    def pending_marks(self) -> dict[str, float]:
+        """Prices that changed since the last signal: what execution does not know yet. Any thread may read."""
+        return self._marks.copy()
 
     def return_marks(self, signals: Sequence[Signal]) -> None:
         """Signals that never reached execution give their marks back, so that the next one carries them."""

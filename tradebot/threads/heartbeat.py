@@ -28,7 +28,7 @@ class Heartbeat:
         control: Control,
         log: Log,
     ) -> None:
-        """`status` gives the feed's own fields."""
+        """`status` gives the fields that come first: last price, position, profit, and the feed's own."""
         self._interval_s = interval_s
         self._metrics = metrics
         self._channels = channels
@@ -53,8 +53,8 @@ class Heartbeat:
         self._last = counters
         self._log.flush_suppressed()
         self._log.info(
-            "HEARTBEAT", event="HEARTBEAT", **counters, **depth_fields(self._channels), progressed=progressed,
-            **self._status(),
+            "HEARTBEAT", event="HEARTBEAT", **self._status(), **counters, **depth_fields(self._channels),
+            progressed=progressed,
         )  # fmt: skip
 
 

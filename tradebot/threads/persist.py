@@ -17,6 +17,7 @@ from tradebot.store.errors import StorageUnavailable
 from tradebot.store.policy import FINAL_FLUSH_S, MAX_BATCH_EVENTS, FlushPolicy, RetryPolicy
 from tradebot.store.spill import Spill
 from tradebot.store.writer import Storage
+from tradebot.threads.flush_lines import FlushLines
 
 _PATIENCE_MS_MIN: Final = 50
 
@@ -51,6 +52,7 @@ class PersistStage:
         self._runtime = runtime
         self._batch = Batch()
         self._final_deadline: float | None = None
+        self._flush_lines = FlushLines()
         self.inputs = (channel,)
         self.outputs: tuple[Channel[Event], ...] = ()
         self.ticks_stored = 0
@@ -117,6 +119,7 @@ class PersistStage:
         self._log.info("final flush on shutdown", event="final flush on shutdown", remaining=self._batch.events)
         if self._batch.events:
             self._flush(storage)
+        self._log_flushed(self._flush_lines.take())
 
     def _flush(self, storage: Storage) -> None:
         """Store the open batch, however often that has to be tried; spill it when the storage stays away."""
@@ -150,9 +153,11 @@ class PersistStage:
         self.last_stored_ms = self._runtime.now_ms()
         self.ticks_stored += len(batch.ticks)
         self._metrics.persist_count += batch.rows
-        if self._log.allows("batch flushed"):
-            errors = self._metrics.persist_errors
-            self._log.info("batch flushed", event="batch flushed", persisted=batch.rows, errors=errors)
+        self._log_flushed(self._flush_lines.add(batch.rows, self.last_stored_s))
+
+    def _log_flushed(self, fields: dict[str, int] | None) -> None:
+        if fields is not None:
+            self._log.info("batch flushed", event="batch flushed", errors=self._metrics.persist_errors, **fields)
 
     def _deadline(self) -> float | None:
         return self._control.drain_deadline if self._final_deadline is None else self._final_deadline

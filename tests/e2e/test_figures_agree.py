@@ -1,0 +1,145 @@
+"""One source for each figure: summary, status, metrics, log and database tell the same of one run."""
+
+from __future__ import annotations
+
+import json
+import re
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.process import SESSION, SESSION_CONFIG, Engine, Finished, rows
+from tradebot.number_format import money, number
+from tradebot.ops.prometheus import families
+from tradebot.ops.status import read_status, status_path
+
+FAST = """
+[engine]
+tick_interval_ms = 2
+signal_every_n_ticks = 7
+heartbeat_interval_secs = 1
+replay_file = "never-read.jsonl"
+[persist]
+flush_interval_ms = 20
+"""
+
+
+def summary_of(done: Finished) -> dict[str, str]:
+    """The labelled figures of a summary, without thousands separators and units."""
+    found = dict(re.findall(r"^ *([a-zA-Z ()_]+?):? {1,}([-+0-9,.]+)(?: USD)?$", done.stdout, re.M))
+    return {label: value.replace(",", "") for label, value in found.items()}
+
+
+def exact_profit(db: Path, run: int | None = None) -> tuple[Decimal, Decimal, Decimal]:
+    """Profit after fees, fees and net quantity of all fills (or those of one run), worked out anew from the rows."""
+    of_run = "" if run is None else f" WHERE run = {run}"
+    cash = fees = net = Decimal(0)
+    for side, qty, price, fee in rows(db, f"SELECT side, fill_qty, fill_price, fees FROM trades{of_run} ORDER BY id"):
+        signed = Decimal(repr(qty)) if side == "BUY" else -Decimal(repr(qty))
+        cash -= signed * Decimal(repr(price))
+        net += signed
+        fees += Decimal(repr(fee))
+    [(last,)] = rows(db, f"SELECT price FROM ticks{of_run} ORDER BY id DESC LIMIT 1")
+    return cash + net * Decimal(repr(last)) - fees, fees, net
+
+
+def check(engine: Engine, done: Finished, db: Path) -> dict[str, Any]:
+    """All readers of the newest run against its rows; what `status --json` said."""
+    [(run, run_id, ledger)] = rows(db, "SELECT id, run_id, ledger FROM runs ORDER BY id DESC LIMIT 1")
+    profit, _, net = exact_profit(db)
+    run_fees = exact_profit(db, run)[1]
+    count = {table: rows(db, f"SELECT count(*) FROM {table} WHERE run = {run}")[0][0] for table in ("ticks", "signals")}
+    orders = dict(rows(db, f"SELECT status, count(*) FROM orders WHERE run = {run} GROUP BY status"))
+    [(fills,)] = rows(db, f"SELECT count(*) FROM trades WHERE run = {run}")
+    [(symbol, last)] = rows(db, "SELECT symbol, price FROM ticks ORDER BY id DESC LIMIT 1")
+
+    shown = summary_of(done)
+    assert shown["profit after fees"] == money(float(profit)).replace(",", "")
+    assert shown["fees"] == money(float(run_fees)).replace(",", "")
+    assert int(shown["stored"]) == count["ticks"] == json.loads(ledger)["stored"]
+    assert int(shown["signals"]) == count["signals"]
+    assert int(shown["orders FILLED"]) == orders.get("FILLED", 0)
+    assert int(shown["fills (simulated)"]) == fills
+    assert f"FROM trades WHERE run = {run} GROUP BY" in done.stdout
+
+    view = json.loads(engine.run("status", "--json", f"--db={db}").expect(0).stdout)
+    book, counters = view["status"]["book"], view["status"]["counters"]
+    assert view["status"]["run_id"] == run_id
+    assert book["profit_usd"] == pytest.approx(float(profit), rel=1e-9, abs=1e-9)
+    assert book["net_qty"] == float(net)
+    assert view["status"]["last_tick"]["price"] == last
+    assert (counters["signal_count"], counters["trade_count"]) == (count["signals"], fills)
+
+    text = engine.run("status", f"--db={db}").expect(0).stdout
+    assert f"profit after fees {money(book['profit_usd'], plus=True)} USD\n" in text
+    assert f"last tick   {symbol} {number(last)}\n" in text
+    assert f"position    {number(float(net))} {symbol}, " in text
+
+    status = read_status(status_path(db))
+    assert status is not None
+    metrics = {family.name: family.samples[0].value for family in families(status, status.written_s) if family.samples}
+    assert metrics["tradebot_profit_usd"] == book["profit_usd"]
+    assert metrics["tradebot_exposure_usd"] == book["exposure_usd"] == pytest.approx(abs(float(net) * last))
+    assert metrics["tradebot_signals_total"] == count["signals"]
+    assert metrics["tradebot_fills_total"] == fills
+
+    final = done.one("FINAL METRICS")
+    assert (final["signal_count"], final["trade_count"]) == (count["signals"], fills)
+    return dict(view)
+
+
+def test_a_replay(engine: Engine) -> None:
+    """Seen: profit -22.016155 in the status, -22.0235 in the summary, which knew the prices after the last signal."""
+    db = engine.path("x.db")
+    args = (f"--config={SESSION_CONFIG}", f"--replay-file={SESSION}", f"--db={db}")
+    done = engine.run(*args).expect(0)
+    view = check(engine, done, db)
+    assert (view["healthy"], view["health"]) == (True, "the run is complete: nothing is left to do")
+    assert engine.run("health", f"--db={db}").expect(0).stdout.startswith("healthy: the run is complete")
+
+    again = engine.run(*args, "--resume").expect(0)
+    assert again.stdout.startswith("The database holds this replay already, whole: run r")
+    first, second = (text[text.index("\nTicks\n") : text.index("What to try")] for text in (done.stdout, again.stdout))
+    assert first == second
+    assert f"input       replay, {SESSION}\n" in again.stdout
+
+
+def test_a_live_run_that_continues_another(engine: Engine) -> None:
+    """Fees and counts are the run's own, positions and profit those of all; the input is named by what was read."""
+    db = engine.path("x.db")
+    args = (
+        engine.config("fast.toml", FAST),
+        "--ingest=synthetic",
+        "--strategy=periodic",
+        "--seconds=1.3",
+        f"--db={db}",
+    )
+    done = engine.run(*args).expect(0)
+    assert "(profit before fees)" in done.stdout
+    check(engine, done, db)
+    done = engine.run(*args).expect(0)
+    view = check(engine, done, db)
+    beat = done.one("HEARTBEAT")
+    assert beat["symbol"] == "SOL/USDC" and beat["price"] > 0 and {"net_qty", "profit_usd"} <= set(beat)
+    assert list(beat).index("price") < list(beat).index("tick_count"), "first what people look for"
+    assert len(done.all("batch flushed")) == 2, "not one for each of the many commits"
+    assert "with the fills of earlier runs" in done.stdout
+    assert view["healthy"], "its seconds were over: it did what it was asked for"
+    assert "input       synthetic, synthetic:SOL/USDC\n" in done.stdout
+
+
+def test_the_smallest_prices(engine: Engine) -> None:
+    """Seen: a price of 0.0000001234 printed as 0.00000013 and its fees as 0.0000."""
+    lines = [
+        json.dumps({"symbol": "PEPE", "price": 1.234e-7 + n % 3 * 1e-9, "volume": 1.0, "ts": 1_700_000_000_000 + n})
+        for n in range(40)
+    ]
+    engine.path("small.jsonl").write_text("\n".join(lines) + "\n")
+    db = engine.path("x.db")
+    args = ("--ingest=replay", "--replay-file=small.jsonl", "--strategy=periodic", f"--db={db}")
+    done = engine.run(*args).expect(0)
+    check(engine, done, db)
+    assert "  0.0000001234  " in done.stdout
+    assert float(summary_of(done)["fees"]) > 0
