@@ -139,10 +139,11 @@ class FeedConfig(Struct, frozen=True):
 
 
 class MetricsConfig(Struct, frozen=True):
-    """Where the Prometheus endpoint listens; port 0 is off."""
+    """Where the Prometheus endpoint listens; port 0 is off. `hosts`: names a scraper may use, commas between."""
 
     address: Annotated[str, Meta(min_length=1, max_length=255)] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 0
+    hosts: Annotated[str, Meta(min_length=1, max_length=2048)] | None = None
 
 
 class NotifyConfig(Struct, frozen=True):

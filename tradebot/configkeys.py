@@ -235,6 +235,13 @@ def _check_url(value: str, plain: str, secure: str) -> str:
     return value
 
 
+def _check_hosts(value: str) -> str:
+    for name in value.split(","):
+        if not re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252})", name.strip()):
+            raise InvalidValue(f"{show(name.strip())} is not a host name; separate several with commas, without ports")
+    return value
+
+
 def check_name(text: str) -> str:
     """A name of a source, a run or the like. Raises InvalidValue."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}", text):
@@ -250,6 +257,7 @@ _SPECIAL: Final = {
     "app.db_path": _check_db_path,
     "engine.ws_url": _check_ws_url,
     "engine.ws_source": check_name,
+    "metrics.hosts": _check_hosts,
     "notify.webhook_url": _check_webhook_url,
     "strategy.name": _check_strategy_name,
 }

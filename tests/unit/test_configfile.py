@@ -96,6 +96,8 @@ def test_empty_file_is_the_defaults(file: Path) -> None:
          '2: engine.ingest_mode: "kafka" is not one of mockws, realws, replay, synthetic'),
         ("[engine]\nws_url = 'http://x'", "2: engine.ws_url: must begin with ws:// or wss://"),
         ("[notify]\nwebhook_url = 'ftp://x'", "2: notify.webhook_url: must begin with http:// or https://"),
+        ("[metrics]\nhosts = 'a, b:80'", '2: metrics.hosts: "b:80" is not a host name; separate several with commas,'
+         " without ports"),
         ("[engine]\nws_url = 'ws://'", "2: engine.ws_url: is not a valid URL: it needs the form ws://HOST[:PORT][/PATH]"),
         ("[engine]\nws_url = 'ws://h:99999'", "2: engine.ws_url: is not a valid URL: bad port"),
         ("[engine]\nws_url = 'ws://[::1'", "2: engine.ws_url: is not a valid URL: bad host"),
@@ -327,6 +329,8 @@ def values_of(name: str) -> st.SearchStrategy[Any]:
     shape = KEYS[name].shape
     if name == "notify.webhook_url":
         return st.sampled_from(["http://localhost:1/a?b=c", "https://example.org"])
+    if name == "metrics.hosts":
+        return st.sampled_from(["a.example", "a.example, b"])
     if name == "engine.ws_source":
         return st.sampled_from(["binance-btcusdt", "a"])
     if name == "engine.ws_url":

@@ -29,7 +29,7 @@ class Outlets:
         self._server: MetricsServer | None = None
         self._webhook: Webhook | None = None
         if metrics.port:
-            self._server = MetricsServer(metrics.address, metrics.port, lambda: self._latest, runtime, log)
+            self._server = MetricsServer(metrics, lambda: self._latest, runtime, log)
         if notify.webhook_url is not None:
             try:
                 self._webhook = Webhook(notify.webhook_url, run_id, runtime, log, post)

@@ -1,24 +1,24 @@
 """The optional Prometheus endpoint: the newest `Status`, turned into metrics when somebody scrapes.
 
 `families` is pure and names every metric; `MetricsServer` hands them to the package prometheus-client (extra
-`[metrics]`) and serves them from a thread of its own, one request at a time, so that no scraper takes anything from the
+`[metrics]`) and serves them from a thread of its own (`ops/http_server.py`), so that no scraper takes anything from the
 pipeline but a moment of the processor. Counters begin anew with each run, as Prometheus expects of a restart.
 """
 
 from __future__ import annotations
 
-import io
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from socketserver import TCPServer
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
+from tradebot.config import MetricsConfig
 from tradebot.events import BP_DROP_SIGNAL, RISK_CAP, STALE_DATA, as_unix_ms
 from tradebot.exits import ConfigError
 from tradebot.log import Log
+from tradebot.ops.http_request import Request
+from tradebot.ops.http_server import PLAIN_TEXT, HttpServer, Response, listen
 from tradebot.ops.status import Status
-from tradebot.runtime import Runtime, Thread
+from tradebot.runtime import Runtime
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
@@ -29,9 +29,7 @@ Kind = Literal["counter", "gauge"]
 
 THREAD: Final = "tradebot-metrics"
 STAGES: Final = ("ingest", "strategy", "execution", "persist")
-_REQUEST_S: Final = 5.0
-_POLL_S: Final = 0.25
-_CLOSE_S: Final = 1.0
+PATHS: Final = ("/metrics", "/")
 
 
 class Sample(NamedTuple):
@@ -150,90 +148,61 @@ class MetricsServer:
     """Serves the metrics from its construction until `close`. Made and closed by the main thread.
 
     `read` gives the newest status, None before the first; it is called by the serving thread at each scrape and must
-    not block. A request that takes longer than 5 s between two bytes is given up.
+    not block.
     """
 
-    def __init__(self, address: str, port: int, read: Callable[[], Status | None], runtime: Runtime, log: Log) -> None:
+    def __init__(self, config: MetricsConfig, read: Callable[[], Status | None], runtime: Runtime, log: Log) -> None:
         """Raises ConfigError when the package is missing or the port cannot be had."""
         self._read = read
         self._runtime = runtime
         self._log = log.bind("metrics")
         self._app = _application(self._collect)
-        self._server = _listen(address, port)
-        self._server.set_app(self._answer)
-        self._stop = runtime.event()
-        self.port: int = self._server.server_port
-        self._thread: Thread = runtime.spawn(THREAD, self._serve)
+        address = config.address
+        try:
+            listener = listen(address, config.port)
+        except OSError as error:
+            raise ConfigError(
+                f"metrics: cannot listen at {address} port {config.port}: {error.strerror or error}; choose another"
+                " metrics.port (0 turns them off) or metrics.address"
+            ) from error
+        self.port: int = listener.getsockname()[1]
+        self._server = HttpServer(listener, _hosts(config), self._answer, THREAD, runtime, self._log)
         self._log.info("metrics are served", event="METRICS", address=address, port=self.port)
 
     def close(self) -> None:
         """Stop serving. Blocks for at most a second; idempotent."""
-        self._stop.set()
-        self._thread.join(_CLOSE_S)
-
-    def _serve(self) -> None:
-        self._server.timeout = _POLL_S
-        try:
-            while not self._stop.is_set():
-                self._server.handle_request()
-        finally:
-            self._server.server_close()
+        self._server.close()
 
     def _collect(self) -> list[Family]:
         status = self._read()
         return [] if status is None else families(status, self._runtime.monotonic())
 
-    def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        try:
-            return self._app(environ, start_response)
-        except Exception as error:  # whatever it is, the next scrape is answered again
-            self._log.error("scrape failed", event="SCRAPE_FAILED", exc_info=error)
-            start_response("500 Internal Server Error", [("Content-Type", "text/plain")])
-            return [b"see the log\n"]
+    def _answer(self, request: Request) -> Response:
+        """One scrape, by the library's own WSGI application: it chooses format and compression."""
+        if request.path not in PATHS:
+            return Response("404 Not Found", (PLAIN_TEXT,), b"the metrics are at /metrics\n")
+        environ = {
+            "REQUEST_METHOD": "GET",
+            "PATH_INFO": request.path,
+            "QUERY_STRING": request.query,
+            "HTTP_ACCEPT": request.headers.get("accept", ""),
+            "HTTP_ACCEPT_ENCODING": request.headers.get("accept-encoding", ""),
+        }
+        began: list[tuple[str, list[tuple[str, str]]]] = []
+
+        def start_response(status: str, headers: list[tuple[str, str]], exc_info: object = None) -> Any:
+            began.append((status, headers))
+
+        body = b"".join(self._app(environ, start_response))
+        status, headers = began[-1]
+        return Response(status, tuple(headers), body)
 
 
-class _Server(WSGIServer):
-    """One request at a time; what a client does wrong is no matter for the log."""
-
-    request_queue_size = 16
-
-    def server_bind(self) -> None:
-        """Without the base class's look-up of this machine's name, which can take long."""
-        TCPServer.server_bind(self)
-        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
-        self.setup_environ()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away or never spoke: the connection is closed, nothing else."""
-
-
-class _Server6(_Server):
-    address_family = socket.AF_INET6
-
-
-class _Handler(WSGIRequestHandler):
-    timeout = _REQUEST_S
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Scrapes are not logged."""
-
-    def get_stderr(self) -> Any:
-        """Nothing of the server's own writing reaches the log's stream."""
-        return io.StringIO()
-
-
-def _listen(address: str, port: int) -> _Server:
-    server = (_Server6 if ":" in address else _Server)((address, port), _Handler, bind_and_activate=False)
-    try:
-        server.server_bind()
-        server.server_activate()
-    except OSError as error:
-        server.server_close()
-        raise ConfigError(
-            f"metrics: cannot listen at {address} port {port}: {error.strerror or error}; choose another metrics.port"
-            " (0 turns them off) or metrics.address"
-        ) from error
-    return server
+def _hosts(config: MetricsConfig) -> frozenset[str]:
+    """Names by which a scraper may address the endpoint: this machine's, the configured ones; addresses always may."""
+    named = [] if config.hosts is None else config.hosts.split(",")
+    known = ("localhost", config.address, socket.gethostname(), *named)
+    return frozenset(name.strip().lower().removesuffix(".") for name in known)
 
 
 def _application(collect: Callable[[], list[Family]]) -> Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]:
