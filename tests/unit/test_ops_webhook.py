@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import StringIO
 from typing import Any
@@ -25,9 +27,9 @@ from tradebot.ops.webhook import (
     Limits,
     TokenBucket,
     Webhook,
-    http_post,
     take_apart,
 )
+from tradebot.ops.webhook_post import HttpPost
 from tradebot.runtime import RealRuntime, Runtime
 
 URL = "https://hooks.example.com/services/T0/secret"
@@ -319,7 +321,7 @@ def test_over_http(server: _Server, status: int, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(os.environ, "http_proxy", "http://127.0.0.1:1")
     server.status = status
     target = take_apart(f"http://bob:pw@127.0.0.1:{server.server_port}/hook?x=1")
-    assert http_post()(target.url, target.headers, b'{"a":1}', 5.0) == status
+    assert HttpPost(RealRuntime())(target.url, target.headers, b'{"a":1}', 5.0) == status
     ((command, path, headers, body),) = server.got
     assert (command, path, body) == ("POST", "/hook?x=1", b'{"a":1}')
     assert headers["Content-Type"] == "application/json"
@@ -328,7 +330,69 @@ def test_over_http(server: _Server, status: int, monkeypatch: pytest.MonkeyPatch
 
 def test_a_server_that_is_not_there_is_an_oserror(server: _Server) -> None:
     with pytest.raises(OSError):
-        http_post()("http://127.0.0.1:1/", {}, b"{}", 5.0)
+        HttpPost(RealRuntime())("http://127.0.0.1:1/", {}, b"{}", 5.0)
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    ("first", "dripped", "said"),
+    [
+        (b"", b"", "no answer of 127.0.0.1 within 0.5 s"),
+        (b"", b"H", "no answer of 127.0.0.1 within 0.5 s"),
+        (HEAD, b"X: y\r\n", "no answer of 127.0.0.1 within 0.5 s"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n", "no answer of 127.0.0.1 within 0.5 s"),
+        (HEAD + b"X: " + b"y" * 40_000, b"y", "has no end within 32768 bytes"),
+        (b"SSH-2.0-OpenSSH\r\n\r\n", b"", "is not HTTP"),
+    ],
+)
+def test_one_deadline_for_the_whole_call(first: bytes, dripped: bytes, said: str) -> None:
+    """Also for a server that sends a byte now and then, or an answer without end."""
+    with dripping(first, dripped) as port:
+        began_s = RealRuntime().monotonic()
+        with pytest.raises(OSError, match=said):
+            HttpPost(RealRuntime())(f"http://127.0.0.1:{port}/", {}, b"{}", 0.5)
+        assert RealRuntime().monotonic() - began_s < 2.0
+
+
+def test_a_body_without_end_is_not_read() -> None:
+    with dripping(b"HTTP/1.1 100 Continue\r\n\r\n" + HEAD + b"\r\n", b"x" * 1000) as port:
+        assert HttpPost(RealRuntime())(f"http://127.0.0.1:{port}/", {}, b"{}", 5.0) == 200
+
+
+def test_a_server_that_takes_no_body_ends_at_the_deadline() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        port = listener.getsockname()[1]
+        began_s = RealRuntime().monotonic()
+        with pytest.raises(OSError, match=r"no answer of 127\.0\.0\.1 within 0\.5 s"):
+            HttpPost(RealRuntime())(f"http://127.0.0.1:{port}/", {}, bytes(20_000_000), 0.5)
+        assert RealRuntime().monotonic() - began_s < 2.0
+
+
+@contextmanager
+def dripping(first: bytes, dripped: bytes) -> Iterator[int]:
+    """The port of a server that answers a request with `first`, then `dripped` every 20 ms."""
+    over = threading.Event()
+
+    def serve() -> None:
+        sock, _address = listener.accept()
+        with sock:
+            sock.recv(65_536)
+            try:
+                sock.sendall(first)
+                while not over.wait(0.02):
+                    sock.sendall(dripped)
+            except OSError:
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield int(listener.getsockname()[1])
+        over.set()
+        thread.join()
 
 
 def test_over_http_from_its_own_thread(server: _Server) -> None:

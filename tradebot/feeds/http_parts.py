@@ -18,6 +18,12 @@ from tradebot.masking import clip, escape, mask
 RETRY_AFTER_MAX_S: Final = 86_400.0
 """A server's wish to be left alone for longer than a day is taken for a day."""
 
+HEAD_END: Final = re.compile(rb"\r?\n\r?\n")
+"""Where the head of an answer ends."""
+
+STATUS_LINE: Final = re.compile(rb"HTTP/(1\.[0-9]) ([1-5][0-9][0-9])(?: ([^\r\n]*))?\r?\n")
+"""The first line of an answer: version, status, phrase."""
+
 _TEXT_CHARS_MAX: Final = 300
 # A URL goes into a request line as it is: what could end that line or begin another is refused, not repaired.
 _URL: Final = re.compile(r"[!-~]+")

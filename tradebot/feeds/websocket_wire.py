@@ -20,7 +20,7 @@ import websocket
 
 from tradebot import __version__
 from tradebot.feeds.dial import Attempt, Resolver, Stream, dial, os_trouble
-from tradebot.feeds.http_parts import Target, one_line, parse_url, refusal
+from tradebot.feeds.http_parts import HEAD_END, STATUS_LINE, Target, one_line, parse_url, refusal
 from tradebot.feeds.websocket_frames import FrameDecoder
 from tradebot.feeds.wire import (
     CLOSE_ABNORMAL,
@@ -38,8 +38,6 @@ FETCH_BYTES_MAX: Final = 1 << 20
 """The longest answer that `fetch` takes."""
 
 _HEAD_BYTES_MAX: Final = 32_768
-_HEAD_END: Final = re.compile(rb"\r?\n\r?\n")
-_STATUS_LINE: Final = re.compile(rb"HTTP/1\.[0-9] ([1-5][0-9][0-9])(?: ([^\r\n]*))?\r?\n")
 _RETRY_AFTER: Final = re.compile(rb"^retry-after[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 # websocket-client would keep cookies in a store of the process and send them again.
 _COOKIES: Final = re.compile(rb"^set-cookie[ \t]*:.*\n", re.IGNORECASE | re.MULTILINE)
@@ -273,7 +271,7 @@ class _HandshakeSocket:
 
     def _read_head(self) -> None:
         data = b""
-        while (end := _HEAD_END.search(data)) is None:
+        while (end := HEAD_END.search(data)) is None:
             if len(data) > _HEAD_BYTES_MAX:
                 raise ConnectFailed(f"the answer to the WebSocket handshake has no end within {_HEAD_BYTES_MAX} bytes")
             more = self._stream.read_within(self._attempt)
@@ -284,14 +282,14 @@ class _HandshakeSocket:
         self.head, self.rest = data[: end.end()], data[end.end() :]
 
     def _check_status(self) -> None:
-        line = _STATUS_LINE.match(self.head)
+        line = STATUS_LINE.match(self.head)
         if line is None:
             raise ConnectFailed(f"the server's answer is not HTTP: {one_line(ascii(self.head[:80]))}")
-        status = int(line[1])
+        status = int(line[2])
         if status != http.HTTPStatus.SWITCHING_PROTOCOLS:
             after = _RETRY_AFTER.search(self.head)
             raise refusal(
-                status, (line[2] or b"").decode("latin-1"), after and after[1].decode("latin-1").strip(), self._now_ms()
+                status, (line[3] or b"").decode("latin-1"), after and after[1].decode("latin-1").strip(), self._now_ms()
             )
 
 

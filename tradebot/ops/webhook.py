@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import socket
 from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import msgspec
@@ -21,6 +21,7 @@ from tradebot.exits import ConfigError
 from tradebot.log import Log
 from tradebot.masking import MASK, clip, mask
 from tradebot.ops.alerts import Alert
+from tradebot.ops.webhook_post import HttpPost
 from tradebot.runtime import Runtime
 
 THREAD: Final = "tradebot-webhook"
@@ -56,7 +57,7 @@ class Message(Struct, frozen=True):
 
 
 class Post(Protocol):
-    """Sends one request: the seam to the network. Blocks for about `timeout_s`."""
+    """Sends one request: the seam to the network. Blocks for `timeout_s` at most."""
 
     def __call__(self, url: str, headers: Mapping[str, str], body: bytes, timeout_s: float) -> int:
         """The HTTP status of the answer. Raises OSError when there is none."""
@@ -126,7 +127,7 @@ class Webhook:
         self._run_id = run_id
         self._runtime = runtime
         self._log = log.bind("webhook")
-        self._post: Post = http_post() if post is None else post
+        self._post: Post = HttpPost(runtime) if post is None else post
         self._host = socket.gethostname() if host is None else host
         self._limits = Limits()
         self._queue: Channel[Message] = Channel(runtime, "webhook", QUEUE_MAX)
@@ -238,26 +239,3 @@ def _without(target: Target, text: str) -> str:
         if secret not in ("", "/", "?", "/?"):
             text = text.replace(secret, MASK)
     return text
-
-
-def http_post() -> Post:
-    """The real one: no proxies, no redirects (a POST must not become a GET), certificates checked."""
-    # Late: only who has a webhook pays for the import.
-    from urllib.error import HTTPError
-    from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
-
-    class _NoRedirect(HTTPRedirectHandler):
-        def redirect_request(self, *_arguments: Any, **_named: Any) -> None:
-            """Answers 3xx become errors."""
-
-    opener = build_opener(ProxyHandler({}), _NoRedirect())
-
-    def post(url: str, headers: Mapping[str, str], body: bytes, timeout_s: float) -> int:
-        try:
-            with opener.open(Request(url, body, dict(headers), method="POST"), timeout=timeout_s) as answer:
-                return int(answer.status)
-        except HTTPError as error:
-            error.close()
-            return error.code
-
-    return post
