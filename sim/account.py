@@ -13,7 +13,10 @@ from tradebot.events import Tick
 from tradebot.feeds.exchanges.base import Exchange, Unparseable
 
 WINDOW: Final = 4096
-"""How far below the highest number a trade is late rather than the sign of a numbering that began anew."""
+"""How far below the highest number a trade is late rather than the sign of a numbering that restarted."""
+
+SETTLED: Final = 16
+"""How far a restarted numbering must have got before another restart is reported."""
 
 
 class Link(NamedTuple):
@@ -23,7 +26,7 @@ class Link(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """Trades of a symbol are missing; None: the numbering began anew."""
+    """Trades of a symbol are missing; None: the numbering restarted."""
 
     symbol: str
     missing: int | None
@@ -51,27 +54,58 @@ Item = Link | Gap | Duplicate | Dropped | Malformed | Tick
 
 
 class Numbering:
-    """All numbers of one symbol that were seen since its numbering began."""
+    """All trades of one symbol that had a number, since the numbering began or restarted."""
 
     def __init__(self) -> None:
-        self.seen: set[int] = set()
-        self.highest = -1
+        self.seen: dict[int, tuple[int, float, float]] = {}
+        self.highest = self._lowest = -1
+        self._reported = False
 
-    def take(self, symbol: str, seq: int) -> list[Gap | Duplicate]:
+    def take(self, tick: Tick, seq: int) -> list[Gap | Duplicate]:
         """What is to be said before the trade; a Duplicate: instead of it."""
-        if not self.seen:
-            said: list[Gap | Duplicate] = []
-        elif seq > self.highest:
-            missing = seq - self.highest - 1
-            said = [Gap(symbol, missing)] if missing else []
-        elif seq < self.highest - WINDOW:
+        symbol, content, highest = tick.symbol, _content(tick), self.highest
+        said: list[Gap | Duplicate] = []
+        if self.seen and (seq < highest - WINDOW or self.seen.get(seq, content) != content):
+            # A restart, of which a sender that gives all trades one number makes one with each trade.
+            if not self._reported or highest - self._lowest >= SETTLED:
+                said = [Gap(symbol, None)]
+            self._reported = True
             self.seen.clear()
-            said = [Gap(symbol, None)]
-        else:
-            said = [Duplicate(symbol)] if seq in self.seen else []
-        self.highest = max(self.highest, seq) if self.seen else seq
-        self.seen.add(seq)
+        elif seq in self.seen:
+            return [Duplicate(symbol)]
+        elif self.seen and seq > highest + 1:
+            said = [Gap(symbol, seq - highest - 1)]
+        self.highest = max(highest, seq) if self.seen else seq
+        self._lowest = min(self._lowest, seq) if self.seen else seq
+        self.seen[seq] = content
         return said
+
+
+class Ids:
+    """All trades of one symbol that had an event id and no number."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, set[tuple[int, float, float]]] = {}
+        self._new_since_restart: int | None = None
+
+    def take(self, tick: Tick, event_id: str) -> list[Gap | Duplicate]:
+        """As of `Numbering`."""
+        known, content = self._seen.setdefault(event_id, set()), _content(tick)
+        if content in known:
+            return [Duplicate(tick.symbol)]
+        said: list[Gap | Duplicate] = []
+        if known:
+            if self._new_since_restart is None or self._new_since_restart >= SETTLED:
+                said = [Gap(tick.symbol, None)]
+            self._new_since_restart = 0
+        elif self._new_since_restart is not None:
+            self._new_since_restart += 1
+        known.add(content)
+        return said
+
+
+def _content(tick: Tick) -> tuple[int, float, float]:
+    return tick.ts, tick.price, tick.volume
 
 
 class Account:
@@ -85,7 +119,7 @@ class Account:
         self._adapter = adapter
         self._keep_history = keep_history
         self._numberings: dict[str, Numbering] = {}
-        self._ids: set[str | None] = set()
+        self._ids: dict[str, Ids] = {}
         for tick in known:
             self._judge(tick)
 
@@ -110,24 +144,47 @@ class Account:
         yield from self._trades(parsed.ticks)
 
     def _trades(self, ticks: Sequence[Tick]) -> Iterator[Item]:
-        """Where the numbers fall, the newest was sent first: what is missing was missing before all of them."""
-        turned = _falling(ticks)
-        judged = [(tick, self._judge(tick)) for tick in (reversed(ticks) if turned else ticks)]
-        if turned:
-            yield from [word for _tick, said in judged for word in said if isinstance(word, Gap)]
-            judged.reverse()
-        for tick, said in judged:
-            yield from [word for word in said if not (turned and isinstance(word, Gap))]
-            if not any(isinstance(word, Duplicate) for word in said):
-                yield tick
+        """Decided in the order of the numbers: where they fall, the newest was sent first. Then by time.
+
+        A gap comes before the first trade of its symbol that is behind the hole.
+        """
+        turned = _falling(ticks) and not self._is_next(ticks[0])
+        decided = [(tick, self._judge(tick)) for tick in (reversed(ticks) if turned else ticks)]
+        yield from [word for _tick, said in decided for word in said if isinstance(word, Duplicate)]
+        new = [(tick, said) for tick, said in decided if not any(isinstance(word, Duplicate) for word in said)]
+        gaps: list[tuple[Gap, list[int]]] = []
+        for number, (first, said) in enumerate(new):
+            behind = [id(tick) for tick, _said in new[number:] if _behind(first, tick)]
+            gaps += [(word, behind) for word in said if isinstance(word, Gap)]
+        sent = [tick for tick, _said in new]
+        for tick in oldest_first(sent[::-1] if turned else sent):
+            yield from [gap for gap, behind in gaps if id(tick) in behind]
+            gaps = [(gap, behind) for gap, behind in gaps if id(tick) not in behind]
+            yield tick
+
+    def _is_next(self, tick: Tick) -> bool:
+        known = self._numberings.get(tick.symbol)
+        return known is not None and bool(known.seen) and tick.seq == known.highest + 1
 
     def _judge(self, tick: Tick) -> list[Gap | Duplicate]:
         if tick.seq is not None:
-            return self._numberings.setdefault(tick.symbol, Numbering()).take(tick.symbol, tick.seq)
-        if tick.event_id is None or tick.event_id not in self._ids:
-            self._ids.add(tick.event_id)
-            return []
-        return [Duplicate(tick.symbol)]
+            return self._numberings.setdefault(tick.symbol, Numbering()).take(tick, tick.seq)
+        if tick.event_id is not None:
+            return self._ids.setdefault(tick.symbol, Ids()).take(tick, tick.event_id)
+        return []
+
+
+def _behind(first: Tick, tick: Tick) -> bool:
+    return tick.symbol == first.symbol and (tick.seq is None or first.seq is None or tick.seq >= first.seq)
+
+
+def oldest_first(ticks: Sequence[Tick]) -> list[Tick]:
+    """Each symbol's ticks by time, in the places that the symbol has; equal times as they came."""
+    by_symbol = {
+        symbol: sorted([one for one in ticks if one.symbol == symbol], key=lambda one: one.ts)
+        for symbol in {tick.symbol for tick in ticks}
+    }
+    return [by_symbol[tick.symbol].pop(0) for tick in ticks]
 
 
 def _falling(ticks: Sequence[Tick]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from sim.account import Account, Dropped, Duplicate, Gap, Item, Link, Malformed
+from sim.account import Account, Dropped, Duplicate, Gap, Item, Link, Malformed, oldest_first
 from sim.carryover import take_over
 from sim.exchange import Exchange
 from sim.network import Session
@@ -167,7 +167,7 @@ def check_feed(
     `outcomes` are all processes that read from `exchange`, in order. Against what was sent: stored ticks are a
     subsequence of it, across all runs no trade is there twice. Against what the connections handed out: ticks and
     notices are those of a plain account (`sim.account`), in its order, up to where each process ended. Not `once`: a
-    numbering that begins anew forgets what was before it, so that a trade sent again may be stored again.
+    numbering that restarts forgets what was before it, so that a trade sent again may be stored again.
     """
     assert settings.live is not None
     config, adapter = settings.config, EXCHANGES[settings.live.exchange]
@@ -221,10 +221,15 @@ def stored_stream(db: sqlite3.Connection, run: int | None) -> tuple[list[Item], 
 
 
 def _check_sent(ticks: list[Tick], messages: Sequence[bytes], adapter: Adapter) -> None:
-    sent = (tick for message in messages for tick in _ticks_of(message, adapter))
+    sent: dict[str, list[Tick]] = {}
+    for message in messages:
+        for tick in _ticks_of(message, adapter):
+            sent.setdefault(tick.symbol, []).append(tick)
+    rest = {symbol: iter(ticks) for symbol, ticks in sent.items()}
     for index, tick in enumerate(ticks):
-        # `any` leaves the iterator behind what it found: what is stored is a subsequence of what was sent.
-        assert any(tick == other for other in sent), f"stored tick {index} was not sent, or not in this order: {tick}"
+        # `any` leaves the iterator behind what it found: what is stored of a symbol is a subsequence of what was sent.
+        others = rest.get(tick.symbol, iter(()))
+        assert any(tick == other for other in others), f"stored tick {index} was not sent, or not in this order: {tick}"
 
 
 def _ticks_of(message: bytes, adapter: Adapter) -> list[Tick]:
@@ -232,7 +237,7 @@ def _ticks_of(message: bytes, adapter: Adapter) -> list[Tick]:
         parsed = adapter.parse(message.decode("utf-8", "replace"))
     except Unparseable:
         return []
-    return [*parsed.history, *parsed.ticks]
+    return [*oldest_first(parsed.history), *oldest_first(parsed.ticks)]
 
 
 def _check_account(number: int, stored: list[Item], account: list[Item], config: Config) -> None:

@@ -96,7 +96,7 @@ class Kraken(Asked):
         }
         last = next((old["trade_id"] for old in reversed(self._recent) if old["symbol"] == tick.symbol), None)
         if last is not None and tick.seq is not None and abs(tick.seq - last) > WINDOW:
-            self._recent.clear()  # an exchange whose numbering begins anew has no history from before
+            self._recent.clear()  # an exchange whose numbering restarts has no history from before
         self._recent.append(trade)
         return json.dumps({"channel": "trade", "type": "update", "data": [trade]}, separators=(",", ":")).encode()
 

@@ -8,7 +8,9 @@ Side, status and reason are plain text constants: they are stored as they are, a
 from __future__ import annotations
 
 from collections.abc import Iterable
+from struct import Struct as Layout
 from typing import Annotated, Any, Final, Literal
+from zlib import crc32
 
 from msgspec import Meta, Struct
 
@@ -70,6 +72,32 @@ class TickChunk(list[Tick]):
     def __getitem__(self, key: Any) -> Any:
         item = super().__getitem__(key)
         return TickChunk(item, self.symbol) if type(key) is slice else item
+
+
+_content: Final = Layout("<qdd").pack
+
+
+def content_digest(tick: Tick) -> int:
+    """A small number (32 bits) that stands for a trade's time, price and volume: the same in every process."""
+    return crc32(_content(tick.ts, tick.price, tick.volume + 0.0))  # + 0.0: -0.0 equals 0.0
+
+
+class SequenceState(Struct, frozen=True):
+    """What a feed remembers of one symbol's numbering, so that a restart can go on from it.
+
+    `highest` and `lowest` seq (None: no trade had one); `missing`: ranges between them that have not come, ascending,
+    ends exclusive; `newest_ts`: the time of the newest trade with a seq. `contents` are (seq, `content_digest`) and
+    `ids` (event_id, `content_digest`) of the newest trades, oldest first. `restarted`: the numbering has restarted, and
+    that was reported. All of it is bounded by the feed.
+    """
+
+    highest: int | None = None
+    lowest: int | None = None
+    missing: tuple[tuple[int, int], ...] = ()
+    newest_ts: int = 0
+    contents: tuple[tuple[int, int], ...] = ()
+    ids: tuple[tuple[str, int], ...] = ()
+    restarted: bool = False
 
 
 NoticeKind = Literal["LINK_UP", "LINK_LOST", "LINK_RESTORED", "GAP"]

@@ -121,8 +121,8 @@ def _live(settings: Settings, around: Surroundings) -> Input:
 
 def restore_guard(guard: SequenceGuard, carried: Carried | None) -> None:
     """Have `guard` know the numbers of the trades that earlier runs stored, so that none of them is stored again."""
-    for symbol, known in ({} if carried is None else carried.symbols).items():
-        guard.restore(symbol, known.seqs, known.event_ids)
+    for known in ({} if carried is None else carried.symbols).values():
+        guard.remember(known.numbered)
 
 
 def _database(settings: Settings, around: Surroundings) -> Input:

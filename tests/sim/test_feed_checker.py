@@ -96,9 +96,13 @@ def test_a_socket_left_open_does_not(finished: Finished, monkeypatch: pytest.Mon
         finished.check(finished.world.db_path)
 
 
+def numbered(seq: int, price: float = 1.0) -> Tick:
+    return Tick("A", price, 1.0, 1, None, seq)
+
+
 def test_the_account_of_numbers() -> None:
     numbering = Numbering()
-    said = [numbering.take("A", seq) for seq in (5, 6, 9, 7, 7, 8, 10, 20_000, 3, 4)]
+    said = [numbering.take(numbered(seq), seq) for seq in (5, 6, 9, 7, 7, 8, 10, 20_000, 3, 4)]
     assert said == [
         [],
         [],
@@ -113,10 +117,18 @@ def test_the_account_of_numbers() -> None:
     ]
 
 
+def test_the_account_of_numbers_with_other_contents() -> None:
+    numbering = Numbering()
+    said = [
+        numbering.take(numbered(seq, price), seq) for seq, price in ((5, 1.0), (5, 2.0), (5, 2.0), (5, 3.0), (6, 1.0))
+    ]
+    assert said == [[], [Gap("A", None)], [Repeated("A")], [], []]
+
+
 def test_the_account_of_a_frame_that_begins_with_its_newest_trade() -> None:
     """As the feed reads it (seed 703227): nothing is missing between trades that only came the other way round."""
     account = Account(Kraken, (), keep_history=False)
     ticks = [Tick("A", 1.0, 1.0, seq, None, seq) for seq in (3, 7, 6, 5)]
     assert list(account._trades(ticks[:1])) == ticks[:1]
-    assert list(account._trades(ticks[1:])) == [Gap("A", 1), *ticks[1:]]
+    assert list(account._trades(ticks[1:])) == [Gap("A", 1), *ticks[:0:-1]]
     assert list(account._trades([*ticks[2:], ticks[1]])) == [Repeated("A")] * 3

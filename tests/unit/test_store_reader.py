@@ -329,15 +329,16 @@ class TestCarriedNumbers:
         push_run(path, "l1", batch_of(numbered("A", 1), numbered("B", 7), numbered("A", 3)))
         push_run(path, "l2", batch_of(numbered("A", 2), numbered("C", event_id="x"), numbered("C", event_id="y")))
         found = carried(path).symbols
-        assert {symbol: (known.seqs, known.event_ids) for symbol, known in found.items()} == {
-            "A": ((1, 3, 2), ()),
-            "B": ((7,), ()),
-            "C": ((), ("x", "y")),
+        assert {symbol: known.numbered for symbol, known in found.items()} == {
+            "A": (numbered("A", 1), numbered("A", 3), numbered("A", 2)),
+            "B": (numbered("B", 7),),
+            "C": (numbered("C", event_id="x"), numbered("C", event_id="y")),
         }
 
-    def test_a_seq_alone_decides_where_there_is_one(self, path: Path) -> None:
-        push_run(path, "l1", batch_of(numbered("A", 1, "x"), numbered("A", None, "y"), numbered("A")))
-        assert carried(path).symbols["A"] == CarriedSymbol((1.0, 1.0, 1.0), None, None, (1,), ("y",))
+    def test_those_with_a_number_only(self, path: Path) -> None:
+        numbers = (numbered("A", 1, "x"), numbered("A", None, "y"))
+        push_run(path, "l1", batch_of(*numbers, numbered("A")))
+        assert carried(path).symbols["A"] == CarriedSymbol((1.0, 1.0, 1.0), None, None, numbers)
 
     def test_the_newest_of_many(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(reader, "SEEN_MAX", 3)
@@ -345,8 +346,8 @@ class TestCarriedNumbers:
         push_run(path, "l1", batch_of(*(numbered("A", n) for n in numbers)))
         push_run(path, "l2", batch_of(*(numbered("B", None, f"id{n}") for n in numbers)))
         found = carried(path).symbols
-        assert (found["A"].seqs, found["A"].event_ids) == ((6, 7, 8), ())
-        assert (found["B"].seqs, found["B"].event_ids) == ((), ("id6", "id7", "id8"))
+        assert [known.seq for known in found["A"].numbered] == [6, 7, 8]
+        assert [known.event_id for known in found["B"].numbered] == ["id6", "id7", "id8"]
 
     def test_as_many_as_the_window_of_duplicates(self) -> None:
         assert reader.SEEN_MAX == sequence.WINDOW

@@ -12,6 +12,7 @@ from tradebot.config import History
 from tradebot.events import Notice
 from tradebot.feeds.base import Batch, Malformed
 from tradebot.feeds.exchanges.base import Exchange, Parsed, Unparseable
+from tradebot.feeds.frame_order import in_time_order
 from tradebot.feeds.sequence import SequenceGuard, joined
 
 _DETAIL_CHARS_MAX: Final = 200
@@ -58,9 +59,10 @@ class FrameReader:
         keep = self._history == "keep"
         dropped = 0 if keep else len(parsed.history)
         if self._guard is None:
-            return Read(
-                Batch([*parsed.history, *parsed.ticks] if keep else parsed.ticks, history_dropped=dropped), parsed
-            )
+            ticks = in_time_order(parsed.ticks)
+            if keep and parsed.history:
+                ticks = [*in_time_order(parsed.history), *ticks]
+            return Read(Batch(ticks, history_dropped=dropped), parsed)
         taken = self._guard.take(parsed.history if keep and parsed.history else parsed.ticks)
         if keep and parsed.history and parsed.ticks:
             taken = joined(taken, self._guard.take(parsed.ticks))

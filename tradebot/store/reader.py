@@ -158,16 +158,15 @@ def _first_bad(rows: list[tuple[Any, ...]]) -> tuple[int, str]:
 
 
 class CarriedSymbol(Struct, frozen=True):
-    """What a restart knows of one symbol: last prices, last signal and ticks since it, the sender's last numbers.
+    """What a restart knows of one symbol: last prices, last signal and ticks since it, the newest numbered ticks.
 
-    Oldest first; of `seqs` and `event_ids` at most SEEN_MAX each.
+    Oldest first; of `numbered` at most SEEN_MAX with a `seq` and as many with an `event_id` only.
     """
 
     prices: tuple[float, ...]
     last_side: Side | None
     ticks_since_signal: int | None
-    seqs: tuple[int, ...] = ()
-    event_ids: tuple[str, ...] = ()
+    numbered: tuple[Tick, ...] = ()
 
 
 class Carried(Struct, frozen=True):
@@ -190,31 +189,31 @@ def read_carried(db: SqliteDatabase, info: RunInfo, lookback: int) -> Carried:
         if not numbers:
             return Carried((), 0, None, {})
         signal_at = last_signals(db, {no: first for no, _ticks, first in runs})
-        fields = (TickRow.id, TickRow.symbol, TickRow.price, TickRow.seq, TickRow.event_id)
+        fields = (TickRow.id, *(TickRow._meta.fields[name] for name in Tick.__struct_fields__))
         newest = TickRow.select(*fields).where(of_runs(TickRow, numbers))
         prices: dict[str, list[float]] = {}
-        seqs: dict[str, list[int]] = {}
-        event_ids: dict[str, list[str]] = {}
+        numbered: dict[str, list[Tick]] = {}
+        counts: dict[tuple[str, bool], int] = {}
         since: dict[str, int] = {}
         last_price = None
         for rows in _rows(db, newest.order_by(TickRow.id.desc()).limit(RESTORE_TICKS_MAX)):
-            for tick_id, symbol, price, seq, event_id in rows:
+            for tick_id, symbol, price, volume, ts, event_id, seq in rows:
                 last_price = price if last_price is None else last_price
                 kept = prices.setdefault(symbol, [])
                 if len(kept) < lookback:
                     kept.append(price)
-                if seq is not None and len(seqs.setdefault(symbol, [])) < SEEN_MAX:
-                    seqs[symbol].append(seq)
-                elif event_id is not None and len(event_ids.setdefault(symbol, [])) < SEEN_MAX:
-                    event_ids[symbol].append(event_id)
+                kind = (symbol, seq is not None)
+                if (seq is not None or event_id is not None) and counts.setdefault(kind, 0) < SEEN_MAX:
+                    counts[kind] += 1
+                    numbered.setdefault(symbol, []).append(Tick(symbol, price, volume, ts, event_id, seq))
                 if symbol in signal_at and tick_id > signal_at[symbol][1]:
                     since[symbol] = since.get(symbol, 0) + 1
     symbols = {}
     for symbol, kept in prices.items():
         side = signal_at[symbol][0] if symbol in signal_at else None
         count = since.get(symbol, 0) if side is not None else None
-        seen = tuple(reversed(seqs.get(symbol, ()))), tuple(reversed(event_ids.get(symbol, ())))
-        symbols[symbol] = CarriedSymbol(tuple(reversed(kept)), side, count, *seen)
+        seen = tuple(reversed(numbered.get(symbol, ())))
+        symbols[symbol] = CarriedSymbol(tuple(reversed(kept)), side, count, seen)
     return Carried(numbers, sum(ticks for _no, ticks, _first in runs), last_price, symbols)
 
 

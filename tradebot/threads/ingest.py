@@ -128,8 +128,8 @@ class IngestStage:
         """Count and log what a feed says between ticks."""
         log = self._log.info if notice.kind == "LINK_UP" else self._log.warning
         fields: dict[str, Any] = {} if notice.symbol is None else {"symbol": notice.symbol, "missing": notice.missing}
-        anew = notice.kind == "GAP" and notice.missing is None
-        text = "numbering begun anew" if anew else _NOTICE_TEXTS[notice.kind]
+        restarted = notice.kind == "GAP" and notice.missing is None
+        text = "sequence numbering restarted" if restarted else _NOTICE_TEXTS[notice.kind]
         log(text, event=notice.kind, detail=notice.detail, **fields)
         if notice.kind == "GAP":
             self._metrics.gaps += 1

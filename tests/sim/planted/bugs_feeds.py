@@ -94,7 +94,7 @@ FEED_BUGS: Final = (
     Bug(
         "duplicates_not_dropped",
         "every trade below the highest number counts as late, also one that was seen",
-        "tradebot/feeds/sequence.py",
+        "tradebot/feeds/numbering.py",
         "        if place < 0 or seq >= self._ends[place]:\n            return False\n",
         "        if place < 0 or seq >= self._ends[place]:\n            return True\n",
         100,
@@ -103,8 +103,8 @@ FEED_BUGS: Final = (
         "one_missing_is_no_gap",
         "off by one: a single missing trade is not told as a gap",
         "tradebot/feeds/sequence.py",
-        "                if missing != 0:\n                    gaps.append((len(kept), ",
-        "                if missing is None or missing > 1:\n                    gaps.append((len(kept), ",
+        "                if missing > 0 or missing == RESTARTED:\n",
+        "                if missing > 1 or missing == RESTARTED:\n",
         200,
     ),
     Bug(
