@@ -23,7 +23,8 @@ from sim.journal import NotingRuntime
 from tradebot.exits import ExitCode, TradebotError
 from tradebot.runtime import Runtime, Thread
 from tradebot.store import opening
-from tradebot.store.database import BUSY_TIMEOUT_MS, open_existing
+from tradebot.store.database import BUSY_TIMEOUT_MS
+from tradebot.store.opening import open_existing
 
 Trouble = Literal["wait", "busy", "full", "torn", "doubt", "kill"]
 _WAIT_S: Final = 1.5

@@ -41,6 +41,10 @@ class SmallDisk:
         """Remount."""
         subprocess.run(["mount", "-o", "remount,ro", self.place], check=True)
 
+    def make_writable(self) -> None:
+        """Remount."""
+        subprocess.run(["mount", "-o", "remount,rw", self.place], check=True)
+
 
 @contextmanager
 def small_disk(place: Path, size_mb: int) -> Iterator[SmallDisk]:

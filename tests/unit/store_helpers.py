@@ -9,6 +9,8 @@ import io
 import json
 import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -154,6 +156,14 @@ def assert_counters(path: Path) -> None:
     for no, *stored in rows(path, "SELECT id, ticks, signals, orders, trades, first_tick_id, last_tick_id FROM runs"):
         found = [rows(path, f"SELECT COUNT(*) FROM {table} WHERE run = ?", no)[0][0] for table in TABLES]
         assert stored == [*found, *rows(path, "SELECT MIN(id), MAX(id) FROM ticks WHERE run = ?", no)[0]]
+
+
+def python(code: str, *arguments: object, **options: Any) -> subprocess.Popen[str]:
+    """Another process with this checkout's package."""
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(REPO)}, stdout=subprocess.PIPE, text=True, **options,
+    )  # fmt: skip
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from tradebot.ops.health import Look
 from tradebot.ops.status import LastTick, Status, status_path, write_status
 from tradebot.ops.throttle import Throttle, throttle_path
 from tradebot.runtime import RealRuntime
-from tradebot.store.database import WriterLock
+from tradebot.store.lock import WriterLock
 from tradebot.store.models import SCHEMA_VERSION
 from tradebot.store.spill import spill_path
 from tradebot.streams import GuardedStream
@@ -309,9 +309,11 @@ class TestProcesses:
         assert readings.read_lock(path) == self.FREE
         lock = WriterLock(path)
         assert readings.read_lock(path) == LockReading(True, os.getpid())
+        (tmp_path / "a.db.lock").unlink()
+        assert readings.read_lock(path) == LockReading(True, os.getpid()), "the database's own lock tells"
         lock.release()
         assert readings.read_lock(path) == self.FREE
-        with (tmp_path / "a.db.lock").open() as file:
+        with (tmp_path / "a.db.lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_SH)
             assert readings.read_lock(path) == self.FREE, "a shared lock is no engine's"
         assert readings.read_lock(path, tmp_path / "none") == LockReading(True, None)._replace(known=False)
@@ -641,9 +643,10 @@ def test_a_path_that_can_be_no_database_is_misuse(doctor: Doctor) -> None:
 @pytest.mark.parametrize("replaced", [False, True])
 def test_a_database_that_is_gone_under_its_engine(doctor: Doctor, replaced: bool) -> None:
     write_status(status_path(doctor.path), living(pid=os.getpid()))
+    lock = WriterLock(doctor.path)
+    doctor.path.unlink()
     if replaced:
         new_run(doctor.path, "another")
-    lock = WriterLock(doctor.path)
     doctor.run()
     lock.release()
     what = "does not know run r" if replaced else "is not there, though process"

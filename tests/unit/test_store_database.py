@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
-import signal
 import sqlite3
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -19,20 +16,19 @@ import pytest
 from tests.e2e.tmpfs import small_disk
 from tests.unit.store_helpers import (
     ORIGINAL_SCHEMA,
-    REPO,
     counts,
     dump,
     full_batch,
     new_database,
     new_run,
+    python,
     rows,
     storage_of,
     unprivileged,
 )
 from tradebot.exits import ConfigError
+from tradebot.store.checks import check_path
 from tradebot.store.database import (
-    WriterLock,
-    check_path,
     connect,
     connect_readonly,
     file_of,
@@ -44,7 +40,6 @@ from tradebot.store.database import (
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.models import SCHEMA_VERSION
 from tradebot.store.reader import find_tick_source, read_ticks
-from tradebot.store.spill import spill_path
 
 ODD_NAMES = [
     "a?b.db",
@@ -57,14 +52,6 @@ ODD_NAMES = [
     "it's.db",
     ":memory:",
 ]
-
-
-def python(code: str, *arguments: object, **options: Any) -> subprocess.Popen[str]:
-    """Another process with this checkout's package."""
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(REPO)}, stdout=subprocess.PIPE, text=True, **options,
-    )  # fmt: skip
 
 
 def foreign(path: Path, script: str) -> Path:
@@ -146,64 +133,6 @@ class TestPath:
             path.chmod(0o444)
             with unprivileged(), pytest.raises(ConfigError, match="not readable and writable"):
                 check_path(path)
-
-
-class TestLock:
-    def test_a_second_engine_is_refused(self, tmp_path: Path) -> None:
-        """Contract 7: another engine is writing it."""
-        lock = WriterLock(tmp_path / "x.db")
-        with pytest.raises(ConfigError, match=rf"another engine \(process {os.getpid()}\)"):
-            WriterLock(tmp_path / "x.db")
-        lock.release()
-        lock.release()
-        WriterLock(tmp_path / "x.db").release()
-
-    def test_another_process_holds_it_until_it_dies(self, tmp_path: Path) -> None:
-        """Contract 7; after kill -9 the next start is free."""
-        code = (
-            "import sys, pathlib; from tradebot.store.database import WriterLock\n"
-            "lock = WriterLock(pathlib.Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
-        )
-        with python(code, tmp_path / "x.db", stdin=subprocess.PIPE) as other:
-            assert other.stdout is not None
-            assert other.stdout.readline() == "held\n"
-            with pytest.raises(ConfigError, match=rf"another engine \(process {other.pid}\)"):
-                WriterLock(tmp_path / "x.db")
-            other.send_signal(signal.SIGKILL)
-        WriterLock(tmp_path / "x.db").release()
-
-    def test_two_names_of_one_file_exclude_each_other(self, tmp_path: Path) -> None:
-        (tmp_path / "data").mkdir()
-        (tmp_path / "link").symlink_to(tmp_path / "data")
-        (tmp_path / "x.db").symlink_to(tmp_path / "link" / "real.db")
-        lock = WriterLock(tmp_path / "x.db")
-        for name in ("data/real.db", "link/real.db", "data/../x.db"):
-            with pytest.raises(ConfigError, match="another engine"):
-                WriterLock(tmp_path / name)
-        lock.release()
-        assert spill_path(tmp_path / "x.db") == spill_path(tmp_path / "link" / "real.db")
-
-    def test_a_lock_file_that_cannot_be_made(self, tmp_path: Path) -> None:
-        (tmp_path / "x.db.lock").mkdir()
-        with pytest.raises(ConfigError, match=r"cannot create .*x\.db\.lock: Is a directory"):
-            WriterLock(tmp_path / "x.db")
-
-    def test_on_a_full_disk(self, tmp_path: Path) -> None:
-        """A database whose disk is full is waited for, which begins with its lock."""
-        with small_disk(tmp_path / "disk", 1) as disk:
-            disk.fill()
-            lock = WriterLock(disk.place / "x.db")
-            with pytest.raises(ConfigError, match=r"another engine \(process unknown\)"):
-                WriterLock(disk.place / "x.db")
-            lock.release()
-
-    def test_what_the_lock_file_says_is_not_trusted(self, tmp_path: Path) -> None:
-        (tmp_path / "x.db.lock").write_bytes(b"\xff\xfe")
-        held = WriterLock(tmp_path / "x.db")
-        (tmp_path / "x.db.lock").write_bytes(b"\xff\xfe")
-        with pytest.raises(ConfigError, match="another engine"):
-            WriterLock(tmp_path / "x.db")
-        held.release()
 
 
 class TestPragmas:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 import resource
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from peewee import SqliteDatabase
 
+from tests.e2e.tmpfs import small_disk
 from tests.unit.store_helpers import (
     ORIGINAL_SCHEMA,
     FakeRuntime,
@@ -22,6 +28,7 @@ from tests.unit.store_helpers import (
     new_run,
     rows,
     storage_of,
+    unprivileged,
 )
 from tradebot.exits import ConfigError, OverloadError
 from tradebot.store.batch import StoredCounts
@@ -146,6 +153,66 @@ class TestPatience:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
         assert runtime.slept == [0.05, 0.1]
 
+    def test_no_descriptor_is_left(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
+        """11.8: at every count of descriptors that are left the start waits, and goes on when there are more."""
+        new_database(tmp_path / "x.db").close()
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with (tmp_path / "x.db").open() as file:
+            lowest = file.fileno()
+        runtime.on_sleep = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        for left in range(8):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + left, before[1]))
+            try:
+                opened(tmp_path / "x.db", runtime, logged).close()
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        told = [line["detail"] for line in logged.all("storage unavailable")]
+        assert len(told) >= 4
+        assert not any("damaged" in text for text in told)
+        assert {"EMFILE", "SQLITE_CANTOPEN"} <= {text.partition("(")[2].split(":")[0] for text in told}
+
+    def test_no_descriptor_for_good(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
+        """11.8: 13 and never 12, with the file's name, and what to raise."""
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with (tmp_path / "x").open("w") as file:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (file.fileno(), before[1]))
+        try:
+            with pytest.raises(OverloadError, match=r"x\.db\.lock: Too many open files \(EMFILE: raise the limit"):
+                opened(tmp_path / "x.db", runtime, logged)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        assert sum(runtime.slept) == pytest.approx(3.0)
+
+    def test_a_read_only_file_system(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
+        """11.8: the kernel mounts it so after an error; when that is put right, the start goes on."""
+        with small_disk(tmp_path / "disk", 4) as disk:
+            new_database(disk.place / "x.db").close()
+            disk.make_read_only()
+            for name in ("x.db", "y.db", "new/z.db"):
+                with pytest.raises(OverloadError, match="EROFS: the file system is read-only"):
+                    opened(disk.place / name, runtime, logged)
+            runtime.on_sleep = disk.make_writable
+            opened(disk.place / "x.db", runtime, logged).close()
+
+    @pytest.mark.parametrize("where", ["tradebot.store.checks.os.access", "tradebot.store.checks.Path.is_dir"])
+    @pytest.mark.parametrize("number", [errno.EIO, errno.EDQUOT, errno.ENFILE])
+    def test_errors_that_pass(
+        self, tmp_path: Path, runtime: FakeRuntime, logged: Logged, monkeypatch: pytest.MonkeyPatch, number: int,
+        where: str,
+    ) -> None:  # fmt: skip
+        """11.8: the first looks at the file wait for the disk, too."""
+
+        def fail(*_arguments: object) -> bool:
+            raise OSError(number, os.strerror(number))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(where, fail)
+            with pytest.raises(OverloadError, match=f"x.db: .*{errno.errorcode[number]}") as failure:
+                opened(tmp_path / "x.db", runtime, logged)
+        assert sum(runtime.slept) == pytest.approx(3.0)
+        assert "damaged" not in str(failure.value)
+        opened(tmp_path / "x.db", runtime, logged).close()
+
     def test_a_stop_signal_ends_the_wait(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
         """S13: nothing was accepted yet, so a stop is served at once."""
         new_database(tmp_path / "x.db").close()
@@ -188,6 +255,73 @@ class TestPatience:
         with pytest.raises(OverloadError, match="SQLITE_CORRUPT"):
             store.at_the_end(lasting, 1.0)
         store.close()
+
+
+class TestCompanions:
+    """12.11: what lies beside the database and cannot be used is a refusal at once, which names the file."""
+
+    @pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal", ".lock", ".spill", ".status.json"])
+    def test_of_another_user(self, runtime: FakeRuntime, logged: Logged, suffix: str) -> None:
+        with tempfile.TemporaryDirectory() as place:
+            os.chmod(place, 0o777)
+            path = Path(place, "x.db")
+            new_database(path).close()
+            path.chmod(0o666)
+            other = Path(f"{path}{suffix}")
+            other.touch(mode=0o600)
+            with unprivileged():
+                if not os.geteuid():
+                    pytest.skip("root may open everything")
+                with pytest.raises(ConfigError, match=rf"{re.escape(str(other))} belongs to root") as refusal:
+                    opened(path, runtime, logged)
+        assert "run as the user that wrote it" in str(refusal.value)
+        assert runtime.slept == []
+
+    @pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal", ".lock", ".spill"])
+    @pytest.mark.parametrize(
+        ("make", "kind"), [(Path.mkdir, "not a regular file"), (os.mkfifo, "not a regular file"), (None, "a symbolic")]
+    )
+    def test_of_another_kind(
+        self, tmp_path: Path, runtime: FakeRuntime, logged: Logged, suffix: str, make: Any, kind: str
+    ) -> None:
+        path = tmp_path / "x.db"
+        new_database(path).close()
+        if make is None:
+            Path(f"{path}{suffix}").symlink_to(tmp_path / "elsewhere")
+        else:
+            make(Path(f"{path}{suffix}"))
+        with pytest.raises(ConfigError, match=rf"{re.escape(str(path))}{re.escape(suffix)} is {kind}"):
+            opened(path, runtime, logged)
+        assert runtime.slept == []
+        assert not (tmp_path / "elsewhere").exists()
+
+    def test_a_name_that_is_too_long_for_them(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
+        longest = "x" * (255 - len(".quarantine.jsonl.1"))
+        opened(tmp_path / longest, runtime, logged).close()
+        with pytest.raises(ConfigError, match="its name is too long for the files beside it"):
+            opened(tmp_path / (longest + "x"), runtime, logged)
+
+    def test_a_path_that_is_too_long(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
+        """SQLite has a limit of its own, below that of the system."""
+        place = tmp_path
+        while len(os.fsencode(place)) < 400:
+            place = place / ("d" * 40)
+        name = "x" * (504 - len(os.fsencode(place)) - 1)
+        opened(place / name, runtime, logged).close()
+        with pytest.raises(ConfigError, match="its path has 505 bytes; SQLite takes 504 at most"):
+            opened(place / (name + "x"), runtime, logged)
+        assert runtime.slept == []
+
+    def test_a_working_directory_that_is_gone(
+        self, tmp_path: Path, runtime: FakeRuntime, logged: Logged, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        gone = tmp_path / "gone"
+        gone.mkdir()
+        monkeypatch.chdir(gone)
+        gone.rmdir()
+        with pytest.raises(ConfigError, match=r"x\.db: the working directory was deleted"):
+            opened(Path("x.db"), runtime, logged)
+        opened(tmp_path / "x.db", runtime, logged).close()
 
 
 class TestAdoption:

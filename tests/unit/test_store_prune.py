@@ -33,8 +33,9 @@ from tradebot.report.progress import Progress
 from tradebot.store import policy, reader
 from tradebot.store.batch import Batch, StoredCounts
 from tradebot.store.carryover import fold_fills
-from tradebot.store.database import connect, connect_readonly, migrate, open_existing
+from tradebot.store.database import connect, connect_readonly, migrate
 from tradebot.store.errors import StorageUnavailable
+from tradebot.store.opening import open_existing
 from tradebot.store.policy import BlockPolicy
 from tradebot.store.prune import run_prune
 from tradebot.store.pruner import Pruned, Pruner, PruneStopped

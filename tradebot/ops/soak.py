@@ -25,7 +25,8 @@ from tradebot.ops.throttle import Throttle, read_throttle, throttle_path, write_
 from tradebot.ops.webhook import Webhook
 from tradebot.options import UsageError
 from tradebot.runtime import Runtime
-from tradebot.store.database import beside, check_existing, refuse_foreign
+from tradebot.store.checks import check_existing
+from tradebot.store.database import beside, refuse_foreign
 from tradebot.store.errors import StorageUnavailable
 from tradebot.streams import GuardedStream
 

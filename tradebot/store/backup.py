@@ -20,7 +20,8 @@ from tradebot.exits import ConfigError
 from tradebot.private_files import PRIVATE_MODE, open_private, sync_directory
 from tradebot.report.progress import Progress
 from tradebot.runtime import Runtime
-from tradebot.store.database import BUSY_TIMEOUT_MS, beside, check_existing, refuse_foreign
+from tradebot.store.checks import check_existing
+from tradebot.store.database import BUSY_TIMEOUT_MS, beside, refuse_foreign
 from tradebot.store.errors import StorageUnavailable, storage_errors
 from tradebot.streams import GuardedStream
 

@@ -1,108 +1,43 @@
-"""Opening the database: checks before SQLite touches it, the lock against a second engine, PRAGMAs, schema, counts."""
+"""Connections to the database: PRAGMAs, whose file it is, schema, counts."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Final, Literal
+from typing import Any, Final, Literal
 from urllib.parse import unquote
 
 from peewee import DatabaseError, InterfaceError, Model, SchemaManager, SqliteDatabase
 
 from tradebot.exits import ConfigError
-from tradebot.store.errors import StorageUnavailable, storage_errors
+from tradebot.store.errors import StorageUnavailable, os_failure, storage_errors
 from tradebot.store.models import EVENT_MODELS, INDEXES, MODELS, SCHEMA_VERSION, RunRow
 from tradebot.store.policy import WAL_BYTES_KEPT
 
 Synchronous = Literal["NORMAL", "FULL"]
 
 BUSY_TIMEOUT_MS: Final = 5000
-_SQLITE_MAGIC: Final = b"SQLite format 3\x00"
 _STATEMENT_CACHE: Final = 256
-_PASSING: Final = frozenset({"SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR"})
-"""Failures after which reading may succeed later: even reading makes files beside a database whose writer was killed,
-so that a full or failing disk shows there too. Others say that it cannot be read from here at all."""
+_UNREADABLE: Final = frozenset({"SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PROTOCOL"})
+"""Failures that can pass for an engine, but tell a reader that it cannot read from here at all. Others can pass for
+both: even reading makes files beside a database whose writer was killed, so that a full disk shows there too."""
 
 
 def beside(path: Path, suffix: str) -> Path:
     """The companion file of a database: next to the file that `path` finally leads to, so that every name of it agrees.
 
-    SQLite itself resolves symbolic links in this way for its WAL.
+    SQLite itself resolves symbolic links in this way for its WAL. Raises ConfigError: a relative path, and the working
+    directory is gone.
     """
-    return Path(os.path.realpath(path) + suffix)
-
-
-def check_path(path: Path) -> None:
-    """Refuse what cannot be our database before SQLite sees it. Raises ConfigError; creates the parent directory."""
     try:
-        if path.is_dir():
-            raise ConfigError(f"database {path}: is a directory; name a file, e.g. {path / 'tradebot.db'}")
-        target = beside(path, "")
-        if target.is_symlink():
-            raise ConfigError(f"database {path}: its symbolic links lead in a circle")
-        _check_directory(path, target.parent)
-        if target.exists():
-            _check_file(path, target)
-    except OSError as error:
-        raise ConfigError(f"database {path}: cannot be opened: {error.strerror}") from error
-
-
-def _check_directory(path: Path, directory: Path) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"database {path}: cannot create its directory {directory}: {error.strerror}") from error
-    if not os.access(directory, os.W_OK | os.X_OK):
-        raise ConfigError(f"database {path}: its directory {directory} is not writable (SQLite keeps its WAL there)")
-
-
-def _check_file(path: Path, target: Path) -> None:
-    if not target.is_file():
-        raise ConfigError(f"database {path}: is not a regular file")
-    if not os.access(target, os.R_OK | os.W_OK):
-        raise ConfigError(f"database {path}: is not readable and writable for this user")
-    # Only before this process has a connection to it: closing a file gives up all locks that the process has on it.
-    with target.open("rb") as file:
-        head = file.read(len(_SQLITE_MAGIC))
-    if head and head != _SQLITE_MAGIC:
-        raise ConfigError(f"database {path}: exists but is not a SQLite database; name another file with --db")
-
-
-class WriterLock:
-    """Held as long as an engine may write the database; a second engine is refused. Ends with the process."""
-
-    def __init__(self, path: Path) -> None:
-        """Raises ConfigError when another engine holds it."""
-        self.path = beside(path, ".lock")
-        try:
-            self._file: IO[str] | None = open(self.path, "a+", encoding="ascii", errors="replace")  # noqa: SIM115 - held
-        except OSError as error:
-            raise ConfigError(f"database {path}: cannot create {self.path}: {error.strerror}") from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._file.seek(0)
-            owner = self._file.read(20).strip() or "unknown"
-            self._file.close()
-            raise ConfigError(
-                f"database {path}: another engine (process {owner}) is writing it; stop that one or use another --db"
-            ) from error
-        except OSError as error:
-            self._file.close()
-            raise ConfigError(f"database {path}: cannot lock {self.path}: {error.strerror}") from error
-        with suppress(OSError):  # a full disk: who holds the lock is only told, the lock itself takes no room
-            self._file.truncate(0)
-            os.write(self._file.fileno(), f"{os.getpid()}\n".encode())
-
-    def release(self) -> None:
-        """Let another engine in. Idempotent."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        return Path(os.path.realpath(path) + suffix)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"database {path}: the working directory was deleted; change to another one, or give an absolute path"
+        ) from error
 
 
 def connect(path: Path, synchronous: Synchronous = "NORMAL") -> SqliteDatabase:
@@ -136,42 +71,8 @@ def connect(path: Path, synchronous: Synchronous = "NORMAL") -> SqliteDatabase:
     return db
 
 
-def open_existing(path: Path) -> SqliteDatabase:
-    """A writing connection to a database of this version, as an engine made it; one may be writing it now.
-
-    Raises ConfigError when there is none or it is not ours, StorageUnavailable.
-    """
-    check_existing(path)
-    refuse_foreign(path)
-    db = connect(path)
-    try:
-        with reading(db):
-            found = int(db.execute_sql("PRAGMA user_version").fetchone()[0])
-        if found < SCHEMA_VERSION:
-            raise ConfigError(
-                f"database {path}: of an older tradebot (schema {found}, here {SCHEMA_VERSION}); start the engine with"
-                " it once, which brings it up to date"
-            )
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def check_existing(path: Path) -> None:
-    """Refuse what is no database file that this user may write. Raises ConfigError; makes nothing."""
-    try:
-        if not path.exists():
-            raise ConfigError(f"database {path}: does not exist")
-        if path.is_file() and not path.stat().st_size:
-            raise ConfigError(f"database {path}: is empty: no engine has run with it")
-    except OSError as error:
-        raise ConfigError(f"database {path}: cannot be opened: {error.strerror}") from error
-    check_path(path)
-
-
-def connect_readonly(path: Path) -> SqliteDatabase:
-    """A connection that cannot write, for reading another run's database.
+def connect_readonly(path: Path, lasting: Container[str] = _UNREADABLE) -> SqliteDatabase:
+    """A connection that cannot write, for reading another run's database. `lasting`: as in `reading`.
 
     Raises ConfigError when it is unusable, StorageUnavailable when it is locked or the disk fails.
     """
@@ -184,10 +85,10 @@ def connect_readonly(path: Path) -> SqliteDatabase:
             # Reading a WAL database makes files beside it, unless it is known that nobody writes it.
             uri += "&immutable=1"
     except OSError as error:
-        raise ConfigError(f"database {path}: cannot be opened: {error.strerror}") from error
+        raise os_failure(error, f"database {path}: cannot be opened") from error
     db = SqliteDatabase(uri, uri=True, timeout=BUSY_TIMEOUT_MS / 1000, autoconnect=False)
     try:
-        with reading(db):
+        with reading(db, lasting):
             db.connect()
             db.execute_sql("PRAGMA schema_version")
     except BaseException:
@@ -203,19 +104,20 @@ def file_of(db: SqliteDatabase) -> str:
 
 
 @contextmanager
-def reading(db: SqliteDatabase) -> Iterator[None]:
+def reading(db: SqliteDatabase, lasting: Container[str] = _UNREADABLE) -> Iterator[None]:
     """Around statements on a database that somebody else may have made: every error becomes a readable one.
 
-    Raises StorageUnavailable, ConfigError for what cannot be read; both name the file.
+    Raises StorageUnavailable, ConfigError for what cannot be read; both name the file. A failure whose code is in
+    `lasting` counts as one that does not pass.
     """
     try:
         with storage_errors():
             yield
     except StorageUnavailable as error:
         text = f"database {file_of(db)}: {error.detail}"
-        raise StorageUnavailable(error.code, text, error.code in _PASSING) from error
+        raise StorageUnavailable(error.code, text, error.passing and error.code not in lasting) from error
     except (sqlite3.Error, DatabaseError, InterfaceError) as error:
-        raise ConfigError(f"database {file_of(db)}: {error}; it is damaged or not a tradebot database") from error
+        raise ConfigError(f"database {file_of(db)}: {error}; it is not a tradebot database") from error
 
 
 def pragma_values(db: SqliteDatabase) -> dict[str, Any]:
@@ -264,17 +166,40 @@ def migrate(db: SqliteDatabase) -> int:
 def refuse_foreign(path: Path) -> None:
     """Look at an existing file without changing it: setting journal_mode would mark another program's database.
 
-    Raises ConfigError when it is not ours to write, StorageUnavailable when it is locked or the disk fails.
+    Only where a killed program has left a rollback journal, SQLite is let to roll back first, as every reader that may
+    write does: what is in the file until then is no database. Raises ConfigError when it is not ours to write,
+    StorageUnavailable when it is locked or the disk fails.
     """
-    if not path.exists() or not path.stat().st_size:
-        return
-    db = connect_readonly(path)
     try:
-        with reading(db):
+        if not path.exists() or not path.stat().st_size:
+            return
+    except OSError as error:
+        raise os_failure(error, f"database {path}: cannot be opened") from error
+    # The file is there and may be written, so that what SQLite cannot open now (no descriptor is left) it can later.
+    try:
+        db = connect_readonly(path, lasting=())
+    except StorageUnavailable as error:
+        if error.code != "SQLITE_READONLY":
+            raise
+        db = _connect_existing(path)
+    try:
+        with reading(db, lasting=()):
             found = int(db.execute_sql("PRAGMA user_version").fetchone()[0])
             _check_ours(db, found, {name for name in db.get_tables() if not name.startswith("sqlite_")})
     finally:
         db.close()
+
+
+def _connect_existing(path: Path) -> SqliteDatabase:
+    """A connection that may write, but sets nothing and creates no database: SQLite recovers the file as it reads it.
+
+    Raises StorageUnavailable.
+    """
+    uri = f"{path.absolute().as_uri()}?mode=rw"
+    db = SqliteDatabase(uri, uri=True, timeout=BUSY_TIMEOUT_MS / 1000, autoconnect=False)
+    with reading(db, lasting=()):
+        db.connect()
+    return db
 
 
 def _check_ours(db: SqliteDatabase, version: int, tables: set[str]) -> None:
@@ -283,10 +208,25 @@ def _check_ours(db: SqliteDatabase, version: int, tables: set[str]) -> None:
             f"database {file_of(db)}: written by a newer tradebot (schema {version}, known here: {SCHEMA_VERSION});"
             " upgrade tradebot or use another --db"
         )
-    known = {model._meta.table_name for model in EVENT_MODELS}
-    if not 0 <= version <= SCHEMA_VERSION or (tables and not tables & known):
+    if not 0 <= version <= SCHEMA_VERSION or (tables and not _has_table_of_ours(db, tables)):
         some = ", ".join(sorted(tables)[:5]) or "none"
         raise ConfigError(f"database {file_of(db)}: belongs to another program (tables: {some}); use another --db")
+
+
+def _has_table_of_ours(db: SqliteDatabase, tables: set[str]) -> bool:
+    """Whether one of our tables is there, as in a schema that was made only in part; their order of making is free.
+
+    The event tables are known by name, so that a file in which they differ is told of that. Others ("runs") have names
+    that many programs use: they must have our columns too.
+    """
+    if any(model._meta.table_name in tables for model in EVENT_MODELS):
+        return True
+    return any(
+        {field.column_name for field in model._meta.sorted_fields if not field.null and field.default is None}
+        <= {column.name for column in db.get_columns(model._meta.table_name)}
+        for model in MODELS
+        if model._meta.table_name in tables
+    )
 
 
 def _upgrade(db: SqliteDatabase, tables: set[str]) -> None:

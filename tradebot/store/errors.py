@@ -1,7 +1,11 @@
-"""Which storage failures can pass by themselves, told from the chain of exceptions that SQLite and peewee raise."""
+"""Which storage failures can pass by themselves: those of SQLite, told from the chain of exceptions that it and peewee
+raise, and those of the operating system, told from their errno.
+"""
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +14,7 @@ from typing import Final
 
 import peewee
 
-from tradebot.exits import ExitCode, TradebotError
+from tradebot.exits import ConfigError, ExitCode, TradebotError
 
 # Primary result codes (https://www.sqlite.org/rescode.html) after which the same write may succeed later.
 _PASSING: Final = {
@@ -25,6 +29,23 @@ _PASSING: Final = {
 # Codes after which it will not: the file itself is damaged or is no database any more.
 _LASTING: Final = {sqlite3.SQLITE_CORRUPT: "SQLITE_CORRUPT", sqlite3.SQLITE_NOTADB: "SQLITE_NOTADB"}
 
+PASSING_ERRNOS: Final = frozenset({
+    errno.EIO,  # a failing disk, or one that is being replaced
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,  # Linux remounts a file system read-only when it finds an error in it
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.ENOLCK,
+    errno.EAGAIN,
+    errno.EINTR,
+    errno.EBUSY,
+    errno.ESTALE,  # a network file system whose server comes back
+    errno.ETIMEDOUT,
+})  # fmt: skip
+"""Errors of the operating system after which the same operation may succeed later. The only such list."""
+
 _HINTS: Final = {
     "SQLITE_BUSY": "another program holds a lock on it",
     "SQLITE_LOCKED": "another program holds a lock on it",
@@ -34,11 +55,19 @@ _HINTS: Final = {
     "SQLITE_READONLY": "the file or its file system became read-only",
     "SQLITE_CORRUPT": "the file is damaged: check it with PRAGMA integrity_check and restore a backup",
     "SQLITE_NOTADB": "the file is not a SQLite database",
+    "EIO": "the disk reported an input/output error",
+    "ENOSPC": "the disk is full",
+    "EDQUOT": "the user's disk quota is used up",
+    "EROFS": "the file system is read-only: mounted so, or by the kernel after an error; see dmesg",
+    "EMFILE": "raise the limit of open files (LimitNOFILE=, ulimit -n)",
+    "ENFILE": "the whole system has too many open files",
 }
 
 
 class StorageUnavailable(TradebotError):
-    """The database could not be written or read. `code` is SQLite's name, `passing` whether a retry makes sense.
+    """The database, or a file beside it, could not be written or read.
+
+    `code` is the error's name (SQLITE_BUSY, ENOSPC), `passing` whether a retry makes sense.
 
     Where nobody retries, a failure that can pass ends the run as a locked or full database does, another one as an
     unusable database.
@@ -55,7 +84,31 @@ class StorageUnavailable(TradebotError):
     def told_of(self, path: Path) -> str:
         """The message with the database's name before it, once: what comes of opening it tells that itself."""
         text = str(self)
-        return text if text.startswith(f"database {path.absolute()}: ") else f"database {path}: {text}"
+        named = text.startswith((f"database {path}: ", f"database {path.absolute()}: "))
+        return text if named else f"database {path}: {text}"
+
+
+def os_failure(error: OSError, what: str) -> StorageUnavailable | ConfigError:
+    """What an error of the operating system means for opening a file: to be tried again, or a refusal to run.
+
+    `what` says which file and what was tried, e.g. "database x.db: cannot create x.db.lock".
+    """
+    text = f"{what}: {error.strerror or error}"
+    if error.errno in PASSING_ERRNOS:
+        return StorageUnavailable(errno.errorcode[error.errno], text, passing=True)
+    return ConfigError(text)
+
+
+def may_access(path: Path, mode: int) -> bool:
+    """Whether this user may use `path` so (`os.access`). Raises OSError: not there, or its file system is read-only.
+
+    A read-only file system answers access() as missing permission does, but it can pass.
+    """
+    if os.access(path, mode):
+        return True
+    if mode & os.W_OK and os.statvfs(path).f_flag & os.ST_RDONLY:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+    return False
 
 
 def classify(error: BaseException) -> StorageUnavailable | None:
@@ -79,13 +132,17 @@ def classify(error: BaseException) -> StorageUnavailable | None:
                     found = StorageUnavailable(_PASSING[primary], str(link), passing=True)
                 elif primary in _LASTING:
                     found = StorageUnavailable(_LASTING[primary], str(link), passing=False)
+        elif isinstance(link, OSError) and link.errno in PASSING_ERRNOS:
+            where = "" if link.filename is None else f"{link.filename}: "
+            text = f"{where}{link.strerror or link}"
+            found = StorageUnavailable(errno.errorcode[link.errno], text, passing=True)
         link = link.__cause__ or link.__context__
     return found
 
 
 @contextmanager
 def storage_errors() -> Iterator[None]:
-    """Turn SQLite's and peewee's storage failures into StorageUnavailable; let everything else through."""
+    """Turn storage failures of SQLite, peewee and the operating system into StorageUnavailable; let others through."""
     try:
         yield
     except (sqlite3.Error, peewee.PeeweeException, OSError) as error:

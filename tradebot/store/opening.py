@@ -1,6 +1,6 @@
-"""Opening a database for a run: lock, connection, migration, adoption of a spill file, row counts, the run's row.
+"""Opening a database for a run: locks, connection, migration, adoption of a spill file, row counts, the run's row.
 
-A database that is locked or full at start is retried like any other storage failure.
+What can pass (locked, disk full, no descriptor left) is retried like any other storage failure, whichever file it met.
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ from peewee import SqliteDatabase
 from tradebot.exits import ConfigError, OverloadError
 from tradebot.log import Log
 from tradebot.runtime import Runtime
+from tradebot.store.checks import check_companions, check_existing, check_path
 from tradebot.store.database import (
     Synchronous,
-    WriterLock,
-    check_path,
     connect,
     migrate,
     pragma_values,
+    reading,
     refuse_foreign,
     row_counts,
 )
 from tradebot.store.errors import StorageUnavailable, storage_errors
+from tradebot.store.lock import WriterLock
+from tradebot.store.models import SCHEMA_VERSION
 from tradebot.store.policy import RetryPolicy
 from tradebot.store.spill import adopt, spill_path
 
@@ -43,19 +45,21 @@ class Store:
     def __init__(
         self, path: Path, synchronous: Synchronous, storage_retry_s: float, runtime: Runtime, log: Log
     ) -> None:
-        """Take the lock and open. Raises ConfigError (unusable), OverloadError (stays locked or full), StartStopped."""
+        """Take the locks and open. Retries what can pass for `storage_retry_s`.
+
+        Raises ConfigError (unusable), OverloadError (stays locked or full), StartStopped.
+        """
         self.path = path
         self.synchronous: Synchronous = synchronous
         self._retry_s = storage_retry_s
+        self._lock: WriterLock | None = None
         self._is_ours = False
         self._runtime = runtime
         self._log = log.bind("store")
-        check_path(path)
-        self._lock = WriterLock(path)
         try:
             self.with_database(self._prepare)
         except BaseException:
-            self._lock.release()
+            self.close()
             raise
 
     def with_database(self, work: Callable[[SqliteDatabase], T]) -> T:
@@ -80,9 +84,7 @@ class Store:
         retry = RetryPolicy(retry_s)
         while True:
             try:
-                if not self._is_ours:
-                    refuse_foreign(self.path)
-                    self._is_ours = True
+                self._claim()
                 db = connect(self.path, self.synchronous)
                 try:
                     with storage_errors():
@@ -99,6 +101,21 @@ class Store:
                 self._runtime.sleep(delay_s)
                 if stoppable and self._runtime.stop_signals():
                     raise StartStopped from error
+
+    def _claim(self) -> None:
+        """What comes before the first connection that sets anything: checks, the locks, and that the file is ours."""
+        if self._lock is None:
+            check_path(self.path)
+            check_companions(self.path)
+            self._lock = WriterLock(self.path)
+            if self._lock.unguarded is not None:
+                self._log.warning(
+                    "only the lock file keeps a second engine out", event="DATABASE_NOT_LOCKED",
+                    database=str(self.path), detail=self._lock.unguarded,
+                )  # fmt: skip
+        if not self._is_ours:
+            refuse_foreign(self.path)
+            self._is_ours = True
 
     def _prepare(self, db: SqliteDatabase) -> None:
         self._log.info("PRAGMA verification", event="PRAGMA verification", **pragma_values(db))
@@ -119,5 +136,28 @@ class Store:
         self._log.info("initial database state", event="initial database state", **row_counts(db))
 
     def close(self) -> None:
-        """Let another engine in. Idempotent."""
-        self._lock.release()
+        """Let another engine in. Call when no connection of this process is open any more. Idempotent."""
+        if self._lock is not None:
+            self._lock.release()
+
+
+def open_existing(path: Path) -> SqliteDatabase:
+    """A writing connection to a database of this version, as an engine made it; one may be writing it now.
+
+    Raises ConfigError when there is none or it is not ours, StorageUnavailable.
+    """
+    check_existing(path)
+    refuse_foreign(path)
+    db = connect(path)
+    try:
+        with reading(db):
+            found = int(db.execute_sql("PRAGMA user_version").fetchone()[0])
+        if found < SCHEMA_VERSION:
+            raise ConfigError(
+                f"database {path}: of an older tradebot (schema {found}, here {SCHEMA_VERSION}); start the engine with"
+                " it once, which brings it up to date"
+            )
+    except BaseException:
+        db.close()
+        raise
+    return db

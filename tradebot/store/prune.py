@@ -13,8 +13,8 @@ from peewee import SqliteDatabase
 from tradebot.exits import ConfigError
 from tradebot.report.progress import Progress
 from tradebot.runtime import Runtime
-from tradebot.store.database import open_existing
 from tradebot.store.errors import StorageUnavailable, storage_errors
+from tradebot.store.opening import open_existing
 from tradebot.store.policy import RetryPolicy
 from tradebot.store.pruner import Pruned, Pruner, PruneStopped, Waiting
 from tradebot.store.spill import spill_path, waiting_run

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from tradebot.runtime import Runtime
 from tradebot.store.database import beside
+from tradebot.store.lock import SUFFIX, holder_of
 
 UNIT: Final = "tradebot.service"
 _SYSTEM_UNITS: Final = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system",
@@ -111,27 +112,20 @@ def read_file(path: Path, secret: bool = False) -> FileReading | None:
 
 
 def read_lock(db_path: Path, locks: Path = Path("/proc/locks")) -> LockReading:
-    """Who holds the writer lock, without asking for it: an engine that starts at this moment is not disturbed."""
+    """Who holds the writer lock, without asking for it: an engine that starts at this moment is not disturbed.
+
+    The lock of the database file counts as that of the lock file, which somebody may have removed.
+    """
     try:
-        inode = beside(db_path, ".lock").stat().st_ino
-    except OSError:
-        return LockReading(True, None)
-    try:
-        return LockReading(True, holder_of(locks.read_text(encoding="ascii", errors="replace").splitlines(), inode))
+        lines = locks.read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
         return LockReading(False, None)
-
-
-def holder_of(lines: Iterable[str], inode: int) -> int | None:
-    """The process that holds an flock on the inode, from the lines of /proc/locks.
-
-    The device is not compared: some file systems show another one there than stat does.
-    """
-    for line in lines:
-        words = line.split()
-        if words[1:4] == ["FLOCK", "ADVISORY", "WRITE"] and words[5].rpartition(":")[2] == str(inode):
-            return int(words[4])
-    return None
+    for suffix in (SUFFIX, ""):
+        with suppress(OSError):
+            pid = holder_of(lines, beside(db_path, suffix).stat().st_ino)
+            if pid is not None:
+                return LockReading(True, pid)
+    return LockReading(True, None)
 
 
 def pid_alive(pid: int) -> bool:
