@@ -6,6 +6,7 @@ Each test prints rows of the table fault | deadline | found after | result (`pyt
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from mockws_server import actions
 from tests.e2e.live import BACKOFF_S, CONNECT_S, IDLE_S, SLACK_S, Live, in_time, logged, notices, now_ms, stored_ticks
 from tests.e2e.live_peers import Link
 from tests.e2e.mockws import MockWsProcess
-from tests.e2e.process import Engine
+from tests.e2e.process import Engine, wait_until
 
 PER_S = 100.0
 UNTIL_THE_END = 1_000_000
@@ -264,3 +265,14 @@ def test_a_stop_is_served_in_any_state_of_the_link(engine: Engine, mockws: MockW
     for state, live in states.items():
         assert done[state].code == 0, state
         assert live.end(0).ledger["stored"] >= (100 if state == "receiving" else 0)
+
+
+def test_mockws_that_does_not_run_is_said_after_the_first_attempt(engine: Engine) -> None:
+    """Found by use: the hint to start bin/mockws came with exit 10, two minutes later."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    running = engine.start("--ingest=mockws", f"--ws-url=ws://127.0.0.1:{port}", "--db=x.db")
+    assert running.wait_for("CONNECT_FAILED")["hint"].startswith("is bin/mockws running?")
+    wait_until(lambda: len([one for one in running._logs if one.get("event") == "CONNECT_FAILED"]) >= 2, "another try")
+    running.send(signal.SIGTERM)
+    assert ["hint" in fields for fields in running.finish().expect(0).all("CONNECT_FAILED")][:2] == [True, False]

@@ -23,7 +23,7 @@ from tradebot.config import (
     StrategyConfig,
     config_hash,
 )
-from tradebot.exits import ConfigError, ExitCode
+from tradebot.exits import ConfigError, ExitCode, TradebotError
 from tradebot.ops.ladder import RUNGS
 from tradebot.ops.proofs import (
     deterministic_replay,
@@ -533,9 +533,19 @@ class TestProve:
         def does(lab: Lab, means: Means) -> Outcome:
             raise AssertionError("it must not be tried")
 
-        code, answers, _ = self.run(monkeypatch, tmp_path, does, needs_systemd=True)
+        code, answers, _ = self.run(monkeypatch, tmp_path, does, only=NAMES[2], needs_systemd=True)
         assert code == 1
         assert f"{Verdict.INCONCLUSIVE:<12} {NAMES[2]}" in answers and "no-systemctl" in answers
+
+    def test_all_of_them_fail_at_once_without_a_manager(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """Found by use: two minutes of experiments, and then the word that the gate stays shut whatever they say."""
+
+        def does(lab: Lab, means: Means) -> Outcome:
+            raise AssertionError("nothing must be tried")
+
+        with pytest.raises(TradebotError, match=r"no service manager answers: .*no-systemctl.*--only=psi_integrity,"):
+            self.run(monkeypatch, tmp_path, does, needs_systemd=True)
+        assert list((tmp_path / "state").iterdir()) == []
 
     def test_a_manager_that_fails_is_inconclusive(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         def does(lab: Lab, means: Means) -> Outcome:

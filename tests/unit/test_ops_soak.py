@@ -17,7 +17,7 @@ from tests.unit.test_ops_decisions import DECISION
 from tests.unit.test_ops_engine_side import status_of
 from tests.unit.test_ops_psi import write_psi
 from tests.unit.test_ops_supervisor import Bench
-from tradebot.exits import ConfigError
+from tradebot.exits import ConfigError, TradebotError
 from tradebot.log import setup_logging
 from tradebot.ops.alerts import Alert
 from tradebot.ops.decisions import DecisionLog
@@ -266,7 +266,7 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_written(tmp_path: Pa
 def test_a_soak_that_saw_nothing_is_no_good_one(tmp_path: Path) -> None:
     """Found by review: a manager that fails and no database, and the verdict was GOOD."""
     soak = Soak(tmp_path)
-    soak.says("", 1)
+    soak.manager.write_text('#!/bin/sh\n[ -e "$0.asked" ] && exit 1\n: >"$0.asked"\n')
     status_path(soak.db).unlink()
     assert soak.run(duration_s=20.0) == 1
     told = soak.out.getvalue()
@@ -311,3 +311,21 @@ def test_a_soak_too_short_for_a_poll_is_no_good_one(tmp_path: Path) -> None:
     soak = Soak(tmp_path)
     assert soak.run(duration_s=1.0) == 1
     assert "nothing was decided: it ended before the first poll" in soak.out.getvalue()
+
+
+def test_without_a_manager_it_fails_at_once(tmp_path: Path) -> None:
+    """Found by use: an hour of supervising nothing, in a container without systemd."""
+    soak = Soak(tmp_path)
+    soak.manager.write_text("#!/bin/sh\necho 'System has not been booted with systemd' >&2\nexit 1\n")
+    before_s = soak.runtime.monotonic()
+    with pytest.raises(TradebotError, match=r"no service manager answers: .*not been booted.*--systemctl"):
+        soak.run(duration_s=3600.0)
+    assert soak.runtime.monotonic() - before_s < 5.0
+    assert not list(tmp_path.glob("x.db.decisions*")) and not list(tmp_path.glob("*.soak*"))
+
+
+def test_a_message_bus_that_is_just_starting_is_waited_for(tmp_path: Path) -> None:
+    soak = Soak(tmp_path)
+    soak.manager.write_text('#!/bin/sh\n[ -e "$0.asked" ] && exec echo ActiveState=active\n: >"$0.asked"\nexit 1\n')
+    soak.run(duration_s=6.0)
+    assert soak.out.getvalue().startswith("soak: ")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -182,10 +182,15 @@ class WebSocketFeed:
         # The attempt that the end of the budget cut short only says so: the one before it tells more.
         if self._policy.attempts == 1 or not self._policy.exhausted(now_s):
             self._last_reason = str(error)
+        hint = self._reader.exchange.unreachable_hint
+        # Said once for each time the link is away, where no server answered at all.
+        hinted: dict[str, Any] = {}
+        if hint is not None and self._policy.attempts == 1 and error.status is None:
+            hinted["hint"] = hint
         self._log.warning(
             "connecting failed", event="CONNECT_FAILED", url=mask(self._target.url), reason=str(error),
             status=error.status, attempt=self._policy.attempts, retry_in_s=round(self._policy.wait_s(now_s), 3),
-            gives_up_in_s=round(max(0.0, (self._policy.deadline_s or now_s) - now_s), 3),
+            gives_up_in_s=round(max(0.0, (self._policy.deadline_s or now_s) - now_s), 3), **hinted,
         )  # fmt: skip
 
     def _attempt_due(self, now_s: float) -> None:

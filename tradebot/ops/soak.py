@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, TextIO
 
-from tradebot.exits import ConfigError
+from tradebot.exits import ConfigError, TradebotError
 from tradebot.log import Log, setup_logging
 from tradebot.masking import clip, escape
 from tradebot.ops.alerts import ladder_alert, stall_alert
@@ -17,7 +17,7 @@ from tradebot.ops.ladder import RUNGS, Rung, rung_of
 from tradebot.ops.lookout import Seams
 from tradebot.ops.newest_tick import newest_tick
 from tradebot.ops.psi import DEFAULT_ROOT, RESOURCES, read_psi
-from tradebot.ops.service import DEFAULT_SYSTEMCTL, DEFAULT_UNIT, Systemctl, command_words
+from tradebot.ops.service import DEFAULT_SYSTEMCTL, DEFAULT_UNIT, Service, ServiceError, Systemctl, command_words
 from tradebot.ops.stall import STALL_S
 from tradebot.ops.status import read_status, status_path
 from tradebot.ops.supervisor import NO_PROGRESS, Supervisor
@@ -33,6 +33,8 @@ from tradebot.streams import GuardedStream
 POLL_S: Final = 5.0
 _SLICE_S: Final = 0.1
 _LINE_EVERY_S: Final = 1.0
+_MANAGER_TRIES: Final = 3
+_MANAGER_PAUSE_S: Final = 0.5
 
 Ending = Literal["a stop signal", "its duration is over", "the pressure stayed"]
 
@@ -58,12 +60,13 @@ class SoakOrder(NamedTuple):
 def run_soak(order: SoakOrder, runtime: Runtime, out: TextIO | None, errors: TextIO | None) -> int:
     """Supervise until the duration is over (0, or 1 when the engine is not well by then), ABORT (1) or a signal (0).
 
-    Main thread; blocks. Raises ConfigError when it cannot begin.
+    Main thread; blocks. Raises ConfigError, and TradebotError where no manager answers, when it cannot begin.
     """
     log = setup_logging(order.log_level, order.log_format, runtime, errors)
     service = Systemctl(order.systemctl, order.unit, runtime)
     path = decisions_path(order.db_path) if order.decisions is None else order.decisions
     _check(order, path)
+    _require_manager(service, runtime)
     lock = SoakLock(order.db_path)
     try:
         run_id = f"soak-{runtime.now_ms()}"
@@ -274,6 +277,21 @@ def _check(order: SoakOrder, decisions: Path) -> None:
         pass  # locked for the moment: looked at again and again
     except OSError as error:
         raise ConfigError(f"database {order.db_path}: cannot be looked at: {error.strerror}") from error
+
+
+def _require_manager(service: Service, runtime: Runtime) -> None:
+    """Ask the manager about the unit, three times at most: a message bus may be starting. Raises TradebotError."""
+    for left in reversed(range(_MANAGER_TRIES)):
+        try:
+            service.show()
+            return
+        except ServiceError as error:
+            if not left:
+                raise TradebotError(
+                    f"no service manager answers: {error}; soak acts through one: run it where systemd runs, or name"
+                    " another program with --systemctl (your own manager: --systemctl='systemctl --user')"
+                ) from None
+        runtime.sleep(_MANAGER_PAUSE_S)
 
 
 def _found_throttle(order: SoakOrder) -> tuple[Rung, str]:

@@ -54,6 +54,8 @@ class Exchange(ABC):
     name: ClassVar[str]
     url: ClassVar[str]
     acknowledges: ClassVar[bool] = True
+    unreachable_hint: ClassVar[str | None] = None
+    """What to do where no server answers at `url`, beside looking at the network."""
     token_url: str | None = None
     """Where a connection token is to be asked for (HTTPS POST) before each connection; see `url_with_token`."""
 

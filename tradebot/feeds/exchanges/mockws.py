@@ -16,6 +16,7 @@ class MockWs(Exchange):
     name: ClassVar[str] = "mockws"
     url: ClassVar[str] = "ws://localhost:9001"
     acknowledges: ClassVar[bool] = False
+    unreachable_hint: ClassVar[str | None] = "is bin/mockws running? start it in another terminal: bin/mockws"
 
     def subscriptions(self, symbols: Sequence[str]) -> list[str]:
         """None: the server sends everything to everyone."""

@@ -91,7 +91,8 @@ def run_prove(
     """Make the experiments; 0 when all of them passed, else 1. Main thread; blocks for minutes.
 
     `config` and `db_path`: of the run that is to be let through the gate; the database itself is never opened.
-    With `only` no bundle is written. Raises UsageError, TradebotError (state directory or bundle cannot be written).
+    With `only` no bundle is written. Raises UsageError, TradebotError (all proofs are asked for, and no service manager
+    answers; state directory or bundle cannot be written).
     """
     chosen = EXPERIMENTS if only is None else choose(only)
     began_ms, began_s = runtime.now_ms(), runtime.monotonic()
@@ -100,6 +101,8 @@ def run_prove(
     os.setpriority(os.PRIO_PROCESS, 0, max(os.getpriority(os.PRIO_PROCESS, 0), NICE))
     try:
         with _folder(db_path, errors) as folder, _means(systemctl, psi_root, environ, runtime) as means:
+            if only is None:
+                _require_manager(means)
             prover = _Prover(config, folder, means, runtime, errors)
             proofs = [prover.prove(number, chosen) for number in range(len(chosen))]
     except Stopped:
@@ -147,6 +150,18 @@ def _folder(db_path: Path, errors: GuardedStream) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
         if folder.exists():
             errors.write(f"tradebot: {escape(str(folder))} could not be removed; please do\n")
+
+
+def _require_manager(means: Means) -> None:
+    """What cannot pass is not begun: without a manager the bundle would keep the gate shut. Raises TradebotError."""
+    need = [experiment.name for experiment in EXPERIMENTS if experiment.needs_systemd]
+    if means.manager is None and need:
+        others = ",".join(experiment.name for experiment in EXPERIMENTS if not experiment.needs_systemd)
+        raise TradebotError(
+            f"no service manager answers: {means.no_manager}; the LIVE gate asks for all proofs, and {', '.join(need)}"
+            " needs one: run prove where systemd runs, as root, or with --systemctl='systemctl --user' for your own"
+            f" manager. The others can be had without: --only={others}"
+        )
 
 
 @contextmanager
