@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.contract.peers import BINARY, CLOSE, CONT, PING, PONG, TEXT, close_frame, frame
-from tradebot.feeds.websocket_frames import FrameDecoder
+from tradebot.feeds.websocket_frames import EMPTY_FRAGMENTS_MAX, FrameDecoder
 from tradebot.feeds.wire import Frame
 
 
@@ -127,6 +127,39 @@ def test_the_reason_of_a_close_is_shown_safely() -> None:
     assert decoder.ending.answer == b"\x0f\xa1"
 
 
+@pytest.mark.parametrize("first", [frame(TEXT, fin=False), frame(BINARY, b"x", fin=False)])
+def test_empty_fragments_without_end_are_refused(first: bytes) -> None:
+    """They never reach the bound on the size of a message: a peer could keep a core busy with two bytes at a time."""
+    left = EMPTY_FRAGMENTS_MAX - (len(first) == 2)
+    assert decode(first + frame(CONT, fin=False) * left) == ([], None)
+    assert decode(first + frame(CONT, fin=False) * left + frame(CONT, b"x"))[1] is None
+    assert decode(first + frame(CONT, fin=False) * (left + 1)) == ([], 1002)
+    decoder = FrameDecoder(1 << 20)
+    decoder.feed(first + frame(CONT, fin=False) * 1_000_000)
+    assert decoder.take(256) == []
+    assert decoder.ending is not None and "empty fragments" in decoder.ending.reason
+
+
+def test_empty_fragments_are_counted_for_each_message_anew() -> None:
+    message = frame(TEXT, fin=False) + frame(CONT, fin=False) * (EMPTY_FRAGMENTS_MAX - 1) + frame(CONT, b"x")
+    assert decode(message * 3) == ([Frame("text", "x")] * 3, None)
+
+
+@pytest.mark.parametrize("opcode", [TEXT, BINARY, CONT])
+@pytest.mark.parametrize(
+    ("announced", "code"),
+    [
+        (b"\x7e\x00\x7d", 1002), (b"\x7e\x00\x00", 1002), (b"\x7e\x00\x7e", None),
+        (b"\x7f" + (65_535).to_bytes(8, "big"), 1002), (b"\x7f" + bytes(8), 1002),
+        (b"\x7f" + (65_536).to_bytes(8, "big"), None), (b"\x7f" + ((1 << 63) - 1).to_bytes(8, "big"), 1009),
+    ],
+)  # fmt: skip
+def test_a_length_has_one_form_only(opcode: int, announced: bytes, code: int | None) -> None:
+    """RFC 6455, 5.2: it is written in the minimal number of bytes."""
+    before = frame(TEXT, b"a", fin=False) if opcode == CONT else b""
+    assert decode(before + bytes([0x80 | opcode]) + announced)[1] == code
+
+
 def test_a_frame_that_drips_in_costs_no_more_than_one_that_comes_at_once() -> None:
     """A peer that sends a large frame byte by byte must not cost quadratic time (it would take hours)."""
     size = 500_000
@@ -144,7 +177,7 @@ def test_many_small_fragments_cost_little_memory() -> None:
     try:
         decoder.feed(frame(BINARY, b"x", fin=False))
         for _ in range(size // 1000):
-            decoder.feed(frame(CONT, b"x", fin=False) * 1000 + frame(CONT, fin=False) * 10)
+            decoder.feed(frame(CONT, b"x", fin=False) * 1000 + frame(CONT, fin=False))
             assert decoder.take(1) == []
         peak = tracemalloc.get_traced_memory()[1]
     finally:

@@ -18,6 +18,8 @@ from tests.contract.peers import (
     CONT,
     GENEROUS,
     LONG_S,
+    PING,
+    PONG,
     TEXT,
     Link,
     RealPeer,
@@ -29,8 +31,19 @@ from tests.contract.peers import (
     upgrade_answer,
 )
 from tradebot import __version__
+from tradebot.feeds import websocket_wire
+from tradebot.feeds.websocket_frames import EMPTY_FRAGMENTS_MAX
 from tradebot.feeds.websocket_wire import FETCH_BYTES_MAX, WebSocketConnection, WebSocketTransport
-from tradebot.feeds.wire import CLOSE_ABNORMAL, ConnectFailed, ConnectionLost, Frame, Limits
+from tradebot.feeds.wire import (
+    CLOSE_ABNORMAL,
+    CLOSE_POLICY,
+    CLOSE_PROTOCOL_ERROR,
+    CONTROL_FRAMES_MAX,
+    ConnectFailed,
+    ConnectionLost,
+    Frame,
+    Limits,
+)
 from tradebot.runtime import RealRuntime
 
 BRIEF = Limits(0.3, 1000)
@@ -155,6 +168,11 @@ def changed(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
         (changed(rb"\r\n\r\n", b"\r\nSec-WebSocket-Protocol: chat\r\n\r\n"), "not asked for"),
         (changed(rb"\r\n\r\n", b"\r\nno colon\r\n\r\n"), "not a WebSocket handshake"),
         (changed(rb"\r\n\r\n", b"\r\nX: \xff\r\n\r\n"), "not a WebSocket handshake"),
+        (changed(rb"HTTP/1.1", b"HTTP/1.0"), "it is HTTP/1.0"),
+        (changed(rb"\r\n\r\n", b"\r\nTransfer-Encoding: chunked\r\n\r\n"), "announces a body (Transfer-Encoding)"),
+        (changed(rb"\r\n\r\n", b"\r\nCONTENT-LENGTH : 0\r\n\r\n"), "announces a body (Content-Length)"),
+        (changed(rb"(Sec-WebSocket-Accept:.*\r\n)", rb"\1\1"), "two Sec-WebSocket-Accept"),
+        (changed(rb"\r\n\r\n", b"\r\nsec-websocket-accept: x\r\n\r\n"), "two Sec-WebSocket-Accept"),
         (lambda _: b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "is not HTTP"),
         (lambda _: b"HTTP/1.1 " + b"9" * 5000 + b" x\r\n\r\n", "is not HTTP"),
         (lambda _: b"\r\n\r\n", "is not HTTP"),
@@ -331,15 +349,22 @@ def test_a_text_cut_inside_a_character_is_whole_in_the_end(peer: RealPeer) -> No
     connection.close()
 
 
-def test_a_message_without_end_does_not_hold_receive(peer: RealPeer) -> None:
+def test_empty_fragments_without_end_are_told_and_ended(peer: RealPeer) -> None:
     connection = connect(peer)
+    peer.send_raw(frame(BINARY, fin=False) + frame(CONT, fin=False) * EMPTY_FRAGMENTS_MAX)
+    assert lose(connection).code == CLOSE_PROTOCOL_ERROR
+    assert peer.take().code == CLOSE_PROTOCOL_ERROR
+
+
+def test_a_message_without_end_does_not_hold_receive(peer: RealPeer) -> None:
+    connection = connect(peer, Limits(5.0, 1 << 30))
     runtime = RealRuntime()
     done = runtime.event()
 
     def send_parts() -> None:
         peer.send_raw(frame(BINARY, fin=False))
         while not done.is_set():
-            peer.send_raw(frame(CONT, fin=False) * 30_000)
+            peer.send_raw(frame(CONT, b"x", fin=False) * 30_000)
 
     thread = runtime.spawn("parts", send_parts)
     assert taken_s(lambda: connection.receive(0.2)) <= 0.7
@@ -398,12 +423,37 @@ def test_a_peer_that_takes_nothing_is_lost_after_the_send_timeout(peer: RealPeer
     assert taken_s(connection.close) <= 0.2
 
 
-def test_a_peer_that_pings_and_takes_no_pongs_is_lost(peer: RealPeer) -> None:
+def test_a_peer_that_pings_and_takes_no_pongs_is_lost(peer: RealPeer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket_wire, "CONTROL_FRAMES_MAX", 1_000_000)
     connection = deaf(peer)
     runtime = RealRuntime()
     thread = runtime.spawn("pings", lambda: peer.send_raw(frame(9, b"x" * 125) * 100_000))
     assert "took no data" in str(lose_after_frames(connection))
     thread.join(LONG_S)
+
+
+@pytest.mark.parametrize("opcode", [PING, PONG])
+def test_a_flood_of_control_frames_ends_the_connection(peer: RealPeer, opcode: int) -> None:
+    """Each costs a system call or two, and none of them is a trade."""
+    connection = connect(peer)
+    peer.send_raw(frame(opcode) * CONTROL_FRAMES_MAX + frame(TEXT, b"still there"))
+    frames: list[Frame] = []
+    while not frames or frames[-1].kind != "text":
+        frames += connection.receive(LONG_S)
+    assert len(frames) == CONTROL_FRAMES_MAX + 1
+    peer.send_raw(frame(opcode))
+    error = lose_after_frames(connection)
+    assert error.code == CLOSE_POLICY and f"more than {CONTROL_FRAMES_MAX} pings and pongs" in str(error)
+
+
+def test_control_frames_are_counted_for_each_window_anew(peer: RealPeer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket_wire, "CONTROL_WINDOW_S", 0.0)
+    connection = connect(peer)
+    peer.send_raw(frame(PING) * (CONTROL_FRAMES_MAX + 10) + frame(TEXT, b"still there"))
+    while (frames := connection.receive(LONG_S))[-1].kind != "text":
+        pass
+    assert frames[-1].text == "still there"
+    connection.close()
 
 
 def lose_after_frames(connection: WebSocketConnection) -> ConnectionLost:

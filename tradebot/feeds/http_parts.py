@@ -35,6 +35,27 @@ def one_line(text: str) -> str:
     return escape(clip(mask(text), _TEXT_CHARS_MAX))
 
 
+_HEADER_NAME: Final = re.compile(rb"^([^:\s]+)[ \t]*:", re.MULTILINE)
+
+
+def upgrade_problem(head: bytes) -> str | None:
+    """Why a 101 answer is no WebSocket handshake that websocket-client would notice; None when nothing is wrong.
+
+    What HTTP/1.0, or a length of a body, may mean behind a proxy is not guessed: the bytes that follow could be taken
+    for frames by one side and for a body by the other.
+    """
+    line = STATUS_LINE.match(head)
+    if line is None or line[1] == b"1.0":
+        return "it is HTTP/1.0, which has no upgrade"
+    names = [name.lower() for name in _HEADER_NAME.findall(head)]
+    for name in (b"Transfer-Encoding", b"Content-Length"):
+        if name.lower() in names:
+            return f"it announces a body ({name.decode()})"
+    if names.count(b"sec-websocket-accept") > 1:
+        return "it has two Sec-WebSocket-Accept headers"
+    return None
+
+
 class Target(Struct, frozen=True):
     """Where a URL leads. `resource` is path and query; `authorization` a header's value, "" without credentials."""
 

@@ -23,6 +23,11 @@ _CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0, 1, 2, 8, 9, 10
 _OPCODES: Final = frozenset({_CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG})
 _WHOLE_TEXT: Final = _FIN | _TEXT
 _CONTROL_BYTES_MAX: Final = 125
+EMPTY_FRAGMENTS_MAX: Final = 100
+"""Fragments without content in one message. They add nothing to its length, so that the bound on that never binds."""
+
+# The smallest length that may be written in two bytes, and in eight.
+_SHORT, _LONG = 126, 1 << 16
 # 1004 to 1006 and 1015 are reserved for reports, 1016 to 2999 for later versions of the protocol.
 _CLOSE_CODES: Final = frozenset({*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)})
 _REASON_CHARS_MAX: Final = 200
@@ -59,6 +64,7 @@ class FrameDecoder:
         # The fragmented message that is being received; opcode 0 when there is none.
         self._opcode = 0
         self._parts = bytearray()
+        self._empty_fragments = 0
 
     def feed(self, data: bytes) -> None:
         """Add what arrived."""
@@ -79,7 +85,9 @@ class FrameDecoder:
                     start = at + (4 if length == 126 else 10)
                     if start > size:
                         break
-                    length = int.from_bytes(buffer[at + 2 : start], "big")
+                    least, length = _SHORT if length == 126 else _LONG, int.from_bytes(buffer[at + 2 : start], "big")
+                    if length < least and length <= self._limit:  # over the limit, that is the better reason
+                        raise _Violation(CLOSE_PROTOCOL_ERROR, f"the length {length} in {start - at - 2} bytes")
                 if first != _WHOLE_TEXT or self._opcode or length > self._limit:
                     self._check_header(first, length)
                 end = start + length
@@ -118,6 +126,10 @@ class FrameDecoder:
             raise _Violation(CLOSE_PROTOCOL_ERROR, kind)
         if len(self._parts) + length > self._limit:
             raise _Violation(CLOSE_TOO_BIG, f"a message of more than {self._limit} bytes")
+        if not length and not first & _FIN:
+            self._empty_fragments += 1
+            if self._empty_fragments > EMPTY_FRAGMENTS_MAX:
+                raise _Violation(CLOSE_PROTOCOL_ERROR, f"a message of more than {EMPTY_FRAGMENTS_MAX} empty fragments")
 
     def _take_other(self, opcode: int, final: bool, payload: bytearray, frames: list[Frame]) -> None:
         """Anything but a text message in one frame: control frames, binary messages and fragments of either."""
@@ -130,7 +142,7 @@ class FrameDecoder:
             self._parts += payload
             if final:
                 text, message = self._opcode == _TEXT, self._parts
-                self._opcode, self._parts = 0, bytearray()
+                self._opcode, self._parts, self._empty_fragments = 0, bytearray(), 0
                 frames.append(Frame("text", message.decode()) if text else Frame("binary", data=bytes(message)))
 
     def _take_close(self, payload: bytearray) -> None:

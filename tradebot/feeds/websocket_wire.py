@@ -20,11 +20,14 @@ import websocket
 
 from tradebot import __version__
 from tradebot.feeds.dial import Attempt, Resolver, Stream, dial, os_trouble
-from tradebot.feeds.http_parts import HEAD_END, STATUS_LINE, Target, one_line, parse_url, refusal
+from tradebot.feeds.http_parts import HEAD_END, STATUS_LINE, Target, one_line, parse_url, refusal, upgrade_problem
 from tradebot.feeds.websocket_frames import FrameDecoder
 from tradebot.feeds.wire import (
     CLOSE_ABNORMAL,
     CLOSE_NORMAL,
+    CLOSE_POLICY,
+    CONTROL_FRAMES_MAX,
+    CONTROL_WINDOW_S,
     FRAMES_MAX,
     SEND_TIMEOUT_S,
     ConnectFailed,
@@ -42,6 +45,7 @@ _RETRY_AFTER: Final = re.compile(rb"^retry-after[ \t]*:[ \t]*([^\r\n]*)", re.IGN
 # websocket-client would keep cookies in a store of the process and send them again.
 _COOKIES: Final = re.compile(rb"^set-cookie[ \t]*:.*\n", re.IGNORECASE | re.MULTILINE)
 _UPGRADE_HEADERS: Final = ("Upgrade", "Connection", "Sec-WebSocket-Accept")
+_CONTROL_KINDS: Final = frozenset({"ping", "pong"})
 _USER_AGENT: Final = f"tradebot/{__version__}"
 
 
@@ -134,6 +138,9 @@ class WebSocketConnection:
         self._send_timeout_s = send_timeout_s
         # Reason and code once the connection is over; its socket is closed then.
         self._lost: tuple[str, int] | None = None
+        # Pings and pongs received since the window began.
+        self._window_end_s = 0.0
+        self._control_frames = 0
 
     def receive(self, timeout_s: float) -> list[Frame]:
         """See Connection.receive. One read (up to 64 KiB) serves many small frames.
@@ -179,12 +186,24 @@ class WebSocketConnection:
         """
         frames = self._decoder.take(FRAMES_MAX)
         for frame in frames:
-            if frame.kind == "ping" and self._lost is None:
-                self._pong(frame.data)
+            if frame.kind in _CONTROL_KINDS and self._lost is None:
+                self._take_control(frame)
         ending = self._decoder.ending
         if ending is not None and not frames and self._lost is None:
             self._lose(ending.reason, ending.code, ending.answer)
         return frames
+
+    def _take_control(self, frame: Frame) -> None:
+        """Answer a ping, as long as the peer keeps to the bound on control frames."""
+        now_s = self._runtime.monotonic()
+        if now_s >= self._window_end_s:
+            self._window_end_s, self._control_frames = now_s + CONTROL_WINDOW_S, 0
+        self._control_frames += 1
+        if self._control_frames > CONTROL_FRAMES_MAX:
+            reason = f"the peer sent more than {CONTROL_FRAMES_MAX} pings and pongs within {CONTROL_WINDOW_S:g} s"
+            self._lose(reason, CLOSE_POLICY, struct.pack("!H", CLOSE_POLICY))
+        elif frame.kind == "ping":
+            self._pong(frame.data)
 
     def _read(self) -> bytes | None:
         """As Stream.read; the end of the connection is noted."""
@@ -291,6 +310,9 @@ class _HandshakeSocket:
             raise refusal(
                 status, (line[3] or b"").decode("latin-1"), after and after[1].decode("latin-1").strip(), self._now_ms()
             )
+        problem = upgrade_problem(self.head)
+        if problem is not None:
+            raise ConnectFailed(f"the server's answer is not a WebSocket handshake: {problem}")
 
 
 class _ReadableSocket(io.RawIOBase):

@@ -17,6 +17,7 @@ CLOSE_PROTOCOL_ERROR: Final = 1002
 CLOSE_ABNORMAL: Final = 1006
 """Never sent: what one reports when a connection ended without a close frame."""
 CLOSE_BAD_PAYLOAD: Final = 1007
+CLOSE_POLICY: Final = 1008
 CLOSE_TOO_BIG: Final = 1009
 
 FrameKind = Literal["text", "binary", "ping", "pong"]
@@ -53,7 +54,7 @@ class ConnectionLost(Exception):
     """The connection is over; the text says why, on one line.
 
     `code` is the close code: the peer's (1005 for a close frame without one), ours when the peer broke the protocol
-    (1002, 1007, 1009), CLOSE_ABNORMAL when the connection ended without any.
+    or a bound (1002, 1007, 1008, 1009), CLOSE_ABNORMAL when the connection ended without any.
     """
 
     def __init__(self, reason: str, code: int) -> None:
@@ -88,6 +89,11 @@ class Connection(Protocol):
 
 FRAMES_MAX: Final = 256
 """The most frames one `receive` hands out."""
+
+CONTROL_FRAMES_MAX: Final = 1000
+CONTROL_WINDOW_S: Final = 10.0
+"""More pings and pongs than CONTROL_FRAMES_MAX within CONTROL_WINDOW_S end the connection (1008): no exchange sends
+more than one a second, and a flood of them would keep ingest busy with nothing."""
 
 SEND_TIMEOUT_S: Final = 5.0
 
