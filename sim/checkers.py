@@ -212,6 +212,8 @@ def stored_stream(db: sqlite3.Connection, run: int | None) -> tuple[list[Item], 
     taken = 0
     query = "SELECT ticks_before, kind, symbol, missing FROM notices WHERE run = ? ORDER BY id"
     for before, kind, symbol, missing in db.execute(query, (run,)):
+        if kind == "SPILL_ORPHANED":  # the engine's own
+            continue
         assert taken <= before, f"a notice after {before} ticks follows one after {taken}"
         # After a kill the notice may be stored and the last ticks before it not, never the other way round.
         stream += ticks[taken:before]

@@ -185,6 +185,7 @@ EXPLAINED_BY: Final[Mapping[str, frozenset[str]]] = {
     "STORAGE_FAILED": _STORAGE,
     "SPILLED": _STORAGE,
     "SPILL_FAILED": frozenset({"spill_fails", "disk_errors"}),
+    "CLEANUP_FAILED": frozenset({"spill_fails", "disk_errors"}),
     "no room for a spill file": frozenset({"spill_fails", "disk_errors"}),
     "NOT_STORED": _ENDS,
     "FINISH_FAILED": frozenset({"spill_fails", "disk_errors"}),

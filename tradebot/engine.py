@@ -14,6 +14,7 @@ from peewee import SqliteDatabase
 from tradebot import __version__
 from tradebot.config import Settings, config_hash, db_path, result_hash
 from tradebot.control import Control
+from tradebot.events import Notice
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.exits import ConfigError, ExitCode, OverloadError, TradebotError
 from tradebot.feeds.base import Feed, Stopped
@@ -265,7 +266,18 @@ class _Run:
             spill=self._reserve_spill(source.push),
             stored=record.counts,
             held=stored_ticks(self._path, record),
+            notices=self._start_notices(source.push),
         )
+
+    def _start_notices(self, push: bool) -> tuple[Notice, ...]:
+        """What opening the database found that a reader of the run should know. A replay's rows never depend on it."""
+        orphan = None if self._store is None else self._store.orphan
+        if orphan is None:
+            return ()
+        assert self._outlets is not None
+        self._outlets.orphaned(str(orphan.path), orphan.reason)
+        text = f"{orphan.path.name}: events of run {orphan.run_id or 'unknown'} were set aside: {orphan.reason}"
+        return (Notice("SPILL_ORPHANED", self._started_ms, text),) if push else ()
 
     def _carry_over(self, info: RunInfo, lookback: int, execution: ShadowExecution) -> Carried:
         assert self._store is not None

@@ -100,7 +100,7 @@ class SequenceState(Struct, frozen=True):
     restarted: bool = False
 
 
-NoticeKind = Literal["LINK_UP", "LINK_LOST", "LINK_RESTORED", "GAP"]
+NoticeKind = Literal["LINK_UP", "LINK_LOST", "LINK_RESTORED", "GAP", "SPILL_ORPHANED"]
 
 
 class Notice(Struct, frozen=True, gc=False):

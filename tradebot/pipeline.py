@@ -58,6 +58,8 @@ class Parts(Struct):
     stored: StoredCounts
     held: Generator[Tick, None, None]
     """The ticks that the database holds of this run already, for a resume to compare its input with."""
+    notices: tuple[Notice, ...] = ()
+    """What the start has to report: stored before everything that the feed brings."""
 
 
 class Pipeline:
@@ -107,6 +109,7 @@ class Pipeline:
             control,
             log,
             runtime,
+            parts.notices,
         )
         self.heartbeat = Heartbeat(
             config.engine.heartbeat_interval_secs, metrics, self.channels, self._heartbeat_fields, control, log

@@ -24,10 +24,11 @@ from tradebot.feeds.pacing import PacedFeed
 from tradebot.metrics import Metrics
 from tradebot.pipeline import STAGES, Parts, Pipeline
 from tradebot.runtime import RealRuntime
+from tradebot.store.adoption import adopt
 from tradebot.store.batch import Batch as StoreBatch
 from tradebot.store.batch import StoredCounts
 from tradebot.store.database import connect
-from tradebot.store.spill import Spill, adopt, spill_path
+from tradebot.store.spill import Spill, spill_path
 from tradebot.store.writer import SqliteStorage
 from tradebot.strategy.base import Decision, Strategy, SymbolHistory
 from tradebot.strategy.decider import Decider

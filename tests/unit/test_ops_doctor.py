@@ -30,7 +30,6 @@ from tradebot.ops.throttle import Throttle, throttle_path
 from tradebot.runtime import RealRuntime
 from tradebot.store.lock import WriterLock
 from tradebot.store.models import SCHEMA_VERSION
-from tradebot.store.spill import spill_path
 from tradebot.streams import GuardedStream
 
 DAY_MS = 86_400_000
@@ -339,7 +338,10 @@ def test_spill_and_throttle() -> None:
     assert checks.check_spill(None, True, "s", False).level == "ok"
     assert checks.check_spill(10, True, "s", False).level == "warn"
     assert checks.check_spill(10, True, "s", True).level == "warn"
-    assert checks.check_spill(10, False, "s", False).level == "FAIL"
+    assert checks.check_spill(10, False, "s", False).level == "warn", "the next start sets it aside"
+    assert checks.check_orphans([]) == []
+    (orphan,) = checks.check_orphans(["x.db.spill.orphan-r1"])
+    assert orphan.level == "warn" and "x.db.spill.orphan-r1" in orphan.text and ".spill" in orphan.advice
     assert checks.check_throttle(None, None, 0, "t").level == "ok"
     assert checks.check_throttle(Throttle(1, "NORMAL", 0), None, 0, "t").level == "ok"
     assert checks.check_throttle(None, "bad", 0, "t") == fail("throttle", "bad", "rm t")
@@ -561,7 +563,6 @@ def test_an_engine_at_work(doctor: Doctor) -> None:
     ("spoil", "check"),
     [
         (lambda doctor: doctor.path.write_text("no database " * 100), "database"),
-        (lambda doctor: spill_path(doctor.path).write_text("[not ours"), "spill"),
         (lambda doctor: throttle_path(doctor.path).write_text("{"), "throttle"),
         (lambda doctor: status_path(doctor.path).write_text("{"), "processes"),
     ],
@@ -689,3 +690,12 @@ def test_units_below_a_home_that_may_not_be_entered(monkeypatch: pytest.MonkeyPa
 def test_a_finding_on_one_line_safe_to_show() -> None:
     finding = warn("x", "wss://bob:pw@h/ \x1b[2J\n", "do")
     assert finding.lines() == "warn  x            wss://***@h/ \\x1b[2J\n                   -> do\n"
+
+
+def test_spill_files_that_were_set_aside_are_listed(doctor: Doctor) -> None:
+    """Issue 11.2: a spill that could be placed nowhere is explained."""
+    new_run(doctor.path, "r")
+    aside = doctor.path.with_name(doctor.path.name + ".spill.orphan-r9")
+    aside.write_text("x")
+    finding = doctor.run()["spill"]
+    assert finding.level == "warn" and str(aside) in finding.text

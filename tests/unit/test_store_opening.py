@@ -371,13 +371,20 @@ class TestAdoption:
         opened(path, runtime, logged).close()
         assert counts(path) == (10, 2, 2, 2)
 
-    def test_one_of_another_database_is_refused(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
-        """Exit 12 and no traceback; nothing of it is lost."""
+    def test_one_of_another_database_is_set_aside(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
+        """Issue 11.2: the engine starts; nothing of the file is lost, and where it is now is reported."""
         self.spilled(tmp_path / "old.db")
+        content = spill_path(tmp_path / "old.db").read_bytes()
         spill_path(tmp_path / "old.db").rename(spill_path(tmp_path / "x.db"))
-        with pytest.raises(ConfigError, match=r"run r1, which database .*x\.db does not know"):
-            opened(tmp_path / "x.db", runtime, logged)
-        assert spill_path(tmp_path / "x.db").exists()
+        store = opened(tmp_path / "x.db", runtime, logged)
+        aside = tmp_path / "x.db.spill.orphan-r1"
+        line = logged.one("spill file set aside")
+        assert (line["event"], line["run_id"], line["spill_file"]) == ("SPILL_ORPHANED", "r1", str(aside))
+        assert "does not know run r1" in line["detail"]
+        assert aside.read_bytes() == content and not spill_path(tmp_path / "x.db").exists()
+        assert store.orphan is not None and store.orphan.path == aside
+        assert not logged.all("spill adopted") and not logged.all("spill cut short")
+        store.close()
 
 
 def test_another_programs_database_is_not_even_marked(tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:

@@ -31,6 +31,7 @@ from tradebot.execution.positions import Positions, PositionState
 from tradebot.exits import ConfigError
 from tradebot.report.progress import Progress
 from tradebot.store import policy, reader
+from tradebot.store.adoption import adopt
 from tradebot.store.batch import Batch, StoredCounts
 from tradebot.store.carryover import fold_fills
 from tradebot.store.database import connect, connect_readonly, migrate
@@ -41,7 +42,7 @@ from tradebot.store.prune import run_prune
 from tradebot.store.pruner import Pruned, Pruner, PruneStopped
 from tradebot.store.reader import Carried, find_tick_source, read_carried, read_ticks
 from tradebot.store.runs import RunInfo, begin_run
-from tradebot.store.spill import adopt, spill_path
+from tradebot.store.spill import spill_path
 from tradebot.store.writer import insert_batch
 
 START_MS = 1_700_000_000_000
@@ -643,7 +644,7 @@ class TestSpill:
         [
             (lambda path: path.write_text("some text\n"), "not as tradebot wrote it"),
             (lambda path: path.write_text('["spill",9,"run-1",0,0,0,0,0]\n'), "format 9, known here: up to 2"),
-            (lambda path: path.mkdir(), "Is a directory"),
+            (lambda path: path.mkdir(), "is not a regular file"),
         ],
     )
     def test_one_that_cannot_be_read(self, tmp_path: Path, make: Callable[[Path], Any], why: str) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal as signals
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,13 +38,17 @@ from tests.unit.store_helpers import (
     storage_of,
     tick,
     ticks_st,
+    unprivileged,
 )
 from tradebot.events import Event, Notice, Order, Signal, Tick
 from tradebot.exits import ConfigError
+from tradebot.store.adoption import Adopted, adopt, orphans
 from tradebot.store.batch import Batch, StoredCounts
 from tradebot.store.database import connect
 from tradebot.store.errors import StorageUnavailable
-from tradebot.store.spill import BYTES_AN_EVENT, Adopted, Spill, adopt, spill_path
+from tradebot.store.policy import MAX_BATCH_EVENTS
+from tradebot.store.spill import Spill, spill_path
+from tradebot.store.spill_format import BYTES_AN_EVENT, in_causal_order
 from tradebot.store.writer import insert_batch
 
 
@@ -352,73 +358,195 @@ class TestOnce:
         assert counts(path) == (2000, 400, 400, 400)
 
 
-class TestNotOurs:
-    """A spill file that cannot be adopted is named, stays, and is no traceback: exit 12."""
+class TestOrphans:
+    """Issue 11.2: what cannot be placed is set aside by name, and never keeps an engine from starting."""
 
-    def refused(self, path: Path, complaint: str) -> None:
+    def set_aside(self, path: Path, reason: str, name: str, stored: tuple[int, int, int, int] = (0, 0, 0, 0)) -> None:
         content = spill_path(path).read_bytes()
-        with pytest.raises(ConfigError, match=complaint) as refusal:
-            adopted(path)
-        assert str(spill_path(path)) in str(refusal.value)
-        assert "move it away" in str(refusal.value) or "move the spill file away" in str(refusal.value)
-        assert spill_path(path).read_bytes() == content
-        assert counts(path) == (0, 0, 0, 0)
+        found = adopted(path)
+        assert found is not None and found.orphan is not None
+        assert re.search(reason, found.orphan.reason), found.orphan.reason
+        assert found.orphan.path == path.with_name(f"{path.name}.spill.orphan-{name}")
+        assert found.orphan.path.read_bytes() == content, "nothing of it is lost"
+        assert not spill_path(path).exists()
+        assert counts(path) == stored
+        assert found.orphan.path in orphans(path)
+        assert adopted(path) is None, "the next start has nothing to do with it"
 
     def test_of_another_database(self, path: Path) -> None:
-        """The database was deleted or replaced, its spill was not: the events are kept for whoever finds it."""
+        """The database was deleted or replaced, its spill was not."""
         spill(path, full_batch(1, 5, run_id="r9"), run_id="r9")
-        self.refused(path, r"holds 7 events of run r9, which database .*x\.db does not know")
+        self.set_aside(path, "the database does not know run r9", "r9")
 
     def test_of_a_database_that_held_more(self, path: Path) -> None:
         """Rows between the database's and the spill's would be missing, and a resume would never notice."""
         spill(path, full_batch(21, 5), before=StoredCounts(20, 4, 4, 4))
-        self.refused(path, r"begins after 20 ticks of run r1, .* lost some of its 32 rows and holds 0")
+        self.set_aside(path, "after 20 ticks of run r1, .* lost some of the 32 rows before it and holds 0", "r1")
+
+    def test_names_that_are_taken(self, path: Path) -> None:
+        for number, name in enumerate(("r9", "r9-2", "r9-3"), 1):
+            spill(path, full_batch(1, number, run_id="r9"), run_id="r9")
+            self.set_aside(path, "does not know run r9", name)
+        assert len(orphans(path)) == 3
+
+    def test_a_run_id_that_is_no_file_name(self, path: Path) -> None:
+        spill(path, full_batch(1, 5), run_id="../../etc/x")
+        self.set_aside(path, "does not know", ".._.._etc_x")
+
+    def test_rows_that_do_not_fit(self, path: Path) -> None:
+        """A fill of that id is there already, under another run: no traceback, and no part of a batch."""
+        with storage_of(path, new_run(path, "r2")) as storage:
+            storage.write(full_batch(1, 5, run_id="r1"))
+        spill(path, full_batch(1, 5), before=StoredCounts())
+        self.set_aside(path, "its rows do not fit those of run r1: UNIQUE constraint failed", "r1", (5, 1, 1, 1))
+
+    @pytest.mark.parametrize("line", [3, 5, 8])
+    def test_a_line_that_is_damaged_in_the_middle(self, path: Path, line: int) -> None:
+        """The events before it are stored, the file is kept as it was for whoever can mend it."""
+        lines = spill(path, full_batch(1, 5)).read_bytes().splitlines(keepends=True)
+        lines[line - 1] = b'["t","A",1.0,1.\n'
+        spill_path(path).write_bytes(b"".join(lines))
+        ticks = min(5, line - 2)
+        stored = (ticks, int(line > 7), int(line > 8), int(line > 8))
+        self.set_aside(path, f"line {line} is not as tradebot wrote it", "r1", stored)
+
+    def test_after_a_kill_between_storing_and_setting_aside(self, path: Path) -> None:
+        lines = spill(path, full_batch(1, 5)).read_bytes().splitlines(keepends=True)
+        damaged = b"".join([*lines[:4], b"null\n", *lines[5:]])
+        for _ in range(2):
+            spill_path(path).write_bytes(damaged)
+            found = adopted(path)
+            assert found is not None and found.orphan is not None
+        assert found is not None and (found.events, found.already_stored) == (0, 3)
+        assert counts(path) == (3, 0, 0, 0)
 
     @pytest.mark.parametrize(
-        ("content", "complaint"),
+        ("content", "reason"),
         [
-            (b"my notes\nare here\n", ":1: not as tradebot wrote it"),
-            (b"my notes, without an end", "none of tradebot's"),
-            (b"\xff\xfe\n", ":1: not as tradebot wrote it"),
-            (b'["spill",1,"r1",0,0,0]\n', ":1: not as tradebot wrote it"),
-            (b'["spill",1,"r1",0,0,0,"x"]\n', ":1: not as tradebot wrote it"),
-            (b'["spill",3,"r1",0,0,0,0]\n["t"]\n', ":1: .*format 3, known here: up to 2"),
-            (b'["spill",1,"r1",0,0,0,0]\n[]\n', ":2: not as tradebot wrote it"),
-            (b'["spill",1,"r1",0,0,0,0]\n["x",1]\n', ":2: not as tradebot wrote it"),
-            (b'["spill",1,"r1",0,0,0,0]\n["t","A",1.0]\n', ":2: not as tradebot wrote it"),
-            (b'["spill",1,"r1",0,0,0,0]\n["t","A",-1.0,1.0,1,null,null]\n', ":2: not as tradebot wrote it"),
-            (b'["spill",1,"r1",0,0,0,0]\n["o",1]\n', ":2: not as tradebot wrote it"),
-            (b'["spill",1,"r1",0,0,0,0]\n["o",1,[1]]\n', ":2: not as tradebot wrote it"),
-            (b'["spill",1,"r1",0,0,0,0]\n["t","A",1.0,1.0,1,null,null]\n["end",7]\n', ":3: not as tradebot wrote it"),
-            (b'["spill",1,"r1",0,0,0,0]\n["t","A",1.0,1.\n["t","A",1.0,1.0,1,null,null]\n', ":2: not as"),
-            (b'["spill",1,"r1",0,0,0,0]\nnull\n', ":2: not as tradebot wrote it"),
+            (b"my notes\nare here\n", "line 1 is not as tradebot wrote it"),
+            (b"my notes, without an end", "line 1 .* is no header"),
+            (b"\xff\xfe\n", "line 1 is not as tradebot wrote it"),
+            (b'["spill",1,"r1",0,0,0]\n', "line 1 is not as tradebot wrote it"),
+            (b'["spill",1,"r1",0,0,0,"x"]\n', "line 1 is not as tradebot wrote it"),
+            (b'["spill",3,"r1",0,0,0,0]\n["t"]\n', "line 1 .*format 3, known here: up to 2"),
         ],
     )
-    def test_damaged(self, path: Path, content: bytes, complaint: str) -> None:
-        """A line that is whole but not what was written: nothing is adopted, deleted or guessed."""
+    def test_a_file_of_another_kind(self, path: Path, content: bytes, reason: str) -> None:
         spill_path(path).write_bytes(content)
-        self.refused(path, complaint)
+        self.set_aside(path, reason, "unknown")
+
+    @pytest.mark.parametrize(
+        ("rest", "line"),
+        [
+            (b"[]\n", 2),
+            (b'["x",1]\n', 2),
+            (b'["t","A",1.0]\n', 2),
+            (b'["t","A",-1.0,1.0,1,null,null]\n', 2),
+            (b'["o",1]\n', 2),
+            (b'["o",1,[1]]\n', 2),
+            (b"null\n", 2),
+            (b"x" * 1_100_000, 2),
+        ],
+    )
+    def test_a_first_line_that_is_damaged(self, path: Path, rest: bytes, line: int) -> None:
+        spill_path(path).write_bytes(b'["spill",1,"r1",0,0,0,0]\n' + rest)
+        self.set_aside(path, f"line {line} is not as tradebot wrote it", "r1")
+
+    def test_an_end_mark_of_another_number(self, path: Path) -> None:
+        """Lines are missing: what is there is stored, and the file is kept."""
+        spill_path(path).write_bytes(b'["spill",1,"r1",0,0,0,0]\n["t","A",1.0,1.0,1,null,null]\n["end",7]\n')
+        self.set_aside(path, "line 3 is not as tradebot wrote it", "r1", (1, 0, 0, 0))
 
     @given(content=st.binary(max_size=200), header=st.booleans())
     @hypothesis_settings(max_examples=60)
-    def test_any_bytes_are_adopted_or_refused(self, content: bytes, header: bool) -> None:
+    def test_any_bytes_are_adopted_or_set_aside(self, content: bytes, header: bool) -> None:
         start = b'["spill",1,"r9",0,0,0,0]\n' if header else b""
         with TemporaryDirectory() as place, memory_run() as (db, _):
             file = Path(place, "x.spill")
             file.write_bytes(start + content)
-            try:
-                found = adopt(db, file)
-            except ConfigError:
-                assert file.exists()
+            found = adopt(db, file)
+            assert not file.exists()
+            if found is None:
+                assert not header and b"\n" not in content.partition(b"\0")[0]
             else:
-                assert found is None
-                assert not file.exists()
-                assert b"\n" not in content.partition(b"\0")[0]
+                assert found.orphan is not None and found.orphan.path.read_bytes() == start + content
 
-    def test_a_directory_in_its_place(self, path: Path) -> None:
-        spill_path(path).mkdir()
-        with pytest.raises(ConfigError, match=r"spill file .*x\.db\.spill: Is a directory"):
-            adopted(path)
+    @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("x.db")])
+    def test_something_else_in_its_place(self, path: Path, make: Callable[[Path], Any]) -> None:
+        """A directory, a fifo or a link is moved away, neither followed nor waited for."""
+        make(spill_path(path))
+        found = adopted(path)
+        assert found is not None and found.orphan is not None
+        assert os.path.lexists(found.orphan.path) and not os.path.lexists(spill_path(path))
+        assert counts(path) == (0, 0, 0, 0)
+
+
+class TestFailures:
+    """A disk that fails while a spill is adopted: the file stays, and the next attempt completes it."""
+
+    @pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.EROFS])
+    def test_passing_errors_are_no_misuse(self, path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+        """Contract 7: retried, then 13; never 12."""
+        spill(path, full_batch(1, 5))
+        content = spill_path(path).read_bytes()
+
+        def fails(*_arguments: object) -> bytes:
+            raise OSError(number, os.strerror(number))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pread", fails)
+            with pytest.raises(StorageUnavailable, match=r"spill file .*x\.db\.spill: ") as failure:
+                adopted(path)
+        assert failure.value.passing
+        assert spill_path(path).read_bytes() == content
+        assert adopted(path) == Adopted("r1", 7, 0, whole=True)
+
+    def test_a_file_that_may_not_be_read(self, path: Path) -> None:
+        spill(path, full_batch(1, 5))
+        spill_path(path).chmod(0)
+        spill_path(path).parent.chmod(0o777)
+        with closing(connect(path)) as db, unprivileged():
+            if os.access(spill_path(path), os.R_OK):
+                pytest.skip("file permissions hold nobody back here")
+            with pytest.raises(ConfigError, match=r"spill file .*cannot be adopted: Permission denied"):
+                adopt(db, spill_path(path))
+
+    def test_memory_does_not_grow_with_the_file(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Issue 11.6: a spill may have 256 MB. It is stored in blocks, each whole, in order."""
+        blocks: list[int] = []
+
+        def spy(db: Any, no: int, batch: Batch, after: StoredCounts) -> None:
+            blocks.append(batch.events)
+            insert_batch(db, no, batch, after)
+
+        monkeypatch.setattr("tradebot.store.adoption.insert_batch", spy)
+        spill(path, *[full_batch(1 + 1000 * n, 1000) for n in range(20)])
+        assert adopted(path) == Adopted("r1", 28_000, 0, whole=True)
+        assert max(blocks) <= MAX_BATCH_EVENTS and len(blocks) == 4
+        assert_counters(path)
+
+
+@given(data=st.data(), ticks=st.integers(0, 8), decided=decided_st)
+def test_every_prefix_of_a_spilled_batch_is_causal(data: st.DataObject, ticks: int, decided: list[Event]) -> None:
+    """Contract 6: wherever the file is cut, no notice stands before its ticks, no order before its signal."""
+    before = data.draw(st.integers(0, 5))
+    places = sorted(data.draw(st.lists(st.integers(before, before + ticks), max_size=4)))
+    notices: list[Event] = [Notice("GAP", 1, "", "A", 1, ticks_before=place) for place in places]
+    made = [tick(number) for number in range(ticks)]
+    batch = Batch()
+    for event in (*notices, *made, *decided):
+        batch.add([event])
+    events = in_causal_order(batch, before)
+    assert [e for e in events if isinstance(e, Tick)] == made
+    assert [e for e in events if isinstance(e, Notice)] == notices
+    assert [e for e in events if isinstance(e, Signal | Order)] == [*batch.signals, *batch.orders]
+    seen = before
+    for event in events:
+        seen += isinstance(event, Tick)
+        if isinstance(event, Notice):
+            assert event.ticks_before == seen
+        elif isinstance(event, Signal | Order):
+            assert seen == before + ticks, "decisions come after all ticks of their batch"
 
 
 def test_events_are_counted(path: Path) -> None:

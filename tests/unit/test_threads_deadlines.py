@@ -46,6 +46,9 @@ class Failing:
             raise StorageUnavailable("SQLITE_BUSY" if self.passing else "SQLITE_CORRUPT", "no", self.passing)
         self.stored.append(now_s)
 
+    def sync_wal(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

@@ -9,7 +9,7 @@ from typing import Final, Literal, NamedTuple
 from tradebot.exits import ExitCode
 from tradebot.ops.status import Status
 
-Event = Literal["start", "stop", "exit_code", "stall", "ladder", "link_lost", "refusal_burst"]
+Event = Literal["start", "stop", "exit_code", "stall", "ladder", "link_lost", "refusal_burst", "spill_orphaned"]
 Severity = Literal["info", "warning", "error"]
 
 LINK_LOST_S: Final = 60.0
@@ -142,6 +142,11 @@ def exit_alert(code: int | None, cause: str | None = None) -> Alert:
     because = "" if cause is None else f"; {cause}"
     severity: Severity = "info" if code == ExitCode.COMPLETE else "error"
     return Alert("exit_code", severity, f"the engine has ended with {code}{meaning}{because}", {"exit_code": code})
+
+
+def orphan_alert(file: str, reason: str) -> Alert:
+    """The start found a spill file whose events it could not store, and has set it aside."""
+    return Alert("spill_orphaned", "error", f"{file}: accepted events could not be stored: {reason}", {"file": file})
 
 
 def stall_alert(reason: str, seconds: float | None) -> Alert:

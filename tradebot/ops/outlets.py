@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from tradebot.config import Config, MetricsConfig
 from tradebot.exits import ConfigError, ExitCode
 from tradebot.log import Log
-from tradebot.ops.alerts import Alerts, exit_alert
+from tradebot.ops.alerts import Alerts, exit_alert, orphan_alert
 from tradebot.ops.prometheus import MetricsServer
 from tradebot.ops.status import Status
 from tradebot.ops.webhook import Post, Webhook
@@ -55,6 +55,11 @@ class Outlets:
         if self._webhook is not None and not self._ended:
             self._ended = True
             self._webhook.tell(exit_alert(int(code), cause))
+
+    def orphaned(self, file: str, reason: str) -> None:
+        """The start has set a spill file aside. Never blocks."""
+        if self._webhook is not None:
+            self._webhook.tell(orphan_alert(file, reason))
 
     def close(self) -> None:
         """Send what is left and stop serving. Blocks for three seconds at most, none without outlets; idempotent."""

@@ -14,6 +14,7 @@ from peewee import SqliteDatabase
 from tradebot.exits import ConfigError, OverloadError
 from tradebot.log import Log
 from tradebot.runtime import Runtime
+from tradebot.store.adoption import Adopted, Orphan, adopt
 from tradebot.store.checks import check_companions, check_existing, check_path
 from tradebot.store.database import (
     Synchronous,
@@ -28,7 +29,7 @@ from tradebot.store.errors import StorageUnavailable, storage_errors
 from tradebot.store.lock import WriterLock
 from tradebot.store.models import SCHEMA_VERSION
 from tradebot.store.policy import RetryPolicy
-from tradebot.store.spill import adopt, spill_path
+from tradebot.store.spill import spill_path
 
 T = TypeVar("T")
 
@@ -54,6 +55,8 @@ class Store:
         self._retry_s = storage_retry_s
         self._lock: WriterLock | None = None
         self._is_ours = False
+        self.orphan: Orphan | None = None
+        """The spill file that this start could not place, or not to its end, and has set aside."""
         self._runtime = runtime
         self._log = log.bind("store")
         try:
@@ -127,13 +130,27 @@ class Store:
         db.execute_sql("PRAGMA synchronous = FULL")
         adopted = adopt(db, spill_path(self.path))
         if adopted is not None:
-            self._log.warning(
+            self._report(adopted)
+        self._log.info("initial database state", event="initial database state", **row_counts(db))
+
+    def _report(self, adopted: Adopted) -> None:
+        log, orphan = self._log, adopted.orphan
+        if orphan is None or adopted.events or adopted.already_stored:
+            log.warning(
                 "spill adopted", event="SPILL_ADOPTED", run_id=adopted.run_id, stored=adopted.events,
                 already_stored=adopted.already_stored, whole=adopted.whole,
             )  # fmt: skip
-            if not adopted.whole:
-                self._log.error("spill cut short", event="SPILL_CUT_SHORT", detail="what came after it is lost")
-        self._log.info("initial database state", event="initial database state", **row_counts(db))
+        if orphan is not None:
+            self.orphan = orphan
+            log.error(
+                "spill file set aside", event="SPILL_ORPHANED", run_id=orphan.run_id, spill_file=str(orphan.path),
+                detail=orphan.reason, hint="its events are not in this database; tradebot doctor lists such files",
+            )  # fmt: skip
+        elif not adopted.whole:
+            log.error(
+                "spill cut short", event="SPILL_CUT_SHORT",
+                detail="the engine was killed while it spilled: events that it had not yet written are lost",
+            )  # fmt: skip
 
     def close(self) -> None:
         """Let another engine in. Call when no connection of this process is open any more. Idempotent."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Protocol
 
 from peewee import Model, SqliteDatabase, fn
 
 from tradebot.events import Notice, Order, Signal, Tick
+from tradebot.private_files import sync_directory
 from tradebot.store.batch import Batch, StoredCounts
 from tradebot.store.bulk import insert_columns
 from tradebot.store.database import BUSY_TIMEOUT_MS, Synchronous, beside, connect
@@ -37,8 +39,12 @@ class Storage(Protocol):
         """Store the batch whole or raise StorageUnavailable; a repetition never stores anything twice."""
         ...
 
+    def sync_wal(self) -> None:
+        """Have what was committed on disk. Any thread; needs no lock of SQLite's. Raises OSError."""
+        ...
+
     def close(self) -> None:
-        """Give the connection back. Idempotent."""
+        """Give the connection back. Idempotent. Raises StorageUnavailable."""
         ...
 
 
@@ -97,11 +103,28 @@ class SqliteStorage:
         row: Any = RunRow.select().where(RunRow.id == self._run.no).dicts().get(db)
         return counts_of(row)
 
+    def sync_wal(self) -> None:
+        """Have the write-ahead log on disk, and with it every commit so far: what is in the database file is already.
+
+        Through a descriptor of its own, so it neither needs nor gives up a lock. Any thread. Blocks as the disk does.
+        Raises OSError.
+        """
+        try:
+            descriptor = os.open(self._wal, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return  # nothing was committed
+        try:
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+        sync_directory(self._wal.parent)
+
     def close(self) -> None:
-        """Close the connection; an open transaction is rolled back. Idempotent."""
-        if self._db is not None:
-            self._db.close()
-            self._db = None
+        """Close the connection; an open transaction is rolled back. Idempotent. Raises StorageUnavailable."""
+        db, self._db = self._db, None
+        if db is not None:
+            with storage_errors():
+                db.close()
 
 
 def insert_batch(db: SqliteDatabase, run_no: int, batch: Batch, after: StoredCounts) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from tradebot.channel import Channel, ChannelClosed
 from tradebot.control import Control
-from tradebot.events import Event
+from tradebot.events import Event, Notice
 from tradebot.exits import ExitCode
 from tradebot.log import Log
 from tradebot.metrics import Metrics
@@ -16,6 +17,7 @@ from tradebot.store.database import BUSY_TIMEOUT_MS
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.policy import FINAL_FLUSH_S, MAX_BATCH_EVENTS, FlushPolicy, RetryPolicy
 from tradebot.store.spill import Spill
+from tradebot.store.spill_format import in_causal_order
 from tradebot.store.writer import Storage
 from tradebot.threads.flush_lines import FlushLines
 
@@ -39,7 +41,9 @@ class PersistStage:
         control: Control,
         log: Log,
         runtime: Runtime,
+        notices: Sequence[Notice] = (),
     ) -> None:
+        """`notices` are stored before everything else: what the start has to report."""
         self._channel = channel
         self._storage = storage
         self._spill = spill
@@ -51,12 +55,16 @@ class PersistStage:
         self._log = log.bind(self.name)
         self._runtime = runtime
         self._batch = Batch()
+        if notices:
+            self._batch.add(notices)
         self._final_deadline: float | None = None
         self._flush_lines = FlushLines()
         self.inputs = (channel,)
         self.outputs: tuple[Channel[Event], ...] = ()
         self.ticks_stored = 0
         self.ticks_spilled = 0
+        self._ticks_passed_on = 0 if storage is None else storage.counts.ticks
+        """Ticks of the run before the open batch: stored, spilled or lost."""
         self.events_lost = 0
         self.storage_error: str | None = None
         self.commits = 0
@@ -85,12 +93,10 @@ class PersistStage:
             else:
                 self._store(self._storage)
         finally:
-            try:
-                if self._storage is not None:
-                    self._storage.close()
-            finally:
-                if self._spill is not None:
-                    self._finish_spill(self._spill)
+            if self._storage is not None:
+                self._clean_up("database", self._storage.close)
+            if self._spill is not None:
+                self._finish_spill(self._spill)
 
     def _discard(self) -> None:
         while True:
@@ -101,6 +107,8 @@ class PersistStage:
 
     def _store(self, storage: Storage) -> None:
         policy, monotonic = self._flush_policy, self._runtime.monotonic
+        if self._batch.events:
+            policy.added(monotonic())
         while True:
             room = MAX_BATCH_EVENTS - self._batch.events
             try:
@@ -152,6 +160,7 @@ class PersistStage:
         self.commit_ms = round((self.last_stored_s - began_s) * 1000, 3)
         self.last_stored_ms = self._runtime.now_ms()
         self.ticks_stored += len(batch.ticks)
+        self._ticks_passed_on += len(batch.ticks)
         self._metrics.persist_count += batch.rows
         self._log_flushed(self._flush_lines.add(batch.rows, self.last_stored_s))
 
@@ -170,16 +179,25 @@ class PersistStage:
         self.storage_error = str(error)
         where = str(self._spill.path) if self._spill is not None else None
         self._log.error("storage failed", event="STORAGE_FAILED", code=error.code, detail=str(error), spill_file=where)
-        if self._spill is not None:
-            try:
-                self._spill.begin(self._run_id, storage.counts)
-            except OSError as spill_error:
-                self._spill_failed(spill_error)
+        self._begin_spill(storage)
         self._control.fail(ExitCode.OVERLOAD, self.name, f"storage failed: {error}")
+
+    def _begin_spill(self, storage: Storage) -> None:
+        if self._spill is None:
+            return
+        try:
+            storage.sync_wal()  # before the header counts what a power loss could take from the database
+        except OSError as error:
+            self._log.warning("write-ahead log not synced", event="WAL_SYNC_FAILED", detail=str(error))
+        try:
+            self._spill.begin(self._run_id, storage.counts)
+        except OSError as error:
+            self._spill_failed(error)
 
     def _spill_batch(self, batch: Batch) -> None:
         """Spill all of the batch or, where there is no room for all, nothing: notices and ticks belong together."""
-        events: list[Event] = [*batch.notices, *batch.ticks, *batch.signals, *batch.orders]
+        events = in_causal_order(batch, self._ticks_passed_on)
+        self._ticks_passed_on += len(batch.ticks)
         if self._spill is not None and events:
             try:
                 self._spill.append(events)
@@ -192,17 +210,25 @@ class PersistStage:
 
     def _spill_failed(self, error: OSError) -> None:
         assert self._spill is not None
-        self._log.error("spill failed", event="SPILL_FAILED", detail=str(error), events_spilled=self._spill.events)
-        self._spill.close()
-        self._spill = None
+        spill, self._spill = self._spill, None
+        self._log.error(
+            "spill failed", event="SPILL_FAILED", spill_file=str(spill.path), detail=str(error),
+            events_spilled=spill.events,
+        )  # fmt: skip
+        self._clean_up("spill file", spill.close)
 
     def _finish_spill(self, spill: Spill) -> None:
-        try:
-            spill.finish()
-        except OSError as error:
-            self._log.error("spill failed", event="SPILL_FAILED", detail=str(error))
+        self._clean_up("spill file", spill.finish)
         if spill.used:
             self._log.error(
                 "events spilled", event="SPILLED", events=spill.events, spill_file=str(spill.path),
                 hint="the next start with this database stores them",
             )  # fmt: skip
+
+    def _clean_up(self, what: str, step: Callable[[], None]) -> None:
+        """Do a step of cleaning up. A failing disk must not hide how the run ended, so it is reported as 13."""
+        try:
+            step()
+        except (OSError, StorageUnavailable) as error:
+            self._log.error("clean-up failed", event="CLEANUP_FAILED", file=what, detail=str(error))
+            self._control.fail(ExitCode.OVERLOAD, self.name, f"cannot close the {what}: {error}")

@@ -37,9 +37,9 @@ _STAGE_BUGS: Final = (
     Bug(
         "spill_forgets_notices",
         "what is spilled are ticks, signals and orders; notices were added later and forgotten here",
-        "tradebot/threads/persist.py",
-        "[*batch.notices, *batch.ticks, *batch.signals, *batch.orders]",
-        "[*batch.ticks, *batch.signals, *batch.orders]",
+        "tradebot/store/spill_format.py",
+        "        events.append(notice)\n",
+        "",
         20,
         "notices_are_spilled_and_adopted",
     ),
@@ -293,9 +293,9 @@ _STORE_BUGS: Final = (
     Bug(
         "adopts_what_is_stored",
         "the spill file is adopted whole, also what the database holds already",
-        "tradebot/store/spill.py",
-        "        if skip[kind] > 0:\n            skip[kind] -= 1\n        else:\n            batch.add([event])\n",
-        "        batch.add([event])\n",
+        "tradebot/store/adoption.py",
+        "        if skip[kind] > 0:\n            skip[kind] -= 1\n        else:\n            fresh.append(event)\n",
+        "        fresh.append(event)\n",
         400,
     ),
     Bug(

@@ -81,9 +81,9 @@ UPKEEP_BUGS: Final = (
     Bug(
         "spill_deleted_before_it_is_stored",
         "the spill file is deleted when it was read, before its events are stored",
-        "tradebot/store/spill.py",
-        "        adopted = None if found is None else _store(db, path, *found)\n        path.unlink(missing_ok=True)\n",
-        "        path.unlink(missing_ok=True)\n        adopted = None if found is None else _store(db, path, *found)\n",
+        "tradebot/store/adoption.py",
+        "    stored, passed, reason = 0, 0, None\n",
+        "    stored, passed, reason = 0, 0, None\n    path.unlink()\n",
         40,
         "prune_beside_the_adoption_of_a_spill",
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from tradebot.events import as_unix_ms
@@ -247,18 +248,37 @@ def check_spill(waiting_bytes: int | None, ours: bool, path: str, engine_runs: b
     if waiting_bytes is None:
         return ok("spill", "no events wait outside the database")
     if not ours:
-        return fail("spill", f"{path} is not as tradebot wrote it", "move it away: the next start would refuse it")
+        return warn(
+            "spill",
+            f"{path} is not as tradebot wrote it",
+            f"nothing to do: the next start renames it to {path}.orphan-unknown and goes on",
+        )
     if engine_runs:
         return warn(
             "spill",
             f"the running engine has put {waiting_bytes:,} bytes of events into {path}: its storage fails",
-            "see to the disk; the engine ends with 13, and its next start stores them",
+            "find what holds the database or fills the disk; the engine stores the events when it can write again, or"
+            " ends with 13, and its next start stores them",
         )
     return warn(
         "spill",
         f"{waiting_bytes:,} bytes of accepted events wait in {path}",
         "start the engine with this database: it stores them first; do not delete the file",
     )
+
+
+def check_orphans(paths: Sequence[str]) -> list[Finding]:
+    """Spill files that a start could not place: their events are in no database."""
+    return [
+        warn(
+            "spill",
+            f"{path} holds accepted events that a start could not store in this database (its log says SPILL_ORPHANED,"
+            " with the reason)",
+            "if it belongs to another database, stop that database's engine and move the file beside it, named as that"
+            " database with .spill at the end: its next start stores the events; delete it when nobody needs them",
+        )
+        for path in paths
+    ]
 
 
 def check_throttle(throttle: Throttle | None, problem: str | None, now_ms: int, path: str) -> Finding:

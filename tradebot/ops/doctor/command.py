@@ -31,6 +31,7 @@ from tradebot.ops.health import Look, database_trouble, look_at, look_with, unus
 from tradebot.ops.status_view import spill_waiting
 from tradebot.ops.throttle import Throttle, read_throttle, throttle_path
 from tradebot.runtime import Runtime
+from tradebot.store.adoption import orphans
 from tradebot.store.database import beside
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.spill import spill_path
@@ -125,6 +126,7 @@ class _Examination:
             yield fail("processes", *trouble)
         yield checks.check_last_run(after)
         yield self._spill(path, self._engine_runs)
+        yield from checks.check_orphans([str(orphan) for orphan in orphans(beside(path, ""))])
         yield self._throttle(path, after.now_ms)
 
     def _read_config(self) -> Finding:

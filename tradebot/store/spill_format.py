@@ -1,0 +1,244 @@
+"""The format of a spill file: one JSON array a line. Pure but for `SpillReader`, which reads.
+
+A header `["spill", version, run_id, ticks, signals, orders, trades, notices]` with the counts that the database held,
+then `["t", ...]`, `["s", ...]`, `["o", ...]`, `["n", ...]` with the stored fields of Tick, Signal, Order (its fills
+last) and Notice, then `["end", n]`. The process that writes the file may be killed at any byte: a last line without
+its end is not an error. Behind the last line lie the zeros of the reserve.
+
+Lines stand in causal order: every prefix of them can be stored without an effect before its cause.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+from msgspec.structs import astuple
+
+from tradebot.events import Event, Fill, Notice, Order, Signal, Tick
+from tradebot.store.batch import Batch, StoredCounts
+
+FORMAT_VERSION: Final = 2
+HEADER_START: Final = b'["spill",'
+# A stored event is at most this long as a JSON line, except with extreme symbols and ids.
+BYTES_AN_EVENT: Final = 512
+
+_LINE_BYTES_MAX: Final = 1024 * 1024
+_BLOCK_BYTES: Final = 256 * 1024
+_END: Final = "end"
+_ENCODER: Final = msgspec.json.Encoder()
+_TICK_FIELDS: Final = Tick.__struct_fields__
+_SIGNAL_FIELDS: Final = tuple(name for name in Signal.__struct_fields__ if name != "marks")
+_ORDER_FIELDS: Final = Order.__struct_fields__
+_FILL_FIELDS: Final = Fill.__struct_fields__
+_NOTICE_FIELDS: Final = Notice.__struct_fields__
+
+
+class Header(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """The first line: the run, and the rows of it that the database held when the spill began."""
+
+    kind: Literal["spill"]
+    version: int
+    run_id: str
+    ticks: int
+    signals: int
+    orders: int
+    trades: int
+    notices: int = 0  # format 1 had none
+
+    @property
+    def counts(self) -> StoredCounts:
+        """The rows of the run that the database held."""
+        return StoredCounts(self.ticks, self.signals, self.orders, self.trades, self.notices)
+
+
+class DamagedSpill(Exception):
+    """A line that is whole but not what was written. `line` counts from 1."""
+
+    def __init__(self, line: int, reason: str) -> None:
+        super().__init__(f"line {line} is not as tradebot wrote it: {reason}")
+        self.line = line
+
+
+def in_causal_order(batch: Batch, ticks_before: int) -> list[Event]:
+    """The events of a batch so that none precedes its cause; `ticks_before`: ticks of the run before the batch."""
+    if not batch.notices:
+        return [*batch.ticks, *batch.signals, *batch.orders]
+    events: list[Event] = []
+    at = 0
+    for notice in batch.notices:
+        until = min(max(at, notice.ticks_before - ticks_before), len(batch.ticks))
+        events += batch.ticks[at:until]
+        events.append(notice)
+        at = until
+    return [*events, *batch.ticks[at:], *batch.signals, *batch.orders]
+
+
+def header_line(run_id: str, counts: StoredCounts) -> bytes:
+    """The first line of a file of run `run_id`, whose database holds `counts`."""
+    return _line(["spill", FORMAT_VERSION, run_id, *astuple(counts)])
+
+
+def event_lines(events: Sequence[Event]) -> bytes:
+    """The lines of events."""
+    return b"".join([_line(_record(event)) for event in events])
+
+
+def end_line(events: int) -> bytes:
+    """The last line of a file of so many events."""
+    return _line([_END, events])
+
+
+def _line(record: list[Any]) -> bytes:
+    return _ENCODER.encode(record) + b"\n"
+
+
+def _record(event: Event) -> list[Any]:
+    """What the database stores of an event."""
+    if isinstance(event, Tick):
+        return ["t", *astuple(event)]
+    if isinstance(event, Signal):
+        return ["s", *(getattr(event, name) for name in _SIGNAL_FIELDS)]
+    if isinstance(event, Notice):
+        return ["n", *astuple(event)]
+    return ["o", *astuple(event)[:-1], [astuple(fill) for fill in event.fills]]
+
+
+def _event(record: list[Any]) -> Event:
+    """The event of a line. Raises ValueError (msgspec's ValidationError is one) when it is none."""
+    match record:
+        case ["t", *values]:
+            return msgspec.convert(dict(zip(_TICK_FIELDS, values, strict=True)), Tick)
+        case ["n", *values]:
+            return msgspec.convert(dict(zip(_NOTICE_FIELDS, values, strict=True)), Notice)
+        case ["s", *values]:
+            return msgspec.convert(dict(zip(_SIGNAL_FIELDS, values, strict=True)), Signal)
+        case ["o", *values, [*fills]]:
+            named = [dict(zip(_FILL_FIELDS, fill, strict=True)) for fill in fills]
+            return msgspec.convert(dict(zip(_ORDER_FIELDS, [*values, named], strict=True)), Order)
+    raise ValueError("is no event")
+
+
+class SpillReader:
+    """Reads a spill file from its front through a descriptor of its own, while another thread may append to it.
+
+    Used by one thread. Blocks as the disk does.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the file and read its header. Raises OSError, DamagedSpill when it does not begin as a spill file."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise DamagedSpill(1, "is a symbolic link") from error
+            raise
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise DamagedSpill(1, "is not a regular file")
+        self._file = os.fdopen(descriptor, "rb", buffering=0)
+        self._descriptor = descriptor
+        self._buffer = b""
+        self._at = 0
+        self._read_to = 0
+        self._lines = 0
+        self.events = 0
+        """Events read so far; those that `pass_over` skipped do not count."""
+        self.whole = False
+        """Whether the end mark was reached: nothing was cut off."""
+        try:
+            self.header = self._read_header()
+            self.pass_over(self.offset)  # what was read with it may be written to later
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the descriptor. Idempotent. Raises OSError."""
+        self._file.close()
+
+    def read(self, events_max: int, end: int | None = None) -> list[Event]:
+        """The next events, at most so many; none at the end of what was written, or at the offset `end`.
+
+        Raises OSError; DamagedSpill at a damaged line, once the events before it have been returned.
+        """
+        events: list[Event] = []
+        try:
+            while len(events) < events_max and not self.whole:
+                line = self._next_line(end)
+                if line is None:
+                    break
+                self._take(line, events)
+                self._lines += 1
+        except DamagedSpill:
+            if not events:
+                raise
+        self.events += len(events)
+        return events
+
+    def _take(self, line: bytes, events: list[Event]) -> None:
+        """Add the event of a line to `events`. Raises DamagedSpill, after which the line is the next one again."""
+        try:
+            record = msgspec.json.decode(line, type=list[Any])
+            if record == [_END, self.events + len(events)]:
+                self.whole = True
+            else:
+                events.append(_event(record))
+        except (ValueError, TypeError) as error:
+            self._at -= len(line)
+            raise DamagedSpill(self._lines + 1, str(error)) from error
+
+    def pass_over(self, end: int) -> None:
+        """Go on at the offset `end` of the file, where a line begins."""
+        self._buffer = b""
+        self._at = 0
+        self._read_to = end
+
+    @property
+    def offset(self) -> int:
+        """Where the next line begins."""
+        return self._read_to - len(self._buffer) + self._at
+
+    def _read_header(self) -> Header | None:
+        """The header; None for a reserve that was never used, or a header that was cut short."""
+        line = self._next_line(None)
+        if line is None:
+            text = self._buffer.partition(b"\0")[0]
+            if not text.startswith(HEADER_START[: len(text)]):
+                raise DamagedSpill(1, "is no header")
+            return None
+        self._lines = 1
+        try:
+            header = msgspec.json.decode(line, type=Header)
+            if not 1 <= header.version <= FORMAT_VERSION:
+                raise ValueError(f"format {header.version}, known here: up to {FORMAT_VERSION}")
+        except (ValueError, TypeError) as error:
+            raise DamagedSpill(1, str(error)) from error
+        return header
+
+    def _next_line(self, end: int | None) -> bytes | None:
+        """The next line with its newline; None at the end, at zeros, and for a line that was cut short."""
+        while True:
+            newline = self._buffer.find(b"\n", self._at)
+            if newline >= 0:
+                line = self._buffer[self._at : newline + 1]
+                if b"\0" in line:
+                    return None
+                self._at = newline + 1
+                return line
+            rest = self._buffer[self._at :]
+            if b"\0" in rest:
+                return None
+            if len(rest) > _LINE_BYTES_MAX:
+                raise DamagedSpill(self._lines + 1, f"more than {_LINE_BYTES_MAX} bytes")
+            size = _BLOCK_BYTES if end is None else min(_BLOCK_BYTES, end - self._read_to)
+            block = os.pread(self._descriptor, size, self._read_to) if size > 0 else b""
+            if not block:
+                return None
+            self._buffer, self._at = rest + block, 0
+            self._read_to += len(block)
