@@ -79,7 +79,8 @@ Other options:
   --json              Of status: one JSON object, for scripts.
   --watch             Of status: again every second.
   --max-age=S         Of health: seconds without progress that are still healthy; 60 unless told.
-  --unit=NAME         Of soak: the engine's unit; tradebot.service unless told.
+  --unit=NAME         Of soak: the engine's unit; else the installed one that runs with this configuration, else
+                      tradebot.service.
   --systemctl=PROG    Of soak and prove: the program that stands for systemctl.
   --psi-root=DIR      Of soak and prove: where the kernel's pressure files are; /proc/pressure unless told.
   --poll=S            Of soak: seconds between two looks; 5 unless told.
@@ -89,7 +90,9 @@ Other options:
   --list              Of prove: name the proofs.
   --only=NAMES        Of prove: only these, with commas between; writes no bundle.
   --user              Of install-unit: for your own service manager, without root.
-  --print             Of install-unit: write tradebot.service to standard output, and change nothing.
+  --name=NAME         Of install-unit: of a second engine: its unit is NAME.service, its database in /var/lib/NAME.
+  --replace           Of install-unit: have the installed unit run with another configuration than so far.
+  --print             Of install-unit: write the engine's unit to standard output, and change nothing.
   --keep=AGE          Of prune: what is older goes, such as 30d or 12h.
   --dry-run           Of prune: only say what would go.
   --force             Of backup: replace FILE.
@@ -135,7 +138,7 @@ TAKEN: Final[dict[str, tuple[str, ...]]] = {
         *("--log-level", "--log-format"),
     ),
     PROVE: (*_FIND_DB, "--list", "--only", "--systemctl", "--psi-root"),
-    INSTALL_UNIT: ("--config", "--user", "--print"),
+    INSTALL_UNIT: ("--config", "--user", "--name", "--replace", "--print"),
     PRUNE: (*_FIND_DB, "--keep", "--dry-run"),
     BACKUP: (*_FIND_DB, "--force"),
 }

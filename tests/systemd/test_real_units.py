@@ -271,3 +271,39 @@ class TestInstalled:
         assert [line for line in log if not line.startswith(("Failed", "See", "MainPID"))] == ["restarted"], log
         assert sum("authentication required" in line for line in log) == 2
         assert re.fullmatch(r"MainPID=[1-9]\d*", log[-1])
+
+    @pytest.mark.usefixtures("said")
+    def test_a_second_engine_runs_beside_the_first(
+        self, manager: Systemd, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        """With a name, a database and a right to be restarted of its own; the first one's unit stays as it is."""
+        if not all((DEBIAN_UNITS / unit).exists() for unit in BUS):
+            pytest.skip("not installed: dbus, polkitd")
+        config = tmp_path_factory.mktemp("second") / "second.toml"
+        config.parent.chmod(0o755)
+        config.write_text("[app]\nsymbol = 'ETH/USD'\n[engine]\ntick_interval_ms = 100\n")
+        before = manager.run("cat", f"/etc/systemd/system/{ENGINE}")
+        tradebot = f"{REPO}/bin/tradebot"
+        refused = manager.run("sh", "-c", f"{tradebot} install-unit --config={config} 2>&1; echo $?")
+        assert "--name=NAME" in refused and refused.endswith("\n12\n")
+        manager.run(tradebot, "install-unit", f"--config={config}", "--name=eth")
+        assert manager.run("cat", f"/etc/systemd/system/{ENGINE}") == before
+        manager.write_all({unit: (DEBIAN_UNITS / unit).read_text() for unit in BUS})
+        manager.ctl("start", ENGINE, "eth.service", *BUS)
+        text = manager.run("cat", "/etc/systemd/system/eth-soak.service")
+        manager.write(
+            "bus-eth.service",
+            dropped_in(
+                text, "/bin/sh -c 'systemctl restart eth.service && echo restarted'", "Type=oneshot\nRestart=no"
+            ),
+        )
+        manager.ctl("start", "bus-eth.service", check=False)
+        assert manager.log("bus-eth.service") == "restarted\n"
+        for unit, state, symbol in ((ENGINE, "tradebot", "SOL/USDC"), ("eth.service", "eth", "ETH/USD")):
+            manager.wait(unit, lambda it: it["StatusText"].startswith("SHADOW synthetic"), "StatusText", within_s=20)
+            status = json.loads(manager.run("cat", f"/var/lib/{state}/tradebot.db.status.json"))
+            assert status["source"] == f"synthetic:{symbol}"
+        doctor = manager.run(
+            tradebot, "doctor", "--db=/var/lib/eth/tradebot.db", f"--config={config}", check=False, timeout_s=60
+        )
+        assert "/etc/systemd/system/eth.service" in doctor and "one engine is at work" in doctor

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from tests.unit.store_helpers import ORIGINAL_SCHEMA, full_batch, new_run, storage_of
 from tests.unit.test_ops_engine_side import status_of
 from tests.unit.test_ops_health import LOOK, RUN
+from tradebot.ops import installed
 from tradebot.ops.doctor import checks, database, readings
 from tradebot.ops.doctor.command import run_doctor
 from tradebot.ops.doctor.database import DatabaseReading, Integrity, RunSpan
@@ -34,6 +35,7 @@ from tradebot.streams import GuardedStream
 
 DAY_MS = 86_400_000
 NOW_MS = 1_700_000_000_000
+UNIT = "tradebot.service"
 
 
 class TestVersions:
@@ -164,8 +166,8 @@ def test_the_unit(unit: UnitReading, level: str, said: str) -> None:
 
 class TestUnitReading:
     def test_the_users_own_unit_is_found_and_verified(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(readings, "_SYSTEM_UNITS", ())
-        monkeypatch.setattr(readings, "_USER_UNITS", ("~/units",))
+        monkeypatch.setattr(installed, "SYSTEM_FOLDERS", ())
+        monkeypatch.setattr(installed, "USER_FOLDERS", ("~/units",))
         asked = []
 
         def verify(path: Path, how: tuple[str, ...]) -> str:
@@ -173,13 +175,30 @@ class TestUnitReading:
             return "wrong"
 
         monkeypatch.setattr(readings, "verify", verify)
-        assert readings.read_unit(tmp_path).paths == ()
+        assert readings.read_unit(tmp_path, None).paths == ()
         (tmp_path / "units").mkdir()
         unit = tmp_path / "units" / "tradebot.service"
         unit.write_text("[Unit]\n")
-        found = readings.read_unit(tmp_path)
+        found = readings.read_unit(tmp_path, None)
         assert (found.paths, found.complaint) == ((str(unit),), "wrong")
         assert asked == [(unit, ("--user",))]
+
+    def test_it_is_the_unit_of_the_configuration_whatever_its_name(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(installed, "SYSTEM_FOLDERS", (str(tmp_path),))
+        monkeypatch.setattr(installed, "USER_FOLDERS", ())
+        monkeypatch.setattr(readings, "verify", lambda path, how: "")
+        for name in ("tradebot", "tradebot-eth"):
+            (tmp_path / f"{name}.service").write_text(
+                f"{installed.WRITTEN}\n[Service]\nExecStart=/opt/tradebot run\n"
+                f"Environment=TRADEBOT_CONFIG=/etc/{name}.toml\n"
+            )
+        found = readings.read_unit(None, Path("/etc/tradebot-eth.toml"))
+        assert (found.name, found.paths) == ("tradebot-eth.service", (f"{tmp_path}/tradebot-eth.service",))
+        finding = checks.check_unit(readings.read_unit(None, None))
+        assert finding.level == "warn" and "tradebot.service runs with /etc/tradebot.toml" in finding.text
+        assert "--config=/etc/tradebot.toml" in finding.advice
 
     @pytest.mark.parametrize(
         ("script", "complaint"),
@@ -279,7 +298,7 @@ class TestProcesses:
     HELD = LockReading(True, 7)
 
     def level(self, lock: LockReading, alive: bool = True, **status: Any) -> str:
-        return checks.check_processes(replace(LOOK, status=status_of(**status)), lock, alive).level
+        return checks.check_processes(replace(LOOK, status=status_of(**status)), lock, alive, UNIT).level
 
     def test_one_at_work(self) -> None:
         assert self.level(self.HELD) == "ok"
@@ -287,12 +306,12 @@ class TestProcesses:
 
     def test_none(self) -> None:
         assert self.level(self.FREE, state="ended") == "ok"
-        assert checks.check_processes(replace(LOOK, status=None), self.FREE, False).level == "ok"
+        assert checks.check_processes(replace(LOOK, status=None), self.FREE, False, UNIT).level == "ok"
 
     def test_one_that_hangs(self) -> None:
         assert self.level(self.HELD, written_s=10.0) == "FAIL"
         assert self.level(LockReading(False, None), written_s=10.0) == "FAIL"
-        assert checks.check_processes(replace(LOOK, status=None), self.HELD, False).level == "FAIL"
+        assert checks.check_processes(replace(LOOK, status=None), self.HELD, False, UNIT).level == "FAIL"
 
     def test_one_that_was_killed(self) -> None:
         """Also when its process id belongs to somebody else by now: the lock is what counts."""
@@ -684,7 +703,7 @@ def test_units_below_a_home_that_may_not_be_entered(monkeypatch: pytest.MonkeyPa
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     monkeypatch.setattr(Path, "is_file", refuse)
-    assert readings.read_unit(Path("/home/another")).paths == ()
+    assert readings.read_unit(Path("/home/another"), None).paths == ()
 
 
 def test_a_finding_on_one_line_safe_to_show() -> None:

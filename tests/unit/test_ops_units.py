@@ -14,6 +14,7 @@ import pytest
 from tradebot.config import AppConfig, Config, EngineConfig
 from tradebot.exits import ConfigError
 from tradebot.ops import units
+from tradebot.ops.installed import engine_units, unit_of
 from tradebot.ops.units import (
     ENGINE,
     EXAMPLE,
@@ -24,9 +25,12 @@ from tradebot.ops.units import (
     Order,
     filled,
     find_template,
+    names_of,
     run_install_unit,
     this_installation,
 )
+from tradebot.ops.user_units import SYSTEM_ONLY
+from tradebot.options import UsageError
 
 IN_USR = Installation(
     {"tradebot": Path("/usr/bin/tradebot"), "mockws": Path("/usr/bin/mockws")}, {}, (Path("/usr"), Path("/etc/x.toml"))
@@ -39,11 +43,17 @@ def directives(unit: str) -> list[str]:
 
 
 def install(
-    root: Path, config: Config | None = None, file: Path | None = None, user: bool = False, print_only: bool = False
+    root: Path,
+    config: Config | None = None,
+    file: Path | None = None,
+    user: bool = False,
+    print_only: bool = False,
+    name: str | None = None,
+    replace: bool = False,
 ) -> tuple[str, str]:
     """What install-unit says: standard output and standard error."""
     out, errors = io.StringIO(), io.StringIO()
-    order = Order(config or Config(), file, user, print_only)
+    order = Order(config or Config(), file, user, print_only, names_of(name), replace)
     assert run_install_unit(order, {"HOME": str(root / "home")}, out, errors, root) == 0
     return out.getvalue(), errors.getvalue()
 
@@ -208,7 +218,7 @@ class TestFilledIn:
     def test_for_a_user_without_root(self, name: str) -> None:
         unit = filled(name, IN_USR, user=True)
         left = {line.partition("=")[0] for line in directives(unit)}
-        assert not left & units._SYSTEM_ONLY
+        assert not left & SYSTEM_ONLY
         assert {"NoNewPrivileges", "SystemCallFilter", "RestrictAddressFamilies", "MemoryDenyWriteExecute"} <= left
         assert "WantedBy=default.target" in directives(unit)
         assert "network-online" not in unit and "\n\n\n" not in unit
@@ -321,3 +331,96 @@ class TestInstall:
 
     def test_the_soak_command_of_the_unit_is_the_engines(self) -> None:
         assert f"--unit={ENGINE}" in filled(SOAK, IN_USR, user=False)
+
+
+@pytest.mark.usefixtures("as_root")
+class TestAnotherConfiguration:
+    """Found by use: install-unit for a second engine had the first one's unit run with another configuration."""
+
+    @staticmethod
+    def files(root: Path) -> dict[str, str]:
+        return {str(path.relative_to(root)): path.read_text() for path in root.rglob("*") if path.is_file()}
+
+    @pytest.fixture
+    def first(self, tmp_path: Path) -> Path:
+        install(tmp_path, file=Path("/etc/first.toml"))
+        return tmp_path
+
+    @pytest.mark.parametrize("file", [Path("/etc/second.toml"), None])
+    @pytest.mark.parametrize("user", [False, True])
+    def test_it_is_refused_and_nothing_is_changed(self, tmp_path: Path, file: Path | None, user: bool) -> None:
+        install(tmp_path, file=Path("/etc/first.toml"), user=user)
+        before = self.files(tmp_path)
+        with pytest.raises(ConfigError, match=r"runs with /etc/first.toml, .*--name=NAME .*--replace.*first.toml"):
+            install(tmp_path, file=file, user=user)
+        assert self.files(tmp_path) == before
+
+    def test_so_it_is_where_the_first_had_none(self, tmp_path: Path) -> None:
+        install(tmp_path)
+        with pytest.raises(ConfigError, match="runs with no configuration file, and this would"):
+            install(tmp_path, file=Path("/etc/second.toml"))
+
+    def test_the_same_one_by_another_path_is_no_other(self, tmp_path: Path) -> None:
+        (tmp_path / "real.toml").touch()
+        (tmp_path / "link.toml").symlink_to("real.toml")
+        install(tmp_path, file=tmp_path / "real.toml")
+        install(tmp_path, file=tmp_path / "link.toml")
+
+    def test_replace_does_it_and_says_so(self, first: Path) -> None:
+        out, _ = install(first, file=Path("/etc/second.toml"), replace=True)
+        assert "tradebot.service: ran with /etc/first.toml, runs with /etc/second.toml from its next start on\n" in out
+        assert "TRADEBOT_CONFIG=/etc/second.toml" in (first / "etc/systemd/system" / ENGINE).read_text()
+
+    def test_another_installation_is_said(self, first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        unit = first / "etc/systemd/system" / ENGINE
+        unit.write_text(re.sub(r"ExecStart=\S+", "ExecStart=/opt/old/bin/tradebot", unit.read_text()))
+        out, _ = install(first, file=Path("/etc/first.toml"))
+        assert "tradebot.service: ran /opt/old/bin/tradebot, runs /" in out
+
+    def test_a_second_engine_has_names_of_its_own(self, first: Path) -> None:
+        before = self.files(first)
+        out, _ = install(first, file=Path("/etc/second.toml"), name="tradebot-eth")
+        after = self.files(first)
+        assert {name: after[name] for name in before} == before | {
+            "etc/sysusers.d/tradebot.conf": after["etc/sysusers.d/tradebot.conf"]
+        }
+        units_of = "etc/systemd/system"
+        assert set(after) - set(before) == {
+            f"{units_of}/tradebot-eth.service", f"{units_of}/tradebot-eth-soak.service",
+            f"{units_of}/tradebot-eth.service.d/example.conf", "etc/polkit-1/rules.d/50-tradebot-eth.rules",
+        }  # fmt: skip
+        engine, soak = (after[f"{units_of}/tradebot-eth{part}.service"] for part in ("", "-soak"))
+        for unit in (engine, soak):
+            assert {"StateDirectory=tradebot-eth", "User=tradebot"} <= set(directives(unit))
+            assert "Environment=TRADEBOT_CONFIG=/etc/second.toml" in directives(unit)
+            assert "/var/lib/private/tradebot-eth" in unit and "/private/tradebot\n" not in unit
+        assert "--unit=tradebot-eth.service" in soak and "Wants=tradebot-eth.service" in directives(soak)
+        assert 'lookup("unit") == "tradebot-eth.service"' in after["etc/polkit-1/rules.d/50-tradebot-eth.rules"]
+        assert "enable --now tradebot-eth.service tradebot-eth-soak.service" in out
+
+    def test_a_users_second_engine_has_a_database_of_its_own(self, tmp_path: Path) -> None:
+        install(tmp_path, user=True, name="eth.service")
+        for unit in ("eth.service", "eth-soak.service"):
+            text = (tmp_path / "home/.config/systemd/user" / unit).read_text()
+            assert f"Environment=STATE_DIRECTORY={tmp_path}/home/.local/state/eth" in directives(text)
+
+    def test_a_unit_of_the_system_is_not_covered(self, tmp_path: Path) -> None:
+        other = tmp_path / "usr/lib/systemd/system/cron.service"
+        other.parent.mkdir(parents=True)
+        other.write_text("[Service]\nExecStart=/usr/sbin/cron\n")
+        with pytest.raises(ConfigError, match=r"cron.service is not from tradebot install-unit"):
+            install(tmp_path, name="cron")
+
+    @pytest.mark.parametrize("name", ["", "a b", "../x", "A", "mockws", "eth-soak", "x" * 41])
+    def test_what_can_be_no_name(self, name: str) -> None:
+        with pytest.raises(UsageError, match=r"--name: .*such as tradebot-eth"):
+            names_of(name)
+
+
+def test_the_supervisor_follows_the_unit_of_its_configuration(tmp_path: Path, as_root: None) -> None:
+    install(tmp_path, file=Path("/etc/first.toml"))
+    install(tmp_path, file=Path("/etc/second.toml"), name="eth")
+    found = engine_units(None, tmp_path)
+    assert unit_of(Path("/etc/second.toml"), found) == "eth.service"
+    assert unit_of(Path("/etc/first.toml"), found) == ENGINE
+    assert unit_of(Path("/etc/third.toml"), found) is None and unit_of(None, found) is None

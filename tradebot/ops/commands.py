@@ -124,10 +124,12 @@ def _doctor(given: _Given) -> int:
 
 
 def _install_unit(given: _Given) -> int:
-    from tradebot.ops.units import Order, run_install_unit
+    from tradebot.ops.units import Order, names_of, run_install_unit
 
-    found = given.found()
-    order = Order(found.config, found.config_path, given.flag("--user"), given.flag("--print"))
+    names, found = names_of(given.text("--name")), given.found()
+    order = Order(
+        found.config, found.config_path, given.flag("--user"), given.flag("--print"), names, given.flag("--replace")
+    )
     return run_install_unit(order, given.environ, sys.stdout, sys.stderr)
 
 
@@ -148,13 +150,14 @@ def _backup(given: _Given) -> int:
 
 
 def _soak(given: _Given) -> int:
+    from tradebot.ops.installed import engine_units, unit_of
     from tradebot.ops.soak import SoakOrder, run_soak
 
     found = given.found()
     order = SoakOrder(found.db_path, webhook_url=found.config.notify.webhook_url)
     duration_s = given.seconds("--duration", 0.0, 1.0, 366 * _DAY_S) if given.flag("--duration") else None
     order = order._replace(
-        unit=given.text("--unit") or order.unit,
+        unit=given.text("--unit") or unit_of(found.config_path, engine_units(None)) or order.unit,
         systemctl=given.text("--systemctl") or order.systemctl,
         psi_root=given.path("--psi-root") or order.psi_root,
         poll_s=given.seconds("--poll", order.poll_s, 0.1, 60.0),

@@ -14,23 +14,26 @@ import stat
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple, TextIO
 
 from tradebot import __version__
 from tradebot.config import STDIN, Config, xdg_directory
+from tradebot.configkeys import show
 from tradebot.exits import ConfigError
 from tradebot.feeds.sources import FILE_NAME as SOURCES_FILE
+from tradebot.ops.installed import DEFAULT, SYSTEM_FOLDERS, WRITTEN, InstalledUnit, Names, read_unit_file
+from tradebot.ops.user_units import for_user
+from tradebot.options import UsageError
 
-ENGINE: Final = "tradebot.service"
-SOAK: Final = "tradebot-soak.service"
+ENGINE: Final = DEFAULT.engine
+SOAK: Final = DEFAULT.soak
 MOCKWS: Final = "mockws.service"
 UNITS: Final = (ENGINE, SOAK, MOCKWS)
-EXAMPLE: Final = "tradebot.service.d/example.conf"
-POLKIT: Final = "50-tradebot.rules"
+EXAMPLE: Final = DEFAULT.example
+POLKIT: Final = DEFAULT.rule
 SYSUSERS: Final = "tradebot.sysusers.conf"
-STATE_DIRECTORIES: Final = ("/var/lib/tradebot", "/var/lib/private/tradebot")
 
 _PROGRAMS: Final = {"/usr/local/bin/tradebot": "tradebot", "/usr/local/bin/mockws": "mockws"}
 _MARK: Final = "#:paths:\n"
@@ -38,19 +41,11 @@ _HOMES: Final = ("/home", "/root", "/run/user")
 _TEMPORARY: Final = ("/tmp", "/var/tmp")
 _LAUNCHER: Final = "bin/launch.sh"
 
-# Needs a privilege that a user's service manager has not, or (PrivateUsers and what builds on it) user namespaces,
-# which some distributions deny to users: there the unit would not start at all.
-_SYSTEM_ONLY: Final = frozenset({
-    "AmbientCapabilities", "BindPaths", "BindReadOnlyPaths", "CapabilityBoundingSet", "DevicePolicy", "DynamicUser",
-    "IPAddressAllow", "IPAddressDeny", "NoExecPaths", "PrivateDevices", "PrivateIPC", "PrivateMounts",
-    "PrivateNetwork", "PrivateTmp", "PrivateUsers", "ProcSubset", "ProtectClock", "ProtectControlGroups",
-    "ProtectHome", "ProtectHostname", "ProtectKernelLogs", "ProtectKernelModules", "ProtectKernelTunables",
-    "ProtectProc", "ProtectSystem", "RemoveIPC", "StateDirectory", "StateDirectoryMode", "TemporaryFileSystem", "User",
-})  # fmt: skip
-_NETWORK: Final = "network-online.target"
-_WRITTEN: Final = "# Written by tradebot install-unit"
 _COMMAND_S: Final = 30
 _USER: Final = "tradebot"
+
+
+_NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 
 
 class Installation(NamedTuple):
@@ -64,15 +59,21 @@ class Installation(NamedTuple):
     environment: dict[str, str]
     needed: tuple[Path, ...]
     database: Path | None = None
+    names: Names = DEFAULT
 
 
 class Order(NamedTuple):
-    """What install-unit was asked for: with which configuration (and its file), for whom, and whether only to print."""
+    """What install-unit was asked for: with which configuration (and its file), for whom, and whether only to print.
+
+    `replace`: a unit that runs with another configuration is to have this one.
+    """
 
     config: Config
     config_path: Path | None
     user: bool
     print_only: bool
+    names: Names = DEFAULT
+    replace: bool = False
 
 
 def run_install_unit(
@@ -83,12 +84,19 @@ def run_install_unit(
     `root`: of the file system to install into. Raises ConfigError when it cannot be done.
     """
     check_config(order.config, order.user)
-    installation = this_installation(order.config_path, order.config)
-    units = {name: filled(name, installation, order.user) for name in UNITS}
+    names = order.names
+    installation = this_installation(order.config_path, order.config, names)
+    if order.user and names != DEFAULT:  # StateDirectory= is the system's
+        state = xdg_directory(environ, "XDG_STATE_HOME", ".local/state") / names.name
+        installation.environment["STATE_DIRECTORY"] = str(state)
+    units = {names.engine: ENGINE, names.soak: SOAK}
+    if names == DEFAULT:  # one local feed serves all
+        units[MOCKWS] = MOCKWS
+    texts = {name: filled(template, installation, order.user) for name, template in units.items()}
     for complaint in [] if order.user else unreadable(installation):
         errors.write(f"tradebot: warning: {complaint}\n")
     if order.print_only:
-        out.write(units[ENGINE])
+        out.write(texts[names.engine])
         return 0
     if not order.user and os.geteuid() != 0:
         raise ConfigError("only root can install units for the system; run it as root, or add --user for your own")
@@ -96,27 +104,71 @@ def run_install_unit(
         folder = xdg_directory(environ, "XDG_CONFIG_HOME", ".config") / "systemd" / "user"
     else:
         folder = root / "etc/systemd/system"
-    files = {folder / name: text for name, text in units.items()}
-    foreign = [path for path in files if path.exists() and _WRITTEN not in path.read_text(errors="replace")]
-    if foreign:
-        raise ConfigError(f"{foreign[0]} is not from tradebot install-unit; move it away, or change it by hand")
-    if not (folder / EXAMPLE).exists():  # it may have been made use of
-        files[folder / EXAMPLE] = find_template(EXAMPLE).read_text()
+    files = {folder / name: text for name, text in texts.items()}
+    _refuse_foreign(files, () if order.user else [root / place.lstrip("/") for place in SYSTEM_FOLDERS])
+    before = read_unit_file(folder / names.engine, order.user)
+    changes = [] if before is None else _changes(before, order, installation)
+    if not (folder / names.example).exists():  # it may have been made use of
+        files[folder / names.example] = names.put_into(find_template(EXAMPLE).read_text())
     if not order.user:
-        files[root / "etc/polkit-1/rules.d" / POLKIT] = find_template(POLKIT).read_text()
+        files[root / "etc/polkit-1/rules.d" / names.rule] = names.put_into(find_template(POLKIT).read_text())
         files[root / "etc/sysusers.d/tradebot.conf"] = find_template(SYSUSERS).read_text()
     for path, text in files.items():
         _write(path, text)
         out.write(f"wrote {path}\n")
+    out.write("".join(f"{change}\n" for change in changes))
     out.write(_next_steps(order, root == Path("/")))
     return 0
 
 
-def filled(name: str, installation: Installation, user: bool) -> str:
+def names_of(text: str | None) -> Names:
+    """The names that --name=NAME asks for; the default ones for None. Raises UsageError."""
+    if text is None:
+        return DEFAULT
+    name = text.removesuffix(".service")
+    if not _NAME.fullmatch(name) or name.endswith("-soak") or Names(name).engine == MOCKWS:
+        raise UsageError(
+            f"--name: {show(text)} cannot be the name of an engine's unit: lower-case letters, digits, - and _, such as"
+            " tradebot-eth"
+        )
+    return Names(name)
+
+
+def _refuse_foreign(files: Iterable[Path], folders: Iterable[Path]) -> None:
+    """Raises ConfigError where a unit of somebody else has one of the names, here or in the system's `folders`."""
+    files = list(files)
+    everywhere = [*files, *(folder / path.name for folder in folders for path in files)]
+    for path in everywhere:
+        if path.exists() and WRITTEN not in path.read_text(errors="replace"):
+            raise ConfigError(
+                f"{path} is not from tradebot install-unit; move it away, change it by hand, or choose another --name"
+            )
+
+
+def _changes(before: InstalledUnit, order: Order, installation: Installation) -> list[str]:
+    """What becomes of the unit that is there, a line each. Raises UsageError for a change that was not asked for."""
+    found = []
+    if not before.runs_with(order.config_path):
+        old = before.config or "no configuration file"
+        new = order.config_path or "no configuration file"
+        if not order.replace:
+            raise UsageError(
+                f"{before.path} runs with {old}, and this would have it run with {new}. For a second engine:"
+                " --name=NAME (its database is then in /var/lib/NAME); to change this one: --replace; to renew it as it"
+                f" is: --config={before.config or 'FILE'}"
+            )
+        found.append(f"{before.name}: ran with {old}, runs with {new} from its next start on")
+    program = str(installation.programs["tradebot"])
+    if before.program not in (None, program):
+        found.append(f"{before.name}: ran {before.program}, runs {program} from its next start on")
+    return found
+
+
+def filled(template: str, installation: Installation, user: bool) -> str:
     """A unit for this installation, with a line above that says where it is from. Raises ConfigError."""
     own = " --user" if user else ""
-    head = f"{_WRITTEN}{own} of tradebot {__version__}, which replaces it: changes belong in a drop-in.\n"
-    return head + fill(find_template(name).read_text(), installation, user)
+    head = f"{WRITTEN}{own} of tradebot {__version__}, which replaces it: changes belong in a drop-in.\n"
+    return head + fill(installation.names.put_into(find_template(template).read_text()), installation, user)
 
 
 def _write(path: Path, text: str) -> None:
@@ -138,7 +190,8 @@ def _next_steps(order: Order, here: bool) -> str:
         commands.insert(0, ["systemd-sysusers", "tradebot.conf"])
     lines = [] if order.config_path else ["no configuration: the defaults apply, synthetic ticks (--config=FILE)"]
     lines += [f"to do: {' '.join(command)}" for command in commands if not (here and _done(command))]
-    lines += [f"to do: {' '.join(systemctl)} enable --now {ENGINE} {SOAK}    (restart, where they run already)"]
+    both = f"{order.names.engine} {order.names.soak}"
+    lines += [f"to do: {' '.join(systemctl)} enable --now {both}    (restart, where they run already)"]
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -165,7 +218,7 @@ def find_template(name: str) -> Path:
     )
 
 
-def this_installation(config_path: Path | None, config: Config) -> Installation:
+def this_installation(config_path: Path | None, config: Config, names: Names = DEFAULT) -> Installation:
     """The installation whose code this is, running with the configuration given. Looks for files.
 
     Raises ConfigError when it is one that a service could not run.
@@ -184,8 +237,8 @@ def this_installation(config_path: Path | None, config: Config) -> Installation:
     if config.engine.ingest_mode == "replay" and config.engine.replay_file not in (None, STDIN):
         needed.append(Path(str(config.engine.replay_file)))
     where = config.app.db_path
-    elsewhere = where is not None and not any(_below(where, place) for place in STATE_DIRECTORIES)
-    return Installation(programs, environment, tuple(needed), Path(str(where)).parent if elsewhere else None)
+    elsewhere = where is not None and not any(_below(where, place) for place in names.state_directories)
+    return Installation(programs, environment, tuple(needed), Path(str(where)).parent if elsewhere else None, names)
 
 
 def _scripts() -> Path:
@@ -226,7 +279,7 @@ def fill(template: str, installation: Installation, user: bool) -> str:
     template = template.replace(_MARK, "".join(f"{line}\n" for line in lines))
     if homes:
         template = template.replace("\nProtectHome=yes\n", "\nProtectHome=tmpfs\n")
-    return _for_user(template) if user else template
+    return for_user(template) if user else template
 
 
 class _Hiding:
@@ -294,7 +347,7 @@ def unreadable(installation: Installation) -> list[str]:
     if installation.database is not None:
         found.append(
             f"app.db_path: the service's user must own it: `chown {_USER} {installation.database}`,"
-            f" or take the key out, and the database is in {STATE_DIRECTORIES[0]}"
+            f" or take the key out, and the database is in {installation.names.state_directories[0]}"
         )
     return found
 
@@ -314,34 +367,3 @@ def _word(text: str) -> str:
         )
     text = text.replace("%", "%%")
     return f'"{text}"' if " " in text else text
-
-
-def _for_user(unit: str) -> str:
-    """The unit without what only the system's service manager can do; a comment goes with what it explains."""
-    kept = [block for block in map(_user_block, _blocks(unit)) if block]
-    text = "".join(line for block in kept for line in block)
-    text = text.replace("WantedBy=multi-user.target", "WantedBy=default.target")
-    text = text.replace(f"--unit={ENGINE}", f'--unit={ENGINE} "--systemctl=systemctl --user"')
-    return re.sub(r"\n{3,}", "\n\n", text)
-
-
-def _blocks(unit: str) -> Iterator[list[str]]:
-    """Lines in groups: comments with the directives that follow them; section headers and empty lines alone."""
-    block: list[str] = []
-    for line in unit.splitlines(keepends=True):
-        comment, alone = line.startswith("#"), line.startswith(("[", "\n"))
-        if block and (alone or (comment and not block[-1].startswith("#"))):
-            yield block
-            block = []
-        if alone:
-            yield [line]
-        else:
-            block.append(line)
-    if block:
-        yield block
-
-
-def _user_block(block: list[str]) -> list[str]:
-    directives = [line for line in block if not line.startswith(("#", "[", "\n"))]
-    kept = [line for line in directives if line.partition("=")[0] not in _SYSTEM_ONLY and _NETWORK not in line]
-    return block if kept == directives else [line for line in block if line.startswith("#")] + kept if kept else []

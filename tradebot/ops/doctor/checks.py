@@ -128,11 +128,19 @@ def check_skew(before: Status | None, after: Status | None, now_s: float) -> Fin
 
 
 def check_unit(unit: UnitReading) -> Finding:
-    """Whether a service manager has a unit that it understands."""
+    """Whether a service manager has a unit for this configuration, and understands it."""
+    if not unit.paths and unit.others:
+        path, config = unit.others[0]
+        return warn(
+            "unit",
+            f"{path} runs with {config or 'no configuration file'}, and no unit with the configuration looked at here",
+            f"look at that one {'without --config' if config is None else f'with --config={config}'}; a second engine:"
+            " tradebot install-unit --config=FILE --name=NAME",
+        )
     if not unit.paths:
         if not unit.systemd_runs:
             return ok("unit", "no systemd runs here: somebody else has to restart the engine after a failure")
-        return warn("unit", "tradebot.service is not installed", "tradebot install-unit puts it in place")
+        return warn("unit", f"{unit.name} is not installed", "tradebot install-unit puts it in place")
     where = ", ".join(unit.paths)
     if unit.complaint is None:
         return ok("unit", f"{where} (systemd-analyze is not there to verify it)")
@@ -193,8 +201,11 @@ def check_port(name: str, port: int, listener: Listener | None, wanted: bool, ad
     return level("ports", f"{name} port {port} is taken by {who}", "choose another port, or stop that program")
 
 
-def check_processes(look: Look, lock: LockReading, pid_alive: bool) -> Finding:
-    """Whether whoever holds the database is alive and at work. `pid_alive`: the process that the status names."""
+def check_processes(look: Look, lock: LockReading, pid_alive: bool, unit: str) -> Finding:
+    """Whether the holder of the database is alive and at work.
+
+    `pid_alive`: the process that the status names; `unit`: that would be restarted.
+    """
     status = look.status
     at_work = status is not None and status.fresh(look.now_s)
     if lock.held:
@@ -204,7 +215,7 @@ def check_processes(look: Look, lock: LockReading, pid_alive: bool) -> Finding:
         return fail(
             "processes",
             f"process {lock.holder} holds the database, but has written no status{quiet}",
-            "if it is not just starting, it hangs: systemctl restart tradebot, or send it SIGABRT to see its stacks",
+            f"if it is not just starting, it hangs: systemctl restart {unit}, or send it SIGABRT to see its stacks",
         )
     if at_work and lock.known:
         return fail(
@@ -218,7 +229,7 @@ def check_processes(look: Look, lock: LockReading, pid_alive: bool) -> Finding:
         return fail(
             "processes",
             f"process {status.pid} has written no status for {span(look.now_s - status.written_s)}",
-            "it hangs: systemctl restart tradebot, or send it SIGABRT to see its stacks",
+            f"it hangs: systemctl restart {unit}, or send it SIGABRT to see its stacks",
         )
     return warn(
         "processes",

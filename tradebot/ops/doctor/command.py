@@ -28,6 +28,7 @@ from tradebot.ops.doctor.database import (
 )
 from tradebot.ops.doctor.finding import Finding, fail, ok, warn
 from tradebot.ops.health import Look, database_trouble, look_at, look_with, unusable
+from tradebot.ops.installed import DEFAULT, engine_units, unit_of
 from tradebot.ops.status_view import spill_waiting
 from tradebot.ops.throttle import Throttle, read_throttle, throttle_path
 from tradebot.runtime import Runtime
@@ -108,7 +109,7 @@ class _Examination:
         else:
             self.misused = True
             yield fail("database", wrong.text, wrong.advice)
-        yield checks.check_unit(readings.read_unit(self._home()))
+        yield checks.check_unit(readings.read_unit(self._home(), self._config_path))
         yield from self._ports(self._engine_runs)
 
     def _of_database(self, path: Path) -> Iterator[Finding]:
@@ -121,7 +122,8 @@ class _Examination:
         yield from checks.check_clock(clock, after)
         yield checks.check_skew(before.status, after.status, after.now_s)
         if trouble is None:
-            yield checks.check_processes(after, readings.read_lock(path), _names_living(after))
+            unit = unit_of(self._config_path, engine_units(self._home())) or DEFAULT.engine
+            yield checks.check_processes(after, readings.read_lock(path), _names_living(after), unit)
         else:
             yield fail("processes", *trouble)
         yield checks.check_last_run(after)

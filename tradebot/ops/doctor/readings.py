@@ -12,14 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from tradebot.ops.installed import DEFAULT, engine_units
 from tradebot.runtime import Runtime
 from tradebot.store.database import beside
 from tradebot.store.lock import SUFFIX, holder_of
 
-UNIT: Final = "tradebot.service"
-_SYSTEM_UNITS: Final = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system",
-                        "/usr/lib/systemd/system")  # fmt: skip
-_USER_UNITS: Final = ("~/.config/systemd/user", "/etc/systemd/user", "/usr/lib/systemd/user")
 _VERIFY_S: Final = 20.0
 # Of a user's unit where that user has no session: it says nothing about the unit.
 _NO_MANAGER: Final = b"Failed to initialize manager"
@@ -69,11 +66,21 @@ class Listener(NamedTuple):
 
 
 class UnitReading(NamedTuple):
-    """Where tradebot.service was found, and what systemd-analyze verify said ("": nothing; None: it did not run)."""
+    """Where the unit that runs with this configuration was found, and what systemd-analyze verify said of it.
+
+    `complaint`: "" for nothing, None where it did not run. `others`: engines' units with another configuration, each
+    with its file's path (None: it has none).
+    """
 
     systemd_runs: bool
     paths: tuple[str, ...]
     complaint: str | None
+    others: tuple[tuple[str, str | None], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What systemctl calls it; the default name where it is not known."""
+        return Path(self.paths[0]).name if self.paths else DEFAULT.engine
 
 
 def read_clock(runtime: Runtime, seconds: float) -> ClockReading:
@@ -163,25 +170,18 @@ def _owners(proc: Path, inodes: set[str]) -> Iterator[tuple[str, str]]:
                 yield place.name, b" ".join(words).decode("utf-8", "replace").strip()
 
 
-def read_unit(home: Path | None) -> UnitReading:
-    """Find the unit and have it verified. Blocks for up to 20 s."""
-    places = [(Path(place), ()) for place in _SYSTEM_UNITS]
-    user_places = [Path(place) if home is None else Path(place.replace("~", str(home))) for place in _USER_UNITS]
-    found: list[tuple[Path, tuple[str, ...]]] = [
-        (place / UNIT, how)
-        for place, how in [*places, *((place, ("--user",)) for place in user_places)]
-        if _is_file(place / UNIT)
-    ]
-    complaints = [verify(path, how) for path, how in found]
-    complaint = None if not found or None in complaints else "; ".join(text for text in complaints if text)
-    return UnitReading(Path("/run/systemd/system").is_dir(), tuple(str(path) for path, _how in found), complaint)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # below a home that this user may not enter
-        return False
+def read_unit(home: Path | None, config: Path | None) -> UnitReading:
+    """Find the unit that runs with this configuration (None: no file), and have it verified. Blocks for up to 20 s."""
+    units = engine_units(home)
+    mine = [unit for unit in units if unit.runs_with(config)]
+    complaints = [verify(unit.path, ("--user",) if unit.user else ()) for unit in mine]
+    complaint = None if not mine or None in complaints else "; ".join(text for text in complaints if text)
+    return UnitReading(
+        Path("/run/systemd/system").is_dir(),
+        tuple(str(unit.path) for unit in mine),
+        complaint,
+        tuple((str(unit.path), unit.config) for unit in units if unit not in mine),
+    )
 
 
 def verify(path: Path, how: tuple[str, ...]) -> str | None:
