@@ -143,7 +143,7 @@ def describe(line: Mapping[str, Any]) -> str:
 
 _BEAT_FIELDS: Final = frozenset({"ingest_received", "ingest_processed", "tick_count", "persist_count", "link"})
 _TELLING: Final = (
-    "refused", "bp_drops_signal", "risk_vetoes", "stale_vetoes", "persist_errors", "malformed", "duplicates", "gaps",
-    "reconnects",
+    "refused", "bp_drops_signal", "risk_vetoes", "stale_vetoes", "rate_vetoes", "persist_errors", "malformed",
+    "duplicates", "gaps", "reconnects",
 )  # fmt: skip
 """Shown where they are not 0: they say what else was going on."""

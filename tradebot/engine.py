@@ -327,7 +327,7 @@ class _Run:
             "replay summary", event="replay summary", ticks_read=metrics.ingest_received,
             kept=metrics.ingest_processed + metrics.already_stored, malformed=metrics.malformed,
             signals_emitted=metrics.signal_count, orders_filled=metrics.shadow_orders,
-            orders_rejected=metrics.risk_vetoes + metrics.stale_vetoes + metrics.bp_drops_signal,
+            orders_rejected=metrics.orders_rejected,
             trades=metrics.trade_count, ticks_per_s=rate,
         )  # fmt: skip
 

@@ -21,7 +21,7 @@ SELL: Final = "SELL"
 OrderStatus = Literal["SUBMITTED", "ACKNOWLEDGED", "PARTIAL_FILL", "FILLED", "CANCELED", "REJECTED"]
 FINAL_STATUSES: Final = frozenset({"FILLED", "CANCELED", "REJECTED"})
 
-# Reason codes. Names are fixed by the original system; BP_DROP_SIGNAL is ours.
+# Reason codes. Names are fixed by the original system; BP_DROP_SIGNAL and NO_RATE are ours.
 PERIODIC_TRIGGER: Final = "PERIODIC_TRIGGER"
 SMA_CROSSOVER: Final = "SMA_CROSSOVER"
 THRESHOLD_CROSSED: Final = "THRESHOLD_CROSSED"
@@ -29,6 +29,7 @@ RISK_CAP: Final = "RISK_CAP"
 STALE_DATA: Final = "STALE_DATA"
 SHADOW_RECORDED: Final = "SHADOW_RECORDED"
 BP_DROP_SIGNAL: Final = "BP_DROP_SIGNAL"
+NO_RATE: Final = "NO_RATE"
 
 MAX_SYMBOL_CHARS: Final = 64
 MAX_ID_CHARS: Final = 128

@@ -14,6 +14,7 @@ COUNTERS: Final = (
     "trade_count",
     "risk_vetoes",
     "stale_vetoes",
+    "rate_vetoes",
     # writer thread
     "persist_count",
     "persist_errors",
@@ -46,6 +47,7 @@ class Metrics:
         trade_count       fills
         risk_vetoes       signals refused by a risk cap
         stale_vetoes      signals refused because their tick was too old
+        rate_vetoes       signals refused because their symbol is priced in another currency than dollars
     Writer thread:
         persist_count     events stored: ticks, signals, orders and trades
         persist_errors    failed attempts to store a batch
@@ -73,6 +75,7 @@ class Metrics:
     trade_count: int
     risk_vetoes: int
     stale_vetoes: int
+    rate_vetoes: int
     persist_count: int
     persist_errors: int
     ingest_received: int
@@ -91,6 +94,11 @@ class Metrics:
     def __init__(self) -> None:
         for name in COUNTERS:
             setattr(self, name, 0)
+
+    @property
+    def orders_rejected(self) -> int:
+        """Signals that were refused, for whatever reason."""
+        return self.risk_vetoes + self.stale_vetoes + self.rate_vetoes + self.bp_drops_signal
 
     def snapshot(self) -> dict[str, int]:
         """All counters by name, in the order of COUNTERS. Any thread; not one instant while the pipeline runs."""

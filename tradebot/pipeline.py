@@ -257,7 +257,7 @@ class Pipeline:
 
     def _heartbeat_fields(self) -> dict[str, object]:
         tick, book = self.strategy.last_tick, self.book()
-        fields: dict[str, object] = {"profit_usd": book.profit_usd, **self._parts.feed.status()}
+        fields: dict[str, object] = {"profit": book.profit, "unit": book.unit, **self._parts.feed.status()}
         if tick is not None:
             fields |= {"symbol": tick.symbol, "price": tick.price, "net_qty": book.net_qty}
         return fields
@@ -270,7 +270,7 @@ class Pipeline:
         """How far each running stage has come, for the watchdog. Main thread."""
         persist, ticks, signals = self.persist, self._ticks, self._signals
         settings, running, metrics = self._config.persist, self._control.running(), self.metrics
-        executed = metrics.shadow_orders + metrics.risk_vetoes + metrics.stale_vetoes
+        executed = metrics.shadow_orders + metrics.risk_vetoes + metrics.stale_vetoes + metrics.rate_vetoes
         # A stage may have to wait for the writer, and the writer for the storage.
         allowed_s = _AT_WORK_S + settings.flush_interval_ms / 1000 + settings.storage_retry_s
         stored = (persist.commits, persist.ticks_spilled, persist.events_lost, self._persisted.passed)
@@ -312,12 +312,12 @@ class Pipeline:
     @property
     def continues(self) -> bool:
         """Whether positions of earlier runs go on in this one."""
-        return self._parts.execution.fees_before_usd != 0
+        return self._parts.execution.fees_before != 0
 
     @property
-    def fees_before_usd(self) -> float:
+    def fees_before(self) -> float:
         """The fees of the earlier runs that this one continues; they are in the positions."""
-        return self._parts.execution.fees_before_usd
+        return self._parts.execution.fees_before
 
     def busy_s(self) -> dict[str, float]:
         """Processor seconds each stage's thread used."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.process import SESSION, SESSION_CONFIG, Engine, Finished, rows
-from tradebot.number_format import money, number
+from tradebot.number_format import amount, money, number
 from tradebot.ops.prometheus import families
 from tradebot.ops.status import read_status, status_path
 
@@ -28,7 +28,7 @@ flush_interval_ms = 20
 
 def summary_of(done: Finished) -> dict[str, str]:
     """The labelled figures of a summary, without thousands separators and units."""
-    found = dict(re.findall(r"^ *([a-zA-Z ()_]+?):? {1,}([-+0-9,.]+)(?: USD)?$", done.stdout, re.M))
+    found = dict(re.findall(r"^ *([a-zA-Z ()_]+?):? {1,}([-+0-9,.]+)(?: USD| \(unit unknown\))?$", done.stdout, re.M))
     return {label: value.replace(",", "") for label, value in found.items()}
 
 
@@ -67,21 +67,21 @@ def check(engine: Engine, done: Finished, db: Path) -> dict[str, Any]:
     view = json.loads(engine.run("status", "--json", f"--db={db}").expect(0).stdout)
     book, counters = view["status"]["book"], view["status"]["counters"]
     assert view["status"]["run_id"] == run_id
-    assert book["profit_usd"] == pytest.approx(float(profit), rel=1e-9, abs=1e-9)
+    assert book["profit"] == pytest.approx(float(profit), rel=1e-9, abs=1e-9)
     assert book["net_qty"] == float(net)
     assert view["status"]["last_tick"]["price"] == last
     assert (counters["signal_count"], counters["trade_count"]) == (count["signals"], fills)
 
     text = engine.run("status", f"--db={db}").expect(0).stdout
-    assert f"profit after fees {money(book['profit_usd'], plus=True)} USD\n" in text
+    assert f"profit after fees {amount(book['profit'], book['unit'], plus=True)}\n" in text
     assert f"last tick   {symbol} {number(last)}\n" in text
     assert f"position    {number(float(net))} {symbol}, " in text
 
     status = read_status(status_path(db))
     assert status is not None
     metrics = {family.name: family.samples[0].value for family in families(status, status.written_s) if family.samples}
-    assert metrics["tradebot_profit_usd"] == book["profit_usd"]
-    assert metrics["tradebot_exposure_usd"] == book["exposure_usd"] == pytest.approx(abs(float(net) * last))
+    assert metrics["tradebot_profit"] == book["profit"]
+    assert metrics["tradebot_exposure"] == book["exposure"] == pytest.approx(abs(float(net) * last))
     assert metrics["tradebot_signals_total"] == count["signals"]
     assert metrics["tradebot_fills_total"] == fills
 
@@ -122,7 +122,7 @@ def test_a_live_run_that_continues_another(engine: Engine) -> None:
     done = engine.run(*args).expect(0)
     view = check(engine, done, db)
     beat = done.one("HEARTBEAT")
-    assert beat["symbol"] == "SOL/USDC" and beat["price"] > 0 and {"net_qty", "profit_usd"} <= set(beat)
+    assert beat["symbol"] == "SOL/USDC" and beat["price"] > 0 and {"net_qty", "profit"} <= set(beat)
     assert list(beat).index("price") < list(beat).index("tick_count"), "first what people look for"
     assert len(done.all("batch flushed")) == 2, "not one for each of the many commits"
     assert "with the fills of earlier runs" in done.stdout

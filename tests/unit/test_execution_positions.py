@@ -33,27 +33,27 @@ def test_buying_more_averages_the_cost() -> None:
         net_qty=200.0,
         average_cost=202.5,
         last_price=205.0,
-        exposure_usd=41_000.0,
-        realized_usd=1_000.0,
-        unrealized_usd=500.0,
-        fees_usd=0.75,
+        exposure=41_000.0,
+        realized=1_000.0,
+        unrealized=500.0,
+        fees=0.75,
     )
 
 
 def test_a_partial_sale_keeps_the_average() -> None:
     view = view_after(fill(BUY, 0.1, 100.1), fill(BUY, 0.2, 100.4), fill(SELL, 0.1, 101.3))
-    assert (view.net_qty, view.average_cost, view.realized_usd) == (0.2, 100.3, 0.1)
+    assert (view.net_qty, view.average_cost, view.realized) == (0.2, 100.3, 0.1)
 
 
 def test_a_short_position_mirrors_a_long_one() -> None:
     view = view_after(fill(SELL, 2.0, 100.0), fill(SELL, 2.0, 110.0), fill(BUY, 1.0, 95.0))
-    assert (view.net_qty, view.average_cost, view.realized_usd, view.unrealized_usd) == (-3.0, 105.0, 10.0, 30.0)
-    assert view.exposure_usd == 285.0
+    assert (view.net_qty, view.average_cost, view.realized, view.unrealized) == (-3.0, 105.0, 10.0, 30.0)
+    assert view.exposure == 285.0
 
 
 def test_a_fill_through_zero_closes_and_opens() -> None:
     view = view_after(fill(BUY, 1.0, 100.0), fill(SELL, 3.0, 103.0))
-    assert (view.net_qty, view.average_cost, view.realized_usd, view.unrealized_usd) == (-2.0, 103.0, 3.0, 0.0)
+    assert (view.net_qty, view.average_cost, view.realized, view.unrealized) == (-2.0, 103.0, 3.0, 0.0)
 
 
 def test_a_closed_position_stays_in_view() -> None:
@@ -69,7 +69,7 @@ def test_marks_move_exposure_and_unrealized_profit() -> None:
     positions.mark("A", 0.1)
     positions.mark("never traded", 7.0)
     assert str(positions.total_exposure.normalize()) == "10.03"
-    assert [(v.symbol, v.exposure_usd, v.unrealized_usd) for v in positions.views()] == [
+    assert [(v.symbol, v.exposure, v.unrealized) for v in positions.views()] == [
         ("A", 0.03, -0.03),
         ("B", 10.0, 0.0),
     ]
@@ -143,5 +143,5 @@ def test_average_cost_equals_its_definition(fills: list[tuple[Literal["BUY", "SE
         net += change
     view = view_after(*(fill(side, qty, price) for side, qty, price in fills))
     assert view.net_qty == net
-    assert view.realized_usd == pytest.approx(float(realized), rel=1e-15, abs=1e-30)
+    assert view.realized == pytest.approx(float(realized), rel=1e-15, abs=1e-30)
     assert view.average_cost == pytest.approx(float(average) if net else 0.0, rel=1e-15)

@@ -53,7 +53,7 @@ def test_each_cap_binds_exactly(order: Signal, positions: Positions, open_orders
     if detail is None:
         assert isinstance(verdict, ApprovedOrder)
         assert (verdict.signal, verdict.qty) == (order, order.desired_size)
-        assert float(verdict.notional_usd) == order.desired_size * order.price
+        assert float(verdict.notional) == order.desired_size * order.price
     else:
         assert isinstance(verdict, RefusedOrder)
         assert (verdict.signal, verdict.reason) == (order, RISK_CAP)

@@ -47,7 +47,7 @@ def test_an_approved_signal_is_filled_at_its_price() -> None:
     )
     assert execution.last_refusal is None
     view = execution.positions.view("TEST/USD")
-    assert view is not None and (view.net_qty, view.fees_usd) == (0.1, 0.0101)
+    assert view is not None and (view.net_qty, view.fees) == (0.1, 0.0101)
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,6 @@ def test_the_book_of_two_symbols() -> None:
         PositionView("B", 0.0, 0.0, 9.0, 0.0, -1.0, 0.0, 0.125),
     ]
     book = book_of(views, "A")
-    assert (book.open_positions, book.net_qty, book.exposure_usd) == (1, 2.0, 6.0)
-    assert (book.profit_usd, book.fees_usd) == (3.125, 0.375)
+    assert (book.open_positions, book.net_qty, book.exposure) == (1, 2.0, 6.0)
+    assert (book.profit, book.fees) == (3.125, 0.375)
     assert book_of(views, None).net_qty == 0.0

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from tests.conftest import REPO
 from tradebot.execution.book import Book
 from tradebot.exits import ConfigError
 from tradebot.metrics import COUNTERS
@@ -30,7 +31,7 @@ def status_of(**changes: Any) -> Status:
         written_s=100.0,
         running=("execution", "ingest", "persist", "strategy"), still_s={}, link="up", link_age_ms=5, link_down_s=None,
         last_tick=LastTick("SOL/USDC", 101.5, 9_500), last_stored_ms=9_600, stored_age_s=0.4,
-        book=Book(1, 0.3, 30.45, 1.234), counters=dict.fromkeys(COUNTERS, 0),
+        book=Book(1, 0.3, 30.45, 1.234, unit="USD"), counters=dict.fromkeys(COUNTERS, 0),
         depths={"tick": 0, "signal": 0, "persist": 0}, commit_ms=0.5,
     )  # fmt: skip
     return replace(status, **changes)
@@ -141,6 +142,12 @@ class TestNotifier:
     @pytest.mark.parametrize("environ", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "vsock:2:1"}])
     def test_without_a_manager_nobody_is_told(self, environ: dict[str, str]) -> None:
         assert isinstance(find_notifier(environ), NoManager)
+
+
+def test_a_status_file_of_the_first_release_is_read() -> None:
+    """Its amounts were all called USD, whatever they were: now nothing says what their unit is."""
+    status = read_status(REPO / "fixtures" / "schema3" / "push.db.status.json")
+    assert status is not None and status.book == Book(2, -0.1, 20.0, -2.222, unit="unit unknown")
 
 
 def test_the_line_for_people() -> None:

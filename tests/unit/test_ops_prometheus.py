@@ -82,8 +82,8 @@ def test_the_other_values() -> None:
         "tradebot_last_commit_time_seconds": 9.6,
         "tradebot_last_commit_duration_seconds": 0.0005,
         "tradebot_open_positions": 1,
-        "tradebot_exposure_usd": 30.45,
-        "tradebot_profit_usd": 1.234,
+        "tradebot_exposure{unit=USD}": 30.45,
+        "tradebot_profit{unit=USD}": 1.234,
     }
 
 

@@ -295,12 +295,14 @@ def test_a_fifo_beside_the_database_holds_nobody_up(database: Path, suffix: str)
 
 def test_nothing_is_never_negative() -> None:
     """Found by reading: `profit -0.00`."""
-    book = Book(0, -0.0, -0.0, -0.0)
+    book = Book(0, -0.0, -0.0, -0.0, unit="USD")
     assert "position    0.00 BTC/USD, 0 open in all\nexposure    0.0000 USD, profit after fees +0.0000 USD\n" in shown(
         {"book": book}
     )
     assert ", position 0.00, profit +0.0000 USD, " in status_line(status_of(book=book))
-    assert ", position -0.50, profit -0.0060 USD, " in status_line(status_of(book=Book(1, -0.5, 1.0, -0.006)))
+    assert ", position -0.50, profit -0.0060 USD, " in status_line(
+        status_of(book=Book(1, -0.5, 1.0, -0.006, unit="USD"))
+    )
 
 
 def test_a_time_that_is_no_date(database: Path) -> None:

@@ -22,15 +22,16 @@ SUMMARY = RunSummary(
     orders_by_status={"REJECTED": 20, "FILLED": 380},
     refusals_by_reason={"RISK_CAP": 20},
     fills=380,
-    fees_usd=1234.56789,
-    profit_usd=-1244.36789,
+    fees=1234.56789,
+    profit=-1244.36789,
+    unit="unit unknown",
     positions=(
         PositionLine(
-            symbol="BTCUSDT", net_qty=-0.0123, avg_price=43123.45, last_price=43000.1, realized_usd=-12.3,
-            unrealized_usd=1.5,
+            symbol="BTCUSDT", net_qty=-0.0123, avg_price=43123.45, last_price=43000.1, realized=-12.3,
+            unrealized=1.5,
         ),
         PositionLine(
-            symbol="ETH", net_qty=0.0, avg_price=None, last_price=2000.0, realized_usd=1.0, unrealized_usd=-0.0
+            symbol="ETH", net_qty=0.0, avg_price=None, last_price=2000.0, realized=1.0, unrealized=-0.0
         ),
     ),
     exit_code=ExitCode.COMPLETE,
@@ -59,14 +60,14 @@ Signals, orders, fills
   orders REJECTED             20
   refused RISK_CAP            20
   fills (simulated)          380
-  fees                1,234.5679 USD
+  fees                1,234.5679 (unit unknown)
 
 Positions (profit before fees)
-  symbol         net qty  avg price  last price  realized USD  unrealized USD
-  BTCUSDT        -0.0123  43,123.45   43,000.10      -12.3000          1.5000
-  ETH               0.00          -    2,000.00        1.0000          0.0000
-  all 2 symbols                                      -11.3000          1.5000
-  profit after fees: -1,244.3679 USD
+  symbol         net qty  avg price  last price  realized  unrealized     unit
+  BTCUSDT        -0.0123  43,123.45   43,000.10  -12.3000      1.5000  unknown
+  ETH               0.00          -    2,000.00    1.0000      0.0000  unknown
+  all 2 symbols                                  -11.3000      1.5000  unknown
+  profit after fees: -1,244.3679 (unit unknown)
 
 What to try next
   sqlite3 -header -column '/tmp/my data/x.db' \\
@@ -86,8 +87,8 @@ def position(number: int, symbol: str | None = None) -> PositionLine:
         net_qty=float(number),
         avg_price=1.0,
         last_price=2.0,
-        realized_usd=0.0,
-        unrealized_usd=float(number),
+        realized=0.0,
+        unrealized=float(number),
     )
 
 
@@ -157,19 +158,19 @@ def test_lost_log_lines_are_told() -> None:
 
 
 def test_a_run_without_fills() -> None:
-    text = changed(positions=(), fills=0, fees_usd=0.0, orders_by_status={}, refusals_by_reason={}, signals=0)
+    text = changed(positions=(), fills=0, fees=0.0, orders_by_status={}, refusals_by_reason={}, signals=0)
     assert "\nPositions\n  none: nothing was filled\n" in text
 
 
 def test_one_symbol_needs_no_total() -> None:
     text = changed(positions=(position(1),))
     assert "symbols" not in text
-    assert "  profit after fees: -1,244.3679 USD\n" in text
+    assert "  profit after fees: -1,244.3679 (unit unknown)\n" in text
 
 
 def test_at_most_forty_symbols_the_largest_then_how_many_more() -> None:
     text = changed(positions=tuple(position(n) for n in range(1, MAX_SYMBOLS + 1003)))
-    rows = [line.split()[0] for line in text.splitlines() if line.startswith("  S") and line.endswith(".0000")]
+    rows = [line.split()[0] for line in text.splitlines() if line.startswith("  S") and line.endswith("unknown")]
     assert rows == [f"S{n}" for n in range(1042, 1002, -1)]
     assert "  ... and 1,002 more\n  all 1,042 symbols" in text
 
@@ -229,12 +230,12 @@ def test_feeds_cannot_act_on_the_terminal_and_any_path_can_be_written() -> None:
 
 def test_amounts_of_the_smallest_prices_are_shown() -> None:
     """A fee of 0.1 x 0.0000001234 x 0.001 was shown as 0.0000."""
-    line = msgspec.structs.replace(position(1), last_price=0.0000001234, realized_usd=-1.2e-9, unrealized_usd=0.0)
-    text = changed(fees_usd=1.234e-11, profit_usd=-1.21234e-9, positions=(line,))
+    line = msgspec.structs.replace(position(1), last_price=0.0000001234, realized=-1.2e-9, unrealized=0.0)
+    text = changed(fees=1.234e-11, profit=-1.21234e-9, positions=(line,))
     words = " ".join(text.split())
-    assert " fees 0.00000000001234 USD " in words
+    assert " fees 0.00000000001234 (unit unknown) " in words
     assert " 0.0000001234 -0.0000000012 0.0000 " in words
-    assert "  profit after fees: -0.000000001212 USD\n" in text
+    assert "  profit after fees: -0.000000001212 (unit unknown)\n" in text
 
 
 def test_a_run_that_continues_earlier_ones_says_whose_positions_these_are() -> None:

@@ -8,20 +8,25 @@ from typing import Final
 
 from msgspec import Struct
 
+from tradebot.execution.currencies import UNKNOWN_UNIT, common_unit
 from tradebot.execution.positions import PositionView
 
 _DIGITS: Final = 12
 
 
 class Book(Struct, frozen=True):
-    """What all simulated fills come to: open positions, and profit at the last known prices, fees taken off."""
+    """What all simulated fills come to: open positions, and profit at the last known prices, fees taken off.
+
+    `unit` is the label of its amounts: the currency they are in, or `UNKNOWN_UNIT`.
+    """
 
     open_positions: int
     net_qty: float
     """Of the symbol of the last tick."""
-    exposure_usd: float
-    profit_usd: float
-    fees_usd: float = 0.0
+    exposure: float
+    profit: float
+    fees: float = 0.0
+    unit: str = UNKNOWN_UNIT
 
 
 def book_of(positions: Sequence[PositionView], symbol: str | None) -> Book:
@@ -30,19 +35,20 @@ def book_of(positions: Sequence[PositionView], symbol: str | None) -> Book:
     Sums are rounded to 12 significant digits: what floating point adds behind those is noise.
     """
     paid = fees(positions)
-    earned = [part for view in positions for part in (view.realized_usd, view.unrealized_usd)]
+    earned = [part for view in positions for part in (view.realized, view.unrealized)]
     return Book(
         open_positions=sum(view.net_qty != 0 for view in positions),
         net_qty=next((view.net_qty for view in positions if view.symbol == symbol), 0.0) + 0.0,
-        exposure_usd=total([view.exposure_usd for view in positions]),
-        profit_usd=total(earned, less=paid),
-        fees_usd=paid,
+        exposure=total([view.exposure for view in positions]),
+        profit=total(earned, less=paid),
+        fees=paid,
+        unit=common_unit([view.symbol for view in positions] or ([] if symbol is None else [symbol])),
     )
 
 
 def fees(positions: Sequence[PositionView]) -> float:
     """The fees of all fills."""
-    return total([view.fees_usd for view in positions])
+    return total([view.fees for view in positions])
 
 
 def total(amounts: Sequence[float], less: float = 0.0) -> float:

@@ -27,10 +27,10 @@ class PositionView(NamedTuple):
     net_qty: float
     average_cost: float
     last_price: float
-    exposure_usd: float
-    realized_usd: float
-    unrealized_usd: float
-    fees_usd: float
+    exposure: float
+    realized: float
+    unrealized: float
+    fees: float
 
 
 class PositionState(NamedTuple):
@@ -136,10 +136,10 @@ class Positions:
             net_qty=float(position.net),
             average_cost=float(_COST.divide(position.cost, position.net)) if position.net else 0.0,
             last_price=price,
-            exposure_usd=float(value.copy_abs()),
-            realized_usd=float(position.realized),
-            unrealized_usd=float(subtract(value, position.cost)),
-            fees_usd=position.fees,
+            exposure=float(value.copy_abs()),
+            realized=float(position.realized),
+            unrealized=float(subtract(value, position.cost)),
+            fees=position.fees,
         )
 
     def views(self, newer: Mapping[str, float] | None = None) -> list[PositionView]:

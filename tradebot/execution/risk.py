@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from tradebot.events import BUY, RISK_CAP, Signal
+from tradebot.events import BUY, NO_RATE, RISK_CAP, Signal
+from tradebot.execution.currencies import needs_rate
 from tradebot.execution.exact import add, exact, multiply, subtract
 from tradebot.execution.positions import Positions
 
@@ -28,28 +29,35 @@ _WHAT: Final = {
 
 
 class ApprovedOrder(Struct, frozen=True, gc=False):
-    """An order that may be sent: `qty` of the signal's symbol at the signal's price, worth `notional_usd` exactly."""
+    """An order that may be sent: `qty` of the signal's symbol at the signal's price, worth `notional` exactly."""
 
     signal: Signal
     qty: float
-    notional_usd: Decimal
+    notional: Decimal
 
 
 class RefusedOrder(Struct, frozen=True, gc=False):
     """An order that must not be sent.
 
-    `reason` is a reason code, `cap` the configuration key of the limit, `value` what would have passed it.
+    `reason` is a reason code, `cap` the configuration key of the limit, `value` what would have passed it; of NO_RATE
+    there is neither cap nor value nor limit.
     """
 
     signal: Signal
     reason: str
-    cap: str
-    value: Decimal | int
-    limit: float
+    cap: str | None = None
+    value: Decimal | int = 0
+    limit: float = 0.0
 
     @property
     def detail(self) -> str:
         """For people: what stood against the order."""
+        if self.cap is None:
+            symbol = self.signal.symbol
+            return (
+                f"{symbol} is priced in {needs_rate(symbol)}, and there is no rate to USD, in which risk_caps are set;"
+                " only orders that reduce a position are accepted"
+            )
         value = self.value if isinstance(self.value, int) else float(self.value)
         return f"{_WHAT[self.cap].format(symbol=self.signal.symbol, value=value)}, above {self.cap} = {self.limit!r}"
 
@@ -60,12 +68,16 @@ def check(signal: Signal, positions: Positions, caps: RiskCaps, open_orders: int
     Exposure is |net quantity| x price: the signal's own price for its symbol, the last marks for the others, so apply
     `signal.marks` first. A value equal to its cap is within it. An order through zero counts by where it ends, and one
     that lowers its symbol's |net quantity| is always approved, also where a cap is already passed because prices moved
-    or because too many orders are open.
+    or because too many orders are open. Any other order of a symbol that is priced in another currency than dollars is
+    refused NO_RATE: its exposure cannot be compared with caps in dollars. A symbol whose currency nothing says counts
+    1:1.
     """
     qty, price = exact(signal.desired_size), exact(signal.price)
     net, exposure = positions.at_stake(signal.symbol)
     after = (add(net, qty) if signal.side == BUY else subtract(net, qty)).copy_abs()
     if after >= net.copy_abs():
+        if needs_rate(signal.symbol) is not None:
+            return RefusedOrder(signal, NO_RATE)
         would_be = multiply(after, price)
         if would_be > exact(caps.max_symbol_exposure_usd):
             return RefusedOrder(signal, RISK_CAP, SYMBOL_CAP, would_be, caps.max_symbol_exposure_usd)

@@ -44,7 +44,7 @@ class ShadowExecution:
     positions: Positions
     """What the fills so far add up to; to be read by the owning thread, or once it has ended."""
 
-    fees_before_usd: float
+    fees_before: float
     """The fees of the fills that `restore` was given."""
 
     last_refusal: RefusedOrder | None
@@ -53,7 +53,7 @@ class ShadowExecution:
     def __init__(self, caps: RiskCaps, fee_rate: float, max_tick_age_ms: int = 0) -> None:
         """`fee_rate` is a share of the notional; `max_tick_age_ms` 0 means that no tick is too old."""
         self.positions = Positions()
-        self.fees_before_usd = 0.0
+        self.fees_before = 0.0
         self.last_refusal = None
         self._caps = caps
         self._fee_rate = exact(fee_rate)
@@ -71,7 +71,7 @@ class ShadowExecution:
             self.positions.apply(fill)
         for symbol, price in marks:
             self.positions.mark(symbol, price)
-        self.fees_before_usd = fees(self.positions.views())
+        self.fees_before = fees(self.positions.views())
 
     def execute(self, signal: Signal, now_ms: int | None = None) -> Order:
         """The order for `signal`: FILLED with one fill, or REJECTED with a reason code and none.
@@ -109,7 +109,7 @@ def _filled(order: ApprovedOrder, fee_rate: Decimal) -> Order:
     signal, qty = order.signal, order.qty
     stem = _stem(signal)
     order_id = stem + "O"
-    fees = float(multiply(order.notional_usd, fee_rate))
+    fees = float(multiply(order.notional, fee_rate))
     fill = Fill(stem + "T", order_id, signal.symbol, signal.side, qty, signal.price, fees, signal.ts)
     return Order(
         event_id=order_id,

@@ -18,7 +18,7 @@ _HOLDS_S: Final = 10.0
 """A link that has been up for so long holds: what is asked of the exchange is refused or confirmed well before."""
 _WINDOW_S: Final = 60.0
 _LOOKS_MAX: Final = 600
-_REFUSALS: Final = ("risk_vetoes", "stale_vetoes", "bp_drops_signal")
+_REFUSALS: Final = ("risk_vetoes", "stale_vetoes", "rate_vetoes", "bp_drops_signal")
 
 
 class Alert(NamedTuple):

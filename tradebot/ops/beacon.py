@@ -12,7 +12,7 @@ from typing import Final
 
 from tradebot.events import as_unix_ms
 from tradebot.log import Log
-from tradebot.number_format import money, number
+from tradebot.number_format import amount, number
 from tradebot.ops.notify import Notifier
 from tradebot.ops.observer import Observer
 from tradebot.ops.status import Status, write_status
@@ -112,7 +112,7 @@ def status_line(status: Status) -> str:
             parts.append(f"last tick {max(0, status.written_ms - as_unix_ms(tick.ts_ms)) / 1000:.1f} s ago")
     if book is not None:
         parts.append(f"position {number(book.net_qty)}")
-        parts.append(f"profit {money(book.profit_usd, plus=True)} USD")
+        parts.append(f"profit {amount(book.profit, book.unit, plus=True)}")
     counters = status.counters
     parts.append(f"{counters['persist_count']} stored")
     parts.append(f"{counters['refused'] + counters['bp_drops_signal']} dropped")

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from tradebot.config import MetricsConfig
-from tradebot.events import BP_DROP_SIGNAL, RISK_CAP, STALE_DATA, as_unix_ms
+from tradebot.events import BP_DROP_SIGNAL, NO_RATE, RISK_CAP, STALE_DATA, as_unix_ms
 from tradebot.exits import ConfigError
 from tradebot.log import Log
 from tradebot.ops.http_request import Request
@@ -76,6 +77,7 @@ OF_COUNTERS: Final[Mapping[str, _Counter]] = {
     "bp_drops_signal": _Counter(*_REFUSALS, {"reason": BP_DROP_SIGNAL}),
     "risk_vetoes": _Counter(*_REFUSALS, {"reason": RISK_CAP}),
     "stale_vetoes": _Counter(*_REFUSALS, {"reason": STALE_DATA}),
+    "rate_vetoes": _Counter(*_REFUSALS, {"reason": NO_RATE}),
     "shadow_orders": _Counter("tradebot_orders_filled_total", "Orders filled in simulation."),
     "trade_count": _Counter("tradebot_fills_total", "Simulated fills."),
     "persist_count": _Counter("tradebot_events_stored_total", "Events stored: ticks, signals, orders and fills."),
@@ -136,12 +138,13 @@ def _of_pipeline(status: Status) -> Iterator[Family]:
     yield _gauge("tradebot_last_commit_duration_seconds", "How long that commit took.", took_s)
     book = status.book
     yield _gauge("tradebot_open_positions", "Open simulated positions.", None if book is None else book.open_positions)
-    yield _gauge("tradebot_exposure_usd", "Exposure of all positions.", None if book is None else book.exposure_usd)
-    yield _gauge("tradebot_profit_usd", "Simulated profit after fees.", None if book is None else book.profit_usd)
+    unit = {} if book is None else {"unit": book.unit}
+    yield _gauge("tradebot_exposure", "Exposure of all positions.", None if book is None else book.exposure, unit)
+    yield _gauge("tradebot_profit", "Simulated profit after fees.", None if book is None else book.profit, unit)
 
 
-def _gauge(name: str, text: str, value: float | None) -> Family:
-    return Family(name, "gauge", text, () if value is None else (Sample({}, float(value)),))
+def _gauge(name: str, text: str, value: float | None, labels: Mapping[str, str] = MappingProxyType({})) -> Family:
+    return Family(name, "gauge", text, () if value is None else (Sample(dict(labels), float(value)),))
 
 
 class MetricsServer:

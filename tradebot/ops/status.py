@@ -110,7 +110,7 @@ def read_status(path: Path) -> Status | None:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a fifo would wait for a writer
             raise ConfigError(f"status file {path}: is not a regular file; remove it, the engine writes it anew")
         with path.open("rb") as file:
-            return msgspec.json.decode(file.read(_BYTES_MAX), type=Status)
+            return _decode(file.read(_BYTES_MAX))
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -121,3 +121,12 @@ def read_status(path: Path) -> Status | None:
             f"status file {path}: {error}; it is of another version of tradebot or damaged; the next start of the"
             " engine replaces it"
         ) from error
+
+
+def _decode(data: bytes) -> Status:
+    """Raises msgspec.DecodeError (ValidationError is one), UnicodeDecodeError."""
+    value = msgspec.json.decode(data)
+    if isinstance(value, dict) and isinstance(book := value.get("book"), dict):
+        # Version 0.1 called every amount USD, whatever it was; nothing says what its unit is.
+        value["book"] = {name.removesuffix("_usd"): figure for name, figure in book.items()}
+    return msgspec.convert(value, Status)

@@ -20,7 +20,7 @@ from msgspec import Struct
 from tradebot.events import as_unix_ms
 from tradebot.exits import ConfigError
 from tradebot.masking import clip, escape, mask
-from tradebot.number_format import money, number
+from tradebot.number_format import amount, number
 from tradebot.ops.beacon import status_line
 from tradebot.ops.health import MAX_AGE_S, Health, Look, RunLook, code_text, judge, look_with, refuse_unusable, span
 from tradebot.ops.status import Status, read_status, status_path
@@ -223,8 +223,8 @@ def _book_lines(status: Status, age: str = "") -> Iterator[str]:
     if book is not None:
         symbol = "" if tick is None else f" {tick.symbol}"
         yield _pair("position", f"{number(book.net_qty)}{symbol}, {book.open_positions} open in all")
-        profit = money(book.profit_usd, plus=True)
-        yield _pair("exposure", f"{money(book.exposure_usd)} USD, profit after fees {profit} USD")
+        profit = amount(book.profit, book.unit, plus=True)
+        yield _pair("exposure", f"{amount(book.exposure, book.unit)}, profit after fees {profit}")
 
 
 def _last_run_lines(run: RunLook) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tradebot.config import Settings
-from tradebot.events import BP_DROP_SIGNAL, RISK_CAP, STALE_DATA
+from tradebot.events import BP_DROP_SIGNAL, NO_RATE, RISK_CAP, STALE_DATA
 from tradebot.execution.book import book_of, total
 from tradebot.execution.positions import PositionView
 from tradebot.exits import ExitCode
@@ -32,9 +32,10 @@ def summarize(
     refusals = {
         RISK_CAP: metrics.risk_vetoes,
         STALE_DATA: metrics.stale_vetoes,
+        NO_RATE: metrics.rate_vetoes,
         BP_DROP_SIGNAL: metrics.bp_drops_signal,
     }
-    positions, book, fees_before_usd = pipeline.positions(), pipeline.book(), pipeline.fees_before_usd
+    positions, book, fees_before = pipeline.positions(), pipeline.book(), pipeline.fees_before
     return RunSummary(
         run_id=info.run_id,
         run_no=record.no,
@@ -48,8 +49,9 @@ def summarize(
         orders_by_status={"FILLED": metrics.shadow_orders, "REJECTED": sum(refusals.values())},
         refusals_by_reason={reason: count for reason, count in refusals.items() if count},
         fills=metrics.trade_count,
-        fees_usd=total([book.fees_usd], less=fees_before_usd),
-        profit_usd=book.profit_usd,
+        fees=total([book.fees], less=fees_before),
+        profit=book.profit,
+        unit=book.unit,
         positions=_lines(positions),
         exit_code=code,
         error=pipeline.stopped_by if failure is None else failure.cause,
@@ -82,8 +84,9 @@ def summarize_stored(settings: Settings, info: RunInfo, found: StoredResults, da
         orders_by_status={"FILLED": 0, "REJECTED": 0} | found.orders_by_status,
         refusals_by_reason=found.refusals_by_reason,
         fills=found.fills,
-        fees_usd=book.fees_usd,
-        profit_usd=book.profit_usd,
+        fees=book.fees,
+        profit=book.profit,
+        unit=book.unit,
         positions=_lines(views),
         exit_code=ExitCode.COMPLETE,
         gaps=found.gaps,
@@ -104,8 +107,8 @@ def _lines(positions: Sequence[PositionView]) -> tuple[PositionLine, ...]:
             net_qty=view.net_qty,
             avg_price=view.average_cost if view.net_qty else None,
             last_price=view.last_price,
-            realized_usd=view.realized_usd,
-            unrealized_usd=view.unrealized_usd,
+            realized=view.realized,
+            unrealized=view.unrealized,
         )
         for view in positions
     )

@@ -10,10 +10,11 @@ from typing import Final
 from msgspec import Struct
 
 from tradebot.execution.book import total
+from tradebot.execution.currencies import UNKNOWN_UNIT, unit_of
 from tradebot.exits import ExitCode
 from tradebot.ledger import Ledger
 from tradebot.masking import clip, escape, mask
-from tradebot.number_format import money, number
+from tradebot.number_format import amount, money, number
 
 MAX_SYMBOLS: Final = 40
 _MAX_CELL_CHARS: Final = 28
@@ -29,8 +30,8 @@ class PositionLine(Struct, frozen=True, kw_only=True):
     """Average entry price of what is held; None when nothing is."""
     last_price: float | None
     """Price of the last tick seen; None when there was none."""
-    realized_usd: float
-    unrealized_usd: float
+    realized: float
+    unrealized: float
 
 
 class RunSummary(Struct, frozen=True, kw_only=True):
@@ -52,10 +53,12 @@ class RunSummary(Struct, frozen=True, kw_only=True):
     orders_by_status: Mapping[str, int]
     refusals_by_reason: Mapping[str, int]
     fills: int
-    fees_usd: float
+    fees: float
     """Of this run's fills."""
-    profit_usd: float
+    profit: float
     """Of all positions, at the last known prices, after all fees."""
+    unit: str
+    """The label of these amounts: their currency, or that it is not known."""
     positions: tuple[PositionLine, ...]
     exit_code: ExitCode
     error: str | None = None
@@ -93,7 +96,7 @@ def render(summary: RunSummary, encoding: str) -> str:
         ),
         _ledger_block(summary.ledger) + _link_lines(summary),
         _decisions_block(summary),
-        _positions_block(summary.positions, summary.profit_usd, summary.continued),
+        _positions_block(summary),
         _next_block(summary),
     ]
     text = "\n\n".join("\n".join(lines) for lines in blocks if lines) + "\n"
@@ -136,37 +139,54 @@ def _decisions_block(summary: RunSummary) -> list[str]:
     rows = [("signals", f"{summary.signals:,}")]
     rows += [(f"orders {escape(status)}", f"{n:,}") for status, n in sorted(summary.orders_by_status.items())]
     rows += [(f"refused {escape(reason)}", f"{n:,}") for reason, n in sorted(summary.refusals_by_reason.items())]
-    rows += [("fills (simulated)", f"{summary.fills:,}"), ("fees", f"{money(summary.fees_usd)} USD")]
+    rows += [("fills (simulated)", f"{summary.fills:,}"), ("fees", amount(summary.fees, summary.unit))]
     return ["Signals, orders, fills", *_counts(rows)]
 
 
-def _positions_block(positions: Sequence[PositionLine], profit_usd: float, continued: bool) -> list[str]:
+def _positions_block(summary: RunSummary) -> list[str]:
+    positions = summary.positions
     if not positions:
         return ["Positions", "  none: nothing was filled"]
     # The largest first, so that what is cut off matters least; by name where equal, so that the order is fixed.
     ordered = sorted(positions, key=lambda line: (-_notional(line), line.symbol))
     shown = ordered[:MAX_SYMBOLS]
-    table = [("symbol", "net qty", "avg price", "last price", "realized USD", "unrealized USD")]
+    table = [("symbol", "net qty", "avg price", "last price", "realized", "unrealized", "unit")]
     table += [
         (
             _cell(line.symbol),
             number(line.net_qty),
             number(line.avg_price),
             number(line.last_price),
-            money(line.realized_usd),
-            money(line.unrealized_usd),
+            money(line.realized),
+            money(line.unrealized),
+            _unit_cell(unit_of(line.symbol)),
         )
         for line in shown
     ]
     if len(positions) > 1:
-        realized, unrealized = total([p.realized_usd for p in positions]), total([p.unrealized_usd for p in positions])
-        table.append((f"all {len(positions):,} symbols", "", "", "", money(realized), money(unrealized)))
+        realized, unrealized = total([p.realized for p in positions]), total([p.unrealized for p in positions])
+        table.append(
+            (
+                f"all {len(positions):,} symbols",
+                "",
+                "",
+                "",
+                money(realized),
+                money(unrealized),
+                _unit_cell(summary.unit),
+            )
+        )
     lines = _columns(table)
     if len(positions) > len(shown):
         lines.insert(1 + len(shown), f"  ... and {len(positions) - len(shown):,} more")
-    lines.append(f"  profit after fees: {money(profit_usd)} USD")
-    earlier = ", with the fills of earlier runs" if continued else ""
+    lines.append(f"  profit after fees: {amount(summary.profit, summary.unit)}")
+    earlier = ", with the fills of earlier runs" if summary.continued else ""
     return [f"Positions (profit before fees{earlier})", *lines]
+
+
+def _unit_cell(unit: str) -> str:
+    """The unit below the column heading `unit`."""
+    return "unknown" if unit == UNKNOWN_UNIT else unit
 
 
 def _next_block(summary: RunSummary) -> list[str]:

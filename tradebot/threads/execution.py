@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tradebot.channel import Channel, ChannelClosed
-from tradebot.events import RISK_CAP, STALE_DATA, Event, Order, Signal
+from tradebot.events import NO_RATE, RISK_CAP, STALE_DATA, Event, Order, Signal
+from tradebot.execution.currencies import quote_currency
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.log import Log
 from tradebot.metrics import Metrics
@@ -36,6 +37,7 @@ class ExecutionStage:
         self._metrics = metrics
         self._log = log.bind(self.name)
         self._runtime = runtime
+        self._seen_symbols: set[str] = set()
         self.inputs = (self._signals,)
         self.outputs = (self._persist,)
 
@@ -67,6 +69,9 @@ class ExecutionStage:
 
     def _report_filled(self, orders: Sequence[Order]) -> None:
         metrics, log = self._metrics, self._log
+        for order in orders:
+            if order.symbol not in self._seen_symbols:
+                self._first_fill(order.symbol)
         metrics.shadow_orders += len(orders)
         metrics.trade_count += sum([len(order.fills) for order in orders])
         if not orders or not log.allows("shadow order executed", len(orders)):
@@ -77,12 +82,23 @@ class ExecutionStage:
                 qty=order.qty, price=order.price, reason_code=order.reason,
             )  # fmt: skip
 
+    def _first_fill(self, symbol: str) -> None:
+        self._seen_symbols.add(symbol)
+        if quote_currency(symbol) is None and self._log.allows("unit unknown"):
+            self._log.warning(
+                "the currency of a symbol's prices is not known: its amounts count as US dollars in the risk caps",
+                event="UNIT_UNKNOWN", symbol=symbol,
+                hint="symbols such as BTC/USDT, BTC-USDT or BTC_USDT name it",
+            )  # fmt: skip
+
     def _refused(self, order: Order) -> None:
         metrics = self._metrics
         if order.reason == RISK_CAP:
             metrics.risk_vetoes += 1
         elif order.reason == STALE_DATA:
             metrics.stale_vetoes += 1
+        elif order.reason == NO_RATE:
+            metrics.rate_vetoes += 1
         refusal = self._execution.last_refusal
         self._log.warning(
             "order refused", event_id=order.event_id, symbol=order.symbol, side=order.side, reason_code=order.reason,

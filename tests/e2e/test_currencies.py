@@ -1,0 +1,46 @@
+"""Symbols priced in other currencies than dollars are refused; amounts of unknown currency are labelled so."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from tests.e2e.process import Engine, rows
+
+
+def replay(engine: Engine, symbol: str, *args: str) -> str:
+    """The summary of a periodic replay of 40 ticks of `symbol`."""
+    ticks = [{"symbol": symbol, "price": 100.0, "volume": 1.0, "ts": 1_700_000_000_000 + n} for n in range(40)]
+    engine.path("t.jsonl").write_text("".join(json.dumps(tick) + "\n" for tick in ticks))
+    done = engine.run(
+        "--ingest=replay", "--replay-file=t.jsonl", "--db=x.db", "--strategy=periodic", "--log-level=warning", *args
+    )
+    done.expect(0)
+    for refused in done.all("order refused"):
+        assert refused["reason_code"] == "NO_RATE" and "no rate to USD" in refused["detail"]
+    return done.stdout
+
+
+@pytest.mark.parametrize("symbol", ["ETH/BTC", "BTC-EUR", "BTC_KRW"])
+def test_caps_in_dollars_refuse_other_currencies(engine: Engine, symbol: str) -> None:
+    """Issue 12 item 13: a cap in dollars is never compared with bitcoins."""
+    summary = replay(engine, symbol)
+    assert re.search(r"refused NO_RATE +4\n", summary) and re.search(r"orders REJECTED +4\n", summary)
+    assert "USD" not in summary
+    stored = rows(engine.path("x.db"), "SELECT status, reason, COUNT(*) FROM orders GROUP BY 1, 2")
+    assert stored == [("REJECTED", "NO_RATE", 4)]
+    assert rows(engine.path("x.db"), "SELECT COUNT(*) FROM signals") == [(4,)]
+
+
+@pytest.mark.parametrize(
+    ("symbol", "label"),
+    [("BTCUSD_PERP", "(unit unknown)"), ("PI_ETHUSD", "(unit unknown)"), ("USDT-FUTURES:BTCUSDT", "(unit unknown)"),
+     ("SOL/USDC", "USD"), ("BTC-USDT", "USD")],
+)  # fmt: skip
+def test_amounts_are_labelled_with_what_is_known(engine: Engine, symbol: str, label: str) -> None:
+    summary = replay(engine, symbol)
+    assert re.search(r"orders FILLED +4\n", summary)
+    assert f" 0.0400 {label}\n" in summary
+    assert f"profit after fees: -0.0400 {label}\n" in summary
