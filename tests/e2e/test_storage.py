@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from tests.e2e.process import (
     assert_sound,
     counts,
     dump,
+    rows,
     synthetic_units,
     wait_for_ticks,
 )
@@ -234,3 +236,76 @@ def test_the_database_is_whole_for_plain_sqlite(engine: Engine) -> None:
     assert not db.with_name("x.db.spill").exists()
     subprocess.run(["cp", db, engine.path("copy.db")], check=True)
     assert_sound(engine.path("copy.db"))
+
+
+def _replace(db: Path) -> None:
+    """As one restores a backup, under a running engine."""
+    with closing(sqlite3.connect(db)) as source, closing(sqlite3.connect(db.with_name("backup.db"))) as target:
+        source.backup(target)
+    db.with_name("backup.db").rename(db)
+
+
+class TestFilesThatChange:
+    """Issue 11.7: the database deleted, renamed, replaced or truncated under a live engine."""
+
+    @pytest.mark.parametrize(
+        ("change", "file", "what"),
+        [
+            (Path.unlink, "", "was deleted or renamed"),
+            (lambda db: db.rename(db.with_name("y.db")), "", "was deleted or renamed"),
+            (_replace, "", "was replaced by another file"),
+            (lambda db: os.truncate(db, 0), "", "was truncated"),
+            (lambda db: db.with_name("x.db-wal").unlink(), "-wal", "was deleted or renamed"),
+            (lambda db: os.truncate(db.with_name("x.db-wal"), 0), "-wal", "was truncated"),
+        ],
+        ids=["deleted", "renamed", "replaced", "truncated", "log-deleted", "log-truncated"],
+    )
+    def test_it_is_noticed(self, engine: Engine, change: Callable[[Path], object], file: str, what: str) -> None:
+        """Exit 13 naming the file; what is accepted from then on is spilled; nothing appears at the old path."""
+        (engine.home / "data").mkdir()
+        db = engine.path("data/x.db")
+        running = start_synthetic(engine, db, 30)
+        wait_for_ticks(db, 100)
+        change(db)
+        there = db.exists()
+        done = running.finish().expect(13)
+        failed = done.one("STORAGE_FAILED")
+        assert failed["code"] == "FILE_REPLACED"
+        assert f"{db}{file} {what}" in failed["detail"] and "while the engine was writing it" in failed["detail"]
+        ledger = done.ledger
+        assert ledger["spilled"] == ledger["not_stored"] > 0 and ledger["cause"] == "the storage failed"
+        assert db.exists() == there
+        assert engine.run("health", f"--db={db}").code == 1
+
+    def test_after_a_rename_and_back_the_next_start_completes_it(self, engine: Engine) -> None:
+        """What was spilled goes into the very database that it belongs to, wherever that was meanwhile."""
+        db = engine.path("x.db")
+        running = start_synthetic(engine, db, 30)
+        wait_for_ticks(db, 100)
+        moved = [(db.with_name(f"x.db{end}"), db.with_name(f"y.db{end}")) for end in ("", "-wal", "-shm")]
+        for old, new in moved:
+            old.rename(new)
+        done = running.finish().expect(13)
+        for old, new in moved:
+            if new.exists():
+                new.rename(old)
+        again = start_synthetic(engine, db, 1, "--seconds=0.2").finish().expect(0)
+        assert_adopted(done, db, again)
+        assert len(synthetic_units(db)) == counts(db)["ticks"]
+
+    def test_after_a_deletion_the_next_start_sets_the_spill_aside(self, engine: Engine) -> None:
+        """A new database begins; the spill of the old one is kept, named in log and database, and listed by doctor."""
+        db = engine.path("x.db")
+        running = start_synthetic(engine, db, 30)
+        wait_for_ticks(db, 100)
+        db.unlink()
+        done = running.finish().expect(13)
+        run_id = done.one("START")["run_id"]
+        again = start_synthetic(engine, db, 1, "--seconds=0.5").finish().expect(0)
+        aside = db.with_name(f"x.db.spill.orphan-{run_id}")
+        assert again.one("SPILL_ORPHANED")["spill_file"] == str(aside)
+        assert aside.exists() and not db.with_name("x.db.spill").exists()
+        ((kind, detail),) = rows(db, "SELECT kind, detail FROM notices")
+        assert kind == "SPILL_ORPHANED" and aside.name in detail and run_id in detail
+        assert str(aside) in engine.run("doctor", f"--db={db}").stdout
+        assert_sound(db)

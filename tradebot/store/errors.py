@@ -46,6 +46,9 @@ PASSING_ERRNOS: Final = frozenset({
 })  # fmt: skip
 """Errors of the operating system after which the same operation may succeed later. The only such list."""
 
+FILE_REPLACED: Final = "FILE_REPLACED"
+"""The code of a database that is no longer the file that was opened: deleted, renamed, replaced or truncated."""
+
 _HINTS: Final = {
     "SQLITE_BUSY": "another program holds a lock on it",
     "SQLITE_LOCKED": "another program holds a lock on it",

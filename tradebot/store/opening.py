@@ -18,6 +18,7 @@ from tradebot.store.adoption import Adopted, Orphan, adopt
 from tradebot.store.checks import check_companions, check_existing, check_path
 from tradebot.store.database import (
     Synchronous,
+    beside,
     connect,
     migrate,
     pragma_values,
@@ -25,7 +26,8 @@ from tradebot.store.database import (
     refuse_foreign,
     row_counts,
 )
-from tradebot.store.errors import StorageUnavailable, storage_errors
+from tradebot.store.errors import FILE_REPLACED, StorageUnavailable, storage_errors
+from tradebot.store.file_identity import FileIdentity, check_same, identity_of
 from tradebot.store.lock import WriterLock
 from tradebot.store.models import SCHEMA_VERSION
 from tradebot.store.policy import RetryPolicy
@@ -55,12 +57,15 @@ class Store:
         self._retry_s = storage_retry_s
         self._lock: WriterLock | None = None
         self._is_ours = False
+        self._opened: FileIdentity | None = None
+        """The file that was opened, once it was."""
         self.orphan: Orphan | None = None
         """The spill file that this start could not place, or not to its end, and has set aside."""
         self._runtime = runtime
         self._log = log.bind("store")
         try:
             self.with_database(self._prepare)
+            self._opened = identity_of(beside(path, ""))
         except BaseException:
             self.close()
             raise
@@ -88,6 +93,8 @@ class Store:
         while True:
             try:
                 self._claim()
+                if self._opened is not None:
+                    check_same(beside(self.path, ""), self._opened)
                 db = connect(self.path, self.synchronous)
                 try:
                     with storage_errors():
@@ -95,6 +102,8 @@ class Store:
                 finally:
                     db.close()
             except StorageUnavailable as error:
+                if error.code == FILE_REPLACED:
+                    raise OverloadError(str(error)) from error
                 if not error.passing:
                     raise ConfigError(error.told_of(self.path)) from error
                 delay_s = retry.next_delay_s(self._runtime.monotonic(), None)

@@ -14,6 +14,7 @@ from tradebot.store.batch import Batch, StoredCounts
 from tradebot.store.bulk import insert_columns
 from tradebot.store.database import BUSY_TIMEOUT_MS, Synchronous, beside, connect
 from tradebot.store.errors import storage_errors
+from tradebot.store.file_identity import FileWatch
 from tradebot.store.models import NoticeRow, OrderRow, RunRow, SignalRow, TickRow, TradeRow
 from tradebot.store.runs import RunRecord, counts_of
 
@@ -59,32 +60,34 @@ class SqliteStorage:
         self._in_doubt = False
         self._patience_ms = BUSY_TIMEOUT_MS
         self._wal = beside(path, "-wal")
+        self._files = FileWatch(beside(path, ""), self._wal)
         self.counts = run.counts
 
     @property
     def wal_bytes(self) -> int:
         """Size of the write-ahead log's file; SQLite cuts a large one down as soon as no reader needs it any more."""
-        try:
-            return self._wal.stat().st_size
-        except OSError:  # not there; or whatever is wrong with the disk, the next write will tell
-            return 0
+        return self._files.wal_bytes
 
     def open(self) -> None:
         """Connect on the calling thread. Raises StorageUnavailable or ConfigError."""
+        self._files.before_open()
         self._db = connect(self._path, self._synchronous)
         self._patience_ms = BUSY_TIMEOUT_MS
+        self._files.check(self._db)
 
     def write(self, batch: Batch, patience_ms: int = BUSY_TIMEOUT_MS) -> None:
         """Store `batch` in one transaction, or nothing of it.
 
         Blocks; when the database is locked at most `patience_ms`. Raises StorageUnavailable, after which the same
-        batch may be written again: if the failed attempt did commit after all, that is noticed and not repeated.
+        batch may be written again: if the failed attempt did commit after all, that is noticed and not repeated. A
+        commit counts only when, after it, the database is still the file that was opened.
         """
         if self._db is None:
             self.open()
         db = self._db
         assert db is not None
         after = self.counts.plus(batch)
+        self._files.check(db)
         with storage_errors():
             if patience_ms != self._patience_ms:
                 db.execute_sql(f"PRAGMA busy_timeout = {patience_ms}")
@@ -93,6 +96,7 @@ class SqliteStorage:
             if not (was_in_doubt and self._stored_counts(db) == after):
                 self._transact(db, batch, after)
             self._in_doubt = False
+        self._files.check(db)
         self.counts = after
 
     def _transact(self, db: SqliteDatabase, batch: Batch, after: StoredCounts) -> None:
@@ -122,9 +126,11 @@ class SqliteStorage:
     def close(self) -> None:
         """Close the connection; an open transaction is rolled back. Idempotent. Raises StorageUnavailable."""
         db, self._db = self._db, None
-        if db is not None:
-            with storage_errors():
-                db.close()
+        if db is None:
+            return
+        with storage_errors():
+            # Of a database that was moved or replaced, SQLite itself leaves the log alone: at its name may be another.
+            db.close()
 
 
 def insert_batch(db: SqliteDatabase, run_no: int, batch: Batch, after: StoredCounts) -> None:
