@@ -60,6 +60,6 @@ setup(
     ),
     install_requires=RUN,
     extras_require={"metrics": METRICS, "sim": SIM, "test": TEST, "dev": DEV, "bench": []},
-    entry_points={"console_scripts": ["tradebot = tradebot.cli:main", "mockws = mockws_server.cli:main"]},
+    entry_points={"console_scripts": ["tradebot = tradebot.startup:tradebot", "mockws = tradebot.startup:mockws"]},
     zip_safe=False,
 )

@@ -5,6 +5,7 @@ It runs under whatever python3 there is, so its syntax is one that older version
 
 import importlib
 import os
+import signal
 import sys
 import warnings
 
@@ -17,9 +18,22 @@ def refuse(program, problem):
     sys.exit(CONFIG)
 
 
+def end_quietly(program, arguments):
+    """Have Ctrl-C end the process at once, without a traceback, while the program is imported: nothing has begun.
+
+    launch.sh has blocked SIGINT until here. The code is 0 for a program that counts an interrupt as served, 1 for a
+    command that has not answered.
+    """
+    is_run = program == "mockws" or not arguments or arguments[0] == "run" or arguments[0].startswith("-")
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda _number, _frame: os._exit(0 if is_run else 1))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+
+
 def launch(root, module, arguments):
     """Import `module` from the checkout at `root` and leave with what its main() answers."""
     program = {"tradebot.cli": "tradebot", "mockws_server.cli": "mockws"}[module]
+    end_quietly(program, arguments)
     if not (3, 11) <= sys.version_info[:2] < (3, 14):
         found = "{}.{} at {}".format(sys.version_info[0], sys.version_info[1], sys.executable)
         refuse(program, "needs Python 3.11 to 3.13, found " + found + "; run `make setup` in " + root)

@@ -17,4 +17,8 @@ if ! command -v "$python" >/dev/null 2>&1; then
     echo "tradebot: cannot find the Python '$python'; install Python 3.11 to 3.13, then run \`make setup\` in the checkout" >&2
     exit 12
 fi
+# Where env can, Ctrl-C waits until launch.py can serve it: Python would end its own start with a traceback.
+if env --block-signal=INT true 2>/dev/null; then
+    exec env --block-signal=INT "$python" "$here/launch.py" "$@"
+fi
 exec "$python" "$here/launch.py" "$@"

@@ -11,7 +11,7 @@ from mockws_server import options, script
 from mockws_server.bus import Addresses
 from mockws_server.console import Console
 from mockws_server.recording import messages
-from mockws_server.server import STOP_SIGNALS, MockServer, Options, Recording
+from mockws_server.server import MockServer, Options, Recording, stop_signals
 from tradebot import __version__
 from tradebot.exits import ConfigError, ExitCode
 from tradebot.feeds.source import Source, open_source
@@ -47,7 +47,7 @@ def _serve(arguments: options.Arguments) -> int:
     console = Console(GuardedStream(sys.stderr))
     source, recording = _recording(arguments, console)
     # From here on a signal is a request that `run` serves, whenever it comes.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())
     try:
         server = MockServer(
             Options(

@@ -36,11 +36,16 @@ HANDSHAKE_S: Final = 10.0
 
 CLIENT_MESSAGE_BYTES_MAX: Final = 1 << 20
 
-STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 _CLOSE_S: Final = 0.4
 _LOOK_S: Final = 0.1
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+
+
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """The signals that ask for the end; a SIGHUP that the caller had ignored (nohup) is none."""
+    hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+    return (signal.SIGINT, signal.SIGTERM, *hangup)
 
 
 class Recording(Struct, frozen=True):
@@ -103,21 +108,22 @@ class MockServer:
     def run(self) -> ExitCode:
         """Serve until somebody asks for the end; then close everything, within a second. Main thread.
 
-        The caller has blocked STOP_SIGNALS, so that they are taken here and nowhere else; a second one, while all is
+        The caller has blocked `stop_signals`, so that they are taken here and nowhere else; a second one, while all is
         being closed, ends the process by itself.
         """
         accepting = self._thread("accept", self._server.serve_forever)
         bus = self._thread("bus", lambda: self._bus.run(self._stop))
         playing = self._thread("play", self._play)
         started_s = time.monotonic()
+        stopping = stop_signals()
         while not self._stop.is_set():
-            if signal.sigtimedwait(STOP_SIGNALS, _LOOK_S) is not None:
+            if signal.sigtimedwait(stopping, _LOOK_S) is not None:
                 self._stop.set()
             elif self._console.terminal:
                 self._console.status(self._status(time.monotonic() - started_s))
-        for number in STOP_SIGNALS:
+        for number in stopping:
             signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, stopping)
         self._console.status("")
         self._hub.close_all(_CLOSE_S)
         self._server.shutdown()

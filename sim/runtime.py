@@ -253,7 +253,7 @@ class SimRuntime:
         self._scheduler.call_at_step(step, self.kill)
 
     def send_signal(self) -> None:
-        """SIGINT or SIGTERM: counted after `catch_stop_signals`, deadly before."""
+        """SIGINT, SIGTERM or SIGHUP: counted after `catch_stop_signals`, deadly before."""
         self.note("signal")
         if self._catching:
             self._stop_signals += 1

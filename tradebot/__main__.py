@@ -2,7 +2,7 @@
 
 import sys
 
-from tradebot.cli import main
+from tradebot.startup import tradebot
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(tradebot())

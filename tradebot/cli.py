@@ -19,6 +19,7 @@ from tradebot.feeds import sources as source_files
 from tradebot.masking import escape, mask
 from tradebot.options import HELP, VERSION, Arguments, UsageError, help_text, parse
 from tradebot.settings import resolve, unavailable
+from tradebot.startup import interrupts_raise
 from tradebot.streams import GuardedStream
 from tradebot.usage import CAPTURE, CHECK_CONFIG, OPERATIONS, RUN, SHOW_CONFIG, SOURCES
 
@@ -54,6 +55,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _dispatch(arguments: Arguments, environ: Mapping[str, str]) -> int:
+    if arguments.command != RUN:  # run has nothing to tell before its engine serves signals itself
+        interrupts_raise()
     if arguments.command == HELP:
         return _answer(help_text(arguments.file))
     if arguments.command == VERSION:

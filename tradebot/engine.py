@@ -36,7 +36,7 @@ from tradebot.report.results import summarize, summarize_stored
 from tradebot.runtime import RealRuntime, Runtime
 from tradebot.settings import require_available
 from tradebot.store.carryover import fold_fills
-from tradebot.store.database import Synchronous
+from tradebot.store.database import Synchronous, absolute
 from tradebot.store.opening import StartStopped, Store
 from tradebot.store.policy import FINAL_FLUSH_S, MAX_BATCH_EVENTS
 from tradebot.store.reader import Carried, read_carried
@@ -101,7 +101,10 @@ class _Run:
         self._log = log.bind("engine")
         self._root_log = log
         self._control = Control(edges.runtime, STAGES)
-        self._path = db_path(self._config)
+        self._named = db_path(self._config)
+        """As it was given, for people."""
+        self._path = absolute(self._named)
+        """What is opened, and opened again: the working directory may be deleted meanwhile."""
         self._store: Store | None = None
         self._notifier = edges.make_notifier()
         self._outlets: Outlets | None = None
@@ -146,7 +149,7 @@ class _Run:
         self._log.info(
             "FINAL METRICS", event="FINAL METRICS", exit_code=int(code), elapsed_s=whole_s, **pipeline.final_fields()
         )
-        database = str(self._path) if source.stores else None
+        database = str(self._named) if source.stores else None
         lost = self._log.lost_lines
         summary = summarize(self._settings, info, record, pipeline, ledger, code, elapsed_s, database, lost)
         self._edges.output.print_summary(summary)
@@ -163,9 +166,9 @@ class _Run:
         found = self._store.with_database(lambda db: read_results(db, record.no))
         self._edges.output.print(
             f"The database holds this replay already, whole: run {info.run_id},"
-            f" {record.counts.ticks:,} ticks in {self._path}. Nothing to do; its summary:\n\n"
+            f" {record.counts.ticks:,} ticks in {self._named}. Nothing to do; its summary:\n\n"
         )
-        self._edges.output.print_summary(summarize_stored(self._settings, info, found, str(self._path)))
+        self._edges.output.print_summary(summarize_stored(self._settings, info, found, str(self._named)))
 
     def failed(self, code: ExitCode, cause: str) -> None:
         """The run could not begin, or ended by an error: whoever was to be told is told."""
@@ -233,7 +236,7 @@ class _Run:
         caps = self._config.risk_caps
         self._log.info(
             "tradebot starting", event="START", version=info.version, run_id=info.run_id, config_hash=info.config_hash,
-            mode=info.mode, ingest=info.ingest, source=info.source, database=str(self._path),
+            mode=info.mode, ingest=info.ingest, source=info.source, database=str(self._named),
             max_exposure_usd=caps.max_exposure_usd, max_symbol_exposure_usd=caps.max_symbol_exposure_usd,
             max_open_orders=caps.max_open_orders, note=f"{info.mode}: {_SIMULATED}",
         )  # fmt: skip

@@ -22,8 +22,8 @@ class ExitCode(IntEnum):
 
 
 _MEANINGS = {
-    ExitCode.COMPLETE: "replay finished, --seconds over, or SIGINT/SIGTERM served",
-    ExitCode.CRASH: "a bug (uncaught exception in a thread, ledger that does not balance), or a second SIGINT/SIGTERM",
+    ExitCode.COMPLETE: "replay finished, --seconds over, or SIGINT/SIGTERM/SIGHUP served",
+    ExitCode.CRASH: "a bug (uncaught exception in a thread, ledger that does not balance), or a second stop signal",
     ExitCode.NETWORK: "no completed handshake within the reconnect budget",
     ExitCode.PARSE: "input unparseable beyond the limit, or a malformed replay line with --strict",
     ExitCode.CONFIG: "bad usage or configuration, unusable input or database, or the LIVE gate is shut",

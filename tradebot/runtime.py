@@ -98,7 +98,10 @@ class Runtime(Protocol):
         ...
 
     def catch_stop_signals(self) -> None:
-        """From now on count SIGINT and SIGTERM instead of dying of them. Main thread only."""
+        """From now on count SIGINT, SIGTERM and SIGHUP instead of dying of them. Main thread only.
+
+        A SIGHUP that the caller had ignored (nohup) stays ignored.
+        """
         ...
 
     def stop_signals(self) -> int:
@@ -158,6 +161,8 @@ class RealRuntime:
 
         signal.signal(signal.SIGINT, count)
         signal.signal(signal.SIGTERM, count)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, count)
 
     def stop_signals(self) -> int:
         return self._stop_signals

@@ -33,7 +33,7 @@ def drive_simulated(body: Body) -> None:
 @pytest.fixture(params=[drive_real, drive_simulated], ids=["real", "sim"])
 def drive(request: pytest.FixtureRequest) -> Iterator[Drive]:
     """Runs a body on one of the runtimes; the process's signal handlers are as before afterwards."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield request.param
     for number, handler in handlers.items():
         signal.signal(number, handler)

@@ -402,7 +402,7 @@ class TestWeather:
 
 
 class TestTheEnd:
-    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
     def test_at_once_while_clients_do_not_read(
         self, mockws: MockWsProcess, number: signal.Signals, connect: Connect
     ) -> None:

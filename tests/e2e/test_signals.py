@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM, once and twice, and streams whose reader has gone."""
+"""SIGINT, SIGTERM and SIGHUP, once, twice and too early, and streams whose reader has gone."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.process import (
+    REPO,
     SESSION,
     SESSION_CONFIG,
     Engine,
@@ -27,10 +28,22 @@ from tests.e2e.process import (
 )
 
 FAST = "[engine]\ntick_interval_ms = 2\n[persist]\nflush_interval_ms = 50\n"
-BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+STOP_SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+EACH = pytest.mark.parametrize("number", STOP_SIGNALS, ids=lambda number: number.name)
+
+# Imported by Python itself as it starts: interrupts the process there, or when the named module is imported.
+INTERRUPTED = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == os.environ["INTERRUPT_AT"]:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+Finder().find_spec("the start")
+"""
 
 
-@BOTH
+@EACH
 def test_a_push_feed_is_stopped_with_everything_stored(engine: Engine, number: signal.Signals) -> None:
     """S13: exit 0, the ledger balances, everything accepted is stored."""
     db = engine.path("x.db")
@@ -48,7 +61,7 @@ def test_a_push_feed_is_stopped_with_everything_stored(engine: Engine, number: s
     assert "ticks read" in done.stdout
 
 
-@BOTH
+@EACH
 def test_a_replay_is_stopped_in_the_middle_and_resumed(
     engine: Engine, number: signal.Signals, undisturbed: Path
 ) -> None:
@@ -73,6 +86,41 @@ def test_a_signal_while_the_engine_starts_is_served(engine: Engine) -> None:
     running.wait_for("START")
     running.send(signal.SIGTERM)
     running.finish(10).expect(0)
+
+
+def test_a_hangup_that_was_ignored_stays_so(engine: Engine) -> None:
+    """12.11: an engine that was started by nohup outlives its terminal."""
+    running = engine.start(
+        engine.config("fast.toml", FAST), "--db=x.db", command=("nohup", sys.executable, "-m", "tradebot")
+    )
+    wait_for_ticks(engine.path("x.db"), 10)
+    running.send(signal.SIGHUP)
+    wait_for_ticks(engine.path("x.db"), ticks_stored(engine.path("x.db")) + 100)
+    running.send(signal.SIGTERM)
+    running.finish(10).expect(0)
+
+
+@pytest.mark.parametrize("at", ["the start", "docopt", "msgspec", "tradebot.config", "peewee"])
+@pytest.mark.parametrize(("command", "code"), [("run", 0), ("soak", 1)])
+def test_an_interrupt_while_it_is_imported_ends_it_quietly(engine: Engine, at: str, command: str, code: int) -> None:
+    """12.11: nothing has begun, so nothing is said; 0 for run, 1 for a command that has not answered."""
+    if at == "the start" and subprocess.run(["env", "--block-signal=INT", "true"], capture_output=True).returncode:
+        pytest.skip("this env cannot block signals")
+    engine.path("sitecustomize.py").write_text(INTERRUPTED)
+    paths = {"PYTHONPATH": str(engine.home), "TRADEBOT_PYTHON": sys.executable, "INTERRUPT_AT": at}
+    done = engine.run(command, "--db=x.db", env=paths, command=(REPO / "bin" / "tradebot",))
+    assert (done.code, done.stdout, done.stderr.replace("tradebot: interrupted\n", "")) == (code, "", "")
+    assert not engine.path("x.db").exists()
+
+
+@pytest.mark.parametrize("program", ["tradebot", "mockws"])
+def test_the_installed_programs_end_quietly_too(engine: Engine, program: str) -> None:
+    """12.11: their entry point arranges that before it imports anything else."""
+    engine.path("sitecustomize.py").write_text(INTERRUPTED)
+    paths = {"PYTHONPATH": f"{engine.home}:{REPO}", "INTERRUPT_AT": "msgspec"}
+    script = f"import sys; from tradebot.startup import {program}; sys.exit({program}())"
+    done = engine.run(env=paths, command=(sys.executable, "-c", script))
+    assert (done.code, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_a_silent_pipe_does_not_hold_off_a_stop(engine: Engine) -> None:

@@ -277,8 +277,8 @@ class TestWheel:
         [pythons] = re.findall(r"^Requires-Python: (.*)$", metadata, re.MULTILINE)
         assert sorted(pythons.replace(" ", "").split(",")) == ["<3.14", ">=3.11"]
         assert re.search(r"^Requires-Dist: websocket-client.*!=1\.9\.1", metadata, re.MULTILINE)
-        assert "tradebot = tradebot.cli:main" in entries
-        assert "mockws = mockws_server.cli:main" in entries
+        assert "tradebot = tradebot.startup:tradebot" in entries
+        assert "mockws = tradebot.startup:mockws" in entries
 
     def test_runs_without_the_checkout(self, wheel: Path, tmp_path: Path) -> None:
         with zipfile.ZipFile(wheel) as archive:

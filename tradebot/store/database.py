@@ -26,18 +26,22 @@ _UNREADABLE: Final = frozenset({"SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PR
 both: even reading makes files beside a database whose writer was killed, so that a full disk shows there too."""
 
 
-def beside(path: Path, suffix: str) -> Path:
-    """The companion file of a database: next to the file that `path` finally leads to, so that every name of it agrees.
-
-    SQLite itself resolves symbolic links in this way for its WAL. Raises ConfigError: a relative path, and the working
-    directory is gone.
-    """
+def absolute(path: Path) -> Path:
+    """The path from the root, symbolic links not resolved. Raises ConfigError when the working directory is gone."""
     try:
-        return Path(os.path.realpath(path) + suffix)
+        return path.absolute()
     except FileNotFoundError as error:
         raise ConfigError(
             f"database {path}: the working directory was deleted; change to another one, or give an absolute path"
         ) from error
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """The companion file of a database: next to the file that `path` finally leads to, so that every name of it agrees.
+
+    SQLite itself resolves symbolic links in this way for its WAL. Raises ConfigError like `absolute`.
+    """
+    return Path(os.path.realpath(absolute(path)) + suffix)
 
 
 def connect(path: Path, synchronous: Synchronous = "NORMAL") -> SqliteDatabase:
@@ -55,7 +59,7 @@ def connect(path: Path, synchronous: Synchronous = "NORMAL") -> SqliteDatabase:
         "journal_size_limit": WAL_BYTES_KEPT,
     }
     db = SqliteDatabase(
-        str(path.absolute()),  # so that no name, such as ":memory:" or "file:x", means anything else to SQLite
+        str(absolute(path)),  # so that no name, such as ":memory:" or "file:x", means anything else to SQLite
         pragmas=pragmas,
         timeout=BUSY_TIMEOUT_MS / 1000,
         cached_statements=_STATEMENT_CACHE,
@@ -80,7 +84,7 @@ def connect_readonly(path: Path, lasting: Container[str] = _UNREADABLE) -> Sqlit
         if not path.is_file():
             what = "is a directory" if path.is_dir() else "is not a regular file" if path.exists() else "does not exist"
             raise ConfigError(f"database {path}: {what}; nothing to replay from")
-        uri = f"{path.absolute().as_uri()}?mode=ro"
+        uri = f"{absolute(path).as_uri()}?mode=ro"
         if not os.access(beside(path, "").parent, os.W_OK) and not beside(path, "-wal").exists():
             # Reading a WAL database makes files beside it, unless it is known that nobody writes it.
             uri += "&immutable=1"
@@ -195,7 +199,7 @@ def _connect_existing(path: Path) -> SqliteDatabase:
 
     Raises StorageUnavailable.
     """
-    uri = f"{path.absolute().as_uri()}?mode=rw"
+    uri = f"{absolute(path).as_uri()}?mode=rw"
     db = SqliteDatabase(uri, uri=True, timeout=BUSY_TIMEOUT_MS / 1000, autoconnect=False)
     with reading(db, lasting=()):
         db.connect()
