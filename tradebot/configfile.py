@@ -26,7 +26,7 @@ from tradebot.configkeys import (
     listed,
     show,
 )
-from tradebot.exits import ConfigError
+from tradebot.exits import ConfigError, unreadable
 
 MAX_FILE_BYTES: Final = 65_536
 ENV_CONFIG: Final = "TRADEBOT_CONFIG"
@@ -150,7 +150,7 @@ def _read_bytes(path: Path, kind: str, bytes_max: int) -> bytes:
         raise ConfigError(f"{_name(path)}: is a directory, not a {kind}") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ConfigError(f"{_name(path)}: cannot read the {kind}: {reason}") from None
+        raise unreadable(error, f"{_name(path)}: cannot read the {kind}: {reason}") from None
     if len(raw) > bytes_max:
         raise ConfigError(f"{_name(path)}: larger than {bytes_max:_} bytes: this is no {kind}")
     return raw

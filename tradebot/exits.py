@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 from enum import IntEnum
+from typing import Final
 
 
 class ExitCode(IntEnum):
@@ -29,6 +31,24 @@ _MEANINGS = {
     ExitCode.CONFIG: "bad usage or configuration, unusable input or database, or the LIVE gate is shut",
     ExitCode.OVERLOAD: "a push feed outran the pipeline, or the database stayed locked or full",
 }
+
+
+PASSING_ERRNOS: Final = frozenset({
+    errno.EIO,  # a failing disk, or one that is being replaced
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,  # Linux remounts a file system read-only when it finds an error in it
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.ENOLCK,
+    errno.EAGAIN,
+    errno.EINTR,
+    errno.EBUSY,
+    errno.ESTALE,  # a network file system whose server comes back
+    errno.ETIMEDOUT,
+})  # fmt: skip
+"""Errors of the operating system after which the same operation may succeed later. The only such list."""
 
 
 class TradebotError(Exception):
@@ -62,3 +82,15 @@ class OverloadError(TradebotError):
     """The pipeline or its storage could not keep up (exit 13)."""
 
     exit_code = ExitCode.OVERLOAD
+
+
+class UnreadableNow(ConfigError):
+    """A file cannot be read for a reason that can pass: 13 instead of 12, so that a service is started again."""
+
+    exit_code = ExitCode.OVERLOAD
+
+
+def unreadable(error: OSError | ValueError, text: str) -> ConfigError:
+    """The error to raise when reading a configuration file or an input failed so. `text` says which, and why."""
+    passing = isinstance(error, OSError) and error.errno in PASSING_ERRNOS
+    return UnreadableNow(text) if passing else ConfigError(text)

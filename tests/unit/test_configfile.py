@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tomllib
 from pathlib import Path
@@ -200,6 +201,21 @@ def test_unreadable_file(file: Path) -> None:
         pytest.skip("the superuser reads everything")
     with pytest.raises(ConfigError, match="Permission denied"):
         load(file)
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.EIO, 13), (errno.EMFILE, 13), (errno.EACCES, 12)])
+def test_a_file_that_may_be_readable_later_is_no_mistake(
+    file: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    """Contract 7: a passing error is 13, after which a service is started again, and never 12."""
+
+    def fail(*_arguments: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(ConfigError, match=f"cannot read the configuration file: {os.strerror(number)}") as caught:
+        load(file)
+    assert caught.value.exit_code == code
 
 
 def test_not_utf8_names_line_and_byte(file: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 import zstandard
 
 from tradebot.events import Tick
-from tradebot.exits import ConfigError, ExitCode, ParseError
+from tradebot.exits import ConfigError, ExitCode, ParseError, UnreadableNow
 from tradebot.feeds import source
 from tradebot.feeds.base import Batch, Feed, Malformed, Stopped
 from tradebot.feeds.replay import DatabaseReplay, FileReplay
@@ -235,10 +235,11 @@ def test_a_failing_read_is_a_configuration_error_after_the_good_ticks(
 
     monkeypatch.setattr(os, "pread", failing)
     with _open(path) as feed:
-        ticks, _, text = _drain_until(feed, ConfigError)
+        ticks, _, text = _drain_until(feed, UnreadableNow)
     assert ticks == TICKS[: len(ticks)]
     assert len(ticks) > 1000
     assert text == f"{path}: cannot be read after byte {BLOCK_BYTES}: Input/output error"
+    assert UnreadableNow.exit_code is ExitCode.OVERLOAD, "it can pass, so a service is started again"
 
 
 class _Pipe:

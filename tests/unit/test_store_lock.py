@@ -18,9 +18,9 @@ import pytest
 
 from tests.e2e.tmpfs import small_disk
 from tests.unit.store_helpers import full_batch, new_run, python, storage_of
-from tradebot.exits import ConfigError
+from tradebot.exits import PASSING_ERRNOS, ConfigError
 from tradebot.private_files import open_private
-from tradebot.store.errors import PASSING_ERRNOS, StorageUnavailable
+from tradebot.store.errors import StorageUnavailable
 from tradebot.store.lock import WriterLock, file_system, file_system_of, holder_of
 from tradebot.store.spill import spill_path
 

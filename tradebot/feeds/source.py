@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterator
 from typing import Final
 
-from tradebot.exits import ConfigError
+from tradebot.exits import ConfigError, unreadable
 from tradebot.feeds.base import READ_WAIT_S
 
 STANDARD_INPUT: Final = "-"
@@ -42,7 +42,7 @@ class FileSource:
             try:
                 block = os.pread(self._fd, min(BLOCK_BYTES, self.total - place), place)
             except OSError as error:
-                raise ConfigError(f"{self.name}: cannot be read after byte {place}: {_reason(error)}") from None
+                raise unreadable(error, f"{self.name}: cannot be read after byte {place}: {_reason(error)}") from None
             if not block:
                 return
             place += len(block)
@@ -81,7 +81,7 @@ class StreamSource:
             except BlockingIOError:
                 block = None  # another reader of the same pipe was faster
             except OSError as error:
-                raise ConfigError(f"{self.name}: cannot be read after byte {place}: {_reason(error)}") from None
+                raise unreadable(error, f"{self.name}: cannot be read after byte {place}: {_reason(error)}") from None
             if block == b"":
                 return
             place += len(block or b"")
@@ -115,7 +115,7 @@ def open_source(path: str) -> Source:
         # Without O_NONBLOCK the opening of a named pipe would wait for its writer and hold off a stop.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"replay file {path!r}: {_reason(error)}") from None
+        raise unreadable(error, f"replay file {path!r}: {_reason(error)}") from None
     mode = os.fstat(fd).st_mode
     if stat.S_ISREG(mode):
         return FileSource(fd, path)

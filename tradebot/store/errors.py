@@ -14,7 +14,7 @@ from typing import Final
 
 import peewee
 
-from tradebot.exits import ConfigError, ExitCode, TradebotError
+from tradebot.exits import PASSING_ERRNOS, ConfigError, ExitCode, TradebotError
 
 # Primary result codes (https://www.sqlite.org/rescode.html) after which the same write may succeed later.
 _PASSING: Final = {
@@ -28,23 +28,6 @@ _PASSING: Final = {
 }
 # Codes after which it will not: the file itself is damaged or is no database any more.
 _LASTING: Final = {sqlite3.SQLITE_CORRUPT: "SQLITE_CORRUPT", sqlite3.SQLITE_NOTADB: "SQLITE_NOTADB"}
-
-PASSING_ERRNOS: Final = frozenset({
-    errno.EIO,  # a failing disk, or one that is being replaced
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EROFS,  # Linux remounts a file system read-only when it finds an error in it
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.ENOMEM,
-    errno.ENOLCK,
-    errno.EAGAIN,
-    errno.EINTR,
-    errno.EBUSY,
-    errno.ESTALE,  # a network file system whose server comes back
-    errno.ETIMEDOUT,
-})  # fmt: skip
-"""Errors of the operating system after which the same operation may succeed later. The only such list."""
 
 FILE_REPLACED: Final = "FILE_REPLACED"
 """The code of a database that is no longer the file that was opened: deleted, renamed, replaced or truncated."""
