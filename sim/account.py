@@ -5,6 +5,7 @@ Written for clearness, not speed, and independent of tradebot.feeds.sequence and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
@@ -17,6 +18,10 @@ WINDOW: Final = 4096
 
 SETTLED: Final = 16
 """How far a restarted numbering must have got before another restart is reported."""
+
+
+CALM: Final = 16
+"""How many accepted prices in a row end an episode of refused ones."""
 
 
 class Link(NamedTuple):
@@ -44,13 +49,25 @@ class Dropped(NamedTuple):
     symbol: str
 
 
+class OutOfBand(NamedTuple):
+    """A trade whose price is too far from the recent ones."""
+
+    symbol: str
+
+
+class BandEvent(NamedTuple):
+    """The first such trade of an episode, or the price level changed."""
+
+    symbol: str
+
+
 class Malformed(NamedTuple):
     """A message that cannot be understood."""
 
     text: str
 
 
-Item = Link | Gap | Duplicate | Dropped | Malformed | Tick
+Item = Link | Gap | Duplicate | Dropped | OutOfBand | BandEvent | Malformed | Tick
 
 
 class Numbering:
@@ -104,6 +121,40 @@ class Ids:
         return said
 
 
+class Band:
+    """The prices of one symbol: what is far from the median of the last 15 is refused until three in a row agree."""
+
+    def __init__(self, max_jump: float) -> None:
+        self.accepted: list[float] = []
+        self._max_jump = max_jump
+        self._row: list[float] = []
+        self._calm_since_refusal = CALM
+
+    def take(self, tick: Tick) -> list[BandEvent | OutOfBand]:
+        """What is to be said before the trade; an OutOfBand: instead of it."""
+        price, symbol = tick.price, tick.symbol
+        recent = sorted(self.accepted[-15:])
+        if not recent or self._near([price, recent[len(recent) // 2]]):
+            self._accept(price)
+            return []
+        self._row.append(price)
+        if len(self._row) >= 3 and self._near(self._row[-3:]):
+            self.accepted = self._row[-3:-1]
+            self._accept(price)
+            return [BandEvent(symbol)]
+        said: list[BandEvent | OutOfBand] = [BandEvent(symbol)] if self._calm_since_refusal >= CALM else []
+        self._calm_since_refusal = 0
+        return [*said, OutOfBand(symbol)]
+
+    def _accept(self, price: float) -> None:
+        self.accepted.append(price)
+        self._row = []
+        self._calm_since_refusal += 1
+
+    def _near(self, prices: list[float]) -> bool:
+        return max(prices) <= min(prices) * self._max_jump
+
+
 def _content(tick: Tick) -> tuple[int, float, float]:
     return tick.ts, tick.price, tick.volume
 
@@ -112,16 +163,26 @@ class Account:
     """Everything that the sessions of one process mean, in order.
 
     `adapter` reads the messages, one object a connection. `known` are the ticks stored by earlier runs; `keep_history`:
-    trades from before the connection count too.
+    trades from before the connection count too. `max_jump`: how far a price may be from the recent ones; infinite
+    where every price is accepted.
     """
 
-    def __init__(self, adapter: Callable[[], Exchange], known: Sequence[Tick], keep_history: bool) -> None:
+    def __init__(
+        self,
+        adapter: Callable[[], Exchange],
+        known: Sequence[Tick],
+        keep_history: bool,
+        max_jump: float = math.inf,
+    ) -> None:
         self._adapter = adapter
+        self._max_jump = max_jump
+        self._bands: dict[str, Band] = {}
         self._keep_history = keep_history
         self._numberings: dict[str, Numbering] = {}
         self._ids: dict[str, Ids] = {}
         for tick in known:
             self._judge(tick)
+            self._band(tick.symbol).accepted.append(tick.price)
 
     def items(self, sessions: Sequence[Session]) -> Iterator[Item]:
         """One for each message that says something, and one for each change of the link."""
@@ -140,8 +201,11 @@ class Account:
             return
         if not self._keep_history:
             yield from [Dropped(tick.symbol) for tick in parsed.history]
-        yield from self._trades(parsed.history if self._keep_history else [])
-        yield from self._trades(parsed.ticks)
+        for item in (*self._trades(parsed.history if self._keep_history else []), *self._trades(parsed.ticks)):
+            said = self._band(item.symbol).take(item) if isinstance(item, Tick) else []
+            yield from said
+            if not any(isinstance(word, OutOfBand) for word in said):
+                yield item
 
     def _trades(self, ticks: Sequence[Tick]) -> Iterator[Item]:
         """Decided in the order of the numbers: where they fall, the newest was sent first. Then by time.
@@ -161,6 +225,9 @@ class Account:
             yield from [gap for gap, behind in gaps if id(tick) in behind]
             gaps = [(gap, behind) for gap, behind in gaps if id(tick) not in behind]
             yield tick
+
+    def _band(self, symbol: str) -> Band:
+        return self._bands.setdefault(symbol, Band(self._max_jump))
 
     def _is_next(self, tick: Tick) -> bool:
         known = self._numberings.get(tick.symbol)

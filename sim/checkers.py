@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from sim.account import Account, Dropped, Duplicate, Gap, Item, Link, Malformed, oldest_first
+from sim.account import Account, BandEvent, Dropped, Duplicate, Gap, Item, Link, Malformed, OutOfBand, oldest_first
 from sim.carryover import take_over
 from sim.exchange import Exchange
 from sim.network import Session
@@ -26,7 +26,7 @@ from tradebot.strategy import create
 from tradebot.strategy.decider import Decider
 
 _CHANNELS: Final = ("tick", "signal", "persist")
-_RECEIVED: Final = (Tick, Duplicate, Dropped, Malformed)
+_RECEIVED: Final = (Tick, Duplicate, Dropped, OutOfBand, Malformed)
 
 
 def check_outcome(outcome: Outcome, config: Config, push: bool) -> None:
@@ -171,6 +171,7 @@ def check_feed(
     """
     assert settings.live is not None
     config, adapter = settings.config, EXCHANGES[settings.live.exchange]
+    keep = config.feed.history == "keep"
     db = sqlite3.connect(path)
     try:
         runs = dict(db.execute("SELECT run_id, id FROM runs").fetchall())
@@ -185,7 +186,7 @@ def check_feed(
             _check_sent(ticks, [sent.data for sent in exchange.sent if sent.process == number], adapter())
 
             def account(sessions: Sequence[Session], known: tuple[Tick, ...] = tuple(known)) -> list[Item]:
-                return list(Account(adapter, known, config.feed.history == "keep").items(sessions))
+                return list(Account(adapter, known, keep, config.feed.max_price_jump).items(sessions))
 
             _check_account(number, stored, account(network.sessions), config)
             if outcome.accounted:
@@ -217,7 +218,8 @@ def stored_stream(db: sqlite3.Connection, run: int | None) -> tuple[list[Item], 
         assert taken <= before, f"a notice after {before} ticks follows one after {taken}"
         # After a kill the notice may be stored and the last ticks before it not, never the other way round.
         stream += ticks[taken:before]
-        stream.append(Gap(symbol, missing) if kind == "GAP" else Link(kind))
+        told: dict[str, Item] = {"GAP": Gap(symbol, missing), "PRICE_BAND": BandEvent(symbol)}
+        stream.append(told.get(kind, Link(kind)))
         taken = before
     return [*stream, *ticks[taken:]], ticks
 
@@ -258,7 +260,7 @@ def kept(items: list[Item], sample_every: int) -> list[Item]:
             ticks += 1
             if ticks % sample_every == 0:
                 found.append(item)
-        elif isinstance(item, Link | Gap):
+        elif isinstance(item, Link | Gap | BandEvent):
             found.append(item)
     return found
 
@@ -274,12 +276,13 @@ def _check_counts(number: int, stored: int, outcome: Outcome, account: list[Item
                 break
             received += 1
         read.append(item)
-    while read and isinstance(read[-1], Link | Gap):  # said of what came after, or perhaps never read
+    while read and isinstance(read[-1], Link | Gap | BandEvent):  # said of what came after, or perhaps never read
         read.pop()
     counted = {
         "received": received,
         "duplicates": sum(isinstance(item, Duplicate) for item in read),
         "history_dropped": sum(isinstance(item, Dropped) for item in read),
+        "out_of_band": sum(isinstance(item, OutOfBand) for item in read),
         "malformed": sum(isinstance(item, Malformed) for item in read),
     }
     said = {name: ledger[name] for name in counted}

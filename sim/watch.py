@@ -215,6 +215,7 @@ class Watch:
             malformed=m.malformed,
             duplicates=m.duplicates,
             history_dropped=m.history_dropped,
+            out_of_band=m.out_of_band,
             sampled_out=m.sampled_out,
             already_stored=m.already_stored,
             refused=m.refused,

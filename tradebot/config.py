@@ -124,7 +124,10 @@ class ExecutionConfig(Struct, frozen=True):
 
 
 class FeedConfig(Struct, frozen=True):
-    """Patience and limits of WebSocket feeds."""
+    """Patience and limits of WebSocket feeds.
+
+    `max_price_jump`: prices more than so many times above or below the recent ones of their symbol are refused.
+    """
 
     connect_timeout_s: _Timeout = 10.0
     idle_timeout_s: _Timeout = 30.0
@@ -136,6 +139,7 @@ class FeedConfig(Struct, frozen=True):
     max_message_bytes: Annotated[int, Meta(ge=64, le=67_108_864)] = 1_048_576
     max_symbols: Annotated[int, Meta(ge=1, le=100_000)] = 1000
     history: History = "drop"
+    max_price_jump: Annotated[float, Meta(gt=1, le=1e12)] = 10.0
 
 
 class MetricsConfig(Struct, frozen=True):

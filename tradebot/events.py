@@ -101,15 +101,15 @@ class SequenceState(Struct, frozen=True):
     restarted: bool = False
 
 
-NoticeKind = Literal["LINK_UP", "LINK_LOST", "LINK_RESTORED", "GAP", "SPILL_ORPHANED"]
+NoticeKind = Literal["LINK_UP", "LINK_LOST", "LINK_RESTORED", "GAP", "PRICE_BAND", "SPILL_ORPHANED"]
 
 
 class Notice(Struct, frozen=True, gc=False):
-    """What a live feed says between two ticks: its link came up, was lost or restored, or trades are missing.
+    """What a live feed says between two ticks: of its link, of missing trades, or of prices that it refuses.
 
     It travels in-band, so that strategy, log and database see it in its place. `ts` is when it was noticed (the local
-    clock, Unix ms); `symbol` and `missing` (trades) belong to a GAP; `ticks_before` counts the run's accepted ticks
-    before it.
+    clock, Unix ms); `symbol` belongs to a GAP and a PRICE_BAND, `missing` (trades) to a GAP; `ticks_before` counts the
+    run's accepted ticks before it.
     """
 
     kind: NoticeKind

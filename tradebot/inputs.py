@@ -11,13 +11,14 @@ import msgspec
 from msgspec import Struct
 from peewee import SqliteDatabase
 
-from tradebot.config import Settings
+from tradebot.config import FeedConfig, Settings
 from tradebot.events import Tick
 from tradebot.feeds.base import Feed, Stopped
 from tradebot.feeds.exchanges import EXCHANGES
 from tradebot.feeds.frame_lines import FrameLineDecoder, check_first_line
 from tradebot.feeds.frame_reader import FrameReader
 from tradebot.feeds.pacing import PacedFeed
+from tradebot.feeds.price_band import PriceBand
 from tradebot.feeds.quarantine import Quarantine, quarantine_path
 from tradebot.feeds.replay import DatabaseReplay, FileReplay
 from tradebot.feeds.sequence import SequenceGuard
@@ -81,7 +82,9 @@ def _file(settings: Settings, name: str, around: Surroundings) -> Input:
     live, feed = settings.live, settings.config.feed
     strict = settings.options.strict
     if live is not None:
-        decoder = FrameLineDecoder(EXCHANGES[live.exchange], feed.history, feed.max_symbols, strict=strict)
+        decoder = FrameLineDecoder(
+            EXCHANGES[live.exchange], feed.history, feed.max_symbols, max_price_jump=feed.max_price_jump, strict=strict
+        )
     exchange = None if live is None else live.exchange
 
     def first_line(line: bytes) -> None:
@@ -90,8 +93,9 @@ def _file(settings: Settings, name: str, around: Surroundings) -> Input:
     file_feed = FileReplay(name, strict=strict, decoder=decoder, first_line=first_line)
     digest = file_feed.content_digest(around.stopped)
     if live is not None and digest is not None:
-        # The same frames read as another exchange's are another input.
-        digest = short_digest(f"{live.exchange}:{feed.max_symbols}:{digest}")
+        # The same frames read as another exchange's, or through another band, are another input.
+        band = "" if feed.max_price_jump == FeedConfig().max_price_jump else f"band={feed.max_price_jump!r}:"
+        digest = short_digest(f"{live.exchange}:{feed.max_symbols}:{band}{digest}")
     source = f"file:{Path(name).name}"
     return Input(
         False, source, digest, True, "B", lambda _carried: _paced(file_feed, settings, around.runtime, around.stop)
@@ -103,13 +107,14 @@ def _live(settings: Settings, around: Surroundings) -> Input:
     assert live is not None
 
     def open_feed(carried: Carried | None) -> Feed:
-        guard = SequenceGuard(feed.max_symbols)
+        guard, band = SequenceGuard(feed.max_symbols), PriceBand(feed.max_price_jump)
         restore_guard(guard, carried)
+        restore_band(band, carried)
         return WebSocketFeed(
             Target(live.url, live.symbols),
             feed,
             around.make_transport(around.runtime),
-            FrameReader(EXCHANGES[live.exchange], feed.history, guard),
+            FrameReader(EXCHANGES[live.exchange], feed.history, guard, band),
             Quarantine(quarantine_path(around.db_path)),
             around.runtime,
             around.stop,
@@ -123,6 +128,12 @@ def restore_guard(guard: SequenceGuard, carried: Carried | None) -> None:
     """Have `guard` know the numbers of the trades that earlier runs stored, so that none of them is stored again."""
     for known in ({} if carried is None else carried.symbols).values():
         guard.remember(known.numbered)
+
+
+def restore_band(band: PriceBand, carried: Carried | None) -> None:
+    """Have `band` know the last prices that earlier runs stored, so that a restart accepts no price it would refuse."""
+    for symbol, known in ({} if carried is None else carried.symbols).items():
+        band.restore(symbol, known.prices)
 
 
 def _database(settings: Settings, around: Surroundings) -> Input:

@@ -21,7 +21,8 @@ class NotStored(StrEnum):
 class Ledger(Struct, frozen=True, kw_only=True):
     """One run's account, in trades (and one for each malformed line or frame).
 
-    received = malformed + duplicates + history_dropped + sampled_out + already_stored + refused + accepted,
+    received = malformed + duplicates + history_dropped + out_of_band + sampled_out + already_stored + refused
+    + accepted,
     and accepted = stored + not_stored, where not_stored > 0 needs a `cause`. `spilled` of these lie in the spill
     file, and the next start stores them.
     """
@@ -30,6 +31,7 @@ class Ledger(Struct, frozen=True, kw_only=True):
     malformed: int = 0
     duplicates: int = 0
     history_dropped: int = 0
+    out_of_band: int = 0
     sampled_out: int = 0
     already_stored: int = 0
     refused: int = 0
@@ -50,6 +52,7 @@ class Ledger(Struct, frozen=True, kw_only=True):
             self.malformed
             + self.duplicates
             + self.history_dropped
+            + self.out_of_band
             + self.sampled_out
             + self.already_stored
             + self.refused
@@ -58,7 +61,8 @@ class Ledger(Struct, frozen=True, kw_only=True):
         if self.received != explained:
             found.append(
                 f"received {self.received}, but malformed {self.malformed} + duplicates {self.duplicates}"
-                f" + history_dropped {self.history_dropped} + sampled_out {self.sampled_out}"
+                f" + history_dropped {self.history_dropped} + out_of_band {self.out_of_band}"
+                f" + sampled_out {self.sampled_out}"
                 f" + already_stored {self.already_stored} + refused {self.refused}"
                 f" + accepted {self.accepted} = {explained}: {_difference(self.received - explained)}"
             )

@@ -28,6 +28,7 @@ COUNTERS: Final = (
     "gaps",
     "reconnects",
     "history_dropped",
+    "out_of_band",
     "sampled_out",
     "already_stored",
     "refused",
@@ -61,6 +62,7 @@ class Metrics:
         gaps              holes in a sender's numbering
         reconnects        connections made after the first
         history_dropped   trades from before the connection, dropped by history = "drop"
+        out_of_band       trades whose price was too far from the recent prints of their symbol
         sampled_out       good trades that sample_every left out
         already_stored    trades a resumed run found in the database
         refused           trades lost to overload: the refused tick and what else its frame held
@@ -87,6 +89,7 @@ class Metrics:
     gaps: int
     reconnects: int
     history_dropped: int
+    out_of_band: int
     sampled_out: int
     already_stored: int
     refused: int

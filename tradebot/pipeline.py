@@ -214,6 +214,7 @@ class Pipeline:
             malformed=metrics.malformed,
             duplicates=metrics.duplicates,
             history_dropped=metrics.history_dropped,
+            out_of_band=metrics.out_of_band,
             sampled_out=metrics.sampled_out,
             already_stored=metrics.already_stored,
             refused=metrics.refused,

@@ -15,8 +15,14 @@ def tick(symbol: str, seq: int) -> Tick:
     return Tick(symbol, 1.0, 1.0, START_MS, None, seq)
 
 
+def priced(symbol: str, seq: int, price: float, at_s: int) -> Tick:
+    return Tick(symbol, price, 1.0, START_MS + 1000 * at_s, None, seq)
+
+
 class Talk(Exchange):
     """A protocol of words: `t SYMBOL SEQ...` are trades, `h` past ones, `both` one past and then others.
+
+    `p SYMBOL SEQ:PRICE:SECONDS...` are trades with prices and times (seconds after START_MS).
 
     `skip` uses up a number; `ack`, `error`, `hello?` (wants an answer), `beat` and `book` stand for themselves.
     """
@@ -35,6 +41,9 @@ class Talk(Exchange):
         word, *rest = text.split()
         if word == "t":
             return Parsed("trades", [tick(rest[0], int(each)) for each in rest[1:]])
+        if word == "p":
+            fields = [each.split(":") for each in rest[1:]]
+            return Parsed("trades", [priced(rest[0], int(seq), float(price), int(at)) for seq, price, at in fields])
         if word == "h":
             return Parsed("trades", history=[tick(rest[0], int(each)) for each in rest[1:]])
         if word == "both":

@@ -37,6 +37,7 @@ OTHER: dict[str, Any] = {
     "feed.connect_timeout_s": 1.0, "feed.idle_timeout_s": 1.0, "feed.ping_interval_s": 1.0,
     "feed.reconnect_budget_s": 1.0, "feed.backoff_max_s": 1.0, "feed.stable_after_s": 1.0, "feed.parse_error_limit": 1,
     "feed.max_message_bytes": 64, "feed.max_symbols": 1, "feed.history": "keep",
+    "feed.max_price_jump": 2.0,
     "metrics.address": "::1", "metrics.port": 9464, "metrics.hosts": "a.example",
     "notify.webhook_url": "http://localhost:9000/hook",
     "notify.link_lost_s": 1.0, "notify.refusals_per_minute": 1,

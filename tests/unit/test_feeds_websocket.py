@@ -22,6 +22,7 @@ from tradebot.exits import ExitCode, NetworkError, ParseError
 from tradebot.feeds.base import READ_WAIT_S, Batch
 from tradebot.feeds.exchanges.base import Exchange, Unparseable
 from tradebot.feeds.frame_reader import FrameReader
+from tradebot.feeds.price_band import PriceBand
 from tradebot.feeds.quarantine import Quarantine
 from tradebot.feeds.sequence import SequenceGuard
 from tradebot.feeds.websocket import Target, WebSocketFeed
@@ -241,8 +242,8 @@ class Rig:
         self.quarantine = Quarantine(tmp_path / "q.jsonl") if quarantine is None else quarantine
         self.feed = WebSocketFeed(
             Target(URL, symbols), config, self.network,
-            FrameReader(exchange, config.history, SequenceGuard(symbols_max)), self.quarantine, self.clock, self.stop,
-            self.logged.log,
+            FrameReader(exchange, config.history, SequenceGuard(symbols_max), PriceBand(config.max_price_jump)),
+            self.quarantine, self.clock, self.stop, self.logged.log,
         )  # fmt: skip
 
     def until(self, done: Callable[[], bool], most: int = 5000) -> list[Batch]:
@@ -250,7 +251,7 @@ class Rig:
         found = []
         for _ in range(most):
             batch = self.feed.read()
-            if batch.ticks or batch.notices or batch.malformed or batch.duplicates or batch.history_dropped:
+            if batch != Batch([]):
                 found.append(batch)
             if done():
                 return found
@@ -687,6 +688,18 @@ class TestMalformed:
         assert sum(batch.malformed for batch in batches) == 8
         assert [each.seq for batch in batches for each in batch.ticks] == [1, 2, 3, 4]
         assert batches[2].notes[0].reason == "2 trades of more symbols than feed.max_symbols allows"
+
+    def test_a_price_out_of_band_is_kept_with_its_reason(self, rig: Make) -> None:
+        """The frame was understood, so it does not count towards parse_error_limit."""
+        made = rig(Line(text("p A 1:100:0", "p A 2:5000:1 3:1:2", "p A 4:100:3")))
+        batches = made.until(lambda: made.feed.position == 3)
+        assert [(len(batch.ticks), batch.out_of_band, batch.malformed) for batch in batches[1:]] == [
+            (1, 0, 0), (0, 2, 0), (1, 0, 0),
+        ]  # fmt: skip
+        [kept] = [json.loads(line) for line in made.quarantine.path.read_text().splitlines()]
+        assert kept["text"] == "p A 2:5000:1 3:1:2"
+        assert kept["reason"].startswith("price 5000.0 of A is 50 times above 100.0, the median")
+        assert kept["reason"].endswith("(and 1 more of this frame)")
 
     def test_a_quarantine_that_fails_is_told_once(self, rig: Make, tmp_path: Path) -> None:
         made = rig(Line(text(*"xy")), quarantine=Quarantine(tmp_path))

@@ -50,6 +50,7 @@ def joined(batches: Iterable[Batch]) -> Batch:
         whole.malformed += batch.malformed
         whole.duplicates += batch.duplicates
         whole.history_dropped += batch.history_dropped
+        whole.out_of_band += batch.out_of_band
     return whole
 
 

@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.unit.talk import START_MS, Talk, tick
+from tests.unit.talk import START_MS, Talk, priced, tick
 from tradebot.config import History
 from tradebot.events import Notice
 from tradebot.feeds.base import Malformed
 from tradebot.feeds.exchanges.base import Exchange, Unparseable
 from tradebot.feeds.frame_reader import FrameReader
+from tradebot.feeds.price_band import PriceBand
 from tradebot.feeds.sequence import SequenceGuard
 
 
@@ -155,3 +156,50 @@ def test_a_new_connection_has_a_new_adapter_but_the_same_guard() -> None:
     assert subject.new_connection() is subject.exchange is made[1]
     assert subject.take("t A 1", START_MS).batch.duplicates == 1
     assert subject.frames == 2
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_trades_of_a_frame_are_put_in_the_order_of_their_times(guarded: bool) -> None:
+    """Live, from captures and from plain files of frames."""
+    subject = reader(guarded=guarded)
+    subject.take("p A 1:1:0", START_MS)
+    read = subject.take("p A 4:4:3 3:3:2 2:2:1", START_MS)
+    assert read.batch.ticks == [priced("A", 2, 2.0, 1), priced("A", 3, 3.0, 2), priced("A", 4, 4.0, 3)]
+    assert read.batch.notices == ()
+
+
+class TestPriceBand:
+    """The way of a trade: parse, sequence and duplicates, order in the frame, band."""
+
+    def subject(self, jump: float = 10.0) -> FrameReader:
+        made = FrameReader(Talk, "drop", SequenceGuard(10), PriceBand(jump))
+        made.take("p A 1:100:0", START_MS)
+        return made
+
+    def test_a_refused_trade_is_counted_and_reported_in_its_place(self) -> None:
+        read = self.subject().take("p A 2:100:1 3:5000:2 4:100:3", START_MS)
+        assert read.batch.ticks == [priced("A", 2, 100.0, 1), priced("A", 4, 100.0, 3)]
+        assert (read.batch.out_of_band, read.batch.malformed, read.problem) == (1, 0, None)
+        [(index, notice)] = read.batch.notices
+        assert (index, notice.kind, notice.symbol, notice.missing) == (1, "PRICE_BAND", "A", None)
+        assert read.out_of_band == (notice.detail,)
+        assert notice.detail.startswith("price 5000.0 of A is 50 times above 100.0")
+
+    def test_a_refused_trade_uses_up_its_number(self) -> None:
+        subject = self.subject()
+        assert subject.take("p A 2:5000:1", START_MS).batch.out_of_band == 1
+        read = subject.take("p A 2:5000:1 3:100:2", START_MS)
+        assert (read.batch.duplicates, len(read.batch.ticks), read.batch.notices) == (1, 1, ())
+
+    def test_a_gap_before_a_refused_trade_comes_before_the_next(self) -> None:
+        read = self.subject().take("p A 2:100:1 5:5000:2 6:100:3", START_MS)
+        assert [(index, notice.kind) for index, notice in read.batch.notices] == [(1, "GAP"), (1, "PRICE_BAND")]
+
+    def test_the_band_sees_the_order_of_the_times(self) -> None:
+        """Newest first: the three that agree are the last ones, and the oldest of them come first."""
+        read = self.subject().take("p A 5:5003:4 4:5002:3 3:5001:2 2:100:1", START_MS)
+        assert [tick.price for tick in read.batch.ticks] == [100.0, 5003.0]
+
+    def test_without_a_band_every_price_is_accepted(self) -> None:
+        subject = reader()
+        assert len(subject.take("p A 1:1:0 2:1e9:1", START_MS).batch.ticks) == 2

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tradebot.ledger import Ledger, NotStored
 
-LOST_BEFORE = ("malformed", "duplicates", "history_dropped", "sampled_out", "already_stored", "refused")
+LOST_BEFORE = ("malformed", "duplicates", "history_dropped", "out_of_band", "sampled_out", "already_stored", "refused")
 COUNTS = ("received", *LOST_BEFORE, "accepted", "stored", "not_stored")
 ALL_COUNTS = (*COUNTS, "spilled")
 
@@ -52,8 +52,8 @@ def test_empty_run_balances() -> None:
 def test_the_sentences_say_what_is_missing() -> None:
     ledger = Ledger(received=10, malformed=1, accepted=8, stored=9)
     assert ledger.problems() == [
-        "received 10, but malformed 1 + duplicates 0 + history_dropped 0 + sampled_out 0 + already_stored 0"
-        " + refused 0 + accepted 8 = 9: 1 unaccounted for",
+        "received 10, but malformed 1 + duplicates 0 + history_dropped 0 + out_of_band 0 + sampled_out 0"
+        " + already_stored 0 + refused 0 + accepted 8 = 9: 1 unaccounted for",
         "accepted 8, but stored 9 + not_stored 0 = 9: 1 too many",
     ]
 

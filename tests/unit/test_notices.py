@@ -150,10 +150,11 @@ def test_sampling_counts_ticks_only(tmp_path: Path, logged: Any) -> None:
 
 
 def test_what_the_feed_left_out_is_in_the_ledger(tmp_path: Path, logged: Any) -> None:
-    batches = [Batch(numbered(2), malformed=1, duplicates=3, history_dropped=5)]
+    batches = [Batch(numbered(2), malformed=1, duplicates=3, history_dropped=5, out_of_band=7)]
     pipeline, _watching, _code = run(tmp_path / "x.db", logged, batches)
     ledger = pipeline.ledger()
-    assert (ledger.received, ledger.malformed, ledger.duplicates, ledger.history_dropped) == (11, 1, 3, 5)
+    assert (ledger.received, ledger.malformed, ledger.duplicates, ledger.history_dropped) == (18, 1, 3, 5)
+    assert ledger.out_of_band == pipeline.metrics.out_of_band == 7
     assert ledger.problems() == []
 
 

@@ -31,8 +31,8 @@ class Batch(Struct):
 
     `malformed` counts lines or frames since the previous batch; `notes` describes the first NOTES_MAX of them.
     `notices` are (index, notice): each comes before the tick of that index, len(ticks) meaning after the last.
-    `duplicates` and `history_dropped` count trades that the feed left out. An empty batch means that nothing came
-    within READ_WAIT_S.
+    `duplicates`, `history_dropped` and `out_of_band` count trades that the feed left out. An empty batch means that
+    nothing came within READ_WAIT_S.
     """
 
     ticks: list[Tick]
@@ -41,6 +41,7 @@ class Batch(Struct):
     notices: tuple[tuple[int, Notice], ...] = ()
     duplicates: int = 0
     history_dropped: int = 0
+    out_of_band: int = 0
 
 
 class Feed(Protocol):

@@ -16,6 +16,7 @@ from tradebot.feeds.exchanges import EXCHANGES
 from tradebot.feeds.exchanges.base import Exchange, Unparseable
 from tradebot.feeds.frame_reader import FrameReader
 from tradebot.feeds.line_cutter import BOM, LINE_BYTES_MAX, TOO_LONG, LineCutter
+from tradebot.feeds.price_band import PriceBand
 from tradebot.feeds.sequence import SequenceGuard
 
 
@@ -40,17 +41,24 @@ def check_first_line(line: bytes, name: str, exchange: str | None) -> None:
 class FrameLineDecoder:
     """Has the interface of `lines.LineDecoder`: feed it the bytes of a file in any pieces, then `finish`.
 
-    A capture is a recorded session: connections begin anew where it says so, duplicates and gaps are found as they were
-    live. Lines of a plain file are taken as they are. With `strict`, decoding ends at the first malformed line.
+    A capture is a recorded session: its connections are told apart, and duplicates, gaps and prices out of band are
+    found as they were live. Lines of a plain file are taken as they are. With `strict`, decoding ends at the first
+    malformed line.
     """
 
     def __init__(
-        self, make_exchange: Callable[[], Exchange], history: History, symbols_max: int, *, strict: bool = False
+        self,
+        make_exchange: Callable[[], Exchange],
+        history: History,
+        symbols_max: int,
+        *,
+        max_price_jump: float = 0,
+        strict: bool = False,
     ) -> None:
         self.line = 0
         self._cutter = LineCutter()
         self._plain = FrameReader(make_exchange, history, None)
-        self._captured = FrameReader(make_exchange, history, SequenceGuard(symbols_max=symbols_max))
+        self._captured = FrameReader(make_exchange, history, SequenceGuard(symbols_max), PriceBand(max_price_jump))
         self._connection: int | None = None
         self._strict = strict
         self._done = False
@@ -110,6 +118,7 @@ class FrameLineDecoder:
         found.ticks += read.batch.ticks
         found.duplicates += read.batch.duplicates
         found.history_dropped += read.batch.history_dropped
+        found.out_of_band += read.batch.out_of_band
 
     def _malformed(self, reason: str, found: Batch) -> None:
         if not self._done:

@@ -1,42 +1,58 @@
-"""From frame texts to ticks: adapter, history, duplicates and gaps in one place, for live feeds and their replay alike.
+"""From frame texts to ticks, for live feeds and their replay alike: adapter, history, duplicates and gaps, order, band.
 
 Pure: the time a frame was received comes with it.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from typing import Final, NamedTuple
+
+from msgspec.structs import replace
 
 from tradebot.config import History
 from tradebot.events import Notice
 from tradebot.feeds.base import Batch, Malformed
 from tradebot.feeds.exchanges.base import Exchange, Parsed, Unparseable
 from tradebot.feeds.frame_order import in_time_order
+from tradebot.feeds.price_band import PriceBand, Sifted
 from tradebot.feeds.sequence import SequenceGuard, joined
 
 _DETAIL_CHARS_MAX: Final = 200
 
 
 class Read(NamedTuple):
-    """What a frame came to. `parsed` is None for one that could not be understood, which `problem` explains."""
+    """What a frame came to. `parsed` is None for one that could not be understood, which `problem` explains.
+
+    `out_of_band` are the reasons of the trades whose price was refused.
+    """
 
     batch: Batch
     parsed: Parsed | None
     problem: str | None = None
+    out_of_band: tuple[str, ...] = ()
 
 
 class FrameReader:
     """Reads the frames of one source, connection after connection. One thread.
 
     `make_exchange` gives a fresh adapter for each connection. `guard` None means that frames are taken as they are: a
-    plain file of frames is no session, in which a number seen twice would mean a trade sent twice. `frames` counts.
+    plain file of frames is no session, in which a number seen twice would mean a trade sent twice. `band` None: every
+    price is accepted. `frames` counts.
     """
 
-    def __init__(self, make_exchange: Callable[[], Exchange], history: History, guard: SequenceGuard | None) -> None:
+    def __init__(
+        self,
+        make_exchange: Callable[[], Exchange],
+        history: History,
+        guard: SequenceGuard | None,
+        band: PriceBand | None = None,
+    ) -> None:
         self._make_exchange = make_exchange
         self._history = history
         self._guard = guard
+        self._band = PriceBand(0) if band is None else band
         self.exchange = make_exchange()
         self.frames = 0
         self.malformed_in_a_row = 0
@@ -72,13 +88,26 @@ class FrameReader:
         if taken.refused:
             notes = (Malformed(self.frames, f"{taken.refused} trades of more symbols than feed.max_symbols allows"),)
         batch = Batch(taken.ticks, taken.refused, notes, notices, taken.duplicates, dropped)
-        return Read(batch, parsed, notes[0].reason if notes else None)
+        read = Read(batch, parsed, notes[0].reason if notes else None)
+        sifted = self._band.sift(taken.ticks)
+        return read if sifted is None else _sifted(read, sifted, received_ms)
 
     def refuse(self, reason: str) -> Read:
         """Take note that the frame counted last cannot be understood, for `reason`."""
         self.malformed_in_a_row += 1
         note = Malformed(self.frames, reason[:_DETAIL_CHARS_MAX])
         return Read(Batch([], 1, (note,)), None, note.reason)
+
+
+def _sifted(read: Read, sifted: Sifted, received_ms: int) -> Read:
+    """`read` without the trades whose price was refused."""
+    notices = list(read.batch.notices)
+    for at, event in sifted.events:
+        notices.append((at, Notice("PRICE_BAND", received_ms, event.detail, event.symbol)))
+    notices.sort(key=lambda place: place[0])
+    moved = tuple((at - bisect_left(sifted.places, at), notice) for at, notice in notices)
+    batch = replace(read.batch, ticks=sifted.ticks, notices=moved, out_of_band=len(sifted.refused))
+    return read._replace(batch=batch, out_of_band=sifted.refused)
 
 
 _NOTHING: Final = Batch([])

@@ -162,7 +162,7 @@ class SequenceGuard:
                 return _arranged(self._take_one_by_one(ticks, index), turned=False)
             numbering.highest = seq
             numbering.contents[seq & numbering.mask] = tick
-        return Taken(in_time_order(ticks))
+        return Taken(in_time_order(ticks) if len(ticks) > 1 else ticks)
 
     def _take_one_by_one(self, ticks: list[Tick], start: int) -> Taken:
         """`take`, of which the ticks before `start` are done and were all new."""

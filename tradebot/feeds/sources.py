@@ -26,6 +26,7 @@ FILE_NAME: Final = "ws_sources.toml"
 MAX_FILE_BYTES: Final = 1_048_576
 LIMITS: Final = (
     "idle_timeout_s", "ping_interval_s", "connect_timeout_s", "max_message_bytes", "parse_error_limit", "history",
+    "max_price_jump",
 )  # fmt: skip
 """The keys of [feed] that a source may set for itself."""
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from tradebot.config import FeedConfig
 from tradebot.events import Notice
@@ -269,6 +270,9 @@ class WebSocketFeed:
             return None
         if read.parsed is not None:
             self._heed(read.parsed)
+        if read.out_of_band:
+            more = f" (and {len(read.out_of_band) - 1} more of this frame)" if len(read.out_of_band) > 1 else ""
+            self._keep(frame, read.out_of_band[0] + more, now_ms)
         if read.problem is not None:
             self._malformed(frame, read.problem, now_ms)
             return self._noted(read.batch)
@@ -287,11 +291,15 @@ class WebSocketFeed:
         if parsed.reply is not None and self._connection is not None and self._broken is None:
             self._send(self._connection, (parsed.reply,))
 
-    def _malformed(self, frame: Frame, problem: str, now_ms: int) -> None:
+    def _keep(self, frame: Frame, reason: str, now_ms: int) -> None:
+        """Have the frame in quarantine."""
         if self._quarantine is not None:
-            trouble = self._quarantine.keep(frame.text if frame.kind == "text" else frame.data, now_ms, problem)
+            trouble = self._quarantine.keep(frame.text if frame.kind == "text" else frame.data, now_ms, reason)
             if trouble is not None:
                 self._log.warning("quarantine failed", event="QUARANTINE_FAILED", detail=trouble)
+
+    def _malformed(self, frame: Frame, problem: str, now_ms: int) -> None:
+        self._keep(frame, problem, now_ms)
         limit = self._config.parse_error_limit
         if limit and self._reader.malformed_in_a_row >= limit:
             kept = "" if self._quarantine is None else f"; the newest are kept in {self._quarantine.path}"
@@ -305,7 +313,7 @@ class WebSocketFeed:
         now_s = self._runtime.monotonic()
         if now_s < self._note_at_s:
             self._unnoted += 1
-            return Batch(batch.ticks, batch.malformed, (), batch.notices, batch.duplicates, batch.history_dropped)
+            return replace(batch, notes=())
         self._note_at_s = now_s + _NOTE_EVERY_S
         self._tell_unnoted()
         return batch
@@ -331,4 +339,4 @@ class WebSocketFeed:
 
 def _says_something(batch: Batch) -> bool:
     parts: Sequence[object] = (batch.ticks, batch.notices)
-    return any(parts) or batch.malformed + batch.duplicates + batch.history_dropped > 0
+    return any(parts) or batch.malformed + batch.duplicates + batch.history_dropped + batch.out_of_band > 0

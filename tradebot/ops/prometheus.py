@@ -63,6 +63,7 @@ OF_COUNTERS: Final[Mapping[str, _Counter]] = {
     "malformed": _Counter("tradebot_malformed_total", "Lines or frames that could not be understood."),
     "duplicates": _Counter("tradebot_duplicates_total", "Trades dropped because they had been seen before."),
     "history_dropped": _Counter("tradebot_history_dropped_total", "Trades from before the connection, dropped."),
+    "out_of_band": _Counter("tradebot_out_of_band_total", "Trades whose price was too far from the recent ones."),
     "sampled_out": _Counter("tradebot_sampled_out_total", "Good trades that sampling left out."),
     "already_stored": _Counter("tradebot_already_stored_total", "Trades that a resumed run found stored."),
     "refused": _Counter("tradebot_ticks_refused_total", "Trades lost to overload."),

@@ -21,6 +21,7 @@ _NOTICE_TEXTS: Final[dict[NoticeKind, str]] = {
     "LINK_LOST": "link lost",
     "LINK_RESTORED": "link restored",
     "GAP": "trades missing",
+    "PRICE_BAND": "price out of band",
 }
 
 
@@ -111,10 +112,12 @@ class IngestStage:
 
     def _count(self, batch: Batch) -> None:
         metrics = self._metrics
-        metrics.ingest_received += len(batch.ticks) + batch.malformed + batch.duplicates + batch.history_dropped
+        left_out = batch.malformed + batch.duplicates + batch.history_dropped + batch.out_of_band
+        metrics.ingest_received += len(batch.ticks) + left_out
         metrics.malformed += batch.malformed
         metrics.duplicates += batch.duplicates
         metrics.history_dropped += batch.history_dropped
+        metrics.out_of_band += batch.out_of_band
         for note in batch.notes:
             self._log.warning("malformed input", line=note.line, reason=note.reason)
         if (
@@ -127,7 +130,9 @@ class IngestStage:
     def _announce(self, notice: Notice) -> None:
         """Count and log what a feed says between ticks."""
         log = self._log.info if notice.kind == "LINK_UP" else self._log.warning
-        fields: dict[str, Any] = {} if notice.symbol is None else {"symbol": notice.symbol, "missing": notice.missing}
+        fields: dict[str, Any] = {} if notice.symbol is None else {"symbol": notice.symbol}
+        if notice.kind == "GAP":
+            fields["missing"] = notice.missing
         restarted = notice.kind == "GAP" and notice.missing is None
         text = "sequence numbering restarted" if restarted else _NOTICE_TEXTS[notice.kind]
         log(text, event=notice.kind, detail=notice.detail, **fields)
