@@ -12,12 +12,13 @@ import traceback
 from collections.abc import Iterator, Mapping
 
 from tradebot import __version__, configfile
-from tradebot.config import Config, Live, Settings, config_hash, db_path
+from tradebot.config import Live, Settings, config_hash, db_path
 from tradebot.configkeys import WITH_CREDENTIALS, flatten, toml
 from tradebot.exits import ConfigError, ExitCode, TradebotError
 from tradebot.feeds import sources as source_files
-from tradebot.masking import escape, mask
+from tradebot.masking import escape, mask, mask_path
 from tradebot.options import HELP, VERSION, Arguments, UsageError, help_text, parse
+from tradebot.secret_urls import secret_place
 from tradebot.settings import resolve, unavailable
 from tradebot.startup import interrupts_raise
 from tradebot.streams import GuardedStream
@@ -69,9 +70,10 @@ def _dispatch(arguments: Arguments, environ: Mapping[str, str]) -> int:
         from tradebot.ops.commands import run_operation
 
         return run_operation(arguments, environ)
-    settings = resolve(arguments, environ)
-    if arguments.command == SHOW_CONFIG:
+    if arguments.command == SHOW_CONFIG:  # who asks may not be allowed to read the secrets that a run reads
+        settings = resolve(arguments, environ, with_secrets=False)
         return _answer("\n".join(describe(settings, environ)) + "\n")
+    settings = resolve(arguments, environ)
     if arguments.command == CAPTURE:  # it sends no order, so that any mode will do
         from tradebot.capture import run_capture
 
@@ -115,7 +117,7 @@ def describe(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
     """
     config, sources = settings.config, settings.sources
     yield f"# tradebot {__version__}, configuration {config_hash(config)}, file: {sources['config file']}"
-    unset = _stand_ins(config, environ)
+    unset = _stand_ins(settings, environ)
     section = ""
     for name, value in flatten(config).items():
         prefix, _, leaf = name.rpartition(".")
@@ -123,9 +125,10 @@ def describe(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
             section = prefix
             yield f"\n[{section}]"
         if name in WITH_CREDENTIALS and value is not None:
-            value = mask(value)
+            value = mask_path(value) if name == "notify.webhook_url" else mask(value)
         line = f"# {leaf} is not set{unset.get(name, '')}" if value is None else f"{leaf} = {toml(value)}"
-        yield f"{line:{_COMMENT_COLUMN}}  # {sources[name]}"
+        replaced = f", but{unset[name][1:]}" if name in WITH_CREDENTIALS and name in unset and value is not None else ""
+        yield f"{line:{_COMMENT_COLUMN}}  # {sources[name]}{replaced}"
     yield "\n# Only on the command line or in the environment:"
     for field in settings.options.__struct_fields__:
         value = getattr(settings.options, field)
@@ -134,23 +137,30 @@ def describe(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
         line = f"# {field} is not set" if value is None else f"# {field} = {toml(value)}"
         yield f"{line:{_COMMENT_COLUMN}}  # {sources[field]}"
     if settings.live is not None:
-        yield f"\n# {_listening(settings.live)}"
+        yield f"\n# {_listening(settings, settings.live, environ)}"
 
 
-def _listening(live: Live) -> str:
+def _listening(settings: Settings, live: Live, environ: Mapping[str, str]) -> str:
     if not live.url:
         return f"Replays recorded frames of {live.exchange}."
     symbols = escape(", ".join(live.symbols)) or "all that it sends"
-    return f"Listens to {live.exchange} at {mask(live.url)}: {symbols}."
+    place = secret_place("engine.ws_url", settings.config, settings.sources, environ)
+    return f"Listens to {live.exchange} at {mask(live.url) if place is None else f'the URL in {place}'}: {symbols}."
 
 
-def _stand_ins(config: Config, environ: Mapping[str, str]) -> dict[str, str]:
+def _stand_ins(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
     """What is used for keys that are not set, where something is."""
+    config = settings.config
     sizes = config.channels.sizes(push=config.engine.ingest_mode != "replay")
     used: dict[str, object] = {f"channels.{stage}_channel_size": size for stage, size in sizes._asdict().items()}
     if config.app.db_path is None:
         used["app.db_path"] = str(db_path(config, environ))
-    return {name: f": {toml(value)}" for name, value in used.items()}
+    stand_ins = {name: f": {toml(value)}" for name, value in used.items()}
+    for key in WITH_CREDENTIALS:
+        place = secret_place(key, config, settings.sources, environ)
+        if place is not None:
+            stand_ins[key] = f": read from {place}"
+    return stand_ins
 
 
 def _complain(error: TradebotError, code: int) -> int:

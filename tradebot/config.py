@@ -19,6 +19,7 @@ from msgspec import Meta, Struct
 from tradebot.events import MAX_SYMBOL_CHARS
 from tradebot.exits import ConfigError
 from tradebot.ids import short_digest
+from tradebot.masking import MASK, mask
 
 Mode = Literal["SHADOW", "PAPER", "LIVE"]
 IngestMode = Literal["synthetic", "replay", "mockws", "realws"]
@@ -58,6 +59,7 @@ class EngineConfig(Struct, frozen=True):
     heartbeat_interval_secs: Annotated[float, Meta(ge=0.1, le=3600)] = 10.0
     run_seconds: Annotated[float, Meta(gt=0, le=_YEAR_S)] | None = None
     ws_url: Annotated[str, Meta(min_length=1, max_length=2048)] | None = None
+    ws_url_file: _Path | None = None
     ws_source: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
     sample_every: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
     replay_file: _Path | None = None
@@ -154,6 +156,7 @@ class NotifyConfig(Struct, frozen=True):
     """Whom to tell of what happens: one webhook, and how bad things must be to be told."""
 
     webhook_url: Annotated[str, Meta(min_length=1, max_length=2048)] | None = None
+    webhook_url_file: _Path | None = None
     link_lost_s: _Timeout = 60.0
     refusals_per_minute: Annotated[int, Meta(ge=1, le=1_000_000)] = 100
 
@@ -214,6 +217,16 @@ class Live(Struct, frozen=True):
     source: str
 
 
+class Secrets(Struct, frozen=True):
+    """URLs from the environment or from files, which count more than the configuration's (`tradebot.secret_urls`)."""
+
+    ws_url: str | None = None
+    webhook_url: str | None = None
+
+    def __repr__(self) -> str:
+        return "Secrets(***)"
+
+
 class Settings(Struct, frozen=True):
     """A run as asked for: configuration, options, what it listens to, and where each value came from.
 
@@ -225,6 +238,7 @@ class Settings(Struct, frozen=True):
     options: RunOptions
     sources: Mapping[str, str]
     live: Live | None = None
+    secrets: Secrets = Secrets()
 
 
 def _digest(values: Mapping[str, object]) -> str:
@@ -265,8 +279,16 @@ def _flat(nested: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def config_hash(config: Config) -> str:
-    """12 hex digits over the whole configuration but `mode` and `live_armed` (the LIVE gate compares these hashes)."""
-    return _digest({k: v for k, v in _normalised(config).items() if k not in ("mode", "live_armed")})
+    """12 hex digits over the whole configuration but `mode` and `live_armed` (the LIVE gate compares these hashes).
+
+    Of secrets only the fact counts: that there is a webhook, and the feed's URL without its credentials.
+    """
+    values = {k: v for k, v in _normalised(config).items() if k not in ("mode", "live_armed")}
+    if config.notify.webhook_url is not None:
+        values["notify.webhook_url"] = MASK
+    if config.engine.ws_url is not None:
+        values["engine.ws_url"] = mask(config.engine.ws_url)
+    return _digest(values)
 
 
 # Parameters that a strategy does not read. A strategy not named here counts as reading them all.

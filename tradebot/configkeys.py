@@ -278,4 +278,11 @@ def cross_problems(config: Config, unsure: Iterable[str] = ()) -> list[Problem]:
     if short >= long:
         text = f"must be smaller than strategy.long_window, but {short} is not smaller than {long}"
         problems.append(Problem("strategy.short_window", "strategy.long_window", text))
+    for section, url, file in (
+        ("engine", config.engine.ws_url, config.engine.ws_url_file),
+        ("notify", config.notify.webhook_url, config.notify.webhook_url_file),
+    ):
+        if url is not None and file is not None:
+            key = f"{section}.{'ws' if section == 'engine' else 'webhook'}_url"
+            problems.append(Problem(f"{key}_file", key, f"{key} is set, too; keep one of them"))
     return [problem for problem in problems if not {problem.key, problem.other} & set(unsure)]

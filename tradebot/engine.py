@@ -24,6 +24,7 @@ from tradebot.ids import live_run_id, replay_run_id, short_digest
 from tradebot.inputs import Input, Surroundings, open_input, stored_ticks
 from tradebot.ledger import Ledger, NotStored
 from tradebot.log import Log, setup_logging
+from tradebot.masking import mask
 from tradebot.ops.beacon import Beacon
 from tradebot.ops.notify import Notifier, find_notifier
 from tradebot.ops.observer import Observer
@@ -121,7 +122,9 @@ class _Run:
         info = self._identify(source)
         self._config = settings.config
         self._announce(info)
-        self._outlets = Outlets(self._config, info.run_id, runtime, self._root_log)
+        self._outlets = Outlets(
+            self._config, info.run_id, runtime, self._root_log, webhook_url=settings.secrets.webhook_url
+        )
         record = self._open_store(info) if source.stores else RunRecord(0, info.run_id)
         if record.complete:
             self._notifier.ready()  # a service that ends without having been ready counts as failed
@@ -174,7 +177,9 @@ class _Run:
         """The run could not begin, or ended by an error: whoever was to be told is told."""
         if self._outlets is None:
             with suppress(ConfigError):  # a webhook that cannot be used is no reason to hide why the run was refused
-                self._outlets = Outlets.of_refused(self._config, self._runtime, self._root_log)
+                self._outlets = Outlets.of_refused(
+                    self._config, self._runtime, self._root_log, webhook_url=self._settings.secrets.webhook_url
+                )
         if self._outlets is not None:
             self._outlets.failed(code, cause)
 
@@ -240,6 +245,12 @@ class _Run:
             max_exposure_usd=caps.max_exposure_usd, max_symbol_exposure_usd=caps.max_symbol_exposure_usd,
             max_open_orders=caps.max_open_orders, note=f"{info.mode}: {_SIMULATED}",
         )  # fmt: skip
+        ws_url = self._config.engine.ws_url or ""
+        if mask(ws_url) != ws_url and self._settings.sources.get("engine.ws_url", "").startswith("command line"):
+            self._log.warning(
+                "--ws-url holds credentials, which ps shows to every user of this machine: use engine.ws_url_file",
+                event="CREDENTIALS_VISIBLE",
+            )
 
     def _open_store(self, info: RunInfo) -> RunRecord:
         persist = self._config.persist

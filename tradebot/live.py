@@ -33,21 +33,23 @@ def find_live(
     origins: Mapping[str, str],
     config_path: Path | None,
     environ: Mapping[str, str],
+    secret_url: str | None = None,
 ) -> Sourced:
     """What `config` and `options` ask to listen to; no `live` for feeds that have no exchange. Blocks (reads a file).
 
     `origins` say where each value came from: a default symbol is no choice, and the command line beats a source.
+    `secret_url` (from the environment or a file) beats the URLs of configuration and source.
     Raises UsageError when an option is missing, ConfigError when the sources file is not usable.
     """
     mode = config.engine.ingest_mode
     if mode == "mockws":
-        url = config.engine.ws_url or EXCHANGES[_MOCKWS].url
+        url = secret_url or config.engine.ws_url or EXCHANGES[_MOCKWS].url
         return Sourced(config, {}, Live(_MOCKWS, url, (), f"mockws:{mask(url)}"))
     # A file that names a source for live runs says nothing about what a replay's file holds, nor about an exchange
     # that the command line names.
     named_here = _on_command_line(origins, "engine.ws_source")
     if config.engine.ws_source is not None and (named_here or (mode == "realws" and options.exchange is None)):
-        return _from_source(config, options, origins, config_path, environ)
+        return _from_source(config, options, origins, config_path, environ, secret_url)
     if mode == "replay":
         if options.exchange is None:
             return Sourced(config, {}, None)
@@ -64,7 +66,7 @@ def find_live(
             f"--exchange={options.exchange} needs --symbol=SYM, as the exchange writes it (several with commas"
             f" between); {HINT}"
         )
-    url = config.engine.ws_url or EXCHANGES[options.exchange].url
+    url = secret_url or config.engine.ws_url or EXCHANGES[options.exchange].url
     return Sourced(config, {}, Live(options.exchange, url, symbols, _name(options.exchange, symbols)))
 
 
@@ -87,6 +89,7 @@ def _from_source(
     origins: Mapping[str, str],
     config_path: Path | None,
     environ: Mapping[str, str],
+    secret_url: str | None,
 ) -> Sourced:
     name = config.engine.ws_source
     assert name is not None
@@ -106,6 +109,8 @@ def _from_source(
     url = source.url or EXCHANGES[source.exchange].url
     if config.engine.ws_url is not None and _on_command_line(origins, "engine.ws_url"):
         url = config.engine.ws_url
+    elif secret_url is not None:
+        url = secret_url
     symbols = (_symbols(config) if _on_command_line(origins, "app.symbol") else ()) or source.symbols
     live = Live(source.exchange, url, symbols, _name(source.exchange, symbols))
     return Sourced(replace(config, feed=feed), sources, live)

@@ -35,6 +35,14 @@ def mask(text: str) -> str:
     return _URL.sub(_mask_url, text) if "://" in text else text
 
 
+def mask_path(url: str) -> str:
+    """A URL of which all but scheme, host and port is masked: of a webhook anything else may be the secret."""
+    scheme, separator, rest = url.partition("://")
+    authority = _AUTHORITY_END.split(rest, maxsplit=1)[0]
+    masked = mask(f"{scheme}{separator}{authority}")
+    return masked if authority == rest else f"{masked}/{MASK}"
+
+
 def _mask_url(found: re.Match[str]) -> str:
     scheme, rest = found[1], found[2]
     return scheme + (rest if scheme.lower() == "file://" else _mask_after_scheme(rest))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, get_args
 
 from tradebot import configfile
-from tradebot.config import STDIN, Config, LogFormat, LogLevel, RunOptions, Settings, db_path, expand_home
+from tradebot.config import STDIN, Config, LogFormat, LogLevel, RunOptions, Secrets, Settings, db_path, expand_home
 from tradebot.configfile import FileContent
 from tradebot.configkeys import (
     KEYS,
@@ -25,6 +25,7 @@ from tradebot.feeds.exchanges import EXCHANGES
 from tradebot.live import find_live
 from tradebot.options import HINT, Arguments, UsageError
 from tradebot.runtime import RealRuntime
+from tradebot.secret_urls import find_secrets
 from tradebot.usage import CAPTURE
 
 ENV_LOG_LEVEL: Final = "TRADEBOT_LOG_LEVEL"
@@ -116,9 +117,10 @@ _ONLY_WITH: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def resolve(arguments: Arguments, environ: Mapping[str, str]) -> Settings:
+def resolve(arguments: Arguments, environ: Mapping[str, str], with_secrets: bool = True) -> Settings:
     """The settings of a run: command line over environment over configuration file over defaults. Blocks (file I/O).
 
+    Without `with_secrets` neither the files nor the environment's variables that hold secret URLs are read.
     Raises UsageError when only the command line (or environment) is wrong, else ConfigError; either names all there is.
     """
     explicit = arguments.given.get("--config")
@@ -139,8 +141,10 @@ def resolve(arguments: Arguments, environ: Mapping[str, str]) -> Settings:
         raise error(listed(file_problems + usage_problems))
     gathered.sources["config file"] = "none" if found is None else f"{found[0]} ({found[1]})"
     options = RunOptions(**gathered.options)
-    sourced = find_live(config, options, gathered.sources, None if found is None else found[0], environ)
-    return Settings(sourced.config, options, gathered.sources | sourced.sources, sourced.live)
+    secrets = find_secrets(config, gathered.sources, environ) if with_secrets else Secrets()
+    path = None if found is None else found[0]
+    sourced = find_live(config, options, gathered.sources, path, environ, secrets.ws_url)
+    return Settings(sourced.config, options, gathered.sources | sourced.sources, sourced.live, secrets)
 
 
 class _Gathered:
@@ -194,6 +198,9 @@ class _Gathered:
             self.problems.append(f"{name}: {error}")
 
     def _override(self, key: str, text: str, option: str, source: str) -> None:
+        if key == "engine.ws_url":  # it replaces the file that a configuration names
+            self.values.pop("engine.ws_url_file", None)
+            self.sources["engine.ws_url_file"] = "command line --ws-url"
         try:
             value = value_of_text(key, text)
             self.values[key] = expand_home(str(value)) if key in _PATH_KEYS else value

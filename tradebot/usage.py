@@ -67,7 +67,8 @@ Options:
   --ws-source=NAME    The same from an entry of ws_sources.toml.
   --ws-sources=FILE   That file, which must exist; else the one beside the configuration file, else
                       ~/.config/tradebot/ws_sources.toml, else the examples that come with tradebot.
-  --ws-url=URL        Of mockws and realws: where to connect (ws:// or wss://).
+  --ws-url=URL        Of mockws and realws: where to connect (ws:// or wss://). Visible to all users of the machine:
+                      for credentials use engine.ws_url_file or $TRADEBOT_WS_URL.
   --log-level=LEVEL   debug, info, warning or error; else $TRADEBOT_LOG_LEVEL, else info.
   --log-format=FORM   json or text; else text on a terminal and json elsewhere.
   --version           Print the version.

@@ -26,7 +26,7 @@ def changed(name: str, value: Any) -> Config:
 OTHER: dict[str, Any] = {
     "mode": "PAPER", "live_armed": True, "app.symbol": "X/Y", "app.db_path": "x.db", "engine.ingest_mode": "replay",
     "engine.tick_interval_ms": 1, "engine.signal_every_n_ticks": 11, "engine.heartbeat_interval_secs": 1.0,
-    "engine.run_seconds": 5.0, "engine.ws_url": "ws://localhost:9001",
+    "engine.run_seconds": 5.0, "engine.ws_url": "ws://localhost:9001", "engine.ws_url_file": "u",
     "engine.ws_source": "binance-btcusdt", "engine.sample_every": 2,
     "engine.replay_file": "x.jsonl", "risk_caps.max_exposure_usd": 1.0, "risk_caps.max_symbol_exposure_usd": 1.0,
     "risk_caps.max_open_orders": 1, "channels.tick_channel_size": 1, "channels.signal_channel_size": 1,
@@ -40,6 +40,7 @@ OTHER: dict[str, Any] = {
     "feed.max_price_jump": 2.0,
     "metrics.address": "::1", "metrics.port": 9464, "metrics.hosts": "a.example",
     "notify.webhook_url": "http://localhost:9000/hook",
+    "notify.webhook_url_file": "u",
     "notify.link_lost_s": 1.0, "notify.refusals_per_minute": 1,
 }  # fmt: skip
 
@@ -118,6 +119,16 @@ def test_a_later_key_that_is_not_used_changes_no_hash() -> None:
     """The hashes of the first release, from before any later key existed: old run ids and proof bundles stay valid."""
     assert config_hash(Config()) == "6f8a2e5a85b9"
     assert result_hash(Config(), replay=True) == "1096b6a3f856"
+
+
+def test_of_secrets_only_the_fact_counts() -> None:
+    """A secret that is renewed changes nothing, and no hash in logs and databases is made of one."""
+    key = "notify.webhook_url"
+    first, second = (config_hash(changed(key, f"https://h/{secret}")) for secret in ("one", "two"))
+    assert first == second != config_hash(Config())
+    key = "engine.ws_url"
+    first, second, other = (config_hash(changed(key, f"wss://{url}")) for url in ("a:b@h/", "c:d@h/", "a:b@g/"))
+    assert first == second != other
 
 
 def test_hashes_do_not_tell_5_from_5_0() -> None:

@@ -97,6 +97,10 @@ def test_empty_file_is_the_defaults(file: Path) -> None:
          '2: engine.ingest_mode: "kafka" is not one of mockws, realws, replay, synthetic'),
         ("[engine]\nws_url = 'http://x'", "2: engine.ws_url: must begin with ws:// or wss://"),
         ("[notify]\nwebhook_url = 'ftp://x'", "2: notify.webhook_url: must begin with http:// or https://"),
+        ("[engine]\nws_url = 'ws://h'\nws_url_file = 'u'",
+         "3: engine.ws_url_file: engine.ws_url is set, too; keep one of them"),
+        ("[notify]\nwebhook_url = 'http://h'\nwebhook_url_file = 'u'",
+         "3: notify.webhook_url_file: notify.webhook_url is set, too; keep one of them"),
         ("[metrics]\nhosts = 'a, b:80'", '2: metrics.hosts: "b:80" is not a host name; separate several with commas,'
          " without ports"),
         ("[engine]\nws_url = 'ws://'", "2: engine.ws_url: is not a valid URL: it needs the form ws://HOST[:PORT][/PATH]"),
@@ -344,7 +348,7 @@ def test_every_key_of_valid_toml_is_found(text: str) -> None:
 def values_of(name: str) -> st.SearchStrategy[Any]:
     shape = KEYS[name].shape
     if name == "notify.webhook_url":
-        return st.sampled_from(["http://localhost:1/a?b=c", "https://example.org"])
+        return st.sampled_from(["http://localhost:1", "https://example.org"])  # the rest would be masked
     if name == "metrics.hosts":
         return st.sampled_from(["a.example", "a.example, b"])
     if name == "engine.ws_source":

@@ -152,9 +152,11 @@ def _backup(given: _Given) -> int:
 def _soak(given: _Given) -> int:
     from tradebot.ops.installed import engine_units, unit_of
     from tradebot.ops.soak import SoakOrder, run_soak
+    from tradebot.secret_urls import find_webhook
 
     found = given.found()
-    order = SoakOrder(found.db_path, webhook_url=found.config.notify.webhook_url)
+    webhook_url = find_webhook(found.config, {}, given.environ) or found.config.notify.webhook_url
+    order = SoakOrder(found.db_path, webhook_url=webhook_url)
     duration_s = given.seconds("--duration", 0.0, 1.0, 366 * _DAY_S) if given.flag("--duration") else None
     order = order._replace(
         unit=given.text("--unit") or unit_of(found.config_path, engine_units(None)) or order.unit,
@@ -179,7 +181,7 @@ def _prove(given: _Given) -> int:
         return list_proofs(answers)
     # As run has it, with the limits of a source in it: the gate compares the hashes of both.
     named = {option: value for option, value in given.arguments.given.items() if option in ("--config", "--db")}
-    config = resolve(Arguments(RUN, named), given.environ).config
+    config = resolve(Arguments(RUN, named), given.environ, with_secrets=False).config
     database, only, systemctl = db_path(config, given.environ), given.text("--only"), given.text("--systemctl")
     psi_root = given.path("--psi-root")
     return run_prove(config, database, only, systemctl, psi_root, given.environ, RealRuntime(), answers, errors)

@@ -20,8 +20,19 @@ from tradebot.runtime import Runtime
 class Outlets:
     """Made before the run begins, so that a port in use ends it with 12. Main thread."""
 
-    def __init__(self, config: Config, run_id: str, runtime: Runtime, log: Log, post: Post | None = None) -> None:
-        """`post`: how the webhook is reached, None over HTTP. Raises ConfigError: port, package or URL unusable."""
+    def __init__(
+        self,
+        config: Config,
+        run_id: str,
+        runtime: Runtime,
+        log: Log,
+        post: Post | None = None,
+        webhook_url: str | None = None,
+    ) -> None:
+        """`post`: how the webhook is reached, None over HTTP. `webhook_url` None: that of the configuration.
+
+        Raises ConfigError: port, package or URL unusable.
+        """
         notify, metrics = config.notify, config.metrics
         self._alerts = Alerts(notify.link_lost_s, notify.refusals_per_minute)
         self._latest: Status | None = None
@@ -30,17 +41,20 @@ class Outlets:
         self._webhook: Webhook | None = None
         if metrics.port:
             self._server = MetricsServer(metrics, lambda: self._latest, runtime, log)
-        if notify.webhook_url is not None:
+        webhook_url = webhook_url or notify.webhook_url
+        if webhook_url is not None:
             try:
-                self._webhook = Webhook(notify.webhook_url, run_id, runtime, log, post)
+                self._webhook = Webhook(webhook_url, run_id, runtime, log, post)
             except ConfigError:
                 self.close()
                 raise
 
     @classmethod
-    def of_refused(cls, config: Config, runtime: Runtime, log: Log, post: Post | None = None) -> Outlets:
+    def of_refused(
+        cls, config: Config, runtime: Runtime, log: Log, post: Post | None = None, webhook_url: str | None = None
+    ) -> Outlets:
         """For a run that could not begin: only the webhook, to which that can be told. Raises ConfigError: no URL."""
-        return cls(replace(config, metrics=MetricsConfig()), "", runtime, log, post)
+        return cls(replace(config, metrics=MetricsConfig()), "", runtime, log, post, webhook_url)
 
     def look(self, status: Status) -> None:
         """For the beacon: what each look at the engine found. Never blocks."""

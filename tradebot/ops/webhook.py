@@ -11,7 +11,7 @@ import base64
 import socket
 from collections.abc import Mapping
 from typing import Final, Protocol
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 import msgspec
 from msgspec import Struct
@@ -233,9 +233,10 @@ def take_apart(url: str) -> Target:
 
 
 def _without(target: Target, text: str) -> str:
-    """`text` without the URL or its path."""
+    """`text` without the URL, its path or a value of its query."""
     parts = urlsplit(target.url)
-    for secret in (target.url, f"{parts.path}?{parts.query}", parts.path, parts.query):
+    values = (value for _name, value in parse_qsl(parts.query))
+    for secret in (target.url, f"{parts.path}?{parts.query}", parts.path, parts.query, *values):
         if secret not in ("", "/", "?", "/?"):
             text = text.replace(secret, MASK)
     return text

@@ -39,6 +39,7 @@ _OWN: Final[Mapping[str, object]] = {
     "engine.ingest_mode": "synthetic",
     "engine.run_seconds": None,
     "engine.ws_url": None,
+    "engine.ws_url_file": None,
     "engine.ws_source": None,
     "engine.replay_file": None,
     "engine.sample_every": 1,
@@ -51,6 +52,7 @@ _OWN: Final[Mapping[str, object]] = {
     "persist.drain_timeout_s": 30.0,
     "metrics.port": 0,
     "notify.webhook_url": None,
+    "notify.webhook_url_file": None,
 }
 _NOT_INHERITED: Final = ("TRADEBOT_", "NOTIFY_SOCKET", "WATCHDOG_", "STATE_DIRECTORY", "XDG_STATE_", "XDG_CONFIG_HOME",
                           "PYTHONHASHSEED")  # fmt: skip
