@@ -330,11 +330,6 @@ class _Run:
 
     def _report_replay(self, pipeline: Pipeline, elapsed_s: float) -> None:
         metrics, rate = pipeline.metrics, 0.0
-        live = self._settings.live
-        if live is not None and not metrics.ingest_received:
-            self._log.warning(
-                "no frame held a trade", event="NO_TRADES", exchange=live.exchange, hint="is --exchange right?"
-            )
         if elapsed_s > 0:
             rate = round(metrics.ingest_received / elapsed_s, 1)
         self._log.info(

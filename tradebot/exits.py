@@ -27,7 +27,7 @@ _MEANINGS = {
     ExitCode.COMPLETE: "replay finished, --seconds over, or SIGINT/SIGTERM/SIGHUP served",
     ExitCode.CRASH: "a bug (uncaught exception in a thread, ledger that does not balance), or a second stop signal",
     ExitCode.NETWORK: "no completed handshake within the reconnect budget",
-    ExitCode.PARSE: "input unparseable beyond the limit, or a malformed replay line with --strict",
+    ExitCode.PARSE: "input unparseable beyond the limit or without a single tick, or a malformed line with --strict",
     ExitCode.CONFIG: "bad usage or configuration, unusable input or database, or the LIVE gate is shut",
     ExitCode.OVERLOAD: "a push feed outran the pipeline, or the database stayed locked or full",
 }

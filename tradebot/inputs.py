@@ -90,7 +90,7 @@ def _file(settings: Settings, name: str, around: Surroundings) -> Input:
     def first_line(line: bytes) -> None:
         check_first_line(line, file_feed.name, exchange)
 
-    file_feed = FileReplay(name, strict=strict, decoder=decoder, first_line=first_line)
+    file_feed = FileReplay(name, strict=strict, decoder=decoder, first_line=first_line, exchange=exchange)
     digest = file_feed.content_digest(around.stopped)
     if live is not None and digest is not None:
         # The same frames read as another exchange's, or through another band, are another input.

@@ -206,10 +206,11 @@ def noise() -> bytes:
 
 
 def test_random_bytes_as_a_replay_are_counted(engine: Engine) -> None:
-    """Contract 3: 0 with a count; with --strict 11 at the first line."""
+    """Contract 3: 11 with a count and one message; with --strict at the first line."""
     engine.path("noise").write_bytes(noise())
     args = ("--ingest=replay", "--replay-file=noise")
-    done = engine.run(*args, "--db=x.db").expect(0)
+    done = engine.run(*args, "--db=x.db").expect(11)
+    assert done.one("stage failed")["detail"].startswith("noise: no line is a tick: it looks like binary data")
     ledger = done.ledger
     assert ledger["received"] == ledger["malformed"] > 1000
     assert ledger["stored"] == 0
@@ -250,12 +251,19 @@ def test_a_damaged_archive_gives_what_can_be_read(engine: Engine, cut: str) -> N
     engine.run("--ingest=replay", "--replay-file=cut", "--db=y.db", "--strict").expect(11)
 
 
-def test_an_empty_input_is_a_replay_of_nothing(engine: Engine) -> None:
-    """Contract 3: 0 with a summary."""
-    engine.path("empty").write_bytes(b"")
-    done = engine.run("--ingest=replay", "--replay-file=empty", "--db=x.db").expect(0)
-    assert done.ledger["received"] == 0
-    assert "ticks read" in done.stdout
+def test_an_input_without_a_tick_ends_with_11(engine: Engine) -> None:
+    """Contract 3: one message that says what the file looks like and what to do; again, not 12, the second time."""
+    for name, content, words in (
+        ("empty", b"", "is empty"),
+        ("blank", b"\n \n", "holds nothing but white space"),
+        ("table", b"a,b\n1,2\n3,4\n", "looks like CSV of rows with the columns a, b; convert it"),
+    ):
+        engine.path(name).write_bytes(content)
+        for _ in range(2):
+            done = engine.run("--ingest=replay", f"--replay-file={name}", "--db=x.db").expect(11)
+            assert done.ledger["accepted"] == 0
+            [because] = [line for line in done.stdout.splitlines() if line.startswith("because")]
+            assert f"{name}: no line is a tick: it {words}" in because
 
 
 def test_a_replay_is_not_stored_twice(engine: Engine) -> None:

@@ -65,7 +65,8 @@ def test_trades_from_before_the_subscription_are_dropped_or_kept(engine: Engine)
 def test_the_same_frames_as_another_exchanges_are_another_input(engine: Engine) -> None:
     file = write(engine, "x.jsonl", FRAMES)
     engine.run(*OPTIONS, file, "--db=x.db").expect(0)
-    engine.run("--ingest=replay", "--exchange=gemini", file, "--db=x.db").expect(0)
+    wrong = engine.run("--ingest=replay", "--exchange=gemini", file, "--db=x.db").expect(11)
+    assert "looks like frames of coinbase; use --exchange=coinbase" in wrong.one("stage failed")["detail"]
     assert len(set(run_ids(engine.path("x.db")))) == 2
     again = engine.run(*OPTIONS, file, "--db=x.db").expect(12)
     assert "--resume" in again.complaint

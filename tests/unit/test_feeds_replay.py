@@ -99,17 +99,18 @@ def test_an_empty_file_ends_at_once(tmp_path: Path) -> None:
     path.touch()
     with _open(path) as feed:
         assert feed.content_digest() == hashlib.sha256(b"").hexdigest()
-        assert _drain(feed) == Batch([])
+        assert _drain_until(feed, ParseError) == ([], 0, f"{path}: no line is a tick: it is empty")
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_file_of_random_bytes_is_only_counted(form: str, tmp_path: Path) -> None:
+def test_a_file_of_random_bytes_is_counted_and_refused(form: str, tmp_path: Path) -> None:
     path = tmp_path / "noise"
     path.write_bytes(FORMS[form](b"\x00" + os.urandom(200_000)))
     with _open(path) as feed:
-        found = _drain(feed)
-    assert found.ticks == []
-    assert found.malformed > 100
+        ticks, malformed, message = _drain_until(feed, ParseError)
+    assert ticks == []
+    assert malformed > 100
+    assert "no line is a tick: it looks like binary data" in message
     with _open(path, strict=True) as feed:
         assert _drain_until(feed, ParseError)[1] == 1
 

@@ -11,6 +11,7 @@ from tradebot.exits import ConfigError, ParseError, TradebotError
 from tradebot.feeds.base import Batch, Stopped
 from tradebot.feeds.line_cutter import BOM
 from tradebot.feeds.lines import LineDecoder
+from tradebot.feeds.recognition import HEAD_BYTES, describe
 from tradebot.feeds.source import open_source
 from tradebot.feeds.unpack import Damaged, unpack
 
@@ -36,7 +37,8 @@ class FileReplay:
     `position` and `total` are in bytes as stored (before decompression); `total` is None for a pipe. The constructor
     opens the file: raises ConfigError when that fails. Never blocks, except that a pipe is waited for READ_WAIT_S.
     `first_line` is shown the first line that is not blank before it is decoded, and may refuse the file: `read` and
-    `content_digest` raise its ConfigError.
+    `content_digest` raise its ConfigError. `exchange` is the one whose frames `decoder` expects, for the message about
+    an input without a single tick.
     """
 
     push: Final = False
@@ -48,8 +50,12 @@ class FileReplay:
         strict: bool = False,
         decoder: Decoder | None = None,
         first_line: Callable[[bytes], None] = lambda line: None,
+        exchange: str | None = None,
     ) -> None:
         self._strict = strict
+        self._exchange = exchange
+        self._head = b""
+        self._has_ticks = False
         self._source = open_source(path)
         self.total = self._source.total
         self.position = 0
@@ -105,21 +111,27 @@ class FileReplay:
 
     def read(self) -> Batch | None:
         """The next ticks; see Feed. Raises ParseError after the good ticks before it: on a malformed line with
-        `strict`, and at the end when the file changed while it was read.
+        `strict`, and at the end when no line was a tick or the file changed while it was read.
         """
         if self._failure is not None:
             raise self._failure
         if self._ended:
             return None
         batch, self._ended = self._next_batch()
+        self._has_ticks = self._has_ticks or bool(batch.ticks or batch.duplicates or batch.history_dropped)
         if self._strict and batch.malformed:
             note = batch.notes[0]
-            self._failure = ParseError(f"{self.name}:{note.line}: {note.reason} (--strict ends at a malformed line)")
+            looks = "" if self._has_ticks else f"; the file {describe(self._head, self._exchange)}"
+            self._failure = ParseError(
+                f"{self.name}:{note.line}: {note.reason} (--strict ends at a malformed line){looks}"
+            )
         elif self._ended and self._source.changed():
             self._failure = ParseError(
                 f"{self.name}: the file changed while it was replayed, so the result belongs to no version of it; "
                 "replay a finished file into a fresh database"
             )
+        elif self._ended and not self._has_ticks:
+            self._failure = ParseError(f"{self.name}: no line is a tick: it {describe(self._head, self._exchange)}")
         return batch
 
     def _next_batch(self) -> tuple[Batch, bool]:
@@ -133,6 +145,8 @@ class FileReplay:
             raise
         if piece is None:
             return self._decoder.finish(), True
+        if len(self._head) < HEAD_BYTES and not self._has_ticks:
+            self._head += piece[: HEAD_BYTES - len(self._head)]
         return self._decoder.feed(piece), False
 
     def status(self) -> dict[str, object]:

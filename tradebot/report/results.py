@@ -61,7 +61,7 @@ def summarize(
         reconnects=metrics.reconnects,
         lost_log_lines=lost_log_lines,
         hints=(
-            *_way_out(settings, code, ledger),
+            *_way_out(settings, code),
             *_hints(info, bool(refusals[RISK_CAP]), settings.options.speed is None and ledger.received > 1000),
         ),
     )
@@ -114,8 +114,8 @@ def _lines(positions: Sequence[PositionView]) -> tuple[PositionLine, ...]:
     )
 
 
-def _way_out(settings: Settings, code: ExitCode, ledger: Ledger) -> list[str]:
-    """What to do about an ending that was not asked for, and about a replay that found nothing."""
+def _way_out(settings: Settings, code: ExitCode) -> list[str]:
+    """What to do about an ending that was not asked for."""
     live, ingest = settings.live, settings.config.engine.ingest_mode
     if code is ExitCode.OVERLOAD:
         return [
@@ -125,10 +125,8 @@ def _way_out(settings: Settings, code: ExitCode, ledger: Ledger) -> list[str]:
     if code is ExitCode.NETWORK:
         where = "is bin/mockws running?" if ingest == "mockws" else "are network, URL and time of day right?"
         return [f"{where} feed.reconnect_budget_s says how long to try"]
-    if code is ExitCode.PARSE and live is not None:
+    if code is ExitCode.PARSE and live is not None and ingest != "replay":
         return [f"is {live.exchange} the right exchange for this server?"]
-    if ingest == "replay" and live is not None and not ledger.received:
-        return [f"no frame held a trade: is --exchange={live.exchange} right?"]
     return []
 
 

@@ -73,7 +73,7 @@ def _resumed(db: SqliteDatabase, row: dict[str, Any], info: RunInfo, resume: boo
             f" {record.counts.ticks} ticks were pruned, so that it can be neither resumed nor compared; use another"
             " --db, or have `tradebot prune` finish: then it begins anew"
         )
-    if not resume:
+    if not resume and (record.complete or record.counts.rows):  # else nothing of it is stored: it begins again
         state = "whole" if record.complete else f"in part ({record.counts.ticks} ticks)"
         raise ConfigError(
             f"database {db.database} already holds this replay, {state} (run {info.run_id});"
