@@ -19,7 +19,7 @@ from msgspec import inspect as shapes
 
 from tradebot.config import Config
 from tradebot.masking import mask
-from tradebot.strategy import strategies
+from tradebot.strategy import broken, strategies
 
 
 class Key(NamedTuple):
@@ -250,6 +250,9 @@ def check_name(text: str) -> str:
 
 
 def _check_strategy_name(value: str) -> str:
+    for name, reason in broken().items():
+        if _fold(name) == _fold(value):
+            raise InvalidValue(f"{show(name)} cannot be used: {reason}")
     return check_choice(value, strategies())
 
 

@@ -45,7 +45,7 @@ from tradebot.store.results import read_results
 from tradebot.store.runs import RunInfo, RunRecord, begin_run, finish_run
 from tradebot.store.spill import Spill, spill_path
 from tradebot.store.writer import SqliteStorage, Storage
-from tradebot.strategy import SymbolHistory, create
+from tradebot.strategy import SymbolHistory, broken, create
 from tradebot.strategy.decider import Decider
 from tradebot.threads.strategy import MAX_TAKE
 
@@ -245,6 +245,8 @@ class _Run:
             max_exposure_usd=caps.max_exposure_usd, max_symbol_exposure_usd=caps.max_symbol_exposure_usd,
             max_open_orders=caps.max_open_orders, note=f"{info.mode}: {_SIMULATED}",
         )  # fmt: skip
+        for reason in sorted(set(broken().values())):
+            self._log.warning("a strategy that is not chosen cannot be used", event="STRATEGY_BROKEN", detail=reason)
         ws_url = self._config.engine.ws_url or ""
         if mask(ws_url) != ws_url and self._settings.sources.get("engine.ws_url", "").startswith("command line"):
             self._log.warning(
