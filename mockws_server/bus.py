@@ -102,9 +102,9 @@ class Bus:
             self._context.destroy(linger=0)
 
     def _controls(self) -> None:
-        for data in _waiting(self._control):
+        for parts in _waiting(self._control):
             try:
-                action = decode(data)
+                action = decode(_whole(parts, 2 * DATA_BYTES_MAX))
             except BadAction as error:
                 self._refuse(f"control message: {error}")
             else:
@@ -112,8 +112,9 @@ class Bus:
 
     def _pass_ticks(self) -> None:
         good = []
-        for data in _waiting(self._ticks):
+        for parts in _waiting(self._ticks):
             try:
+                data = _whole(parts, TICK_BYTES_MAX)
                 self._decoder.decode(data)
                 data.decode()  # the decoder passes over texts of unknown fields without looking
             except (ValueError, RecursionError) as error:
@@ -136,12 +137,20 @@ class Bus:
             self._bad_untold, self._told_s = 0, now_s
 
 
-def _waiting(socket: zmq.Socket[bytes]) -> list[bytes]:
-    """The messages that are there, at most _BATCH; the first part of each (ours have only one)."""
-    found: list[bytes] = []
+def _whole(parts: Sequence[bytes], bytes_max: int) -> bytes:
+    """A message whose parts are together no longer than ZeroMQ lets one of them be. Raises BadAction."""
+    size = sum(map(len, parts))
+    if size > bytes_max:
+        raise BadAction(f"has {size} bytes in {len(parts)} parts, more than {bytes_max}")
+    return b"".join(parts)
+
+
+def _waiting(socket: zmq.Socket[bytes]) -> list[list[bytes]]:
+    """The messages that are there, at most _BATCH; each in its parts (mostly one)."""
+    found: list[list[bytes]] = []
     try:
         while len(found) < _BATCH:
-            found.append(b"".join(socket.recv_multipart(zmq.NOBLOCK)))
+            found.append(socket.recv_multipart(zmq.NOBLOCK))
     except zmq.Again:
         pass
     return found

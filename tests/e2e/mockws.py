@@ -107,6 +107,10 @@ class MockWsProcess:
         """Send anything to the tick socket; waits only while mockws takes no more."""
         self._ticks.send(data)
 
+    def send_tick_in_parts(self, parts: Sequence[bytes]) -> None:
+        """Send a multipart message to the tick socket; does not wait."""
+        self._ticks.send_multipart(parts)
+
     def health(self) -> dict[str, Any]:
         """What /healthz answers. Fails while connections are refused."""
         with urllib.request.urlopen(self.url.replace("ws:", "http:", 1) + "/healthz", timeout=DEADLINE_S) as answer:

@@ -195,6 +195,15 @@ class TestTicks:
         assert client.ticks(1)[0]["seq"] == 1
         mockws.stop()
 
+    def test_a_message_in_parts_has_the_same_bound(self, mockws: MockWsProcess, client: Client) -> None:
+        """ZeroMQ bounds each part, and not how many there are."""
+        tick = tick_text(1)
+        mockws.send_tick_in_parts([tick[:-1], *[b" " * 60_000] * 2, b"}"])
+        wait_until(lambda: mockws.health()["bad_messages"] == 1, "it is counted")
+        mockws.wait_said("in 4 parts, more than 65536")
+        mockws.send_tick_in_parts([tick[:-1], b"}"])
+        assert client.frame() == (OP_TEXT, tick)
+
     def test_made_up_ticks_reach_two_clients_alike_and_in_time(self, mockws: MockWsProcess, connect: Connect) -> None:
         clients = [connect(mockws), connect(mockws)]
         begun_s = time.monotonic()
