@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tradebot.config import AppConfig, Config, EngineConfig
+from tradebot.config import AppConfig, Config, EngineConfig, NotifyConfig
 from tradebot.exits import ConfigError
 from tradebot.ops import units
 from tradebot.ops.installed import engine_units, unit_of
@@ -23,6 +23,7 @@ from tradebot.ops.units import (
     UNITS,
     Installation,
     Order,
+    check_config,
     filled,
     find_template,
     names_of,
@@ -177,6 +178,16 @@ class TestFilledIn:
     def test_a_replayed_file_is_needed(self) -> None:
         config = Config(engine=EngineConfig(ingest_mode="replay", replay_file="/data/x.jsonl"))
         assert Path("/data/x.jsonl") in this_installation(None, config).needed
+
+    def test_files_of_secrets_are_needed_and_credentials_are_not(self) -> None:
+        config = Config(engine=EngineConfig(ws_url_file="/etc/x/feed"), notify=NotifyConfig(webhook_url_file="webhook"))
+        check_config(config, user=False)
+        needed = this_installation(None, config).needed
+        assert Path("/etc/x/feed") in needed and not any("webhook" in str(path) for path in needed)
+        home = Config(notify=NotifyConfig(webhook_url_file="~/hook"))
+        check_config(home, user=True)
+        with pytest.raises(ConfigError, match=r"notify\.webhook_url_file = ~/hook: a service has no home"):
+            check_config(home, user=False)
 
     def test_what_lies_in_a_home_or_in_tmp_is_shown_to_the_service(self) -> None:
         needed = ("/root/venv", "/root/venv/lib", "/tmp/checkout", "/home/me/c.toml", "/usr/lib/python3.11")

@@ -236,6 +236,9 @@ def this_installation(config_path: Path | None, config: Config, names: Names = D
         needed += [config_path, config_path.parent / SOURCES_FILE]
     if config.engine.ingest_mode == "replay" and config.engine.replay_file not in (None, STDIN):
         needed.append(Path(str(config.engine.replay_file)))
+    # Names that are not absolute are systemd's credentials, which the manager reads itself.
+    secrets = (config.engine.ws_url_file, config.notify.webhook_url_file)
+    needed += [Path(file) for file in secrets if file is not None and os.path.isabs(file)]
     where = config.app.db_path
     elsewhere = where is not None and not any(_below(where, place) for place in names.state_directories)
     return Installation(programs, environment, tuple(needed), Path(str(where)).parent if elsewhere else None, names)
@@ -260,6 +263,15 @@ def check_config(config: Config, user: bool) -> None:
             continue
         if not os.path.isabs(text) and not (user and text.startswith("~")):
             raise ConfigError(f"{key} = {text}: a service has no working directory and no home; give the whole path")
+    secrets = {
+        "engine.ws_url_file": config.engine.ws_url_file,
+        "notify.webhook_url_file": config.notify.webhook_url_file,
+    }
+    for key, text in secrets.items():
+        if text is not None and text.startswith("~") and not user:
+            raise ConfigError(
+                f"{key} = {text}: a service has no home; give the whole path, or a name that LoadCredential= has"
+            )
 
 
 def fill(template: str, installation: Installation, user: bool) -> str:
