@@ -34,6 +34,11 @@ NO_RATE: Final = "NO_RATE"
 MAX_SYMBOL_CHARS: Final = 64
 MAX_ID_CHARS: Final = 128
 INT64_MAX: Final = 2**63 - 1
+SEQ_MAX: Final = INT64_MAX
+TS_MS_MAX: Final = 4_102_444_800_000
+"""2100-01-01 in Unix milliseconds: a larger time is in another unit, or wrong."""
+AMOUNT_MAX: Final = 1e100
+"""The largest price or volume: products of three of them, and sums of those, are finite."""
 
 _SECONDS_BELOW: Final = 100_000_000_000
 
@@ -50,11 +55,26 @@ class Tick(Struct, frozen=True, gc=False):
     """
 
     symbol: Annotated[str, Meta(min_length=1, max_length=MAX_SYMBOL_CHARS)]
+    price: Annotated[float, Meta(gt=0, le=AMOUNT_MAX)]
+    volume: Annotated[float, Meta(ge=0, le=AMOUNT_MAX)]
+    ts: Annotated[int, Meta(ge=0, le=TS_MS_MAX)]
+    event_id: Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARS)] | None = None
+    seq: Annotated[int, Meta(ge=0, le=SEQ_MAX)] | None = None
+
+
+class StoredTick(Tick, frozen=True, gc=False):
+    """A tick that is stored already: earlier versions accepted any finite price and volume and any time."""
+
+    symbol: Annotated[str, Meta(min_length=1, max_length=MAX_SYMBOL_CHARS)]
     price: Annotated[float, Meta(gt=0)]
     volume: Annotated[float, Meta(ge=0)]
     ts: Annotated[int, Meta(ge=0, le=INT64_MAX)]
     event_id: Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARS)] | None = None
-    seq: Annotated[int, Meta(ge=0, le=INT64_MAX)] | None = None
+    seq: Annotated[int, Meta(ge=0, le=SEQ_MAX)] | None = None
+
+    def as_tick(self) -> Tick:
+        """The same as a `Tick`."""
+        return Tick(self.symbol, self.price, self.volume, self.ts, self.event_id, self.seq)
 
 
 class TickChunk(list[Tick]):

@@ -97,9 +97,7 @@ def _file(settings: Settings, name: str, around: Surroundings) -> Input:
         band = "" if feed.max_price_jump == FeedConfig().max_price_jump else f"band={feed.max_price_jump!r}:"
         digest = short_digest(f"{live.exchange}:{feed.max_symbols}:{band}{digest}")
     source = f"file:{Path(name).name}"
-    return Input(
-        False, source, digest, True, "B", lambda _carried: _paced(file_feed, settings, around.runtime, around.stop)
-    )
+    return Input(False, source, digest, True, "B", lambda _carried: _paced(file_feed, settings, around))
 
 
 def _live(settings: Settings, around: Surroundings) -> Input:
@@ -137,7 +135,7 @@ def restore_band(band: PriceBand, carried: Carried | None) -> None:
 
 
 def _database(settings: Settings, around: Surroundings) -> Input:
-    options, runtime, stop, db_path = settings.options, around.runtime, around.stop, around.db_path
+    options, db_path = settings.options, around.db_path
     own_ticks = options.replay_db is None
     path = db_path if options.replay_db is None else Path(options.replay_db)
     origin, digest = _database_content(path, options.replay_run, around.stopped)
@@ -153,7 +151,7 @@ def _database(settings: Settings, around: Surroundings) -> Input:
         digest,
         not own_ticks,
         "tick",
-        lambda _carried: _paced(rows_feed, settings, runtime, stop),
+        lambda _carried: _paced(rows_feed, settings, around),
     )
 
 
@@ -176,9 +174,9 @@ def _synthetic(settings: Settings, runtime: Runtime, stop: Event) -> Input:
     return Input(True, f"synthetic:{symbol}", None, True, "tick", open_feed)
 
 
-def _paced(feed: Feed, settings: Settings, runtime: Runtime, stop: Event) -> Feed:
+def _paced(feed: Feed, settings: Settings, around: Surroundings) -> Feed:
     speed = settings.options.speed
-    return feed if speed is None else PacedFeed(feed, speed, runtime, stop)
+    return feed if speed is None else PacedFeed(feed, speed, around.runtime, around.stop, around.log)
 
 
 def _rows(path: Path, origin: TickSource) -> Iterator[list[Tick]]:

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.store_helpers import Logged
 from tradebot.events import Notice, Tick
 from tradebot.feeds.base import READ_WAIT_S, Batch, Malformed
-from tradebot.feeds.pacing import PacedFeed, Pacer
+from tradebot.feeds.pacing import LONG_WAIT_S, SAY_EVERY_S, PacedFeed, Pacer
 from tradebot.feeds.replay import DatabaseReplay
 from tradebot.runtime import RealRuntime
 
@@ -60,7 +61,7 @@ def _play(offsets: list[int], speed: float, chunk: int = 3) -> list[tuple[float,
     clock = _Clock()
     ticks = [_tick(START_MS + offset) for offset in offsets]
     chunks = iter([ticks[place : place + chunk] for place in range(0, len(ticks), chunk)])
-    feed = PacedFeed(DatabaseReplay(chunks, len(ticks)), speed, clock, _Stop(clock))
+    feed = PacedFeed(DatabaseReplay(chunks, len(ticks)), speed, clock, _Stop(clock), Logged(clock).log)
     seen = []
     while (batch := feed.read()) is not None:
         seen += [(round(clock.seconds - 50, 4), tick.ts - START_MS) for tick in batch.ticks]
@@ -100,7 +101,7 @@ def test_order_is_kept_and_nothing_is_early_late_or_lost(offsets: list[int], chu
 def test_a_late_reader_catches_up() -> None:
     clock = _Clock()
     chunks = iter([[_tick(START_MS + 100 * number) for number in range(10)]])
-    feed = PacedFeed(DatabaseReplay(chunks, 10), 1.0, clock, _Stop(clock))
+    feed = PacedFeed(DatabaseReplay(chunks, 10), 1.0, clock, _Stop(clock), Logged(clock).log)
     first = feed.read()
     assert first is not None
     assert len(first.ticks) == 1
@@ -114,7 +115,9 @@ def test_a_stop_ends_the_wait_with_nothing() -> None:
     """S13."""
     clock = _Clock()
     stop = _Stop(clock)
-    feed = PacedFeed(DatabaseReplay(iter([[_tick(START_MS), _tick(START_MS + 9_000)]]), 2), 1.0, clock, stop)
+    feed = PacedFeed(
+        DatabaseReplay(iter([[_tick(START_MS), _tick(START_MS + 9_000)]]), 2), 1.0, clock, stop, Logged(clock).log
+    )
     feed.read()
     stop.set()
     assert feed.read() == Batch([])
@@ -146,7 +149,7 @@ def test_malformed_counts_and_empty_batches_pass_through() -> None:
     clock = _Clock()
     notes = (Malformed(2, "bad"),)
     inner = _Scripted([Batch([], 1, notes), Batch([]), Batch([_tick(START_MS)], 3), Batch([_tick(START_MS + 1000)])])
-    feed = PacedFeed(inner, 1.0, clock, _Stop(clock))
+    feed = PacedFeed(inner, 1.0, clock, _Stop(clock), Logged(clock).log)
     batches = []
     while (batch := feed.read()) is not None:
         batches.append(batch)
@@ -177,7 +180,7 @@ def test_notices_keep_their_places(batches: list[list[int | None]], counted: int
         notices = tuple((place, Notice("GAP", START_MS, str(at))) for at, place in enumerate(places))
         made.append(Batch(ticks, counted, (), notices, counted, counted))
     clock = _Clock()
-    feed = PacedFeed(_Scripted(made), 1.0, clock, _Stop(clock))
+    feed = PacedFeed(_Scripted(made), 1.0, clock, _Stop(clock), Logged(clock).log)
     seen: list[int | None] = []
     totals = [0, 0, 0]
     while (part := feed.read()) is not None:
@@ -194,7 +197,23 @@ def test_the_position_is_that_of_what_was_handed_out() -> None:
     """Seen: a progress bar that promised one second for a replay of 22, because whole batches counted as done."""
     clock = _Clock()
     ticks = [_tick(START_MS + 1000 * second) for second in range(10)]
-    feed = PacedFeed(DatabaseReplay(iter([ticks]), 10), 1.0, clock, _Stop(clock))
+    feed = PacedFeed(DatabaseReplay(iter([ticks]), 10), 1.0, clock, _Stop(clock), Logged(clock).log)
     while clock.seconds < 54.0:
         feed.read()
     assert 4 <= feed.position <= 5
+
+
+def test_a_long_wait_is_logged_when_it_begins_and_now_and_then() -> None:
+    """A recording of several days, or one with a wrong time in it, does not look like a hang."""
+    clock = _Clock()
+    logged = Logged(clock)
+    offsets = (0, 1000 * int(LONG_WAIT_S), 1000 * int(LONG_WAIT_S + SAY_EVERY_S * 2.5))
+    ticks = [_tick(START_MS + offset) for offset in offsets]
+    feed = PacedFeed(DatabaseReplay(iter([ticks]), 3), 1.0, clock, _Stop(clock), logged.log)
+    while feed.read() is not None:
+        pass
+    logged.log.close()
+    told = logged.all("waiting for the next tick of the recording")
+    assert [line["wait_s"] for line in told] == [1500.0, 900.0, 300.0]
+    assert told[0]["next_ts"] == ticks[2].ts
+    assert "--speed" in told[0]["hint"]

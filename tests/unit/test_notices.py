@@ -231,11 +231,11 @@ def test_a_failed_write_of_notices_alone_is_not_repeated(tmp_path: Path) -> None
     assert len(stored(path)) == 1
 
 
-def test_pacing_keeps_their_place() -> None:
+def test_pacing_keeps_their_place(logged: Any) -> None:
     """A paced replay hands each notice out once, before the tick it stands before and not before the tick after it."""
     runtime = RealRuntime()
     batch = Batch(numbered(3, 1_700_000_000_000), notices=((0, UP), (1, LOST), (3, BACK)), duplicates=2)
-    feed = PacedFeed(cast(Feed, Batches([batch], push=False)), 1000.0, runtime, runtime.event())
+    feed = PacedFeed(cast(Feed, Batches([batch], push=False)), 1000.0, runtime, runtime.event(), logged.log)
     seen: list[object] = []
     duplicates = 0
     while (part := feed.read()) is not None:

@@ -1,7 +1,8 @@
 """JSON lines to ticks: pure, incremental, bounded, and the same result however the input is cut into pieces.
 
 A line ends at LF; a CR before it belongs to the line end. Lines of nothing but white space are nothing, but they are
-numbered. A byte order mark is accepted at the very start. Fields that a Tick does not have are ignored, and of a key
+numbered. A byte order mark is accepted at the very start. What is no tick in the usual form may be one in the forms of
+`loose_ticks`. Fields that a Tick does not have are ignored, and of a key
 given twice the last counts (as JSON readers commonly do). Refused, beside what is no JSON or no Tick: bytes that are
 not UTF-8, control characters and line separators in texts (they have no place in a symbol and would mislead whoever
 reads a log or a terminal), and lines with more than BRACKETS_MAX brackets (how deep JSON may nest before a decoder
@@ -17,7 +18,9 @@ import msgspec
 
 from tradebot.events import Tick, TickChunk
 from tradebot.feeds.base import NOTES_MAX, Batch, Malformed
+from tradebot.feeds.exchanges.base import Unparseable
 from tradebot.feeds.line_cutter import BOM, LINE_BYTES_MAX, TOO_LONG, LineCutter
+from tradebot.feeds.loose_ticks import LooseDecoder
 
 BRACKETS_MAX: Final = 100
 
@@ -36,6 +39,7 @@ class LineDecoder:
         self.line = 0
         self._strict = strict
         self._decoder = msgspec.json.Decoder(Tick)
+        self._loose = LooseDecoder()
         self._cutter = LineCutter()
         self._done = False
 
@@ -75,12 +79,13 @@ class LineDecoder:
         """Decode whole lines; `block` ends with a line end."""
         block = self._without_bom(block)
         count = block.count(b"\n")
-        if _is_plain(block, count):
+        if self._loose.takes_integers_as_they_come and _is_plain(block, count):
             try:
                 ticks = self._decoder.decode_lines(block)
             except msgspec.DecodeError:
                 pass  # line by line, below, finds out which
             else:
+                self._loose.took_integer()
                 self.line += count
                 found.ticks = _chunk(ticks)
                 return
@@ -96,18 +101,33 @@ class LineDecoder:
         reason = _why_not(line)
         if reason is None:
             try:
-                tick = self._decoder.decode(line)
-            except UnicodeDecodeError:
-                reason = "not UTF-8"
-            except msgspec.DecodeError as error:
-                reason = _explain(error)
+                tick = self._tick(line)
+            except Unparseable as error:
+                reason = str(error)
             else:
-                reason = _unprintable(tick)
-                if reason is None:
-                    found.ticks.append(tick)
-                    return
+                found.ticks.append(tick)
+                return
         if count_malformed:
             self._refuse(found, self.line + 1, reason)
+
+    def _tick(self, line: bytes) -> Tick:
+        """The tick of a line. Raises Unparseable."""
+        try:
+            tick = self._decoder.decode(line)
+        except UnicodeDecodeError:
+            raise Unparseable("not UTF-8") from None
+        except msgspec.DecodeError as error:
+            loose = self._loose.decode(line)
+            if loose is None:
+                raise Unparseable(_explain(error)) from None
+            return loose
+        if not self._loose.takes_integers_as_they_come:
+            return self._loose.decode(line) or tick
+        reason = _unprintable(tick)
+        if reason is not None:
+            raise Unparseable(reason)
+        self._loose.took_integer()
+        return tick
 
     def _refuse(self, found: _Found, line: int, reason: str) -> None:
         found.refuse(line, reason)

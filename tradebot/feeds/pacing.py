@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Final
 
 from msgspec.structs import replace
 
 from tradebot.events import Notice, Tick, as_unix_ms
 from tradebot.feeds.base import READ_WAIT_S, Batch, Feed
+from tradebot.log import Log
 from tradebot.runtime import Event, Runtime
+
+LONG_WAIT_S: Final = 60.0
+SAY_EVERY_S: Final = 600.0
 
 
 class Pacer:
@@ -36,10 +41,11 @@ class Pacer:
 class PacedFeed:
     """A replay feed that hands out the ticks of another one when they are due. Takes the other feed over.
 
-    What was malformed is told as soon as it is read, so up to one batch ahead of the ticks beside it.
+    What was malformed is told as soon as it is read, so up to one batch ahead of the ticks beside it. A wait of more
+    than LONG_WAIT_S for the next tick is logged when it begins, and every SAY_EVERY_S while it lasts.
     """
 
-    def __init__(self, feed: Feed, speed: float, runtime: Runtime, stop: Event) -> None:
+    def __init__(self, feed: Feed, speed: float, runtime: Runtime, stop: Event, log: Log) -> None:
         self._feed = feed
         self._pacer = Pacer(speed)
         self._runtime = runtime
@@ -51,6 +57,8 @@ class PacedFeed:
         self._next = 0
         self._next_due_s = 0.0
         self._start_s: float | None = None
+        self._log = log.bind("feed")
+        self._say_at_s = 0.0
 
     @property
     def push(self) -> bool:
@@ -93,8 +101,20 @@ class PacedFeed:
     def _wait_and_take(self) -> Batch:
         wait_s = self._next_due_s - self._elapsed_s()
         if wait_s > 0:
+            if wait_s > LONG_WAIT_S:
+                self._say(wait_s)
             self._stop.wait(min(wait_s, READ_WAIT_S))
         return self._take()
+
+    def _say(self, wait_s: float) -> None:
+        now_s = self._elapsed_s()
+        if now_s < self._say_at_s:
+            return
+        self._say_at_s = now_s + SAY_EVERY_S
+        self._log.warning(
+            "waiting for the next tick of the recording", event="REPLAY_WAITS", wait_s=round(wait_s, 1),
+            next_ts=self._waiting[self._next].ts, hint="--speed=Nx replays faster, --speed=max without any wait",
+        )  # fmt: skip
 
     def _take(self) -> Batch:
         """The ticks at the front that are due now, and the notices among them.
@@ -106,6 +126,7 @@ class PacedFeed:
         start = self._next
         while self._next < len(self._waiting) and self._next_due_s <= now_s:
             self._next += 1
+            self._say_at_s = 0.0
             if self._next < len(self._waiting):
                 self._next_due_s = self._pacer.due_s(self._waiting[self._next])
         begin, end = self._batch_span

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 from peewee import SQL, SqliteDatabase, fn
 
-from tradebot.events import Side, Tick, TickChunk
+from tradebot.events import Side, StoredTick, Tick, TickChunk
 from tradebot.exits import ConfigError
 from tradebot.store.carryover import read_sides
 from tradebot.store.database import file_of, reading
@@ -83,7 +83,7 @@ def _run_source(db: SqliteDatabase, name: str, stored: int, no: int, pruned: int
     return TickSource(name, stored - pruned, no, pruned)
 
 
-class _Row(Tick, array_like=True, frozen=True, gc=False):
+class _Row(StoredTick, array_like=True, frozen=True, gc=False):
     """A tick as a row of the query: what the conversion of rows checks them against."""
 
 
@@ -150,7 +150,7 @@ def _first_bad(rows: list[tuple[Any, ...]]) -> tuple[int, str]:
     """Index of the first row that is no tick, and why, with the name of the column. One of `rows` must be bad."""
     for index, row in enumerate(rows):
         try:
-            msgspec.convert(dict(zip(Tick.__struct_fields__, row, strict=True)), Tick)
+            msgspec.convert(dict(zip(Tick.__struct_fields__, row, strict=True)), StoredTick)
             _ticks([row])
         except ValueError as error:
             return index, str(error)

@@ -20,7 +20,7 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec.structs import astuple
 
-from tradebot.events import Event, Fill, Notice, Order, Signal, Tick
+from tradebot.events import Event, Fill, Notice, Order, Signal, StoredTick, Tick
 from tradebot.store.batch import Batch, StoredCounts
 
 FORMAT_VERSION: Final = 2
@@ -113,7 +113,7 @@ def _event(record: list[Any]) -> Event:
     """The event of a line. Raises ValueError (msgspec's ValidationError is one) when it is none."""
     match record:
         case ["t", *values]:
-            return msgspec.convert(dict(zip(_TICK_FIELDS, values, strict=True)), Tick)
+            return msgspec.convert(dict(zip(_TICK_FIELDS, values, strict=True)), StoredTick).as_tick()
         case ["n", *values]:
             return msgspec.convert(dict(zip(_NOTICE_FIELDS, values, strict=True)), Notice)
         case ["s", *values]:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, Literal
 import msgspec
 from msgspec import Struct
 
-from tradebot.events import INT64_MAX, MAX_ID_CHARS, MAX_SYMBOL_CHARS, Tick
+from tradebot.events import AMOUNT_MAX, INT64_MAX, MAX_ID_CHARS, MAX_SYMBOL_CHARS, TS_MS_MAX, Tick
 
 Kind = Literal["trades", "heartbeat", "ack", "error", "ignored"]
 
@@ -153,8 +153,10 @@ def make_tick(
         raise Unparseable("price: not above 0")
     if found_volume < 0:
         raise Unparseable("volume: below 0")
-    if not 0 <= ts_ms <= INT64_MAX:
-        raise Unparseable("time: out of range")
+    if found_price > AMOUNT_MAX or found_volume > AMOUNT_MAX:
+        raise Unparseable(f"{'price' if found_price > AMOUNT_MAX else 'volume'}: above {AMOUNT_MAX:g}")
+    if not 0 <= ts_ms <= TS_MS_MAX:
+        raise Unparseable("time: not between 1970 and 2100 (Unix milliseconds)")
     return Tick(
         text(symbol, "symbol", MAX_SYMBOL_CHARS),
         found_price,
