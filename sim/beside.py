@@ -167,7 +167,9 @@ class Beside:
     def database(self, path: Path) -> SqliteDatabase:
         """`open_existing`, in steps."""
         self.point()
-        return cast(SqliteDatabase, Stepped(open_existing(path), self.point, self._meet, self._done))
+        opened: Any = open_existing(path)
+        whole = opened._db if isinstance(opened, Stepped) else opened  # inside `opened_in_steps`
+        return cast(SqliteDatabase, Stepped(whole, self.point, self._meet, self._done))
 
     # ---- inside --------------------------------------------------------------------------------------------------
 

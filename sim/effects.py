@@ -10,7 +10,7 @@ from typing import Final
 from mockws_server.actions import Action, describe
 from sim.exchange import Exchange
 from sim.faults import StorageFaults, bound_files
-from sim.plans import Fault
+from sim.plans import AT_END, Fault, Point
 from sim.torn import Tear
 from sim.world import Process
 
@@ -57,6 +57,7 @@ class Hands:
         storage.busy_until_s = storage.full_until_s = storage.slow_s = 0.0
         storage.fail_calls = storage.fail_after_commit = ()
         storage.tears = ()
+        self._process.disk.spare()
         bound_files(None)
         if self._exchange is not None:
             self._exchange.heal()
@@ -215,6 +216,26 @@ class Hands:
     def _kill(self, fault: Fault) -> None:
         self._when(fault, "kill -9", self._runtime.kill)
 
+    def _kill_in_call(self, fault: Fault) -> None:
+        self._in_call(fault, "kill -9", self._runtime.kill)
+
+    def _power_cut(self, fault: Fault) -> None:
+        process = self._process
+        if fault.what == AT_END:
+            process.power_cut = True
+            self._do(fault, "the power is cut when the process has ended", lambda: None)
+        elif isinstance(fault.what, Point):
+            self._in_call(fault, "the power is cut", process.cut_power)
+        else:
+            self._when(fault, "the power is cut", process.cut_power)
+
+    def _in_call(self, fault: Fault, told: str, kill: Callable[[], None]) -> None:
+        """At a point of the disk, so many after its time."""
+        points, disk = fault.what.number, self._process.disk
+        self._at(
+            fault.at_s, fault, f"{told} at point {points} of the disk from now", lambda: disk.cut_after(points, kill)
+        )
+
 
 _EFFECTS: Final[dict[str, Callable[[Hands, Fault], None]]] = {
     "server_away": Hands._server_away,
@@ -234,5 +255,7 @@ _EFFECTS: Final[dict[str, Callable[[Hands, Fault], None]]] = {
     "sigterm": Hands._sigterm,
     "second_signal": Hands._second_signal,
     "kill": Hands._kill,
+    "kill_in_call": Hands._kill_in_call,
+    "power_cut": Hands._power_cut,
 }
 """By kind; every other kind is weather: actions of mockws."""

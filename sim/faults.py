@@ -16,6 +16,7 @@ from msgspec import Struct
 from peewee import SqliteDatabase
 
 from sim.causes import Causes
+from sim.disk import Disk
 from sim.runtime import SimRuntime
 from sim.torn import Tear, torn
 from tradebot.store.batch import Batch, StoredCounts
@@ -54,10 +55,17 @@ class FaultyStorage(SqliteStorage):
     """The real storage, with faults before a write and after its commit."""
 
     def __init__(
-        self, path: Path, synchronous: Synchronous, run: RunRecord, faults: StorageFaults, runtime: SimRuntime
+        self,
+        path: Path,
+        synchronous: Synchronous,
+        run: RunRecord,
+        faults: StorageFaults,
+        runtime: SimRuntime,
+        disk: Disk,
     ) -> None:
         super().__init__(path, synchronous, run)
         self._faults = faults
+        self._disk = disk
         self._runtime = runtime
         self._calls = 0
         self._commits = 0
@@ -106,8 +114,10 @@ class FaultyStorage(SqliteStorage):
         if faults.busy_from_s <= now_s < faults.busy_until_s:
             runtime.sleep(min(patience_ms / 1000, faults.busy_until_s - now_s))
             if runtime.elapsed_s < faults.busy_until_s:
+                self._disk.hold()
                 runtime.note("storage", "busy")
                 raise StorageUnavailable("SQLITE_BUSY", "database is locked", passing=True)
+        self._disk.release()
         if faults.full_from_s <= runtime.elapsed_s < faults.full_until_s:
             runtime.note("storage", "full")
             raise StorageUnavailable("SQLITE_FULL", "database or disk is full", passing=True)
@@ -171,7 +181,9 @@ class Remains:
         self._files: dict[Path, bytes | memoryview] | None = None
 
     def take(self) -> None:
-        """Remember what there is. To be called in the moment of death."""
+        """Remember what there is, unless that was done. To be called in the moment of death."""
+        if self._files is not None:
+            return
         self._files = {path: self._content(path) for path in self._present() if path.is_file()}
 
     def put_back(self) -> None:

@@ -273,7 +273,9 @@ def judge_left(swarm: Swarm) -> None:
             check_walk(db, runs)
         elif plan.feed == REPLAY:
             rows = db.execute("SELECT symbol, price, volume, ts, event_id, seq FROM ticks ORDER BY id")
-            whole = swarm.lives[-1].outcome.exit_code == 0 and not swarm.lives[-1].hands.signals_s
+            last = swarm.lives[-1]
+            lost = last.process.loss is not None and bool(last.process.loss.ticks)
+            whole = last.outcome.exit_code == 0 and not last.hands.signals_s and not lost
             check_replayed([Tick(*row) for row in rows], swarm.lines, config.engine.sample_every, whole)
     finally:
         db.close()
@@ -296,6 +298,10 @@ def _check_rows(swarm: Swarm, life: LifeRun, db: sqlite3.Connection) -> None:
     whole = all_kept and not given_up
     if plan.feed == REPLAY:  # only the process that came to its end must have made it whole, the others are resumed
         whole = life is swarm.lives[-1] and outcome.exit_code == 0 and not life.hands.signals_s
+    loss = life.process.loss
+    whole = whole and not (outcome.lost if plan.feed != REPLAY else loss is not None and loss.ticks)
+    full = plan.values["persist.synchronous"] == "FULL"
+    assert not (full and outcome.lost), f"{outcome.lost} ticks were stored under synchronous=FULL, and are lost"
     # A process that was killed after its ledger may not have come to value them at the last prices.
     valued = outcome.exit_code is not None and life.process.watch.began
     positions = life.process.watch.positions if ended and valued else None
@@ -308,12 +314,17 @@ def _check_rows(swarm: Swarm, life: LifeRun, db: sqlite3.Connection) -> None:
     query = "SELECT reason, ts FROM orders WHERE run = (SELECT id FROM runs WHERE run_id = ?) AND reason != ?"
     max_age_ms = swarm.settings(None).config.execution.max_tick_age_ms
     check_ages(db.execute(query, (run_id, BP_DROP_SIGNAL)), max_age_ms, _wall_ms(swarm, life))
-    if plan.feed == REPLAY or not ended:
+    if plan.feed == REPLAY or not life.process.watch.began:
         return
     found = db.execute(
         "SELECT COUNT(*) FROM ticks WHERE run = (SELECT id FROM runs WHERE run_id = ?)", (run_id,)
     ).fetchone()[0]
-    kept = ledger["stored"] + ledger["spilled"]
+    if not ended:
+        persist = life.process.watch.stages["persist"]
+        told = persist.ticks_stored + persist.ticks_spilled - outcome.lost
+        assert found >= told, f"{found} ticks are stored; before it was killed {told} were, or in the spill file"
+        return
+    kept = ledger["stored"] + ledger["spilled"] - outcome.lost
     # What a failing storage stored without saying so counts as lost, until somebody looks.
     most = ledger["accepted"] if outcome.events("STORAGE_FAILED") else kept
     assert kept <= found <= most, f"{found} ticks are stored; the ledger says {ledger}"

@@ -27,7 +27,19 @@ from mockws_server.actions import (
     Stall,
     Text,
 )
-from sim.plans import FEEDS, MOCKWS, RETRY_AFTER_MAX_S, SYMBOLS, SYNTHETIC, Draw, Fault, Kind, Life
+from sim.plans import (
+    AT_END,
+    FEEDS,
+    MOCKWS,
+    RETRY_AFTER_MAX_S,
+    SYMBOLS,
+    SYNTHETIC,
+    Draw,
+    Fault,
+    Kind,
+    Life,
+    Point,
+)
 
 _LIVE: Final = frozenset({MOCKWS})
 _PUSH: Final = frozenset({MOCKWS, SYNTHETIC})
@@ -222,6 +234,25 @@ def _second_signal(d: Draw, life: Life) -> list[Fault]:
 @_kind("kill", _ALL)
 def _kill(d: Draw, life: Life) -> list[Fault]:
     return [_ending("kill")(d, life)]
+
+
+@_kind("kill_in_call", _ALL)
+def _kill_in_call(d: Draw, life: Life) -> list[Fault]:
+    """kill -9 before, after or in the midst of the n-th call to the disk from the start or from a time on."""
+    return [_in_call("kill_in_call", d, life)]
+
+
+@_kind("power_cut", _ALL)
+def _power_cut(d: Draw, life: Life) -> list[Fault]:
+    """The power is cut: like either kill, or just after the process has ended. `what`: a step, a point, or the end."""
+    ending, in_call = _ending("power_cut")(d, life), _in_call("power_cut", d, life)
+    return [d.pick((ending, in_call, in_call, Fault("power_cut", 0.0, what=AT_END)))]
+
+
+def _in_call(name: str, d: Draw, life: Life) -> Fault:
+    at_s = d.seconds(0.0, life.safety_s)
+    at_s = 0.0 if life.by_step or d.chance(0.4) else at_s
+    return Fault(name, at_s, what=Point(d.whole(1, d.pick((8, 30, 90)))))
 
 
 @_kind("crash", _ALL)

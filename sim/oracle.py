@@ -163,12 +163,13 @@ _SLOW: Final = frozenset(
     {"slow_ingest", "slow_strategy", "slow_execution", "slow_persist", "storage_slow", "storage_busy", "storage_full"}
 )
 _ENDS: Final = _STORAGE | _SLOW | {"crash", "second_signal"}
+_KILLS: Final = frozenset({"kill", "kill_in_call", "power_cut", "storage_torn"})
 ALWAYS: Final = frozenset({"always"})
 """What needs no fault: refusals by a cap, lines of a replay file that were malformed on purpose."""
 EARLIER: Final[Mapping[str, frozenset[str]]] = {
     "GAP": ALWAYS,  # the market went on
     "SPILL_ADOPTED": _STORAGE,
-    "SPILL_CUT_SHORT": frozenset({"kill", "second_signal", "spill_fails", "disk_errors", "storage_torn"}),
+    "SPILL_CUT_SHORT": _KILLS | {"second_signal", "spill_fails", "disk_errors"},
 }
 """Lines that what happened to an earlier process explains, by the kinds that must have been on for that."""
 

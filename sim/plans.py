@@ -59,6 +59,16 @@ class Draw:
         return sorted([self.seconds(0.0, horizon_s) for _ in range(self.whole(1, most))])
 
 
+AT_END: Final = "the end"
+"""As `what` of a fault: when the process has ended, however it did."""
+
+
+class Point(Struct, frozen=True):
+    """As `what` of a fault: so many points of the disk (see `sim.disk`) after its time."""
+
+    number: int
+
+
 class Fault(Struct, frozen=True):
     """One fault of one process: its kind, when it begins, how long it lasts, and what else its kind wants to know."""
 
@@ -173,6 +183,7 @@ def draw_settings(draw: Draw, feed: str, speed: float | None) -> tuple[dict[str,
         "persist.batch_size": draw.pick((1, 7, 50, 100, 400)),
         "persist.flush_interval_ms": draw.pick((50, 300, 1000, 2000)),
         "persist.storage_retry_s": draw.pick((0.0, 2.0, 8.0, 20.0)),
+        "persist.synchronous": draw.pick(("NORMAL", "NORMAL", "FULL")),
         "persist.drain_timeout_s": draw.pick((2.0, 10.0, 30.0)),
         "strategy.name": draw.pick(("periodic", "sma_crossover")),
         "strategy.short_window": draw.whole(1, 3),

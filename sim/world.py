@@ -17,13 +17,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from sim.beside import Beside
+from sim.calls import recording
 from sim.clock import Movable
+from sim.disk import Disk
 from sim.errors import SimExit, SimKilled
 from sim.faults import FaultyStorage, Remains, StorageFaults, files_bounded, open_files
 from sim.heldback import HeldBack
 from sim.journal import Journal, LogStream, NotingRuntime, enter_logs
 from sim.manager import HearingManager
 from sim.network import SimNetwork
+from sim.power import Loss, lose_power
 from sim.runtime import SimRuntime
 from sim.watch import Watch
 from sim.wire import SimTransport
@@ -56,15 +59,17 @@ class Outcome:
     sim_s: float
     times_s: list[float] = field(default_factory=list)
     """When each line of `logs` was written, in simulated seconds."""
+    lost: int = 0
+    """Ticks of its run that a power cut took, in this process or a later one: stored, but not on the disk."""
 
     @property
     def accounted(self) -> bool:
         """Whether it gave an account that must be exact: to the end, and not after a second signal, which meets threads
 
-        in the midst of counting.
+        in the midst of counting; and what it stored is still there.
         """
         at_once = any(line["fields"]["message"].startswith("second stop signal") for line in self.logs)
-        return bool(self.events("FINAL METRICS")) and not at_once
+        return bool(self.events("FINAL METRICS")) and not at_once and not self.lost
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """Fields of the log lines whose `event` is `name`."""
@@ -88,10 +93,21 @@ class Process:
     watch: Watch
     network: SimNetwork | None
     manager: HearingManager
+    disk: Disk
+    power_cut: bool = False
+    """Whether its end, or what came just after it, was a power cut."""
+    loss: Loss | None = None
+    """What that cost."""
     storage: FaultyStorage | None = None
     """Once the engine has opened it."""
     beside: list[Beside] = field(default_factory=list)
     """Commands beside the engine; the history goes on until they have ended too."""
+
+    def cut_power(self) -> None:
+        """The machine is off: what had not reached the disk may be lost."""
+        self.power_cut = True
+        self.runtime.say("the power is cut")
+        self.runtime.kill()
 
 
 @dataclass
@@ -112,6 +128,9 @@ class Faults:
     signal_on: tuple[str, ...] = ()
     kill_at_step: int | None = None
     kill_at_s: float | None = None
+    power_cut_at_s: float | None = None
+    power_cut_at_end: bool = False
+    """Just after the process has ended, however it did."""
     jumps_ms: tuple[tuple[float, int], ...] = ()
     wrap_feed: Callable[[Feed, SimRuntime], Feed] = lambda feed, _runtime: feed
     network: Callable[[SimRuntime], SimNetwork] | None = None
@@ -134,6 +153,7 @@ class World:
         self.random = SimRuntime(seed).stream("scenario")
         self.outcomes: list[Outcome] = []
         self.processes: list[Process] = []
+        self.disk = Disk(self.db_path)
         self.journal = Journal()
         self.only: frozenset[str] | None = None
         self.safety_s: float | None = None
@@ -170,7 +190,7 @@ class World:
         runtime.on_death = remains.take
         runtime.say("process starts")
         try:
-            with files_bounded(), _leaving_files_open():
+            with files_bounded(), _leaving_files_open(), recording(self.disk, lambda: not runtime.killed):
                 process = self._process(number, runtime, faults)
                 edges = _edges(process, faults, Output(answers, errors))
                 main = partial(_main, settings if faults.engine else None, edges, process.beside)
@@ -178,11 +198,16 @@ class World:
         except SimKilled as death:
             code = death.code if isinstance(death, SimExit) else None
             with _leaving_files_open():
-                process.watch.bury()
+                self.processes[-1].watch.bury()
         except TradebotError as failure:
             code, error = int(failure.exit_code), str(failure)
         finally:
+            process = self.processes[-1]
+            if process.power_cut:
+                remains.take()  # unless that was done when it was killed
+            self.disk.release()
             remains.put_back()
+            self._after_death(process)
             _close_inputs(self.directory)
             logs = [json.loads(line) for line in errors.getvalue().splitlines()]
             enter_logs(self.journal, number, logs, errors.times_s, since)
@@ -193,12 +218,13 @@ class World:
             errors.times_s,
         )  # fmt: skip
         self.outcomes.append(outcome)
+        self._tell_losses(process.loss)
         return outcome
 
     def _process(self, number: int, runtime: NotingRuntime, faults: Faults) -> Process:
         seam = HeldBack(runtime, faults.delays_s, faults.crashes)
         network = None if faults.network is None else faults.network(runtime)
-        process = Process(number, runtime, seam, Watch(seam, runtime), network, HearingManager(runtime))
+        process = Process(number, runtime, seam, Watch(seam, runtime), network, HearingManager(runtime), self.disk)
         self.processes.append(process)
         for at_s in faults.signals_at_s:
             runtime.call_at(at_s, runtime.send_signal)
@@ -206,11 +232,33 @@ class World:
             runtime.kill_at_step(faults.kill_at_step)
         if faults.kill_at_s is not None:
             runtime.call_at(faults.kill_at_s, runtime.kill)
+        if faults.power_cut_at_s is not None:
+            runtime.call_at(faults.power_cut_at_s, process.cut_power)
+        process.power_cut = faults.power_cut_at_end
         for at_s, ms in faults.jumps_ms:
             runtime.call_at(at_s, partial(runtime.jump_wall, ms))
         process.watch.look_every()
         faults.begin(process)
         return process
+
+    def _after_death(self, process: Process) -> None:
+        """The files are what the process left in the middle of a call, and after a power cut what reached the disk."""
+        for path, content in self.disk.instead.items():
+            if content is None:
+                path.unlink(missing_ok=True)
+            else:
+                path.write_bytes(content)
+        if process.power_cut:
+            process.loss = lose_power(self.disk, process.runtime.stream("power"))
+            lost = process.loss
+            process.runtime.say(f"power is back: {lost.commits} of {lost.commits_before} commits in the log are lost")
+
+    def _tell_losses(self, loss: Loss | None) -> None:
+        """Note with each process what a power cut took of its run."""
+        for outcome in self.outcomes if loss is not None else ():
+            for start in outcome.events("START"):
+                assert loss is not None
+                outcome.lost += loss.ticks.get(start["run_id"], 0)
 
     def write_lines(self, name: str, lines: list[str]) -> Path:
         """An input file in the world's directory."""
@@ -242,7 +290,7 @@ def _edges(process: Process, faults: Faults, output: Output) -> Edges:
     runtime = process.runtime
 
     def make_storage(path: Path, synchronous: Synchronous, run: RunRecord) -> FaultyStorage:
-        process.storage = FaultyStorage(path, synchronous, run, faults.storage, runtime)
+        process.storage = FaultyStorage(path, synchronous, run, faults.storage, runtime, process.disk)
         return process.storage
 
     return Edges(

@@ -1,0 +1,75 @@
+"""The power is cut, or the process killed, in the midst of what it does to its files; the next start goes on."""
+
+from __future__ import annotations
+
+from sim.checkers import check_database, check_run
+from sim.faults import StorageFaults
+from sim.scenarios.common import expect, run_id_of, scenario, synthetic_settings
+from sim.world import Faults, Outcome, Process, World
+from tradebot.config import Settings
+
+
+def check_power_cut(world: World, settings: Settings, outcome: Outcome) -> None:
+    """The next start goes on from what the power cut left; what was stored and synced, or spilled, is there."""
+    process = world.processes[-1]
+    assert process.loss is not None, "the power was not cut"
+    told = 0
+    if process.watch.began:
+        persist = process.watch.stages["persist"]
+        told = persist.ticks_stored + persist.ticks_spilled
+    expect(world.run(settings), 0)
+    check_database(world.db_path)
+    if not outcome.events("START"):
+        return
+    run_id = run_id_of(outcome)
+    check_run(world.db_path, settings.config, run_id, whole=False)
+    found = len([row for row in world.dump()["ticks"] if row[5] == 1])
+    lost = process.loss.ticks.get(run_id, 0)
+    assert not (lost and settings.config.persist.synchronous == "FULL"), f"{lost} synced ticks are lost"
+    assert found >= told - lost, f"{found} ticks are stored, {told} were stored or spilled, of which {lost} not synced"
+
+
+@scenario
+def spill_then_power_cut(world: World) -> None:
+    """A storage that stays away, events spilled, then the power is cut: the next start adopts them all."""
+    settings = synthetic_settings(
+        world, persist__storage_retry_s=1.0, persist__synchronous=("NORMAL", "FULL")[world.between(0, 1)]
+    )
+    from_s, points = 2.0 + world.random.random() * 8, world.between(1, 30)
+
+    def begin(process: Process) -> None:
+        process.runtime.call_at(from_s, lambda: process.disk.cut_after(points, process.cut_power))
+
+    storage = StorageFaults(busy_from_s=from_s, busy_until_s=1e9)
+    outcome = world.run(settings, Faults(storage=storage, begin=begin, power_cut_at_end=True))
+    check_power_cut(world, settings, outcome)
+
+
+@scenario
+def power_cut_at_any_moment(world: World) -> None:
+    """While all is well, at a time or in the midst of a call to the disk, the first start included."""
+    settings = synthetic_settings(world, persist__synchronous=("NORMAL", "FULL")[world.between(0, 1)])
+    at_s, points = world.random.random() * 20, world.between(1, 30)
+    if world.chance(0.3):
+        at_s = 0.0
+
+    def begin(process: Process) -> None:
+        process.runtime.call_at(at_s, lambda: process.disk.cut_after(points, process.cut_power))
+
+    outcome = world.run(settings, Faults(begin=begin, power_cut_at_end=True))
+    check_power_cut(world, settings, outcome)
+
+
+@scenario
+def first_start_cut_short(world: World) -> None:
+    """Killed, or without power, while the very first start makes the database: every later start goes on."""
+    settings = synthetic_settings(world, engine__run_seconds=3.0)
+    for _ in range(world.between(1, 2)):
+        points, power = world.between(1, 14), world.chance(0.5)
+
+        def begin(process: Process, points: int = points, power: bool = power) -> None:
+            process.disk.cut_after(points, process.cut_power if power else process.runtime.kill)
+
+        world.run(settings, Faults(begin=begin))
+    expect(world.run(settings), 0)
+    check_database(world.db_path)
