@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -13,14 +15,19 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from tests.conftest import REPO
-from tradebot.execution.book import Book
+from tests.unit.store_helpers import Logged
+from tradebot.execution.book import Book, book_of
+from tradebot.execution.exact import finite
+from tradebot.execution.positions import PositionView
 from tradebot.exits import ConfigError
 from tradebot.metrics import COUNTERS
-from tradebot.ops.beacon import status_line
+from tradebot.ops.beacon import Beacon, status_line
 from tradebot.ops.notify import NoManager, SystemdNotifier, find_notifier
+from tradebot.ops.observer import Observer
 from tradebot.ops.status import LastTick, Status, read_status, status_path, write_status
 from tradebot.ops.throttle import Throttle, read_throttle, throttle_path, write_throttle
 from tradebot.progress import Mark, Progress
+from tradebot.runtime import RealRuntime
 
 
 def status_of(**changes: Any) -> Status:
@@ -167,3 +174,48 @@ def test_the_line_for_people() -> None:
         "SHADOW mockws, no tick yet, position 0.30, profit +1.2340 USD, 0 stored, 0 dropped, LINK DOWN for 12 s,"
         " 1 of 5 ticks kept, draining, STANDING STILL: persist"
     )
+
+
+class Looking:
+    """Sees the same status whenever it looks."""
+
+    def look(self, exit_code: int | None = None) -> Status:
+        return status_of(exit_code=exit_code)
+
+
+@pytest.mark.parametrize("left", [b"\x00\xff", b"{}", b'{"format":' + b"[" * 50_000, None])
+def test_an_unreadable_status_file_is_reported_and_replaced(tmp_path: Path, left: bytes | None) -> None:
+    path = tmp_path / "x.db.status.json"
+    if left is None:
+        os.mkfifo(path)
+    else:
+        path.write_bytes(left)
+    runtime, logged = RealRuntime(), Logged()
+    beacon = Beacon(path, cast(Observer, Looking()), NoManager(), runtime, logged.log)
+    beacon.poll()
+    beacon.end(0)
+    logged.log.close()
+    told = logged.one("unreadable status file is replaced")
+    assert str(path) in told["detail"]
+    assert read_status(path) == status_of(exit_code=0)
+
+
+def test_a_first_status_file_is_no_news(tmp_path: Path) -> None:
+    logged = Logged()
+    Beacon(tmp_path / "s.json", cast(Observer, Looking()), NoManager(), RealRuntime(), logged.log).end(0)
+    logged.log.close()
+    assert logged.lines() == []
+
+
+def test_amounts_beyond_the_largest_double_can_be_stored_and_read(tmp_path: Path) -> None:
+    """Files of earlier versions hold prices up to the largest double."""
+    beyond = finite(Decimal("1e400"))
+    huge = PositionView("A", 1.0, 1e308, 1e308, beyond, beyond, beyond, 1.0)
+    book = book_of([huge, huge._replace(symbol="B")], "A")
+    assert book.exposure == book.profit == sys.float_info.max
+    path = tmp_path / "s.json"
+    write_status(path, status_of(book=book, last_tick=LastTick("A", 1.7e308, 2**63 - 1)))
+    status = read_status(path)
+    assert status is not None and status.book == book
+    assert "profit" in status_line(status)
+    assert finite(Decimal("-1e400")) == -sys.float_info.max

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from math import floor, fsum, log10
 from typing import Final
 
 from msgspec import Struct
 
 from tradebot.execution.currencies import UNKNOWN_UNIT, common_unit
+from tradebot.execution.exact import ZERO, finite
 from tradebot.execution.positions import PositionView
 
 _DIGITS: Final = 12
@@ -52,9 +54,15 @@ def fees(positions: Sequence[PositionView]) -> float:
 
 
 def total(amounts: Sequence[float], less: float = 0.0) -> float:
-    """The sum of `amounts`, less `less`, to 12 significant digits of the largest of them; never -0.0."""
+    """The sum of finite `amounts`, less `less`, to 12 significant digits of the largest of them; never -0.0.
+
+    A sum beyond the largest double is the largest double.
+    """
     parts = [*amounts, -less]
     largest = max(map(abs, parts))
     if not largest:
         return 0.0
-    return round(fsum(parts), _DIGITS - 1 - floor(log10(largest))) + 0.0
+    try:
+        return round(fsum(parts), _DIGITS - 1 - floor(log10(largest))) + 0.0
+    except OverflowError:
+        return finite(sum(map(Decimal, parts), ZERO))

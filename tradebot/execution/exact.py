@@ -20,9 +20,15 @@ multiply: Final = EXACT.multiply
 subtract: Final = EXACT.subtract
 
 ZERO: Final = Decimal(0)
+_LARGEST: Final = 1.7976931348623157e308  # the largest double
 
 
 @lru_cache(maxsize=4096)
 def exact(value: float) -> Decimal:
     """The shortest decimal that `value` prints as. Prices and sizes repeat, hence the (bounded) cache."""
     return Decimal(repr(value))
+
+
+def finite(value: Decimal | float) -> float:
+    """The nearest finite double: files of earlier versions hold prices whose products are beyond the largest one."""
+    return max(-_LARGEST, min(_LARGEST, float(value)))

@@ -13,7 +13,7 @@ from decimal import Context, Decimal
 from typing import Final, NamedTuple
 
 from tradebot.events import BUY, Fill
-from tradebot.execution.exact import ZERO, add, exact, multiply, subtract
+from tradebot.execution.exact import ZERO, add, exact, finite, multiply, subtract
 
 # The one rounding here: the cost of what a partial sale leaves. What is rounded away is realized, so that realized +
 # unrealized profit is exactly cash flow + value at all times.
@@ -21,7 +21,7 @@ _COST: Final = Context(prec=50)
 
 
 class PositionView(NamedTuple):
-    """One symbol's position as plain numbers, for people and reports; money in units of the quote currency."""
+    """One symbol's position as plain finite numbers, for people and reports; money in units of the quote currency."""
 
     symbol: str
     net_qty: float
@@ -133,13 +133,13 @@ class Positions:
         value = multiply(position.net, exact(price))
         return PositionView(
             symbol=symbol,
-            net_qty=float(position.net),
-            average_cost=float(_COST.divide(position.cost, position.net)) if position.net else 0.0,
+            net_qty=finite(position.net),
+            average_cost=finite(_COST.divide(position.cost, position.net)) if position.net else 0.0,
             last_price=price,
-            exposure=float(value.copy_abs()),
-            realized=float(position.realized),
-            unrealized=float(subtract(value, position.cost)),
-            fees=position.fees,
+            exposure=finite(value.copy_abs()),
+            realized=finite(position.realized),
+            unrealized=finite(subtract(value, position.cost)),
+            fees=finite(position.fees),
         )
 
     def views(self, newer: Mapping[str, float] | None = None) -> list[PositionView]:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Final
 
 from tradebot.events import as_unix_ms
+from tradebot.exits import ConfigError
 from tradebot.log import Log
 from tradebot.number_format import amount, number
 from tradebot.ops.notify import Notifier
 from tradebot.ops.observer import Observer
-from tradebot.ops.status import Status, write_status
+from tradebot.ops.status import Status, read_status, write_status
 from tradebot.runtime import Runtime
 
 EVERY_S: Final = 1.0
@@ -45,6 +46,7 @@ class Beacon:
         self._stopping = False
         self._still: list[str] = []
         self._unwritten = False
+        self._looked = False
 
     def poll(self) -> None:
         """Called often while the pipeline runs: acts once a second."""
@@ -90,6 +92,9 @@ class Beacon:
     def _write(self, status: Status) -> None:
         if self._path is None:
             return
+        if not self._looked:
+            self._looked = True
+            self._check_last(self._path)
         try:
             write_status(self._path, status)
         except OSError as error:
@@ -98,6 +103,13 @@ class Beacon:
             self._unwritten = True
         else:
             self._unwritten = False
+
+    def _check_last(self, path: Path) -> None:
+        """Say so when the status that the last run left cannot be read: it is about to be replaced."""
+        try:
+            read_status(path)
+        except ConfigError as error:
+            self._log.warning("unreadable status file is replaced", event="STATUS_REPLACED", detail=str(error))
 
 
 def status_line(status: Status) -> str:

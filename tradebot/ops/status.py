@@ -116,7 +116,7 @@ def read_status(path: Path) -> Status | None:
     except OSError as error:
         advice = AS_ENGINE if isinstance(error, PermissionError) else "see to the file system below it"
         raise ConfigError(f"status file {path}: cannot be read: {error.strerror}; {advice}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(
             f"status file {path}: {error}; it is of another version of tradebot or damaged; the next start of the"
             " engine replaces it"
