@@ -33,6 +33,7 @@ from tests.unit.store_helpers import (
 from tradebot.exits import ConfigError, OverloadError
 from tradebot.store.batch import StoredCounts
 from tradebot.store.errors import StorageUnavailable
+from tradebot.store.lock import WriterLock
 from tradebot.store.opening import StartStopped, Store
 from tradebot.store.spill import Spill, spill_path
 
@@ -255,6 +256,69 @@ class TestPatience:
         with pytest.raises(OverloadError, match="SQLITE_CORRUPT"):
             store.at_the_end(lasting, 1.0)
         store.close()
+
+
+class TestDamageInDoubt:
+    """11.8: SQLite calls damaged what the disk could not read (EIO); only what was read is called so."""
+
+    def store(self, path: Path, runtime: FakeRuntime, logged: Logged) -> tuple[Store, list[SqliteDatabase], Any]:
+        """A store, the connections of the attempts, and work that finds the file damaged until the third of them."""
+        attempts: list[SqliteDatabase] = []
+
+        def work(db: SqliteDatabase) -> str:
+            attempts.append(db)
+            if len(attempts) < 3:
+                raise StorageUnavailable("SQLITE_CORRUPT", "database disk image is malformed", passing=False)
+            return "read"
+
+        return opened(path, runtime, logged), attempts, work
+
+    def test_a_file_that_can_be_read_is_damaged_at_the_second_look(
+        self, tmp_path: Path, runtime: FakeRuntime, logged: Logged
+    ) -> None:
+        store, attempts, work = self.store(tmp_path / "x.db", runtime, logged)
+        with pytest.raises(ConfigError, match="SQLITE_CORRUPT: the file is damaged, or the disk cannot read it"):
+            store.with_database(work)
+        assert (len(attempts), runtime.slept) == (2, [])
+        store.close()
+
+    def test_one_failed_read(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
+        store, attempts, work = self.store(tmp_path / "x.db", runtime, logged)
+        attempts += [SqliteDatabase(":memory:")]  # one of the two failures is over
+        assert store.with_database(work) == "read"
+        assert runtime.slept == []
+        store.close()
+
+    @pytest.mark.parametrize("file", ["x.db", "x.db-wal"])
+    def test_a_file_that_cannot_be_read(
+        self, tmp_path: Path, runtime: FakeRuntime, logged: Logged, monkeypatch: pytest.MonkeyPatch, file: str
+    ) -> None:
+        """Waited for like a locked one, and not called damaged."""
+        store, _attempts, work = self.store(tmp_path / "x.db", runtime, logged)
+
+        def fail(*_arguments: object) -> Iterator[None]:
+            raise OSError(errno.EIO, "Input/output error")
+
+        with closing(sqlite3.connect(tmp_path / "x.db")) as db, monkeypatch.context() as patch:
+            db.execute("CREATE TABLE mine (x)")  # makes a log
+            if file == "x.db":
+                patch.setattr(WriterLock, "read_through", fail)
+            else:
+                patch.setattr("tradebot.store.opening.Path.open", fail)
+            assert store.with_database(work) == "read"
+        assert runtime.slept == [0.05, 0.1]
+        told = [line["detail"] for line in logged.all("storage unavailable")]
+        assert all("x.db: cannot be read: Input/output error (EIO" in text for text in told)
+        assert not any("damaged" in text for text in told)
+        store.close()
+
+    def test_all_of_it_is_read(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
+        path = tmp_path / "x.db"
+        with storage_of(path, new_run(path)) as storage:
+            storage.write(full_batch(1, 20_000))
+        lock = WriterLock(path)
+        assert len(list(lock.read_through())) == -(-path.stat().st_size // (1 << 20)) > 1
+        lock.release()
 
 
 class TestCompanions:

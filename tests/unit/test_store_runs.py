@@ -88,6 +88,14 @@ class TestHeldAlready:
         with pytest.raises(ConfigError, match="run id l1 is already in database"):
             begin_run(db, run_info("l1", push=True), 18, resume=True)
 
+    def test_a_commit_in_doubt_is_found_again(self, db: SqliteDatabase) -> None:
+        """The sync of the commit failed, so that it is tried again: the entry of this very start is no other run's."""
+        record = begin_run(db, run_info("l1", push=True), 17, resume=False)
+        assert begin_run(db, run_info("l1", push=True), 17, resume=False) == record
+        db.execute_sql("UPDATE runs SET ticks = 1")
+        with pytest.raises(ConfigError, match="run id l1 is already in database"):
+            begin_run(db, run_info("l1", push=True), 17, resume=False)
+
     @pytest.mark.parametrize("first", [run_info("x", push=True), run_info("x", mode="PAPER")], ids=["feed", "mode"])
     def test_a_replay_does_not_go_on_in_a_run_of_another_kind(self, db: SqliteDatabase, first: object) -> None:
         """A --run-id of one's own may hit any run: its rows are not to be mixed with a replay's."""

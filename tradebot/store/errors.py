@@ -28,6 +28,7 @@ _PASSING: Final = {
 }
 # Codes after which it will not: the file itself is damaged or is no database any more.
 _LASTING: Final = {sqlite3.SQLITE_CORRUPT: "SQLITE_CORRUPT", sqlite3.SQLITE_NOTADB: "SQLITE_NOTADB"}
+DAMAGED: Final = frozenset(_LASTING.values())
 
 FILE_REPLACED: Final = "FILE_REPLACED"
 """The code of a database that is no longer the file that was opened: deleted, renamed, replaced or truncated."""
@@ -39,7 +40,9 @@ _HINTS: Final = {
     "SQLITE_IOERR": "the disk reported an input/output error",
     "SQLITE_CANTOPEN": "the file, or its WAL beside it, cannot be opened or made",
     "SQLITE_READONLY": "the file or its file system became read-only",
-    "SQLITE_CORRUPT": "the file is damaged: check it with PRAGMA integrity_check and restore a backup",
+    # SQLite tells a page that the disk could not read (EIO) in the same way as one that is damaged.
+    "SQLITE_CORRUPT": "the file is damaged, or the disk cannot read it: see dmesg, check it with PRAGMA integrity_check"
+    " and restore a backup",
     "SQLITE_NOTADB": "the file is not a SQLite database",
     "EIO": "the disk reported an input/output error",
     "ENOSPC": "the disk is full",

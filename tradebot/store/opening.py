@@ -5,7 +5,9 @@ What can pass (locked, disk full, no descriptor left) is retried like any other 
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -26,7 +28,7 @@ from tradebot.store.database import (
     refuse_foreign,
     row_counts,
 )
-from tradebot.store.errors import FILE_REPLACED, StorageUnavailable, storage_errors
+from tradebot.store.errors import DAMAGED, FILE_REPLACED, StorageUnavailable, storage_errors
 from tradebot.store.file_identity import FileIdentity, check_same, identity_of
 from tradebot.store.lock import WriterLock
 from tradebot.store.models import SCHEMA_VERSION
@@ -36,6 +38,7 @@ from tradebot.store.spill import spill_path
 T = TypeVar("T")
 
 _SCHEMA_OF_ORIGINAL: Final = 0
+_BLOCK_BYTES: Final = 1 << 20
 
 
 class StartStopped(Exception):
@@ -90,6 +93,7 @@ class Store:
 
     def _insist(self, work: Callable[[SqliteDatabase], T], retry_s: float, stoppable: bool) -> T:
         retry = RetryPolicy(retry_s)
+        damaged = False
         while True:
             try:
                 self._claim()
@@ -104,15 +108,40 @@ class Store:
             except StorageUnavailable as error:
                 if error.code == FILE_REPLACED:
                     raise OverloadError(str(error)) from error
-                if not error.passing:
-                    raise ConfigError(error.told_of(self.path)) from error
+                failure = error
+                if error.code in DAMAGED and not damaged:
+                    unreadable = self._unreadable(stoppable)
+                    if unreadable is None:
+                        damaged = True  # if so: every byte can be read, and a second attempt tells
+                        continue
+                    failure = unreadable
+                if not failure.passing:
+                    raise ConfigError(failure.told_of(self.path)) from error
                 delay_s = retry.next_delay_s(self._runtime.monotonic(), None)
                 if delay_s is None:
-                    raise OverloadError(error.told_of(self.path)) from error
-                self._log.warning("storage unavailable", detail=str(error), retry_in_s=delay_s)
+                    raise OverloadError(failure.told_of(self.path)) from error
+                self._log.warning("storage unavailable", detail=str(failure), retry_in_s=delay_s)
                 self._runtime.sleep(delay_s)
                 if stoppable and self._runtime.stop_signals():
                     raise StartStopped from error
+
+    def _unreadable(self, stoppable: bool) -> StorageUnavailable | None:
+        """Why the database or its log cannot be read, or None when it can.
+
+        SQLite calls a page that the disk cannot read damaged (https://www.sqlite.org/rescode.html#ioerr_corruptfs).
+        """
+        try:
+            if self._lock is not None:
+                for _ in self._lock.read_through():
+                    if stoppable and self._runtime.stop_signals():
+                        raise StartStopped
+            with suppress(FileNotFoundError), beside(self.path, "-wal").open("rb") as log:
+                while log.read(_BLOCK_BYTES):
+                    pass
+        except OSError as error:
+            code = errno.errorcode.get(error.errno or 0, "EIO")
+            return StorageUnavailable(code, f"database {self.path}: cannot be read: {error.strerror}", passing=True)
+        return None
 
     def _claim(self) -> None:
         """What comes before the first connection that sets anything: checks, the locks, and that the file is ours."""

@@ -46,9 +46,14 @@ def _record(row: dict[str, Any]) -> RunRecord:
 
 
 def begin_run(db: SqliteDatabase, info: RunInfo, started_ms: int, resume: bool) -> RunRecord:
-    """Enter the run, or with `resume` find it again. Raises ConfigError when it is held already and not resumed."""
+    """Enter the run, or with `resume` find it again. Raises ConfigError when it is held already and not resumed.
+
+    May be repeated after a commit whose outcome is in doubt (a failed sync): the entry of this very start is found.
+    """
     with storage_errors(), db.atomic("IMMEDIATE"):
         row = RunRow.select().where(RunRow.run_id == info.run_id).dicts().first(db)
+        if row is not None and info.push and row["first_start_ms"] == started_ms and not counts_of(row).rows:
+            return RunRecord(int(row["id"]), info.run_id)
         if row is not None:
             return _resumed(db, row, info, resume)
         no = RunRow.insert(
