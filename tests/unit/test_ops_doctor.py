@@ -21,11 +21,15 @@ from tests.unit.test_ops_engine_side import status_of
 from tests.unit.test_ops_health import LOOK, RUN
 from tradebot.ops import installed
 from tradebot.ops.doctor import checks, database, readings
+from tradebot.ops.doctor.advice import Advice
 from tradebot.ops.doctor.command import run_doctor
 from tradebot.ops.doctor.database import DatabaseReading, Integrity, RunSpan
 from tradebot.ops.doctor.finding import Finding, fail, ok, warn
-from tradebot.ops.doctor.readings import ClockReading, FileReading, Listener, LockReading, UnitReading
+from tradebot.ops.doctor.permissions import FileReading, Files, Judge, check_permissions
+from tradebot.ops.doctor.readings import ClockReading, Listener, LockReading, UnitReading
+from tradebot.ops.doctor.service_user import ServiceUser, user_of
 from tradebot.ops.health import Look
+from tradebot.ops.installed import InstalledUnit
 from tradebot.ops.status import LastTick, Status, status_path, write_status
 from tradebot.ops.throttle import Throttle, throttle_path
 from tradebot.runtime import RealRuntime
@@ -224,37 +228,107 @@ class TestUnitReading:
 
 
 class TestPermissions:
-    DIRECTORY = FileReading("/d", "me", 0o755, True, True)
-    DATABASE = FileReading("/d/a.db", "me", 0o644, True, True)
-    CONFIG = FileReading("/c.toml", "me", 0o644, True, True)
+    DIRECTORY = FileReading("/d", 0o755)
+    DATABASE = FileReading("/d/a.db", 0o644)
+    CONFIG = FileReading("/c.toml", 0o644)
+    ME = Judge("me")
+    SERVICE = Judge("tradebot", "tradebot", True, "tradebot install-unit --config=/c.toml")
 
-    def levels(self, *files: FileReading | None) -> list[tuple[str, str]]:
-        padded = [*files, None, None][:3]
-        assert padded[0] is not None
-        return [(finding.level, finding.advice) for finding in checks.check_permissions(padded[0], *padded[1:])]
+    def said(
+        self, judge: Judge = ME, directory: FileReading = DIRECTORY, config: FileReading | None = None,
+        database: FileReading | None = None, inputs: tuple[FileReading, ...] = (),
+    ) -> list[tuple[str, str]]:  # fmt: skip
+        files = Files(directory, () if database is None else (database,), config, inputs)
+        return [(finding.level, finding.advice) for finding in check_permissions(files, judge)]
 
     def test_all_well(self) -> None:
-        assert self.levels(self.DIRECTORY) == [("ok", "")]
-        assert self.levels(self.DIRECTORY, self.DATABASE, self.CONFIG) == [("ok", "")]
-        assert self.levels(self.DIRECTORY._replace(mode=0o1777)) == [("ok", "")], "as /tmp"
+        assert self.said() == [("ok", "")]
+        assert self.said(self.SERVICE, config=self.CONFIG, database=self.DATABASE, inputs=(self.CONFIG,)) == [
+            ("ok", "")
+        ]
+        assert self.said(directory=self.DIRECTORY._replace(mode=0o1777)) == [("ok", "")], "as /tmp"
 
     def test_who_may_not_work_here(self) -> None:
-        for bad in (
-            (self.DIRECTORY._replace(writable=False),),
-            (self.DIRECTORY, self.DATABASE._replace(writable=False)),
-            (self.DIRECTORY, self.DATABASE._replace(readable=False)),
-        ):
-            assert [level for level, _advice in self.levels(*bad)] == ["FAIL"]
+        closed = self.DATABASE._replace(readable=False, owned=False)
+        for file in (closed, self.DATABASE._replace(writable=False)):
+            assert self.said(self.SERVICE, database=file) == [("FAIL", "`chown tradebot: /d/a.db`")]
+        [(level, advice)] = self.said(database=closed)
+        assert level == "FAIL" and "as the user of the engine" in advice
+        shut = self.DIRECTORY._replace(writable=False)
+        assert self.said(self.SERVICE, directory=shut) == [("FAIL", "`chown tradebot: /d`")]
+        [(level, advice)] = self.said(directory=shut)
+        assert level == "FAIL" and "name another --db" in advice
 
-    def test_strangers_who_may(self) -> None:
-        assert self.levels(self.DIRECTORY._replace(mode=0o777)) == [("warn", "chmod o-w /d")]
-        assert self.levels(self.DIRECTORY, self.DATABASE._replace(mode=0o666)) == [("warn", "chmod o-w /d/a.db")]
-        assert self.levels(self.DIRECTORY, None, self.CONFIG._replace(mode=0o666)) == [("warn", "chmod o-w /c.toml")]
+    def test_others_who_may(self) -> None:
+        """Where the service's user is one of the others, it must be given the file first."""
+        open_, writable = self.DIRECTORY._replace(mode=0o777), self.DATABASE._replace(mode=0o666)
+        assert self.said(directory=open_) == [("warn", "`chmod o-w /d`")]
+        assert self.said(database=writable) == [("warn", "`chmod o-w /d/a.db`")]
+        assert self.said(config=self.CONFIG._replace(mode=0o666)) == [("warn", "`chmod o-w /c.toml`")]
+        assert self.said(self.SERVICE, directory=open_._replace(owned=False)) == [
+            ("warn", "`chown tradebot: /d && chmod o-w /d`")
+        ]
+        assert self.said(self.SERVICE, database=writable._replace(owned=False)) == [
+            ("warn", "`chown tradebot: /d/a.db && chmod o-w /d/a.db`")
+        ]
 
     def test_a_secret_that_everybody_can_read(self) -> None:
+        """Found by use: the advice was `chmod o-r`, the service then ended with 12, and the doctor said ok."""
         secret = self.CONFIG._replace(secret=True)
-        assert self.levels(self.DIRECTORY, None, secret) == [("warn", "chmod o-r /c.toml")]
-        assert self.levels(self.DIRECTORY, None, secret._replace(mode=0o640)) == [("ok", "")]
+        assert self.said(config=secret) == [("warn", "`chmod o-r /c.toml`")]
+        assert self.said(config=secret._replace(mode=0o640)) == [("ok", "")]
+        command = "`chgrp tradebot /c.toml && chmod g+r,o-r /c.toml`"
+        assert self.said(self.SERVICE, config=secret._replace(owned=False)) == [("warn", command)]
+
+    def test_a_configuration_that_the_service_cannot_read_is_a_failure(self) -> None:
+        closed = self.CONFIG._replace(mode=0o600, readable=False)
+        assert self.said(self.SERVICE, config=closed) == [("FAIL", "`chgrp tradebot /c.toml && chmod g+r /c.toml`")]
+        assert self.said(self.SERVICE, inputs=(closed,)) == [("FAIL", "`chgrp tradebot /c.toml && chmod g+r /c.toml`")]
+        [(level, advice)] = self.said(self.SERVICE, config=self.CONFIG._replace(closed_above="/root"))
+        assert level == "FAIL" and advice.startswith("`tradebot install-unit --config=/c.toml`")
+
+
+class TestServiceUser:
+    def status(self, mode: int, uid: int = 0, gid: int = 0) -> os.stat_result:
+        return os.stat_result((mode, 1, 1, 1, uid, gid, 0, 0, 0, 0))
+
+    USER = ServiceUser(
+        "tradebot", "tradebot", 990, frozenset({990, 44}), ("/root/checkout", "/var/lib/private/tradebot")
+    )
+
+    @pytest.mark.parametrize(
+        ("mode", "uid", "gid", "may"),
+        [
+            (0o604, 0, 0, True), (0o640, 0, 0, False), (0o640, 0, 44, True), (0o604, 0, 44, False),
+            (0o400, 990, 0, True), (0o044, 990, 990, False),
+        ],
+    )  # fmt: skip
+    def test_the_bits_of_the_first_class_that_fits_count(self, mode: int, uid: int, gid: int, may: bool) -> None:
+        assert self.USER.may(self.status(mode, uid, gid), 4) == may
+
+    def test_what_the_unit_shows_is_reached_whatever_lies_above(self, tmp_path: Path) -> None:
+        tmp_path.chmod(0o755)
+        shut = tmp_path / "shut"
+        (shut / "in").mkdir(parents=True)
+        file = shut / "in" / "c.toml"
+        file.touch()
+        shut.chmod(0o700)
+        user = self.USER._replace(uid=12345, gids=frozenset({12345}))
+        above = [parent for parent in reversed(file.parents) if not parent.stat().st_mode & 1]
+        assert user.closed_above(file) == above[0]
+        for shown in (str(file), str(shut / "in"), str(above[0])):
+            assert user._replace(shown=(shown,)).closed_above(file) is None
+
+    def test_of_a_unit(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "geteuid", lambda: 0)
+        path = tmp_path / "tradebot.service"
+        path.write_text("User=daemon\nStateDirectory=bot\nBindReadOnlyPaths=-/opt/x\nBindPaths=/data/bot\n")
+        user = user_of(InstalledUnit(path, None, None, user=False))
+        assert user is not None and user.name == "daemon"
+        assert user.shown == ("/opt/x", "/data/bot", "/var/lib/bot", "/var/lib/private/bot")
+        assert user_of(InstalledUnit(path, None, None, user=True)) is None and user_of(None) is None
+        path.write_text("User=nobody-of-that-name\n")
+        assert user_of(InstalledUnit(path, None, None, user=False)) is None
 
 
 @pytest.mark.parametrize(
@@ -268,7 +342,7 @@ class TestPermissions:
     ],
 )
 def test_ports(listener: Listener | None, wanted: bool, level: str) -> None:
-    assert checks.check_port("metrics", 9, listener, wanted, "do").level == level
+    assert checks.check_port("metrics", 9, listener, wanted, (Advice.METRICS_AWAY, "do"), "metrics.port").level == level
 
 
 class TestListeners:
@@ -345,7 +419,7 @@ def test_the_last_run() -> None:
     assert checks.check_last_run(LOOK).level == "ok", "under way"
     gone = replace(LOOK, status=None)
     assert checks.check_last_run(gone) == warn(
-        "last run", "r has no end", "it was killed: see its log for the last lines"
+        "last run", "r has no end", Advice.RUN_WITHOUT_END, "it was killed: see its log for the last lines"
     )
     assert checks.check_last_run(replace(gone, run=replace(RUN, exit_code=0))).level == "ok"
     overrun = checks.check_last_run(replace(gone, run=replace(RUN, exit_code=13)))
@@ -361,10 +435,12 @@ def test_spill_and_throttle() -> None:
     assert checks.check_orphans([]) == []
     (orphan,) = checks.check_orphans(["x.db.spill.orphan-r1"])
     assert orphan.level == "warn" and "x.db.spill.orphan-r1" in orphan.text and ".spill" in orphan.advice
-    assert checks.check_throttle(None, None, 0, "t").level == "ok"
-    assert checks.check_throttle(Throttle(1, "NORMAL", 0), None, 0, "t").level == "ok"
-    assert checks.check_throttle(None, "bad", 0, "t") == fail("throttle", "bad", "rm t")
-    left = checks.check_throttle(Throttle(5, "THROTTLE1", 0), None, 60_000, "t")
+    assert checks.check_throttle(None, None, 0, "t", UNIT).level == "ok"
+    assert checks.check_throttle(Throttle(1, "NORMAL", 0), None, 0, "t", UNIT).level == "ok"
+    assert checks.check_throttle(None, "bad", 0, "t", UNIT) == fail(
+        "throttle", "bad", Advice.THROTTLE_UNREADABLE, "`rm t`"
+    )
+    left = checks.check_throttle(Throttle(5, "THROTTLE1", 0), None, 60_000, "t", UNIT)
     assert left.level == "warn" and left.text.startswith("THROTTLE1 since 60 s")
 
 
@@ -416,25 +492,24 @@ class TestGrowth:
     )
     def test_how_bad_it_is(self, free: int, level: str) -> None:
         """14 days are a warning, 2 days or 256 MB a failure."""
-        assert database.check_disk(replace(READING, disk_free=free)).level == level
+        assert database.check_disk(replace(READING, disk_free=free), "a.db").level == level
 
     def test_a_small_disk_is_bad_whatever_grows(self) -> None:
-        assert database.check_disk(replace(READING, disk_free=255_000_000, spans=())).level == "FAIL"
-        assert database.check_disk(replace(READING, disk_free=257_000_000, spans=())).level == "ok"
+        assert database.check_disk(replace(READING, disk_free=255_000_000, spans=()), "a.db").level == "FAIL"
+        assert database.check_disk(replace(READING, disk_free=257_000_000, spans=()), "a.db").level == "ok"
 
 
 @pytest.mark.parametrize(
     ("changes", "level"),
     [
         ({}, "ok"),
-        ({"schema": SCHEMA_VERSION + 1}, "FAIL"),
         ({"schema": 0}, "warn"),
         ({"journal_mode": "delete"}, "warn"),
     ],
 )
 def test_the_shape(changes: dict[str, Any], level: str) -> None:
     """G3, S1: what stays with the file."""
-    assert [finding.level for finding in database.check_shape(replace(READING, **changes), "NORMAL")] == [level]
+    assert [finding.level for finding in database.check_shape(replace(READING, **changes), "NORMAL", "a.db")] == [level]
 
 
 def test_the_wal() -> None:
@@ -457,7 +532,7 @@ class TestIntegrity:
     def test_a_sound_file(self, path: Path, size: int, how: str) -> None:
         found = self.read(path, size)
         assert found._replace(took_s=0.0) == Integrity(how, (), False, 0.0)
-        assert database.check_integrity(found).level == "ok"
+        assert database.check_integrity(found, "put back a backup").level == "ok"
 
     @pytest.mark.parametrize("size", [0, 10**12])
     def test_a_damaged_file(self, path: Path, size: int) -> None:
@@ -469,13 +544,13 @@ class TestIntegrity:
             file.write(b"\xff" * 2096)
         found = self.read(path, size)
         assert 1 <= len(found.problems) <= 5
-        assert database.check_integrity(found).level == "FAIL"
+        assert database.check_integrity(found, "put back a backup").level == "FAIL"
 
     def test_time_that_is_over(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(database, "_OPERATIONS", 10)
         found = self.read(path, limit_s=0.0)
         assert found.unfinished and not found.problems
-        assert database.check_integrity(found).level == "warn"
+        assert database.check_integrity(found, "put back a backup").level == "warn"
 
     def test_ctrl_c_ends_it(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(database, "_OPERATIONS", 10)
@@ -706,8 +781,17 @@ def test_units_below_a_home_that_may_not_be_entered(monkeypatch: pytest.MonkeyPa
     assert readings.read_unit(Path("/home/another"), None).paths == ()
 
 
+def test_a_newer_schema_is_no_damage(doctor: Doctor) -> None:
+    new_run(doctor.path)
+    with closing(sqlite3.connect(doctor.path)) as db:
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    found = doctor.run()["database"]
+    assert found.level == "FAIL" and "newer tradebot" in found.text
+    assert "-> upgrade tradebot, or name another --db\n" in doctor.said
+
+
 def test_a_finding_on_one_line_safe_to_show() -> None:
-    finding = warn("x", "wss://bob:pw@h/ \x1b[2J\n", "do")
+    finding = warn("x", "wss://bob:pw@h/ \x1b[2J\n", Advice.PYTHON, "do")
     assert finding.lines() == "warn  x            wss://***@h/ \\x1b[2J\n                   -> do\n"
 
 

@@ -12,10 +12,11 @@ from typing import Final, NamedTuple
 
 from tradebot.config import Config, config_hash
 from tradebot.exits import ConfigError
-from tradebot.ops.doctor.checks import check_clock, check_permissions
+from tradebot.ops.doctor.checks import check_clock
 from tradebot.ops.doctor.database import check_disk, check_shape, read_database, unreadable
 from tradebot.ops.doctor.finding import Finding
-from tradebot.ops.doctor.readings import ClockReading, read_file
+from tradebot.ops.doctor.permissions import Files, Judge, check_permissions
+from tradebot.ops.doctor.readings import ClockReading, read_file, user_name
 from tradebot.ops.health import look_at, span
 from tradebot.ops.proofs.bundle import (
     BYTES_MAX,
@@ -33,6 +34,7 @@ from tradebot.store.errors import StorageUnavailable
 AGE_MS_MAX: Final = 7 * 86_400_000
 NO_GATEWAY: Final = "no live gateway is built in: this release sends no order anywhere; use mode SHADOW"
 _AGAIN: Final = "run tradebot prove with the --config and --db of this run"
+_RESTORE: Final = "put back the last backup"
 
 
 class Found(NamedTuple):
@@ -113,12 +115,16 @@ def read_health(config: Config, db_path: Path, runtime: Runtime) -> list[str]:
         findings += check_clock(ClockReading(0.0, 0.0, None), look)
         directory = read_file(target.parent)
         if directory is not None:
-            findings += check_permissions(directory, read_file(target), None)
+            file = read_file(target)
+            findings += check_permissions(Files(directory, [] if file is None else [file]), Judge(user_name()))
         if look.database_exists:
             database = read_database(db_path)
-            findings += [*check_shape(database, config.persist.synchronous), check_disk(database)]
+            findings += [
+                *check_shape(database, config.persist.synchronous, str(db_path)),
+                check_disk(database, str(db_path)),
+            ]
     except (ConfigError, StorageUnavailable) as error:
-        findings.append(unreadable(error))
+        findings.append(unreadable(error, _RESTORE))
     except OSError as error:
         return [f"{target}: {error.strerror}; see to the file system below it"]
     return [f"{finding.text}; {finding.advice}" for finding in findings if finding.level == "FAIL"]

@@ -206,9 +206,13 @@ def _connect_existing(path: Path) -> SqliteDatabase:
     return db
 
 
+class NewerSchemaError(ConfigError):
+    """The file is of a later version of tradebot, which may have changed what this one does not know."""
+
+
 def _check_ours(db: SqliteDatabase, version: int, tables: set[str]) -> None:
     if version > SCHEMA_VERSION and RunRow._meta.table_name in tables:
-        raise ConfigError(
+        raise NewerSchemaError(
             f"database {file_of(db)}: written by a newer tradebot (schema {version}, known here: {SCHEMA_VERSION});"
             " upgrade tradebot or use another --db"
         )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from tradebot.events import as_unix_ms
 from tradebot.exits import ExitCode
+from tradebot.ops.doctor.advice import Advice
 from tradebot.ops.doctor.finding import Finding, fail, ok, warn
-from tradebot.ops.doctor.readings import ClockReading, FileReading, Listener, LockReading, UnitReading
+from tradebot.ops.doctor.readings import ClockReading, Listener, LockReading, UnitReading
 from tradebot.ops.health import Look, code_text, span
+from tradebot.ops.installed import DEFAULT
 from tradebot.ops.status import Status
 from tradebot.ops.throttle import Throttle
 
@@ -25,9 +28,6 @@ STEP_MS_MAX: Final = 50.0
 BEHIND_MS_MAX: Final = 2_000
 AHEAD_SKEW_MS: Final = 1_000
 LATE_SKEW_MS: Final = 5_000
-_OTHERS_WRITE: Final = 0o002
-_OTHERS_READ: Final = 0o004
-_STICKY: Final = 0o1000
 
 
 def check_python(version: tuple[int, ...]) -> Finding:
@@ -36,14 +36,24 @@ def check_python(version: tuple[int, ...]) -> Finding:
     first, beyond = PYTHONS
     if first <= version[:2] < beyond:
         return ok("python", text)
-    return fail("python", f"{text} is not supported", f"install tradebot with Python {first[0]}.{first[1]} to 3.13")
+    return fail(
+        "python",
+        f"{text} is not supported",
+        Advice.PYTHON,
+        f"install tradebot with Python {first[0]}.{first[1]} to 3.13",
+    )
 
 
 def check_sqlite(version: tuple[int, ...]) -> Finding:
     """Whether SQLite is free of the known ways to damage a WAL database."""
     text = ".".join(map(str, version[:3]))
     if version[:3] in _WITHDRAWN:
-        return warn("sqlite", f"{text} was withdrawn by its authors", "use a Python whose SQLite is another release")
+        return warn(
+            "sqlite",
+            f"{text} was withdrawn by its authors",
+            Advice.SQLITE_WITHDRAWN,
+            "use a Python whose SQLite is another release",
+        )
     same_line = [good for good in _WAL_RESET_REPAIRED if good[:2] == version[:2]]
     repaired = version[:3] >= same_line[0] if same_line else version[:3] > _WAL_RESET_REPAIRED[-1]
     if repaired:
@@ -52,6 +62,7 @@ def check_sqlite(version: tuple[int, ...]) -> Finding:
         "sqlite",
         f"{text} has a rare race (WAL-reset bug, 3.7.0 to 3.51.2) that can damage a database which two connections"
         " write or checkpoint at the same moment, unless your distribution has repaired it",
+        Advice.SQLITE_RACE,
         "use a Python with SQLite 3.51.3 or newer (or 3.50.7, 3.44.6) when you can; until then let no other program"
         " write the database while the engine runs, and keep backups (tradebot backup)",
     )
@@ -65,6 +76,7 @@ def check_clock(clock: ClockReading, look: Look) -> list[Finding]:
             warn(
                 "clock",
                 f"the wall clock moved {clock.step_ms:+.0f} ms against the monotonic clock within {clock.over_s:.1f} s",
+                Advice.CLOCK_STEPS,
                 "let one time service keep it (systemd-timesyncd, chrony) and see that it slews instead of stepping",
             )
         )
@@ -77,6 +89,7 @@ def check_clock(clock: ClockReading, look: Look) -> list[Finding]:
             fail(
                 "clock",
                 f"the wall clock is {span((newest_ms - look.now_ms) / 1000)} behind what an engine has written already",
+                Advice.CLOCK_BEHIND,
                 "set the clock right before the next start: times in the database would go back",
             )
         )
@@ -85,6 +98,7 @@ def check_clock(clock: ClockReading, look: Look) -> list[Finding]:
             warn(
                 "clock",
                 "the kernel says that no time service keeps the wall clock",
+                Advice.CLOCK_UNKEPT,
                 "turn one on (timedatectl set-ntp true, or chrony); in a container the host has to do it",
             )
         )
@@ -114,6 +128,7 @@ def check_skew(before: Status | None, after: Status | None, now_s: float) -> Fin
         return warn(
             "feed times",
             f"ticks bear times {span(-late_ms / 1000)} ahead of this clock",
+            Advice.FEED_AHEAD,
             "this clock is behind (see the clock), or the exchange's is ahead",
         )
     allowed_ms = LATE_SKEW_MS + after.written_ms - before.written_ms
@@ -121,6 +136,7 @@ def check_skew(before: Status | None, after: Status | None, now_s: float) -> Fin
         return warn(
             "feed times",
             f"ticks bear times {span(late_ms / 1000)} behind this clock as they come",
+            Advice.FEED_LATE,
             "this clock is ahead, the exchange sends late, or the link is slow; with execution.max_tick_age_ms signals"
             " are refused",
         )
@@ -129,76 +145,52 @@ def check_skew(before: Status | None, after: Status | None, now_s: float) -> Fin
 
 def check_unit(unit: UnitReading) -> Finding:
     """Whether a service manager has a unit for this configuration, and understands it."""
+    config = "" if unit.config is None else f" --config={unit.config}"
+    own_name = Path(unit.name).stem
+    named = "" if unit.name == DEFAULT.engine else f" --name={own_name}"
     if not unit.paths and unit.others:
-        path, config = unit.others[0]
+        path, other = unit.others[0]
         return warn(
             "unit",
-            f"{path} runs with {config or 'no configuration file'}, and no unit with the configuration looked at here",
-            f"look at that one {'without --config' if config is None else f'with --config={config}'}; a second engine:"
+            f"{path} runs with {other or 'no configuration file'}, and no unit with the configuration looked at here",
+            Advice.UNIT_OF_ANOTHER_CONFIG,
+            f"look at that one {'without --config' if other is None else f'with --config={other}'}; a second engine:"
             " tradebot install-unit --config=FILE --name=NAME",
         )
     if not unit.paths:
         if not unit.systemd_runs:
             return ok("unit", "no systemd runs here: somebody else has to restart the engine after a failure")
-        return warn("unit", f"{unit.name} is not installed", "tradebot install-unit puts it in place")
+        advice = f"`tradebot install-unit{config}` puts it in place"
+        return warn("unit", f"{unit.name} is not installed", Advice.UNIT_MISSING, advice)
     where = ", ".join(unit.paths)
     if unit.complaint is None:
         return ok("unit", f"{where} (systemd-analyze is not there to verify it)")
     if unit.complaint:
-        return fail("unit", f"{where}: {unit.complaint}", "tradebot install-unit writes it anew for this installation")
+        if unit.foreign:
+            advice = f"correct it by hand, or move it away and have one written: tradebot install-unit{config}"
+            return fail("unit", f"{where}: {unit.complaint}", Advice.UNIT_FOREIGN, advice)
+        advice = f"`tradebot install-unit{config}{named}` writes it anew for this installation"
+        return fail("unit", f"{where}: {unit.complaint}", Advice.UNIT_WRONG, advice)
     return ok("unit", f"{where}, verified by systemd-analyze")
 
 
-def check_permissions(
-    directory: FileReading, database: FileReading | None, config: FileReading | None
-) -> list[Finding]:
-    """Whether this user can work with the files, and no stranger can change them. `config.secret`: it holds a URL."""
-    found = []
-    if not directory.writable:
-        found.append(
-            fail(
-                "permissions",
-                f"directory {directory.path} is not writable for {directory.user} (SQLite keeps its WAL there)",
-                "run the engine as the owner of the directory, or name another --db",
-            )
-        )
-    elif directory.mode & _OTHERS_WRITE and not directory.mode & _STICKY:
-        found.append(warn("permissions", f"anybody may write in {directory.path}", f"chmod o-w {directory.path}"))
-    if database is not None and not (database.readable and database.writable):
-        found.append(
-            fail(
-                "permissions",
-                f"{database.path} is not readable and writable for {database.user}",
-                "run the doctor as the user of the engine; if it is that one, chown the file to it",
-            )
-        )
-    found += [
-        warn("permissions", f"anybody may change {file.path}", f"chmod o-w {file.path}")
-        for file in (database, config)
-        if file is not None and file.mode & _OTHERS_WRITE
-    ]
-    if config is not None and config.secret and config.mode & _OTHERS_READ:
-        found.append(
-            warn(
-                "permissions",
-                f"anybody may read {config.path}, which holds a webhook's URL or credentials",
-                f"chmod o-r {config.path}",
-            )
-        )
-    return found or [ok("permissions", f"{directory.user} may write in {directory.path}, strangers may not")]
+def check_port(
+    name: str, port: int, listener: Listener | None, wanted: bool, away: tuple[Advice, str], key: str
+) -> Finding:
+    """Whether a port is free or used by a program of ours.
 
-
-def check_port(name: str, port: int, listener: Listener | None, wanted: bool, advice: str) -> Finding:
-    """Whether a port is free or used by a program of ours. `wanted`: one of ours should listen there now."""
+    `wanted`: one of ours should listen there now, and `away` is what to do where none does; `key`: what names the port.
+    """
     if listener is None:
         if wanted:
-            return warn("ports", f"nothing listens on {name} port {port}", advice)
+            return warn("ports", f"nothing listens on {name} port {port}", *away)
         return ok("ports", f"{name} port {port} is free")
     if listener.ours:
         return ok("ports", f"{name} port {port} is used by {listener.owner}")
     who = listener.owner or "a process of another user"
     level = fail if wanted else warn
-    return level("ports", f"{name} port {port} is taken by {who}", "choose another port, or stop that program")
+    advice = f"choose another port ({key}), or stop that program"
+    return level("ports", f"{name} port {port} is taken by {who}", Advice.PORT_TAKEN, advice)
 
 
 def check_processes(look: Look, lock: LockReading, pid_alive: bool, unit: str) -> Finding:
@@ -215,12 +207,14 @@ def check_processes(look: Look, lock: LockReading, pid_alive: bool, unit: str) -
         return fail(
             "processes",
             f"process {lock.holder} holds the database, but has written no status{quiet}",
-            f"if it is not just starting, it hangs: systemctl restart {unit}, or send it SIGABRT to see its stacks",
+            Advice.ENGINE_SILENT,
+            f"if it is not just starting, it hangs: `systemctl restart {unit}`, or send it SIGABRT to see its stacks",
         )
     if at_work and lock.known:
         return fail(
             "processes",
             f"process {status.pid if status else 0} says it writes the database, but does not hold its lock",
+            Advice.ENGINE_WITHOUT_LOCK,
             "was the database moved or replaced while it ran? Stop that process, and see which file is the right one",
         )
     if status is None or status.state == "ended" or at_work:
@@ -229,11 +223,13 @@ def check_processes(look: Look, lock: LockReading, pid_alive: bool, unit: str) -
         return fail(
             "processes",
             f"process {status.pid} has written no status for {span(look.now_s - status.written_s)}",
-            f"it hangs: systemctl restart {unit}, or send it SIGABRT to see its stacks",
+            Advice.ENGINE_HANGS,
+            f"it hangs: `systemctl restart {unit}`, or send it SIGABRT to see its stacks",
         )
     return warn(
         "processes",
         f"the last engine (process {status.pid}) was killed before it could say how it ended",
+        Advice.ENGINE_KILLED,
         "nothing to repair: the next start goes on from what was stored (a replay with --resume); look in its log",
     )
 
@@ -247,11 +243,16 @@ def check_last_run(look: Look) -> Finding:
     if at_work:
         return ok("last run", f"{run.run_id} is under way")
     if run.exit_code is None:
-        return warn("last run", f"{run.run_id} has no end", "it was killed: see its log for the last lines")
+        return warn(
+            "last run",
+            f"{run.run_id} has no end",
+            Advice.RUN_WITHOUT_END,
+            "it was killed: see its log for the last lines",
+        )
     text = f"{run.run_id} ended with {code_text(run.exit_code)}"
     if run.exit_code == ExitCode.COMPLETE:
         return ok("last run", text)
-    return warn("last run", text, "the ERROR lines of its log say why")
+    return warn("last run", text, Advice.RUN_FAILED, "the ERROR lines of its log say why")
 
 
 def check_spill(waiting_bytes: int | None, ours: bool, path: str, engine_runs: bool) -> Finding:
@@ -262,18 +263,21 @@ def check_spill(waiting_bytes: int | None, ours: bool, path: str, engine_runs: b
         return warn(
             "spill",
             f"{path} is not as tradebot wrote it",
+            Advice.SPILL_FOREIGN,
             f"nothing to do: the next start renames it to {path}.orphan-unknown and goes on",
         )
     if engine_runs:
         return warn(
             "spill",
             f"the running engine has put {waiting_bytes:,} bytes of events into {path}: its storage fails",
+            Advice.SPILL_GROWS,
             "find what holds the database or fills the disk; the engine stores the events when it can write again, or"
             " ends with 13, and its next start stores them",
         )
     return warn(
         "spill",
         f"{waiting_bytes:,} bytes of accepted events wait in {path}",
+        Advice.SPILL_WAITS,
         "start the engine with this database: it stores them first; do not delete the file",
     )
 
@@ -285,6 +289,7 @@ def check_orphans(paths: Sequence[str]) -> list[Finding]:
             "spill",
             f"{path} holds accepted events that a start could not store in this database (its log says SPILL_ORPHANED,"
             " with the reason)",
+            Advice.SPILL_ORPHANED,
             "if it belongs to another database, stop that database's engine and move the file beside it, named as that"
             " database with .spill at the end: its next start stores the events; delete it when nobody needs them",
         )
@@ -292,15 +297,16 @@ def check_orphans(paths: Sequence[str]) -> list[Finding]:
     ]
 
 
-def check_throttle(throttle: Throttle | None, problem: str | None, now_ms: int, path: str) -> Finding:
+def check_throttle(throttle: Throttle | None, problem: str | None, now_ms: int, path: str, unit: str) -> Finding:
     """Whether the soak supervisor, or one that is long gone, makes the engine keep fewer ticks."""
     if problem is not None:
-        return fail("throttle", problem, f"rm {path}")
+        return fail("throttle", problem, Advice.THROTTLE_UNREADABLE, f"`rm {path}`")
     if throttle is None or throttle.sample_every == 1:
         return ok("throttle", "every start keeps the ticks that its configuration asks for")
     age = span(max(0, now_ms - throttle.written_ms) / 1000)
     return warn(
         "throttle",
         f"{throttle.state} since {age}: a push feed keeps 1 of {throttle.sample_every} ticks",
-        f"if tradebot soak does not run any more, remove {path} and restart the engine",
+        Advice.THROTTLED,
+        f"if tradebot soak does not run any more: `rm {path}`, then `systemctl restart {unit}`",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sqlite3
 import sys
 from collections import Counter
@@ -14,8 +15,10 @@ from tradebot import configfile
 from tradebot.config import Config, db_path, home_directory
 from tradebot.exits import ConfigError, ExitCode
 from tradebot.feeds.exchanges import EXCHANGES
+from tradebot.feeds.sources import FILE_NAME as SOURCES_FILE
 from tradebot.masking import mask
 from tradebot.ops.doctor import checks, readings
+from tradebot.ops.doctor.advice import Advice
 from tradebot.ops.doctor.database import (
     CHECK_S_MAX,
     check_disk,
@@ -27,6 +30,8 @@ from tradebot.ops.doctor.database import (
     unreadable,
 )
 from tradebot.ops.doctor.finding import Finding, fail, ok, warn
+from tradebot.ops.doctor.permissions import Files, Judge, check_permissions
+from tradebot.ops.doctor.service_user import ServiceUser, user_of
 from tradebot.ops.health import Look, database_trouble, look_at, look_with, unusable
 from tradebot.ops.installed import DEFAULT, engine_units, unit_of
 from tradebot.ops.status_view import spill_waiting
@@ -44,6 +49,8 @@ WATCH_S: Final = 1.2
 _SPILL_START: Final = b'["spill",'
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _WIPE: Final = "\r\x1b[K"
+_BESIDE: Final = ("", "-wal", "-shm", ".lock", ".spill")
+"""What the engine reads and writes of the database and beside it."""
 
 
 def run_doctor(
@@ -61,18 +68,18 @@ def run_doctor(
     Blocks for a few seconds, longer for a large database (see `read_integrity`). Changes nothing.
     """
     counts: Counter[str] = Counter()
-    examination = _Examination(config_file, db, environ, runtime, errors)
+    examination = Examination(config_file, db, environ, runtime, errors)
     for finding in examination.findings():
         counts[finding.level] += 1
         answers.write(finding.lines())
-    answers.write(f"\n{counts['ok']} ok, {counts['warn']} to be seen to, {counts['FAIL']} failed\n")
+    answers.write(f"\n{counts['ok']} ok, {counts['warn']} warnings, {counts['FAIL']} failed\n")
     if examination.misused:
         return ExitCode.CONFIG
     return 1 if counts["FAIL"] else 0
 
 
-class _Examination:
-    """One visit: what was given, and what is known so far."""
+class Examination:
+    """One look over everything: what was given, and what is known so far. Main thread; `findings` once."""
 
     def __init__(
         self,
@@ -90,6 +97,8 @@ class _Examination:
         self._config = Config()
         self._config_path: Path | None = None
         self._engine_runs = False
+        self._unit_name = DEFAULT.engine
+        self._service: ServiceUser | None = None
         self.misused = False
         """Whether the path of the database is misuse; what depends on the database is then left out."""
 
@@ -98,17 +107,21 @@ class _Examination:
         yield checks.check_python(sys.version_info[:3])
         yield checks.check_sqlite(sqlite3.sqlite_version_info)
         yield self._read_config()
+        units = engine_units(self._home())
+        name = unit_of(self._config_path, units)
+        self._unit_name = name or DEFAULT.engine
+        self._service = user_of(next((unit for unit in units if unit.name == name), None))
         try:
             path = db_path(self._config, self._environ) if self._db is None else self._db
         except ConfigError as error:
-            yield fail("database", str(error), "name it with --db=FILE")
+            yield fail("database", str(error), Advice.DATABASE_UNNAMED, "name it with --db=FILE")
             return
         wrong = unusable(path)
         if wrong is None:
             yield from self._of_database(path)
         else:
             self.misused = True
-            yield fail("database", wrong.text, wrong.advice)
+            yield fail("database", wrong.text, Advice.DATABASE_UNUSABLE, wrong.advice)
         yield checks.check_unit(readings.read_unit(self._home(), self._config_path))
         yield from self._ports(self._engine_runs)
 
@@ -122,10 +135,9 @@ class _Examination:
         yield from checks.check_clock(clock, after)
         yield checks.check_skew(before.status, after.status, after.now_s)
         if trouble is None:
-            unit = unit_of(self._config_path, engine_units(self._home())) or DEFAULT.engine
-            yield checks.check_processes(after, readings.read_lock(path), _names_living(after), unit)
+            yield checks.check_processes(after, readings.read_lock(path), _names_living(after), self._unit_name)
         else:
-            yield fail("processes", *trouble)
+            yield fail("processes", trouble[0], Advice.STATUS_UNREADABLE, trouble[1])
         yield checks.check_last_run(after)
         yield self._spill(path, self._engine_runs)
         yield from checks.check_orphans([str(orphan) for orphan in orphans(beside(path, ""))])
@@ -140,7 +152,8 @@ class _Examination:
         try:
             self._config = configfile.load(path)
         except ConfigError as error:
-            return fail("config", str(error), "the engine would end with 12; below, defaults are assumed")
+            advice = "correct it, the engine would end with 12 (tradebot check-config); below, defaults are assumed"
+            return fail("config", str(error), Advice.CONFIG_INVALID, advice)
         return ok("config", f"{path}: valid ({named_by})")
 
     def _look(self, path: Path) -> tuple[Look, tuple[str, str] | None]:
@@ -155,22 +168,27 @@ class _Examination:
         at_work = look.status if _at_work(look) else None
         lost = None if at_work is None or look.damage is not None else database_trouble(look, at_work)
         if lost is not None:
-            yield fail("database", lost, "move the right file back: until then the engine stores into one it has open")
+            chown = self._and_chown(path)
+            advice = f"stop the engine, move the right file back{chown}, start: it stores into one it has open"
+            yield fail("database", lost, Advice.DATABASE_LOST, advice)
         elif not path.exists():
-            yield warn("database", f"{path} does not exist", "the first run makes it; is --db right?")
+            advice = "the first run makes it; is --db right?"
+            yield warn("database", f"{path} does not exist", Advice.DATABASE_MISSING, advice)
         if not path.exists():
             return
         try:
             found = read_database(path)
-            yield from check_shape(found, self._config.persist.synchronous)
+            yield from check_shape(found, self._config.persist.synchronous, shlex.quote(str(path)))
             yield check_wal(found.wal_bytes, _at_work(look))
-            yield check_disk(found)
+            yield check_disk(found, shlex.quote(str(path)))
             limit_s = CHECK_S_MAX if _at_work(look) else None
-            yield check_integrity(read_integrity(path, found.size, self._runtime, limit_s, self._tell))
+            integrity = read_integrity(path, found.size, self._runtime, limit_s, self._tell)
+            yield check_integrity(integrity, self._restore(path))
         except (ConfigError, StorageUnavailable) as error:
-            yield unreadable(error)
+            yield unreadable(error, self._restore(path))
         except OSError as error:
-            yield fail("database", f"{path}: {error.strerror}", "see to the file system below it")
+            advice = "find out what is wrong with the file system or the disk below it"
+            yield fail("database", f"{path}: {error.strerror}", Advice.DATABASE_DISK, advice)
         finally:
             self._tell("")
 
@@ -178,15 +196,47 @@ class _Examination:
         if self._errors.isatty():
             self._errors.write(_WIPE + line)
 
+    def _and_chown(self, path: Path) -> str:
+        """What root must do with a file that it puts in the database's place."""
+        return "" if self._service is None else f", `chown {self._service.name}: {shlex.quote(str(path))}`"
+
+    def _restore(self, path: Path) -> str:
+        return (
+            f"stop the engine, put the last backup in its place, remove {path}-wal and {path}-shm"
+            f"{self._and_chown(path)}, start"
+        )
+
     def _permissions(self, path: Path) -> list[Finding]:
-        target = beside(path, "")
-        directory = readings.read_file(target.parent)
+        target, service = beside(path, ""), self._service
+        directory = readings.read_file(target.parent, service=service)
         if directory is None:
             return [ok("permissions", f"directory {target.parent} is not there yet: the first run makes it")]
         ws_url = self._config.engine.ws_url or ""
         secret = self._config.notify.webhook_url is not None or mask(ws_url) != ws_url
-        config = None if self._config_path is None else readings.read_file(self._config_path, secret)
-        return checks.check_permissions(directory, readings.read_file(target), config)
+        files = [readings.read_file(beside(path, suffix), service=service) for suffix in _BESIDE]
+        config_path, inputs = self._config_path, []
+        if config_path is not None:
+            inputs.append(config_path.parent / SOURCES_FILE)
+        if self._config.engine.ingest_mode == "replay" and self._config.engine.replay_file is not None:
+            inputs.append(Path(self._config.engine.replay_file))
+        for secret_file in (self._config.engine.ws_url_file, self._config.notify.webhook_url_file):
+            if secret_file is not None and secret_file.startswith("/"):  # others are systemd's credentials
+                inputs.append(Path(secret_file))
+        judge = Judge(readings.user_name())
+        if service is not None:
+            judge = Judge(service.name, service.group, True, self._reinstall())
+        looked_at = Files(
+            directory,
+            [file for file in files if file is not None],
+            None if config_path is None else readings.read_file(config_path, secret, service),
+            [file for file in (readings.read_file(place, service=service) for place in inputs) if file is not None],
+        )
+        return check_permissions(looked_at, judge)
+
+    def _reinstall(self) -> str:
+        config = "" if self._config_path is None else f" --config={shlex.quote(str(self._config_path))}"
+        name = Path(self._unit_name).stem
+        return f"tradebot install-unit{config}" + ("" if self._unit_name == DEFAULT.engine else f" --name={name}")
 
     def _spill(self, path: Path, engine_runs: bool) -> Finding:
         spill = spill_path(path)
@@ -207,7 +257,7 @@ class _Examination:
             throttle = read_throttle(place)
         except ConfigError as error:
             problem = str(error)
-        return checks.check_throttle(throttle, problem, now_ms, str(place))
+        return checks.check_throttle(throttle, problem, now_ms, shlex.quote(str(place)), self._unit_name)
 
     def _home(self) -> Path | None:
         try:
@@ -222,11 +272,14 @@ class _Examination:
             listener = readings.read_listener(parts.port)
             if listener is not None and feeds_on_it:
                 listener = listener._replace(ours=True)  # whatever serves the feed that is asked for
-            yield checks.check_port("mockws", parts.port, listener, feeds_on_it, "start it: bin/mockws")
+            away = Advice.MOCKWS_AWAY, "start it: bin/mockws, or `systemctl start mockws.service`"
+            yield checks.check_port("mockws", parts.port, listener, feeds_on_it, away, "engine.ws_url")
         port = self._config.metrics.port
         if port:
-            advice = "the running engine was started without metrics.port: restart it"
-            yield checks.check_port("metrics", port, readings.read_listener(port), engine_runs, advice)
+            text = f"the running engine was started without metrics.port: `systemctl restart {self._unit_name}`"
+            away = Advice.METRICS_AWAY, text
+            listener = readings.read_listener(port)
+            yield checks.check_port("metrics", port, listener, engine_runs, away, "metrics.port")
 
 
 def _at_work(look: Look) -> bool:

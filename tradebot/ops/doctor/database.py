@@ -12,10 +12,11 @@ from msgspec import Struct
 from peewee import SqliteDatabase
 
 from tradebot.exits import ConfigError
+from tradebot.ops.doctor.advice import Advice
 from tradebot.ops.doctor.finding import Finding, fail, ok, warn
 from tradebot.ops.health import span
 from tradebot.runtime import Runtime
-from tradebot.store.database import beside, connect_readonly, reading, refuse_foreign
+from tradebot.store.database import NewerSchemaError, beside, connect_readonly, reading, refuse_foreign
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.models import MODELS, SCHEMA_VERSION, RunRow
 
@@ -152,26 +153,26 @@ def growth(found: DatabaseReading) -> Growth:
     return Growth(per_tick, per_day, room / grows if grows > 0 else None)
 
 
-def check_shape(found: DatabaseReading, synchronous: str) -> list[Finding]:
+def check_shape(found: DatabaseReading, synchronous: str, path: str) -> list[Finding]:
     """PRAGMAs that stay with the file; the others each connection of an engine sets and verifies at its start."""
-    if found.schema > SCHEMA_VERSION:
-        return [
-            fail(
-                "database",
-                f"schema {found.schema} is newer than this tradebot's {SCHEMA_VERSION}",
-                "upgrade tradebot, or name another --db",
-            )
-        ]
     if found.bare:
         what = "holds no table" if found.size else "is empty (0 bytes)"
         text = f"the file {what}: no engine has written to it yet"
-        return [warn("database", text, "the first run makes it a database; is --db right?")]
+        return [warn("database", text, Advice.DATABASE_EMPTY, "the first run makes it a database; is --db right?")]
     if found.schema < SCHEMA_VERSION:
         text = f"schema {found.schema} of an older tradebot"
-        return [warn("database", text, f"the next run brings it to {SCHEMA_VERSION}; make a backup before it")]
+        return [
+            warn(
+                "database",
+                text,
+                Advice.SCHEMA_OLDER,
+                f"the next run brings it to {SCHEMA_VERSION}; make a backup before it:"
+                f" `tradebot backup {path}.schema{found.schema} --db={path}`",
+            )
+        ]
     if found.journal_mode != "wal":
         text = f"journal_mode is {found.journal_mode}, not wal: somebody has changed it"
-        return [warn("database", text, "the next run sets it to wal again")]
+        return [warn("database", text, Advice.JOURNAL_MODE, "the next run sets it to wal again")]
     sizes = f"{found.size / 1e6:,.1f} MB, {found.tick_rows:,} ticks"
     return [ok("database", f"schema {found.schema}, wal, synchronous {synchronous} (as configured), {sizes}")]
 
@@ -180,21 +181,21 @@ def check_wal(wal_bytes: int, engine_runs: bool) -> Finding:
     """Whether the WAL stays as small as the writer keeps it."""
     text = f"{wal_bytes / 1e6:,.1f} MB"
     if wal_bytes > WAL_BYTES_MAX:
-        return warn(
-            "wal",
-            f"{text}: a reader has kept it from being reset, or still does",
-            "end readers that hold a transaction open (sqlite3 shells, copies); the next checkpoint cuts it down"
-            if engine_runs
-            else "start the engine once: it takes it in and cuts it down",
-        )
+        told = f"{text}: a reader has kept it from being reset, or still does"
+        if engine_runs:
+            advice = (
+                "end readers that hold a transaction open (sqlite3 shells, copies); the next checkpoint cuts it down"
+            )
+            return warn("wal", told, Advice.WAL_HELD, advice)
+        return warn("wal", told, Advice.WAL_LEFT, "start the engine once: it takes it in and cuts it down")
     return ok("wal", text)
 
 
-def check_disk(found: DatabaseReading) -> Finding:
+def check_disk(found: DatabaseReading, path: str) -> Finding:
     """Whether there is room, and for how many days at the pace of the last week."""
     pace = growth(found)
     free = f"{found.disk_free / 1e9:,.1f} GB free"
-    advice = "make room: tradebot prune --keep=30d, another disk, or a larger engine.sample_every"
+    advice = f"make room: `tradebot prune --keep=30d --db={path}`, another disk, or a larger engine.sample_every"
     told = free
     if pace.bytes_per_tick is not None and pace.ticks_per_day is not None:
         daily = pace.bytes_per_tick * pace.ticks_per_day
@@ -203,10 +204,9 @@ def check_disk(found: DatabaseReading) -> Finding:
         told += ", too little history to tell how fast the database grows"
     if pace.days_left is not None:
         told += f": {pace.days_left:,.0f} days left"
-    if found.disk_free < FREE_BYTES_MIN or (pace.days_left is not None and pace.days_left < DAYS_FAIL):
-        return fail("disk", told, advice)
-    if pace.days_left is not None and pace.days_left < DAYS_WARN:
-        return warn("disk", told, advice)
+    full = found.disk_free < FREE_BYTES_MIN or (pace.days_left is not None and pace.days_left < DAYS_FAIL)
+    if full or (pace.days_left is not None and pace.days_left < DAYS_WARN):
+        return (fail if full else warn)("disk", told, Advice.DISK_FULL, advice)
     return ok("disk", told)
 
 
@@ -219,19 +219,21 @@ class Integrity(NamedTuple):
     took_s: float
 
 
-def check_integrity(found: Integrity) -> Finding:
-    """What the check means."""
+def check_integrity(found: Integrity, restore: str) -> Finding:
+    """What the check means; `restore`: how a backup is put back."""
     if found.problems:
         return fail(
             "integrity",
             f"{found.how}: {'; '.join(found.problems)}",
-            "stop the engine, keep a copy of the file and of its -wal, and put back the last backup; sqlite3's .recover"
-            " saves what can be read of the damaged one",
+            Advice.INTEGRITY,
+            f"keep a copy of the file and of its -wal, then {restore}; sqlite3's .recover saves what can be read of the"
+            " damaged one",
         )
     if found.unfinished:
         return warn(
             "integrity",
             f"{found.how}: not finished within {found.took_s:.0f} s, nothing wrong up to there",
+            Advice.INTEGRITY_UNFINISHED,
             "run the doctor again while the engine is stopped: then it takes the time it needs",
         )
     return ok("integrity", f"{found.how}: ok ({span(found.took_s)})")
@@ -301,8 +303,13 @@ class _Watch:
         return int(self.is_over)
 
 
-def unreadable(error: ConfigError | StorageUnavailable) -> Finding:
-    """A database that cannot be looked at."""
+def unreadable(error: ConfigError | StorageUnavailable, restore: str) -> Finding:
+    """A database that cannot be looked at; `restore`: how a backup is put back."""
+    if isinstance(error, NewerSchemaError):
+        text = str(error).partition(";")[0]
+        return fail("database", text, Advice.SCHEMA_NEWER, "upgrade tradebot, or name another --db")
     if isinstance(error, StorageUnavailable) and error.passing:
-        return warn("database", str(error), "end the program that locks it, and run the doctor again")
-    return fail("database", str(error), "put back the last backup, or name another --db")
+        return warn(
+            "database", str(error), Advice.DATABASE_LOCKED, "end the program that locks it, and run the doctor again"
+        )
+    return fail("database", str(error), Advice.DATABASE_UNREADABLE, f"name another --db, or {restore}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from tradebot.masking import clip, escape, mask
+from tradebot.ops.doctor.advice import Advice
 
 Level = Literal["ok", "warn", "FAIL"]
 
@@ -13,12 +14,13 @@ _TEXT_CHARS_MAX = 600
 
 
 class Finding(NamedTuple):
-    """One line of the list; `advice` says what to do, where something is to be done."""
+    """One line of the list; `advice` says what to do, where something is to be done, and `name` names that."""
 
     check: str
     level: Level
     text: str
     advice: str = ""
+    name: Advice | None = None
 
     def lines(self) -> str:
         """For people, ending in a newline; safe to show."""
@@ -33,14 +35,14 @@ def ok(check: str, text: str) -> Finding:
     return Finding(check, "ok", text)
 
 
-def warn(check: str, text: str, advice: str) -> Finding:
+def warn(check: str, text: str, name: Advice, advice: str) -> Finding:
     """It works, but should be seen to."""
-    return Finding(check, "warn", text, advice)
+    return Finding(check, "warn", text, advice, name)
 
 
-def fail(check: str, text: str, advice: str) -> Finding:
+def fail(check: str, text: str, name: Advice, advice: str) -> Finding:
     """An engine cannot work like this, or results are in danger."""
-    return Finding(check, "FAIL", text, advice)
+    return Finding(check, "FAIL", text, advice, name)
 
 
 def _shown(text: str) -> str:

@@ -12,7 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tradebot.ops.installed import DEFAULT, engine_units
+from tradebot.ops.doctor.permissions import FileReading
+from tradebot.ops.doctor.service_user import ServiceUser
+from tradebot.ops.installed import DEFAULT, WRITTEN, engine_units
 from tradebot.runtime import Runtime
 from tradebot.store.database import beside
 from tradebot.store.lock import SUFFIX, holder_of
@@ -32,17 +34,6 @@ class ClockReading(NamedTuple):
     step_ms: float
     over_s: float
     synchronised: bool | None
-
-
-class FileReading(NamedTuple):
-    """What `user` may do with a file or directory; `mode` are its permission bits. `secret`: it holds credentials."""
-
-    path: str
-    user: str
-    mode: int
-    readable: bool
-    writable: bool
-    secret: bool = False
 
 
 class LockReading(NamedTuple):
@@ -76,6 +67,10 @@ class UnitReading(NamedTuple):
     paths: tuple[str, ...]
     complaint: str | None
     others: tuple[tuple[str, str | None], ...] = ()
+    config: str | None = None
+    """The file of that configuration."""
+    foreign: bool = False
+    """Whether it was not written by install-unit."""
 
     @property
     def name(self) -> str:
@@ -108,14 +103,28 @@ def user_name() -> str:
         return f"user {os.geteuid()}"
 
 
-def read_file(path: Path, secret: bool = False) -> FileReading | None:
-    """What this user may do with it; None when it is not there."""
+def read_file(path: Path, secret: bool = False, service: ServiceUser | None = None) -> FileReading | None:
+    """What the service's user, else this user, may do with it; None when it is not there."""
     try:
-        mode = path.stat().st_mode & 0o7777
+        status = path.stat()
+        mode = status.st_mode & 0o7777
+        if service is None:
+            how = os.W_OK | os.X_OK if path.is_dir() else os.W_OK
+            owned = status.st_uid == os.geteuid()
+            return FileReading(str(path), mode, os.access(path, os.R_OK), os.access(path, how), owned, secret=secret)
+        closed = service.closed_above(path)
+        return FileReading(
+            str(path),
+            mode,
+            readable=service.reads(path),
+            writable=service.works_in(path),
+            owned=status.st_uid == service.uid,
+            of_group=status.st_gid in service.gids,
+            closed_above=None if closed is None else str(closed),
+            secret=secret,
+        )
     except OSError:
         return None
-    how = os.W_OK | os.X_OK if path.is_dir() else os.W_OK
-    return FileReading(str(path), user_name(), mode, os.access(path, os.R_OK), os.access(path, how), secret)
 
 
 def read_lock(db_path: Path, locks: Path = Path("/proc/locks")) -> LockReading:
@@ -181,6 +190,8 @@ def read_unit(home: Path | None, config: Path | None) -> UnitReading:
         tuple(str(unit.path) for unit in mine),
         complaint,
         tuple((str(unit.path), unit.config) for unit in units if unit not in mine),
+        None if config is None else str(config),
+        any(WRITTEN not in unit.path.read_text(errors="replace") for unit in mine),
     )
 
 
