@@ -13,6 +13,7 @@ from peewee import SqliteDatabase
 
 from tradebot.config import FeedConfig, Settings
 from tradebot.events import Tick
+from tradebot.exits import OverloadError
 from tradebot.feeds.base import Feed, Stopped
 from tradebot.feeds.exchanges import EXCHANGES
 from tradebot.feeds.frame_lines import FrameLineDecoder, check_first_line
@@ -28,7 +29,9 @@ from tradebot.feeds.wire import Transport
 from tradebot.ids import short_digest
 from tradebot.log import Log
 from tradebot.runtime import Event, Runtime
+from tradebot.store.checks import check_readable
 from tradebot.store.database import connect_readonly
+from tradebot.store.errors import DAMAGED, StorageUnavailable
 from tradebot.store.reader import Carried, TickSource, find_tick_source, read_ticks
 from tradebot.store.runs import RunRecord
 
@@ -181,11 +184,24 @@ def _paced(feed: Feed, settings: Settings, around: Surroundings) -> Feed:
 
 def _rows(path: Path, origin: TickSource) -> Iterator[list[Tick]]:
     """The origin's ticks, on a connection that opens with the first chunk, in the thread that reads it."""
-    with _readable(path) as db:
+    with _readable_again(path) as db:
         yield from read_ticks(db, origin)
 
 
 def _database_content(path: Path, run_id: str | None, stopped: Callable[[], bool]) -> tuple[TickSource, str]:
+    for attempt in (1, 2):
+        try:
+            return _read_content(path, run_id, stopped)
+        except StorageUnavailable as error:
+            if error.code not in DAMAGED:
+                raise
+            check_readable(path)  # SQLite calls damaged what the disk cannot read
+            if attempt == 2:
+                raise
+    raise AssertionError("the second attempt returns or raises")
+
+
+def _read_content(path: Path, run_id: str | None, stopped: Callable[[], bool]) -> tuple[TickSource, str]:
     with _readable(path) as db:
         origin = find_tick_source(db, run_id)
         digest = hashlib.sha256()
@@ -198,9 +214,22 @@ def _database_content(path: Path, run_id: str | None, stopped: Callable[[], bool
 
 def stored_ticks(path: Path, record: RunRecord) -> Generator[Tick, None, None]:
     """The ticks stored of one run, on a connection that lives from the first `next` to `close`."""
-    with _readable(path) as db:
+    with _readable_again(path) as db:
         for chunk in read_ticks(db, TickSource(record.run_id, record.counts.ticks, record.no)):
             yield from chunk
+
+
+@contextmanager
+def _readable_again(path: Path) -> Iterator[SqliteDatabase]:
+    """Like `_readable`, for what was read whole or opened a moment ago: a failure now is one of the disk, and can pass.
+
+    Raises ConfigError, OverloadError.
+    """
+    try:
+        with _readable(path) as db:
+            yield db
+    except StorageUnavailable as error:
+        raise OverloadError(error.told_of(path)) from error
 
 
 @contextmanager

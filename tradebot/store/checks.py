@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import pwd
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,7 @@ from tradebot.exits import ConfigError
 from tradebot.store.database import beside
 from tradebot.store.errors import may_access, os_failure
 
+_BLOCK_BYTES: Final = 1 << 20
 _SQLITE_MAGIC: Final = b"SQLite format 3\x00"
 _PATH_BYTES_MAX: Final = 504
 """SQLite's own limit (512) without the longest name that it adds."""
@@ -149,3 +151,19 @@ def check_existing(path: Path) -> None:
     except OSError as error:
         raise os_failure(error, f"database {path}: cannot be opened") from error
     check_path(path)
+
+
+def check_readable(path: Path) -> None:
+    """Read a database and its log from end to end, to tell a damaged file from a disk that cannot read it.
+
+    Only where this process has no connection to it: closing a file gives up all locks that the process has on it.
+    Blocks as the disk does. Raises StorageUnavailable or ConfigError naming the file.
+    """
+    for suffix in ("", "-wal"):
+        file = beside(path, suffix)
+        try:
+            with suppress(FileNotFoundError), file.open("rb") as content:
+                while content.read(_BLOCK_BYTES):
+                    pass
+        except OSError as error:
+            raise os_failure(error, f"database {path}: {file} cannot be read") from error

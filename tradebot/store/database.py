@@ -75,8 +75,11 @@ def connect(path: Path, synchronous: Synchronous = "NORMAL") -> SqliteDatabase:
     return db
 
 
-def connect_readonly(path: Path, lasting: Container[str] = _UNREADABLE) -> SqliteDatabase:
-    """A connection that cannot write, for reading another run's database. `lasting`: as in `reading`.
+def connect_readonly(path: Path, lasting: Container[str] | None = None) -> SqliteDatabase:
+    """A connection that cannot write, for reading another run's database.
+
+    `lasting`: as in `reading`; unless given, what SQLite cannot open counts as lasting only where this user has no
+    right to open it, or to make the files beside it that reading needs.
 
     Raises ConfigError when it is unusable, StorageUnavailable when it is locked or the disk fails.
     """
@@ -88,6 +91,8 @@ def connect_readonly(path: Path, lasting: Container[str] = _UNREADABLE) -> Sqlit
         if not os.access(beside(path, "").parent, os.W_OK) and not beside(path, "-wal").exists():
             # Reading a WAL database makes files beside it, unless it is known that nobody writes it.
             uri += "&immutable=1"
+        if lasting is None:
+            lasting = _UNREADABLE - {"SQLITE_CANTOPEN"} if _may_read(path) else _UNREADABLE
     except OSError as error:
         raise os_failure(error, f"database {path}: cannot be opened") from error
     db = SqliteDatabase(uri, uri=True, timeout=BUSY_TIMEOUT_MS / 1000, autoconnect=False)
@@ -99,6 +104,16 @@ def connect_readonly(path: Path, lasting: Container[str] = _UNREADABLE) -> Sqlit
         db.close()
         raise
     return db
+
+
+def _may_read(path: Path) -> bool:
+    """Whether this user has the rights that reading takes: then a failure to open has another reason, and can pass."""
+    log = [file for file in (beside(path, "-wal"), beside(path, "-shm")) if os.path.lexists(file)]
+    return (
+        os.access(path, os.R_OK)
+        and os.access(beside(path, "").parent, os.W_OK)
+        and all(os.access(file, os.R_OK | os.W_OK) for file in log)
+    )
 
 
 def file_of(db: SqliteDatabase) -> str:
