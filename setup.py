@@ -12,26 +12,29 @@ VERSION = re.search(r'^__version__ = "([^"]+)"$', (ROOT / "tradebot" / "__init__
 if VERSION is None:
     raise SystemExit('tradebot/__init__.py: no line like __version__ = "1.2.3"')
 
+# Upper bounds where the next major version may change what is used here (of 0.x: 1.0). docs/reference/dependencies.md
+# says what each is for, and etc/requirements/ which versions `make install` takes.
 RUN = [
-    "docopt>=0.6.2",
-    "loguru>=0.7.2",
-    "msgspec>=0.21",
-    "peewee>=3.17.9",
-    "pyzmq>=26.2",
-    "tqdm>=4.66.3",
-    "websocket-client>=1.8,!=1.9.1",
+    "docopt>=0.6.2,<1",
+    "loguru>=0.7.2,<1",
+    "msgspec>=0.21,<1",
+    "peewee>=3.17.9,<5",
+    "pyzmq>=26.2,<28",
+    "tqdm>=4.66.3,<5",
+    "websocket-client>=1.8,!=1.9.1,<2",
     "websockets>=17.3,<18",
-    "zstandard>=0.23",
+    "zstandard>=0.23,<1",
 ]
-METRICS = ["prometheus-client>=0.21"]
-SIM = ["freezegun>=1.5.1"]
-# setuptools, because one test builds the wheel.
+METRICS = ["prometheus-client>=0.21,<1"]
+SIM = ["freezegun>=1.5.1,<2"]
+# setuptools, because one test builds the wheel; without a bound, as it has several major versions a year.
 TEST = [
-    *METRICS, *SIM, "coverage>=7.6", "hypothesis>=6.100", "pytest>=8.3", "pytest-timeout>=2.3.1", "pyyaml>=6",
-    "setuptools>=70.1",
-    "trustme>=1.2",
+    *METRICS, *SIM, "coverage>=7.6,<8", "hypothesis>=6.100,<7", "pytest>=8.3,<10", "pytest-timeout>=2.3.1,<3",
+    "pyyaml>=6,<7", "setuptools>=70.1", "trustme>=1.2,<2",
 ]  # fmt: skip
-DEV = [*TEST, "mypy>=1.13", "ruff>=0.8", "types-docopt>=0.6.11", "types-PyYAML>=6", "types-tqdm>=4.66"]
+DEV = [
+    *TEST, "mypy>=1.13,<3", "ruff>=0.8,<1", "types-docopt>=0.6.11,<1", "types-PyYAML>=6,<7", "types-tqdm>=4.66,<5",
+]  # fmt: skip
 
 
 def shared_files(*folders: str) -> list[tuple[str, list[str]]]:

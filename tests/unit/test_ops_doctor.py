@@ -617,8 +617,8 @@ def living(**changes: Any) -> Status:
     )
 
 
-ALWAYS = {"python", "config", "database", "permissions", "clock", "feed times", "processes", "last run", "spill",
-          "throttle", "unit", "ports", "sqlite"}  # fmt: skip
+ALWAYS = {"python", "libraries", "config", "database", "permissions", "clock", "feed times", "processes", "last run",
+          "spill", "throttle", "unit", "ports", "sqlite"}  # fmt: skip
 
 
 def test_before_the_first_run(doctor: Doctor) -> None:
@@ -728,7 +728,7 @@ def test_a_path_that_can_be_no_database_is_misuse(doctor: Doctor) -> None:
     found = doctor.run()
     assert doctor.code == 12
     assert found["database"].level == "FAIL" and "is not a regular file" in found["database"].text
-    assert set(found) == {"python", "sqlite", "config", "database", "unit", "ports"}
+    assert set(found) == {"python", "sqlite", "libraries", "config", "database", "unit", "ports"}
     assert "/dev/null" not in doctor.said.replace(found["database"].text, "")
     doctor.path = doctor.home
     assert doctor.run()["database"].text == f"database {doctor.home}: is a directory"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +23,12 @@ PYTHONS: Final = ((3, 11), (3, 14))
 # releases and all after the last; versions between them have it.
 _WAL_RESET_REPAIRED: Final = ((3, 44, 6), (3, 50, 7), (3, 51, 3))
 _WITHDRAWN: Final = frozenset({(3, 52, 0)})
+
+LIBRARIES: Final = (
+    "docopt", "loguru", "msgspec", "peewee", "prometheus-client", "pyzmq", "tqdm", "websocket-client", "websockets",
+    "zstandard",
+)  # fmt: skip
+"""What a run may need, by the names of the packages."""
 
 STEP_MS_MAX: Final = 50.0
 BEHIND_MS_MAX: Final = 2_000
@@ -66,6 +72,11 @@ def check_sqlite(version: tuple[int, ...]) -> Finding:
         "use a Python with SQLite 3.51.3 or newer (or 3.50.7, 3.44.6) when you can; until then let no other program"
         " write the database while the engine runs, and keep backups (tradebot backup)",
     )
+
+
+def check_libraries(versions: Mapping[str, str | None]) -> Finding:
+    """Which versions are at work here, for a report of a fault. prometheus-client may be missing (extra `metrics`)."""
+    return ok("libraries", ", ".join(f"{name} {version or 'not installed'}" for name, version in versions.items()))
 
 
 def check_clock(clock: ClockReading, look: Look) -> list[Finding]:

@@ -106,6 +106,7 @@ class Examination:
         """All of them, in the order of the list; each is looked for when it is asked for."""
         yield checks.check_python(sys.version_info[:3])
         yield checks.check_sqlite(sqlite3.sqlite_version_info)
+        yield checks.check_libraries(readings.read_libraries(checks.LIBRARIES))
         yield self._read_config()
         units = engine_units(self._home())
         name = unit_of(self._config_path, units)

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -76,6 +77,17 @@ class UnitReading(NamedTuple):
     def name(self) -> str:
         """What systemctl calls it; the default name where it is not known."""
         return Path(self.paths[0]).name if self.paths else DEFAULT.engine
+
+
+def read_libraries(names: Iterable[str]) -> dict[str, str | None]:
+    """The installed versions of packages; None for those that are not there."""
+    found: dict[str, str | None] = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found
 
 
 def read_clock(runtime: Runtime, seconds: float) -> ClockReading:
