@@ -168,6 +168,7 @@ ALWAYS: Final = frozenset({"always"})
 """What needs no fault: refusals by a cap, lines of a replay file that were malformed on purpose."""
 EARLIER: Final[Mapping[str, frozenset[str]]] = {
     "GAP": ALWAYS,  # the market went on
+    "STATUS_REPLACED": frozenset({"power_cut"}),  # it is not synced
     "SPILL_ADOPTED": _STORAGE,
     "SPILL_CUT_SHORT": _KILLS | {"second_signal", "spill_fails", "disk_errors"},
 }
@@ -177,7 +178,8 @@ EXPLAINED_BY: Final[Mapping[str, frozenset[str]]] = {
     "LINK_LOST": _LOSSES,
     "LINK_RESTORED": _LOSSES,
     "CONNECT_FAILED": _DOOR,
-    "GAP": _LOSSES | {"gaps", "reorder", "numbering"},
+    "GAP": _LOSSES | {"gaps", "reorder", "numbering", "numbers_restart"},
+    "PRICE_BAND": frozenset({"price_spikes"}),
     "malformed input": ALWAYS,  # how many there must be is counted elsewhere
     "MALFORMED_MORE": frozenset({"garbage", "broken_bytes"}),
     "QUARANTINE_FAILED": frozenset({"spill_fails", "disk_errors"}),
