@@ -169,7 +169,7 @@ ALWAYS: Final = frozenset({"always"})
 EARLIER: Final[Mapping[str, frozenset[str]]] = {
     "GAP": ALWAYS,  # the market went on
     "STATUS_REPLACED": frozenset({"power_cut"}),  # it is not synced
-    "SPILL_ADOPTED": _STORAGE,
+    "SPILL_ADOPTED": _STORAGE | _SLOW,
     "SPILL_CUT_SHORT": _KILLS | {"second_signal", "spill_fails", "disk_errors"},
 }
 """Lines that what happened to an earlier process explains, by the kinds that must have been on for that."""
@@ -185,8 +185,9 @@ EXPLAINED_BY: Final[Mapping[str, frozenset[str]]] = {
     "QUARANTINE_FAILED": frozenset({"spill_fails", "disk_errors"}),
     "STATUS_FAILED": frozenset({"spill_fails", "disk_errors"}),
     "storage unavailable": _STORAGE | {"spill_fails"},
-    "STORAGE_FAILED": _STORAGE,
-    "SPILLED": _STORAGE,
+    "STORAGE_FAILED": _STORAGE | _SLOW,
+    "SPILLED": _STORAGE | _SLOW,
+    "SPILL_BEGUN": _STORAGE | _SLOW,
     "SPILL_FAILED": frozenset({"spill_fails", "disk_errors"}),
     "CLEANUP_FAILED": frozenset({"spill_fails", "disk_errors"}),
     "no room for a spill file": frozenset({"spill_fails", "disk_errors"}),

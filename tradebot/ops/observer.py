@@ -67,6 +67,7 @@ class Observer:
             counters=pipeline.metrics.snapshot(),
             depths=depths(pipeline.channels),
             commit_ms=pipeline.persist.commit_ms,
+            spilled_events=pipeline.persist.events_waiting,
         )
 
     def _state(self, exit_code: int | None) -> State:

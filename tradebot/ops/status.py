@@ -83,6 +83,8 @@ class Status(Struct, frozen=True, kw_only=True):
     depths: dict[str, int]
     commit_ms: float | None
     """How long the last commit took."""
+    spilled_events: int = 0
+    """Accepted events that wait in the spill file until the database can be written again."""
 
     def fresh(self, now_s: float) -> bool:
         """Whether an engine wrote this moments ago (`now_s`: monotonic clock) and has not ended."""
