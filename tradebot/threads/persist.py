@@ -307,22 +307,26 @@ class PersistStage:
 
     def _settle(self, committer: Committer, handover: Handover) -> None:
         """After the last event: wait until all is stored, or what is not is in the spill for the next start."""
-        deadline = committer.final_deadline
         self._ending = True
         while not handover.is_over:
             self._try_to_pass_on(committer, handover)
             if not self._batch.events and not self._spilling.is_on and handover.is_idle:
                 break
-            if deadline is not None and self._runtime.monotonic() >= deadline + _GRACE_S:
+            if self._is_overdue():
                 self._give_up_waiting(committer, handover)
             handover.wait(_LOOK_S)
         if handover.is_over:
             self._keep_or_lose(committer, handover)
         handover.close()
 
+    def _is_overdue(self) -> bool:
+        """Whether the time that a stop allows is over. A failing storage is given up before, by the commit stage."""
+        drain_deadline = self._control.drain_deadline
+        return drain_deadline is not None and self._runtime.monotonic() >= drain_deadline + FINAL_FLUSH_S + _GRACE_S
+
     def _give_up_waiting(self, committer: Committer, handover: Handover) -> None:
         """A commit does not end, or the spill is not stored in time: the next start stores it."""
-        text = f"not all was stored within {FINAL_FLUSH_S:g} s after the last event"
+        text = f"not all was stored in the time for draining and {FINAL_FLUSH_S:g} s after it"
         error = StorageUnavailable("FINAL_FLUSH_TIMEOUT", text, passing=True)
         handover.give_up(error)
         committer.give_up(error, self._spilling.path)
