@@ -168,6 +168,7 @@ ALWAYS: Final = frozenset({"always"})
 """What needs no fault: refusals by a cap, lines of a replay file that were malformed on purpose."""
 EARLIER: Final[Mapping[str, frozenset[str]]] = {
     "GAP": ALWAYS,  # the market went on
+    "RETRY_AFTER": frozenset({"http_429", "http_503"}),
     "STATUS_REPLACED": frozenset({"power_cut"}),  # it is not synced
     "SPILL_ADOPTED": _STORAGE | _SLOW,
     "SPILL_CUT_SHORT": _KILLS | {"second_signal", "spill_fails", "disk_errors"},

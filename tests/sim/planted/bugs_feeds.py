@@ -39,10 +39,18 @@ FEED_BUGS: Final = (
         "retry_after_ignored",
         "what a server asks for with Retry-After is not heeded",
         "tradebot/feeds/reconnect.py",
-        "        if retry_after_s is not None and retry_after_s > delay_s:\n"
-        "            delay_s = min(retry_after_s, RETRY_AFTER_MAX_S)\n",
+        "            delay_s = max(delay_s, asked_s)\n",
         "",
         200,
+    ),
+    Bug(
+        "retry_after_forgotten_at_a_restart",
+        "a restarted engine does not know what the server asked for before",
+        "tradebot/feeds/websocket.py",
+        "            policy.begin(now_s, self._still_asked_s(now_s))\n",
+        "            policy.begin(now_s)\n",
+        20,
+        scenario="ban_outlasts_budget_and_restart",
     ),
     # ---- is the link alive -------------------------------------------------------------------------------------------
     Bug(
