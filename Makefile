@@ -2,8 +2,8 @@
 # PYTHON=/path/to/python chooses the Python of the environment; ARGS= is passed on where a target says so.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-processes test-decisions lint format types bench bench-live bench-memory bench-peers bench-storage kills autobahn sim \
-    sim-coverage planted proofs soak soak-day clean
+.PHONY: help setup run test test-processes test-decisions lint format types bench bench-live bench-memory bench-peers \
+    bench-storage kills kills-live recovery autobahn sim sim-coverage planted proofs soak soak-day clean
 .DELETE_ON_ERROR:
 
 VENV  := .venv
@@ -88,6 +88,12 @@ soak-day: $(READY)  ## 24 simulated hours of engine and supervisor, a fault ever
 
 kills: $(READY)  ## 100 random SIGKILLs during replays, each resumed and compared; ARGS='--kills=N --seed=N'
 	@$(PY) -m tests.e2e.kills $(ARGS)
+
+kills-live: $(READY)  ## 1 000 random SIGKILLs of an engine with a live feed, each restarted; ARGS='--kills=N --seed=N'
+	@$(PY) -m tests.e2e.kills_live $(ARGS)
+
+recovery: $(READY)  ## kill, power loss and error at each file operation (needs a C compiler); ARGS='--few' or '--help'
+	@$(PY) -m tests.recovery.run $(ARGS)
 
 autobahn: $(READY)  ## the WebSocket client against the Autobahn fuzzing server (needs root, Python 2.7 and a package index)
 	@$(PY) -m tests.autobahn.run $(ARGS)

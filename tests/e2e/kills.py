@@ -77,8 +77,9 @@ class _Round:
         assert done.code == -signal.SIGKILL, f"exit {done.code}:\n{done.stderr[-4000:]}"
         before = self.rows
         self._examine()
-        # What the log called stored is stored. (Lines beyond 50 a second are held back: this is a lower bound.)
-        flushed = sum(fields["persisted"] for fields in done.all("batch flushed"))
+        # What the log called stored is stored. This is a lower bound: lines beyond 50 a second are held back, and one
+        # line says how many they were.
+        flushed = sum(fields["persisted"] for fields in done.all("batch flushed") if "suppressed" not in fields)
         assert self.rows - before >= flushed, f"logged {flushed} rows as stored, {self.rows} - {before} are"
         return True
 
@@ -87,7 +88,7 @@ class _Round:
         place = self.db.parent / "examined"
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
-        for suffix in ("", "-wal"):
+        for suffix in ("", "-wal", "-journal"):
             if (part := self.db.with_name(self.db.name + suffix)).exists():
                 shutil.copy(part, place / part.name)
         copy = place / self.db.name

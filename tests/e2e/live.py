@@ -125,7 +125,7 @@ class Live:
         """
         self.db = engine.path(f"{name}.db")
         values = {**KEYS, **{key.replace("__", "."): value for key, value in keys.items()}}
-        engine.config(f"{name}.toml", _toml(values))
+        engine.config(f"{name}.toml", toml(values))
         chosen = [] if any(arg.startswith("--ingest=") for arg in args) else ["--ingest=mockws"]
         every = [f"--config={engine.path(f'{name}.toml')}", f"--db={self.db.name}", *chosen, *args]
         self.config: Config = resolve(parse(every), environment(engine.home)).config
@@ -256,7 +256,8 @@ def in_time(
     assert least_s <= found_s <= deadline_s + SLACK_S, f"{fault}: {found_s} s, deadline {deadline_s} s"
 
 
-def _toml(values: Mapping[str, object]) -> str:
+def toml(values: Mapping[str, object]) -> str:
+    """A configuration file of keys as "section.key"."""
     tables: dict[str, list[str]] = {}
     for name, value in values.items():
         table, _, key = name.rpartition(".")

@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-from tradebot.channel import ConsumerGone
+from tradebot.channel import Channel, ConsumerGone
 from tradebot.control import Control
 from tradebot.exits import ExitCode, TradebotError
 from tradebot.log import Log
 from tradebot.runtime import Runtime
-
-
-class Input(Protocol):
-    """Where a stage takes from."""
-
-    def abandon(self) -> None:
-        """Nobody takes any more."""
-        ...
-
-
-class Output(Protocol):
-    """Where a stage puts."""
-
-    def close(self) -> None:
-        """This stage puts nothing any more."""
-        ...
 
 
 class Stage(Protocol):
@@ -37,12 +21,12 @@ class Stage(Protocol):
         ...
 
     @property
-    def inputs(self) -> Sequence[Input]:
+    def inputs(self) -> Sequence[Channel[Any]]:
         """Channels it takes from; nobody else does."""
         ...
 
     @property
-    def outputs(self) -> Sequence[Output]:
+    def outputs(self) -> Sequence[Channel[Any]]:
         """Channels that nobody puts anything on once it has ended."""
         ...
 
@@ -84,8 +68,8 @@ class Thread:
 
     def end(self) -> None:
         """Let the neighbours and the control know that this stage has ended, or will never start."""
-        for taken_from in self._stage.inputs:
-            taken_from.abandon()
-        for put_to in self._stage.outputs:
-            put_to.close()
+        for channel in self._stage.inputs:
+            channel.abandon()
+        for channel in self._stage.outputs:
+            channel.close()
         self._control.ended(self._stage.name)

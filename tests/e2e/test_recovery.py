@@ -1,0 +1,55 @@
+"""A handful of the recovery lab's points (`make recovery` has thousands), and that it finds what it is there for."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.process import REPO, environment
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(240),
+    pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (cc) on the search path"),
+]
+
+
+def lab(home: Path, module: str, *args: str) -> tuple[int, str]:
+    """Run the lab; its exit code and what it printed."""
+    words = [sys.executable, "-m", *module.split(), *args]
+    done = subprocess.run(words, cwd=REPO, env=environment(home), capture_output=True, text=True)
+    said = done.stdout + done.stderr
+    if "recovery: skipped" in said:
+        pytest.skip(said.strip())
+    return done.returncode, said
+
+
+def test_a_handful_of_points(tmp_path: Path) -> None:
+    """Contract 6, 7: after kills, power cuts and errors no 12, no 1, nothing lost or unsound, resumes equal."""
+    code, said = lab(
+        tmp_path, "tests.recovery.run", "--scenario=first-start,replay", "--synchronous=NORMAL", "--changes=6",
+        "--calls=1", "--detail=sync-EIO-lasting", "--kind=error",
+    )  # fmt: skip
+    assert code == 0, said
+    code, said = lab(
+        tmp_path, "tests.recovery.run", "--scenario=first-start,replay", "--synchronous=NORMAL", "--changes=6",
+        "--kind=kill,torn,power",
+    )  # fmt: skip
+    assert code == 0, said
+
+
+@pytest.mark.parametrize(
+    ("fault", "args"),
+    [
+        ("spill-without-sync", ("--scenario=spill", "--kind=power", "--changes=80", "--images=4")),
+        ("stored-too-early", ("--scenario=run", "--kind=kill", "--changes=12")),
+    ],
+)
+def test_it_finds_what_it_is_there_for(tmp_path: Path, fault: str, args: tuple[str, ...]) -> None:
+    code, said = lab(tmp_path, f"tests.recovery.broken {fault}", "--synchronous=NORMAL", *args)
+    assert code == 1, said
+    assert "lost: of run" in said, said
