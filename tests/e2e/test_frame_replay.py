@@ -173,3 +173,51 @@ def test_recorded_frames_of_an_exchange(engine: Engine, shared_data: Path, excha
     ]
     kept = engine.run(*options, "--db=y.db", "--history=keep").expect(0).ledger
     assert (kept["history_dropped"], kept["stored"]) == (0, len(trades))
+
+
+def trades_frame(*trades: tuple[int, float]) -> str:
+    """A frame of Coinbase's newer feed: (number, price) of each trade, made at second `number`, in the given order."""
+    made = [
+        {
+            "product_id": "BTC-USD", "trade_id": str(number), "price": str(price), "size": "0.1", "side": "BUY",
+            "time": f"2023-11-14T22:13:{number:02d}.000000Z",
+        }
+        for number, price in trades
+    ]  # fmt: skip
+    return json.dumps({"channel": "market_trades", "sequence_num": 0, "events": [{"type": "update", "trades": made}]})
+
+
+def capture(*frames: str) -> list[str]:
+    """The lines of a capture of these frames."""
+    head = {"tradebot_capture": 1, "exchange": "coinbase", "symbols": ["BTC-USD"], "started_ms": START_MS}
+    records = [{"received_ms": START_MS + n, "connection": 1, "text": frame} for n, frame in enumerate(frames)]
+    return [json.dumps(line) for line in (head, *records)]
+
+
+NEWEST_FIRST = (trades_frame((3, 103.0), (2, 102.0), (1, 101.0)), trades_frame((6, 106.0), (5, 9e6), (4, 104.0)))
+
+
+def prices(db: Path) -> list[float]:
+    return [row[0] for row in rows(db, "SELECT price FROM ticks ORDER BY id")]
+
+
+def test_frames_newest_first_are_stored_oldest_first(engine: Engine) -> None:
+    """From plain files of frames and from captures; only a capture is a session with a price band."""
+    plain = write(engine, "plain.jsonl", list(NEWEST_FIRST))
+    engine.run(*OPTIONS, plain, "--db=x.db").expect(0)
+    assert prices(engine.path("x.db")) == [101.0, 102.0, 103.0, 104.0, 9e6, 106.0]
+    captured = write(engine, "captured.jsonl", capture(*NEWEST_FIRST))
+    ledger = engine.run(*OPTIONS, captured, "--db=y.db").expect(0).ledger
+    assert prices(engine.path("y.db")) == [101.0, 102.0, 103.0, 104.0, 106.0]
+    assert (ledger["received"], ledger["out_of_band"], ledger["stored"]) == (6, 1, 5)
+    assert [row[2] for row in notices(engine.path("y.db"))] == ["PRICE_BAND"]
+
+
+def test_another_price_band_is_another_input(engine: Engine) -> None:
+    captured = write(engine, "captured.jsonl", capture(*NEWEST_FIRST))
+    for name, jump in (("default", "10.0"), ("wide", "1e12")):
+        engine.path(f"{name}.toml").write_text(f"[feed]\nmax_price_jump = {jump}\n")
+        engine.run(*OPTIONS, captured, "--db=x.db", f"--config={name}.toml").expect(0)
+    assert 9e6 in prices(engine.path("x.db"))
+    assert len(set(run_ids(engine.path("x.db")))) == 2
+    assert "--resume" in engine.run(*OPTIONS, captured, "--db=x.db").expect(12).complaint, "the default is no other"
