@@ -67,6 +67,7 @@ def find_live(
             f" between); {HINT}"
         )
     url = secret_url or config.engine.ws_url or EXCHANGES[options.exchange].url
+    _refuse_merged(options.exchange, url, symbols)
     return Sourced(config, {}, Live(options.exchange, url, symbols, _name(options.exchange, symbols)))
 
 
@@ -76,6 +77,20 @@ def _symbols(config: Config) -> tuple[str, ...]:
     if len(symbols) > config.feed.max_symbols:
         raise UsageError(f"--symbol: has {len(symbols)} symbols, but feed.max_symbols is {config.feed.max_symbols}")
     return symbols
+
+
+def _refuse_merged(exchange: str, url: str, symbols: tuple[str, ...]) -> None:
+    """Raises UsageError when the trades of two symbols would be stored as one."""
+    adapter = EXCHANGES[exchange]()
+    adapter.connection_url(url, symbols)
+    asked: dict[str, str] = {}
+    for symbol in symbols:
+        other = asked.setdefault(adapter.stored_symbol(symbol), symbol)
+        if other != symbol:
+            raise UsageError(
+                f"{exchange}: the symbols {other} and {symbol} would both be stored as {adapter.stored_symbol(symbol)};"
+                " name one of them"
+            )
 
 
 def _name(exchange: str, symbols: tuple[str, ...]) -> str:
@@ -112,6 +127,7 @@ def _from_source(
     elif secret_url is not None:
         url = secret_url
     symbols = (_symbols(config) if _on_command_line(origins, "app.symbol") else ()) or source.symbols
+    _refuse_merged(source.exchange, url, symbols)
     live = Live(source.exchange, url, symbols, _name(source.exchange, symbols))
     return Sourced(replace(config, feed=feed), sources, live)
 

@@ -33,20 +33,23 @@ def v3(number: int) -> dict[str, str]:
     return {"T": f"175400000{number:04}", "p": "151.25", "v": "2.50", "S": "sell", "i": f"99{number}"}
 
 
-def tick(number: int, trade_id: str | None) -> Tick:
-    return Tick("SOLUSDT", 151.25, 2.5, 1_754_000_000_000 + number, trade_id)
+def tick(number: int, trade_id: str | None, symbol: str = "SOLUSDT") -> Tick:
+    return Tick(symbol, 151.25, 2.5, 1_754_000_000_000 + number, trade_id)
 
 
-TWO = [tick(2, "992"), tick(1, "991")]
+def two(symbol: str) -> list[Tick]:
+    return [tick(2, "992", symbol), tick(1, "991", symbol)]
 
 
 @pytest.mark.parametrize(
     ("arg", "data", "ticks"),
     [
         (V1_ARG, [v1(2), v1(1)], [tick(2, None), tick(1, None)]),
-        (V2_ARG, [v2(2), v2(1)], TWO),
-        (V2_ARG | {"instType": "mc", "channel": "tradeNew"}, [v2(2), v2(1)], TWO),
-        (V3_ARG, [v3(2), v3(1)], TWO),
+        (V2_ARG, [v2(2), v2(1)], two("USDT-FUTURES:SOLUSDT")),
+        (V2_ARG | {"instType": "SPOT"}, [v2(2), v2(1)], two("SOLUSDT")),
+        (V2_ARG | {"instType": "mc", "channel": "tradeNew"}, [v2(2), v2(1)], two("MC:SOLUSDT")),
+        (V3_ARG, [v3(2), v3(1)], two("SOLUSDT")),
+        (V3_ARG | {"instType": "usdt-futures"}, [v3(2), v3(1)], two("USDT-FUTURES:SOLUSDT")),
     ],
 )
 def test_snapshots_are_history_and_updates_are_live_in_the_order_sent(
@@ -58,7 +61,7 @@ def test_snapshots_are_history_and_updates_are_live_in_the_order_sent(
 
 def test_times_and_numbers_may_be_numbers() -> None:
     entry = {"ts": 1754000000001, "price": 151.25, "size": 2.5, "side": "buy", "tradeId": 991}
-    assert Bitget().parse(frame(V2_ARG, [entry])).ticks == [tick(1, "991")]
+    assert Bitget().parse(frame(V2_ARG, [entry])).ticks == [tick(1, "991", "USDT-FUTURES:SOLUSDT")]
 
 
 def test_pong_acks_refusals_and_other_channels() -> None:
@@ -115,6 +118,25 @@ def test_the_address_says_which_api_is_spoken(url: str, symbol: str, argument: o
     assert exchange.connection_url(url, [symbol]) == url
     (message,) = exchange.subscriptions([symbol])
     assert json.loads(message) == {"op": "subscribe", "args": [argument]}
+
+
+@pytest.mark.parametrize(
+    ("url", "asked", "stored"),
+    [
+        (Bitget.url, "SOLUSDT", "SOLUSDT"), (Bitget.url, "SPOT:SOLUSDT", "SOLUSDT"),
+        (Bitget.url, "USDT-FUTURES:SOLUSDT", "USDT-FUTURES:SOLUSDT"),
+        ("wss://ws.bitget.com/mix/v1/stream", "SOLUSDT", "MC:SOLUSDT"),
+        ("wss://ws.bitget.com/v3/ws/public", "usdt-futures:SOLUSDT", "USDT-FUTURES:SOLUSDT"),
+    ],
+)  # fmt: skip
+def test_the_stored_symbol_names_every_market_but_spot(url: str, asked: str, stored: str) -> None:
+    exchange = Bitget()
+    exchange.connection_url(url, [asked])
+    [message] = exchange.subscriptions([asked])
+    [argument] = json.loads(message)["args"]
+    entry, found = (v3(1), "i") if "topic" in argument else (v2(1), "tradeId")
+    [tick] = exchange.parse(frame(argument, [entry])).ticks
+    assert tick.symbol == stored == exchange.stored_symbol(asked) and tick.event_id == entry[found]
 
 
 def test_messages_stay_below_4096_bytes_and_hold_what_fits() -> None:

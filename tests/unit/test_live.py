@@ -263,3 +263,18 @@ class TestASourceNamedByTheConfigurationFile:
         (tmp_path / "d.toml").write_text("[engine]\ningest_mode = 'realws'\nws_source = 'mian'\n")
         with pytest.raises(ConfigError, match=r"^engine\.ws_source: .* has no source mian \(did you mean main\?\)"):
             settle(f"--config={tmp_path}/d.toml --ws-sources={source_of(environ)}", environ)
+
+
+class TestSymbolsThatWouldMerge:
+    @pytest.mark.parametrize(
+        ("exchange", "symbols"),
+        [("bitget", "BTCUSDT,SPOT:BTCUSDT"), ("binance", "btcusdt,BTCUSDT"), ("bitget", "MC:A,mc:A")],
+    )
+    def test_are_refused(self, environ: dict[str, str], exchange: str, symbols: str) -> None:
+        message = refused(f"--ingest=realws --exchange={exchange} --symbol={symbols}", environ)
+        first, second = symbols.split(",")
+        assert f"the symbols {first} and {second} would both be stored as " in message
+
+    def test_those_of_two_markets_are_two(self, environ: dict[str, str]) -> None:
+        live = live_of("--ingest=realws --exchange=bitget --symbol=BTCUSDT,USDT-FUTURES:BTCUSDT", environ)
+        assert live.symbols == ("BTCUSDT", "USDT-FUTURES:BTCUSDT")

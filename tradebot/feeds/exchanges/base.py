@@ -63,6 +63,13 @@ class Exchange(ABC):
         """The URL to connect to, for exchanges that put the symbols there. Others return `url` unchanged."""
         return url
 
+    def stored_symbol(self, asked: str) -> str:
+        """The symbol that the ticks of `asked` (as given to `subscriptions`) carry, where it differs.
+
+        It names the market wherever one connection can bring two symbols of one name. Call `connection_url` before.
+        """
+        return asked
+
     def url_with_token(self, url: str, answer: str) -> str:
         """The URL to connect to, given the text that `token_url` answered. Raises Unparseable."""
         return url

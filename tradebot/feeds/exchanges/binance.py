@@ -51,6 +51,10 @@ class Binance(Exchange):
         self._named = frozenset(symbol.lower() for symbol in _NAMED.findall(url))
         return url
 
+    def stored_symbol(self, asked: str) -> str:
+        """In capitals, as Binance sends it."""
+        return asked.upper()
+
     def subscriptions(self, symbols: Sequence[str]) -> list[str]:
         """For the symbols that the URL does not name already; none are left when it names them all."""
         streams = [f"{symbol.lower()}@{self._stream}" for symbol in symbols if symbol.lower() not in self._named]

@@ -23,6 +23,9 @@ from tradebot.feeds.exchanges.base import (
 
 _MESSAGE_BYTES_MAX: Final = 4096
 
+_SPOT_MARKETS: Final = frozenset({"SPOT", "SP"})
+"""How the versions of the API call the default market, whose symbols have no prefix."""
+
 # Of an address: the market when a symbol names none, and what an argument calls the channel and the symbol.
 _V1_SPOT: Final = ("sp", "channel", "trade", "instId")
 _V1_FUTURES: Final = ("mc", "channel", "trade", "instId")
@@ -33,7 +36,8 @@ _V3: Final = ("spot", "topic", "publicTrade", "symbol")
 class Bitget(Exchange):
     """Symbols as in BTCUSDT (spot); a market in front names another one, as in USDT-FUTURES:BTCUSDT.
 
-    Ticks bear the symbol alone, as Bitget sends it. The address decides which API is spoken: .../v3/ws/public,
+    Ticks carry the market in the same way, because one connection may bring spot and futures of one name: spot without
+    a prefix, any other market in capitals before the name. The address decides which API is spoken: .../v3/ws/public,
     .../spot/v1/stream, .../mix/v1/stream, and v2 for any other.
     """
 
@@ -87,8 +91,22 @@ class Bitget(Exchange):
         if event is not None or "data" not in value or not isinstance(argument, dict):
             return IGNORED
         if argument.get("channel") in ("trade", "tradeNew"):
-            return _trades(value, argument.get("instId"))
-        return _trades(value, argument.get("symbol")) if argument.get("topic") == "publicTrade" else IGNORED
+            return _trades(value, _symbol(argument.get("instType"), argument.get("instId")))
+        if argument.get("topic") == "publicTrade":
+            return _trades(value, _symbol(argument.get("instType"), argument.get("symbol")))
+        return IGNORED
+
+    def stored_symbol(self, asked: str) -> str:
+        """With its market in front, where that is not spot."""
+        market, _, name = asked.rpartition(":")
+        return str(_symbol(market or self._api[0], name))
+
+
+def _symbol(market: object, name: object) -> object:
+    """The symbol of ticks; what is no text is left to be refused with the other fields."""
+    if not isinstance(market, str) or not isinstance(name, str) or market.upper() in _SPOT_MARKETS:
+        return name
+    return f"{market.upper()}:{name}"
 
 
 def _trades(value: dict[str, Any], symbol: object) -> Parsed:
