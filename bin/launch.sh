@@ -18,7 +18,10 @@ if ! command -v "$python" >/dev/null 2>&1; then
     exit 12
 fi
 # Where env can, Ctrl-C waits until launch.py can serve it: Python would end its own start with a traceback.
-if env --block-signal=INT true 2>/dev/null; then
+case $python in
+*=*) ;; # env would take it for a variable
+*) if env --block-signal=INT true 2>/dev/null; then
     exec env --block-signal=INT "$python" "$here/launch.py" "$@"
-fi
+fi ;;
+esac
 exec "$python" "$here/launch.py" "$@"

@@ -88,6 +88,13 @@ class TestBin:
         script(home / ".venv" / "bin" / "python", "echo the environment")
         assert run(home / "bin" / "tradebot", cwd=tmp_path).stdout == "the environment\n"
 
+    def test_a_python_with_an_equals_sign_in_its_path(self, tmp_path: Path) -> None:
+        """Which env, that holds a Ctrl-C back while Python starts, would take for a variable."""
+        home = checkout(tmp_path / "checkout", self.ECHO)
+        script(tmp_path / "a=b" / "python", "echo it runs")
+        env = {"TRADEBOT_PYTHON": str(tmp_path / "a=b" / "python")}
+        assert run(home / "bin" / "tradebot", cwd=tmp_path, env=env).stdout == "it runs\n"
+
     def test_without_environment_it_takes_python3(self, tmp_path: Path) -> None:
         home = checkout(tmp_path / "checkout", self.ECHO)
         script(tmp_path / "path" / "python3", "echo the python3")
