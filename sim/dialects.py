@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from mockws_server.frames import Message
 from mockws_server.script import Script
 from sim import network as net
 from sim.account import WINDOW
@@ -60,11 +61,28 @@ class Asked(Exchange):
 
 
 class Kraken(Asked):
-    """Version 2 of Kraken's API: an answer to each subscription, then a snapshot of the last `snapshot` trades."""
+    """Version 2 of Kraken's API: an answer to each subscription, then a snapshot of the last `snapshot` trades.
 
-    def __init__(self, script: Script, *, skew_ms: int = 0, deaf_to: int = 0, snapshot: int = 0) -> None:
+    `newest_first` above 0: snapshots begin with their newest trade, and so do frames, each of so many trades.
+    """
+
+    def __init__(
+        self, script: Script, *, skew_ms: int = 0, deaf_to: int = 0, snapshot: int = 0, newest_first: int = 0
+    ) -> None:
         super().__init__(script, skew_ms=skew_ms, deaf_to=deaf_to)
         self._recent: deque[dict[str, Any]] = deque(maxlen=snapshot)
+        self._newest_first = newest_first
+        self._waiting: list[dict[str, Any]] = []
+
+    def online(self, runtime: SimRuntime) -> SimNetwork:
+        """What waited for its frame to be full was sent to others."""
+        self._waiting = []
+        return super().online(runtime)
+
+    def restart_numbering(self) -> None:
+        """There is no history from before."""
+        super().restart_numbering()
+        self._recent.clear()
 
     def heard(self, peer: Peer, said: dict[str, Any]) -> None:
         """A subscription is confirmed and its snapshot sent, behind which the trades follow."""
@@ -75,15 +93,33 @@ class Kraken(Asked):
             self.answer(peer, {"method": "subscribe", "result": result, "success": True})
             trades = [trade for trade in self._recent if trade["symbol"] == symbol]
             if trades:
-                self.answer(peer, {"channel": "trade", "type": "snapshot", "data": trades})
+                sent = trades[::-1] if self._newest_first else trades
+                self.answer(peer, {"channel": "trade", "type": "snapshot", "data": sent})
         self._asked.append(peer)
 
     def translate(self, message: bytes) -> bytes:
-        """A tick of the market as a trade of Kraken's; anything else as it is."""
+        """A tick of the market as a frame of Kraken's; anything else as it is."""
+        trade = self._trade(message)
+        return message if trade is None else _update([trade])
+
+    def broadcast(self, message: Message) -> None:
+        """Newest first: a trade waits for those that fill its frame."""
+        trade = self._trade(message.data) if self._newest_first and message.opcode == net.TEXT else None
+        if trade is None:
+            super().broadcast(message)
+            return
+        self._waiting.append(trade)
+        if len(self._waiting) >= self._newest_first:
+            text, self._waiting = _update(self._waiting[::-1]), []
+            for peer in self.listeners():
+                self.send(peer, text)
+
+    def _trade(self, message: bytes) -> dict[str, Any] | None:
+        """The trade that a tick of the market is, None for anything else."""
         try:
             tick = _TICK.decode(message)
         except msgspec.DecodeError:
-            return message
+            return None
         when = datetime.fromtimestamp(tick.ts // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
         trade = {
             "symbol": tick.symbol,
@@ -98,7 +134,11 @@ class Kraken(Asked):
         if last is not None and tick.seq is not None and abs(tick.seq - last) > WINDOW:
             self._recent.clear()  # an exchange whose numbering restarts has no history from before
         self._recent.append(trade)
-        return json.dumps({"channel": "trade", "type": "update", "data": [trade]}, separators=(",", ":")).encode()
+        return trade
+
+
+def _update(trades: list[dict[str, Any]]) -> bytes:
+    return json.dumps({"channel": "trade", "type": "update", "data": trades}, separators=(",", ":")).encode()
 
 
 class KuCoin(Asked):

@@ -45,7 +45,7 @@ class Hands:
             if fault.kind == "spill_fails":
                 self._spill_fails(fault)
         for fault in faults:
-            if fault.kind not in ("spill_fails", "history"):
+            if fault.kind not in ("spill_fails", "history", "newest_first"):
                 _EFFECTS.get(fault.kind, Hands._weather)(self, fault)
         self._runtime.call_at(self._until_s, self.heal)
 
@@ -120,6 +120,11 @@ class Hands:
         assert exchange is not None
         begin, end = partial(exchange.set_clock, fault.what), partial(exchange.set_clock, 0)
         self._window(fault, f"the exchange's clock is {fault.what} ms off", begin, end)
+
+    def _numbers_restart(self, fault: Fault) -> None:
+        exchange = self._exchange
+        assert exchange is not None
+        self._at(fault.at_s, fault, "numbers start at 1 again", exchange.restart_numbering)
 
     # ---- stages and clock ------------------------------------------------------------------------------------------
 
@@ -242,6 +247,7 @@ _EFFECTS: Final[dict[str, Callable[[Hands, Fault], None]]] = {
     "link_down": Hands._link_down,
     "latency": Hands._latency,
     "clock_skew": Hands._clock_skew,
+    "numbers_restart": Hands._numbers_restart,
     **dict.fromkeys(_DELAYED, Hands._slow),
     "wall_jumps": Hands._wall_jump,
     "crash": Hands._crash,

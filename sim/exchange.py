@@ -39,6 +39,7 @@ from sim.runtime import SimRuntime
 
 ABNORMAL: Final = 1006
 NO_CODE: Final = 1005
+_SEED_STEP: Final = 1_000_003
 
 
 class Sent(Struct, frozen=True):
@@ -56,6 +57,7 @@ class Exchange:
         self._script = script
         self._skew_ms = skew_ms
         self._sender = Sender(script.symbols, script.seed)
+        self._numberings = 1
         self._appointments: list[tuple[float, Callable[[], None]]] = []
         self._answers: deque[Handshake] = deque()
         self._always: Handshake | None = None
@@ -101,6 +103,11 @@ class Exchange:
     def hang_up_on(self, connections: int, after_s: float, code: int = 1012) -> None:
         """The next so many connections are closed with `code`, `after_s` after they were made."""
         self._hang_ups.extend([(after_s, code)] * connections)
+
+    def restart_numbering(self) -> None:
+        """Numbers start at 1 again, with trades that were never made before."""
+        self._sender = Sender(self._script.symbols, self._script.seed + _SEED_STEP * self._numberings)
+        self._numberings += 1
 
     def online(self, runtime: SimRuntime) -> SimNetwork:
         """Join the world of a new process; the script is played from its beginning."""
@@ -166,7 +173,7 @@ class Exchange:
         network = self.network
         now_s = network.runtime.elapsed_s
         for message in self._sender.messages(action, self._now_ms()):
-            self._broadcast(message)
+            self.broadcast(message)
         match action:
             case Stall():
                 for peer in self._open():
@@ -192,7 +199,8 @@ class Exchange:
             case _:
                 pass
 
-    def _broadcast(self, message: Message) -> None:
+    def broadcast(self, message: Message) -> None:
+        """Send a message of the market to all listeners. May be overridden."""
         if message.opcode == net.TEXT and message.fin:
             text = self.translate(message.data)
             for peer in self.listeners():

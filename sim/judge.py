@@ -109,7 +109,10 @@ def _ledger_s(outcome: Outcome) -> float | None:
 
 
 def _no_handshake_s(life: LifeRun) -> float:
-    """The longest time without a completed handshake that was still going on when the process stopped reading."""
+    """The longest time without a completed handshake that was still going on when the process stopped reading.
+
+    Less what the server asked to be left alone for.
+    """
     network = life.process.network
     if network is None or not network.dialled_at_s:
         return 0.0
@@ -119,7 +122,8 @@ def _no_handshake_s(life: LifeRun) -> float:
         if over_s is None:
             return 0.0
         since_s = over_s
-    return life.outcome.sim_s - since_s
+    asked_s = sum(attempt.retry_after_s or 0.0 for attempt in network.attempts if attempt.began_s >= since_s)
+    return life.outcome.sim_s - since_s - asked_s
 
 
 def _unreadable(swarm: Swarm, life: LifeRun, sure: bool) -> int:
@@ -239,8 +243,9 @@ def _check_end(swarm: Swarm, life: LifeRun) -> None:
         return  # what it spilled is the next process's
     tick, _signal, persist = watch.channels
     batch_max = int(str(plan.values["persist.batch_size"])) - 1 + persist.maxsize
-    bound = 2 * tick.maxsize + persist.maxsize + batch_max
-    assert watch.handed_over <= bound, f"{watch.handed_over} ticks and notices were under way, more than {bound}"
+    bound = 2 * tick.maxsize + persist.maxsize + batch_max * (1 if plan.feed == REPLAY else 2)
+    lost = watch.handed_over - watch.in_spill
+    assert lost <= bound, f"{lost} ticks and notices were under way and not in the spill, more than {bound}"
 
 
 def _may_lose(outcome: Outcome) -> bool:

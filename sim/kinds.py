@@ -102,6 +102,23 @@ def _numbering(d: Draw, life: Life) -> list[Fault]:
     return found
 
 
+@_kind("numbers_restart", _LIVE)
+def _numbers_restart(d: Draw, life: Life) -> list[Fault]:
+    """The exchange's numbers start at 1 again: those seen before come with other trades."""
+    return [Fault("numbers_restart", at_s) for at_s in d.times(life.safety_s, 2)]
+
+
+@_kind("price_spikes", _LIVE)
+def _price_spikes(d: Draw, life: Life) -> list[Fault]:
+    """Prices that cannot be true, no three of them in a row alike."""
+    found = []
+    for n, at_s in enumerate(d.times(life.safety_s, 4)):
+        price = (1e5, 1e-3, 1e9, 1e-7)[n % 4]
+        tick = {"symbol": SYMBOLS[0], "price": price, "volume": 1.0, "ts": 1, "event_id": f"spike-{life.number}-{n}"}
+        found.append(Fault("price_spikes", at_s, what=OneTick(tick)))
+    return found
+
+
 def _at_the_door(name: str, action: Callable[[Draw], Action]) -> None:
     """A kind that meets handshakes: first the link is lost, unless it is met at the very first connection."""
 
@@ -167,6 +184,13 @@ def _history(d: Draw, life: Life) -> list[Fault]:
     """An exchange that sends its last trades with each subscription: one for all processes, drawn with the first."""
     snapshot = d.whole(1, 60)
     return [Fault("history", 0.0, what=snapshot)] if life.number == 1 else []
+
+
+@_kind("newest_first", _LIVE)
+def _newest_first(d: Draw, life: Life) -> list[Fault]:
+    """An exchange that sends several trades a frame, the newest first: drawn as `history` is."""
+    trades = d.whole(2, 6)
+    return [Fault("newest_first", 0.0, what=trades)] if life.number == 1 else []
 
 
 @_kind("wall_jumps", _ALL)

@@ -168,7 +168,9 @@ ALWAYS: Final = frozenset({"always"})
 """What needs no fault: refusals by a cap, lines of a replay file that were malformed on purpose."""
 EARLIER: Final[Mapping[str, frozenset[str]]] = {
     "GAP": ALWAYS,  # the market went on
-    "SPILL_ADOPTED": _STORAGE,
+    "RETRY_AFTER": frozenset({"http_429", "http_503"}),
+    "STATUS_REPLACED": frozenset({"power_cut"}),  # it is not synced
+    "SPILL_ADOPTED": _STORAGE | _SLOW,
     "SPILL_CUT_SHORT": _KILLS | {"second_signal", "spill_fails", "disk_errors"},
 }
 """Lines that what happened to an earlier process explains, by the kinds that must have been on for that."""
@@ -177,14 +179,16 @@ EXPLAINED_BY: Final[Mapping[str, frozenset[str]]] = {
     "LINK_LOST": _LOSSES,
     "LINK_RESTORED": _LOSSES,
     "CONNECT_FAILED": _DOOR,
-    "GAP": _LOSSES | {"gaps", "reorder", "numbering"},
+    "GAP": _LOSSES | {"gaps", "reorder", "numbering", "numbers_restart"},
+    "PRICE_BAND": frozenset({"price_spikes"}),
     "malformed input": ALWAYS,  # how many there must be is counted elsewhere
     "MALFORMED_MORE": frozenset({"garbage", "broken_bytes"}),
     "QUARANTINE_FAILED": frozenset({"spill_fails", "disk_errors"}),
     "STATUS_FAILED": frozenset({"spill_fails", "disk_errors"}),
     "storage unavailable": _STORAGE | {"spill_fails"},
-    "STORAGE_FAILED": _STORAGE,
-    "SPILLED": _STORAGE,
+    "STORAGE_FAILED": _STORAGE | _SLOW,
+    "SPILLED": _STORAGE | _SLOW,
+    "SPILL_BEGUN": _STORAGE | _SLOW,
     "SPILL_FAILED": frozenset({"spill_fails", "disk_errors"}),
     "CLEANUP_FAILED": frozenset({"spill_fails", "disk_errors"}),
     "no room for a spill file": frozenset({"spill_fails", "disk_errors"}),

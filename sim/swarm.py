@@ -104,10 +104,10 @@ class Swarm:
             else:
                 steps.append(Wait(count))
         script = Script("", tuple(steps), "", plan.symbols, self.world.seed, None)
-        for fault in plan.lives[0]:
-            if fault.kind == "history":
-                self.world.injected["history"] += 1
-                return Kraken(script, snapshot=fault.what)
+        drawn = {fault.kind: fault.what for fault in plan.lives[0] if fault.kind in ("history", "newest_first")}
+        self.world.injected.update(drawn.keys())
+        if drawn:
+            return Kraken(script, snapshot=drawn.get("history", 0), newest_first=drawn.get("newest_first", 0))
         return Exchange(script)
 
     def _until_s(self, faulty: bool) -> float:

@@ -98,9 +98,9 @@ class Watch:
 
     def bury(self) -> None:
         """Close what a killed process left open; its counts can still be looked at."""
-        spill = getattr(self.stages.get("persist"), "_spill", None)
-        if spill is not None and spill._file is not None:
-            spill._file.close()
+        spilling = getattr(self.stages.get("persist"), "_spilling", None)
+        if spilling is not None and spilling._spill is not None:
+            spilling._spill._file.close()
         gc.collect()  # what never came to be a stage's
 
     # ---- what can be seen ----------------------------------------------------------------------------------------
@@ -139,17 +139,40 @@ class Watch:
 
         The front that a resumed run passes over does not count.
         """
-        strategy, persist = self.stages["strategy"], self.stages["persist"]
+        strategy = self.stages["strategy"]
         skipped: int = self._held - strategy._stored_ticks - strategy._stored_notices
-        counts: StoredCounts = persist._storage.counts
+        counts = self._counts
         stored = counts.ticks + counts.notices - self._held
         return self.channels[0].entered - skipped - stored
 
     @property
     def in_batch(self) -> int:
-        """Ticks and notices in the writer's open batch."""
-        batch = self.stages["persist"]._batch
-        return len(batch.ticks) + len(batch.notices)
+        """Ticks and notices in the writer's open batch, in the one in commit, and in the spill file."""
+        persist = self.stages["persist"]
+        batches = [persist._batch]
+        found = 0
+        handover = persist._handover
+        if handover is not None:
+            found += handover.waiting_ticks + handover.waiting_notices
+            # Between its commit and the word of it a batch is stored, and not yet confirmed.
+            found -= _over(self._counts, handover._confirmed)
+            if handover._batch is not None and not handover._batch_is_spilled:
+                batches.append(handover._batch)
+        return found + sum([len(batch.ticks) + len(batch.notices) for batch in batches])
+
+    @property
+    def in_spill(self) -> int:
+        """Ticks and notices that a kill now would leave in the spill file for the next start."""
+        handover = self.stages["persist"]._handover
+        if handover is None:
+            return 0
+        found: int = handover.waiting_ticks + handover.waiting_notices
+        return max(0, found - _over(self._counts, handover._confirmed)) if found else 0
+
+    @property
+    def _counts(self) -> StoredCounts:
+        counts: StoredCounts = self.stages["persist"]._committer.storage.counts
+        return counts
 
     # ---- what must hold -------------------------------------------------------------------------------------------
 
@@ -192,7 +215,7 @@ class Watch:
         if self.feed.reading:
             self._check_ledger()
         persist = self.stages["persist"]
-        if persist._storage is not None and persist.storage_error is None:
+        if persist._committer is not None and persist.storage_error is None:
             self._check_flow()
             self._note_batch(persist)
 
@@ -200,7 +223,7 @@ class Watch:
         """Take note of for how long the open batch is known to have held events."""
         batch, since_s = self._batch
         now_s = self._runtime.elapsed_s
-        if not persist._batch.events or persist._storage.failing:
+        if not persist._batch.events or persist._committer.storage.failing:
             self._batch = (None, now_s)
         elif batch is not persist._batch:
             self._batch = (persist._batch, now_s)
@@ -235,6 +258,11 @@ class Watch:
             f"{hands} ticks and notices in the strategy's hands, not between 0 and {most}: entered {tick.entered},"
             f" in tick {tick.depth}, in persist {waiting}, in the batch {self.in_batch}"
         )
+
+
+def _over(counts: StoredCounts, confirmed: StoredCounts) -> int:
+    """Ticks and notices of `counts` beyond `confirmed`."""
+    return counts.ticks + counts.notices - confirmed.ticks - confirmed.notices
 
 
 def quiet(runtime: SimRuntime) -> bool:

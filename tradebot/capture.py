@@ -108,7 +108,7 @@ class _Capture:
         # A recording takes what comes: what cannot be understood is in it, and is no reason to stop.
         self._feed = WebSocketFeed(
             Target(live.url, live.symbols), replace(config.feed, parse_error_limit=0), WebSocketTransport(runtime),
-            self._reader, None, runtime, _Asked(runtime), log,
+            self._reader, None, None, runtime, _Asked(runtime), log,
         )  # fmt: skip
 
     def run(self) -> str:

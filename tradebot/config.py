@@ -106,6 +106,7 @@ class PersistConfig(Struct, frozen=True):
     synchronous: Synchronous = "NORMAL"
     storage_retry_s: Annotated[float, Meta(ge=0, le=3600)] = 30.0
     drain_timeout_s: Annotated[float, Meta(ge=0, le=3600)] = 30.0
+    spill_max_mb: Annotated[int, Meta(ge=1, le=65_536)] = 256
 
 
 class StrategyConfig(Struct, frozen=True):

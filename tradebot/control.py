@@ -46,6 +46,11 @@ class Control:
             self.drain_deadline = self._runtime.monotonic() + drain_timeout_s
         self.stop.set()
 
+    def expect(self, stage: str) -> None:
+        """One more stage is to end before the pipeline has finished. Before any thread runs."""
+        with self._lock:
+            self._running.add(stage)
+
     def ended(self, stage: str) -> None:
         """A stage's thread is about to end, well or not."""
         with self._lock:

@@ -31,7 +31,7 @@ from tradebot.ops.observer import Observer
 from tradebot.ops.outlets import Outlets
 from tradebot.ops.status import status_path
 from tradebot.ops.throttle import read_throttle, throttle_path
-from tradebot.pipeline import STAGES, Parts, Pipeline
+from tradebot.pipeline import STAGES, WRITERS, Parts, Pipeline
 from tradebot.report.output import Output
 from tradebot.report.results import summarize, summarize_stored
 from tradebot.runtime import RealRuntime, Runtime
@@ -325,7 +325,8 @@ class _Run:
             return None
         sizes = self._config.channels.sizes(push)
         try:
-            return Spill(spill_path(self._path), sum(sizes) + 2 * MAX_TAKE + MAX_BATCH_EVENTS)
+            reserve = sum(sizes) + 2 * MAX_TAKE + MAX_BATCH_EVENTS
+            return Spill(spill_path(self._path), reserve, self._config.persist.spill_max_mb)
         except OSError as error:
             self._log.warning("no room for a spill file", detail=str(error))
             return None
@@ -360,7 +361,7 @@ class _Run:
 
     def _finish(self, pipeline: Pipeline, record: RunRecord, code: ExitCode, ledger: Ledger) -> ExitCode:
         """Write how the run ended, unless a stage still holds the database."""
-        if self._store is None or "persist" in self._control.running():
+        if self._store is None or WRITERS & set(self._control.running()):
             return code
         ended_ms, complete = self._runtime.now_ms(), pipeline.complete and code is ExitCode.COMPLETE
         patience_s = 0.0 if pipeline.persist.storage_error is not None else FINAL_FLUSH_S

@@ -22,6 +22,7 @@ from tradebot.feeds.pacing import PacedFeed
 from tradebot.feeds.price_band import PriceBand
 from tradebot.feeds.quarantine import Quarantine, quarantine_path
 from tradebot.feeds.replay import DatabaseReplay, FileReplay
+from tradebot.feeds.retry_after import RetryAfterFile, retry_after_path, server_of
 from tradebot.feeds.sequence import SequenceGuard
 from tradebot.feeds.synthetic import START_PRICE, SyntheticFeed
 from tradebot.feeds.websocket import Target, WebSocketFeed
@@ -117,6 +118,7 @@ def _live(settings: Settings, around: Surroundings) -> Input:
             around.make_transport(around.runtime),
             FrameReader(EXCHANGES[live.exchange], feed.history, guard, band),
             Quarantine(quarantine_path(around.db_path)),
+            RetryAfterFile(retry_after_path(around.db_path), server_of(live.url)),
             around.runtime,
             around.stop,
             around.log,

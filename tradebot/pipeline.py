@@ -28,15 +28,19 @@ from tradebot.store.policy import FINAL_FLUSH_S, FlushPolicy, RetryPolicy
 from tradebot.store.spill import Spill
 from tradebot.store.writer import Storage
 from tradebot.strategy.decider import Decider
+from tradebot.threads.commit import CommitStage
 from tradebot.threads.execution import ExecutionStage
 from tradebot.threads.heartbeat import Heartbeat, depth_fields
 from tradebot.threads.ingest import IngestStage
-from tradebot.threads.persist import PersistStage
+from tradebot.threads.persist import PersistStage, writer_stages
 from tradebot.threads.stage import Stage, Thread
 from tradebot.threads.strategy import StrategyStage
 
 STAGES: Final = ("persist", "execution", "strategy", "ingest")
 """Start order: a stage starts before whoever feeds it."""
+
+WRITERS: Final = frozenset({PersistStage.name, CommitStage.name})
+"""Stages that may have the database or the spill file in use."""
 
 _POLL_S: Final = 0.1
 _ABORT_GRACE_S: Final = 1.0
@@ -98,11 +102,12 @@ class Pipeline:
         self.execution = ExecutionStage(
             parts.execution, (self._signals, self._persisted), feed.push, parts.stored.orders, metrics, log, runtime
         )
-        self.persist = PersistStage(
+        self.persist, self.commit = writer_stages(
             self._persisted,
             parts.storage,
             parts.spill,
             parts.run_id,
+            feed.push,
             FlushPolicy(config.persist.batch_size, config.persist.flush_interval_ms / 1000),
             RetryPolicy(config.persist.storage_retry_s),
             metrics,
@@ -114,7 +119,10 @@ class Pipeline:
         self.heartbeat = Heartbeat(
             config.engine.heartbeat_interval_secs, metrics, self.channels, self._heartbeat_fields, control, log
         )
-        stages: tuple[Stage, ...] = (self.persist, self.execution, self.strategy, self.ingest, self.heartbeat)
+        stages: list[Stage] = [self.persist, self.execution, self.strategy, self.ingest, self.heartbeat]
+        if self.commit is not None:
+            control.expect(self.commit.name)
+            stages.insert(0, self.commit)
         self._threads = {stage.name: Thread(runtime, stage, control, log) for stage in stages}
 
     def run(self, on_poll: Callable[[], None] = lambda: None) -> ExitCode:
@@ -182,7 +190,7 @@ class Pipeline:
         if self._abort_at is None:
             self._abort_at = now
             running = control.running()
-            if running != ["persist"]:
+            if not set(running) <= WRITERS:
                 self._log.error("drain ran out of time", event="DRAIN_TIMEOUT", running=running)
                 control.fail(ExitCode.OVERLOAD, "engine", f"drain ran out of time; still running: {', '.join(running)}")
             # What has reached the writer is still flushed; what is before it is given up.
@@ -259,6 +267,8 @@ class Pipeline:
     def _heartbeat_fields(self) -> dict[str, object]:
         tick, book = self.strategy.last_tick, self.book()
         fields: dict[str, object] = {"profit": book.profit, "unit": book.unit, **self._parts.feed.status()}
+        if self.persist.events_waiting:
+            fields["spilled_events"] = self.persist.events_waiting
         if tick is not None:
             fields |= {"symbol": tick.symbol, "price": tick.price, "net_qty": book.net_qty}
         return fields
@@ -274,12 +284,14 @@ class Pipeline:
         executed = metrics.shadow_orders + metrics.risk_vetoes + metrics.stale_vetoes + metrics.rate_vetoes
         # A stage may have to wait for the writer, and the writer for the storage.
         allowed_s = _AT_WORK_S + settings.flush_interval_ms / 1000 + settings.storage_retry_s
-        stored = (persist.commits, persist.ticks_spilled, persist.events_lost, self._persisted.passed)
+        stored = (persist.commits, persist.events_waiting, persist.events_lost, self._persisted.passed)
         marks = [
             Mark("persist", persist.in_hand > 0 or not self._persisted.awaited, stored, allowed_s),
             Mark("strategy", not ticks.awaited, (ticks.passed, metrics.tick_count), allowed_s),
             Mark("execution", not signals.awaited, (signals.passed, executed), allowed_s),
         ]
+        if self.commit is not None:
+            marks.append(Mark("commit", self.commit.is_busy, persist.commits, allowed_s))
         if self._parts.feed.push and not self.stopping:
             marks.append(self._ingest_mark())
         return [mark for mark in marks if mark.stage in running]

@@ -134,6 +134,7 @@ def prices_survive_a_restart(world: World) -> None:
         engine__signal_every_n_ticks=2,
         risk_caps__max_exposure_usd=1000.0,
         risk_caps__max_symbol_exposure_usd=1000.0,
+        feed__max_price_jump=100.0,
     )
     for symbol, prices in (("SOL/USDC", (100.0, 100.0, dear)), ("BTC/USD", (100.0, 100.0))):
         ticks = [

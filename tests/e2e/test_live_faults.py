@@ -276,3 +276,16 @@ def test_mockws_that_does_not_run_is_said_after_the_first_attempt(engine: Engine
     wait_until(lambda: len([one for one in running._logs if one.get("event") == "CONNECT_FAILED"]) >= 2, "another try")
     running.send(signal.SIGTERM)
     assert ["hint" in fields for fields in running.finish().expect(0).all("CONNECT_FAILED")][:2] == [True, False]
+
+
+def test_a_ban_outlasts_the_budget_and_a_restart(engine: Engine, mockws: MockWsProcess) -> None:
+    """Issue 12 item 5: budget 1 s, Retry-After 4 s: no exit 10 meanwhile, and no request before the 4 s are over."""
+    mockws.control(actions.Reject(429, retry_after_s=4))
+    first = Live(engine, f"--ws-url={mockws.url}", feed__reconnect_budget_s=1)
+    first.running.wait_for("CONNECT_FAILED")
+    [(refused_ms, _)] = logged(first.stop(), "CONNECT_FAILED")
+    again = Live(engine, f"--ws-url={mockws.url}", feed__reconnect_budget_s=1)
+    assert again.running.wait_for("RETRY_AFTER")["wait_s"] <= 4.0
+    assert again.wait_notice("LINK_UP").ts >= refused_ms + 4000 - 50
+    assert not list(engine.home.glob("*.retry_after.json"))
+    again.stop()

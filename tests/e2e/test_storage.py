@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from tests.e2e.process import (
     rows,
     synthetic_units,
     wait_for_ticks,
+    wait_until,
 )
 from tests.e2e.tmpfs import SmallDisk, small_disk
 
@@ -211,6 +213,73 @@ class TestLockedDatabase:
         to_wait.finish().expect(0)
         assert (counts(held), counts(stopped)) == before[:2]
         assert counts(released)["ticks"] > before[2]["ticks"]
+
+
+class TestAway:
+    """Issue 11.6: storage that goes away for longer than the channels last, at 1 000 ticks a second."""
+
+    FAST = '[engine]\ntick_interval_ms = 1\nsignal_every_n_ticks = 20\n[strategy]\nname = "periodic"\n'
+
+    def start(self, engine: Engine, db: Path, storage_retry_s: float = 30) -> Running:
+        config = engine.config("away.toml", f"{self.FAST}\n{CHANNELS}\n{persist(storage_retry_s)}")
+        return engine.start(config, f"--db={db}")
+
+    @pytest.mark.parametrize("locked_s", [5.0, 20.0], ids=["5-s", "20-s"])
+    def test_a_locked_database(self, engine: Engine, locked_s: float) -> None:
+        """No loss, no exit; everything in order, once, when the lock ends."""
+        db = engine.path("x.db")
+        running = self.start(engine, db)
+        wait_for_ticks(db, 300)
+        with locked(db):
+            began_s = time.monotonic()
+            running.wait_for("SPILL_BEGUN")
+            wait_until(lambda: time.monotonic() - began_s >= locked_s, "the lock's time", locked_s + 10)
+        running.wait_for("SPILL_DRAINED")
+        running.process.terminate()
+        done = running.finish().expect(0)
+        assert not done.all("OVERLOAD") and not done.all("STORAGE_FAILED") and not done.all("SPILLED")
+        assert done.ledger["accepted"] == done.ledger["stored"] == counts(db)["ticks"] > 500 * locked_s
+        assert len(done.all("SPILL_BEGUN")) == len(done.all("SPILL_DRAINED")) == 1
+        assert len(done.all("storage unavailable")) <= 2 + locked_s, "the volume of the log is bounded"
+        assert len(synthetic_units(db)) == counts(db)["ticks"]
+        assert not db.with_name("x.db.spill").exists()
+        assert_sound(db)
+
+    def test_a_full_disk(self, engine: Engine, disk: SmallDisk) -> None:
+        """The reserve takes what comes; when there is room again, everything is stored."""
+        db = disk.place / "x.db"
+        running = self.start(engine, db)
+        wait_for_ticks(db, 300)
+        disk.fill()
+        began = running.wait_for("SPILL_BEGUN")
+        spill = db.with_name("x.db.spill")
+        assert began["spill_file"] == str(spill)
+        wait_until(lambda: spill.read_bytes().partition(b"\0")[0].count(b"\n") > 1500, "events in the spill")
+        disk.free()
+        running.wait_for("SPILL_DRAINED")
+        running.process.terminate()
+        done = running.finish().expect(0)
+        assert done.ledger["accepted"] == done.ledger["stored"] == counts(db)["ticks"]
+        assert len(synthetic_units(db)) == counts(db)["ticks"]
+
+    def test_killed_while_it_spills(self, engine: Engine) -> None:
+        """Contract 6: a kill costs what was in channels and hands; the spill is completed by the next start."""
+        db = engine.path("x.db")
+        running = self.start(engine, db)
+        wait_for_ticks(db, 300)
+        spill = db.with_name("x.db.spill")
+        with locked(db):
+            running.wait_for("SPILL_BEGUN")
+            wait_until(lambda: spill.read_bytes().partition(b"\0")[0].count(b"\n") > 2000, "events in the spill")
+            running.kill()
+        written = spill.read_bytes().partition(b"\0")[0].count(b'["t"')
+        stored = counts(db)["ticks"]
+        again = start_synthetic(engine, db, 1, "--seconds=0.2").finish().expect(0)
+        adopted = again.one("SPILL_ADOPTED")
+        assert adopted["stored"] > 1500 and not adopted["whole"]
+        assert again.one("initial database state")["ticks"] == stored + written
+        assert len(synthetic_units(db)) == counts(db)["ticks"]
+        assert_sound(db)
 
 
 def test_a_reader_does_not_disturb_the_writer(engine: Engine) -> None:

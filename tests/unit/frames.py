@@ -132,7 +132,7 @@ def survives(new: NewExchange, text: str) -> Parsed | None:
     except Unparseable as error:
         assert str(error) and str(error).isprintable(), repr(str(error))
         return None
-    assert parsed.kind in ("trades", "heartbeat", "ack", "error", "ignored")
+    assert parsed.kind in ("trades", "heartbeat", "ack", "error", "announcement", "ignored")
     assert len(parsed.detail) <= DETAIL_CHARS_MAX and "\n" not in parsed.detail
     assert parsed.kind == "trades" or not (parsed.ticks or parsed.history)
     for tick in parsed.ticks + parsed.history:

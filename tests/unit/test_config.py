@@ -32,6 +32,7 @@ OTHER: dict[str, Any] = {
     "risk_caps.max_open_orders": 1, "channels.tick_channel_size": 1, "channels.signal_channel_size": 1,
     "channels.persist_channel_size": 1, "persist.batch_size": 1, "persist.flush_interval_ms": 1,
     "persist.synchronous": "FULL", "persist.storage_retry_s": 1.0, "persist.drain_timeout_s": 1.0,
+    "persist.spill_max_mb": 1,
     "strategy.name": "periodic", "strategy.short_window": 6, "strategy.long_window": 21, "strategy.desired_size": 1.0,
     "strategy.confidence": 0.5, "execution.fee_rate": 0.0, "execution.max_tick_age_ms": 1,
     "feed.connect_timeout_s": 1.0, "feed.idle_timeout_s": 1.0, "feed.ping_interval_s": 1.0,

@@ -172,7 +172,6 @@ def test_what_is_not_json_is_refused(text: str) -> None:
         {"e": "trade_all", "t": []},
         {"e": "24hrTicker", "s": "XYZUSDT", "p": "1", "q": "2"},
         [{"e": "24hrTicker", "s": "XYZUSDT", "p": "1"}],
-        {"e": "serverShutdown", "E": 1},
         {"e": "forceOrder", "o": {"s": "XYZUSDT", "p": "1", "q": "1", "T": 5}},
     ],
 )

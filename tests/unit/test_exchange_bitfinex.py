@@ -9,7 +9,7 @@ from hypothesis import given
 from tests.unit.frames import check_file, frames_like, survives, survives_mutations
 from tests.unit.stated_trades import check_tardis
 from tradebot.events import Tick
-from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Parsed, Unparseable
+from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Parsed, Unparseable, announcement
 from tradebot.feeds.exchanges.bitfinex import Bitfinex
 
 ACK = '{"event":"subscribed","channel":"trades","chanId":77,"symbol":"tETHUSD","pair":"ETHUSD"}'
@@ -27,7 +27,7 @@ LAST = Tick("tETHUSD", 2001.5, 0.125, 1700000000300, "1003")
 
 def subscribed() -> Bitfinex:
     exchange = Bitfinex()
-    assert exchange.parse(ACK) == Parsed("ack", detail="tETHUSD")
+    assert exchange.parse(ACK) == Parsed("ack", detail="tETHUSD", confirmed=("tETHUSD",))
     return exchange
 
 
@@ -91,10 +91,10 @@ def test_funding_trades_have_a_rate_and_no_price() -> None:
 def test_answers_and_announcements() -> None:
     assert Bitfinex().parse('[77,"hb"]') is HEARTBEAT
     assert Bitfinex().parse('{"event":"pong","ts":1700000000000,"cid":1}') is HEARTBEAT
-    assert Bitfinex().parse(ERROR) == Parsed("error", detail="symbol: invalid")
+    assert Bitfinex().parse(ERROR) == Parsed("error", detail="symbol: invalid", refused=("tNOUSD",))
     assert Bitfinex().parse('{"event":"error","code":10000}') == Parsed("error", detail="10000")
     assert Bitfinex().parse(INFO) is IGNORED
-    assert Bitfinex().parse(RESTART) == Parsed("error", detail="Stopping. Please try to reconnect")
+    assert Bitfinex().parse(RESTART) == announcement("Stopping. Please try to reconnect", reconnect=True)
     assert Bitfinex().parse('{"event":"conf","status":"OK","flags":65536}') is IGNORED
     assert Bitfinex().parse('{"event":"subscribed","channel":"book","chanId":5,"symbol":"tETHUSD"}') == Parsed("ack")
 

@@ -67,7 +67,9 @@ def test_times_and_numbers_may_be_numbers() -> None:
 def test_pong_acks_refusals_and_other_channels() -> None:
     assert Bitget().parse("pong") == HEARTBEAT and Bitget().keepalive() == "ping"
     ack = Bitget().parse(json.dumps({"event": "subscribe", "arg": V2_ARG}))
-    assert ack == Parsed("ack", detail='{"instType":"USDT-FUTURES","channel":"trade","instId":"SOLUSDT"}')
+    assert ack == Parsed(
+        "ack", detail='{"instType":"USDT-FUTURES","channel":"trade","instId":"SOLUSDT"}', confirmed=("SOLUSDT",)
+    )
     refusal = Bitget().parse('{"event":"error","code":30001,"msg":"instId:XX doesn\'t exist","op":"subscribe"}')
     assert refusal == Parsed("error", detail='{"code":30001,"msg":"instId:XX doesn\'t exist","arg":null}')
     for channel in ("ticker", "books", "books5", "candle1m"):

@@ -49,12 +49,13 @@ def test_older_frames_have_no_texts_and_no_microseconds() -> None:
 
 
 def test_answers_and_announcements() -> None:
-    assert Bitstamp().parse(ACK) == Parsed("ack", detail="live_trades_btceur")
+    assert Bitstamp().parse(ACK) == Parsed("ack", detail="live_trades_btceur", confirmed=("btceur",))
     assert Bitstamp().parse(ERROR) == Parsed("error", detail="Bad subscription string.")
     assert Bitstamp().parse('{"event":"bts:error","data":{"code":4009}}') == Parsed("error", detail='{"code":4009}')
     assert Bitstamp().parse('{"event":"bts:error"}') == Parsed("error", detail="null")
     assert Bitstamp().parse(HEARTBEAT_TEXT) is HEARTBEAT
-    assert Bitstamp().parse(RECONNECT) == Parsed("error", detail="bts:request_reconnect")
+    asked = Bitstamp().parse(RECONNECT).announcement
+    assert asked is not None and asked.reconnect and "bts:request_reconnect" in asked.text
 
 
 @pytest.mark.parametrize(

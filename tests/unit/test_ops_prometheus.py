@@ -69,6 +69,7 @@ def test_the_other_values() -> None:
         "tradebot_link_up": 0,
         "tradebot_link_down_seconds": 7,
         "tradebot_link_silence_seconds": 1.5,
+        "tradebot_retry_after_seconds": 0,
         "tradebot_last_tick_time_seconds": 9500,
         "tradebot_channel_depth_events{channel=tick}": 3,
         "tradebot_stage_running{stage=ingest}": 0,

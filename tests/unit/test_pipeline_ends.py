@@ -21,6 +21,7 @@ from tradebot.feeds.base import Batch, Feed
 from tradebot.ledger import NotStored
 from tradebot.pipeline import STAGES, Parts, Pipeline
 from tradebot.store.batch import StoredCounts
+from tradebot.store.errors import StorageUnavailable
 from tradebot.store.policy import FINAL_FLUSH_S
 from tradebot.store.writer import SqliteStorage
 from tradebot.strategy.base import Decision, Strategy, SymbolHistory
@@ -190,7 +191,7 @@ def _crash(pipeline: Pipeline) -> None:
 
 
 def _storage(pipeline: Pipeline) -> None:
-    pipeline.persist.storage_error = "disk full"
+    pipeline.persist._given_up = StorageUnavailable("SQLITE_FULL", "disk full", passing=True)
     pipeline._control.fail(ExitCode.OVERLOAD, "persist", "storage failed")
 
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tradebot.feeds.reconnect import ATTEMPT_LEAST_S, BASE_S, RETRY_AFTER_MAX_S, ReconnectPolicy
+from tradebot.feeds.http_parts import RETRY_AFTER_MAX_S
+from tradebot.feeds.reconnect import ATTEMPT_LEAST_S, BASE_S, ReconnectPolicy
 
 HIGH = 1 - 2**-53
 """The largest fraction: what is left of a delay is the delay."""
@@ -119,11 +120,20 @@ class TestRetryAfter:
         policy.failed(100.0, 0.5, retry_after_s=retry_after_s)
         assert policy.next_attempt_s == 100.5
 
-    def test_the_budget_binds_all_the_same(self) -> None:
+    def test_the_time_asked_for_does_not_count_against_the_budget(self) -> None:
         policy = link(budget_s=60.0)
-        policy.failed(100.0, 0.5, retry_after_s=90.0)
-        assert policy.wait_s(100.0) == 60.0
-        assert policy.exhausted(160.0)
+        policy.failed(110.0, 0.5, retry_after_s=600.0)
+        assert policy.wait_s(110.0) == 600.0
+        assert not policy.exhausted(710.0)
+        policy.failed(711.0, 0.5)
+        assert policy.deadline_s == 760.0
+        assert policy.exhausted(760.0) and not policy.exhausted(759.9)
+
+    def test_what_an_earlier_process_was_asked_for_comes_before_the_first_attempt(self) -> None:
+        policy = ReconnectPolicy(30.0, 30.0, 60.0)
+        policy.begin(100.0, asked_s=20.0)
+        assert policy.wait_s(100.0) == 20.0 and not policy.exhausted(1000.0)
+        assert policy.deadline_s == 180.0
 
 
 class TestBudget:
@@ -262,26 +272,29 @@ def test_waits_and_ends_are_bounded_whatever_happens(
     """Driven as the feed drives it: it never waits past the deadline, and gives up at it and not before."""
     policy, now = ReconnectPolicy(backoff_max_s, stable_after_s, budget_s), 1000.0
     policy.begin(now)
-    since = now
+    since, asked_s = now, 0.0
     for kind, lasts_s, fraction, retry_after_s in steps:
         wait_s = policy.wait_s(now)
-        assert 0 <= wait_s <= max(backoff_max_s, budget_s, BASE_S)
+        assert 0 <= wait_s <= max(backoff_max_s, budget_s, BASE_S) + asked_s
         now += wait_s
         if policy.exhausted(now):
             assert policy.attempts > 0
-            assert now >= since + budget_s
+            assert now >= since + budget_s + asked_s
             return
-        assert now <= since + max(budget_s, BASE_S) + 1e-6
+        assert now <= since + max(budget_s, BASE_S) + asked_s + 1e-6
         timeout_s = policy.attempt_timeout_s(now, 10.0)
         assert 0 < timeout_s <= 10.0
         if kind == "fail":
             now += min(lasts_s, timeout_s)
             policy.failed(now, fraction, retry_after_s)
+            if retry_after_s is not None and retry_after_s > 0:
+                asked_s += min(retry_after_s, RETRY_AFTER_MAX_S)
             assert policy.next_attempt_s <= now + max(backoff_max_s, RETRY_AFTER_MAX_S)
-            assert policy.deadline_s == since + budget_s
+            assert policy.deadline_s == pytest.approx(since + budget_s + asked_s)
         else:
             policy.connected(now)
             assert policy.deadline_s is None
             now = since = now + lasts_s
+            asked_s = 0.0
             policy.lost(now, fraction)
             assert policy.wait_s(now) <= min(backoff_max_s, budget_s / 2 or BASE_S) + 1e-6

@@ -17,7 +17,7 @@ from tradebot.metrics import Metrics
 from tradebot.store.batch import Batch, StoredCounts
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.policy import FINAL_FLUSH_S, FlushPolicy, RetryPolicy
-from tradebot.threads.persist import PersistStage
+from tradebot.threads.persist import writer_stages
 
 _A_LITTLE_S = 0.01
 
@@ -64,9 +64,9 @@ class Case:
         self.logged = Logged(cast(Any, self.runtime))
         self.control = Control(self.runtime, ["persist"])
         self.channel: Channel[Event] = Channel(self.runtime, "persist", 100)
-        self.stage = PersistStage(
-            self.channel, self.storage, None, "r1", FlushPolicy(batch_size, 1.0), RetryPolicy(retry_s), Metrics(),
-            self.control, self.logged.log, self.runtime,
+        self.stage, _commit = writer_stages(
+            self.channel, self.storage, None, "r1", False, FlushPolicy(batch_size, 1.0), RetryPolicy(retry_s),
+            Metrics(), self.control, self.logged.log, self.runtime,
         )  # fmt: skip
 
     def play(self, before: Callable[[], None]) -> float:

@@ -21,7 +21,7 @@ from tradebot.store.batch import Batch, StoredCounts
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.policy import FlushPolicy, RetryPolicy
 from tradebot.store.spill import Spill
-from tradebot.threads.persist import PersistStage
+from tradebot.threads.persist import PersistStage, writer_stages
 
 
 class Away:
@@ -60,8 +60,9 @@ class SmallSpill:
         if name in self.fails:
             raise OSError(self.number, os.strerror(self.number))
 
-    def begin(self, run_id: str, counts: StoredCounts) -> None:
+    def begin(self, run_id: str, counts: StoredCounts, events: Sequence[Event] = ()) -> None:
         self._may_fail("begin")
+        self.append(events)
         self.used = True
 
     def append(self, chunk: Sequence[Event]) -> None:
@@ -93,9 +94,9 @@ def spilled(spill: SmallSpill, storage: Away) -> tuple[PersistStage, SmallSpill,
     runtime, logged = RealRuntime(), Logged()
     control = Control(runtime, ["persist"])
     channel: Channel[Event] = Channel(runtime, "persist", 10)
-    stage = PersistStage(
-        channel, storage, cast(Spill, cast(Any, spill)), "r1", FlushPolicy(100, 1.0), RetryPolicy(0.0), Metrics(),
-        control, logged.log, runtime,
+    stage, _commit = writer_stages(
+        channel, storage, cast(Spill, cast(Any, spill)), "r1", False, FlushPolicy(100, 1.0), RetryPolicy(0.0),
+        Metrics(), control, logged.log, runtime,
     )  # fmt: skip
     for events in ([Notice("GAP", 1, "", "TEST/USD", 2)], [tick(5)], [signal(5)], [order(5)]):
         channel.send(events)
@@ -172,7 +173,7 @@ def test_the_log_is_synced_before_the_header_is_written() -> None:
             steps.append("sync")
 
     class Begins(SmallSpill):
-        def begin(self, run_id: str, counts: StoredCounts) -> None:
+        def begin(self, run_id: str, counts: StoredCounts, events: Sequence[Event] = ()) -> None:
             steps.append("begin")
 
     spilled(Begins(9), Steps())

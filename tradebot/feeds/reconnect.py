@@ -4,18 +4,17 @@ The first retry after a loss is made at once, the following ones after a capped 
 (any time from none to the whole delay, so that many clients of one server do not come back together). Only a
 connection that was up for `stable_after_s` when it was lost lets the delay start small again: a server that accepts
 and hangs up is not stormed. The budget is another matter: it bounds the time without a completed handshake, and
-starts anew with each loss.
+starts anew with each loss. Time that a server asked to be left alone for (Retry-After) does not count against it.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
+from tradebot.feeds.http_parts import RETRY_AFTER_MAX_S
+
 BASE_S: Final = 1.0
 """The first delay before jitter; it doubles with each attempt."""
-
-RETRY_AFTER_MAX_S: Final = 3600.0
-"""The most that a server's Retry-After can put off the next attempt."""
 
 ATTEMPT_LEAST_S: Final = 0.1
 """An attempt is never given less time than this: a timeout of nearly nothing could not succeed."""
@@ -27,8 +26,8 @@ class ReconnectPolicy:
     """The state machine of one link: `begin`, then `connected` or `failed` for each attempt, `lost` for a connection.
 
     `backoff_max_s` caps the delay, `stable_after_s` is how long a connection must be up to count as good, `budget_s`
-    bounds the time from `begin` or a loss to a completed handshake; 0 means a single attempt. Seconds, at least 0.
-    No delay is longer than half the budget: it would be giving up in disguise.
+    bounds the time from `begin` or a loss to a completed handshake, less what the server asked for; 0 means a single
+    attempt. Seconds, at least 0. No delay is longer than half the budget: it would be giving up in disguise.
     """
 
     def __init__(self, backoff_max_s: float, stable_after_s: float, budget_s: float) -> None:
@@ -57,9 +56,11 @@ class ReconnectPolicy:
         """Attempts that have ended since `begin` or the last loss, the successful one included."""
         return self._attempts
 
-    def begin(self, now_s: float) -> None:
-        """The feed starts: the first attempt may be made at once, and the budget runs."""
-        self._wait(now_s, now_s)
+    def begin(self, now_s: float, asked_s: float = 0.0) -> None:
+        """The feed starts: the first attempt may be made at once, or after the `asked_s` that the server asked an
+        earlier process for. Then the budget runs.
+        """
+        self._wait(now_s + asked_s, now_s + asked_s)
 
     def connected(self, now_s: float) -> None:
         """A handshake was completed."""
@@ -82,15 +83,18 @@ class ReconnectPolicy:
         """An attempt ended without a completed handshake. `fraction` as for `lost`.
 
         `retry_after_s`: the server (429 or 503) asked to be left alone so long; that counts even beyond the largest
-        delay, up to RETRY_AFTER_MAX_S. The deadline stays.
+        delay, up to RETRY_AFTER_MAX_S, and moves the deadline by as much.
         """
         if self._connected_at_s is not None:
             raise ValueError("failed, but connected")
         self._attempts += 1
         self._at_once = False
         delay_s = self._next_delay_s(fraction)
-        if retry_after_s is not None and retry_after_s > delay_s:
-            delay_s = min(retry_after_s, RETRY_AFTER_MAX_S)
+        if retry_after_s is not None and retry_after_s > 0:
+            asked_s = min(retry_after_s, RETRY_AFTER_MAX_S)
+            delay_s = max(delay_s, asked_s)
+            assert self._deadline_s is not None  # there is one whenever an attempt is made
+            self._deadline_s += asked_s
         self._next_attempt_s = now_s + delay_s
 
     def exhausted(self, now_s: float) -> bool:

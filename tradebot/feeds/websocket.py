@@ -23,6 +23,7 @@ from tradebot.feeds.frame_reader import FrameReader
 from tradebot.feeds.liveness import Liveness
 from tradebot.feeds.quarantine import Quarantine
 from tradebot.feeds.reconnect import ReconnectPolicy
+from tradebot.feeds.retry_after import RetryAfterFile
 from tradebot.feeds.wire import CLOSE_GOING_AWAY, ConnectFailed, Connection, ConnectionLost, Frame, Limits, Transport
 from tradebot.log import Log
 from tradebot.masking import mask
@@ -53,6 +54,7 @@ class WebSocketFeed:
         transport: Transport,
         reader: FrameReader,
         quarantine: Quarantine | None,
+        retry_after: RetryAfterFile | None,
         runtime: Runtime,
         stop: Event,
         log: Log,
@@ -63,6 +65,8 @@ class WebSocketFeed:
         self._transport = transport
         self._reader = reader
         self._quarantine = quarantine
+        self._retry_after = retry_after
+        self._asked_until_s = 0.0
         self._runtime = runtime
         self._stop = stop
         self._log = log.bind("feed")
@@ -91,7 +95,8 @@ class WebSocketFeed:
         """The link's state for the heartbeat. Any thread; never blocks.
 
         `overdue_ms`: for how long the link has shown neither life nor a loss nor a new attempt though one was due; 0
-        as long as this feed's thread works, whatever the peer does.
+        as long as this feed's thread works, whatever the peer does. `retry_after_s`: how much is left of the time that
+        the server asked to be left alone for; None when it asked for none.
         """
         last_s, now_s = self._last_frame_s, self._runtime.monotonic()
         return {
@@ -99,6 +104,7 @@ class WebSocketFeed:
             "frames": self._reader.frames,
             "last_frame_age_ms": None if last_s is None else round((now_s - last_s) * 1000),
             "overdue_ms": round(max(0.0, now_s - self._due_s) * 1000),
+            "retry_after_s": round(left_s, 3) if (left_s := self._asked_until_s - now_s) > 0 else None,
         }
 
     def read(self) -> Batch:
@@ -125,7 +131,7 @@ class WebSocketFeed:
         policy, now_s = self._policy, self._runtime.monotonic()
         if not self._began:
             self._began = True
-            policy.begin(now_s)
+            policy.begin(now_s, self._still_asked_s(now_s))
             self._attempt_due(now_s)
         if policy.exhausted(now_s):
             raise NetworkError(
@@ -138,6 +144,21 @@ class WebSocketFeed:
             return Batch([])
         return self._attempt()
 
+    def _still_asked_s(self, now_s: float) -> float:
+        """For how long the server has asked an earlier process to stay away."""
+        if self._retry_after is None:
+            return 0.0
+        asked_s, trouble = self._retry_after.remaining_s(self._runtime.now_ms())
+        if trouble is not None:
+            self._log.warning("Retry-After file ignored", event="RETRY_AFTER_FAILED", detail=trouble)
+        if asked_s > 0:
+            self._asked_until_s = now_s + asked_s
+            self._log.warning(
+                "the server asked for a pause before this start: waiting", event="RETRY_AFTER",
+                url=mask(self._target.url), wait_s=round(asked_s, 3),
+            )  # fmt: skip
+        return asked_s
+
     def _attempt(self) -> Batch:
         exchange = self._reader.new_connection()
         try:
@@ -149,6 +170,9 @@ class WebSocketFeed:
             return Batch([])
         now_s = self._runtime.monotonic()
         self._policy.connected(now_s)
+        self._asked_until_s = 0.0
+        if self._retry_after is not None:
+            self._retry_after.clear()
         self._connection = connection
         messages = exchange.subscriptions(self._target.symbols)
         # Nothing asked for (the URL says it all): nothing will be confirmed.
@@ -179,6 +203,8 @@ class WebSocketFeed:
     def _failed(self, error: ConnectFailed) -> None:
         now_s = self._runtime.monotonic()
         self._policy.failed(now_s, self._fraction(), error.retry_after_s)
+        if error.retry_after_s is not None and error.retry_after_s > 0:
+            self._keep_away(error.retry_after_s, now_s)
         self._attempt_due(now_s)
         # The attempt that the end of the budget cut short only says so: the one before it tells more.
         if self._policy.attempts == 1 or not self._policy.exhausted(now_s):
@@ -193,6 +219,13 @@ class WebSocketFeed:
             status=error.status, attempt=self._policy.attempts, retry_in_s=round(self._policy.wait_s(now_s), 3),
             gives_up_in_s=round(max(0.0, (self._policy.deadline_s or now_s) - now_s), 3), **hinted,
         )  # fmt: skip
+
+    def _keep_away(self, asked_s: float, now_s: float) -> None:
+        """Remember what the server asked for, also for the process after this one."""
+        self._asked_until_s = now_s + asked_s
+        trouble = None if self._retry_after is None else self._retry_after.keep(asked_s, self._runtime.now_ms())
+        if trouble is not None:
+            self._log.warning("Retry-After not kept", event="RETRY_AFTER_FAILED", detail=trouble)
 
     def _attempt_due(self, now_s: float) -> None:
         """By when the next attempt must have ended: a token may be asked for first, and both have their timeout."""

@@ -130,6 +130,8 @@ def status_line(status: Status) -> str:
     parts.append(f"{counters['refused'] + counters['bp_drops_signal']} dropped")
     if status.link == "down":
         parts.append(f"LINK DOWN for {status.link_down_s or 0:.0f} s")
+    if status.retry_after_s is not None:
+        parts.append(f"waiting {status.retry_after_s:.0f} s as the server asked")
     if status.sample_every > 1:
         parts.append(f"1 of {status.sample_every} ticks kept")
     if status.state == "draining":

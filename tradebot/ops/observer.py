@@ -60,6 +60,7 @@ class Observer:
             link=link if link == "up" or link == "down" else None,
             link_age_ms=age_ms if isinstance(age_ms, int) else None,
             link_down_s=self._down_s(now_s, link == "down"),
+            retry_after_s=asked_s if isinstance(asked_s := feed.get("retry_after_s"), float) else None,
             last_tick=None if tick is None else LastTick(tick.symbol, tick.price, tick.ts),
             last_stored_ms=pipeline.persist.last_stored_ms,
             stored_age_s=None if stored_s is None else round(max(0.0, now_s - stored_s), 3),
@@ -67,6 +68,7 @@ class Observer:
             counters=pipeline.metrics.snapshot(),
             depths=depths(pipeline.channels),
             commit_ms=pipeline.persist.commit_ms,
+            spilled_events=pipeline.persist.events_waiting,
         )
 
     def _state(self, exit_code: int | None) -> State:

@@ -121,6 +121,8 @@ def _of_link(status: Status) -> Iterator[Family]:
     yield _gauge("tradebot_link_up", "1 while the feed's link is up.", up)
     yield _gauge("tradebot_link_down_seconds", "For how long the link has been down.", down_s)
     yield _gauge("tradebot_link_silence_seconds", "Since the peer last showed life.", silent_s)
+    asked_s = None if up is None else status.retry_after_s or 0.0
+    yield _gauge("tradebot_retry_after_seconds", "What is left of the pause that the server asked for.", asked_s)
     tick = status.last_tick
     tick_s = None if tick is None else as_unix_ms(tick.ts_ms) / 1000
     yield _gauge("tradebot_last_tick_time_seconds", "The last tick's own time (Unix time).", tick_s)

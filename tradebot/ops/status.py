@@ -71,6 +71,8 @@ class Status(Struct, frozen=True, kw_only=True):
     """Since the peer last showed life (any frame or pong)."""
     link_down_s: float | None
     """How long the link has been down; None while it is up."""
+    retry_after_s: float | None = None
+    """How much is left of the time that the server asked to be left alone for; None when it asked for none."""
     last_tick: LastTick | None
     last_stored_ms: int | None
     """When a batch was last committed."""
@@ -83,6 +85,8 @@ class Status(Struct, frozen=True, kw_only=True):
     depths: dict[str, int]
     commit_ms: float | None
     """How long the last commit took."""
+    spilled_events: int = 0
+    """Accepted events that wait in the spill file until the database can be written again."""
 
     def fresh(self, now_s: float) -> bool:
         """Whether an engine wrote this moments ago (`now_s`: monotonic clock) and has not ended."""

@@ -205,7 +205,9 @@ def _running_lines(view: View, status: Status) -> Iterator[str]:
     if status.link is not None:
         down = f"DOWN for {span(status.link_down_s or 0.0)}"
         heard = "" if status.link_age_ms is None else f", last heard of the peer {span(status.link_age_ms / 1000)} ago"
-        yield _pair("link", ("up" if status.link == "up" else down) + heard)
+        asked_s = status.retry_after_s
+        waits = "" if asked_s is None else f", waiting {span(asked_s)} more as the server asked (Retry-After)"
+        yield _pair("link", ("up" if status.link == "up" else down) + heard + waits)
     yield from _book_lines(status, "" if view.last_tick_age_s is None else f", {_tick_age(view.last_tick_age_s)}")
     stored = "none yet" if view.last_stored_age_s is None else f"{span(view.last_stored_age_s)} ago"
     took = "" if status.commit_ms is None else f", took {status.commit_ms:,.1f} ms"

@@ -26,7 +26,7 @@ from tradebot.store.errors import os_failure, storage_errors
 from tradebot.store.models import RunRow
 from tradebot.store.policy import MAX_BATCH_EVENTS
 from tradebot.store.runs import counts_of
-from tradebot.store.spill_format import DamagedSpill, Header, SpillReader
+from tradebot.store.spill_format import DamagedSpill, Header, SpillReader, batch_of
 from tradebot.store.writer import insert_batch
 
 _ORPHANS_MAX: Final = 10_000
@@ -128,7 +128,7 @@ def _stored(db: SqliteDatabase, reader: SpillReader, header: Header) -> Iterator
                     raise _Unplaceable(f"its rows do not fit those of run {header.run_id}: {error}") from error
         if not events:
             return
-        before = before.plus(_batch_of(events))
+        before = before.plus(batch_of(events))
         yield batch.events, len(events) - batch.events
 
 
@@ -147,17 +147,7 @@ def _rest(events: list[Event], before: StoredCounts, held: StoredCounts) -> Batc
             skip[kind] -= 1
         else:
             fresh.append(event)
-    return _batch_of(fresh)
-
-
-def _batch_of(events: list[Event]) -> Batch:
-    batch = Batch()
-    start = 0
-    for index in range(1, len(events) + 1):
-        if index == len(events) or type(events[index]) is not type(events[start]):
-            batch.add(events[start:index])
-            start = index
-    return batch
+    return batch_of(fresh)
 
 
 def _set_aside(path: Path, run_id: str | None, reason: str) -> Orphan:

@@ -62,10 +62,11 @@ class Spill:
                 self.close()  # gives back what there was room for: the database needs it more
             raise
 
-    def begin(self, run_id: str, counts: StoredCounts) -> None:
-        """Write the header. Raises OSError."""
-        self._write(header_line(run_id, counts))
+    def begin(self, run_id: str, counts: StoredCounts, events: Sequence[Event] = ()) -> None:
+        """Write the header and the first events, and have them on disk. Raises OSError: then the file is as before."""
+        self._write(header_line(run_id, counts) + event_lines(events))
         self.used = True
+        self.events = len(events)
 
     def append(self, events: Sequence[Event]) -> None:
         """Write events and have them on disk. Raises OSError: then none of them is in the file.

@@ -79,6 +79,17 @@ def in_causal_order(batch: Batch, ticks_before: int) -> list[Event]:
     return [*events, *batch.ticks[at:], *batch.signals, *batch.orders]
 
 
+def batch_of(events: Sequence[Event]) -> Batch:
+    """The events as a batch, in their order."""
+    batch = Batch()
+    start = 0
+    for index in range(1, len(events) + 1):
+        if index == len(events) or type(events[index]) is not type(events[start]):
+            batch.add(events[start:index])
+            start = index
+    return batch
+
+
 def header_line(run_id: str, counts: StoredCounts) -> bytes:
     """The first line of a file of run `run_id`, whose database holds `counts`."""
     return _line(["spill", FORMAT_VERSION, run_id, *astuple(counts)])

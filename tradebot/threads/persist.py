@@ -1,4 +1,10 @@
-"""The persist stage: the single writer. Batches events into transactions; what cannot be stored is spilled."""
+"""The persist stage: takes events, gathers them into batches, and has each stored exactly once.
+
+A replay's batches are stored right here: every channel waits meanwhile, and nothing is buffered. Those of a push feed
+go to the commit stage, so that a commit that blocks does not keep events in the channels. While the storage is away
+(a batch has been in commit for half a second) they go into the spill file, and from there into the database, in order.
+A storage that is merely slower than the feed is not away: then the channels fill, and the run ends as an overload.
+"""
 
 from __future__ import annotations
 
@@ -8,95 +14,144 @@ from typing import Final
 from tradebot.channel import Channel, ChannelClosed
 from tradebot.control import Control
 from tradebot.events import Event, Notice
-from tradebot.exits import ExitCode
 from tradebot.log import Log
 from tradebot.metrics import Metrics
 from tradebot.runtime import Runtime
 from tradebot.store.batch import Batch
-from tradebot.store.database import BUSY_TIMEOUT_MS
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.policy import FINAL_FLUSH_S, MAX_BATCH_EVENTS, FlushPolicy, RetryPolicy
 from tradebot.store.spill import Spill
-from tradebot.store.spill_format import in_causal_order
 from tradebot.store.writer import Storage
-from tradebot.threads.flush_lines import FlushLines
+from tradebot.threads.commit import CommitStage, Committer
+from tradebot.threads.handover import Handover
+from tradebot.threads.spilling import Spilling
+from tradebot.threads.stage import Output
 
-_PATIENCE_MS_MIN: Final = 50
+_LOOK_S: Final = 0.1
+"""How often the stage looks whether the spill is empty, or has room again."""
+_GRACE_S: Final = 0.5
+"""How long the commit stage may take to notice the deadline of the final flush by itself."""
 
 
 class PersistStage:
-    """Takes events, stores them exactly once. Without a storage (a replay that stores nothing) it only counts."""
+    """Takes events, stores them exactly once. Without a committer (a replay that stores nothing) it only counts."""
 
     name = "persist"
 
     def __init__(
         self,
         channel: Channel[Event],
-        storage: Storage | None,
-        spill: Spill | None,
-        run_id: str,
+        committer: Committer | None,
+        handover: Handover | None,
+        spilling: Spilling,
         flush: FlushPolicy,
-        retry: RetryPolicy,
-        metrics: Metrics,
         control: Control,
         log: Log,
         runtime: Runtime,
         notices: Sequence[Notice] = (),
     ) -> None:
-        """`notices` are stored before everything else: what the start has to report."""
+        """With a `handover` the commit stage has the committer, otherwise this stage uses it.
+
+        `notices` are stored before everything else: what the start has to report.
+        """
         self._channel = channel
-        self._storage = storage
-        self._spill = spill
-        self._run_id = run_id
-        self._flush_policy = flush
-        self._retry = retry
-        self._metrics = metrics
+        self._committer = committer
+        self._handover = handover
+        self._spilling = spilling
+        self._fair_policy = flush
+        self._policy = flush
         self._control = control
         self._log = log.bind(self.name)
         self._runtime = runtime
         self._batch = Batch()
         if notices:
             self._batch.add(notices)
-        self._final_deadline: float | None = None
-        self._flush_lines = FlushLines()
+        self._ticks_passed_on = 0 if committer is None else committer.storage.counts.ticks
+        """Ticks of the run before the open batch: stored, handed over, spilled or lost."""
+        self._spilled_events = 0
+        self._spilled_ticks = 0
+        self._given_up: StorageUnavailable | None = None
+        self._ending = False
         self.inputs = (channel,)
-        self.outputs: tuple[Channel[Event], ...] = ()
-        self.ticks_stored = 0
-        self.ticks_spilled = 0
-        self._ticks_passed_on = 0 if storage is None else storage.counts.ticks
-        """Ticks of the run before the open batch: stored, spilled or lost."""
-        self.events_lost = 0
-        self.storage_error: str | None = None
-        self.commits = 0
-        self.commit_ms: float | None = None
-        """How long the newest commit took."""
-        self.last_stored_ms: int | None = None
-        """When it was done, on the wall clock."""
-        self.last_stored_s: float | None = None
-        """The same on the monotonic clock, which nobody sets."""
+        self.outputs: tuple[Output, ...] = () if handover is None else (handover,)
+
+    # ---- figures: any thread; none of them blocks ------------------------------------------------------------------
 
     @property
     def in_hand(self) -> int:
-        """Events of the open batch. Any thread; never blocks."""
+        """Events of the open batch."""
         return self._batch.events
 
     @property
     def stores_nothing(self) -> bool:
         """True for a run that stores nothing by design."""
-        return self._storage is None
+        return self._committer is None
+
+    @property
+    def storage_error(self) -> StorageUnavailable | None:
+        """Why the storage was given up, once it was."""
+        return self._given_up if self._handover is None else self._handover.given_up
+
+    @property
+    def ticks_spilled(self) -> int:
+        """Ticks in the spill file that are not known to be stored."""
+        return self._spilled_ticks if self._handover is None else self._handover.waiting_ticks
+
+    @property
+    def events_waiting(self) -> int:
+        """Events in the spill file that are not known to be stored."""
+        return self._spilled_events if self._handover is None else self._handover.waiting_events
+
+    @property
+    def events_lost(self) -> int:
+        """Accepted events that are neither stored nor spilled."""
+        return self._spilling.events_lost
+
+    @property
+    def ticks_stored(self) -> int:
+        """Ticks that are known to be stored."""
+        return 0 if self._committer is None else self._committer.ticks_stored
+
+    @property
+    def commits(self) -> int:
+        """Transactions that were committed."""
+        return 0 if self._committer is None else self._committer.commits
+
+    @property
+    def commit_ms(self) -> float | None:
+        """How long the newest commit took."""
+        return None if self._committer is None else self._committer.commit_ms
+
+    @property
+    def last_stored_ms(self) -> int | None:
+        """When it was done, on the wall clock."""
+        return None if self._committer is None else self._committer.last_stored_ms
+
+    @property
+    def last_stored_s(self) -> float | None:
+        """The same on the monotonic clock, which nobody sets."""
+        return None if self._committer is None else self._committer.last_stored_s
+
+    # ---- the loop ----------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """The stage's loop; blocks on its channel and in the storage."""
+        """The stage's loop; blocks on its channel, in a replay in the storage, and otherwise for room in the spill."""
+        committer, handover = self._committer, self._handover
         try:
-            if self._storage is None:
+            if committer is None:
                 self._discard()
+            elif handover is None:
+                self._take(lambda: self._store(committer))
+                self._announce_end(committer)
+                self._store(committer)
             else:
-                self._store(self._storage)
+                self._take(lambda: self._pass_on(committer, handover))
+                self._announce_end(committer)
+                self._settle(committer, handover)
         finally:
-            if self._storage is not None:
-                self._clean_up("database", self._storage.close)
-            if self._spill is not None:
-                self._finish_spill(self._spill)
+            if committer is not None and handover is None:
+                committer.close()
+            self._spilling.finish(self.events_waiting)
 
     def _discard(self) -> None:
         while True:
@@ -105,130 +160,198 @@ class PersistStage:
             except ChannelClosed:
                 return
 
-    def _store(self, storage: Storage) -> None:
-        policy, monotonic = self._flush_policy, self._runtime.monotonic
+    def _take(self, pass_on: Callable[[], None]) -> None:
+        """Fill the open batch, and pass it on whenever it is due, until the channel is closed and empty."""
+        monotonic = self._runtime.monotonic
         if self._batch.events:
-            policy.added(monotonic())
+            self._policy.added(monotonic())
         while True:
-            room = MAX_BATCH_EVENTS - self._batch.events
+            room, now = MAX_BATCH_EVENTS - self._batch.events, monotonic()
+            wait_s = 0.0 if self._policy.due(self._batch.events, now) else self._policy.wait_s(now)
+            if self._spilling.is_on:
+                wait_s = _LOOK_S if wait_s is None else min(wait_s, _LOOK_S)
             try:
-                chunks = self._channel.take(room, policy.wait_s(monotonic()))
+                chunks = self._channel.take(room, wait_s)
             except ChannelClosed:
-                break
+                return
             for chunk in chunks:
                 self._batch.add(chunk)
             now = monotonic()
             if chunks:
-                policy.added(now)
-            if policy.due(self._batch.events, now):
-                self._flush(storage)
+                self._policy.added(now)
+            if self._spilling.is_on or self._policy.due(self._batch.events, now):
+                pass_on()
+
+    def _announce_end(self, committer: Committer) -> None:
         if self._control.stop.is_set():
-            self._final_deadline = monotonic() + FINAL_FLUSH_S
+            committer.final_deadline = self._runtime.monotonic() + FINAL_FLUSH_S
         self._log.info("final flush on shutdown", event="final flush on shutdown", remaining=self._batch.events)
-        if self._batch.events:
-            self._flush(storage)
-        self._log_flushed(self._flush_lines.take())
 
-    def _flush(self, storage: Storage) -> None:
-        """Store the open batch, however often that has to be tried; spill it when the storage stays away."""
-        batch = self._batch
-        while self.storage_error is None:
-            began_s = self._runtime.monotonic()
-            try:
-                storage.write(batch, self._patience_ms())
-            except StorageUnavailable as error:
-                self._metrics.persist_errors += 1
-                now = self._runtime.monotonic()
-                delay_s = self._retry.next_delay_s(now, self._deadline()) if error.passing else None
-                if delay_s is None:
-                    self._give_up(storage, error)
-                else:
-                    self._log.warning("storage unavailable", detail=str(error), retry_in_s=delay_s)
-                    self._runtime.sleep(delay_s)
-            else:
-                self._stored(batch, began_s)
-                break
-        if self.storage_error is not None:
-            self._spill_batch(batch)
+    def _begin_batch(self, committer: Committer) -> None:
+        """The open batch has gone: begin another one."""
+        self._ticks_passed_on += len(self._batch.ticks)
         self._batch = Batch()
-        self._flush_policy.flushed(storage.wal_bytes)
+        self._policy.flushed(committer.storage.wal_bytes)
 
-    def _stored(self, batch: Batch, began_s: float) -> None:
-        self._retry.succeeded()
-        self.commits += 1
-        self.last_stored_s = self._runtime.monotonic()
-        self.commit_ms = round((self.last_stored_s - began_s) * 1000, 3)
-        self.last_stored_ms = self._runtime.now_ms()
-        self.ticks_stored += len(batch.ticks)
-        self._ticks_passed_on += len(batch.ticks)
-        self._metrics.persist_count += batch.rows
-        self._log_flushed(self._flush_lines.add(batch.rows, self.last_stored_s))
+    # ---- a replay: everything waits for the storage ------------------------------------------------------------------
 
-    def _log_flushed(self, fields: dict[str, int] | None) -> None:
-        if fields is not None:
-            self._log.info("batch flushed", event="batch flushed", errors=self._metrics.persist_errors, **fields)
-
-    def _deadline(self) -> float | None:
-        return self._control.drain_deadline if self._final_deadline is None else self._final_deadline
-
-    def _patience_ms(self) -> int:
-        left_s = self._retry.patience_s(self._runtime.monotonic(), self._deadline())
-        return max(_PATIENCE_MS_MIN, min(BUSY_TIMEOUT_MS, int(left_s * 1000)))
-
-    def _give_up(self, storage: Storage, error: StorageUnavailable) -> None:
-        self.storage_error = str(error)
-        where = str(self._spill.path) if self._spill is not None else None
-        self._log.error("storage failed", event="STORAGE_FAILED", code=error.code, detail=str(error), spill_file=where)
-        self._begin_spill(storage)
-        self._control.fail(ExitCode.OVERLOAD, self.name, f"storage failed: {error}")
-
-    def _begin_spill(self, storage: Storage) -> None:
-        if self._spill is None:
+    def _store(self, committer: Committer) -> None:
+        batch = self._batch
+        if not batch.events:
             return
+        if self._given_up is None:
+            try:
+                committer.commit(batch)
+            except StorageUnavailable as error:
+                self._given_up = error
+                committer.give_up(error, self._spilling.path)
+                storage = committer.storage
+                if self._spilling.begin(storage.sync_wal, storage.counts, batch):
+                    self._count_spilled(batch)
+                else:
+                    self._spilling.lose(batch)
+            else:
+                committer.count(batch)
+        elif self._spilling.append(batch, self._ticks_passed_on):
+            self._count_spilled(batch)
+        else:
+            self._spilling.lose(batch)
+        self._begin_batch(committer)
+
+    def _count_spilled(self, batch: Batch) -> None:
+        self._spilled_events += batch.events
+        self._spilled_ticks += len(batch.ticks)
+
+    # ---- a push feed: the commit stage stores ------------------------------------------------------------------------
+
+    def _pass_on(self, committer: Committer, handover: Handover) -> None:
+        """Hand the open batch over or, while the storage is away, spill it; wait as long as neither is possible."""
+        while not self._try_to_pass_on(committer, handover):
+            if self._spilling.is_on:
+                handover.wait(_LOOK_S)  # the file has no room until it is stored
+                continue
+            away_in_s = handover.away_in_s(self._is_pressed())
+            if away_in_s is None or handover.wait_free(min(away_in_s or _LOOK_S, _LOOK_S / 2)):
+                return  # what has come meanwhile goes along with it
+
+    def _try_to_pass_on(self, committer: Committer, handover: Handover) -> bool:
+        """Pass the open batch on if it is due. False when it has to wait."""
+        if self._spilling.is_on and handover.is_idle and not handover.is_over:
+            self._end_spill(committer)
+        batch = self._batch
+        if not batch.events or not (self._ending or self._policy.due(batch.events, self._runtime.monotonic())):
+            return True
+        if handover.is_over:
+            self._keep_or_lose(committer, handover)
+            return True
+        if not self._spilling.is_on and not handover.offer(batch):
+            away = handover.away_in_s(self._is_pressed()) == 0.0
+            if not (away and self._begin_spill(committer, handover)):
+                return False
+        if self._spilling.is_on:
+            if not self._spilling.append(batch, self._ticks_passed_on):
+                return False
+            handover.spilled(batch, self._spilling.size)
+        self._begin_batch(committer)
+        return True
+
+    def _is_pressed(self) -> bool:
+        return 2 * self._channel.depth >= self._channel.maxsize
+
+    def _begin_spill(self, committer: Committer, handover: Handover) -> bool:
+        """The storage is away: the batch in commit goes into the spill first. False when there is none, or no room."""
+        counts, first = handover.unconfirmed()
+        if first is None or not self._spilling.begin(committer.storage.sync_wal, counts, first):
+            return False
+        handover.begin_spill(first, self._spilling.size)
+        self._policy = self._fair_policy.for_spill()
+        self._log.warning(
+            "storage is away: events go to the spill file", event="SPILL_BEGUN",
+            spill_file=str(self._spilling.path), hint="they are stored when the database can be written again",
+        )  # fmt: skip
+        return True
+
+    def _end_spill(self, committer: Committer) -> None:
+        """All of the spill is stored: batches go to the commit stage again."""
+        events = self._spilling.events
         try:
-            storage.sync_wal()  # before the header counts what a power loss could take from the database
+            committer.storage.sync_wal()  # before what a power loss could take from the database is gone from the file
         except OSError as error:
             self._log.warning("write-ahead log not synced", event="WAL_SYNC_FAILED", detail=str(error))
-        try:
-            self._spill.begin(self._run_id, storage.counts)
-        except OSError as error:
-            self._spill_failed(error)
+        self._spilling.empty()
+        self._policy = self._fair_policy
+        self._policy.flushed(committer.storage.wal_bytes)
+        if self._batch.events:
+            self._policy.added(self._runtime.monotonic())
+        self._log.info("storage is back: the spill is stored", event="SPILL_DRAINED", events=events)
 
-    def _spill_batch(self, batch: Batch) -> None:
-        """Spill all of the batch or, where there is no room for all, nothing: notices and ticks belong together."""
-        events = in_causal_order(batch, self._ticks_passed_on)
-        self._ticks_passed_on += len(batch.ticks)
-        if self._spill is not None and events:
-            try:
-                self._spill.append(events)
-            except OSError as error:
-                self._spill_failed(error)
-            else:
-                self.ticks_spilled += len(batch.ticks)
-                return
-        self.events_lost += len(events)
+    def _keep_or_lose(self, committer: Committer, handover: Handover) -> None:
+        """The storage was given up: all that is not stored stays in the spill for the next start, or is lost."""
+        counts, first = handover.reclaim()
+        if first is not None:
+            self._keep(committer, handover, first, counts.ticks)
+        if self._batch.events:
+            self._keep(committer, handover, self._batch, self._ticks_passed_on)
+            self._begin_batch(committer)
 
-    def _spill_failed(self, error: OSError) -> None:
-        assert self._spill is not None
-        spill, self._spill = self._spill, None
-        self._log.error(
-            "spill failed", event="SPILL_FAILED", spill_file=str(spill.path), detail=str(error),
-            events_spilled=spill.events,
-        )  # fmt: skip
-        self._clean_up("spill file", spill.close)
+    def _keep(self, committer: Committer, handover: Handover, batch: Batch, ticks_before: int) -> None:
+        spilling = self._spilling
+        if spilling.is_on:
+            kept = spilling.append(batch, ticks_before)
+        else:
+            kept = spilling.begin(committer.storage.sync_wal, handover.unconfirmed()[0], batch)
+        if kept:
+            handover.spilled(batch, spilling.size)
+        else:
+            spilling.lose(batch)
 
-    def _finish_spill(self, spill: Spill) -> None:
-        self._clean_up("spill file", spill.finish)
-        if spill.used:
-            self._log.error(
-                "events spilled", event="SPILLED", events=spill.events, spill_file=str(spill.path),
-                hint="the next start with this database stores them",
-            )  # fmt: skip
+    def _settle(self, committer: Committer, handover: Handover) -> None:
+        """After the last event: wait until all is stored, or what is not is in the spill for the next start."""
+        self._ending = True
+        while not handover.is_over:
+            self._try_to_pass_on(committer, handover)
+            if not self._batch.events and not self._spilling.is_on and handover.is_idle:
+                break
+            if self._is_overdue():
+                self._give_up_waiting(committer, handover)
+            handover.wait(_LOOK_S)
+        if handover.is_over:
+            self._keep_or_lose(committer, handover)
+        handover.close()
 
-    def _clean_up(self, what: str, step: Callable[[], None]) -> None:
-        """Do a step of cleaning up. A failing disk must not hide how the run ended, so it is reported as 13."""
-        try:
-            step()
-        except (OSError, StorageUnavailable) as error:
-            self._log.error("clean-up failed", event="CLEANUP_FAILED", file=what, detail=str(error))
-            self._control.fail(ExitCode.OVERLOAD, self.name, f"cannot close the {what}: {error}")
+    def _is_overdue(self) -> bool:
+        """Whether the time that a stop allows is over. A failing storage is given up before, by the commit stage."""
+        drain_deadline = self._control.drain_deadline
+        return drain_deadline is not None and self._runtime.monotonic() >= drain_deadline + FINAL_FLUSH_S + _GRACE_S
+
+    def _give_up_waiting(self, committer: Committer, handover: Handover) -> None:
+        """A commit does not end, or the spill is not stored in time: the next start stores it."""
+        text = f"not all was stored in the time for draining and {FINAL_FLUSH_S:g} s after it"
+        error = StorageUnavailable("FINAL_FLUSH_TIMEOUT", text, passing=True)
+        handover.give_up(error)
+        committer.give_up(error, self._spilling.path)
+
+
+def writer_stages(
+    channel: Channel[Event],
+    storage: Storage | None,
+    spill: Spill | None,
+    run_id: str,
+    push: bool,
+    flush: FlushPolicy,
+    retry: RetryPolicy,
+    metrics: Metrics,
+    control: Control,
+    log: Log,
+    runtime: Runtime,
+    notices: Sequence[Notice] = (),
+) -> tuple[PersistStage, CommitStage | None]:
+    """The persist stage of a run and, for a push feed that stores, the commit stage that must run beside it."""
+    own_log = log.bind(PersistStage.name)
+    spilling = Spilling(spill, run_id, control, own_log)
+    committer = None if storage is None else Committer(storage, retry, metrics, control, own_log, runtime)
+    handover = None if storage is None or not push else Handover(runtime, storage.counts)
+    stage = PersistStage(channel, committer, handover, spilling, flush, control, log, runtime, notices)
+    if committer is None or handover is None:
+        return stage, None
+    return stage, CommitStage(committer, handover, spilling.path)

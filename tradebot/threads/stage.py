@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
-from tradebot.channel import Channel, ConsumerGone
+from tradebot.channel import ConsumerGone
 from tradebot.control import Control
 from tradebot.exits import ExitCode, TradebotError
 from tradebot.log import Log
 from tradebot.runtime import Runtime
+
+
+class Input(Protocol):
+    """Where a stage takes from."""
+
+    def abandon(self) -> None:
+        """Nobody takes any more."""
+        ...
+
+
+class Output(Protocol):
+    """Where a stage puts."""
+
+    def close(self) -> None:
+        """This stage puts nothing any more."""
+        ...
 
 
 class Stage(Protocol):
@@ -21,12 +37,12 @@ class Stage(Protocol):
         ...
 
     @property
-    def inputs(self) -> Sequence[Channel[Any]]:
+    def inputs(self) -> Sequence[Input]:
         """Channels it takes from; nobody else does."""
         ...
 
     @property
-    def outputs(self) -> Sequence[Channel[Any]]:
+    def outputs(self) -> Sequence[Output]:
         """Channels that nobody puts anything on once it has ended."""
         ...
 
@@ -68,8 +84,8 @@ class Thread:
 
     def end(self) -> None:
         """Let the neighbours and the control know that this stage has ended, or will never start."""
-        for channel in self._stage.inputs:
-            channel.abandon()
-        for channel in self._stage.outputs:
-            channel.close()
+        for taken_from in self._stage.inputs:
+            taken_from.abandon()
+        for put_to in self._stage.outputs:
+            put_to.close()
         self._control.ended(self._stage.name)

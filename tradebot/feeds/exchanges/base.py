@@ -14,13 +14,23 @@ from msgspec import Struct
 
 from tradebot.events import AMOUNT_MAX, INT64_MAX, MAX_ID_CHARS, MAX_SYMBOL_CHARS, TS_MS_MAX, Tick
 
-Kind = Literal["trades", "heartbeat", "ack", "error", "ignored"]
+Kind = Literal["trades", "heartbeat", "ack", "error", "announcement", "ignored"]
 
 DETAIL_CHARS_MAX: Final = 200
 
 
 class Unparseable(ValueError):
     """A frame that cannot be understood; the text says why, on one line, without quoting the frame."""
+
+
+class Announcement(Struct, frozen=True, gc=False):
+    """What an exchange says of itself to all clients, in its own words, e.g. maintenance.
+
+    `reconnect`: it will close this connection, and asks for a new one before that.
+    """
+
+    text: str
+    reconnect: bool = False
 
 
 class Parsed(Struct, frozen=True, gc=False):
@@ -30,6 +40,9 @@ class Parsed(Struct, frozen=True, gc=False):
     sends with it. `skipped` are (symbol, seq) of entries that use up a number of the sender's but are no market trades,
     so that their absence is no gap. `detail` is the exchange's own word in an ack or an error. `reply` is a text that
     the protocol of the exchange wants to be sent back (an application-level pong).
+
+    `confirmed` and `refused` are symbols as they were asked for, where the adapter knows which ones an ack or an error
+    is about; `ask_alone` are symbols that may be good, but were refused because of another one in their message.
     """
 
     kind: Kind
@@ -38,6 +51,10 @@ class Parsed(Struct, frozen=True, gc=False):
     skipped: list[tuple[str, int]] = []
     detail: str = ""
     reply: str | None = None
+    confirmed: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    ask_alone: tuple[str, ...] = ()
+    announcement: Announcement | None = None
 
 
 IGNORED: Final = Parsed("ignored")
@@ -179,6 +196,12 @@ def skipped(symbol: object, seq: object) -> Parsed:
     if type(symbol) is str and 1 <= len(symbol) <= MAX_SYMBOL_CHARS and type(seq) is int and 0 <= seq <= INT64_MAX:
         return Parsed("ignored", skipped=[(symbol, seq)])
     return IGNORED
+
+
+def announcement(value: object, *, reconnect: bool = False) -> Parsed:
+    """A frame in which the exchange announces something."""
+    shown = detail(value)
+    return Parsed("announcement", detail=shown, announcement=Announcement(shown, reconnect))
 
 
 def detail(value: object) -> str:

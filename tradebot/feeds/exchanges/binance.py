@@ -13,11 +13,13 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
+from tradebot.feeds.exchanges.asked import Asked, Refusal
 from tradebot.feeds.exchanges.base import (
     IGNORED,
     Exchange,
     Parsed,
     Unparseable,
+    announcement,
     decode_json,
     detail,
     integer,
@@ -28,6 +30,7 @@ from tradebot.feeds.exchanges.base import (
 # A connection carries up to 1024 streams and takes up to 5 messages a second, pongs among them; messages of 8 kB and
 # more were seen to be refused without a word.
 _STREAMS_A_MESSAGE: Final = 200
+_SHUTDOWN: Final = "serverShutdown"
 _FUTURES_HOST: Final = re.compile(r"\w+://[^/]*(?:fstream|dstream)")
 _NAMED: Final = re.compile(r"([^/=&?@]+)@(?:trade|aggTrade)(?![^/&])")
 
@@ -44,6 +47,7 @@ class Binance(Exchange):
     def __init__(self) -> None:
         self._stream = "trade"
         self._named: frozenset[str] = frozenset()
+        self._asked = Asked()
 
     def connection_url(self, url: str, symbols: Sequence[str]) -> str:
         """`url` unchanged; what it says of the market and of its streams is kept for `subscriptions`."""
@@ -57,11 +61,12 @@ class Binance(Exchange):
 
     def subscriptions(self, symbols: Sequence[str]) -> list[str]:
         """For the symbols that the URL does not name already; none are left when it names them all."""
-        streams = [f"{symbol.lower()}@{self._stream}" for symbol in symbols if symbol.lower() not in self._named]
+        unnamed = [symbol for symbol in symbols if symbol.lower() not in self._named]
         messages: list[str] = []
-        for start in range(0, len(streams), _STREAMS_A_MESSAGE):
-            params = streams[start : start + _STREAMS_A_MESSAGE]
-            message = {"method": "SUBSCRIBE", "params": params, "id": len(messages) + 1}
+        for start in range(0, len(unnamed), _STREAMS_A_MESSAGE):
+            some = unnamed[start : start + _STREAMS_A_MESSAGE]
+            params = [f"{symbol.lower()}@{self._stream}" for symbol in some]
+            message = {"method": "SUBSCRIBE", "params": params, "id": int(self._asked.add(some))}
             messages.append(msgspec.json.encode(message).decode())
         return messages
 
@@ -75,7 +80,44 @@ class Binance(Exchange):
                 return _trade(data, data.get("t"))
             if event == "aggTrade":
                 return _trade(data, data.get("a"))
-        return _other(value, data)
+        return self._other(value, data)
+
+    def _other(self, value: object, data: object) -> Parsed:
+        """What a frame without a trade is. Raises Unparseable for one that should have held a trade."""
+        if type(value) is list:
+            # Such as !ticker@arr on a plain stream. Trades never come as a list.
+            if any(type(item) is dict and item.get("e") in ("trade", "aggTrade") for item in value):
+                raise Unparseable("trades in a list")
+            return IGNORED
+        if type(value) is not dict:
+            raise Unparseable("neither a JSON object nor a list")
+        stream = value.get("stream")
+        if type(stream) is str and stream.endswith(("@trade", "@aggTrade")):
+            raise Unparseable("no trade in a frame of a stream of trades")
+        if type(data) is dict and "e" not in data and "p" in data and "q" in data and "T" in data:
+            raise Unparseable("e: missing from what looks like a trade")
+        if _announces_shutdown(value) or _announces_shutdown(data):
+            return announcement("serverShutdown: this server is about to shut down", reconnect=True)
+        return self._answer(value)
+
+    def _answer(self, value: dict[str, Any]) -> Parsed:
+        """A confirmation or a refusal tells the number of the message it is about, not its symbols."""
+        error, key = value.get("error"), value.get("id")
+        if error is not None or ("code" in value and "msg" in value):
+            words = detail(error if error is not None else value)
+            refused, ask_alone = self._asked.refuse(words, str(key)) if type(key) is int else Refusal()
+            return Parsed("error", detail=words, refused=refused, ask_alone=ask_alone)
+        if "result" in value and "id" in value:
+            return Parsed("ack", detail=detail(f"request {detail(key)}"), confirmed=self._asked.confirm(str(key)))
+        return IGNORED
+
+
+def _announces_shutdown(value: object) -> bool:
+    """In streams the event stands alone or in `data`; the API for orders wraps it in `event`."""
+    if type(value) is not dict:
+        return False
+    inner = value.get("event")
+    return value.get("e") == _SHUTDOWN or (type(inner) is dict and inner.get("e") == _SHUTDOWN)
 
 
 def _trade(data: dict[str, Any], number: object) -> Parsed:
@@ -89,25 +131,3 @@ def _trade(data: dict[str, Any], number: object) -> Parsed:
     if ts >= _MICROSECONDS_FROM:
         ts //= 1000
     return Parsed("trades", [make_tick(data.get("s"), data.get("p"), data.get("q"), ts, trade_id, trade_id)])
-
-
-def _other(value: object, data: object) -> Parsed:
-    """What a frame without a trade is. Raises Unparseable for one that should have held a trade."""
-    if type(value) is list:
-        # Such as !ticker@arr on a plain stream. Trades never come as a list.
-        if any(type(item) is dict and item.get("e") in ("trade", "aggTrade") for item in value):
-            raise Unparseable("trades in a list")
-        return IGNORED
-    if type(value) is not dict:
-        raise Unparseable("neither a JSON object nor a list")
-    stream = value.get("stream")
-    if type(stream) is str and stream.endswith(("@trade", "@aggTrade")):
-        raise Unparseable("no trade in a frame of a stream of trades")
-    if type(data) is dict and "e" not in data and "p" in data and "q" in data and "T" in data:
-        raise Unparseable("e: missing from what looks like a trade")
-    error = value.get("error")
-    if error is not None or ("code" in value and "msg" in value):
-        return Parsed("error", detail=detail(error if error is not None else value))
-    if "result" in value and "id" in value:
-        return Parsed("ack", detail=detail(f"request {detail(value['id'])}"))
-    return IGNORED

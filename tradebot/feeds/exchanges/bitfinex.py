@@ -20,6 +20,7 @@ from tradebot.feeds.exchanges.base import (
     Exchange,
     Parsed,
     Unparseable,
+    announcement,
     decode_json,
     detail,
     integer,
@@ -30,6 +31,11 @@ from tradebot.feeds.exchanges.base import text as checked_text
 
 # Far more than the exchange allows on one connection.
 _CHANNELS_MAX: Final = 1000
+
+_ALREADY_SUBSCRIBED: Final = 10301
+_RESTART: Final = 20051
+# Maintenance begins with 20060. At its end Bitfinex advises to subscribe to everything again.
+_MAINTENANCE_OVER: Final = 20061
 
 
 class Bitfinex(Exchange):
@@ -88,21 +94,36 @@ class Bitfinex(Exchange):
             case "pong":
                 return HEARTBEAT
             case "error":
-                return Parsed("error", detail=detail(value.get("msg") or value.get("code") or "no reason given"))
-            case "info" if "code" in value:
-                # 20051: the server restarts; 20060 and 20061: maintenance begins and ends.
-                return Parsed("error", detail=detail(value.get("msg") or value["code"]))
+                words = detail(value.get("msg") or value.get("code") or "no reason given")
+                symbol = value.get("symbol")
+                ours = type(symbol) is str and value.get("channel") == "trades"
+                known = value.get("code") == _ALREADY_SUBSCRIBED
+                return Parsed("error", detail=words, refused=(str(symbol),) if ours and not known else ())
+            case "info":
+                return _announced(value)
         return IGNORED
 
     def _subscribed(self, value: dict[str, Any]) -> Parsed:
         channel = integer(value.get("chanId"), "chanId")
         symbol = checked_text(value.get("symbol"), "symbol")
         if symbol.startswith("f"):
-            return Parsed("error", detail=detail(f"{symbol}: trades of a funding currency have no price: not read"))
+            words = detail(f"{symbol}: trades of a funding currency have no price: not read")
+            return Parsed("error", detail=words, refused=(symbol,))
         if len(self._symbols) >= _CHANNELS_MAX:
             raise Unparseable("too many channels on one connection")
         self._symbols[channel] = symbol
-        return Parsed("ack", detail=symbol)
+        return Parsed("ack", detail=symbol, confirmed=(symbol,))
+
+
+def _announced(value: dict[str, Any]) -> Parsed:
+    """The greeting of a connection, which tells of maintenance, or news."""
+    if "code" in value:
+        code = value["code"]
+        return announcement(value.get("msg") or code, reconnect=code in (_RESTART, _MAINTENANCE_OVER))
+    platform = value.get("platform")
+    if type(platform) is dict and platform.get("status") == 0:
+        return announcement("the platform is in maintenance")
+    return IGNORED
 
 
 def _tick(symbol: str, trade: Any) -> Tick:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from tradebot.events import Tick
+from tradebot.feeds.exchanges.asked import Asked
 from tradebot.feeds.exchanges.base import (
     HEARTBEAT,
     IGNORED,
@@ -46,6 +47,9 @@ class Bitget(Exchange):
 
     def __init__(self) -> None:
         self._api = _V2
+        self._asked = Asked()
+        self._requested: dict[tuple[object, object], str] = {}
+        """The symbol as it was asked for, by the market and the name that answers repeat."""
 
     def connection_url(self, url: str, symbols: Sequence[str]) -> str:
         """`url` as it is; remembers which API it is of."""
@@ -63,13 +67,19 @@ class Bitget(Exchange):
         default_market, channel_key, channel, symbol_key = self._api
         messages: list[str] = []
         batch: list[bytes] = []
+        some: list[str] = []
         for symbol in symbols:
             market, _, name = symbol.rpartition(":")
             argument = {"instType": market or default_market, channel_key: channel, symbol_key: name}
+            self._requested[argument["instType"], name] = symbol
             batch.append(msgspec.json.encode(argument))
+            some.append(symbol)
             if len(_request(batch)) > _MESSAGE_BYTES_MAX:
                 messages.append(_request(batch[:-1]).decode())
-                batch = batch[-1:]
+                self._asked.add(some[:-1])
+                batch, some = batch[-1:], some[-1:]
+        if some:
+            self._asked.add(some)
         return [*messages, _request(batch).decode()] if batch else []
 
     def keepalive(self) -> str | None:
@@ -85,9 +95,11 @@ class Bitget(Exchange):
             return IGNORED
         event, argument = value.get("event"), value.get("arg")
         if event == "error":
-            return Parsed("error", detail=detail({"code": value.get("code"), "msg": value.get("msg"), "arg": argument}))
+            return self._refused(value)
         if event == "subscribe":
-            return Parsed("ack", detail=detail(argument))
+            confirmed = self._named(argument)
+            self._asked.settle(confirmed)
+            return Parsed("ack", detail=detail(argument), confirmed=confirmed)
         if event is not None or "data" not in value or not isinstance(argument, dict):
             return IGNORED
         if argument.get("channel") in ("trade", "tradeNew"):
@@ -107,6 +119,25 @@ def _symbol(market: object, name: object) -> object:
     if not isinstance(market, str) or not isinstance(name, str) or market.upper() in _SPOT_MARKETS:
         return name
     return f"{market.upper()}:{name}"
+
+    def _named(self, argument: object) -> tuple[str, ...]:
+        """The symbol, as it was asked for, that an answer repeats."""
+        if not isinstance(argument, dict):
+            return ()
+        name = argument.get("instId", argument.get("symbol"))
+        market = argument.get("instType")
+        if not isinstance(name, str) or not isinstance(market, str):
+            return ()
+        return (self._requested.get((market, name), name),)
+
+    def _refused(self, value: dict[str, Any]) -> Parsed:
+        words = detail({"code": value.get("code"), "msg": value.get("msg"), "arg": value.get("arg")})
+        refused = self._named(value.get("arg"))
+        if refused:
+            self._asked.settle(refused)
+            return Parsed("error", detail=words, refused=refused)
+        refused, ask_alone = self._asked.refuse(str(value.get("msg")))
+        return Parsed("error", detail=words, refused=refused, ask_alone=ask_alone)
 
 
 def _trades(value: dict[str, Any], symbol: object) -> Parsed:

@@ -10,12 +10,14 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
+from tradebot.feeds.exchanges.asked import Asked
 from tradebot.feeds.exchanges.base import (
     HEARTBEAT,
     IGNORED,
     Exchange,
     Parsed,
     Unparseable,
+    announcement,
     decode_json,
     detail,
     integer,
@@ -31,8 +33,13 @@ class Bitstamp(Exchange):
     name: ClassVar[str] = "bitstamp"
     url: ClassVar[str] = "wss://ws.bitstamp.net"
 
+    def __init__(self) -> None:
+        self._asked = Asked()
+
     def subscriptions(self, symbols: Sequence[str]) -> list[str]:
         """One message per symbol: the exchange takes one channel at a time."""
+        for symbol in symbols:
+            self._asked.add([symbol])
         return [
             msgspec.json.encode({"event": "bts:subscribe", "data": {"channel": _PREFIX + symbol}}).decode()
             for symbol in symbols
@@ -48,7 +55,7 @@ class Bitstamp(Exchange):
         if type(value) is not dict:
             return IGNORED
         if value.get("event") != "trade":
-            return _announced(value)
+            return self._announced(value)
         channel, trade = value.get("channel"), value.get("data")
         if type(channel) is not str:
             raise Unparseable("channel: missing or not a text")
@@ -65,6 +72,25 @@ class Bitstamp(Exchange):
         )
         return Parsed("trades", [tick])
 
+    def _announced(self, value: dict[str, Any]) -> Parsed:
+        match value.get("event"):
+            case "bts:subscription_succeeded":
+                confirmed = _symbols(value.get("channel"))
+                self._asked.settle(confirmed)
+                return Parsed("ack", detail=detail(value.get("channel") or ""), confirmed=confirmed)
+            case "bts:heartbeat":
+                return HEARTBEAT
+            case "bts:request_reconnect":
+                # The server ends the connection a few seconds later.
+                return announcement("bts:request_reconnect: this server is about to be maintained", reconnect=True)
+            case "bts:error":
+                data = value.get("data")
+                words = detail(data.get("message") or data if type(data) is dict else data)
+                refused = _symbols(value.get("channel"))
+                self._asked.settle(refused)
+                return Parsed("error", detail=words, refused=refused or self._asked.refuse(words).refused)
+        return IGNORED
+
 
 def _ts_ms(trade: dict[str, Any]) -> int:
     if "microtimestamp" in trade:
@@ -72,15 +98,7 @@ def _ts_ms(trade: dict[str, Any]) -> int:
     return integer(trade.get("timestamp"), "timestamp") * 1000
 
 
-def _announced(value: dict[str, Any]) -> Parsed:
-    match value.get("event"):
-        case "bts:subscription_succeeded":
-            return Parsed("ack", detail=detail(value.get("channel") or ""))
-        case "bts:heartbeat":
-            return HEARTBEAT
-        case "bts:request_reconnect":
-            return Parsed("error", detail="bts:request_reconnect")
-        case "bts:error":
-            data = value.get("data")
-            return Parsed("error", detail=detail(data.get("message") or data if type(data) is dict else data))
-    return IGNORED
+def _symbols(channel: object) -> tuple[str, ...]:
+    """The symbol of a channel of trades, if it is one."""
+    named = type(channel) is str and channel.startswith(_PREFIX)
+    return (str(channel).removeprefix(_PREFIX),) if named else ()

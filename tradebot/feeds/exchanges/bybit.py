@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from tradebot.events import Tick
+from tradebot.feeds.exchanges.asked import Asked, Refusal
 from tradebot.feeds.exchanges.base import (
     HEARTBEAT,
     IGNORED,
@@ -35,13 +36,18 @@ class Bybit(Exchange):
     name: ClassVar[str] = "bybit"
     url: ClassVar[str] = "wss://stream.bybit.com/v5/public/spot"
 
+    def __init__(self) -> None:
+        self._asked = Asked()
+
     def subscriptions(self, symbols: Sequence[str]) -> list[str]:
-        """Ten topics a message: the limit of spot."""
-        topics = [_PREFIX + symbol for symbol in symbols]
-        return [
-            msgspec.json.encode({"op": "subscribe", "args": topics[at : at + _ARGS_MAX]}).decode()
-            for at in range(0, len(topics), _ARGS_MAX)
-        ]
+        """Ten topics a message: the limit of spot. One wrong topic, and the exchange refuses the whole message."""
+        messages = []
+        for at in range(0, len(symbols), _ARGS_MAX):
+            some = symbols[at : at + _ARGS_MAX]
+            self._asked.add(some)
+            message = {"op": "subscribe", "args": [_PREFIX + symbol for symbol in some]}
+            messages.append(msgspec.json.encode(message).decode())
+        return messages
 
     def keepalive(self) -> str | None:
         """Answered with "pong"; to be sent about every 20 s."""
@@ -54,7 +60,7 @@ class Bybit(Exchange):
             return IGNORED
         topic = value.get("topic")
         if type(topic) is not str:
-            return _answer(value)
+            return self._answer(value)
         if not topic.startswith(_PREFIX):
             return IGNORED
         trades = value.get("data")
@@ -62,19 +68,22 @@ class Bybit(Exchange):
             raise Unparseable("data: missing or not a list")
         return Parsed("trades", [_tick(trade) for trade in trades])
 
+    def _answer(self, value: dict[str, Any]) -> Parsed:
+        """Answers to subscriptions come in their order; that to a batch of topics names none or a wrong one."""
+        op = value.get("op")
+        if value.get("success") is False:
+            words = detail(value.get("ret_msg") or value.get("retMsg") or "refused without a reason")
+            refused, ask_alone = self._asked.refuse(words) if op in ("subscribe", None) else Refusal()
+            return Parsed("error", detail=words, refused=refused, ask_alone=ask_alone)
+        match op:
+            case "ping" | "pong":
+                return HEARTBEAT
+            case "subscribe" if value.get("success") is True:
+                return Parsed("ack", confirmed=self._asked.confirm())
+        return IGNORED
+
 
 def _tick(trade: Any) -> Tick:
     if type(trade) is not dict:
         raise Unparseable("a trade that is not an object")
     return make_tick(trade.get("s"), trade.get("p"), trade.get("v"), integer(trade.get("T"), "time T"), trade.get("i"))
-
-
-def _answer(value: dict[str, Any]) -> Parsed:
-    if value.get("success") is False:
-        return Parsed("error", detail=detail(value.get("ret_msg") or value.get("retMsg") or "refused without a reason"))
-    match value.get("op"):
-        case "ping" | "pong":
-            return HEARTBEAT
-        case "subscribe" if value.get("success") is True:
-            return Parsed("ack")
-    return IGNORED

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from tradebot.events import Tick
+from tradebot.feeds.exchanges.asked import Asked
 from tradebot.feeds.exchanges.base import (
     HEARTBEAT,
     IGNORED,
@@ -38,6 +39,7 @@ class Coinbase(Exchange):
 
     def __init__(self) -> None:
         self._older = False
+        self._asked = Asked()
 
     def connection_url(self, url: str, symbols: Sequence[str]) -> str:
         """`url` unchanged; which of the two feeds it belongs to is kept for `subscriptions`."""
@@ -49,6 +51,7 @@ class Coinbase(Exchange):
         messages: list[dict[str, Any]] = []
         for start in range(0, len(symbols), _PRODUCTS_A_MESSAGE):
             products = symbols[start : start + _PRODUCTS_A_MESSAGE]
+            self._asked.add(products)
             asked = {"channels": ["matches", "heartbeat"]} if self._older else {"channel": "market_trades"}
             messages.append({"type": "subscribe", "product_ids": products, **asked})
         if messages and not self._older:
@@ -62,14 +65,43 @@ class Coinbase(Exchange):
             raise Unparseable("not a JSON object")
         channel = value.get("channel")
         if channel is None:
-            return _older(value)
+            return self._without_channel(value)
         if channel == "market_trades":
             return _market_trades(value)
         if channel == "heartbeats":
             return HEARTBEAT
         if channel == "subscriptions":
-            return _confirmed(value, "market_trades")
+            return self._confirmed(value, "market_trades")
         return IGNORED
+
+    def _without_channel(self, value: dict[str, Any]) -> Parsed:
+        """All frames of the older feed, and errors of both."""
+        kind = value.get("type")
+        if kind == "match":
+            return Parsed("trades", [_tick(value)])
+        if kind == "last_match":
+            return Parsed("trades", [], [_tick(value)])
+        if kind == "heartbeat":
+            return HEARTBEAT
+        if kind == "subscriptions":
+            return self._confirmed(value, "matches")
+        if kind == "error":
+            parts = (value.get("message"), value.get("reason"))
+            words = detail(": ".join(part for part in parts if type(part) is str))
+            refused, ask_alone = self._asked.refuse(words)
+            return Parsed("error", detail=words, refused=refused, ask_alone=ask_alone)
+        if type(kind) is not str and ("events" in value or "trade_id" in value):
+            raise Unparseable("neither a channel nor a type")
+        return IGNORED
+
+    def _confirmed(self, value: dict[str, Any], channel: str) -> Parsed:
+        """An ack if `channel` is among what is confirmed: heartbeats alone would say nothing of the trades."""
+        confirmed = value.get("events" if channel == "market_trades" else "channels")
+        products = _products(confirmed, channel) if type(confirmed) is list else None
+        if products is None:
+            return IGNORED
+        self._asked.settle(products)
+        return Parsed("ack", detail=detail(confirmed), confirmed=products)
 
 
 def _market_trades(value: dict[str, Any]) -> Parsed:
@@ -88,38 +120,20 @@ def _market_trades(value: dict[str, Any]) -> Parsed:
     return Parsed("trades", ticks, history)
 
 
-def _older(value: dict[str, Any]) -> Parsed:
-    kind = value.get("type")
-    if kind == "match":
-        return Parsed("trades", [_tick(value)])
-    if kind == "last_match":
-        return Parsed("trades", [], [_tick(value)])
-    if kind == "heartbeat":
-        return HEARTBEAT
-    if kind == "subscriptions":
-        return _confirmed(value, "matches")
-    if kind == "error":
-        parts = (value.get("message"), value.get("reason"))
-        return Parsed("error", detail=detail(": ".join(part for part in parts if type(part) is str)))
-    if type(kind) is not str and ("events" in value or "trade_id" in value):
-        raise Unparseable("neither a channel nor a type")
-    return IGNORED
-
-
-def _confirmed(value: dict[str, Any], channel: str) -> Parsed:
-    """An ack if `channel` is among what is confirmed: heartbeats alone would say nothing of the trades."""
-    confirmed = value.get("events" if channel == "market_trades" else "channels")
-    named = detail(confirmed) if type(confirmed) is list and _names(confirmed, channel) else ""
-    return Parsed("ack", detail=named) if named else IGNORED
-
-
-def _names(confirmed: list[Any], channel: str) -> bool:
+def _products(confirmed: list[Any], channel: str) -> tuple[str, ...] | None:
+    """The products of `channel` in what is confirmed; None when it is not among that."""
     for item in confirmed:
         if type(item) is dict:
             subscriptions = item.get("subscriptions")
-            if item.get("name") == channel or (type(subscriptions) is dict and channel in subscriptions):
-                return True
-    return False
+            if item.get("name") == channel:
+                return _texts(item.get("product_ids"))
+            if type(subscriptions) is dict and channel in subscriptions:
+                return _texts(subscriptions[channel])
+    return None
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(each for each in value if type(each) is str) if type(value) is list else ()
 
 
 def _tick(trade: object) -> Tick:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from tradebot.events import MAX_ID_CHARS, Tick
+from tradebot.feeds.exchanges.asked import Asked
 from tradebot.feeds.exchanges.base import (
     IGNORED,
     Exchange,
@@ -19,6 +20,7 @@ from tradebot.feeds.exchanges.base import (
     make_tick,
 )
 
+_PREFIX: Final = "trade."
 _CHANNELS_A_MESSAGE: Final = 100  # a connection takes 400
 _REMEMBERED_MAX: Final = 10_000  # subscriptions; far more than a connection takes
 
@@ -37,14 +39,17 @@ class CryptoCom(Exchange):
     def __init__(self) -> None:
         self._subscribed = False
         self._begun: set[str] = set()
+        self._asked = Asked()
 
     def subscriptions(self, symbols: Sequence[str]) -> list[str]:
         """One message for each hundred instruments."""
         self._subscribed = True
-        return [
-            _dump({"id": number, "method": "subscribe", "params": {"channels": channels}})
-            for number, channels in enumerate(_hundreds([f"trade.{symbol}" for symbol in symbols]), 1)
-        ]
+        messages = []
+        for some in _hundreds(list(symbols)):
+            channels = [f"{_PREFIX}{symbol}" for symbol in some]
+            number = int(self._asked.add(some))
+            messages.append(_dump({"id": number, "method": "subscribe", "params": {"channels": channels}}))
+        return messages
 
     def parse(self, text: str) -> Parsed:
         """Trades, or what else a frame is. A server's heartbeat must be answered within five seconds."""
@@ -55,13 +60,26 @@ class CryptoCom(Exchange):
         if method == "public/heartbeat":
             return Parsed("heartbeat", reply=_heartbeat_reply(value.get("id")))
         if code is not None and code != 0:
-            return Parsed("error", detail=detail({"code": code, "message": value.get("message")}))
+            return self._refused(value)
         if isinstance(result, dict) and "data" in result:
             return self._trades(result) if _is_trade_channel(result.get("channel")) else IGNORED
         if method != "subscribe":
             return IGNORED
         self._subscribed = True
-        return Parsed("ack", detail=detail(result if result is not None else value.get("channel", "")))
+        named = _symbols(value.get("channel", result.get("subscription") if isinstance(result, dict) else None))
+        self._asked.settle(named)
+        confirmed = named or self._asked.confirm(str(value.get("id")))
+        words = detail(result if result is not None else value.get("channel", ""))
+        return Parsed("ack", detail=words, confirmed=confirmed)
+
+    def _refused(self, value: dict[str, Any]) -> Parsed:
+        words = detail({"code": value.get("code"), "message": value.get("message")})
+        refused = _symbols(value.get("channel"))
+        if refused:
+            self._asked.settle(refused)
+            return Parsed("error", detail=words, refused=refused)
+        refused, ask_alone = self._asked.refuse(words, str(value.get("id")))
+        return Parsed("error", detail=words, refused=refused, ask_alone=ask_alone)
 
     def _trades(self, result: dict[str, Any]) -> Parsed:
         data, name = result["data"], result.get("subscription", result.get("instrument_name"))
@@ -97,8 +115,14 @@ def _heartbeat_reply(identifier: object) -> str | None:
     return None
 
 
-def _hundreds(channels: list[str]) -> list[list[str]]:
-    return [channels[at : at + _CHANNELS_A_MESSAGE] for at in range(0, len(channels), _CHANNELS_A_MESSAGE)]
+def _symbols(channel: object) -> tuple[str, ...]:
+    """The symbol of a channel of trades, if it is one."""
+    named = isinstance(channel, str) and channel.startswith(_PREFIX)
+    return (str(channel).removeprefix(_PREFIX),) if named else ()
+
+
+def _hundreds(symbols: list[str]) -> list[list[str]]:
+    return [symbols[at : at + _CHANNELS_A_MESSAGE] for at in range(0, len(symbols), _CHANNELS_A_MESSAGE)]
 
 
 def _dump(value: object) -> str:

@@ -13,12 +13,14 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from tradebot.events import Tick
+from tradebot.feeds.exchanges.asked import Asked, Refusal
 from tradebot.feeds.exchanges.base import (
     HEARTBEAT,
     IGNORED,
     Exchange,
     Parsed,
     Unparseable,
+    announcement,
     decode_json,
     detail,
     integer,
@@ -28,6 +30,7 @@ from tradebot.feeds.exchanges.base import (
 
 _PAIRS_MAX: Final = 100
 _CHANNEL: Final = "spot.trades"
+_SYSTEM: Final = "spot.system"
 
 
 class GateIo(Exchange):
@@ -36,14 +39,17 @@ class GateIo(Exchange):
     name: ClassVar[str] = "gateio"
     url: ClassVar[str] = "wss://api.gateio.ws/ws/v4/"
 
+    def __init__(self) -> None:
+        self._asked = Asked()
+
     def subscriptions(self, symbols: Sequence[str]) -> list[str]:
-        """Up to 100 pairs a message; one ack or one refusal a message."""
-        return [
-            msgspec.json.encode(
-                {"channel": _CHANNEL, "event": "subscribe", "payload": list(symbols[at : at + _PAIRS_MAX])}
-            ).decode()
-            for at in range(0, len(symbols), _PAIRS_MAX)
-        ]
+        """Up to 100 pairs a message; one ack or one refusal a message, in their order."""
+        messages = []
+        for at in range(0, len(symbols), _PAIRS_MAX):
+            some = list(symbols[at : at + _PAIRS_MAX])
+            self._asked.add(some)
+            messages.append(msgspec.json.encode({"channel": _CHANNEL, "event": "subscribe", "payload": some}).decode())
+        return messages
 
     def parse(self, text: str) -> Parsed:
         """The trade of a frame. Raises Unparseable."""
@@ -52,16 +58,27 @@ class GateIo(Exchange):
             return IGNORED
         channel = value.get("channel")
         if type(channel) is not str:
-            return IGNORED
+            return _announced(value)
+        if channel == _SYSTEM:
+            return _announced(value.get("result"))
         if value.get("error") is not None:
-            return _refused(value["error"])
+            return self._refused(value)
         if channel == _CHANNEL and value.get("event") == "update":
             return Parsed("trades", [_tick(value.get("result"))])
         if channel.endswith(".pong"):
             return HEARTBEAT
         if value.get("event") == "subscribe":
-            return Parsed("ack", detail=detail(value.get("payload") or channel))
+            confirmed = self._asked.confirm() if channel == _CHANNEL else ()
+            return Parsed("ack", detail=detail(value.get("payload") or channel), confirmed=confirmed)
         return IGNORED
+
+    def _refused(self, value: dict[str, Any]) -> Parsed:
+        error = value["error"]
+        message = error.get("message") if type(error) is dict else None
+        words = detail(message or error)
+        ours = value.get("channel") == _CHANNEL and value.get("event") == "subscribe"
+        refused, ask_alone = self._asked.refuse(words) if ours else Refusal()
+        return Parsed("error", detail=words, refused=refused, ask_alone=ask_alone)
 
 
 def _tick(trade: Any) -> Tick:
@@ -88,6 +105,8 @@ def _ts_ms(value: object) -> int:
     return int(number(value, "create_time_ms"))
 
 
-def _refused(error: object) -> Parsed:
-    message = error.get("message") if type(error) is dict else None
-    return Parsed("error", detail=detail(message or error))
+def _announced(value: object) -> Parsed:
+    """A notice of the service; an upgrade closes the connection."""
+    if type(value) is not dict or type(value.get("msg")) is not str or type(value.get("type")) is not str:
+        return IGNORED
+    return announcement(value["msg"], reconnect="upgrade" in value["type"])

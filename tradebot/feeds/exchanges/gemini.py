@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from tradebot.events import Tick
+from tradebot.feeds.exchanges.asked import Asked
 from tradebot.feeds.exchanges.base import (
     HEARTBEAT,
     IGNORED,
@@ -33,10 +34,14 @@ class Gemini(Exchange):
     name: ClassVar[str] = "gemini"
     url: ClassVar[str] = "wss://api.gemini.com/v2/marketdata"
 
+    def __init__(self) -> None:
+        self._asked = Asked()
+
     def subscriptions(self, symbols: Sequence[str]) -> list[str]:
         """One message for all symbols; none for no symbol."""
         if not symbols:
             return []
+        self._asked.add(symbols)
         message = {"type": "subscribe", "subscriptions": [{"name": "l2", "symbols": list(symbols)}]}
         return [msgspec.json.encode(message).decode()]
 
@@ -49,21 +54,27 @@ class Gemini(Exchange):
             case "trade":
                 return Parsed("trades", [_tick(value)])
             case "l2_updates":
-                return _history(value) if "trades" in value else IGNORED
+                return self._history(value) if "trades" in value else IGNORED
             case "heartbeat":
                 return HEARTBEAT
             case "error":
-                return _error(value)
-        return _error(value) if value.get("result") == "error" else IGNORED
+                return self._error(value)
+        return self._error(value) if value.get("result") == "error" else IGNORED
 
+    def _history(self, value: dict[str, Any]) -> Parsed:
+        trades, symbol = value["trades"], value.get("symbol")
+        if type(trades) is not list:
+            raise Unparseable("trades: not a list")
+        confirmed = (symbol,) if type(symbol) is str else ()
+        self._asked.settle(confirmed)
+        if not trades:
+            return Parsed("ack", detail=detail(symbol or ""), confirmed=confirmed)
+        return Parsed("trades", history=[_tick(trade) for trade in trades], confirmed=confirmed)
 
-def _history(value: dict[str, Any]) -> Parsed:
-    trades = value["trades"]
-    if type(trades) is not list:
-        raise Unparseable("trades: not a list")
-    if not trades:
-        return Parsed("ack", detail=detail(value.get("symbol") or ""))
-    return Parsed("trades", history=[_tick(trade) for trade in trades])
+    def _error(self, value: dict[str, Any]) -> Parsed:
+        words = detail(value.get("message") or value.get("reason") or "no reason given")
+        refused, ask_alone = self._asked.refuse(words)
+        return Parsed("error", detail=words, refused=refused, ask_alone=ask_alone)
 
 
 def _tick(trade: Any) -> Tick:
@@ -76,7 +87,3 @@ def _tick(trade: Any) -> Tick:
         integer(trade.get("timestamp"), "timestamp"),
         trade.get("tid", trade.get("event_id")),
     )
-
-
-def _error(value: dict[str, Any]) -> Parsed:
-    return Parsed("error", detail=detail(value.get("message") or value.get("reason") or "no reason given"))

@@ -19,6 +19,7 @@ from tradebot.feeds.exchanges.base import (
     Exchange,
     Parsed,
     Unparseable,
+    announcement,
     decode_json,
     detail,
     integer,
@@ -40,6 +41,7 @@ class Kraken(Exchange):
 
     def __init__(self) -> None:
         self._v1 = False
+        self._troubled = False
 
     def connection_url(self, url: str, symbols: Sequence[str]) -> str:
         """`url` unchanged; which version it speaks is kept for `subscriptions`."""
@@ -69,10 +71,25 @@ class Kraken(Exchange):
                 return _v2_trades(value)
             if channel == "heartbeat":
                 return HEARTBEAT
+            if channel == "status":
+                return self._status(_first(value.get("data")).get("system"))
+            if value.get("event") == "systemStatus":
+                return self._status(value.get("status"))
             return _v2_other(value) if channel is None else IGNORED
         if type(value) is list:
             return _v1_trades(value) if "trade" in value else IGNORED
         raise Unparseable("neither a JSON object nor a list")
+
+    def _status(self, status: object) -> Parsed:
+        """Sent with each connection and at each change. Anything but "online" is news, and so is its end."""
+        if type(status) is not str or (status == "online" and not self._troubled):
+            return IGNORED
+        self._troubled = status != "online"
+        return announcement(f"status of the trading engine: {status}")
+
+
+def _first(data: object) -> dict[str, Any]:
+    return data[0] if type(data) is list and data and type(data[0]) is dict else {}
 
 
 def _v2_trades(value: dict[str, Any]) -> Parsed:
@@ -117,30 +134,36 @@ def _v2_other(value: dict[str, Any]) -> Parsed:
     method = value.get("method")
     if method == "pong":
         return HEARTBEAT
+    symbol = _what(value)
+    symbols = (symbol,) if type(symbol) is str else ()
     if type(error) is str or (method is not None and value.get("success") is False):
-        return Parsed("error", detail=detail(": ".join(part for part in (error, _what(value)) if type(part) is str)))
+        words = detail(": ".join(part for part in (error, symbol) if type(part) is str))
+        return Parsed("error", detail=words, refused=symbols if method == "subscribe" else ())
     if method == "subscribe":
         result = value.get("result")
         named = type(result) is dict and result.get("channel") == "trade"
-        return Parsed("ack", detail=detail(result)) if named and value.get("success") is True else IGNORED
+        if named and value.get("success") is True:
+            return Parsed("ack", detail=detail(result), confirmed=symbols)
+        return IGNORED
     if "data" in value:
         raise Unparseable("channel: missing")
     return IGNORED
 
 
 def _what(value: dict[str, Any]) -> object:
-    """The symbol that an error is about, where it is told."""
+    """The symbol that an answer is about, where it is told."""
     result = value.get("result")
     return value.get("symbol") or (result.get("symbol") if type(result) is dict else None)
 
 
 def _v1_event(value: dict[str, Any]) -> Parsed:
-    event, status = value["event"], value.get("status")
+    event, status, pair = value["event"], value.get("status"), value.get("pair")
+    pairs = (pair,) if type(pair) is str else ()
     if event in ("heartbeat", "pong"):
         return HEARTBEAT
     if event == "error" or status == "error":
-        parts = (value.get("errorMessage"), value.get("pair"))
-        return Parsed("error", detail=detail(": ".join(part for part in parts if type(part) is str)))
+        words = detail(": ".join(part for part in (value.get("errorMessage"), pair) if type(part) is str))
+        return Parsed("error", detail=words, refused=pairs if event == "subscriptionStatus" else ())
     subscription = value.get("subscription")
     named = type(subscription) is dict and subscription.get("name") == "trade"
-    return Parsed("ack", detail=detail(value.get("pair"))) if named and status == "subscribed" else IGNORED
+    return Parsed("ack", detail=detail(pair), confirmed=pairs) if named and status == "subscribed" else IGNORED

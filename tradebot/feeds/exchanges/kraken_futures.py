@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from tradebot.events import Tick
+from tradebot.feeds.exchanges.asked import Asked
 from tradebot.feeds.exchanges.base import (
     HEARTBEAT,
     IGNORED,
@@ -29,7 +30,9 @@ from tradebot.feeds.exchanges.base import text as checked_text
 # 100 messages a second are allowed.
 _PRODUCTS_A_MESSAGE: Final = 100
 _MARKET_TRADES: Final = ("fill", "liquidation")
-_ERRORS: Final = ("error", "alert", "subscribed_failed", "unsubscribed_failed")
+# The exchange answers a wrong product with an error or an alert, which names neither message nor product.
+_REFUSALS: Final = ("error", "alert", "subscribed_failed")
+_ERRORS: Final = ("unsubscribed_failed",)
 
 
 class KrakenFutures(Exchange):
@@ -38,12 +41,16 @@ class KrakenFutures(Exchange):
     name: ClassVar[str] = "kraken_futures"
     url: ClassVar[str] = "wss://futures.kraken.com/ws/v1"
 
+    def __init__(self) -> None:
+        self._asked = Asked()
+
     def subscriptions(self, symbols: Sequence[str]) -> list[str]:
         """Trades, and the heartbeat feed: the server sends nothing by itself while no one trades."""
-        messages: list[dict[str, Any]] = [
-            {"event": "subscribe", "feed": "trade", "product_ids": symbols[start : start + _PRODUCTS_A_MESSAGE]}
-            for start in range(0, len(symbols), _PRODUCTS_A_MESSAGE)
-        ]
+        messages: list[dict[str, Any]] = []
+        for start in range(0, len(symbols), _PRODUCTS_A_MESSAGE):
+            products = symbols[start : start + _PRODUCTS_A_MESSAGE]
+            self._asked.add(products)
+            messages.append({"event": "subscribe", "feed": "trade", "product_ids": products})
         if messages:
             messages.append({"event": "subscribe", "feed": "heartbeat"})
         return [msgspec.json.encode(message).decode() for message in messages]
@@ -55,7 +62,7 @@ class KrakenFutures(Exchange):
             raise Unparseable("not a JSON object")
         # Answers to a subscription name the feed as well.
         if "event" in value:
-            return _event(value)
+            return self._event(value)
         feed = value.get("feed")
         if feed == "trade":
             tick = _tick(value)
@@ -71,6 +78,23 @@ class KrakenFutures(Exchange):
             raise Unparseable("feed: missing")
         return IGNORED
 
+    def _event(self, value: dict[str, Any]) -> Parsed:
+        event = value["event"]
+        if event in _REFUSALS:
+            words = detail(value.get("message") or value)
+            refused, ask_alone = self._asked.refuse(words)
+            return Parsed("error", detail=words, refused=refused, ask_alone=ask_alone)
+        if event in _ERRORS:
+            return Parsed("error", detail=detail(value.get("message") or value))
+        if event == "subscribed" and value.get("feed") == "trade":
+            products = value.get("product_ids")
+            confirmed = tuple(each for each in products if type(each) is str) if type(products) is list else ()
+            self._asked.settle(confirmed)
+            return Parsed("ack", detail=detail(products), confirmed=confirmed)
+        if event == "pong":
+            return HEARTBEAT
+        return IGNORED
+
 
 def _tick(trade: object) -> Tick | None:
     """The tick of one trade; None for one that the market did not make. Raises Unparseable."""
@@ -82,14 +106,3 @@ def _tick(trade: object) -> Tick | None:
         trade.get("product_id"), trade.get("price"), trade.get("qty"), integer(trade.get("time"), "time"),
         checked_text(trade.get("uid"), "uid"), integer(trade.get("seq"), "seq"),
     )  # fmt: skip
-
-
-def _event(value: dict[str, Any]) -> Parsed:
-    event = value["event"]
-    if event in _ERRORS:
-        return Parsed("error", detail=detail(value.get("message") or value))
-    if event == "subscribed" and value.get("feed") == "trade":
-        return Parsed("ack", detail=detail(value.get("product_ids")))
-    if event == "pong":
-        return HEARTBEAT
-    return IGNORED

@@ -10,6 +10,7 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from tradebot.events import Tick
+from tradebot.feeds.exchanges.asked import Asked
 from tradebot.feeds.exchanges.base import (
     HEARTBEAT,
     IGNORED,
@@ -49,6 +50,9 @@ class KuCoin(Exchange):
     def __init__(self) -> None:
         self._unified_market: str | None = None
         self._last_id = 0
+        self._asked = Asked()
+        self._messages: dict[str, str] = {}
+        """Of each id that was used to subscribe: the number of the message."""
 
     def connection_url(self, url: str, symbols: Sequence[str]) -> str:
         """`url` as it is; remembers what is spoken there, and sets whether and where a token is to be asked for."""
@@ -77,9 +81,12 @@ class KuCoin(Exchange):
         """Classic: one message for each hundred symbols of a market. Unified: one for each symbol."""
         if self._unified_market is not None:
             unified = {"action": "subscribe", "channel": "trade", "tradeType": self._unified_market}
-            return [_dump({"id": self._new_id()} | unified | {"symbol": symbol}) for symbol in symbols]
+            return [_dump({"id": self._asking([symbol])} | unified | {"symbol": symbol}) for symbol in symbols]
         request = {"type": "subscribe", "privateChannel": False, "response": True}
-        return [_dump({"id": self._new_id()} | request | {"topic": topic}) for topic in _topics(symbols)]
+        return [
+            _dump({"id": self._asking(names)} | request | {"topic": f"{prefix}:{','.join(names)}"})
+            for prefix, names in _topics(symbols)
+        ]
 
     def keepalive(self) -> str | None:
         """KuCoin counts these, not WebSocket pings."""
@@ -95,9 +102,13 @@ class KuCoin(Exchange):
             return HEARTBEAT
         if kind == "error" or ("result" in value and value["result"] in (False, "false")):
             said = {name: value[name] for name in ("code", "data", "reason", "message") if name in value}
-            return Parsed("error", detail=detail(said))
+            words = detail(said)
+            message = self._messages.pop(str(value.get("id")), "")
+            refused, ask_alone = self._asked.refuse(words, message)
+            return Parsed("error", detail=words, refused=refused, ask_alone=ask_alone)
         if kind == "ack" or "result" in value:
-            return Parsed("ack")
+            message = self._messages.pop(str(value.get("id")), "")
+            return Parsed("ack", confirmed=self._asked.confirm(message))
         if isinstance(topic, str):
             prefix, colon, _symbols = topic.partition(":")
             subject = _SUBJECTS.get(prefix)
@@ -107,6 +118,12 @@ class KuCoin(Exchange):
         if isinstance(channel, str) and channel.startswith("trade."):
             return Parsed("trades", [_unified_tick(value.get("d"))])
         return IGNORED
+
+    def _asking(self, symbols: Sequence[str]) -> str:
+        """The id of a message that subscribes to `symbols`."""
+        identifier = self._new_id()
+        self._messages[identifier] = self._asked.add(symbols)
+        return identifier
 
     def _new_id(self) -> str:
         self._last_id += 1
@@ -147,14 +164,14 @@ def _endpoint(servers: object) -> str:
     return endpoint
 
 
-def _topics(symbols: Sequence[str]) -> Iterator[str]:
-    """Topics of up to a hundred symbols each; spot symbols have a dash, futures have none."""
+def _topics(symbols: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """Prefixes of topics, each with up to a hundred symbols; spot symbols have a dash, futures have none."""
     for prefix, names in (
         (_SPOT, [symbol for symbol in symbols if "-" in symbol]),
         (_FUTURES, [symbol for symbol in symbols if "-" not in symbol]),
     ):
         for at in range(0, len(names), _SYMBOLS_A_MESSAGE):
-            yield f"{prefix}:{','.join(names[at : at + _SYMBOLS_A_MESSAGE])}"
+            yield prefix, names[at : at + _SYMBOLS_A_MESSAGE]
 
 
 def _dump(value: object) -> str:

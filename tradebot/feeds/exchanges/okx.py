@@ -12,12 +12,14 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from tradebot.events import Tick
+from tradebot.feeds.exchanges.asked import Asked, Refusal
 from tradebot.feeds.exchanges.base import (
     HEARTBEAT,
     IGNORED,
     Exchange,
     Parsed,
     Unparseable,
+    announcement,
     decode_json,
     detail,
     integer,
@@ -27,6 +29,8 @@ from tradebot.feeds.exchanges.base import (
 # The limit is 64 KB a message and 480 messages an hour; 100 channels are below 12 KB with the longest symbols.
 _ARGS_MAX: Final = 100
 _CHANNELS: Final = ("trades", "trades-all")
+_UPGRADE: Final = "64008"
+_REFUSALS: Final = ("60012", "60018")  # an invalid message, a channel or symbol that does not exist
 
 
 class Okx(Exchange):
@@ -35,9 +39,14 @@ class Okx(Exchange):
     name: ClassVar[str] = "okx"
     url: ClassVar[str] = "wss://ws.okx.com:8443/ws/v5/public"
 
+    def __init__(self) -> None:
+        self._asked = Asked()
+
     def subscriptions(self, symbols: Sequence[str]) -> list[str]:
         """One channel per symbol, many in a message; each is acknowledged by itself."""
         args = [{"channel": "trades", "instId": symbol} for symbol in symbols]
+        for at in range(0, len(symbols), _ARGS_MAX):
+            self._asked.add(symbols[at : at + _ARGS_MAX])
         return [
             msgspec.json.encode({"op": "subscribe", "args": args[at : at + _ARGS_MAX]}).decode()
             for at in range(0, len(args), _ARGS_MAX)
@@ -56,7 +65,7 @@ class Okx(Exchange):
             return IGNORED
         event = value.get("event")
         if event is not None:
-            return _announced(event, value)
+            return self._announced(event, value)
         arg = value.get("arg")
         if type(arg) is not dict or arg.get("channel") not in _CHANNELS:
             return IGNORED
@@ -65,6 +74,25 @@ class Okx(Exchange):
             raise Unparseable("data: missing or not a list")
         return Parsed("trades", [_tick(trade) for trade in trades])
 
+    def _announced(self, event: object, value: dict[str, Any]) -> Parsed:
+        match event:
+            case "subscribe":
+                arg = value.get("arg")
+                name = arg.get("instId") if type(arg) is dict and arg.get("channel") in _CHANNELS else None
+                confirmed = (name,) if type(name) is str else ()
+                self._asked.settle(confirmed)
+                return Parsed("ack", detail=detail(arg or ""), confirmed=confirmed)
+            case "notice":
+                # Sent a minute or less before the connection is closed for an upgrade of the service (64008).
+                return announcement(value.get("msg") or event, reconnect=value.get("code") == _UPGRADE)
+            case "error":
+                words = detail(value.get("msg") or event)
+                refused, ask_alone = self._asked.refuse(words) if value.get("code") in _REFUSALS else Refusal()
+                return Parsed("error", detail=words, refused=refused, ask_alone=ask_alone)
+            case "channel-conn-count-error":
+                return Parsed("error", detail=detail(value.get("msg") or event))
+        return IGNORED
+
 
 def _tick(trade: Any) -> Tick:
     if type(trade) is not dict:
@@ -72,13 +100,3 @@ def _tick(trade: Any) -> Tick:
     return make_tick(
         trade.get("instId"), trade.get("px"), trade.get("sz"), integer(trade.get("ts"), "ts"), trade.get("tradeId")
     )
-
-
-def _announced(event: object, value: dict[str, Any]) -> Parsed:
-    match event:
-        case "subscribe":
-            return Parsed("ack", detail=detail(value.get("arg") or ""))
-        case "error" | "notice" | "channel-conn-count-error":
-            # A notice says that the connection will be closed for an upgrade of the service.
-            return Parsed("error", detail=detail(value.get("msg") or event))
-    return IGNORED

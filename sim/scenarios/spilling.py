@@ -1,0 +1,229 @@
+"""Storage that goes away under a push feed and comes back, or does not: what is accepted waits in the spill file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from sim.checkers import check_accepted_stored, check_database, check_run
+from sim.faults import StorageFaults
+from sim.scenarios.common import check_all, expect, flat_values, run_id_of, scenario, synthetic_settings
+from sim.world import Faults, Outcome, Process, World
+from tradebot.config import Settings
+from tradebot.store.spill import spill_path
+
+_RATE_MS = 5
+"""With the channels of a push feed, 768 events, this leaves less than four seconds until they are full."""
+
+
+def _settings(world: World, **keys: object) -> Settings:
+    """More ticks a second than the channels hold for the time that the storage is away."""
+    usual = {"engine__tick_interval_ms": _RATE_MS, "engine__run_seconds": 30.0, "engine__signal_every_n_ticks": 10}
+    return synthetic_settings(world, **usual | keys)
+
+
+def _check_nothing_happened(world: World, settings: Settings, outcome: Outcome) -> None:
+    """Exit 0, everything accepted is stored once and in order, and no file is left."""
+    expect(outcome, 0)
+    assert not outcome.events("OVERLOAD") and not outcome.events("SPILLED") and not outcome.events("STORAGE_FAILED")
+    check_accepted_stored(outcome)
+    check_all(world, settings, outcome, push=True)
+    assert not spill_path(world.db_path).exists()
+
+
+@scenario
+def locked_for_twenty_seconds(world: World) -> None:
+    """A lock that lasts longer than the channels: spilled, stored in order when it ends, no exit (I6)."""
+    settings = _settings(world)
+    from_s = world.random.random() * 4
+    outcome = world.run(settings, Faults(storage=StorageFaults(busy_from_s=from_s, busy_until_s=from_s + 20.0)))
+    _check_nothing_happened(world, settings, outcome)
+    assert len(outcome.events("SPILL_BEGUN")) == len(outcome.events("SPILL_DRAINED")) == 1
+    assert outcome.event("SPILL_DRAINED")["events"] > 1000
+
+
+@scenario
+def locked_again_and_again(world: World) -> None:
+    """Each time that the storage is away is an episode of its own, in a file that was emptied in between."""
+    settings = _settings(world)
+    storage = StorageFaults()
+
+    def begin(process: Process) -> None:
+        def lock(from_s: float, for_s: float) -> None:
+            storage.busy_from_s, storage.busy_until_s = from_s, from_s + for_s
+
+        at_s = 1.0
+        while at_s < 22.0:
+            for_s = 0.2 + world.random.random() * 6
+            process.runtime.call_at(at_s, lambda at_s=at_s, for_s=for_s: lock(at_s, for_s))  # type: ignore[misc]
+            at_s += for_s + 0.5 + world.random.random() * 2
+
+    outcome = world.run(settings, Faults(storage=storage, begin=begin))
+    _check_nothing_happened(world, settings, outcome)
+    assert len(outcome.events("SPILL_BEGUN")) == len(outcome.events("SPILL_DRAINED")) >= 1
+
+
+@scenario
+def a_commit_takes_two_seconds(world: World) -> None:
+    """One commit that blocks does not keep events in the channels (I6)."""
+    settings = _settings(world, engine__tick_interval_ms=2, engine__run_seconds=8.0)
+    storage = StorageFaults()
+
+    def begin(process: Process) -> None:
+        def slow(seconds: float) -> None:
+            storage.slow_s = seconds
+
+        process.runtime.call_at(3.0, lambda: slow(2.0))
+        process.runtime.call_at(3.3, lambda: slow(0.0))
+
+    outcome = world.run(settings, Faults(storage=storage, begin=begin))
+    _check_nothing_happened(world, settings, outcome)
+    assert outcome.events("SPILL_BEGUN")
+
+
+@scenario
+def disk_full_for_longer_than_the_channels_last(world: World) -> None:
+    """The reserve takes what comes while the disk is full; when it gets room, all is stored."""
+    settings = _settings(world)
+    from_s = world.random.random() * 8
+    outcome = world.run(settings, Faults(storage=StorageFaults(full_from_s=from_s, full_until_s=from_s + 12.0)))
+    _check_nothing_happened(world, settings, outcome)
+    assert outcome.event("FINAL METRICS")["persist_errors"] > 0
+
+
+@scenario
+def storage_that_never_returns(world: World) -> None:
+    """After storage_retry_s the engine ends with 13, and the next start adopts everything that was accepted (G5)."""
+    settings = _settings(world, persist__storage_retry_s=8.0)
+    from_s = 1.0 + world.random.random() * 4
+    lock = StorageFaults(busy_from_s=from_s, busy_until_s=1e9)
+    outcome = world.run(settings, Faults(storage=lock if world.chance(0.5) else _full(lock)))
+    expect(outcome, 13)
+    assert outcome.events("STORAGE_FAILED") and not outcome.events("OVERLOAD")
+    ledger = outcome.event("LEDGER")
+    assert ledger["balanced"] and ledger["spilled"] == ledger["not_stored"] > 1000, ledger
+    _check_adopted(world, settings, outcome, ledger["accepted"])
+
+
+def _full(lock: StorageFaults) -> StorageFaults:
+    return StorageFaults(full_from_s=lock.busy_from_s, full_until_s=lock.busy_until_s)
+
+
+def _check_adopted(world: World, settings: Settings, outcome: Outcome, ticks: int) -> None:
+    following = world.run(world.settings({**flat_values(settings), "engine.run_seconds": 3.0}))
+    expect(following, 0)
+    assert following.event("SPILL_ADOPTED")["whole"]
+    assert len([row for row in world.dump()["ticks"] if row[5] == 1]) == ticks
+    check_database(world.db_path)
+    check_run(world.db_path, settings.config, run_id_of(outcome), whole=True)
+
+
+@scenario
+def killed_while_it_spills(world: World) -> None:
+    """kill -9 while the storage is away costs what is in the channels and in hands, nothing of the spill."""
+    settings = _settings(world)
+    from_s = 1.0 + world.random.random() * 3
+    storage = StorageFaults(busy_from_s=from_s, busy_until_s=from_s + 20.0)
+    killed_s = from_s + 2.0 + world.random.random() * 15
+    outcome = world.run(settings, Faults(storage=storage, kill_at_s=killed_s))
+    _check_continued(world, settings, outcome)
+
+
+@scenario
+def killed_while_the_spill_is_stored(world: World) -> None:
+    """kill -9 at a commit soon after the storage came back: the next start completes what was begun, once."""
+    settings = _settings(world)
+    from_s = 1.0 + world.random.random() * 3
+    storage = StorageFaults(busy_from_s=from_s, busy_until_s=from_s + 3.0 + world.random.random() * 10)
+
+    def begin(process: Process) -> None:
+        def returned() -> None:
+            assert process.storage is not None
+            storage.kill_at_commit = process.storage._commits + world.between(1, 4)
+
+        process.runtime.call_at(storage.busy_until_s, returned)
+
+    outcome = world.run(settings, Faults(storage=storage, begin=begin))
+    _check_continued(world, settings, outcome)
+
+
+def _check_continued(world: World, settings: Settings, outcome: Outcome) -> None:
+    assert outcome.exit_code is None
+    watch = world.processes[0].watch
+    accepted, lost = watch.channels[0].entered, watch.handed_over - watch.in_spill
+    bound = 2 * watch.channels[0].maxsize + watch.channels[2].maxsize + 2 * settings.config.persist.batch_size
+    assert lost <= bound, f"{lost} of {accepted} ticks were in channels and in hands, more than {bound}"
+    following = world.run(world.settings({**flat_values(settings), "engine.run_seconds": 3.0}))
+    expect(following, 0)
+    check_database(world.db_path)
+    check_run(world.db_path, settings.config, run_id_of(outcome), whole=False)
+    found = len([row for row in world.dump()["ticks"] if row[5] == 1])
+    assert accepted - lost <= found <= accepted, f"{found} of {accepted} ticks are stored, {lost} were under way"
+    check_run(world.db_path, settings.config, run_id_of(following), whole=True)
+
+
+@scenario
+def a_spill_that_is_full(world: World) -> None:
+    """spill_max_mb binds: then the channels fill, the run ends as an overload, and all is accounted for (G5)."""
+    settings = _settings(
+        world,
+        engine__tick_interval_ms=2,
+        engine__run_seconds=100.0,
+        persist__spill_max_mb=1,
+        persist__storage_retry_s=600.0,
+        persist__drain_timeout_s=60.0,
+    )
+    returns = world.chance(0.5)
+    storage = StorageFaults(busy_from_s=2.0, busy_until_s=1e9)
+
+    def begin(process: Process) -> None:
+        if returns:
+            process.runtime.call_at(50.0, lambda: setattr(storage, "busy_until_s", 50.0))
+
+    outcome = world.run(settings, Faults(storage=storage, begin=begin))
+    expect(outcome, 13)
+    assert outcome.events("OVERLOAD") and outcome.event("OVERLOAD")["stage"] == "persist"
+    assert "spill_max_mb" in outcome.event("SPILL_FAILED")["detail"]
+    ledger = outcome.event("LEDGER")
+    assert ledger["balanced"], ledger
+    if returns:
+        _check_whole(world, settings, outcome)
+        return
+    assert ledger["spilled"] > 5000, ledger
+    lost = outcome.event("NOT_STORED")["events_lost"]
+    assert 0 < lost <= 8192, f"{lost} events were lost"
+    following = world.run(world.settings({**flat_values(settings), "engine.run_seconds": 3.0}))
+    expect(following, 0)
+    check_run(world.db_path, settings.config, run_id_of(outcome), whole=False)
+
+
+def _check_whole(world: World, settings: Settings, outcome: Outcome) -> None:
+    check_accepted_stored(outcome)
+    check_all(world, settings, outcome, push=True)
+
+
+def _move(path: Path, to: Path) -> Callable[[], None]:
+    def move() -> None:
+        for end in ("", "-wal", "-shm"):
+            file = path.with_name(path.name + end)
+            if file.exists():
+                file.rename(to.with_name(to.name + end))
+
+    return move
+
+
+@scenario
+def the_database_is_moved_away(world: World) -> None:
+    """Renamed under the engine: 13 naming the file, the rest spilled, no new file; put back, the start completes it."""
+    settings = _settings(world)
+    away = world.db_path.with_name("away")
+    move = _move(world.db_path, away)
+    at_s = 2.0 + world.random.random() * 10
+    outcome = world.run(settings, Faults(begin=lambda process: process.runtime.call_at(at_s, move)))
+    expect(outcome, 13)
+    assert outcome.event("STORAGE_FAILED")["code"] == "FILE_REPLACED", outcome.event("STORAGE_FAILED")
+    ledger = outcome.event("LEDGER")
+    assert ledger["balanced"] and ledger["spilled"] == ledger["not_stored"] > 0, ledger
+    assert not world.db_path.exists(), "a new file has appeared"
+    _move(away, world.db_path)()
+    _check_adopted(world, settings, outcome, ledger["accepted"])

@@ -1,0 +1,174 @@
+"""The commit stage: runs the transactions of a push feed, so that a commit that blocks holds nobody up.
+
+A replay has none: its persist stage stores by itself, and waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from tradebot.channel import Channel
+from tradebot.control import Control
+from tradebot.exits import ExitCode
+from tradebot.log import Log
+from tradebot.metrics import Metrics
+from tradebot.runtime import Runtime
+from tradebot.store.batch import Batch
+from tradebot.store.database import BUSY_TIMEOUT_MS
+from tradebot.store.errors import StorageUnavailable
+from tradebot.store.policy import MAX_BATCH_EVENTS, RetryPolicy
+from tradebot.store.spill_format import DamagedSpill, SpillReader, batch_of
+from tradebot.store.writer import Storage
+from tradebot.threads.flush_lines import FlushLines
+from tradebot.threads.handover import Handover, SpillRange
+
+_PATIENCE_MS_MIN: Final = 50
+
+
+class Committer:
+    """Stores batches one after the other and retries what can pass. Used by one thread; others may read the figures."""
+
+    def __init__(
+        self, storage: Storage, retry: RetryPolicy, metrics: Metrics, control: Control, log: Log, runtime: Runtime
+    ) -> None:
+        self.storage = storage
+        self._retry = retry
+        self._metrics = metrics
+        self._control = control
+        self._log = log
+        self._runtime = runtime
+        self._flush_lines = FlushLines()
+        self.final_deadline: float | None = None
+        """Monotonic second by which the last batch must be stored; None before the end of the input."""
+        self.ticks_stored = 0
+        self.commits = 0
+        self.commit_ms: float | None = None
+        """How long the newest commit took."""
+        self.last_stored_ms: int | None = None
+        """When it was done, on the wall clock."""
+        self.last_stored_s: float | None = None
+        """The same on the monotonic clock, which nobody sets."""
+
+    def commit(self, batch: Batch, failed: Callable[[], None] = lambda: None) -> None:
+        """Store `batch`, however often that has to be tried; `failed` is called after each attempt that is repeated.
+
+        Blocks for storage_retry_s from the first failure at most, less when a stop sets a deadline. Raises
+        StorageUnavailable when the storage is given up.
+        """
+        while True:
+            began_s = self._runtime.monotonic()
+            try:
+                self.storage.write(batch, self._patience_ms())
+            except StorageUnavailable as error:
+                self._metrics.persist_errors += 1
+                now = self._runtime.monotonic()
+                delay_s = self._retry.next_delay_s(now, self._deadline()) if error.passing else None
+                if delay_s is None:
+                    raise
+                self._log.warning("storage unavailable", detail=str(error), retry_in_s=delay_s)
+                failed()
+                self._runtime.sleep(delay_s)
+            else:
+                break
+        self._retry.succeeded()
+        self.commits += 1
+        self.last_stored_s = self._runtime.monotonic()
+        self.commit_ms = round((self.last_stored_s - began_s) * 1000, 3)
+        self.last_stored_ms = self._runtime.now_ms()
+
+    def count(self, batch: Batch) -> None:
+        """`batch` counts as stored from now on."""
+        self.ticks_stored += len(batch.ticks)
+        self._metrics.persist_count += batch.rows
+        self._log_flushed(self._flush_lines.add(batch.rows, self._runtime.monotonic()))
+
+    def give_up(self, error: StorageUnavailable, spill_file: Path | None) -> None:
+        """Report that the storage was given up, and end the run with 13."""
+        where = None if spill_file is None else str(spill_file)
+        self._log.error("storage failed", event="STORAGE_FAILED", code=error.code, detail=str(error), spill_file=where)
+        self._control.fail(ExitCode.OVERLOAD, "persist", f"storage failed: {error}")
+
+    def close(self) -> None:
+        """Close the connection. A failing disk must not hide how the run ended, so it is reported as 13."""
+        self._log_flushed(self._flush_lines.take())
+        try:
+            self.storage.close()
+        except (OSError, StorageUnavailable) as error:
+            self._log.error("clean-up failed", event="CLEANUP_FAILED", file="database", detail=str(error))
+            self._control.fail(ExitCode.OVERLOAD, "persist", f"cannot close the database: {error}")
+
+    def _log_flushed(self, fields: dict[str, int] | None) -> None:
+        if fields is not None:
+            self._log.info("batch flushed", event="batch flushed", errors=self._metrics.persist_errors, **fields)
+
+    def _deadline(self) -> float | None:
+        return self._control.drain_deadline if self.final_deadline is None else self.final_deadline
+
+    def _patience_ms(self) -> int:
+        left_s = self._retry.patience_s(self._runtime.monotonic(), self._deadline())
+        return max(_PATIENCE_MS_MIN, min(BUSY_TIMEOUT_MS, int(left_s * 1000)))
+
+
+class CommitStage:
+    """Stores what the persist stage hands over, then what it has spilled. Owns the connection to the database."""
+
+    name = "commit"
+
+    def __init__(self, committer: Committer, handover: Handover, spill_file: Path | None) -> None:
+        self._committer = committer
+        self._handover = handover
+        self._spill_file = spill_file
+        self._reader: SpillReader | None = None
+        self.inputs = (handover,)
+        self.outputs: tuple[Channel[Any], ...] = ()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is something to store. Any thread."""
+        return not self._handover.is_idle and not self._handover.is_over
+
+    def run(self) -> None:
+        """The stage's loop; blocks on the hand-over and in the storage."""
+        try:
+            while (work := self._handover.next()) is not None:
+                try:
+                    if isinstance(work, SpillRange):
+                        self._drain(work)
+                    else:
+                        self._commit(work)
+                except StorageUnavailable as error:
+                    self._committer.give_up(error, self._spill_file)
+                    self._handover.give_up(error)
+        finally:
+            if self._reader is not None:
+                self._reader.close()
+            self._committer.close()
+
+    def _commit(self, batch: Batch) -> None:
+        self._committer.commit(batch, self._handover.failed)
+        if self._handover.committed(batch):
+            self._committer.count(batch)
+
+    def _drain(self, waiting: SpillRange) -> None:
+        batch, at = self._read(waiting)
+        self._committer.commit(batch)
+        if self._handover.drained(batch, at):
+            self._committer.count(batch)
+
+    def _read(self, waiting: SpillRange) -> tuple[Batch, int]:
+        """The next events of the spill file and where they end. Raises StorageUnavailable: they cannot be read back."""
+        assert self._spill_file is not None
+        try:
+            if self._reader is None:
+                self._reader = SpillReader(self._spill_file)
+            if self._reader.offset != waiting.start:
+                self._reader.pass_over(waiting.start)
+            events = self._reader.read(MAX_BATCH_EVENTS, waiting.end)
+            if not events:
+                raise DamagedSpill(0, f"no event between bytes {waiting.start} and {waiting.end}")
+        except (OSError, DamagedSpill) as error:
+            text = f"spill file {self._spill_file} cannot be read back: {error}"
+            raise StorageUnavailable("SPILL_UNREADABLE", text, passing=False) from error
+        return batch_of(events), self._reader.offset
