@@ -113,13 +113,6 @@ class Bitget(Exchange):
         market, _, name = asked.rpartition(":")
         return str(_symbol(market or self._api[0], name))
 
-
-def _symbol(market: object, name: object) -> object:
-    """The symbol of ticks; what is no text is left to be refused with the other fields."""
-    if not isinstance(market, str) or not isinstance(name, str) or market.upper() in _SPOT_MARKETS:
-        return name
-    return f"{market.upper()}:{name}"
-
     def _named(self, argument: object) -> tuple[str, ...]:
         """The symbol, as it was asked for, that an answer repeats."""
         if not isinstance(argument, dict):
@@ -138,6 +131,13 @@ def _symbol(market: object, name: object) -> object:
             return Parsed("error", detail=words, refused=refused)
         refused, ask_alone = self._asked.refuse(str(value.get("msg")))
         return Parsed("error", detail=words, refused=refused, ask_alone=ask_alone)
+
+
+def _symbol(market: object, name: object) -> object:
+    """The symbol of ticks; what is no text is left to be refused with the other fields."""
+    if not isinstance(market, str) or not isinstance(name, str) or market.upper() in _SPOT_MARKETS:
+        return name
+    return f"{market.upper()}:{name}"
 
 
 def _trades(value: dict[str, Any], symbol: object) -> Parsed:
