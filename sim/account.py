@@ -180,18 +180,27 @@ class Account:
         self._keep_history = keep_history
         self._numberings: dict[str, Numbering] = {}
         self._ids: dict[str, Ids] = {}
-        for tick in known:
-            self._judge(tick)
-            self._band(tick.symbol).accepted.append(tick.price)
+        self.remember(known)
 
     def items(self, sessions: Sequence[Session]) -> Iterator[Item]:
         """One for each message that says something, and one for each change of the link."""
+        for items in self.messages(sessions):
+            yield from items
+
+    def messages(self, sessions: Sequence[Session]) -> Iterator[list[Item]]:
+        """The items of each message, and of each change of the link; a message is read when it is asked for."""
         for number, session in enumerate(sessions):
-            yield Link("LINK_RESTORED" if number else "LINK_UP")
+            yield [Link("LINK_RESTORED" if number else "LINK_UP")]
             adapter = self._adapter()
             for text in session.texts:
-                yield from self._message(adapter, text)
-            yield Link("LINK_LOST")
+                yield list(self._message(adapter, text))
+            yield [Link("LINK_LOST")]
+
+    def remember(self, ticks: Sequence[Tick]) -> None:
+        """Take note of what is stored."""
+        for tick in ticks:
+            self._judge(tick)
+            self._band(tick.symbol).accepted.append(tick.price)
 
     def _message(self, adapter: Exchange, text: str) -> Iterator[Item]:
         try:

@@ -18,11 +18,10 @@ class _Signal(NamedTuple):
 
 
 def take_over(db: sqlite3.Connection, run: int, strategy: Strategy, execution: ShadowExecution) -> None:
-    """Bring both into the state after the earlier runs of the same mode, ingest and source as run number `run`."""
+    """Bring both into the state after the earlier runs of the same feed as run number `run`."""
     query = (
         "SELECT earlier.id FROM runs AS earlier, runs AS this WHERE this.id = ? AND earlier.id < this.id"
-        " AND (earlier.mode, earlier.ingest, earlier.source) = (this.mode, this.ingest, this.source)"
-        " ORDER BY earlier.id"
+        " AND earlier.feed = this.feed ORDER BY earlier.id"
     )
     runs = [no for (no,) in db.execute(query, (run,))]
     ticks: list[tuple[str, float]] = []

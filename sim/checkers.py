@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from copy import deepcopy
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
@@ -166,7 +167,8 @@ def check_feed(
 
     `outcomes` are all processes that read from `exchange`, in order. Against what was sent: stored ticks are a
     subsequence of it, across all runs no trade is there twice. Against what the connections handed out: ticks and
-    notices are those of a plain account (`sim.account`), in its order, up to where each process ended. Not `once`: a
+    notices are those of a plain account (`sim.account`), in its order, up to where each process ended. The next process
+    knows what the account knew at the newest checkpoint that is stored, and what was stored after it. Not `once`: a
     numbering that restarts forgets what was before it, so that a trade sent again may be stored again.
     """
     assert settings.live is not None
@@ -176,6 +178,7 @@ def check_feed(
     try:
         runs = dict(db.execute("SELECT run_id, id FROM runs").fetchall())
         known: list[Tick] = []
+        knows = Account(adapter, (), keep, config.feed.max_price_jump)
         for number, (outcome, network) in enumerate(zip(outcomes, exchange.networks, strict=True), start=1):
             started = outcome.events("START")
             run = runs.get(started[-1]["run_id"]) if started else None
@@ -185,8 +188,8 @@ def check_feed(
             stored, ticks = stored_stream(db, run)
             _check_sent(ticks, [sent.data for sent in exchange.sent if sent.process == number], adapter())
 
-            def account(sessions: Sequence[Session], known: tuple[Tick, ...] = tuple(known)) -> list[Item]:
-                return list(Account(adapter, known, keep, config.feed.max_price_jump).items(sessions))
+            def account(sessions: Sequence[Session], knows: Account = knows) -> list[Item]:
+                return list(deepcopy(knows).items(sessions))
 
             _check_account(number, stored, account(network.sessions), config)
             if outcome.accounted:
@@ -197,10 +200,29 @@ def check_feed(
                 least, received = _trades(surely), outcome.event("LEDGER")["received"]
                 assert received >= least, f"process {number}: {least} trades were handed out, {received} were read"
             known += ticks
+            if run is not None:
+                knows = _known_after(knows, outcome, network.sessions, ticks, config.engine.sample_every)
         twice = len(known) - len(set(known))
         assert not (twice and once), f"{twice} trades are stored twice"
     finally:
         db.close()
+
+
+def _known_after(
+    knows: Account, outcome: Outcome, sessions: Sequence[Session], stored: list[Tick], sample_every: int
+) -> Account:
+    """What the process after this one knows: all up to the newest stored checkpoint, then what is stored."""
+    covered = 0 if outcome.lost else outcome.covered_ticks
+    whole = outcome.exit_code == 0 and covered == outcome.event("LEDGER")["accepted"]
+    after, counted, received = deepcopy(knows), 0, 0
+    if covered or whole:
+        for items in after.messages(sessions):
+            received += _trades(items)
+            counted += sum(isinstance(item, Tick) for item in items)
+            if (received >= outcome.event("LEDGER")["received"]) if whole else (counted // sample_every >= covered):
+                break
+    after.remember(stored[covered:])
+    return after
 
 
 def stored_stream(db: sqlite3.Connection, run: int | None) -> tuple[list[Item], list[Tick]]:

@@ -6,12 +6,13 @@ row is either there or kept. Put back, they make the database that the checks fo
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from sim.world import TABLES
 from tradebot.events import Fill
@@ -113,35 +114,44 @@ def check_young(db: sqlite3.Connection, cutoff_ms: int, before: int) -> None:
     assert not young, f"pruned: {young} ticks were deleted that are not older than {cutoff_ms}, up to {newest_ms}"
 
 
-def newest_tick(db: sqlite3.Connection) -> int:
-    """The highest row id of a tick."""
-    return int(db.execute("SELECT COALESCE(MAX(id), 0) FROM ticks").fetchone()[0])
+def covered(db: sqlite3.Connection) -> dict[int, int]:
+    """The row id of the last tick of each feed that a checkpoint covers, 0 where there is none."""
+    query = (
+        "SELECT feeds.id, MAX(CASE WHEN runs.id = feeds.run THEN first_tick_id + run_ticks - 1 ELSE last_tick_id END)"
+        " FROM feeds JOIN runs ON runs.feed = feeds.id AND runs.id <= feeds.run GROUP BY feeds.id"
+    )
+    return {feed: int(last or 0) for feed, last in db.execute(query)}
 
 
-def check_finished(db: sqlite3.Connection, cutoff_ms: int, newest: int, kept: int, block: int) -> None:
+def check_finished(db: sqlite3.Connection, cutoff_ms: int, covered_ids: dict[int, int], block: int) -> None:
     """After a prune that says it is finished: no more old ticks of a push feed are left than must stay.
 
-    Of those up to row id `newest`: what was stored since it began it need not have seen.
+    Of those up to the row ids `covered_ids`: what was covered since it began it need not have seen.
     """
     query = (
-        "SELECT runs.source, COUNT(*) FROM ticks JOIN runs ON runs.id = ticks.run"
-        " WHERE ts < ? AND ticks.id <= ? AND ingest != 'replay' GROUP BY mode, ingest, source"
+        "SELECT runs.feed, COUNT(*) FROM ticks JOIN runs ON runs.id = ticks.run"
+        " WHERE ts < ? AND ticks.id <= ? AND runs.feed = ? GROUP BY runs.feed"
     )
-    for source, old in db.execute(query, (cutoff_ms, newest)):
-        most = kept + 2 * block
-        assert old <= most, f"pruned: {old} ticks of {source} are old and left, there need be no more than {most}"
+    for feed, last in covered_ids.items():
+        for _feed, old in db.execute(query, (cutoff_ms, last, feed)):
+            most = 1 + 2 * block
+            assert old <= most, (
+                f"pruned: {old} ticks of feed {feed} are old and left, there need be no more than {most}"
+            )
     for run_id, pruned in db.execute("SELECT run_id, pruned_ticks FROM runs WHERE ingest = 'replay'"):
         assert not pruned, f"pruned: replay {run_id} is there in part, {pruned} ticks of it are gone"
 
 
-def check_kept(db: sqlite3.Connection, kept: int) -> None:
-    """The newest ticks of each push feed are there, as many as a restart looks at."""
+def check_kept(db: sqlite3.Connection) -> None:
+    """What no checkpoint of a push feed covers is there, and its newest tick."""
     query = (
-        "SELECT source, SUM(ticks), SUM(ticks - pruned_ticks) FROM runs WHERE ingest != 'replay'"
-        " GROUP BY mode, ingest, source"
+        "SELECT feeds.name, SUM(runs.ticks), SUM(runs.ticks - pruned_ticks), MAX(CASE WHEN runs.id > feeds.run"
+        " THEN pruned_ticks WHEN runs.id = feeds.run THEN pruned_ticks - run_ticks ELSE 0 END)"
+        " FROM runs JOIN feeds ON feeds.id = runs.feed GROUP BY feeds.id"
     )
-    for source, stored, left in db.execute(query):
-        assert left >= min(stored, kept), f"pruned: {left} of {stored} ticks of {source} are left, {kept} must stay"
+    for name, stored, left, too_many in db.execute(query):
+        assert too_many <= 0, f"pruned: {too_many} ticks of {name} are gone that no checkpoint covers"
+        assert left or not stored, f"pruned: all {stored} ticks of {name} are gone; the newest must stay"
 
 
 def check_prefix(copied: Path, whole: Path) -> None:
@@ -155,37 +165,52 @@ def check_prefix(copied: Path, whole: Path) -> None:
 
 
 def check_carried(pruned: Path, whole: Path) -> None:
-    """The sums are what the fills that are in them come to, one by one; and who lost his last signal knows its side."""
+    """The state of each symbol is what the ticks, signals and fills that it covers come to, one by one."""
     with reading(pruned) as db, reading(whole) as all_rows:
-        chains: dict[int, list[tuple[int, int]]] = {}
-        firsts: dict[tuple[Any, ...], int] = {}
-        query = "SELECT id, folded_trades, mode, ingest, source FROM runs WHERE ingest != 'replay' ORDER BY id"
-        for no, folded, *feed in db.execute(query):
-            chains.setdefault(firsts.setdefault(tuple(feed), no), []).append((no, folded))
-        for chain, runs in chains.items():
-            _check_chain(db, all_rows, chain, runs)
+        feeds = db.execute("SELECT id, run, run_ticks, fill_run, fill_id, prices FROM feeds").fetchall()
+        for feed in feeds:
+            if feed[1] is not None:
+                _check_feed(db, all_rows, *feed)
 
 
-def _check_chain(db: sqlite3.Connection, all_rows: sqlite3.Connection, chain: int, runs: list[tuple[int, int]]) -> None:
-    positions = Positions()
+def _check_feed(
+    db: sqlite3.Connection, all_rows: sqlite3.Connection,
+    feed: int, run: int, run_ticks: int, fill_run: int | None, fill_id: str | None, kept: int,
+) -> None:  # fmt: skip
+    prices: dict[str, list[float]] = {}
     sides: dict[str, str] = {}
+    since: dict[str, int] = {}
+    positions = Positions()
     columns = ", ".join(Fill.__struct_fields__)
-    for no, folded in runs:
-        query = f"SELECT {columns} FROM trades WHERE run = ? ORDER BY id LIMIT ?"
-        for row in all_rows.execute(query, (no, folded)):
-            positions.apply(Fill(*row))
-        gone_sides = db.execute("SELECT symbol, kind FROM gone_signals WHERE run = ? ORDER BY event_id", (no,))
-        sides |= {symbol: kind.partition(":")[0] for symbol, kind in gone_sides}
-        left = db.execute("SELECT DISTINCT symbol FROM signals WHERE run = ?", (no,))
-        for (symbol,) in left:
-            sides.pop(symbol, None)
-    query = "SELECT symbol, last_side, net, cost, realized, fees, price FROM carried WHERE chain = ?"
-    carried = {symbol: values for symbol, *values in db.execute(query, (chain,))}
-    for state in positions.states():
-        wanted = (state.net, state.cost, state.realized, state.fees, state.price)
-        _side, *sums = carried.get(state.symbol, [None] * 6)
-        found = None if sums[0] is None else (*map(Decimal, sums[:3]), *sums[3:])
-        assert found == wanted, f"carried: {state.symbol} is {found}, its fills come to {wanted}"
-    for symbol, side in sides.items():
-        found_side = carried.get(symbol, [None])[0]
-        assert found_side == side, f"carried: the last side of {symbol} is {found_side}, its last signal was {side}"
+    for (no,) in db.execute("SELECT id FROM runs WHERE feed = ? AND id <= ? ORDER BY id", (feed, run)):
+        query = "SELECT symbol, kind, CAST(substr(event_id, -12, 10) AS INTEGER) FROM signals WHERE run = ?"
+        signals = {number: (symbol, kind) for symbol, kind, number in all_rows.execute(query, (no,))}
+        ticks = all_rows.execute("SELECT symbol, price FROM ticks WHERE run = ? ORDER BY id", (no,)).fetchall()
+        for number, (symbol, price) in enumerate(ticks[: run_ticks if no == run else None], 1):
+            prices.setdefault(symbol, []).append(price)
+            since[symbol] = since.get(symbol, 0) + 1
+            if number in signals:
+                sides[symbol], since[symbol] = signals[number][1].partition(":")[0], 0
+        last = fill_id if no == fill_run else "~"
+        if fill_run is not None and no <= fill_run:
+            query = f"SELECT {columns} FROM trades WHERE run = ? AND event_id <= ? ORDER BY event_id"
+            for row in all_rows.execute(query, (no, last)):
+                positions.apply(Fill(*row))
+    columns = "prices, last_side, since_signal, net, cost, realized, fees, price"
+    stored = {
+        symbol: values
+        for symbol, *values in db.execute(f"SELECT symbol, {columns} FROM restart_state WHERE feed = ?", (feed,))
+    }
+    places = {state.symbol: state for state in positions.states()}
+    for symbol in {*prices, *places}:
+        found = stored.get(symbol)
+        assert found is not None, f"carried: {symbol} is not known"
+        held = json.loads(found[0])[-kept:]  # fewer than are kept now where fewer were kept before
+        all_prices = prices.get(symbol, [])
+        wanted = [all_prices[len(all_prices) - len(held) :], sides.get(symbol), since.get(symbol, 0)]
+        known = [held, *found[1:3]]
+        assert known == wanted, f"carried: {symbol} is {known}, its ticks and signals come to {wanted}"
+        place = places.get(symbol)
+        sums = None if found[3] is None else (*map(Decimal, found[3:6]), *found[6:])
+        fills = None if place is None else (place.net, place.cost, place.realized, place.fees, place.price)
+        assert sums == fills, f"carried: {symbol} is {sums}, its fills come to {fills}"

@@ -16,12 +16,12 @@ from sim.scenarios.common import run_id_of
 from sim.world import Faults, Outcome, Process, World
 from tradebot.config import Settings
 from tradebot.runtime import Runtime
-from tradebot.store import backup, policy, reader
+from tradebot.store import backup, policy
 from tradebot.store.backup import run_backup
 from tradebot.store.prune import run_prune
 
-KEPT: Final = 12
-"""Ticks of each feed that a restart looks at, instead of 200 000."""
+KEPT: Final = 1
+"""Ticks of each feed that stay in any case: the newest."""
 _TROUBLES: Final[tuple[Trouble, ...]] = ("wait", "wait", "busy", "full", "torn", "doubt", "kill")
 _BACKUP_STEPS: Final = 8
 """Steps of a backup at which others may run: fewer than any database has pages, however SQLite lays them out."""
@@ -116,13 +116,13 @@ class Upkeep:
 
         def run(beside: Beside) -> int:
             with kept.reading(self.world.db_path) as db:
-                newest = kept.newest_tick(db)
+                covered = kept.covered(db)
             code = run_prune(
                 self.world.db_path, keep_ms, False, beside.runtime, beside.answers, beside.errors, beside.database
             )
             if code == 0 and "Left alone" not in beside.answers.getvalue():
                 with kept.reading(self.world.db_path) as db:
-                    kept.check_finished(db, beside.told_ms - keep_ms, newest, KEPT, self.block)
+                    kept.check_finished(db, beside.told_ms - keep_ms, covered, self.block)
             return code
 
         def committed(beside: Beside, db: Any) -> None:
@@ -153,7 +153,7 @@ class Upkeep:
         kept.keep_deleted(path)
         with kept.reading(path) as db:
             kept.check_commit(db)
-            kept.check_kept(db, KEPT)
+            kept.check_kept(db)
         whole = kept.unpruned(path, self.world.directory / "unpruned.db")
         check_database(whole)
         kept.check_carried(path, whole)
@@ -211,14 +211,13 @@ def _set(module: Any, name: str, value: Any) -> None:
 
 @contextmanager
 def upkeep(world: World, settings: Settings) -> Iterator[Upkeep]:
-    """A database whose restarts look at few ticks, and whose prunes delete few at once."""
+    """A database whose prunes delete few ticks at once."""
     block = world.between(2, 5)
     places: tuple[tuple[Any, str], ...] = (
-        (policy, "_BLOCK_TICKS"), (reader, "RESTORE_TICKS_MAX"), (backup, "_STEP_PAGES"),
+        (policy, "_BLOCK_TICKS"), (backup, "_STEP_PAGES"),
     )  # fmt: skip
     before = [getattr(module, name) for module, name in places]
     _set(policy, "_BLOCK_TICKS", (block, block, block))
-    _set(reader, "RESTORE_TICKS_MAX", KEPT)
     try:
         yield Upkeep(world, settings, block)
     finally:

@@ -143,7 +143,15 @@ class Watch:
         skipped: int = self._held - strategy._stored_ticks - strategy._stored_notices
         counts = self._counts
         stored = counts.ticks + counts.notices - self._held
-        return self.channels[0].entered - skipped - stored
+        tick = self.channels[0]
+        waiting = tick.depth - self._in_tick  # checkpoints, of which no rows come
+        passed_on: int = strategy.checkpoints
+        return tick.entered - waiting - passed_on - skipped - stored
+
+    @property
+    def _in_tick(self) -> int:
+        """Ticks and notices in the tick channel."""
+        return sum([len(chunk) for chunk in self.channels[0].queue if isinstance(chunk[0], Tick | Notice)])
 
     @property
     def in_batch(self) -> int:
@@ -251,12 +259,12 @@ class Watch:
         """Every event between ingest and the database is in a channel, in the strategy's hands or in the batch."""
         tick, _signal, persist = self.channels
         waiting = sum([len(chunk) for chunk in persist.queue if isinstance(chunk[0], Tick | Notice)])
-        hands = self.handed_over - tick.depth - waiting - self.in_batch
+        hands = self.handed_over - self._in_tick - waiting - self.in_batch
         idle = _has_waiter(tick.not_empty)
         most = 0 if idle else tick.maxsize
         assert 0 <= hands <= most, (
             f"{hands} ticks and notices in the strategy's hands, not between 0 and {most}: entered {tick.entered},"
-            f" in tick {tick.depth}, in persist {waiting}, in the batch {self.in_batch}"
+            f" in tick {self._in_tick}, in persist {waiting}, in the batch {self.in_batch}"
         )
 
 

@@ -61,6 +61,8 @@ class Outcome:
     """When each line of `logs` was written, in simulated seconds."""
     lost: int = 0
     """Ticks of its run that a power cut took, in this process or a later one: stored, but not on the disk."""
+    covered_ticks: int = 0
+    """How many of its ticks a stored checkpoint covers."""
 
     @property
     def accounted(self) -> bool:
@@ -215,7 +217,7 @@ class World:
             self.journal.add(number, runtime.elapsed_s, f"process ended: {how}")
         outcome = Outcome(
             code, error, logs, answers.getvalue(), runtime.history_hash(), runtime.steps, runtime.elapsed_s,
-            errors.times_s,
+            errors.times_s, covered_ticks=covered_ticks(db_path(settings.config), logs),
         )  # fmt: skip
         self.outcomes.append(outcome)
         self._tell_losses(process.loss)
@@ -316,6 +318,22 @@ def _transport(runtime: SimRuntime, network: SimNetwork | None) -> Transport:
     if network is None:
         raise AssertionError("this scenario has no network: Faults.network makes one")
     return SimTransport(runtime, network)
+
+
+def covered_ticks(path: Path, logs: list[dict[str, Any]]) -> int:
+    """How many ticks of the run that wrote `logs` the newest stored checkpoint of its feed covers."""
+    started = [line["fields"]["run_id"] for line in logs if line["fields"].get("event") == "START"]
+    if not started or not path.exists():
+        return 0
+    db = sqlite3.connect(path)
+    try:
+        query = "SELECT run_ticks FROM feeds JOIN runs ON runs.id = feeds.run WHERE runs.run_id = ?"
+        found = db.execute(query, (started[-1],)).fetchone()
+    except sqlite3.OperationalError:  # killed before there was a table
+        return 0
+    finally:
+        db.close()
+    return 0 if found is None else int(found[0])
 
 
 def dump(path: Path) -> dict[str, list[tuple[Any, ...]]]:

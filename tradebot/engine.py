@@ -18,6 +18,7 @@ from tradebot.events import Notice
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.exits import ConfigError, ExitCode, OverloadError, TradebotError
 from tradebot.feeds.base import Feed, Stopped
+from tradebot.feeds.memory import FeedMemory
 from tradebot.feeds.websocket_wire import WebSocketTransport
 from tradebot.feeds.wire import Transport
 from tradebot.ids import live_run_id, replay_run_id, short_digest
@@ -36,17 +37,17 @@ from tradebot.report.output import Output
 from tradebot.report.results import summarize, summarize_stored
 from tradebot.runtime import RealRuntime, Runtime
 from tradebot.settings import require_available
-from tradebot.store.carryover import fold_fills
 from tradebot.store.database import Synchronous, absolute
 from tradebot.store.opening import StartStopped, Store
 from tradebot.store.policy import FINAL_FLUSH_S, MAX_BATCH_EVENTS
-from tradebot.store.reader import Carried, read_carried
 from tradebot.store.results import read_results
-from tradebot.store.runs import RunInfo, RunRecord, begin_run, finish_run
+from tradebot.store.runs import NO_RATE_RULES, RunInfo, RunRecord, begin_run, finish_run
 from tradebot.store.spill import Spill, spill_path
+from tradebot.store.takeover import Carried, take_over
 from tradebot.store.writer import SqliteStorage, Storage
 from tradebot.strategy import SymbolHistory, broken, create
 from tradebot.strategy.decider import Decider
+from tradebot.threads.ingest import CHECKPOINT_TICKS
 from tradebot.threads.strategy import MAX_TAKE
 
 _SIMULATED = "all fills are simulated; no order leaves this machine"
@@ -62,6 +63,7 @@ class Edges:
     wrap_feed: Callable[[Feed], Feed] = lambda feed: feed
     make_transport: Callable[[Runtime], Transport] = WebSocketTransport
     make_notifier: Callable[[], Notifier] = find_notifier
+    checkpoint_ticks: int = CHECKPOINT_TICKS
 
 
 def run_engine(settings: Settings, edges: Edges | None = None) -> ExitCode:
@@ -234,8 +236,9 @@ class _Run:
         else:
             run_id = replay_run_id(source.digest or short_digest(source.source), result_hash(config, replay=True))
         return RunInfo(
-            run_id, __version__, config.mode, config.engine.ingest_mode, source.source, config_hash(config), source.push
-        )
+            run_id, __version__, config.mode, config.engine.ingest_mode, source.source, config_hash(config),
+            source.push, source.feed, source.frames,
+        )  # fmt: skip
 
     def _announce(self, info: RunInfo) -> None:
         caps = self._config.risk_caps
@@ -266,16 +269,18 @@ class _Run:
         if self._log.enabled("DEBUG"):
             debug = self._root_log.bind("strategy").debug
             strategy.observer = lambda fields: debug("SMA_CALC", event="SMA_CALC", **fields)
-        execution = ShadowExecution(config.risk_caps, config.execution.fee_rate, config.execution.max_tick_age_ms)
-        carried = self._carry_over(info, max(1, strategy.lookback), execution) if source.push else None
-        if carried is not None:
+        age_ms, rates = config.execution.max_tick_age_ms, record.result_rules >= NO_RATE_RULES
+        execution = ShadowExecution(config.risk_caps, config.execution.fee_rate, age_ms, rates)
+        carried, memory = None, None
+        if source.push:
+            carried, memory = self._carry_over(source, record, max(1, strategy.lookback), execution)
             for symbol, known in carried.symbols.items():
-                history = SymbolHistory(known.prices, known.last_side, known.ticks_since_signal)
-                strategy.restore(symbol, history)
+                if known.last_tick:
+                    strategy.restore(symbol, SymbolHistory(known.prices, known.last_side, known.since_signal))
         return Parts(
             config=config,
             run_id=info.run_id,
-            feed=self._edges.wrap_feed(source.open(carried)),
+            feed=self._edges.wrap_feed(source.open(carried, memory)),
             decider=Decider(strategy, info.run_id, config.strategy.desired_size, config.strategy.confidence),
             execution=execution,
             storage=self._storage(record),
@@ -283,6 +288,8 @@ class _Run:
             stored=record.counts,
             held=stored_ticks(self._path, record),
             notices=self._start_notices(source.push),
+            memory=memory,
+            checkpoint_ticks=self._edges.checkpoint_ticks,
         )
 
     def _start_notices(self, push: bool) -> tuple[Notice, ...]:
@@ -295,24 +302,24 @@ class _Run:
         text = f"{orphan.path.name}: events of run {orphan.run_id or 'unknown'} were set aside: {orphan.reason}"
         return (Notice("SPILL_ORPHANED", self._started_ms, text),) if push else ()
 
-    def _carry_over(self, info: RunInfo, lookback: int, execution: ShadowExecution) -> Carried:
+    def _carry_over(
+        self, source: Input, record: RunRecord, lookback: int, execution: ShadowExecution
+    ) -> tuple[Carried, FeedMemory | None]:
         assert self._store is not None
 
-        def read(db: SqliteDatabase) -> Carried:
-            carried = read_carried(db, info, lookback)
-            # The sums of all fills so far are kept, so that the next start reads only those of this run.
-            positions = fold_fills(db, carried.runs)
-            marks = [(symbol, known.prices[-1]) for symbol, known in carried.symbols.items()]
-            execution.restore((), marks, positions)
-            return carried
+        def read(db: SqliteDatabase) -> tuple[Carried, FeedMemory | None]:
+            memory = source.memory()
+            return take_over(db, record.no, lookback, memory), memory
 
-        carried = self._store.with_database(read)
+        carried, memory = self._store.with_database(read)
+        marks = [(symbol, known.prices[-1]) for symbol, known in carried.symbols.items() if known.prices]
+        execution.restore((), marks, carried.positions)
         if carried.ticks:
             self._log.info(
-                "continuing from earlier runs", event="CARRIED_OVER", runs=len(carried.runs) - 1, ticks=carried.ticks,
+                "continuing from earlier runs", event="CARRIED_OVER", runs=carried.runs, ticks=carried.ticks,
                 symbols=len(carried.symbols),
             )  # fmt: skip
-        return carried
+        return carried, memory
 
     def _storage(self, record: RunRecord) -> Storage | None:
         if self._store is None:

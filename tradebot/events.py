@@ -188,4 +188,29 @@ class Order(Struct, frozen=True, gc=False):
     fills: tuple[Fill, ...] = ()
 
 
-Event = Tick | Notice | Signal | Order
+class SymbolMemory(Struct, frozen=True, gc=False):
+    """What a feed remembers of one symbol: the sender's numbers, and recent prices as received."""
+
+    symbol: str
+    sequence: SequenceState
+    prints: tuple[float, ...] = ()
+
+
+class Checkpoint(Struct, frozen=True, gc=False):
+    """What a restart of a push feed will continue from, as of the run's first `ticks_before` accepted ticks.
+
+    It travels in-band, from ingest to the writer, which stores it in the transaction of the ticks before it or later,
+    never earlier. It may be left out: a restart then reads more ticks, with the same result. `symbols` are those that
+    the feed learned of since the checkpoint before. `prices` is how many last prices of a symbol the strategy needs.
+    """
+
+    ticks_before: int
+    symbols: tuple[SymbolMemory, ...] = ()
+    prices: int = 0
+
+
+StoredEvent = Tick | Notice | Signal | Order
+"""What becomes rows of the tables of events."""
+
+Event = StoredEvent | Checkpoint
+"""What the persist channel carries."""

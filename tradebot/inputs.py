@@ -18,6 +18,7 @@ from tradebot.feeds.base import Feed, Stopped
 from tradebot.feeds.exchanges import EXCHANGES
 from tradebot.feeds.frame_lines import FrameLineDecoder, check_first_line
 from tradebot.feeds.frame_reader import FrameReader
+from tradebot.feeds.memory import FeedMemory
 from tradebot.feeds.pacing import PacedFeed
 from tradebot.feeds.price_band import PriceBand
 from tradebot.feeds.quarantine import Quarantine, quarantine_path
@@ -33,8 +34,10 @@ from tradebot.runtime import Event, Runtime
 from tradebot.store.checks import check_readable
 from tradebot.store.database import connect_readonly
 from tradebot.store.errors import DAMAGED, StorageUnavailable
-from tradebot.store.reader import Carried, TickSource, find_tick_source, read_ticks
+from tradebot.store.identity import feed_name, synthetic_name
+from tradebot.store.reader import TickSource, find_tick_source, read_ticks
 from tradebot.store.runs import RunRecord
+from tradebot.store.takeover import Carried
 
 _ENCODER = msgspec.json.Encoder()
 
@@ -42,9 +45,10 @@ _ENCODER = msgspec.json.Encoder()
 class Input(Struct):
     """A feed about to be opened.
 
-    `source` names it in the `runs` table, so that a restarted push feed finds its predecessor. `digest` is the hash of
-    the content, None where it cannot be known beforehand. `stores` is False for a replay of the database's own ticks.
-    `open` makes the feed; a push feed continues from what was carried over.
+    `source` names it in the `runs` table. `digest` is the hash of the content, None where it cannot be known
+    beforehand. `stores` is False for a replay of the database's own ticks. `open` makes the feed; a push feed continues
+    from what was carried over, and with a fresh `memory`, where it has any. `feed` is the name of a push feed, by which
+    a restart finds its predecessors; `frames` says whether frames of an exchange are read.
     """
 
     push: bool
@@ -52,7 +56,10 @@ class Input(Struct):
     digest: str | None
     stores: bool
     unit: str
-    open: Callable[[Carried | None], Feed]
+    open: Callable[[Carried | None, FeedMemory | None], Feed]
+    feed: str = ""
+    frames: bool = False
+    memory: Callable[[], FeedMemory | None] = lambda: None
 
 
 class Surroundings(Struct):
@@ -101,22 +108,28 @@ def _file(settings: Settings, name: str, around: Surroundings) -> Input:
         band = "" if feed.max_price_jump == FeedConfig().max_price_jump else f"band={feed.max_price_jump!r}:"
         digest = short_digest(f"{live.exchange}:{feed.max_symbols}:{band}{digest}")
     source = f"file:{Path(name).name}"
-    return Input(False, source, digest, True, "B", lambda _carried: _paced(file_feed, settings, around))
+
+    def open_feed(_carried: Carried | None, _memory: FeedMemory | None) -> Feed:
+        return _paced(file_feed, settings, around)
+
+    return Input(False, source, digest, True, "B", open_feed, frames=live is not None)
 
 
 def _live(settings: Settings, around: Surroundings) -> Input:
     live, feed = settings.live, settings.config.feed
     assert live is not None
 
-    def open_feed(carried: Carried | None) -> Feed:
+    def make_memory() -> FeedMemory:
         guard, band = SequenceGuard(feed.max_symbols), PriceBand(feed.max_price_jump)
-        restore_guard(guard, carried)
-        restore_band(band, carried)
+        return FeedMemory(guard, band, live.symbols, feed.max_symbols)
+
+    def open_feed(_carried: Carried | None, memory: FeedMemory | None) -> Feed:
+        known = make_memory() if memory is None else memory
         return WebSocketFeed(
             Target(live.url, live.symbols),
             feed,
             around.make_transport(around.runtime),
-            FrameReader(EXCHANGES[live.exchange], feed.history, guard, band),
+            FrameReader(EXCHANGES[live.exchange], feed.history, known.guard, known.band),
             Quarantine(quarantine_path(around.db_path)),
             RetryAfterFile(retry_after_path(around.db_path), server_of(live.url)),
             around.runtime,
@@ -124,19 +137,8 @@ def _live(settings: Settings, around: Surroundings) -> Input:
             around.log,
         )
 
-    return Input(True, live.source, None, True, "frame", open_feed)
-
-
-def restore_guard(guard: SequenceGuard, carried: Carried | None) -> None:
-    """Have `guard` know the numbers of the trades that earlier runs stored, so that none of them is stored again."""
-    for known in ({} if carried is None else carried.symbols).values():
-        guard.remember(known.numbered)
-
-
-def restore_band(band: PriceBand, carried: Carried | None) -> None:
-    """Have `band` know the last prices that earlier runs stored, so that a restart accepts no price it would refuse."""
-    for symbol, known in ({} if carried is None else carried.symbols).items():
-        band.restore(symbol, known.prices)
+    name = feed_name(live.exchange, EXCHANGES[live.exchange].market_of(live.url))
+    return Input(True, live.source, None, True, "frame", open_feed, name, frames=True, memory=make_memory)
 
 
 def _database(settings: Settings, around: Surroundings) -> Input:
@@ -156,7 +158,7 @@ def _database(settings: Settings, around: Surroundings) -> Input:
         digest,
         not own_ticks,
         "tick",
-        lambda _carried: _paced(rows_feed, settings, around),
+        lambda _carried, _memory: _paced(rows_feed, settings, around),
     )
 
 
@@ -164,8 +166,9 @@ def _synthetic(settings: Settings, runtime: Runtime, stop: Event) -> Input:
     config = settings.config
     symbol = config.app.symbol
 
-    def open_feed(carried: Carried | None) -> Feed:
-        price = None if carried is None else carried.last_price
+    def open_feed(carried: Carried | None, _memory: FeedMemory | None) -> Feed:
+        known = None if carried is None else carried.symbols.get(symbol)
+        price = known.prices[-1] if known is not None and known.prices else None
         return SyntheticFeed(
             runtime,
             stop,
@@ -176,7 +179,8 @@ def _synthetic(settings: Settings, runtime: Runtime, stop: Event) -> Input:
             price=START_PRICE if price is None else price,
         )
 
-    return Input(True, f"synthetic:{symbol}", None, True, "tick", open_feed)
+    name = synthetic_name(symbol)
+    return Input(True, name, None, True, "tick", open_feed, name)
 
 
 def _paced(feed: Feed, settings: Settings, around: Surroundings) -> Feed:

@@ -10,7 +10,7 @@ from msgspec import Struct
 from tradebot.channel import Channel
 from tradebot.config import Config
 from tradebot.control import Control, Failure
-from tradebot.events import Event, Notice, Signal, Tick
+from tradebot.events import Checkpoint, Event, Notice, Signal, Tick
 from tradebot.execution.book import Book, book_of
 from tradebot.execution.positions import PositionView
 from tradebot.execution.shadow import ShadowExecution
@@ -26,12 +26,13 @@ from tradebot.runtime import Thread as RunningThread
 from tradebot.store.batch import StoredCounts
 from tradebot.store.policy import FINAL_FLUSH_S, FlushPolicy, RetryPolicy
 from tradebot.store.spill import Spill
+from tradebot.store.takeover import Memory
 from tradebot.store.writer import Storage
 from tradebot.strategy.decider import Decider
 from tradebot.threads.commit import CommitStage
 from tradebot.threads.execution import ExecutionStage
 from tradebot.threads.heartbeat import Heartbeat, depth_fields
-from tradebot.threads.ingest import IngestStage
+from tradebot.threads.ingest import CHECKPOINT_TICKS, IngestStage
 from tradebot.threads.persist import PersistStage, writer_stages
 from tradebot.threads.stage import Stage, Thread
 from tradebot.threads.strategy import StrategyStage
@@ -64,6 +65,9 @@ class Parts(Struct):
     """The ticks that the database holds of this run already, for a resume to compare its input with."""
     notices: tuple[Notice, ...] = ()
     """What the start has to report: stored before everything that the feed brings."""
+    memory: Memory | None = None
+    """What a live feed remembers of each symbol."""
+    checkpoint_ticks: int = CHECKPOINT_TICKS
 
 
 class Pipeline:
@@ -82,7 +86,7 @@ class Pipeline:
         self._time_over = False
         self.metrics = metrics = Metrics()
         sizes = config.channels.sizes(feed.push)
-        self._ticks: Channel[Tick | Notice] = Channel(runtime, "tick", sizes.tick)
+        self._ticks: Channel[Tick | Notice | Checkpoint] = Channel(runtime, "tick", sizes.tick)
         self._signals: Channel[Signal] = Channel(runtime, "signal", sizes.signal)
         self._persisted: Channel[Event] = Channel(runtime, "persist", sizes.persist, producers=2)
         self.channels: tuple[Channel[Any], ...] = (self._ticks, self._signals, self._persisted)
@@ -95,6 +99,8 @@ class Pipeline:
             metrics,
             control,
             log,
+            parts.memory,
+            parts.checkpoint_ticks,
         )
         self.strategy = StrategyStage(
             parts.decider, (self._ticks, self._signals, self._persisted), feed.push, parts.stored, metrics, log

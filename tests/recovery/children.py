@@ -24,7 +24,7 @@ import tradebot.ops.commands  # noqa: F401
 from tests.e2e.process import Fields, Finished
 from tests.recovery.shim import COUNTED, Control, Mode, Shim
 from tradebot import cli
-from tradebot.events import Event
+from tradebot.events import StoredEvent
 from tradebot.options import Arguments, parse
 from tradebot.store.batch import Batch
 from tradebot.store.database import BUSY_TIMEOUT_MS
@@ -165,7 +165,7 @@ def _watch_spill(shim: Shim) -> None:
     """Have the spill tell when it calls what it holds safe."""
     append = Spill.append
 
-    def watched(self: Spill, events: Sequence[Event]) -> None:
+    def watched(self: Spill, events: Sequence[StoredEvent]) -> None:
         append(self, events)
         shim.mark(SPILLED)
 

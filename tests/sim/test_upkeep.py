@@ -18,7 +18,7 @@ from sim.scenarios import SCENARIOS
 from sim.scenarios.common import expect, synthetic_settings
 from sim.upkeep import KEPT, Errand, Upkeep, upkeep
 from sim.world import World, dump
-from tradebot.store import opening, policy, reader
+from tradebot.store import opening, policy
 
 UPKEEP = [name for name, play in SCENARIOS.items() if play.__module__ == "sim.scenarios.upkeep"]
 
@@ -85,11 +85,11 @@ def test_the_history_goes_on_until_all_have_ended(up: Upkeep) -> None:
 
 
 def test_nothing_of_it_stays(tmp_path: Path) -> None:
-    before = policy._BLOCK_TICKS, reader.RESTORE_TICKS_MAX, opening.connect  # type: ignore[attr-defined]
+    before = policy._BLOCK_TICKS, opening.connect  # type: ignore[attr-defined]
     world = World(1, tmp_path)
     with upkeep(world, synthetic_settings(world)), opened_in_steps(lambda: None):
-        assert before != (policy._BLOCK_TICKS, reader.RESTORE_TICKS_MAX, opening.connect)  # type: ignore[attr-defined]
-    assert before == (policy._BLOCK_TICKS, reader.RESTORE_TICKS_MAX, opening.connect)  # type: ignore[attr-defined]
+        assert before != (policy._BLOCK_TICKS, opening.connect)  # type: ignore[attr-defined]
+    assert before == (policy._BLOCK_TICKS, opening.connect)  # type: ignore[attr-defined]
 
 
 WRONG: dict[str, tuple[str, Callable[[Upkeep, sqlite3.Connection], None]]] = {
@@ -98,19 +98,23 @@ WRONG: dict[str, tuple[str, Callable[[Upkeep, sqlite3.Connection], None]]] = {
     "DELETE FROM ticks WHERE id = 1; UPDATE runs SET pruned_ticks = 1": (
         "is there, but its tick is gone", lambda _up, db: kept.check_commit(db),
     ),
-    "DELETE FROM ticks WHERE id > 5; UPDATE runs SET pruned_ticks = ticks - 5": (
-        "ticks of synthetic:SOL/USDC are left, 12 must stay", lambda _up, db: kept.check_kept(db, KEPT),
+    "UPDATE feeds SET run_ticks = 20; UPDATE runs SET pruned_ticks = 25": (
+        "5 ticks of synthetic:SOL/USDC are gone that no checkpoint covers", lambda _up, db: kept.check_kept(db),
+    ),
+    "UPDATE runs SET pruned_ticks = ticks": (
+        "ticks of synthetic:SOL/USDC are gone; the newest must stay", lambda _up, db: kept.check_kept(db),
     ),
     "DELETE FROM ticks WHERE id > 30": (
         "ticks were deleted that are not older", lambda up, db: kept.check_young(db, first_ms(up) + 1500, 0),
     ),
     "SELECT 1": (
-        "are old and left, there need be no more", lambda up, db: kept.check_finished(db, 10**15, 10**6, KEPT, 2),
+        "are old and left, there need be no more", lambda up, db: kept.check_finished(db, 10**15, {1: 10**6}, 2),
     ),
-    "UPDATE carried SET fees = fees + 0.01": ("SOL/USDC is .*, its fills come to", lambda up, _db: carried(up)),
-    "UPDATE carried SET last_side = NULL; DELETE FROM signals": (
-        "last side of SOL/USDC is None", lambda up, _db: carried(up),
+    "UPDATE restart_state SET fees = fees + 0.01": ("SOL/USDC is .*, its fills come to", lambda up, _db: carried(up)),
+    "UPDATE restart_state SET last_side = NULL": (
+        "SOL/USDC is .*None.*its ticks and signals come to", lambda up, _db: carried(up),
     ),
+    "DELETE FROM restart_state": ("SOL/USDC is not known", lambda up, _db: carried(up)),
 }  # fmt: skip
 """What somebody does to the database, what is said of it, and by which check."""
 

@@ -24,6 +24,7 @@ from tradebot.log import Log, setup_logging
 from tradebot.runtime import RealRuntime
 from tradebot.store.batch import Batch
 from tradebot.store.database import connect, migrate
+from tradebot.store.identity import feed_of_source
 from tradebot.store.runs import RunInfo, RunRecord, begin_run
 from tradebot.store.writer import SqliteStorage
 
@@ -57,7 +58,8 @@ INSERT INTO trades (event_id, order_id, symbol, side, fill_qty, fill_price, fees
 
 
 def run_info(run_id: str = "r1", *, push: bool = False, source: str = "file:x.jsonl", mode: str = "SHADOW") -> RunInfo:
-    return RunInfo(run_id, "0.1", mode, "synthetic" if push else "replay", source, "c0ffee", push)
+    ingest = "synthetic" if push else "replay"
+    return RunInfo(run_id, "0.1", mode, ingest, source, "c0ffee", push, feed_of_source(ingest, source) if push else "")
 
 
 def new_database(path: Path) -> SqliteDatabase:

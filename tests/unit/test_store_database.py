@@ -34,12 +34,12 @@ from tradebot.store.database import (
     file_of,
     migrate,
     pragma_values,
-    row_counts,
     verify_pragmas,
 )
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.models import SCHEMA_VERSION
 from tradebot.store.reader import find_tick_source, read_ticks
+from tradebot.store.row_counts import row_counts
 
 ODD_NAMES = [
     "a?b.db",

@@ -98,7 +98,7 @@ def test_indexes(path: Path) -> None:
 def test_no_other_tables(path: Path) -> None:
     with closing(sqlite3.connect(path)) as db:
         tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    assert tables == {*STARRED, "runs", "notices", "carried"}
+    assert tables == {*STARRED, "runs", "notices", "carried", "feeds", "restart_state", "original_rows"}
 
 
 def test_the_contract_says_the_same(path: Path, shared_data: Path) -> None:

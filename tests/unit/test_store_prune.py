@@ -26,23 +26,25 @@ from tests.unit.store_helpers import (
     rows,
     storage_of,
 )
-from tradebot.events import BUY, SELL, Fill, Notice, Order, OrderStatus, Side, Signal, Tick
+from tradebot.events import BUY, SELL, Checkpoint, Fill, Notice, Order, OrderStatus, Side, Signal, Tick
 from tradebot.execution.positions import Positions, PositionState
 from tradebot.exits import ConfigError
 from tradebot.report.progress import Progress
-from tradebot.store import policy, reader
+from tradebot.store import joining, policy
 from tradebot.store.adoption import adopt
 from tradebot.store.batch import Batch, StoredCounts
-from tradebot.store.carryover import fold_fills
 from tradebot.store.database import connect, connect_readonly, migrate
 from tradebot.store.errors import StorageUnavailable
+from tradebot.store.identity import feed_of_source
 from tradebot.store.opening import open_existing
 from tradebot.store.policy import BlockPolicy
 from tradebot.store.prune import run_prune
 from tradebot.store.pruner import Pruned, Pruner, PruneStopped
-from tradebot.store.reader import Carried, find_tick_source, read_carried, read_ticks
+from tradebot.store.reader import find_tick_source, read_ticks
+from tradebot.store.restart import SymbolState, store_checkpoint
 from tradebot.store.runs import RunInfo, begin_run
 from tradebot.store.spill import spill_path
+from tradebot.store.takeover import take_over
 from tradebot.store.writer import insert_batch
 
 START_MS = 1_700_000_000_000
@@ -62,7 +64,7 @@ ORPHANS = (
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policy, "_BLOCK_TICKS", (2, 2, 2))
-    monkeypatch.setattr(reader, "RESTORE_TICKS_MAX", KEPT)
+    monkeypatch.setattr(joining, "TICKS_MAX", KEPT)
 
 
 class PastRun(NamedTuple):
@@ -74,14 +76,21 @@ class PastRun(NamedTuple):
     step_s: int
     ended: bool
     notices: int
+    covered: int | None = None
+    """It is a run of this version, with a checkpoint after so many ticks; None: as schema 3 stored it."""
 
 
 def store(db: SqliteDatabase, past: PastRun, number: int, begin_ms: int) -> int:
     """Store the run; when it ended (Unix ms)."""
     replay = past.feed == "replay"
     run_id = f"run-{number}"
-    info = RunInfo(run_id, "0.1", "SHADOW", "replay" if replay else "mockws", past.feed, "c0ffee", not replay)
-    record = begin_run(db, info, begin_ms, resume=False)
+    ingest, feed = "replay" if replay else "mockws", feed_of_source("mockws", past.feed)
+    is_new = not replay and past.covered is not None
+    record = begin_run(
+        db, RunInfo(run_id, "0.1", "SHADOW", ingest, past.feed, "c0ffee", is_new, feed), begin_ms, resume=False
+    )
+    if is_new:
+        take_over(db, record.no, 3, None)
     batch, now_ms = Batch(), begin_ms
     for at in range(past.notices):
         batch.add([Notice("LINK_UP", begin_ms, "", ticks_before=min(at, len(past.ticks)))])
@@ -97,6 +106,8 @@ def store(db: SqliteDatabase, past: PastRun, number: int, begin_ms: int) -> int:
             batch.add([Order(f"{stem}-O", f"{stem}-S", symbol, side, 0.1, price, status, "X", now_ms, 1, fills)])
     if batch.events:
         insert_batch(db, record.no, batch, StoredCounts().plus(batch))
+    if is_new:
+        store_checkpoint(db, record.no, Checkpoint(min(past.covered or 0, len(past.ticks)), (), 3))
     if past.ended:
         db.execute_sql("UPDATE runs SET last_end_ms = ?, exit_code = 0 WHERE id = ?", (now_ms, record.no))
     return now_ms
@@ -115,10 +126,14 @@ def history(runs: list[PastRun]) -> Iterator[tuple[SqliteDatabase, int]]:
         yield db, now_ms
 
 
-def restart_of(db: SqliteDatabase, feed: str) -> tuple[Carried, list[PositionState]]:
-    """What a new run of the feed takes over."""
-    carried = read_carried(db, RunInfo("new", "0.1", "SHADOW", "mockws", feed, "c0ffee", True), 3)
-    return carried, fold_fills(db, carried.runs).states()
+def restart_of(db: SqliteDatabase, feed: str) -> tuple[dict[str, SymbolState], list[PositionState]]:
+    """What a new run of the feed would take over; the database stays as it is."""
+    name = feed_of_source("mockws", feed)
+    with db.atomic() as transaction:
+        record = begin_run(db, RunInfo("new", "0.1", "SHADOW", "mockws", feed, "c0ffee", True, name), 1, resume=False)
+        carried = take_over(db, record.no, 3, None)
+        transaction.rollback()
+    return carried.symbols, carried.positions.states()
 
 
 def replayed(db: SqliteDatabase, feed: str) -> list[PositionState]:
@@ -152,7 +167,7 @@ def prune(
 
 
 def dump_of(db: SqliteDatabase) -> list[Any]:
-    tables = ("ticks", "signals", "orders", "trades", "notices", "runs", "carried")
+    tables = ("ticks", "signals", "orders", "trades", "notices", "runs", "carried", "feeds", "restart_state")
     return [db.execute_sql(f"SELECT * FROM {table}").fetchall() for table in tables]
 
 
@@ -160,20 +175,30 @@ _prices = st.sampled_from([100.0, 100.1, 99.7, 3e-5, 123456.789])
 _ticks = st.tuples(
     st.sampled_from("AB"), st.none() | st.sampled_from([BUY, SELL]), st.booleans(), _prices
 )  # fmt: skip
-past_st = st.builds(
-    PastRun, st.sampled_from(["ws://a", "ws://a", "ws://b", "replay"]), st.lists(_ticks, max_size=14),
+_of_a_run = (
+    st.sampled_from(["a:X", "a:X", "b:X", "replay"]), st.lists(_ticks, max_size=14),
     st.integers(0, 30), st.integers(0, 3), st.booleans(), st.integers(0, 2),
 )  # fmt: skip
 
 
+_new_runs = st.lists(st.builds(PastRun, *_of_a_run, st.integers(0, 14)), min_size=1, max_size=3)
+
+
+def past_runs(min_size: int, max_size: int) -> st.SearchStrategy[list[PastRun]]:
+    """Runs of schema 3, then runs of this version."""
+    old = st.lists(st.builds(PastRun, *_of_a_run, st.none()), max_size=max_size)
+    new = st.lists(st.builds(PastRun, *_of_a_run, st.integers(0, 14)), max_size=max_size)
+    return st.tuples(old, new).map(lambda both: [*both[0], *both[1]]).filter(lambda runs: len(runs) >= min_size)
+
+
 class TestAnyHistory:
-    @given(runs=st.lists(past_st, min_size=1, max_size=6), share=st.floats(0, 1.1))
+    @given(runs=past_runs(1, 4), share=st.floats(0, 1.1))
     @hypothesis_settings(max_examples=30, deadline=None)
     def test_a_restart_finds_what_it_would_have_found(self, runs: list[PastRun], share: float) -> None:
         """Contract 6: positions to the last digit, windows, last sides; no orphan at any commit; nothing young goes."""
         with history(runs) as (db, end_ms):
             cutoff_ms = START_MS + int((end_ms - START_MS) * share)
-            before = {feed: (restart_of(db, feed)[0], replayed(db, feed)) for feed in ("ws://a", "ws://b")}
+            before = {feed: (restart_of(db, feed)[0], replayed(db, feed)) for feed in ("a:X", "b:X")}
             young = "SELECT id FROM ticks WHERE ts >= ?"
             kept = db.execute_sql(young, (cutoff_ms,)).fetchall()
             prune(db, cutoff_ms, on_sleep=lambda: assert_whole(db))
@@ -184,21 +209,21 @@ class TestAnyHistory:
             assert prune(db, cutoff_ms) == Pruned(unfinished=prune(db, cutoff_ms, dry_run=True).unfinished)
             assert dump_of(db) == again
 
-    @given(runs=st.lists(past_st, min_size=1, max_size=5), more=st.lists(past_st, min_size=1, max_size=3))
+    @given(runs=past_runs(1, 4), more=_new_runs)
     @hypothesis_settings(max_examples=30, deadline=None)
     def test_fills_that_come_later_are_added_once(self, runs: list[PastRun], more: list[PastRun]) -> None:
         """Contract 6: also when all rows of the table were pruned, so that new ones get their row ids again."""
         with history([*runs, *more]) as (db, _end_ms):
-            wanted = replayed(db, "ws://a")
+            wanted = replayed(db, "a:X")
         with history(runs) as (db, end_ms):
             prune(db, end_ms + 1)
             for number, past in enumerate(more, len(runs) + 1):
                 end_ms = store(db, past, number, end_ms + past.pause_s * 1000)
-                assert restart_of(db, "ws://a")[1] == fold_fills(db, restart_of(db, "ws://a")[0].runs).states()
+                restart_of(db, "a:X")
                 prune(db, end_ms - 5000)
-            assert restart_of(db, "ws://a")[1] == wanted
+            assert restart_of(db, "a:X")[1] == wanted
 
-    @given(runs=st.lists(past_st, min_size=1, max_size=5), share=st.floats(0, 1.1), steps=st.integers(0, 12))
+    @given(runs=past_runs(1, 4), share=st.floats(0, 1.1), steps=st.integers(0, 12))
     @hypothesis_settings(max_examples=30, deadline=None)
     def test_one_that_is_cut_short_is_finished_by_the_next(self, runs: list[PastRun], share: float, steps: int) -> None:
         """Stopped, or killed, after any transaction."""
@@ -216,7 +241,7 @@ class TestAnyHistory:
             assert dump_of(db) == wanted
 
 
-def ticks_run(count: int, step_s: int = 1, feed: str = "ws://a", ended: bool = False, pause_s: int = 0) -> PastRun:
+def ticks_run(count: int, step_s: int = 1, feed: str = "a:X", ended: bool = False, pause_s: int = 0) -> PastRun:
     """Every third tick gives a signal, every sixth a fill."""
     ticks: list[tuple[str, Side | None, bool, float]] = [
         ("A", BUY if n % 3 == 0 else None, n % 2 == 0, 100.0 + n) for n in range(1, count + 1)
@@ -227,10 +252,10 @@ def ticks_run(count: int, step_s: int = 1, feed: str = "ws://a", ended: bool = F
 def test_the_side_of_a_signal_that_went() -> None:
     """Contract 6: the strategy goes on from its last signal, however long ago that was."""
     ticks: list[tuple[str, Side | None, bool, float]] = [("A", SELL, True, 100.0), *[("A", None, False, 101.0)] * 20]
-    with history([PastRun("ws://a", ticks, 0, 1, True, 0)]) as (db, end_ms):
+    with history([PastRun("a:X", ticks, 0, 1, True, 0)]) as (db, end_ms):
         prune(db, end_ms + 1)
         assert db.execute_sql("SELECT COUNT(*) FROM signals").fetchone() == (0,)
-        assert restart_of(db, "ws://a")[0].symbols["A"].last_side == SELL
+        assert restart_of(db, "a:X")[0]["A"].last_side == SELL
 
 
 class TestWhatGoes:
@@ -319,7 +344,7 @@ class TestWhatGoes:
 
     def test_ids_that_begin_alike(self) -> None:
         """A run whose id looks like another one's event."""
-        with history([ticks_run(12, ended=True), ticks_run(12, feed="ws://b")]) as (db, _end_ms):
+        with history([ticks_run(12, ended=True), ticks_run(12, feed="b:X")]) as (db, _end_ms):
             db.execute_sql("UPDATE runs SET run_id = 'run-1-0000000001' WHERE id = 2")
             for table in ("signals", "orders", "trades"):
                 db.execute_sql(f"UPDATE {table} SET event_id = replace(event_id, 'run-2', 'run-1-0000000001')")
@@ -422,7 +447,7 @@ class TestReadingWhatWasPruned:
                 list(read_ticks(db, source))
 
     def test_all_of_it(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(reader, "RESTORE_TICKS_MAX", 0)
+        monkeypatch.setattr(joining, "TICKS_MAX", 0)
         self.pruned(tmp_path / "x.db")
         with closing(connect_readonly(tmp_path / "x.db")) as db:
             with pytest.raises(ConfigError, match=r"all 30 ticks of run run-1 were pruned"):
@@ -614,7 +639,7 @@ class TestSpill:
     def test_a_run_of_a_push_feed_whose_events_wait(self, tmp_path: Path) -> None:
         """Neither it nor what came after it; other feeds, and what came before it, go."""
         path = tmp_path / "x.db"
-        runs = [ticks_run(20, ended=True), ticks_run(20, feed="ws://b", ended=True)]
+        runs = [ticks_run(20, ended=True), ticks_run(20, feed="b:X", ended=True)]
         self.stored(path, *runs, *runs)
         spill_path(path).write_text(self.HEADER.format(3))
         code, text = command(path, FakeRuntime())

@@ -40,7 +40,7 @@ from tests.unit.store_helpers import (
     ticks_st,
     unprivileged,
 )
-from tradebot.events import Event, Notice, Order, Signal, Tick
+from tradebot.events import Notice, Order, Signal, StoredEvent, Tick
 from tradebot.exits import ConfigError
 from tradebot.store.adoption import Adopted, adopt, orphans
 from tradebot.store.batch import Batch, StoredCounts
@@ -96,7 +96,7 @@ def stored_plainly(path: Path, *batches: Batch) -> dict[str, list[Any]]:
 class TestRoundTrip:
     @given(ticks=st.lists(ticks_st, max_size=8), decided=decided_st)
     @hypothesis_settings(max_examples=40)
-    def test_all_events_come_back_exactly(self, ticks: list[Tick], decided: list[Event]) -> None:
+    def test_all_events_come_back_exactly(self, ticks: list[Tick], decided: list[StoredEvent]) -> None:
         """Contract 6: the rows are those that the writer would have made, to the last bit of each price."""
         batch = Batch()
         for event in (*ticks, *decided):
@@ -143,7 +143,7 @@ class TestRoundTrip:
         run_id = "l1700000000000deadbeef"
         number = 9_999_999_999
         symbol = "1000PEPE/USDT"
-        usual: list[Event] = [
+        usual: list[StoredEvent] = [
             Tick(symbol, 0.012345678901234, 12345678.12345678, 1_700_000_000_000, "1234567890", 1234567890),
             msgspec.structs.replace(
                 signal(number, run_id), symbol=symbol, price=0.012345678901234, ts=1_700_000_000_000
@@ -527,11 +527,11 @@ class TestFailures:
 
 
 @given(data=st.data(), ticks=st.integers(0, 8), decided=decided_st)
-def test_every_prefix_of_a_spilled_batch_is_causal(data: st.DataObject, ticks: int, decided: list[Event]) -> None:
+def test_every_prefix_of_a_spilled_batch_is_causal(data: st.DataObject, ticks: int, decided: list[StoredEvent]) -> None:
     """Contract 6: wherever the file is cut, no notice stands before its ticks, no order before its signal."""
     before = data.draw(st.integers(0, 5))
     places = sorted(data.draw(st.lists(st.integers(before, before + ticks), max_size=4)))
-    notices: list[Event] = [Notice("GAP", 1, "", "A", 1, ticks_before=place) for place in places]
+    notices: list[StoredEvent] = [Notice("GAP", 1, "", "A", 1, ticks_before=place) for place in places]
     made = [tick(number) for number in range(ticks)]
     batch = Batch()
     for event in (*notices, *made, *decided):
@@ -561,4 +561,4 @@ def test_events_are_counted(path: Path) -> None:
 
 def test_the_types_of_event_are_the_ones_that_are_spilled() -> None:
     """A new type of event needs its line here."""
-    assert set(Event.__args__) == {Tick, Notice, Signal, Order}
+    assert set(StoredEvent.__args__) == {Tick, Notice, Signal, Order}

@@ -10,7 +10,7 @@ import pytest
 
 from tradebot.channel import Channel
 from tradebot.config import RiskCaps
-from tradebot.events import BUY, SELL, Event, Notice, Side, Signal, Tick
+from tradebot.events import BUY, SELL, Checkpoint, Event, Notice, Side, Signal, Tick
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.log import MAX_INFO_PER_S, Log, setup_logging
 from tradebot.metrics import Metrics
@@ -50,7 +50,7 @@ def told_of(stream: io.StringIO, log: Log, kind: str) -> tuple[int, int]:
 def test_every_signal_is_told_or_summed_up(chunk: int, stream: io.StringIO, log: Log) -> None:
     """G4: however signals come in chunks, and at a bounded number of lines."""
     metrics = Metrics()
-    ticks: Channel[Tick | Notice] = channel("tick")
+    ticks: Channel[Tick | Notice | Checkpoint] = channel("tick")
     strategy = StrategyStage(
         Decider(Periodic(1), "r", 0.1, 0.75),
         (ticks, channel("signal"), channel("persist")),

@@ -62,7 +62,9 @@ class RefusedOrder(Struct, frozen=True, gc=False):
         return f"{_WHAT[self.cap].format(symbol=self.signal.symbol, value=value)}, above {self.cap} = {self.limit!r}"
 
 
-def check(signal: Signal, positions: Positions, caps: RiskCaps, open_orders: int) -> ApprovedOrder | RefusedOrder:
+def check(
+    signal: Signal, positions: Positions, caps: RiskCaps, open_orders: int, rates: bool = True
+) -> ApprovedOrder | RefusedOrder:
     """May the signal's order be sent? `open_orders` counts those not yet in a final status. Changes nothing.
 
     Exposure is |net quantity| x price: the signal's own price for its symbol, the last marks for the others, so apply
@@ -70,13 +72,13 @@ def check(signal: Signal, positions: Positions, caps: RiskCaps, open_orders: int
     that lowers its symbol's |net quantity| is always approved, also where a cap is already passed because prices moved
     or because too many orders are open. Any other order of a symbol that is priced in another currency than dollars is
     refused NO_RATE: its exposure cannot be compared with caps in dollars. A symbol whose currency nothing says counts
-    1:1.
+    1:1. `rates` False: so does every symbol, as under result rules 1 (`store.runs.RESULT_RULES`).
     """
     qty, price = exact(signal.desired_size), exact(signal.price)
     net, exposure = positions.at_stake(signal.symbol)
     after = (add(net, qty) if signal.side == BUY else subtract(net, qty)).copy_abs()
     if after >= net.copy_abs():
-        if needs_rate(signal.symbol) is not None:
+        if rates and needs_rate(signal.symbol) is not None:
             return RefusedOrder(signal, NO_RATE)
         would_be = multiply(after, price)
         if would_be > exact(caps.max_symbol_exposure_usd):

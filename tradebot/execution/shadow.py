@@ -50,14 +50,15 @@ class ShadowExecution:
     last_refusal: RefusedOrder | None
     """Why the last call of `execute` refused, in words; None when it filled."""
 
-    def __init__(self, caps: RiskCaps, fee_rate: float, max_tick_age_ms: int = 0) -> None:
-        """`fee_rate` is a share of the notional; `max_tick_age_ms` 0 means that no tick is too old."""
+    def __init__(self, caps: RiskCaps, fee_rate: float, max_tick_age_ms: int = 0, rates: bool = True) -> None:
+        """`fee_rate` is a share of the notional; `max_tick_age_ms` 0: no tick is too old; `rates`: see `risk.check`."""
         self.positions = Positions()
         self.fees_before = 0.0
         self.last_refusal = None
         self._caps = caps
         self._fee_rate = exact(fee_rate)
         self._max_tick_age_ms = max_tick_age_ms
+        self._rates = rates
 
     def restore(
         self, fills: Iterable[Fill], marks: Iterable[tuple[str, float]] = (), positions: Positions | None = None
@@ -81,7 +82,7 @@ class ShadowExecution:
         positions = self.positions
         for symbol, price in signal.marks:
             positions.mark(symbol, price)
-        verdict = self._stale(signal, now_ms) or check(signal, positions, self._caps, open_orders=0)
+        verdict = self._stale(signal, now_ms) or check(signal, positions, self._caps, open_orders=0, rates=self._rates)
         if isinstance(verdict, RefusedOrder):
             # A refused signal's prices count all the same: they are not told again.
             positions.mark(signal.symbol, signal.price)

@@ -19,7 +19,7 @@ from msgspec import Struct
 from msgspec.structs import astuple
 from peewee import IntegrityError, SqliteDatabase
 
-from tradebot.events import Event, Notice, Order, Signal, Tick
+from tradebot.events import Notice, Order, Signal, StoredEvent, Tick
 from tradebot.private_files import sync_directory
 from tradebot.store.batch import Batch, StoredCounts
 from tradebot.store.errors import os_failure, storage_errors
@@ -132,7 +132,7 @@ def _stored(db: SqliteDatabase, reader: SpillReader, header: Header) -> Iterator
         yield batch.events, len(events) - batch.events
 
 
-def _rest(events: list[Event], before: StoredCounts, held: StoredCounts) -> Batch:
+def _rest(events: list[StoredEvent], before: StoredCounts, held: StoredCounts) -> Batch:
     """The events after `before` that are not in the database yet: each table holds a prefix of the run."""
     skip = {
         Tick: held.ticks - before.ticks,
@@ -140,7 +140,7 @@ def _rest(events: list[Event], before: StoredCounts, held: StoredCounts) -> Batc
         Order: held.orders - before.orders,
         Notice: held.notices - before.notices,
     }
-    fresh: list[Event] = []
+    fresh: list[StoredEvent] = []
     for event in events:
         kind = type(event)
         if skip[kind] > 0:

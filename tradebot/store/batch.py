@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from tradebot.events import Event, Notice, Order, Signal, Tick, TickChunk
+from tradebot.events import Checkpoint, Event, Notice, Order, Signal, Tick, TickChunk
 
 
 class StoredCounts(Struct, frozen=True):
@@ -38,13 +39,15 @@ class StoredCounts(Struct, frozen=True):
 class Batch:
     """Events taken from the persist channel and not yet stored. An order and its fills are one event."""
 
-    __slots__ = ("_unlike", "notices", "orders", "signals", "symbol", "ticks", "trades")
+    __slots__ = ("_unlike", "checkpoint", "notices", "orders", "signals", "symbol", "ticks", "trades")
 
     def __init__(self) -> None:
         self.ticks: list[Tick] = []
         self.signals: list[Signal] = []
         self.orders: list[Order] = []
         self.notices: list[Notice] = []
+        self.checkpoint: Checkpoint | None = None
+        """The newest one. It may be stored only when everything before it is."""
         self.trades = 0
         self.symbol: str | None = None
         """Set while all ticks are known to be of this symbol, without `event_id` and `seq`."""
@@ -60,10 +63,26 @@ class Batch:
             self.signals.extend(chunk)  # type: ignore[arg-type]
         elif isinstance(first, Notice):
             self.notices.extend(chunk)  # type: ignore[arg-type]
+        elif isinstance(first, Checkpoint):
+            self._add_checkpoints(chunk)  # type: ignore[arg-type]
         else:
             orders: Any = chunk
             self.orders.extend(orders)
             self.trades += sum([len(order.fills) for order in orders])
+
+    def add_earlier(self, checkpoint: Checkpoint | None) -> None:
+        """Take over a checkpoint that came before this batch and is not known to be stored."""
+        if checkpoint is not None:
+            later, self.checkpoint = self.checkpoint, checkpoint
+            if later is not None:
+                self._add_checkpoints([later])
+
+    def _add_checkpoints(self, chunk: Sequence[Checkpoint]) -> None:
+        """The newest one counts, and knows of what each symbol's newest says."""
+        for later in chunk:
+            before = () if self.checkpoint is None else self.checkpoint.symbols
+            symbols = {memory.symbol: memory for memory in (*before, *later.symbols)}
+            self.checkpoint = replace(later, symbols=tuple(symbols.values()))
 
     def _note_symbol(self, symbol: str | None) -> None:
         if symbol is None or (self.ticks and symbol != self.symbol):
@@ -72,8 +91,13 @@ class Batch:
 
     @property
     def events(self) -> int:
-        """Events as channels count them: fills ride with their order."""
+        """Events as channels count them, but for checkpoints: fills ride with their order."""
         return len(self.ticks) + len(self.signals) + len(self.orders) + len(self.notices)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to store: no event and no checkpoint."""
+        return not self.events and self.checkpoint is None
 
     @property
     def rows(self) -> int:

@@ -16,6 +16,7 @@ from tradebot.exits import ConfigError
 from tradebot.store.errors import StorageUnavailable, os_failure, storage_errors
 from tradebot.store.models import EVENT_MODELS, INDEXES, MODELS, SCHEMA_VERSION, RunRow
 from tradebot.store.policy import WAL_BYTES_KEPT
+from tradebot.store.row_counts import count_original_rows
 
 Synchronous = Literal["NORMAL", "FULL"]
 
@@ -177,6 +178,8 @@ def migrate(db: SqliteDatabase) -> int:
                 _upgrade(db, tables)
             for model in MODELS:
                 _check_columns(db, model)
+            if found < SCHEMA_VERSION:
+                count_original_rows(db)
     except DatabaseError as error:
         raise ConfigError(f"database {db.database}: cannot be brought to schema {SCHEMA_VERSION}: {error}") from error
     return found
@@ -291,9 +294,3 @@ def _check_columns(db: SqliteDatabase, model: type[Model]) -> None:
         raise ConfigError(
             f"database {db.database}: table {table} {', '.join(faults)}: not a tradebot database; use another --db"
         )
-
-
-def row_counts(db: SqliteDatabase) -> dict[str, int]:
-    """Rows of the four event tables, logged at start."""
-    with storage_errors():
-        return {model._meta.table_name: int(model.select().count(db)) for model in EVENT_MODELS}

@@ -10,16 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from peewee import SQL, AutoField, FloatField, IntegerField, Model, ModelIndex, SmallIntegerField, TextField
+from peewee import SQL, AutoField, BlobField, FloatField, IntegerField, Model, ModelIndex, SmallIntegerField, TextField
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 
 
 class RunRow(Model):
     """One run of the engine; `ticks` .. `notices` count the rows it stored and change in the same transaction as they.
 
-    `pruned_*` count those of them that were deleted since, always the oldest; `folded_trades` those of its trades,
-    again the oldest, that are summed up in the table `carried`.
+    `pruned_*` count those of them that were deleted since, always the oldest. `feed` is the `feeds.id` of a push feed;
+    null in runs of schema 3 until a restart joins them to their feed. `folded_trades` is of that time too: how many of
+    its trades, the oldest, are summed up in the table `carried`. `result_rules` is `runs.RESULT_RULES` as it was when
+    the run began; null in older files.
     """
 
     id = AutoField()
@@ -47,6 +49,8 @@ class RunRow(Model):
     pruned_trades = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])
     pruned_notices = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])
     folded_trades = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])
+    feed = IntegerField(null=True)
+    result_rules = IntegerField(null=True)
 
     class Meta:
         table_name = "runs"
@@ -145,7 +149,7 @@ class TradeRow(Model):
 
 
 class CarriedRow(Model):
-    """What the earlier runs of one push feed come to for one symbol, so that a restart need not read all their rows.
+    """What the runs of one push feed came to for one symbol, as schema 3 kept it; read when a feed is first met.
 
     `chain` is the `runs.id` of the first run of that mode, ingest and source. `last_side` is that of the symbol's last
     signal, as far as that may have been pruned. `net`, `cost` and `realized` are exact decimals, `price` the last
@@ -166,8 +170,74 @@ class CarriedRow(Model):
         table_name = "carried"
 
 
+class FeedRow(Model):
+    """A push feed, by mode, ingest and `name` (exchange and market), and how far `restart_state` covers what it stored.
+
+    Covered are all its runs before `run`, and of that one the first `run_ticks` ticks with the signals they gave;
+    `ticks` in all. `run` is null until the first checkpoint. The fills in the positions are those of the runs before
+    `fill_run`, and of that one those up to event id `fill_id`. `runs` counts its runs; `prices` is how many last prices
+    of each symbol are kept.
+    """
+
+    id = AutoField()
+    mode = TextField()
+    ingest = TextField()
+    name = TextField()
+    runs = IntegerField(default=0)
+    ticks = IntegerField(default=0)
+    run = IntegerField(null=True)
+    run_ticks = IntegerField(default=0)
+    fill_run = IntegerField(null=True)
+    fill_id = TextField(null=True)
+    prices = IntegerField(default=0)
+
+    class Meta:
+        table_name = "feeds"
+
+
+class RestartRow(Model):
+    """What a restart needs to know of one symbol of a feed, as of what `feeds` says is covered.
+
+    `last_tick` is the row id of the symbol's newest tick, `prices` a JSON array of its last prices, oldest first, as
+    many as the strategy looks back. `last_side` is its last signal's, `since_signal` counts its ticks after that, or
+    all of them. `sequence` (a `SequenceState` as MessagePack) and `prints` (a JSON array) are the feed's: what was seen
+    of the sender's numbers, and recent prices as received. `net`, `cost` and `realized` are exact decimals, `price` the
+    last fill's; null while it was never traded.
+    """
+
+    id = AutoField()
+    feed = IntegerField()
+    symbol = TextField()
+    last_tick = IntegerField(default=0)
+    prices = TextField(default="[]")
+    last_side = TextField(null=True)
+    since_signal = IntegerField(default=0)
+    sequence = BlobField(null=True)
+    prints = TextField(default="[]")
+    net = TextField(null=True)
+    cost = TextField(null=True)
+    realized = TextField(null=True)
+    fees = FloatField(null=True)
+    price = FloatField(null=True)
+
+    class Meta:
+        table_name = "restart_state"
+
+
+class OriginalRow(Model):
+    """How many rows of a table belong to no run: those of the original system, counted once, when it is migrated."""
+
+    id = AutoField()
+    table = TextField(column_name="of_table")
+    rows = IntegerField()
+
+    class Meta:
+        table_name = "original_rows"
+
+
 EVENT_MODELS: Final[tuple[type[Model], ...]] = (TickRow, SignalRow, OrderRow, TradeRow)
-MODELS: Final[tuple[type[Model], ...]] = (RunRow, *EVENT_MODELS, NoticeRow, CarriedRow)
+_RESTART_MODELS: Final[tuple[type[Model], ...]] = (CarriedRow, FeedRow, RestartRow, OriginalRow)
+MODELS: Final[tuple[type[Model], ...]] = (RunRow, *EVENT_MODELS, NoticeRow, *_RESTART_MODELS)
 
 
 def of_runs(model: type[Model], numbers: Iterable[int], column: str = "run") -> Any:
@@ -190,4 +260,7 @@ INDEXES: Final[tuple[ModelIndex, ...]] = (
     _index(TradeRow, "idx_trades_ts", "ts"),
     _index(TradeRow, "idx_trades_order_id", "order_id"),
     _index(CarriedRow, "uq_carried", "chain", "symbol", unique=True),
+    _index(FeedRow, "uq_feeds", "mode", "ingest", "name", unique=True),
+    _index(RestartRow, "uq_restart_state", "feed", "symbol", unique=True),
+    _index(OriginalRow, "uq_original_rows", "table", unique=True),
 )

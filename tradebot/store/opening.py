@@ -26,13 +26,13 @@ from tradebot.store.database import (
     pragma_values,
     reading,
     refuse_foreign,
-    row_counts,
 )
 from tradebot.store.errors import DAMAGED, FILE_REPLACED, StorageUnavailable, storage_errors
 from tradebot.store.file_identity import FileIdentity, check_same, identity_of
 from tradebot.store.lock import WriterLock
 from tradebot.store.models import SCHEMA_VERSION
 from tradebot.store.policy import RetryPolicy
+from tradebot.store.row_counts import COUNTED, row_counts
 from tradebot.store.spill import spill_path
 
 T = TypeVar("T")
@@ -169,7 +169,7 @@ class Store:
         adopted = adopt(db, spill_path(self.path))
         if adopted is not None:
             self._report(adopted)
-        self._log.info("initial database state", event="initial database state", **row_counts(db))
+        self._log.info("initial database state", event="initial database state", counted=COUNTED, **row_counts(db))
 
     def _report(self, adopted: Adopted) -> None:
         log, orphan = self._log, adopted.orphan

@@ -2,9 +2,11 @@
 
 Whole causes go at once: a tick with its signal, its order and the fills, oldest first, so that at no commit a row
 misses the row it came from, and a kill at any moment leaves nothing but a database pruned less far. What a restart
-needs stays: the newest ticks of each push feed, and before any fill goes, the positions it led to are summed up in
-`carried`. A replay goes as a whole or not at all: a part of it could be neither resumed nor compared. What events in a
-spill file belong to stays too: the start that adopts them must find their run.
+needs stays: the ticks, signals and fills of each push feed that no checkpoint covers yet (`store.restart`), and its
+newest tick. Of a feed that no engine of this version has run yet the newest ticks stay, and before any fill goes, the
+positions it led to are summed up in `carried`, as schema 3 did. A replay goes as a whole or not at all: a part of it
+could be neither resumed nor compared. What events in a spill file belong to stays too: the start that adopts them must
+find their run.
 """
 
 from __future__ import annotations
@@ -20,11 +22,12 @@ from tradebot.events import FINAL_STATUSES, as_unix_ms
 from tradebot.ids import event_prefix
 from tradebot.report.progress import Progress
 from tradebot.runtime import Runtime
-from tradebot.store import reader
+from tradebot.store import joining
 from tradebot.store.carryover import fold_fills
 from tradebot.store.errors import storage_errors
-from tradebot.store.models import NoticeRow, OrderRow, RunRow, SignalRow, TickRow, TradeRow
+from tradebot.store.models import FeedRow, NoticeRow, OrderRow, RunRow, SignalRow, TickRow, TradeRow
 from tradebot.store.policy import BlockPolicy
+from tradebot.store.reader import last_signals
 
 _NOTICES: Final = 500
 _REPLAY: Final = "replay"
@@ -44,6 +47,7 @@ class _Run(Struct, frozen=True):
     pruned_ticks: int
     first_tick_id: int | None
     last_tick_id: int | None
+    feed: int | None
 
     @property
     def left(self) -> int:
@@ -79,6 +83,29 @@ class _Block(Struct, frozen=True):
     def ticks(self) -> Any:
         """The ticks themselves."""
         return (TickRow.run == self.run.id) & TickRow.id.between(*self.ids)
+
+
+class _Covered(Struct, frozen=True):
+    """What a restart does not need any more of a feed: see `models.FeedRow`."""
+
+    id: int
+    run: int
+    run_ticks: int
+    fill_run: int | None
+    fill_id: str | None
+
+    def ticks_of(self, run: _Run) -> int:
+        """How many ticks of a run, from its first, are covered."""
+        if run.id == self.run:
+            return self.run_ticks
+        return run.ticks if run.id < self.run else 0
+
+    def later_fills(self, block: _Block) -> Any:
+        """Fills that came of a block and are in no position yet."""
+        decided = block.decided(TradeRow)
+        if self.fill_run is None or block.run.id > self.fill_run:
+            return decided
+        return decided & (TradeRow.event_id > (self.fill_id or "")) & (TradeRow.run == self.fill_run)
 
 
 class Pruned(Struct):
@@ -139,18 +166,23 @@ class Pruner:
         with storage_errors():
             rows = RunRow.select(*_RUN_FIELDS).order_by(RunRow.id).tuples().execute(self._db)
             runs = [_Run(*row) for row in rows]
-        feeds = sorted((run for run in runs if run.ingest != _REPLAY), key=_feed_of)  # stable: oldest first in each
-        for _feed, chain in groupby(feeds, _feed_of):
-            self._feed(list(chain))
+            covered = {feed.id: feed for feed in map(_covered, FeedRow.select().dicts().execute(self._db)) if feed}
+        joined = [run for run in runs if run.feed in covered]
+        older = [run for run in runs if run.ingest != _REPLAY and run.feed not in covered]
+        for feed, chain in groupby(sorted(joined, key=lambda run: run.feed or 0), lambda run: run.feed or 0):
+            self._feed(list(chain), covered[feed])  # sorting is stable: oldest first in each
+        for _source, chain in groupby(sorted(older, key=_source_of), _source_of):
+            self._feed(list(chain), None)
         for run in runs:
             if run.ingest == _REPLAY:
                 self._replay(run)
 
-    def _feed(self, chain: list[_Run]) -> None:
+    def _feed(self, chain: list[_Run], covered: _Covered | None) -> None:
         """The runs of one push feed, oldest first, up to the first that is too young."""
-        numbers, folded = [run.id for run in chain], False
-        spare = sum(run.left for run in chain) - reader.RESTORE_TICKS_MAX
-        if not self._dry_run:
+        numbers, folded = [run.id for run in chain], covered is not None
+        # The newest tick stays in any case: row ids after it must be new ones.
+        spare = sum(run.left for run in chain) - (joining.TICKS_MAX if covered is None else 1)
+        if not self._dry_run and not folded:
             fold_fills(self._db, numbers)  # whether or not anything goes: the next restart need not read them
         for run, following in zip(chain, [*chain[1:], None], strict=True):
             # A run that was killed ended before the next one began, unless the clock was not set yet at that start.
@@ -163,13 +195,14 @@ class Pruner:
             if self._is_awaited(run):
                 return
             at = run.pruned_ticks
-            for block in self._blocks(run, over, spare):
+            most = run.ticks if covered is None else covered.ticks_of(run)
+            for block in self._blocks(run, over, spare, most):
                 if not folded and not self._dry_run:
                     folded = True
                     with storage_errors():
-                        sides = reader.last_signals(self._db, {run.id: run.first_tick_id for run in chain})
+                        sides = last_signals(self._db, {run.id: run.first_tick_id for run in chain})
                     fold_fills(self._db, numbers, {symbol: side for symbol, (side, _id) in sides.items()})
-                if not self._take(block):
+                if not self._take(block, covered):
                     return
                 spare -= block.upto - block.at
                 at = block.upto
@@ -189,8 +222,8 @@ class Pruner:
             return
         if self._is_awaited(run):
             return
-        for block in self._blocks(run, True, run.left):
-            if not self._take(block):
+        for block in self._blocks(run, True, run.left, run.ticks):
+            if not self._take(block, None):
                 return
         self._notices(run, NoticeRow.run == run.id)
         if not self._dry_run and not self._forget(run):
@@ -203,8 +236,10 @@ class Pruner:
         self.done.spilled = run.run_id
         return True
 
-    def _blocks(self, run: _Run, over: bool, spare: int) -> Iterator[_Block]:
-        """What may go of a run, at most about `spare` ticks; where it is not over as a whole, by the ticks' own times.
+    def _blocks(self, run: _Run, over: bool, spare: int, most: int) -> Iterator[_Block]:
+        """What may go of the first `most` ticks of a run, at most about `spare` of them.
+
+        Where it is not over as a whole, by the ticks' own times.
 
         A block of ticks goes when most of those in the block after it are too old: so a few with a wrong time neither
         stop all others nor take younger ones with them.
@@ -214,7 +249,7 @@ class Pruner:
             return
         next_id = first + at
         query = TickRow.select(TickRow.id, TickRow.ts).where(TickRow.run == run.id).order_by(TickRow.id)
-        while (size := min(self._policy.ticks, spare, run.ticks - at)) > 0:
+        while (size := min(self._policy.ticks, spare, most - at)) > 0:
             window = query.where(TickRow.id.between(next_id, run.last_tick_id)).limit(size if over else 2 * size)
             with storage_errors():
                 rows = list(window.tuples().execute(self._db))
@@ -226,8 +261,11 @@ class Pruner:
             yield _Block(run, at, upto, ids)
             spare, at, next_id = spare - (upto - at), upto, ids[1] + 1
 
-    def _take(self, block: _Block) -> bool:
-        """Delete a block; False when an order of it is still open. Raises PruneStopped when the run has changed."""
+    def _take(self, block: _Block, covered: _Covered | None) -> bool:
+        """Delete a block; False when an order of it is still open, or a fill of it is in no position yet.
+
+        Raises PruneStopped when the run has changed.
+        """
         if self._dry_run:
             self._count(block)
             return True
@@ -236,6 +274,8 @@ class Pruner:
             if not self._is_as_found(block.run, block.at):
                 raise PruneStopped("another prune is at work, or a replay is being resumed")
             if self._has_open_orders(block):
+                return False
+            if covered is not None and TradeRow.select().where(covered.later_fills(block)).exists(self._db):
                 return False
             gone = [
                 int(model.delete().where(which).execute(self._db))
@@ -315,7 +355,14 @@ class Pruner:
             raise PruneStopped("stopped by a signal")
 
 
-def _feed_of(run: _Run) -> tuple[str, str, str]:
+def _covered(row: dict[str, Any]) -> _Covered | None:
+    """What a checkpoint covers of a feed; None before the first one."""
+    if row["run"] is None:
+        return None
+    return _Covered(row["id"], row["run"], row["run_ticks"], row["fill_run"], row["fill_id"])
+
+
+def _source_of(run: _Run) -> tuple[str, str, str]:
     return run.mode, run.ingest, run.source
 
 

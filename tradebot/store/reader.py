@@ -1,4 +1,4 @@
-"""Reading runs back: ticks for a replay, and what a restarted push feed takes over from the runs before it."""
+"""Reading runs back: the ticks that a replay reads, and last signals for `prune` of what schema 3 left."""
 
 from __future__ import annotations
 
@@ -14,14 +14,9 @@ from tradebot.events import Side, StoredTick, Tick, TickChunk
 from tradebot.exits import ConfigError
 from tradebot.store.carryover import read_sides
 from tradebot.store.database import file_of, reading
-from tradebot.store.errors import storage_errors
 from tradebot.store.models import RunRow, SignalRow, TickRow, of_runs
-from tradebot.store.runs import RunInfo
 
 _CHUNK_ROWS: Final = 1000
-# How far back a restart looks for the last prices of each symbol: about a day of a lively market.
-RESTORE_TICKS_MAX: Final = 200_000
-SEEN_MAX: Final = 4096
 
 
 class TickSource(Struct, frozen=True):
@@ -155,66 +150,6 @@ def _first_bad(rows: list[tuple[Any, ...]]) -> tuple[int, str]:
         except ValueError as error:
             return index, str(error)
     raise AssertionError("all rows are ticks")
-
-
-class CarriedSymbol(Struct, frozen=True):
-    """What a restart knows of one symbol: last prices, last signal and ticks since it, the newest numbered ticks.
-
-    Oldest first; of `numbered` at most SEEN_MAX with a `seq` and as many with an `event_id` only.
-    """
-
-    prices: tuple[float, ...]
-    last_side: Side | None
-    ticks_since_signal: int | None
-    numbered: tuple[Tick, ...] = ()
-
-
-class Carried(Struct, frozen=True):
-    """What a new run of a push feed takes over from the earlier runs of the same mode, ingest and source."""
-
-    runs: tuple[int, ...]
-    ticks: int
-    last_price: float | None
-    symbols: dict[str, CarriedSymbol]
-
-
-def read_carried(db: SqliteDatabase, info: RunInfo, lookback: int) -> Carried:
-    """State for a restart, from at most the RESTORE_TICKS_MAX newest ticks. Raises StorageUnavailable."""
-    with storage_errors(), db.atomic():
-        query = RunRow.select(RunRow.id, RunRow.ticks, RunRow.first_tick_id).where(
-            (RunRow.mode == info.mode) & (RunRow.ingest == info.ingest) & (RunRow.source == info.source)
-        )
-        runs = list(query.order_by(RunRow.id).tuples().execute(db))
-        numbers = tuple(int(no) for no, _ticks, _first in runs)
-        if not numbers:
-            return Carried((), 0, None, {})
-        signal_at = last_signals(db, {no: first for no, _ticks, first in runs})
-        fields = (TickRow.id, *(TickRow._meta.fields[name] for name in Tick.__struct_fields__))
-        newest = TickRow.select(*fields).where(of_runs(TickRow, numbers))
-        prices: dict[str, list[float]] = {}
-        numbered: dict[str, list[Tick]] = {}
-        counts: dict[tuple[str, bool], int] = {}
-        since: dict[str, int] = {}
-        last_price = None
-        for rows in _rows(db, newest.order_by(TickRow.id.desc()).limit(RESTORE_TICKS_MAX)):
-            for tick_id, symbol, price, volume, ts, event_id, seq in rows:
-                last_price = price if last_price is None else last_price
-                kept = prices.setdefault(symbol, [])
-                if len(kept) < lookback:
-                    kept.append(price)
-                kind = (symbol, seq is not None)
-                if (seq is not None or event_id is not None) and counts.setdefault(kind, 0) < SEEN_MAX:
-                    counts[kind] += 1
-                    numbered.setdefault(symbol, []).append(Tick(symbol, price, volume, ts, event_id, seq))
-                if symbol in signal_at and tick_id > signal_at[symbol][1]:
-                    since[symbol] = since.get(symbol, 0) + 1
-    symbols = {}
-    for symbol, kept in prices.items():
-        side = signal_at[symbol][0] if symbol in signal_at else None
-        count = since.get(symbol, 0) if side is not None else None
-        seen = tuple(reversed(numbered.get(symbol, ())))
-        symbols[symbol] = CarriedSymbol(tuple(reversed(kept)), side, count, seen)
-    return Carried(numbers, sum(ticks for _no, ticks, _first in runs), last_price, symbols)
 
 
 def last_signals(db: SqliteDatabase, first_ids: dict[int, int | None]) -> dict[str, tuple[Side, int]]:

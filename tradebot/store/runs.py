@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
@@ -11,11 +11,26 @@ from peewee import SqliteDatabase
 from tradebot.exits import ConfigError
 from tradebot.store.batch import StoredCounts
 from tradebot.store.errors import storage_errors
-from tradebot.store.models import RunRow
+from tradebot.store.models import FeedRow, RunRow
+
+RESULT_RULES: Final = 2
+"""Rises when the program itself gives other results for the same input and configuration.
+
+1: all versions before it was recorded. 2: the trades of a frame reach the strategy oldest first, and orders for symbols
+that are not quoted in dollars are refused.
+"""
+
+NO_RATE_RULES: Final = 2
+"""Since which rules orders are refused NO_RATE."""
+_RULES_UNRECORDED: Final = 1
 
 
 class RunInfo(Struct, frozen=True):
-    """What identifies a run. `source` tells which feed it listens to, so that a restart finds its predecessor."""
+    """What identifies a run. `source` says what it reads, for people.
+
+    `feed` is the name of a push feed (`identity.feed_name`), by which a restart finds its predecessors. `frames` says
+    whether frames of an exchange are read, live or from a recording.
+    """
 
     run_id: str
     version: str
@@ -24,6 +39,8 @@ class RunInfo(Struct, frozen=True):
     source: str
     config_hash: str
     push: bool
+    feed: str = ""
+    frames: bool = False
 
 
 class RunRecord(Struct, frozen=True):
@@ -34,6 +51,8 @@ class RunRecord(Struct, frozen=True):
     counts: StoredCounts = StoredCounts()
     complete: bool = False
     is_new: bool = True
+    result_rules: int = RESULT_RULES
+    """By which rules the run gives its results: a resumed one by those that it began with."""
 
 
 def counts_of(row: dict[str, Any]) -> StoredCounts:
@@ -42,7 +61,8 @@ def counts_of(row: dict[str, Any]) -> StoredCounts:
 
 
 def _record(row: dict[str, Any]) -> RunRecord:
-    return RunRecord(row["id"], row["run_id"], counts_of(row), bool(row["complete"]), is_new=False)
+    rules = row["result_rules"] or _RULES_UNRECORDED
+    return RunRecord(row["id"], row["run_id"], counts_of(row), bool(row["complete"]), False, rules)
 
 
 def begin_run(db: SqliteDatabase, info: RunInfo, started_ms: int, resume: bool) -> RunRecord:
@@ -64,8 +84,19 @@ def begin_run(db: SqliteDatabase, info: RunInfo, started_ms: int, resume: bool) 
             source=info.source,
             config_hash=info.config_hash,
             first_start_ms=started_ms,
+            feed=_feed_of(db, info) if info.push else None,
+            result_rules=RESULT_RULES,
         ).execute(db)
     return RunRecord(int(no), info.run_id)
+
+
+def _feed_of(db: SqliteDatabase, info: RunInfo) -> int:
+    """The row of `feeds` that a new run belongs to, which has one run more from now on."""
+    key = {"mode": info.mode, "ingest": info.ingest, "name": info.feed}
+    FeedRow.insert(key).on_conflict_ignore().execute(db)
+    is_it = (FeedRow.mode == info.mode) & (FeedRow.ingest == info.ingest) & (FeedRow.name == info.feed)
+    FeedRow.update(runs=FeedRow.runs + 1).where(is_it).execute(db)
+    return int(FeedRow.select(FeedRow.id).where(is_it).scalar(db))
 
 
 def _resumed(db: SqliteDatabase, row: dict[str, Any], info: RunInfo, resume: bool) -> RunRecord:
@@ -85,8 +116,25 @@ def _resumed(db: SqliteDatabase, row: dict[str, Any], info: RunInfo, resume: boo
             " use --resume to " + ("check that" if record.complete else "complete it") + ", or another --db"
         )
     if not record.complete:
+        _check_rules(db, row, info)
         RunRow.update(exit_code=None, last_end_ms=None).where(RunRow.id == record.no).execute(db)
     return record
+
+
+def _check_rules(db: SqliteDatabase, row: dict[str, Any], info: RunInfo) -> None:
+    """The rest of a replay must be computed as its beginning was. Raises ConfigError.
+
+    A replay of ticks from before rules were recorded is completed by the rules of then (`RunRecord.result_rules`); one
+    of frames is not, since their order is decided while they are read.
+    """
+    began = row["result_rules"]
+    if began == RESULT_RULES or (began is None and not info.frames):
+        return
+    raise ConfigError(
+        f"database {db.database} holds this replay in part (run {info.run_id}), begun by tradebot {row['version']}"
+        f" under result rules {began or _RULES_UNRECORDED}; this version ({info.version}) has rules {RESULT_RULES}, and"
+        " would continue it with other results: complete it with that version, or replay it into another --db"
+    )
 
 
 def finish_run(

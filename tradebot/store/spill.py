@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from tradebot.events import Event
+from tradebot.events import StoredEvent
 from tradebot.exits import ConfigError
 from tradebot.private_files import open_private, sync_directory
 from tradebot.store.batch import StoredCounts
@@ -62,13 +62,13 @@ class Spill:
                 self.close()  # gives back what there was room for: the database needs it more
             raise
 
-    def begin(self, run_id: str, counts: StoredCounts, events: Sequence[Event] = ()) -> None:
+    def begin(self, run_id: str, counts: StoredCounts, events: Sequence[StoredEvent] = ()) -> None:
         """Write the header and the first events, and have them on disk. Raises OSError: then the file is as before."""
         self._write(header_line(run_id, counts) + event_lines(events))
         self.used = True
         self.events = len(events)
 
-    def append(self, events: Sequence[Event]) -> None:
+    def append(self, events: Sequence[StoredEvent]) -> None:
         """Write events and have them on disk. Raises OSError: then none of them is in the file.
 
         The error is EFBIG when the file would grow beyond its bound.

@@ -20,7 +20,7 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec.structs import astuple
 
-from tradebot.events import Event, Fill, Notice, Order, Signal, StoredTick, Tick
+from tradebot.events import Fill, Notice, Order, Signal, StoredEvent, StoredTick, Tick
 from tradebot.store.batch import Batch, StoredCounts
 
 FORMAT_VERSION: Final = 2
@@ -65,11 +65,11 @@ class DamagedSpill(Exception):
         self.line = line
 
 
-def in_causal_order(batch: Batch, ticks_before: int) -> list[Event]:
+def in_causal_order(batch: Batch, ticks_before: int) -> list[StoredEvent]:
     """The events of a batch so that none precedes its cause; `ticks_before`: ticks of the run before the batch."""
     if not batch.notices:
         return [*batch.ticks, *batch.signals, *batch.orders]
-    events: list[Event] = []
+    events: list[StoredEvent] = []
     at = 0
     for notice in batch.notices:
         until = min(max(at, notice.ticks_before - ticks_before), len(batch.ticks))
@@ -79,7 +79,7 @@ def in_causal_order(batch: Batch, ticks_before: int) -> list[Event]:
     return [*events, *batch.ticks[at:], *batch.signals, *batch.orders]
 
 
-def batch_of(events: Sequence[Event]) -> Batch:
+def batch_of(events: Sequence[StoredEvent]) -> Batch:
     """The events as a batch, in their order."""
     batch = Batch()
     start = 0
@@ -95,7 +95,7 @@ def header_line(run_id: str, counts: StoredCounts) -> bytes:
     return _line(["spill", FORMAT_VERSION, run_id, *astuple(counts)])
 
 
-def event_lines(events: Sequence[Event]) -> bytes:
+def event_lines(events: Sequence[StoredEvent]) -> bytes:
     """The lines of events."""
     return b"".join([_line(_record(event)) for event in events])
 
@@ -109,7 +109,7 @@ def _line(record: list[Any]) -> bytes:
     return _ENCODER.encode(record) + b"\n"
 
 
-def _record(event: Event) -> list[Any]:
+def _record(event: StoredEvent) -> list[Any]:
     """What the database stores of an event."""
     if isinstance(event, Tick):
         return ["t", *astuple(event)]
@@ -120,7 +120,7 @@ def _record(event: Event) -> list[Any]:
     return ["o", *astuple(event)[:-1], [astuple(fill) for fill in event.fills]]
 
 
-def _event(record: list[Any]) -> Event:
+def _event(record: list[Any]) -> StoredEvent:
     """The event of a line. Raises ValueError (msgspec's ValidationError is one) when it is none."""
     match record:
         case ["t", *values]:
@@ -173,12 +173,12 @@ class SpillReader:
         """Close the descriptor. Idempotent. Raises OSError."""
         self._file.close()
 
-    def read(self, events_max: int, end: int | None = None) -> list[Event]:
+    def read(self, events_max: int, end: int | None = None) -> list[StoredEvent]:
         """The next events, at most so many; none at the end of what was written, or at the offset `end`.
 
         Raises OSError; DamagedSpill at a damaged line, once the events before it have been returned.
         """
-        events: list[Event] = []
+        events: list[StoredEvent] = []
         try:
             while len(events) < events_max and not self.whole:
                 line = self._next_line(end)
@@ -192,7 +192,7 @@ class SpillReader:
         self.events += len(events)
         return events
 
-    def _take(self, line: bytes, events: list[Event]) -> None:
+    def _take(self, line: bytes, events: list[StoredEvent]) -> None:
         """Add the event of a line to `events`. Raises DamagedSpill, after which the line is the next one again."""
         try:
             record = msgspec.json.decode(line, type=list[Any])

@@ -16,6 +16,7 @@ from tradebot.store.database import BUSY_TIMEOUT_MS, Synchronous, beside, connec
 from tradebot.store.errors import storage_errors
 from tradebot.store.file_identity import FileWatch
 from tradebot.store.models import NoticeRow, OrderRow, RunRow, SignalRow, TickRow, TradeRow
+from tradebot.store.restart import store_checkpoint
 from tradebot.store.runs import RunRecord, counts_of
 
 
@@ -95,6 +96,10 @@ class SqliteStorage:
             was_in_doubt, self._in_doubt = self._in_doubt, True
             if not (was_in_doubt and self._stored_counts(db) == after):
                 self._transact(db, batch, after)
+            elif batch.checkpoint is not None:
+                # The counters do not tell whether it was committed with the rest; again, it changes nothing.
+                with db.atomic("IMMEDIATE"):
+                    store_checkpoint(db, self._run.no, batch.checkpoint)
             self._in_doubt = False
         self._files.check(db)
         self.counts = after
@@ -102,6 +107,8 @@ class SqliteStorage:
     def _transact(self, db: SqliteDatabase, batch: Batch, after: StoredCounts) -> None:
         with db.atomic("IMMEDIATE"):
             insert_batch(db, self._run.no, batch, after)
+            if batch.checkpoint is not None:
+                store_checkpoint(db, self._run.no, batch.checkpoint)
 
     def _stored_counts(self, db: SqliteDatabase) -> StoredCounts:
         row: Any = RunRow.select().where(RunRow.id == self._run.no).dicts().get(db)

@@ -31,6 +31,8 @@ class Decider:
         self._confidence = confidence
         self._marks: dict[str, float] = {}
         self.ticks_seen = 0
+        self.lookback = max(1, strategy.lookback)
+        """How many last prices of a symbol a restart must find."""
 
     def notice(self, notice: Notice) -> None:
         """Let the strategy know of a notice in its place between two ticks."""

@@ -9,12 +9,13 @@ from msgspec.structs import replace
 
 from tradebot.channel import Channel
 from tradebot.control import Control
-from tradebot.events import Notice, NoticeKind, Tick
+from tradebot.events import Checkpoint, Notice, NoticeKind, Tick
 from tradebot.exits import ConfigError, ExitCode
 from tradebot.feeds.base import Batch, Feed
 from tradebot.feeds.intake import Intake
 from tradebot.log import Log
 from tradebot.metrics import Metrics
+from tradebot.store.takeover import Memory
 
 _NOTICE_TEXTS: Final[dict[NoticeKind, str]] = {
     "LINK_UP": "link up",
@@ -24,6 +25,9 @@ _NOTICE_TEXTS: Final[dict[NoticeKind, str]] = {
     "PRICE_BAND": "price out of band",
 }
 
+
+CHECKPOINT_TICKS: Final = 16_384
+"""After so many accepted ticks of a push feed a checkpoint follows: about what a restart has to read."""
 
 _BREATH_S: Final = 0.0005
 """How long a push feed leaves the processor to the consumers when the tick channel is half full or more.
@@ -57,16 +61,19 @@ class IngestStage:
         self,
         feed: Feed,
         intake: Intake,
-        channels: tuple[Channel[Tick | Notice], Channel[Any], Channel[Any]],
+        channels: tuple[Channel[Tick | Notice | Checkpoint], Channel[Any], Channel[Any]],
         already_stored: int,
         held: Generator[Tick, None, None],
         metrics: Metrics,
         control: Control,
         log: Log,
+        memory: Memory | None = None,
+        checkpoint_ticks: int = CHECKPOINT_TICKS,
     ) -> None:
         """`channels` are (tick, signal, persist); `already_stored`: ticks at the front that an earlier start stored.
 
-        `held` gives those ticks as they are stored.
+        `held` gives those ticks as they are stored. `memory` is what a push feed remembers, where it remembers
+        anything; a checkpoint follows every `checkpoint_ticks` accepted ticks of a push feed.
         """
         self._feed = feed
         self._intake = intake
@@ -74,6 +81,9 @@ class IngestStage:
         self._channels = channels
         self._already_stored = already_stored
         self._ticks_before = 0
+        self._checkpointed = 0
+        self._checkpoint_ticks = checkpoint_ticks
+        self._memory = memory
         self._held = held
         self._metrics = metrics
         self._control = control
@@ -98,6 +108,7 @@ class IngestStage:
         while not self._control.stop.is_set():
             batch = self._feed.read()
             if batch is None:
+                self._offer_checkpoint()
                 self._check_all_compared()
                 self.complete = not self._control.stop.is_set()
                 if self.complete and not self._feed.push:
@@ -108,7 +119,20 @@ class IngestStage:
             if not self._feed.push:
                 self._send(pieces)
             elif self._offer(pieces):
-                return
+                return  # without a checkpoint: what was refused must count as never seen
+            elif self._ticks_before - self._checkpointed >= self._checkpoint_ticks:
+                self._offer_checkpoint()
+        self._offer_checkpoint()
+
+    def _offer_checkpoint(self) -> None:
+        """What a restart continues from, after all that was read until now. A full channel leaves it to the next."""
+        if not self._feed.push:
+            return
+        symbols = () if self._memory is None else self._memory.changed()
+        if self._tick_channel.offer([Checkpoint(self._ticks_before, symbols)]):
+            self._checkpointed = self._ticks_before
+            if self._memory is not None:
+                self._memory.confirmed()
 
     def _count(self, batch: Batch) -> None:
         metrics = self._metrics

@@ -188,9 +188,12 @@ class PersistStage:
         self._log.info("final flush on shutdown", event="final flush on shutdown", remaining=self._batch.events)
 
     def _begin_batch(self, committer: Committer) -> None:
-        """The open batch has gone: begin another one."""
-        self._ticks_passed_on += len(self._batch.ticks)
+        """The open batch has gone: begin another one. Where it went into the spill, its checkpoint waits for that."""
+        before = self._batch
+        self._ticks_passed_on += len(before.ticks)
         self._batch = Batch()
+        if self._spilling.is_on:
+            self._batch.add_earlier(before.checkpoint)
         self._policy.flushed(committer.storage.wal_bytes)
 
     # ---- a replay: everything waits for the storage ------------------------------------------------------------------
@@ -239,7 +242,7 @@ class PersistStage:
         if self._spilling.is_on and handover.is_idle and not handover.is_over:
             self._end_spill(committer)
         batch = self._batch
-        if not batch.events or not (self._ending or self._policy.due(batch.events, self._runtime.monotonic())):
+        if batch.is_empty or not (self._ending or self._policy.due(batch.events, self._runtime.monotonic())):
             return True
         if handover.is_over:
             self._keep_or_lose(committer, handover)
@@ -248,7 +251,7 @@ class PersistStage:
             away = handover.away_in_s(self._is_pressed()) == 0.0
             if not (away and self._begin_spill(committer, handover)):
                 return False
-        if self._spilling.is_on:
+        if self._spilling.is_on and batch.events:
             if not self._spilling.append(batch, self._ticks_passed_on):
                 return False
             handover.spilled(batch, self._spilling.size)
@@ -264,6 +267,7 @@ class PersistStage:
         if first is None or not self._spilling.begin(committer.storage.sync_wal, counts, first):
             return False
         handover.begin_spill(first, self._spilling.size)
+        self._batch.add_earlier(first.checkpoint)  # first may be stored from the file, which holds none
         self._policy = self._fair_policy.for_spill()
         self._log.warning(
             "storage is away: events go to the spill file", event="SPILL_BEGUN",
@@ -310,7 +314,7 @@ class PersistStage:
         self._ending = True
         while not handover.is_over:
             self._try_to_pass_on(committer, handover)
-            if not self._batch.events and not self._spilling.is_on and handover.is_idle:
+            if self._batch.is_empty and not self._spilling.is_on and handover.is_idle:
                 break
             if self._is_overdue():
                 self._give_up_waiting(committer, handover)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from tradebot.channel import Channel, ChannelClosed
-from tradebot.events import BP_DROP_SIGNAL, Event, Notice, Signal, Tick
+from tradebot.events import BP_DROP_SIGNAL, Checkpoint, Event, Notice, Signal, Tick
 from tradebot.execution.shadow import refuse
 from tradebot.log import Log
 from tradebot.metrics import Metrics
@@ -25,7 +27,7 @@ class StrategyStage:
     def __init__(
         self,
         decider: Decider,
-        channels: tuple[Channel[Tick | Notice], Channel[Signal], Channel[Event]],
+        channels: tuple[Channel[Tick | Notice | Checkpoint], Channel[Signal], Channel[Event]],
         push: bool,
         stored: StoredCounts,
         metrics: Metrics,
@@ -44,6 +46,8 @@ class StrategyStage:
         self.outputs: tuple[Channel[Any], ...] = (self._signals, self._persist)
         self.last_tick: Tick | None = None
         """The newest tick taken. Any thread may read."""
+        self.checkpoints = 0
+        """How many were passed on."""
 
     def run(self) -> None:
         """The stage's loop; blocks on its input, on a full persist channel and, in a replay, on a full signal one."""
@@ -55,6 +59,9 @@ class StrategyStage:
             for chunk in chunks:
                 if isinstance(chunk[0], Notice):
                     self._notice(chunk)  # type: ignore[arg-type]  # chunks are of one type
+                elif isinstance(chunk[0], Checkpoint):
+                    self.checkpoints += len(chunk)
+                    self._persist.send([replace(one, prices=self._decider.lookback) for one in chunk])
                 else:
                     self._process(chunk)  # type: ignore[arg-type]
 

@@ -171,9 +171,9 @@ FEED_BUGS: Final = (
     Bug(
         "band_forgotten_with_the_process",
         "a restarted process accepts whatever price comes first",
-        "tradebot/inputs.py",
-        "        band.restore(symbol, known.prices)\n",
-        "        pass\n",
+        "tradebot/feeds/memory.py",
+        "            self.band.restore(symbol, prints)\n",
+        "            pass\n",
         20,
         "a_spike_after_a_restart",
     ),

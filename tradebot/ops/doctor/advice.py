@@ -65,5 +65,3 @@ class Advice(StrEnum):
     SPILL_ORPHANED = auto()
     THROTTLE_UNREADABLE = auto()
     THROTTLED = auto()
-    UPDATE_NO_ROOM = auto()
-    UPDATE_SCHEMA = auto()
