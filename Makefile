@@ -2,8 +2,8 @@
 # PYTHON=/path/to/python chooses the Python of the environment; ARGS= is passed on where a target says so.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-processes test-decisions lint format types bench bench-live bench-memory bench-peers \
-    bench-storage kills kills-live recovery autobahn sim sim-coverage planted proofs soak soak-day clean
+.PHONY: help setup install lock run test test-processes test-decisions lint format types bench bench-live bench-memory \
+    bench-peers bench-storage kills kills-live recovery autobahn sim sim-coverage planted proofs soak soak-day clean
 .DELETE_ON_ERROR:
 
 VENV  := .venv
@@ -11,22 +11,35 @@ PEERS := .venv-peers
 PY    := $(VENV)/bin/python
 # Written when an environment is complete, so that set-up is done once and again when what it installs has changed.
 READY       := $(VENV)/.ready
+INSTALLED   := $(VENV)/.installed
 PEERS_READY := $(PEERS)/.ready
+MAKE_VENV   := bin/make-venv bin/make-venv.py
+PROGRAMS    := tradebot.cli,mockws_server.cli,tradebot.ops.soak,prometheus_client
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
-setup: $(READY)  ## set up .venv (the other targets do it by themselves)
+setup: $(READY)  ## set up .venv for development (the other targets do it by themselves)
 
-$(READY): setup.py pyproject.toml bin/make-venv
-	@PYTHON='$(PYTHON)' bin/make-venv $(VENV) --editable '.[dev]'
+$(READY): setup.py pyproject.toml $(MAKE_VENV)
+	@PYTHON='$(PYTHON)' bin/make-venv --check=$(PROGRAMS) $(VENV) --editable '.[dev]'
 	@touch $@
+
+# What runs a service: the pinned versions, no tools. It changes .venv in one step, and only when all of it is there.
+install: $(INSTALLED)  ## set up .venv for a service: what etc/requirements pins, with hashes, without test tools
+
+$(INSTALLED): setup.py pyproject.toml $(wildcard etc/requirements/*.txt) $(MAKE_VENV)
+	@PYTHON='$(PYTHON)' bin/make-venv --check=$(PROGRAMS) --locked $(VENV)
+	@touch $@
+
+lock:  ## pin the versions of `make install` anew, for each Python 3.11 to 3.13 that is here
+	@bin/lock-requirements
 
 # The newest NautilusTrader is the fastest and needs Python 3.12: look among pyenv's versions too.
 PEER_PYTHONS = $(wildcard $(addprefix $(shell pyenv root 2>/dev/null),/versions/3.13.*/bin/python3.13 \
     /versions/3.12.*/bin/python3.12)) python3.13 python3.12 python3.11 python3
 
-$(PEERS_READY): bench/requirements-peers.txt bin/make-venv
+$(PEERS_READY): bench/requirements-peers.txt $(MAKE_VENV)
 	@PYTHON='$(or $(PYTHON),$(PEER_PYTHONS))' bin/make-venv $(PEERS) --requirement bench/requirements-peers.txt
 	@touch $@
 
@@ -112,5 +125,5 @@ sim-coverage: $(READY)  ## what simulation alone reaches of the engine, lines an
 	@$(PY) -m coverage report
 
 clean:  ## remove environments, databases and caches made here
-	rm -rf $(VENV) $(PEERS) var build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-3.* $(PEERS) $(PEERS)-3.* $(VENV)-lock-3.* var build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

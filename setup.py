@@ -59,7 +59,13 @@ setup(
     packages=find_packages(include=["tradebot", "tradebot.*", "sim", "sim.*", "mockws_server", "mockws_server.*"]),
     package_data={"mockws_server": ["scenarios/*.toml"]},
     data_files=shared_files(
-        "etc/tradebot", "etc/systemd", "etc/systemd/tradebot.service.d", "etc/prometheus", "etc/grafana", "fixtures"
+        "etc/tradebot",
+        "etc/systemd",
+        "etc/systemd/tradebot.service.d",
+        "etc/prometheus",
+        "etc/grafana",
+        "etc/requirements",
+        "fixtures",
     ),
     install_requires=RUN,
     extras_require={"metrics": METRICS, "sim": SIM, "test": TEST, "dev": DEV, "bench": []},

@@ -16,7 +16,6 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 import msgspec
 from msgspec import Meta, Struct
 
-from tradebot.events import MAX_SYMBOL_CHARS
 from tradebot.exits import ConfigError
 from tradebot.ids import short_digest
 from tradebot.masking import MASK, mask
@@ -43,10 +42,14 @@ _Timeout = Annotated[float, Meta(ge=0.1, le=86_400)]
 _Period = Annotated[float, Meta(ge=0, le=86_400)]
 
 
+SYMBOL_LIST_CHARS_MAX: Final = 65_536
+"""app.symbol of an exchange's feed is a list with commas, whose symbols are bounded by feed.max_symbols."""
+
+
 class AppConfig(Struct, frozen=True):
     """What is traded and where results go."""
 
-    symbol: Annotated[str, Meta(min_length=1, max_length=MAX_SYMBOL_CHARS)] = "SOL/USDC"
+    symbol: Annotated[str, Meta(min_length=1, max_length=SYMBOL_LIST_CHARS_MAX)] = "SOL/USDC"
     db_path: _Path | None = None
 
 

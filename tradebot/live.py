@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from tradebot.config import Config, Live, RunOptions
 from tradebot.configkeys import did_you_mean
+from tradebot.events import MAX_SYMBOL_CHARS
 from tradebot.exits import ConfigError
 from tradebot.feeds import sources as source_files
 from tradebot.feeds.exchanges import EXCHANGES
@@ -55,6 +56,8 @@ def find_live(
             return Sourced(config, {}, None)
         return Sourced(config, {}, Live(options.exchange, "", (), options.exchange))
     if mode != "realws":
+        if len(config.app.symbol) > MAX_SYMBOL_CHARS:
+            raise UsageError(f"app.symbol: has more than {MAX_SYMBOL_CHARS} characters")
         return Sourced(config, {}, None)
     if options.exchange is None:
         raise UsageError(
@@ -67,21 +70,29 @@ def find_live(
             f" between); {HINT}"
         )
     url = secret_url or config.engine.ws_url or EXCHANGES[options.exchange].url
-    _refuse_merged(options.exchange, url, symbols)
+    _check_symbols(options.exchange, url, symbols)
     return Sourced(config, {}, Live(options.exchange, url, symbols, _name(options.exchange, symbols)))
 
 
 def _symbols(config: Config) -> tuple[str, ...]:
     """Those that `--symbol` lists, each once. Raises UsageError."""
     symbols = tuple(dict.fromkeys(part.strip() for part in config.app.symbol.split(",") if part.strip()))
+    for symbol in symbols:
+        if len(symbol) > MAX_SYMBOL_CHARS:
+            raise UsageError(f"--symbol: {symbol[:MAX_SYMBOL_CHARS]}... has more than {MAX_SYMBOL_CHARS} characters")
     if len(symbols) > config.feed.max_symbols:
         raise UsageError(f"--symbol: has {len(symbols)} symbols, but feed.max_symbols is {config.feed.max_symbols}")
     return symbols
 
 
-def _refuse_merged(exchange: str, url: str, symbols: tuple[str, ...]) -> None:
-    """Raises UsageError when the trades of two symbols would be stored as one."""
+def _check_symbols(exchange: str, url: str, symbols: tuple[str, ...]) -> None:
+    """Raises UsageError when the trades of two symbols would be stored as one, or a connection takes fewer symbols."""
     adapter = EXCHANGES[exchange]()
+    if adapter.streams_max is not None and len(symbols) > adapter.streams_max:
+        raise UsageError(
+            f"{exchange}: takes at most {adapter.streams_max} symbols a connection, but {len(symbols)} are named;"
+            " divide them among several engines, each with a database of its own"
+        )
     adapter.connection_url(url, symbols)
     asked: dict[str, str] = {}
     for symbol in symbols:
@@ -127,7 +138,7 @@ def _from_source(
     elif secret_url is not None:
         url = secret_url
     symbols = (_symbols(config) if _on_command_line(origins, "app.symbol") else ()) or source.symbols
-    _refuse_merged(source.exchange, url, symbols)
+    _check_symbols(source.exchange, url, symbols)
     live = Live(source.exchange, url, symbols, _name(source.exchange, symbols))
     return Sourced(replace(config, feed=feed), sources, live)
 

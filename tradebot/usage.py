@@ -80,6 +80,7 @@ Other options:
   --json              Of status: one JSON object, for scripts.
   --watch             Of status: again every second.
   --max-age=S         Of health: seconds without progress that are still healthy; 60 unless told.
+  --before-update     Of doctor: with a new version in place, before the restart: can it take over, is there a way back.
   --unit=NAME         Of soak: the engine's unit; else the installed one that runs with this configuration, else
                       tradebot.service.
   --systemctl=PROG    Of soak and prove: the program that stands for systemctl.
@@ -133,7 +134,7 @@ TAKEN: Final[dict[str, tuple[str, ...]]] = {
     ),
     STATUS: (*_FIND_DB, "--json", "--watch"),
     HEALTH: (*_FIND_DB, "--max-age"),
-    DOCTOR: _FIND_DB,
+    DOCTOR: (*_FIND_DB, "--before-update"),
     SOAK: (
         *(*_FIND_DB, "--unit", "--systemctl", "--psi-root", "--poll", "--psi-actions", "--decisions", "--duration"),
         *("--log-level", "--log-format"),

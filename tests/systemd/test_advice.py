@@ -43,7 +43,7 @@ from tradebot.streams import GuardedStream
 config, db, patches = sys.argv[1:]
 exec(patches)
 look = command.Examination(
-    config or None, Path(db) if db else None, dict(os.environ), RealRuntime(), GuardedStream(sys.stderr))
+    config or None, Path(db) if db else None, dict(os.environ), RealRuntime(), GuardedStream(sys.stderr), True)
 print(json.dumps([(finding.name, finding.advice) for finding in look.findings() if finding.name is not None]))
 """
 
@@ -218,7 +218,8 @@ def unit_by_hand(box: Box) -> None:
 
 LOOKED_AT: Final = given(
     Advice.PYTHON, Advice.SQLITE_RACE, Advice.CLOCK_STEPS, Advice.CLOCK_BEHIND, Advice.CLOCK_UNKEPT, Advice.FEED_LATE,
-    Advice.WAL_HELD, Advice.DISK_FULL, Advice.INTEGRITY_UNFINISHED, Advice.SPILL_GROWS, Advice.ENGINE_WITHOUT_LOCK,
+    Advice.WAL_HELD, Advice.DISK_FULL, Advice.UPDATE_NO_ROOM, Advice.INTEGRITY_UNFINISHED, Advice.SPILL_GROWS,
+    Advice.ENGINE_WITHOUT_LOCK,
 )  # fmt: skip
 
 SCENARIOS: Final[dict[str, Scenario]] = {
@@ -252,7 +253,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         given(Advice.UNIT_OF_ANOTHER_CONFIG), lambda box: box.write("/etc/other.toml", ""), config="/etc/other.toml"
     ),
     "an older schema, another journal": Scenario(
-        given(Advice.SCHEMA_OLDER), lambda box: box.sql("PRAGMA user_version = 2")
+        given(Advice.SCHEMA_OLDER, Advice.UPDATE_SCHEMA), lambda box: box.sql("PRAGMA user_version = 2")
     ),
     "a newer schema": Scenario(
         given(Advice.SCHEMA_NEWER),
@@ -294,7 +295,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         patches="checks.PYTHONS = ((3, 99), (4, 0))\nchecks._WAL_RESET_REPAIRED = ((9, 0, 0),)\n"
         "checks._WITHDRAWN = frozenset()\nchecks.STEP_MS_MAX = -1\nchecks.BEHIND_MS_MAX = -10**15\n"
         "readings.read_synchronised = lambda: False\nchecks.LATE_SKEW_MS = -10**15\ndatabase.WAL_BYTES_MAX = -1\n"
-        "database.FREE_BYTES_MIN = 10**30\n"
+        "database.FREE_BYTES_MIN = 10**30\nfrom tradebot.ops.doctor import update\nupdate._SPARE_BYTES = 10**30\n"
         "command.read_integrity = lambda *_: database.Integrity('quick', (), True, 1.0)\n"
         "command.spill_waiting = lambda path: 10\ncommand._SPILL_START = b''\n"
         "readings.read_lock = lambda path: readings.LockReading(True, None)",

@@ -120,7 +120,7 @@ def test_empty_file_is_the_defaults(file: Path) -> None:
          "2: strategy.short_window: must be smaller than strategy.long_window, but 5 is not smaller than 3"),
         ("[app]\nsymbol = ''", "2: app.symbol: must not be empty"),
         ("[app]\nsymbol = 3", "2: app.symbol: must be text in quotes, not 3"),
-        (f"[app]\nsymbol = '{'x' * 65}'", "2: app.symbol: must have at most 64 characters, not 65"),
+        (f"[engine]\nws_source = '{'x' * 65}'", "2: engine.ws_source: must have at most 64 characters, not 65"),
         ('[app]\nsymbol = "a\\u001b[2Jb"', '2: app.symbol: must not hold control characters: "a\\u001b[2Jb"'),
         ("[app]\ndb_path = ':memory:'", "2: app.db_path: must be a file: every thread has its own connection, "
                                         "and :memory: would give each its own"),

@@ -278,3 +278,20 @@ class TestSymbolsThatWouldMerge:
     def test_those_of_two_markets_are_two(self, environ: dict[str, str]) -> None:
         live = live_of("--ingest=realws --exchange=bitget --symbol=BTCUSDT,USDT-FUTURES:BTCUSDT", environ)
         assert live.symbols == ("BTCUSDT", "USDT-FUTURES:BTCUSDT")
+
+
+class TestLimitsOfExchanges:
+    """Issue 12 item 12: limits belong to adapters, and a list of symbols is not bounded by the length of one."""
+
+    def test_a_long_list_of_symbols_is_taken(self, environ: dict[str, str]) -> None:
+        symbols = ",".join(f"COIN{number:04}USDT" for number in range(500))
+        assert len(live_of(f"--ingest=realws --exchange=bybit --symbol={symbols}", environ).symbols) == 500
+
+    def test_one_long_symbol_is_refused(self, environ: dict[str, str]) -> None:
+        for words in (f"--ingest=realws --exchange=bybit --symbol={'A' * 65}", f"--symbol={'A' * 65}"):
+            assert "more than 64 characters" in refused(words, environ)
+
+    def test_more_symbols_than_a_connection_takes_are_refused(self, environ: dict[str, str]) -> None:
+        symbols = ",".join(f"t{number}USD" for number in range(26))
+        message = refused(f"--ingest=realws --exchange=bitfinex --symbol={symbols}", environ)
+        assert "takes at most 25 symbols a connection, but 26 are named" in message

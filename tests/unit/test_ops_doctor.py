@@ -28,6 +28,7 @@ from tradebot.ops.doctor.finding import Finding, fail, ok, warn
 from tradebot.ops.doctor.permissions import FileReading, Files, Judge, check_permissions
 from tradebot.ops.doctor.readings import ClockReading, Listener, LockReading, UnitReading
 from tradebot.ops.doctor.service_user import ServiceUser, user_of
+from tradebot.ops.doctor.update import check_update
 from tradebot.ops.health import Look
 from tradebot.ops.installed import InstalledUnit
 from tradebot.ops.status import LastTick, Status, status_path, write_status
@@ -779,6 +780,34 @@ def test_units_below_a_home_that_may_not_be_entered(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(Path, "is_file", refuse)
     assert readings.read_unit(Path("/home/another"), None).paths == ()
+
+
+class TestBeforeAnUpdate:
+    @staticmethod
+    def said(**changes: Any) -> list[tuple[str, str, str]]:
+        found = check_update(replace(READING, schema=SCHEMA_VERSION, **changes), "a.db", "0.9", "1.0")
+        return [(finding.level, finding.text, finding.advice) for finding in found]
+
+    def test_the_same_schema_and_room_for_a_backup(self) -> None:
+        (who, room, schema) = self.said()
+        assert who == ("ok", "this is tradebot 1.0; tradebot 0.9 is at work", "")
+        assert (room[0], schema[0]) == ("ok", "ok")
+
+    def test_no_room_for_a_backup(self) -> None:
+        assert [level for level, _text, _advice in self.said(disk_free=1_000)] == ["ok", "FAIL", "ok"]
+
+    def test_a_schema_that_rises_is_no_way_back(self) -> None:
+        found = list(check_update(replace(READING, schema=SCHEMA_VERSION - 1), "a.db", None, "1.0"))
+        assert found[-1].level == "warn" and "the way back is a backup" in found[-1].text
+        assert found[-1].advice == "`tradebot backup a.db.before-update --force --db=a.db`"
+
+    def test_the_command_asks_for_it(self, doctor: Doctor) -> None:
+        new_run(doctor.path)
+        assert "update" not in doctor.run()
+        out = StringIO()
+        environ = {"HOME": str(doctor.home)}
+        run_doctor(None, doctor.path, environ, Hasty(), GuardedStream(out), GuardedStream(StringIO()), True)
+        assert "ok    update       this is tradebot " in out.getvalue()
 
 
 def test_a_newer_schema_is_no_damage(doctor: Doctor) -> None:

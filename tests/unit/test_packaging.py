@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import tradebot
+from tradebot.ops.doctor.checks import LIBRARIES
 
 REPO = Path(__file__).resolve().parents[2]
 PYTHONS = ("python3.13", "python3.12", "python3.11", "python3")
@@ -158,18 +159,28 @@ class TestMockws:
 class TestMakeVenv:
     # A Python as make-venv sees one: answers everything, "makes" an environment by copying itself, notes what pip got.
     GOOD = (
-        'case "$*" in "-m venv "*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python";; *" pip "*) echo "$@" >>"$0.pip";; esac'
+        f'case "$*" in *make-venv.py*) exec {sys.executable} "$@";;'
+        ' "-m venv "*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python";; *" pip "*) echo "$@" >>"$0.pip";; esac'
     )
 
-    def make(self, tmp_path: Path, pythons: dict[str, str], **env: str) -> subprocess.CompletedProcess[str]:
+    def make(
+        self, tmp_path: Path, pythons: dict[str, str], *arguments: str, **env: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run make-venv with exactly `pythons` (name: shell text) on the path."""
         path = tmp_path / "path"
+        shutil.rmtree(path, ignore_errors=True)
         path.mkdir()
         for name, text in pythons.items():
             script(path / name, text)
-        for tool in ("sh", "rm", "mkdir", "cp"):
+        for tool in ("sh", "rm", "mkdir", "cp", "dirname"):
             (path / tool).symlink_to(shutil.which(tool) or tool)
-        return run(REPO / "bin" / "make-venv", "new env", "-e", ".[dev]", cwd=tmp_path, env={"PATH": str(path)} | env)
+        words = arguments or ("new env", "-e", ".[dev]")
+        return run(REPO / "bin" / "make-venv", *words, cwd=tmp_path, env={"PATH": str(path)} | env)
+
+    @staticmethod
+    def environments(tmp_path: Path) -> list[str]:
+        """The directories of environments, without the link."""
+        return sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("new env-"))
 
     def test_takes_the_newest_that_runs_and_passes_over_broken_shims(self, tmp_path: Path) -> None:
         pythons = {"python3.13": "exit 127", "python3.12": self.GOOD, "python3.11": self.GOOD, "python3": self.GOOD}
@@ -195,18 +206,98 @@ class TestMakeVenv:
         assert "python3.11 cannot make virtual environments" in answer.stderr
         assert "apt install python3-venv" in answer.stderr
 
-    def test_a_failing_pip_leaves_no_half_made_environment(self, tmp_path: Path) -> None:
-        failing = self.GOOD.replace('echo "$@" >>"$0.pip"', "echo no index >&2; exit 1")
-        answer = self.make(tmp_path, {"python3.12": failing})
-        assert answer.returncode == 1
-        assert "no index" in answer.stderr
-        assert "pip could not install what is needed" in answer.stderr
-        assert not (tmp_path / "new env").exists()
+    NO_INDEX = GOOD.replace('echo "$@" >>"$0.pip"', "echo no index >&2; exit 1")
+    NO_IMPORT = GOOD.replace("esac", '"-c import broken") echo "no module broken" >&2; exit 1;; esac')
+
+    @pytest.mark.parametrize(
+        ("python", "said"),
+        [(NO_INDEX, "pip could not install what is needed"), (NO_IMPORT, "the new environment cannot import broken")],
+    )
+    @pytest.mark.parametrize("before", ["none", "a link", "a directory"])
+    def test_what_fails_leaves_the_old_one_at_work_and_nothing_half_made(
+        self, tmp_path: Path, python: str, said: str, before: str
+    ) -> None:
+        """Found by use: `make setup` deleted the environment first, and a failed download left the service none."""
+        link = tmp_path / "new env"
+        if before == "a link":
+            assert self.make(tmp_path, {"python3.12": self.GOOD}).returncode == 0
+        elif before == "a directory":
+            script(link / "bin" / "python", "echo the old one")
+        old = self.environments(tmp_path)
+        answer = self.make(tmp_path, {"python3.12": python}, "--check=broken", "new env", "another")
+        assert answer.returncode == 1 and said in answer.stderr
+        assert self.environments(tmp_path) == old
+        assert (link / "bin" / "python").exists() == (before != "none")
+        assert link.is_symlink() == (before == "a link")
+        assert ("stays in use" in answer.stderr) or before == "none"
+
+    def test_a_directory_of_earlier_versions_becomes_a_link(self, tmp_path: Path) -> None:
+        script(tmp_path / "new env" / "bin" / "python", "echo the old one")
+        assert self.make(tmp_path, {"python3.12": self.GOOD}).returncode == 0
+        [made] = self.environments(tmp_path)
+        assert os.readlink(tmp_path / "new env") == made
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["new env", made, "path"])
+
+    def test_the_way_back_needs_no_index(self, tmp_path: Path) -> None:
+        """The environment before the present one stays; it is named by what is in it, so that it is found again."""
+        for version in ("one", "two", "three"):
+            assert self.make(tmp_path, {"python3.12": self.GOOD}, "new env", version).returncode == 0
+        kept = self.environments(tmp_path)
+        assert len(kept) == 2
+        assert self.make(tmp_path, {"python3.12": self.NO_INDEX}, "new env", "two").returncode == 0
+        assert "install -qq two" in (tmp_path / "new env" / "bin" / "python.pip").read_text()
+        assert self.environments(tmp_path) == kept
+        assert self.make(tmp_path, {"python3.12": self.NO_INDEX}, "new env", "one").returncode == 1
+
+    def test_another_python_or_another_setup_is_another_environment(self, tmp_path: Path) -> None:
+        names = set()
+        for content in ("a", "b"):
+            (tmp_path / "setup.py").write_text(content)
+            helper = REPO / "bin" / "make-venv.py"
+            asked = run(sys.executable, helper, "name", ".venv", "", "--editable", ".[dev]", cwd=tmp_path)
+            names.add(asked.stdout)
+        assert len(names) == 2 and all(name.startswith(f".venv-{sys.version.split()[0]}-") for name in names)
+
+    def test_what_is_locked_is_fetched_by_its_hashes_alone(self, tmp_path: Path) -> None:
+        minor = "3.12"
+        python = self.GOOD.replace('case "$*" in', f'case "$*" in *platform*) echo {minor}.9;;')
+        (tmp_path / "etc" / "requirements").mkdir(parents=True)
+        answer = self.make(tmp_path, {"python3.12": python}, "--locked", "new env")
+        assert answer.returncode == 1 and "build.txt is not there: make lock writes it" in answer.stderr
+        for name in ("build.txt", f"{minor}.txt"):
+            (tmp_path / "etc" / "requirements" / name).touch()
+        assert self.make(tmp_path, {"python3.12": python}, "--locked", "new env").returncode == 0
+        asked = (tmp_path / "new env" / "bin" / "python.pip").read_text().splitlines()
+        assert [line.partition(" -qq ")[2] for line in asked] == [
+            "--require-hashes --requirement etc/requirements/build.txt",
+            "--require-hashes --no-build-isolation --requirement etc/requirements/3.12.txt",
+            "--no-deps --no-build-isolation --editable .",
+        ]
+
+
+class TestLocks:
+    @pytest.mark.parametrize("minor", ["3.11", "3.12", "3.13"])
+    def test_every_package_of_a_run_is_pinned_with_hashes(self, minor: str) -> None:
+        text = (REPO / "etc" / "requirements" / f"{minor}.txt").read_text()
+        pins = dict(re.findall(r"^([a-z-]+)==(\S+) \\$", text, re.M))
+        assert set(LIBRARIES) <= set(pins)
+        assert all(re.search(rf"^{name}==\S+ \\\n    --hash=sha256:", text, re.M) for name in pins)
+
+    @pytest.mark.parametrize("name", ["3.11", "3.12", "3.13", "build"])
+    def test_nothing_else_is_in_them(self, name: str) -> None:
+        """No index and no path of the machine that wrote them; nothing without a hash."""
+        lines = (REPO / "etc" / "requirements" / f"{name}.txt").read_text().splitlines()
+        allowed = r"[a-z-]+==\S+ \\|    --hash=sha256:[0-9a-f]{64}( \\)?|#.*|"
+        assert [line for line in lines if not re.fullmatch(allowed, line)] == []
+        assert name != "build" or "setuptools==" in "\n".join(lines)
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 class TestMakefile:
-    TARGETS = ("setup", "run", "test", "lint", "types", "bench", "bench-memory", "bench-peers", "sim", "clean", "help")
+    TARGETS = (
+        *("setup", "install", "lock", "run", "test", "lint", "types", "bench", "bench-memory", "bench-peers", "sim"),
+        *("clean", "help"),
+    )
 
     def test_without_a_target_it_lists_them_all(self) -> None:
         answer = run("make", "--no-print-directory", cwd=REPO)

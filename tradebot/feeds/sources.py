@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from tradebot.config import FeedConfig, expand_home, xdg_directory
 from tradebot.configfile import Document, may_exist, read_document
 from tradebot.configkeys import KEYS, InvalidValue, check_choice, check_name, check_value, did_you_mean, listed, show
+from tradebot.events import MAX_SYMBOL_CHARS
 from tradebot.exits import ConfigError
 from tradebot.feeds.exchanges import EXCHANGES
 from tradebot.masking import escape, mask
@@ -159,6 +160,8 @@ def _symbols(value: object) -> tuple[str, ...]:
     for symbol in value:
         try:
             checked = str(check_value("app.symbol", symbol))
+            if len(checked) > MAX_SYMBOL_CHARS:
+                raise InvalidValue(f"must have at most {MAX_SYMBOL_CHARS} characters, not {len(checked)}")
         except InvalidValue as error:
             raise InvalidValue(f"each {error}") from None
         if checked in seen:

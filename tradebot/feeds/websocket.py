@@ -186,7 +186,13 @@ class WebSocketFeed:
     def _limits(self) -> Limits:
         """What an attempt that is made now may take."""
         timeout_s = self._policy.attempt_timeout_s(self._runtime.monotonic(), self._config.connect_timeout_s)
-        return Limits(timeout_s, self._config.max_message_bytes)
+        return Limits(timeout_s, self._message_bytes_max())
+
+    def _message_bytes_max(self) -> int:
+        """The configured bound; where that is the default, at least what the exchange is known to send."""
+        configured = self._config.max_message_bytes
+        usual = configured == FeedConfig().max_message_bytes
+        return max(configured, self._reader.exchange.message_bytes) if usual else configured
 
     def _url(self, exchange: Exchange) -> str:
         """Where to connect, which may have to be asked for first. Raises ConnectFailed."""

@@ -125,7 +125,7 @@ class FrameDecoder:
             kind = "a new message inside a fragmented one" if self._opcode else "a continuation of nothing"
             raise _Violation(CLOSE_PROTOCOL_ERROR, kind)
         if len(self._parts) + length > self._limit:
-            raise _Violation(CLOSE_TOO_BIG, f"a message of more than {self._limit} bytes")
+            raise _Violation(CLOSE_TOO_BIG, f"a message of more than {self._limit} bytes (feed.max_message_bytes)")
         if not length and not first & _FIN:
             self._empty_fragments += 1
             if self._empty_fragments > EMPTY_FRAGMENTS_MAX:

@@ -120,7 +120,8 @@ def _doctor(given: _Given) -> int:
     from tradebot.ops.doctor.command import run_doctor
 
     errors = GuardedStream(sys.stderr)
-    return run_doctor(given.text("--config"), given.path("--db"), given.environ, RealRuntime(), _answers(), errors)
+    config, db, before_update = given.text("--config"), given.path("--db"), given.flag("--before-update")
+    return run_doctor(config, db, given.environ, RealRuntime(), _answers(), errors, before_update)
 
 
 def _install_unit(given: _Given) -> int:

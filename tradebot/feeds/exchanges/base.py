@@ -73,6 +73,12 @@ class Exchange(ABC):
     acknowledges: ClassVar[bool] = True
     unreachable_hint: ClassVar[str | None] = None
     """What to do where no server answers at `url`, beside looking at the network."""
+    message_bytes: ClassVar[int] = 0
+    """How large a message of the exchange can be, where that is more than feed.max_message_bytes is by default."""
+    streams_max: ClassVar[int | None] = None
+    """How many symbols a connection takes, as the exchange documents it; None where it documents no limit."""
+    messages_per_s: ClassVar[float | None] = None
+    """How many messages a second the exchange accepts on a connection, as documented; None where nothing is."""
     token_url: str | None = None
     """Where a connection token is to be asked for (HTTPS POST) before each connection; see `url_with_token`."""
 

@@ -43,6 +43,8 @@ class Binance(Exchange):
 
     name: ClassVar[str] = "binance"
     url: ClassVar[str] = "wss://stream.binance.com:9443/ws"
+    streams_max: ClassVar[int | None] = 1024
+    messages_per_s: ClassVar[float | None] = 5.0
 
     def __init__(self) -> None:
         self._stream = "trade"

@@ -43,6 +43,7 @@ class Bitfinex(Exchange):
 
     name: ClassVar[str] = "bitfinex"
     url: ClassVar[str] = "wss://api-pub.bitfinex.com/ws/2"
+    streams_max: ClassVar[int | None] = 25
 
     def __init__(self) -> None:
         self._symbols: dict[int, str] = {}

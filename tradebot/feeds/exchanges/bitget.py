@@ -44,6 +44,8 @@ class Bitget(Exchange):
 
     name: ClassVar[str] = "bitget"
     url: ClassVar[str] = "wss://ws.bitget.com/v2/ws/public"
+    streams_max: ClassVar[int | None] = 1000
+    messages_per_s: ClassVar[float | None] = 10.0
 
     def __init__(self) -> None:
         self._api = _V2

@@ -36,6 +36,7 @@ class Coinbase(Exchange):
 
     name: ClassVar[str] = "coinbase"
     url: ClassVar[str] = "wss://advanced-trade-ws.coinbase.com"
+    messages_per_s: ClassVar[float | None] = 8.0
 
     def __init__(self) -> None:
         self._older = False

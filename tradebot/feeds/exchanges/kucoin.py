@@ -45,6 +45,8 @@ class KuCoin(Exchange):
 
     name: ClassVar[str] = "kucoin"
     url: ClassVar[str] = "wss://ws-api-spot.kucoin.com/"
+    streams_max: ClassVar[int | None] = 300
+    messages_per_s: ClassVar[float | None] = 10.0
     token_url: str | None = "https://api.kucoin.com/api/v1/bullet-public"
 
     def __init__(self) -> None:

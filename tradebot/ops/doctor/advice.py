@@ -65,3 +65,5 @@ class Advice(StrEnum):
     SPILL_ORPHANED = auto()
     THROTTLE_UNREADABLE = auto()
     THROTTLED = auto()
+    UPDATE_NO_ROOM = auto()
+    UPDATE_SCHEMA = auto()

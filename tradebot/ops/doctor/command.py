@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from tradebot import configfile
+from tradebot import __version__, configfile
 from tradebot.config import Config, db_path, home_directory
 from tradebot.exits import ConfigError, ExitCode
 from tradebot.feeds.exchanges import EXCHANGES
@@ -32,6 +32,7 @@ from tradebot.ops.doctor.database import (
 from tradebot.ops.doctor.finding import Finding, fail, ok, warn
 from tradebot.ops.doctor.permissions import Files, Judge, check_permissions
 from tradebot.ops.doctor.service_user import ServiceUser, user_of
+from tradebot.ops.doctor.update import check_update
 from tradebot.ops.health import Look, database_trouble, look_at, look_with, unusable
 from tradebot.ops.installed import DEFAULT, engine_units, unit_of
 from tradebot.ops.status_view import spill_waiting
@@ -60,15 +61,16 @@ def run_doctor(
     runtime: Runtime,
     answers: GuardedStream,
     errors: GuardedStream,
+    before_update: bool = False,
 ) -> int:
     """Print every finding; 0, 1 when one is FAIL, or 12 when there can be no database at the path that was named.
 
-    `config_file` and `db` as given on the command line.
+    `config_file` and `db` as given on the command line. `before_update`: also whether this version can take over.
 
     Blocks for a few seconds, longer for a large database (see `read_integrity`). Changes nothing.
     """
     counts: Counter[str] = Counter()
-    examination = Examination(config_file, db, environ, runtime, errors)
+    examination = Examination(config_file, db, environ, runtime, errors, before_update)
     for finding in examination.findings():
         counts[finding.level] += 1
         answers.write(finding.lines())
@@ -88,7 +90,9 @@ class Examination:
         environ: Mapping[str, str],
         runtime: Runtime,
         errors: GuardedStream,
+        before_update: bool = False,
     ) -> None:
+        self._before_update = before_update
         self._config_file = config_file
         self._db = db
         self._environ = environ
@@ -185,6 +189,9 @@ class Examination:
             limit_s = CHECK_S_MAX if _at_work(look) else None
             integrity = read_integrity(path, found.size, self._runtime, limit_s, self._tell)
             yield check_integrity(integrity, self._restore(path))
+            if self._before_update:
+                running = None if at_work is None else at_work.version
+                yield from check_update(found, shlex.quote(str(path)), running, __version__)
         except (ConfigError, StorageUnavailable) as error:
             yield unreadable(error, self._restore(path))
         except OSError as error:
