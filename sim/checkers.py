@@ -225,6 +225,10 @@ def _known_after(
     return after
 
 
+_BESIDE_THE_STREAM: Final = frozenset({"SPILL_ORPHANED", "SYMBOL_REFUSED", "SYMBOL_SILENT", "EXCHANGE_NOTICE"})
+"""Notices of the engine's own, and of what an exchange says beside trades: scenarios that cause them look for them."""
+
+
 def stored_stream(db: sqlite3.Connection, run: int | None) -> tuple[list[Item], list[Tick]]:
     """A run's ticks and notices in the order of the pipeline, and its ticks alone."""
     if run is None:
@@ -235,7 +239,7 @@ def stored_stream(db: sqlite3.Connection, run: int | None) -> tuple[list[Item], 
     taken = 0
     query = "SELECT ticks_before, kind, symbol, missing FROM notices WHERE run = ? ORDER BY id"
     for before, kind, symbol, missing in db.execute(query, (run,)):
-        if kind == "SPILL_ORPHANED":  # the engine's own
+        if kind in _BESIDE_THE_STREAM:
             continue
         assert taken <= before, f"a notice after {before} ticks follows one after {taken}"
         # After a kill the notice may be stored and the last ticks before it not, never the other way round.

@@ -15,6 +15,7 @@ from tradebot.feeds.exchanges import EXCHANGES
 from tradebot.feeds.exchanges.base import Exchange
 from tradebot.feeds.frame_reader import FrameReader, Read
 from tradebot.feeds.sequence import SequenceGuard
+from tradebot.feeds.subscriptions import heartbeat_fields
 from tradebot.feeds.websocket import Target, WebSocketFeed
 from tradebot.feeds.websocket_wire import WebSocketTransport
 from tradebot.log import Log, setup_logging
@@ -35,9 +36,9 @@ class _Recorder(FrameReader):
         self._connection = 0
         self._begins = True
 
-    def new_connection(self) -> Exchange:
+    def new_connection(self, exchange: Exchange | None = None) -> Exchange:
         self._begins = True
-        return super().new_connection()
+        return super().new_connection(exchange)
 
     def take(self, text: str, received_ms: int) -> Read:
         # Attempts that failed, or brought nothing, have no number.
@@ -164,5 +165,5 @@ class _Capture:
     def _report(self) -> None:
         self._log.info(
             "CAPTURING", event="CAPTURING", trades=self._trades, malformed=self._malformed,
-            reconnects=self._reconnects, file=str(self._writer.path), **self._feed.status(),
+            reconnects=self._reconnects, file=str(self._writer.path), **heartbeat_fields(self._feed),
         )  # fmt: skip

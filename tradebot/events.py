@@ -121,15 +121,19 @@ class SequenceState(Struct, frozen=True):
     restarted: bool = False
 
 
-NoticeKind = Literal["LINK_UP", "LINK_LOST", "LINK_RESTORED", "GAP", "PRICE_BAND", "SPILL_ORPHANED"]
+NoticeKind = Literal[
+    "LINK_UP", "LINK_LOST", "LINK_RESTORED", "GAP", "PRICE_BAND", "SPILL_ORPHANED",
+    "SYMBOL_REFUSED", "SYMBOL_SILENT", "EXCHANGE_NOTICE",
+]  # fmt: skip
 
 
 class Notice(Struct, frozen=True, gc=False):
-    """What a live feed says between two ticks: of its link, of missing trades, or of prices that it refuses.
+    """What a live feed says between two ticks: of its link, of missing trades, of prices that it refuses, of symbols
+    that the exchange refuses or that fell silent, or of what the exchange announces.
 
     It travels in-band, so that strategy, log and database see it in its place. `ts` is when it was noticed (the local
-    clock, Unix ms); `symbol` belongs to a GAP and a PRICE_BAND, `missing` (trades) to a GAP; `ticks_before` counts the
-    run's accepted ticks before it.
+    clock, Unix ms); `symbol` belongs to a GAP, a PRICE_BAND and a SYMBOL_*, `missing` (trades) to a GAP; `ticks_before`
+    counts the run's accepted ticks before it.
     """
 
     kind: NoticeKind

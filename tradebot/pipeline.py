@@ -17,6 +17,7 @@ from tradebot.execution.shadow import ShadowExecution
 from tradebot.exits import ExitCode
 from tradebot.feeds.base import Feed
 from tradebot.feeds.intake import Intake
+from tradebot.feeds.subscriptions import heartbeat_fields
 from tradebot.ledger import Ledger, NotStored
 from tradebot.log import Log
 from tradebot.metrics import Metrics
@@ -272,7 +273,7 @@ class Pipeline:
 
     def _heartbeat_fields(self) -> dict[str, object]:
         tick, book = self.strategy.last_tick, self.book()
-        fields: dict[str, object] = {"profit": book.profit, "unit": book.unit, **self._parts.feed.status()}
+        fields: dict[str, object] = {"profit": book.profit, "unit": book.unit, **heartbeat_fields(self._parts.feed)}
         if self.persist.events_waiting:
             fields["spilled_events"] = self.persist.events_waiting
         if tick is not None:

@@ -68,7 +68,8 @@ def test_binance_with_two_symbols(engine: Engine) -> None:
         ("ETHUSDT", 2000.15, 0.001, TS + 502, "502", 502),
     ]
     assert [(notice.kind, notice.symbol, notice.missing) for notice in notices(live.db)] == [
-        ("LINK_UP", None, None), ("LINK_LOST", None, None), ("LINK_RESTORED", None, None), ("GAP", "BTCUSDT", 2)
+        ("LINK_UP", None, None), ("EXCHANGE_NOTICE", None, None),
+        ("LINK_LOST", None, None), ("LINK_RESTORED", None, None), ("GAP", "BTCUSDT", 2),
     ]  # fmt: skip
     assert len(done.all("SUBSCRIBED")) == 2
     assert "Invalid request" in done.one("EXCHANGE_ERROR")["detail"]

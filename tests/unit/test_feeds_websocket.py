@@ -26,6 +26,7 @@ from tradebot.feeds.price_band import PriceBand
 from tradebot.feeds.quarantine import Quarantine
 from tradebot.feeds.retry_after import RetryAfterFile
 from tradebot.feeds.sequence import SequenceGuard
+from tradebot.feeds.subscriptions import heartbeat_fields
 from tradebot.feeds.websocket import Target, WebSocketFeed
 from tradebot.feeds.wire import ConnectFailed, ConnectionLost, Frame, Limits
 from tradebot.runtime import RealRuntime
@@ -315,7 +316,7 @@ class TestTheLink:
         line = Line()
         made = rig(line)
         assert made.network.dialled == []
-        assert made.feed.status() == {
+        assert heartbeat_fields(made.feed) == {
             "link": "down",
             "frames": 0,
             "last_frame_age_ms": None,
@@ -580,8 +581,12 @@ class TestLiveness:
         """Heartbeats and errors are no confirmation."""
         line = Line(*every(5.0, text("beat", "error no such symbol", "book")))
         made = rig(line)
-        story = made.story(2)
-        down = story[1]
+        story = made.story(3)
+        assert isinstance(story[1], Notice) and (story[1].kind, story[1].detail) == (
+            "EXCHANGE_NOTICE",
+            "no such symbol",
+        )
+        down = story[2]
         assert isinstance(down, Notice)
         assert (down.detail, down.ts) == ("subscription not confirmed within 30 s", START_MS + 31_000)
         assert line.sent[-1] == (31.0, 1001)
@@ -616,7 +621,7 @@ class TestLiveness:
         """What the heartbeat and the stall detector read."""
         made = rig(Line(0.5, text("ack", "t A 1"), 2.0, lost()))
         made.feed.read()
-        assert made.feed.status() == {
+        assert heartbeat_fields(made.feed) == {
             "link": "up",
             "frames": 0,
             "last_frame_age_ms": 0,
@@ -624,7 +629,7 @@ class TestLiveness:
             "retry_after_s": None,
         }
         made.until(lambda: made.clock.seconds >= 53.5)
-        assert made.feed.status() == {
+        assert heartbeat_fields(made.feed) == {
             "link": "up", "frames": 2, "last_frame_age_ms": 2000, "overdue_ms": 0, "retry_after_s": None,
         }  # fmt: skip
         made.feed.read()

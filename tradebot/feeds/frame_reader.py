@@ -57,9 +57,13 @@ class FrameReader:
         self.frames = 0
         self.malformed_in_a_row = 0
 
-    def new_connection(self) -> Exchange:
-        """Forget what belonged to the connection before; the new connection's adapter."""
-        self.exchange = self._make_exchange()
+    def fresh_exchange(self) -> Exchange:
+        """An adapter for a connection that is not read yet; see `new_connection`."""
+        return self._make_exchange()
+
+    def new_connection(self, exchange: Exchange | None = None) -> Exchange:
+        """Forget what belonged to the connection before; the new connection's adapter, which may be there already."""
+        self.exchange = self._make_exchange() if exchange is None else exchange
         return self.exchange
 
     def take(self, text: str, received_ms: int) -> Read:

@@ -18,19 +18,22 @@ from tradebot.config import FeedConfig
 from tradebot.events import Notice
 from tradebot.exits import NetworkError, ParseError
 from tradebot.feeds.base import READ_WAIT_S, Batch
+from tradebot.feeds.exchange_reports import ExchangeReports
 from tradebot.feeds.exchanges.base import Exchange, Parsed, Unparseable
 from tradebot.feeds.frame_reader import FrameReader
+from tradebot.feeds.handover import Handover
 from tradebot.feeds.liveness import Liveness
+from tradebot.feeds.malformed_frames import MalformedFrames
 from tradebot.feeds.quarantine import Quarantine
 from tradebot.feeds.reconnect import ReconnectPolicy
 from tradebot.feeds.retry_after import RetryAfterFile
+from tradebot.feeds.server_pause import ServerPause
 from tradebot.feeds.wire import CLOSE_GOING_AWAY, ConnectFailed, Connection, ConnectionLost, Frame, Limits, Transport
 from tradebot.log import Log
 from tradebot.masking import mask
 from tradebot.runtime import Event, Runtime
 
-_NOTE_EVERY_S: Final = 1.0
-_NO_TRADE_S: Final = 60.0
+_HANDOVER_WAIT_S: Final = 0.05
 _DETAIL_CHARS_MAX: Final = 300
 
 
@@ -64,12 +67,11 @@ class WebSocketFeed:
         self._config = config
         self._transport = transport
         self._reader = reader
-        self._quarantine = quarantine
-        self._retry_after = retry_after
-        self._asked_until_s = 0.0
         self._runtime = runtime
         self._stop = stop
         self._log = log.bind("feed")
+        self._pause = ServerPause(retry_after, mask(target.url), runtime, self._log)
+        self._bad = MalformedFrames(config.parse_error_limit, mask(target.url), quarantine, runtime, self._log)
         self._policy = ReconnectPolicy(config.backoff_max_s, config.stable_after_s, config.reconnect_budget_s)
         self._liveness = Liveness(config.idle_timeout_s, config.ping_interval_s, config.idle_timeout_s)
         self._connection: Connection | None = None
@@ -80,11 +82,11 @@ class WebSocketFeed:
         self._lost_at_s = 0.0
         self._failure: ParseError | None = None
         self._last_reason = "no attempt was made"
-        self._note_at_s = float("-inf")
-        self._unnoted = 0
         self._last_frame_s: float | None = None
-        self._trade_by_s: float | None = None
         self._due_s = float("inf")
+        self._reports = ExchangeReports(target.symbols, mask(target.url), self._log)
+        self._handover: Handover | None = None
+        self._handover_from_s = float("-inf")
 
     @property
     def position(self) -> int:
@@ -96,7 +98,7 @@ class WebSocketFeed:
 
         `overdue_ms`: for how long the link has shown neither life nor a loss nor a new attempt though one was due; 0
         as long as this feed's thread works, whatever the peer does. `retry_after_s`: how much is left of the time that
-        the server asked to be left alone for; None when it asked for none.
+        the server asked to be left alone for; None when it asked for none. `symbols`: a `SymbolsLook`.
         """
         last_s, now_s = self._last_frame_s, self._runtime.monotonic()
         return {
@@ -104,14 +106,15 @@ class WebSocketFeed:
             "frames": self._reader.frames,
             "last_frame_age_ms": None if last_s is None else round((now_s - last_s) * 1000),
             "overdue_ms": round(max(0.0, now_s - self._due_s) * 1000),
-            "retry_after_s": round(left_s, 3) if (left_s := self._asked_until_s - now_s) > 0 else None,
+            "retry_after_s": self._pause.left_s(now_s),
+            "symbols": self._reports.look,
         }
 
     def read(self) -> Batch:
         """What the next frame brought, or what happened to the link; see Feed.
 
-        Raises NetworkError when the reconnect budget is used up, ParseError after `parse_error_limit` frames in a row
-        that could not be understood.
+        Raises NetworkError when the reconnect budget is used up without a connection or a confirmation, ParseError
+        after `parse_error_limit` frames in a row that could not be understood.
         """
         if self._failure is not None:
             raise self._failure
@@ -119,11 +122,15 @@ class WebSocketFeed:
             batch = self._take(self._frames.popleft())
             if batch is not None:
                 return batch
-        if self._unnoted and self._runtime.monotonic() >= self._note_at_s:
-            self._tell_unnoted()
-        if self._connection is not None:
-            return self._receive(self._connection)
-        return self._connect()
+        self._bad.poll()
+        if self._connection is None:
+            return self._connect()
+        self._reports.check_confirmed(self._runtime.monotonic(), self._config.reconnect_budget_s)
+        if self._handover is not None:
+            return self._hand_over(self._connection, self._handover)
+        if self._reports.restart_planned and self._runtime.monotonic() >= self._handover_from_s:
+            return self._begin_handover()
+        return self._receive(self._connection)
 
     # ---- not connected -----------------------------------------------------------------------------------------
 
@@ -131,7 +138,7 @@ class WebSocketFeed:
         policy, now_s = self._policy, self._runtime.monotonic()
         if not self._began:
             self._began = True
-            policy.begin(now_s, self._still_asked_s(now_s))
+            policy.begin(now_s, self._pause.begin(now_s))
             self._attempt_due(now_s)
         if policy.exhausted(now_s):
             raise NetworkError(
@@ -144,21 +151,6 @@ class WebSocketFeed:
             return Batch([])
         return self._attempt()
 
-    def _still_asked_s(self, now_s: float) -> float:
-        """For how long the server has asked an earlier process to stay away."""
-        if self._retry_after is None:
-            return 0.0
-        asked_s, trouble = self._retry_after.remaining_s(self._runtime.now_ms())
-        if trouble is not None:
-            self._log.warning("Retry-After file ignored", event="RETRY_AFTER_FAILED", detail=trouble)
-        if asked_s > 0:
-            self._asked_until_s = now_s + asked_s
-            self._log.warning(
-                "the server asked for a pause before this start: waiting", event="RETRY_AFTER",
-                url=mask(self._target.url), wait_s=round(asked_s, 3),
-            )  # fmt: skip
-        return asked_s
-
     def _attempt(self) -> Batch:
         exchange = self._reader.new_connection()
         try:
@@ -168,20 +160,23 @@ class WebSocketFeed:
             if not self._stop.is_set():
                 self._failed(error)
             return Batch([])
-        now_s = self._runtime.monotonic()
-        self._policy.connected(now_s)
-        self._asked_until_s = 0.0
-        if self._retry_after is not None:
-            self._retry_after.clear()
-        self._connection = connection
         messages = exchange.subscriptions(self._target.symbols)
         # Nothing asked for (the URL says it all): nothing will be confirmed.
-        self._liveness.opened(now_s, bool(messages) and exchange.acknowledges)
+        notice = self._connected(connection, bool(messages) and exchange.acknowledges)
+        self._send(connection, messages)
+        return Batch([], notices=((0, notice),))
+
+    def _connected(self, connection: Connection, confirms: bool) -> Notice:
+        """`connection` is the one in use from now on. `confirms`: an answer to its subscription is to be expected."""
+        now_s = self._runtime.monotonic()
+        self._policy.connected(now_s)
+        self._pause.end()
+        self._connection = connection
+        self._liveness.opened(now_s, confirms)
+        self._reports.opened(now_s, confirms, self._reader.exchange.stored_symbol)
         self._last_frame_s = now_s
         self._due_s = now_s + self._config.idle_timeout_s
-        self._trade_by_s = now_s + _NO_TRADE_S
-        self._send(connection, messages)
-        return Batch([], notices=((0, self._up(now_s)),))
+        return self._up(now_s)
 
     def _limits(self) -> Limits:
         """What an attempt that is made now may take."""
@@ -210,7 +205,7 @@ class WebSocketFeed:
         now_s = self._runtime.monotonic()
         self._policy.failed(now_s, self._fraction(), error.retry_after_s)
         if error.retry_after_s is not None and error.retry_after_s > 0:
-            self._keep_away(error.retry_after_s, now_s)
+            self._pause.keep(error.retry_after_s, now_s)
         self._attempt_due(now_s)
         # The attempt that the end of the budget cut short only says so: the one before it tells more.
         if self._policy.attempts == 1 or not self._policy.exhausted(now_s):
@@ -225,13 +220,6 @@ class WebSocketFeed:
             status=error.status, attempt=self._policy.attempts, retry_in_s=round(self._policy.wait_s(now_s), 3),
             gives_up_in_s=round(max(0.0, (self._policy.deadline_s or now_s) - now_s), 3), **hinted,
         )  # fmt: skip
-
-    def _keep_away(self, asked_s: float, now_s: float) -> None:
-        """Remember what the server asked for, also for the process after this one."""
-        self._asked_until_s = now_s + asked_s
-        trouble = None if self._retry_after is None else self._retry_after.keep(asked_s, self._runtime.now_ms())
-        if trouble is not None:
-            self._log.warning("Retry-After not kept", event="RETRY_AFTER_FAILED", detail=trouble)
 
     def _attempt_due(self, now_s: float) -> None:
         """By when the next attempt must have ended: a token may be asked for first, and both have their timeout."""
@@ -253,7 +241,7 @@ class WebSocketFeed:
         try:
             if self._broken is not None:
                 raise self._broken
-            frames = connection.receive(liveness.wait_s(runtime.monotonic(), READ_WAIT_S))
+            frames = connection.receive(liveness.wait_s(runtime.monotonic(), self._wait_s()))
         except ConnectionLost as error:
             return Batch([], notices=((0, self._lost(str(error), error.code)),))
         now_s = runtime.monotonic()
@@ -266,17 +254,57 @@ class WebSocketFeed:
         elif (reason := liveness.dead(now_s)) is not None:
             connection.close(CLOSE_GOING_AWAY)
             return Batch([], notices=((0, self._lost(reason, None)),))
-        if self._trade_by_s is not None and now_s >= self._trade_by_s:
-            self._trade_by_s = None
-            self._log.warning(
-                "no trade yet on this connection", event="NO_TRADES", after_s=_NO_TRADE_S, frames=self._reader.frames,
-                hint="a quiet market, or the wrong symbol or exchange",
-            )  # fmt: skip
         if liveness.ping_due(now_s):
             liveness.pinged(now_s)
             own = self._reader.exchange.keepalive()
             self._send(connection, () if own is None else (own,), ping=True)
+        alone = self._reports.subscriptions.next_alone(now_s)
+        if alone is not None and self._broken is None:
+            self._send(connection, self._reader.exchange.subscriptions((alone,)))
+        notices = self._reports.check(now_s, runtime.now_ms(), self._reader.frames)
+        return Batch([], notices=tuple((0, notice) for notice in notices))
+
+    def _wait_s(self) -> float:
+        """How long a receive may block, for what is due beside liveness."""
+        if self._handover is not None:
+            return _HANDOVER_WAIT_S
+        return self._reports.subscriptions.wait_s(self._runtime.monotonic(), READ_WAIT_S)
+
+    # ---- a restart that the exchange has announced -------------------------------------------------------------
+
+    def _begin_handover(self) -> Batch:
+        """Connect anew while the old connection is still there. Failing that, the old one is used until its end."""
+        now_s = self._runtime.monotonic()
+        self._handover_from_s = now_s + self._config.stable_after_s
+        exchange = self._reader.fresh_exchange()
+        try:
+            connection = self._transport.connect(self._url(exchange), self._limits(), self._stop.is_set)
+        except ConnectFailed as error:
+            self._log.warning("connecting before a restart failed", event="CONNECT_FAILED", reason=str(error))
+            return Batch([])
+        messages = exchange.subscriptions(self._target.symbols)
+        self._handover = Handover(connection, exchange, messages, self._runtime.monotonic())
         return Batch([])
+
+    def _hand_over(self, old: Connection, handover: Handover) -> Batch:
+        """Read the old connection, hold back what the new one brings, and change over in time."""
+        batch = self._receive(old)
+        handover.poll()
+        if handover.broken is not None:
+            self._handover = None
+            return batch
+        lost = self._connection is None
+        if self._frames or not (lost or handover.due(self._runtime.monotonic())):
+            return batch
+        self._handover = None
+        notices = [notice for _index, notice in batch.notices]
+        if not lost:
+            old.close(CLOSE_GOING_AWAY)
+            notices.append(self._lost("a new connection takes over before the restart that was announced", None))
+        self._reader.new_connection(handover.exchange)
+        notices.append(self._connected(handover.connection, handover.confirms))
+        self._frames.extend(handover.frames)
+        return Batch([], notices=tuple((0, notice) for notice in notices))
 
     def _send(self, connection: Connection, texts: Iterable[str], *, ping: bool = False) -> None:
         """A ping, where asked for, and `texts`. A loss found here is told after the frames that came before it."""
@@ -307,60 +335,27 @@ class WebSocketFeed:
             read = self._reader.refuse("a binary frame")
         else:
             return None
-        if read.parsed is not None:
-            self._heed(read.parsed)
+        said = () if read.parsed is None else self._heed(read.parsed, now_ms)
         if read.out_of_band:
             more = f" (and {len(read.out_of_band) - 1} more of this frame)" if len(read.out_of_band) > 1 else ""
-            self._keep(frame, read.out_of_band[0] + more, now_ms)
+            self._bad.keep(frame, read.out_of_band[0] + more, now_ms)
         if read.problem is not None:
-            self._malformed(frame, read.problem, now_ms)
-            return self._noted(read.batch)
-        return read.batch if _says_something(read.batch) else None
+            self._bad.keep(frame, read.problem, now_ms)
+            self._failure = self._bad.failure(read.problem, self._reader.malformed_in_a_row)
+            return self._bad.noted(read.batch)
+        batch = read.batch
+        if said:
+            batch = replace(batch, notices=(*batch.notices, *((len(batch.ticks), notice) for notice in said)))
+        return batch if _says_something(batch) else None
 
-    def _heed(self, parsed: Parsed) -> None:
-        """What a frame says beside trades."""
+    def _heed(self, parsed: Parsed, now_ms: int) -> Sequence[Notice]:
+        """What a frame says beside trades, as far as it is to be reported."""
         if parsed.kind in ("trades", "ack"):
             self._liveness.confirmed()
-        if parsed.kind == "trades":
-            self._trade_by_s = None
-        if parsed.kind == "ack":
-            self._log.info("subscription confirmed", event="SUBSCRIBED", detail=parsed.detail)
-        elif parsed.kind == "error":
-            self._log.error("exchange reports an error", event="EXCHANGE_ERROR", detail=parsed.detail)
         if parsed.reply is not None and self._connection is not None and self._broken is None:
             self._send(self._connection, (parsed.reply,))
-
-    def _keep(self, frame: Frame, reason: str, now_ms: int) -> None:
-        """Have the frame in quarantine."""
-        if self._quarantine is not None:
-            trouble = self._quarantine.keep(frame.text if frame.kind == "text" else frame.data, now_ms, reason)
-            if trouble is not None:
-                self._log.warning("quarantine failed", event="QUARANTINE_FAILED", detail=trouble)
-
-    def _malformed(self, frame: Frame, problem: str, now_ms: int) -> None:
-        self._keep(frame, problem, now_ms)
-        limit = self._config.parse_error_limit
-        if limit and self._reader.malformed_in_a_row >= limit:
-            kept = "" if self._quarantine is None else f"; the newest are kept in {self._quarantine.path}"
-            self._failure = ParseError(
-                f"{limit} frames in a row from {mask(self._target.url)} could not be understood"
-                f" (feed.parse_error_limit); the last: {problem}{kept}"
-            )
-
-    def _noted(self, batch: Batch) -> Batch:
-        """The batch with its note at most once a second: the rest is counted, and the count said a second later."""
-        now_s = self._runtime.monotonic()
-        if now_s < self._note_at_s:
-            self._unnoted += 1
-            return replace(batch, notes=())
-        self._note_at_s = now_s + _NOTE_EVERY_S
-        self._tell_unnoted()
-        return batch
-
-    def _tell_unnoted(self) -> None:
-        if self._unnoted:
-            self._log.warning("malformed frames not listed", event="MALFORMED_MORE", frames=self._unnoted)
-            self._unnoted = 0
+        # When it was received: at most a few frames ago.
+        return self._reports.heard(parsed, self._last_frame_s or 0.0, now_ms)
 
     def _fraction(self) -> float:
         """From 0 to 1, at random: jitter keeps many clients from coming back in step."""
@@ -368,12 +363,13 @@ class WebSocketFeed:
 
     def close(self) -> None:
         """Say goodbye and give the socket back. Idempotent; never while another thread is inside `read`."""
+        if self._handover is not None:
+            self._handover.abandon()
+            self._handover = None
         connection, self._connection = self._connection, None
         if connection is not None and self._broken is None:
             connection.close()
-        self._tell_unnoted()
-        if self._quarantine is not None:
-            self._quarantine.close()
+        self._bad.close()
 
 
 def _says_something(batch: Batch) -> bool:

@@ -7,9 +7,13 @@ from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple
 
 from tradebot.exits import ExitCode
+from tradebot.feeds.subscriptions import SymbolsLook
 from tradebot.ops.status import Status
 
-Event = Literal["start", "stop", "exit_code", "stall", "ladder", "link_lost", "refusal_burst", "spill_orphaned"]
+Event = Literal[
+    "start", "stop", "exit_code", "stall", "ladder", "link_lost", "refusal_burst", "spill_orphaned",
+    "symbol_refused", "symbol_silent", "exchange_notice",
+]  # fmt: skip
 Severity = Literal["info", "warning", "error"]
 
 LINK_LOST_S: Final = 60.0
@@ -18,6 +22,7 @@ _HOLDS_S: Final = 10.0
 """A link that has been up for so long holds: what is asked of the exchange is refused or confirmed well before."""
 _WINDOW_S: Final = 60.0
 _LOOKS_MAX: Final = 600
+_NAMED_MAX: Final = 10
 _REFUSALS: Final = ("risk_vetoes", "stale_vetoes", "rate_vetoes", "bp_drops_signal")
 
 
@@ -45,6 +50,9 @@ class Alerts:
         self._still: frozenset[str] = frozenset()
         self._burst_told = False
         self._refusals: deque[tuple[float, int]] = deque(maxlen=_LOOKS_MAX)
+        self._refused: frozenset[str] = frozenset()
+        self._silent: frozenset[str] = frozenset()
+        self._announced = 0
 
     def look(self, status: Status) -> list[Alert]:
         """What is new since the status before."""
@@ -61,6 +69,28 @@ class Alerts:
         found += self._stalls(status)
         found += self._link(status)
         found += self._burst(status)
+        if status.symbols is not None:
+            found += self._symbols(status.symbols)
+        return found
+
+    def _symbols(self, symbols: SymbolsLook) -> list[Alert]:
+        """Symbols that are refused or silent, each once, and what the exchange announced."""
+        found: list[Alert] = []
+        new = [name for name in symbols.refused if name not in self._refused]
+        self._refused |= frozenset(new)
+        if new:
+            words = "; ".join(f"{name}: {symbols.refused[name]}" for name in new[:_NAMED_MAX])
+            more = f"; and {len(new) - _NAMED_MAX} more" if len(new) > _NAMED_MAX else ""
+            fields = {"symbols": new, "refused": symbols.refused_count, "requested": symbols.requested}
+            found.append(Alert("symbol_refused", "error", f"the exchange refuses symbols: {words}{more}", fields))
+        silent = frozenset(symbols.silent)
+        fallen, self._silent = sorted(silent - self._silent), silent
+        if fallen:
+            text = f"no trades of {', '.join(fallen[:_NAMED_MAX])} while others trade"
+            found.append(Alert("symbol_silent", "warning", text, {"symbols": fallen, "silent": symbols.silent_count}))
+        count, self._announced = symbols.announced - self._announced, symbols.announced
+        for text in symbols.announcements[-count:] if count > 0 else ():
+            found.append(Alert("exchange_notice", "warning", f"the exchange announces: {text}", {"announced": text}))
         return found
 
     def _stop(self) -> list[Alert]:

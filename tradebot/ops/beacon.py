@@ -132,6 +132,8 @@ def status_line(status: Status) -> str:
         parts.append(f"LINK DOWN for {status.link_down_s or 0:.0f} s")
     if status.retry_after_s is not None:
         parts.append(f"waiting {status.retry_after_s:.0f} s as the server asked")
+    if status.symbols is not None and (quiet := status.symbols.refused_count + status.symbols.silent_count):
+        parts.append(f"{quiet} of {status.symbols.requested} symbols refused or silent")
     if status.sample_every > 1:
         parts.append(f"1 of {status.sample_every} ticks kept")
     if status.state == "draining":

@@ -1,7 +1,8 @@
 """`tradebot health`: one line and an exit code from the age of the last progress, for scripts. `status` reads it too.
 
 The status file tells whether an engine lives and what it stored when; the database must know the run that the engine
-says it writes. A quiet market with a live link is healthy. Nothing here writes, or asks for a lock that a writer needs.
+says it writes. A quiet market with a live link is healthy once trades have come; notices of
+the engine itself are no progress. Nothing here writes, or asks for a lock that a writer needs.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -17,6 +19,7 @@ from msgspec import Struct
 from peewee import SqliteDatabase
 
 from tradebot.exits import ConfigError, ExitCode
+from tradebot.feeds.subscriptions import SymbolsLook
 from tradebot.masking import escape
 from tradebot.ops.status import AS_ENGINE, FRESH_S, Status, read_status, status_path
 from tradebot.options import UsageError
@@ -29,6 +32,7 @@ from tradebot.streams import GuardedStream
 MAX_AGE_S: Final = 60.0
 """How old the last progress may be unless told otherwise."""
 
+_NAMED_MAX: Final = 5
 _NAME_ANOTHER: Final = "name the right file with --db or app.db_path"
 
 
@@ -216,16 +220,51 @@ def database_trouble(look: Look, status: Status) -> str | None:
 def _by_progress(look: Look, status: Status, max_age_s: float) -> Health:
     stored_s = look.stored_age_s
     told = "nothing stored yet" if stored_s is None else f"last stored {span(stored_s)} ago"
-    note = "" if look.locked is None else f"; the database is locked: {look.locked}"
+    note = _symbols_note(status.symbols)
+    note += "" if look.locked is None else f"; the database is locked: {look.locked}"
     if (status.uptime_s if stored_s is None else stored_s) <= max_age_s:
         return Health(True, told + note)
     if status.ingest_alive(look.now_s):
+        if status.link is not None and (wrong := _unfed(status, stored_s)) is not None:
+            return Health(False, f"{told}; {wrong}{note}")
         heard = "" if status.link_age_ms is None else f", last heard of the peer {span(status.link_age_ms / 1000)} ago"
         link = "the link is up" if status.link == "up" else "ingest is at work"
         return Health(True, f"{told}, but {link}{heard}: a quiet market{note}")
     if status.link == "down":
         return Health(False, f"{told}; the link is down for {span(status.link_down_s or 0.0)}{note}")
     return Health(False, f"{told}; ingest has ended{note}")
+
+
+def _unfed(status: Status, stored_s: float | None) -> str | None:
+    """Why a link that is up is no quiet market, if it is none."""
+    symbols = status.symbols
+    if symbols is not None and symbols.confirmed is False:
+        return "the link is up, but the exchange has confirmed no symbol"
+    if symbols is not None and 0 < symbols.requested <= symbols.refused_count:
+        return "the link is up, but the exchange refuses every symbol"
+    if stored_s is None:
+        return f"the link is up, but no trade has come since the start {span(status.uptime_s)} ago"
+    return None
+
+
+def _symbols_note(symbols: SymbolsLook | None) -> str:
+    """Which symbols the exchange refuses, and which are silent."""
+    if symbols is None:
+        return ""
+    note = ""
+    if symbols.refused_count:
+        shown = [f"{name} ({words})" for name, words in list(symbols.refused.items())[:_NAMED_MAX]]
+        note += f"; refused: {_list(shown, symbols.refused_count)}"
+    if symbols.silent_count:
+        note += f"; silent: {_list(symbols.silent[:_NAMED_MAX], symbols.silent_count)}"
+    if symbols.untraded_count:
+        note += f"; no trade yet: {_list(symbols.untraded[:_NAMED_MAX], symbols.untraded_count)}"
+    return note
+
+
+def _list(names: Sequence[str], count: int) -> str:
+    more = f" and {count - len(names)} more" if count > len(names) else ""
+    return ", ".join(names) + more
 
 
 def run_health(db_path: Path, max_age_s: float, runtime: Runtime, answers: GuardedStream) -> int:

@@ -6,6 +6,7 @@ import os
 
 from tradebot.config import Config
 from tradebot.exits import ExitCode
+from tradebot.feeds.subscriptions import SymbolsLook
 from tradebot.ops.status import LastTick, State, Status
 from tradebot.pipeline import Pipeline
 from tradebot.progress import Progress
@@ -61,6 +62,7 @@ class Observer:
             link_age_ms=age_ms if isinstance(age_ms, int) else None,
             link_down_s=self._down_s(now_s, link == "down"),
             retry_after_s=asked_s if isinstance(asked_s := feed.get("retry_after_s"), float) else None,
+            symbols=symbols if isinstance(symbols := feed.get("symbols"), SymbolsLook) else None,
             last_tick=None if tick is None else LastTick(tick.symbol, tick.price, tick.ts),
             last_stored_ms=pipeline.persist.last_stored_ms,
             stored_age_s=None if stored_s is None else round(max(0.0, now_s - stored_s), 3),

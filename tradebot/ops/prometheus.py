@@ -123,6 +123,17 @@ def _of_link(status: Status) -> Iterator[Family]:
     yield _gauge("tradebot_link_silence_seconds", "Since the peer last showed life.", silent_s)
     asked_s = None if up is None else status.retry_after_s or 0.0
     yield _gauge("tradebot_retry_after_seconds", "What is left of the pause that the server asked for.", asked_s)
+    symbols = status.symbols
+    silent = {} if symbols is None else {
+        "refused": symbols.refused_count, "silent": symbols.silent_count, "no_trade_yet": symbols.untraded_count,
+    }  # fmt: skip
+    yield Family(
+        "tradebot_symbols_silent", "gauge", "Symbols that were asked for and bring no trades, by reason.",
+        tuple(Sample({"reason": reason}, count) for reason, count in silent.items()),
+    )  # fmt: skip
+    yield _gauge("tradebot_symbols_requested", "Symbols asked for.", None if symbols is None else symbols.requested)
+    announced = () if symbols is None else (Sample({}, symbols.announced),)
+    yield Family("tradebot_exchange_notices_total", "counter", "What the exchange announced.", announced)
     tick = status.last_tick
     tick_s = None if tick is None else as_unix_ms(tick.ts_ms) / 1000
     yield _gauge("tradebot_last_tick_time_seconds", "The last tick's own time (Unix time).", tick_s)
@@ -137,7 +148,7 @@ def _of_pipeline(status: Status) -> Iterator[Family]:
     yield Family("tradebot_stage_still_seconds", "gauge", "For how long a stage has stood still with work.", still)
     stored_s = None if status.last_stored_ms is None else status.last_stored_ms / 1000
     took_s = None if status.commit_ms is None else status.commit_ms / 1000
-    yield _gauge("tradebot_last_commit_time_seconds", "When a batch was last stored (Unix time).", stored_s)
+    yield _gauge("tradebot_last_commit_time_seconds", "When more than notices was last stored (Unix time).", stored_s)
     yield _gauge("tradebot_last_commit_duration_seconds", "How long that commit took.", took_s)
     book = status.book
     yield _gauge("tradebot_open_positions", "Open simulated positions.", None if book is None else book.open_positions)

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from tradebot.execution.book import Book
 from tradebot.exits import ConfigError
+from tradebot.feeds.subscriptions import SymbolsLook
 from tradebot.private_files import replace_private
 from tradebot.store.database import beside
 
@@ -73,9 +74,12 @@ class Status(Struct, frozen=True, kw_only=True):
     """How long the link has been down; None while it is up."""
     retry_after_s: float | None = None
     """How much is left of the time that the server asked to be left alone for; None when it asked for none."""
+    symbols: SymbolsLook | None = None
+    """What has become of the symbols that were asked for, and what the exchange announced; None for a feed without a
+    link, and of versions before 0.2."""
     last_tick: LastTick | None
     last_stored_ms: int | None
-    """When a batch was last committed."""
+    """When a batch with more than notices in it was last committed: what the engine reports is no progress."""
     stored_age_s: float | None = None
     """How long ago that was, whatever the wall clock has done since."""
     uptime_s: float = 0.0

@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from tradebot.events import as_unix_ms
 from tradebot.exits import ConfigError
+from tradebot.feeds.subscriptions import SymbolsLook
 from tradebot.masking import clip, escape, mask
 from tradebot.number_format import amount, number
 from tradebot.ops.beacon import status_line
@@ -34,6 +35,7 @@ FORMAT: Final = 1
 EVERY_S: Final = 1.0
 _SLICE_S: Final = 0.1
 _LABEL_CHARS: Final = 12
+_SYMBOLS_MAX: Final = 5
 _LINE_CHARS_MAX: Final = 2000
 _REDRAW: Final = "\x1b[H\x1b[J"
 _SPILL_START: Final = b"["
@@ -208,6 +210,7 @@ def _running_lines(view: View, status: Status) -> Iterator[str]:
         asked_s = status.retry_after_s
         waits = "" if asked_s is None else f", waiting {span(asked_s)} more as the server asked (Retry-After)"
         yield _pair("link", ("up" if status.link == "up" else down) + heard + waits)
+    yield from _symbol_lines(status.symbols)
     yield from _book_lines(status, "" if view.last_tick_age_s is None else f", {_tick_age(view.last_tick_age_s)}")
     stored = "none yet" if view.last_stored_age_s is None else f"{span(view.last_stored_age_s)} ago"
     took = "" if status.commit_ms is None else f", took {status.commit_ms:,.1f} ms"
@@ -216,6 +219,27 @@ def _running_lines(view: View, status: Status) -> Iterator[str]:
     yield _pair("waiting", f"{depths} (events in channels)")
     if status.still_s:
         yield _pair("STILL", ", ".join(f"{stage} for {span(for_s)}" for stage, for_s in status.still_s.items()))
+
+
+def _symbol_lines(symbols: SymbolsLook | None) -> Iterator[str]:
+    """What is wrong with the symbols that were asked for, and the exchange's newest announcement."""
+    if symbols is None:
+        return
+    for name, words in list(symbols.refused.items())[:_SYMBOLS_MAX]:
+        yield _pair("refused", f"{name}: {words}")
+    if symbols.refused_count > _SYMBOLS_MAX:
+        yield _pair(
+            "refused", f"{symbols.refused_count} of {symbols.requested} symbols in all; status --json lists more"
+        )
+    for title, names, count in (
+        ("silent", symbols.silent, symbols.silent_count),
+        ("no trade yet", symbols.untraded, symbols.untraded_count),
+    ):
+        if count:
+            more = f" and {count - _SYMBOLS_MAX} more" if count > _SYMBOLS_MAX else ""
+            yield _pair(title, ", ".join(names[:_SYMBOLS_MAX]) + more)
+    if symbols.announcements:
+        yield _pair("announced", f"{symbols.announcements[-1]} ({symbols.announced} in this run)")
 
 
 def _book_lines(status: Status, age: str = "") -> Iterator[str]:

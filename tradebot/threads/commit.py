@@ -47,7 +47,7 @@ class Committer:
         self.commit_ms: float | None = None
         """How long the newest commit took."""
         self.last_stored_ms: int | None = None
-        """When it was done, on the wall clock."""
+        """When more than notices was last stored, on the wall clock: the engine's own reports are no progress."""
         self.last_stored_s: float | None = None
         """The same on the monotonic clock, which nobody sets."""
 
@@ -74,9 +74,10 @@ class Committer:
                 break
         self._retry.succeeded()
         self.commits += 1
-        self.last_stored_s = self._runtime.monotonic()
-        self.commit_ms = round((self.last_stored_s - began_s) * 1000, 3)
-        self.last_stored_ms = self._runtime.now_ms()
+        now_s = self._runtime.monotonic()
+        self.commit_ms = round((now_s - began_s) * 1000, 3)
+        if batch.rows > len(batch.notices):
+            self.last_stored_s, self.last_stored_ms = now_s, self._runtime.now_ms()
 
     def count(self, batch: Batch) -> None:
         """`batch` counts as stored from now on."""

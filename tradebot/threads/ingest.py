@@ -23,6 +23,9 @@ _NOTICE_TEXTS: Final[dict[NoticeKind, str]] = {
     "LINK_RESTORED": "link restored",
     "GAP": "trades missing",
     "PRICE_BAND": "price out of band",
+    "SYMBOL_REFUSED": "the exchange refuses a symbol",
+    "SYMBOL_SILENT": "a symbol has fallen silent",
+    "EXCHANGE_NOTICE": "the exchange announces",
 }
 
 
@@ -154,6 +157,8 @@ class IngestStage:
     def _announce(self, notice: Notice) -> None:
         """Count and log what a feed says between ticks."""
         log = self._log.info if notice.kind == "LINK_UP" else self._log.warning
+        if notice.kind == "SYMBOL_REFUSED":
+            log = self._log.error
         fields: dict[str, Any] = {} if notice.symbol is None else {"symbol": notice.symbol}
         if notice.kind == "GAP":
             fields["missing"] = notice.missing

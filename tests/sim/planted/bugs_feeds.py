@@ -47,7 +47,7 @@ FEED_BUGS: Final = (
         "retry_after_forgotten_at_a_restart",
         "a restarted engine does not know what the server asked for before",
         "tradebot/feeds/websocket.py",
-        "            policy.begin(now_s, self._still_asked_s(now_s))\n",
+        "            policy.begin(now_s, self._pause.begin(now_s))\n",
         "            policy.begin(now_s)\n",
         20,
         scenario="ban_outlasts_budget_and_restart",
@@ -189,8 +189,8 @@ FEED_BUGS: Final = (
         "numbering_forgotten_with_the_link",
         "each connection starts with an empty memory of what was seen",
         "tradebot/feeds/frame_reader.py",
-        "        self.exchange = self._make_exchange()\n        return self.exchange\n",
-        "        self.exchange = self._make_exchange()\n        if self._guard is not None:\n"
+        " if exchange is None else exchange\n        return self.exchange\n",
+        " if exchange is None else exchange\n        if self._guard is not None:\n"
         "            self._guard = SequenceGuard(self._guard._symbols_max)\n        return self.exchange\n",
         100,
     ),
