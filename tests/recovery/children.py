@@ -31,7 +31,7 @@ from tradebot.store.database import BUSY_TIMEOUT_MS
 from tradebot.store.spill import Spill
 from tradebot.store.writer import SqliteStorage
 
-DEADLINE_S: Final = 20.0
+DEADLINE_S: Final = 60.0
 HUNG: Final = -1000
 """The code of a child that had to be killed because it did not end."""
 

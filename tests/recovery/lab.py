@@ -29,9 +29,11 @@ class Struck:
 
 @dataclass(frozen=True)
 class Limits:
-    """How many points at most of a scenario: changes to be killed or cut at, images at each, calls for each error."""
+    """How many points at most of a scenario: changes to be killed at and to cut the power at, writes to be torn, images
+    at each cut, calls for each error."""
 
     changes: int
+    torn: int
     images: int
     calls: int
 
@@ -72,9 +74,13 @@ class Bench:
             if kind == "power":
                 for at in self._cuts(limits.changes, chance):
                     yield Point(name, synchronous, kind, at)
-            elif kind in ("kill", "torn"):
+            elif kind == "kill":
                 for at in spread(self.changes, limits.changes, chance):
                     yield Point(name, synchronous, kind, at)
+            elif kind == "torn":
+                writes = [operation.number for operation in self._operations if operation.code == "W"]
+                for n in spread(len(writes), limits.torn, chance):
+                    yield Point(name, synchronous, kind, writes[n - 1])
             else:
                 for error in ERRORS.values():
                     # No call is of two of these kinds.

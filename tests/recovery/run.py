@@ -20,7 +20,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
@@ -31,8 +31,8 @@ from tests.recovery.scenarios import SCENARIOS, SYNCHRONOUS, Place, Synchronous,
 from tests.recovery.shim import Shim, ShimUnavailable, build
 
 _LIBRARY: Final = "TRADEBOT_RECOVERY_SHIM"
-_WHOLE: Final = Limits(changes=300, images=2, calls=5)
-_FEW: Final = Limits(changes=12, images=2, calls=1)
+_WHOLE: Final = Limits(changes=300, torn=100, images=2, calls=5)
+_FEW: Final = Limits(changes=12, torn=4, images=2, calls=1)
 _SHOWN: Final = 20
 
 
@@ -74,7 +74,8 @@ def _options(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--at", type=int, help="only this change or call")
     parser.add_argument("--detail", help="only this error or image")
     parser.add_argument("--few", action="store_true", help="a few points of each scenario, for a check within a minute")
-    parser.add_argument("--changes", type=int, help="at most so many kills, torn writes and power cuts of a scenario")
+    parser.add_argument("--changes", type=int, help="at most so many kills and power cuts of a scenario")
+    parser.add_argument("--torn", type=int, help="at most so many torn writes of a scenario")
     parser.add_argument("--images", type=int, help="so many images at each power cut")
     parser.add_argument("--calls", type=int, help="at most so many calls of a scenario for each error")
     parser.add_argument("--seed", type=int, default=1, help="which ones, where not all; and what the images hold")
@@ -112,9 +113,8 @@ class _Lab:
         self._shim = shim
         self._home = Path(tempfile.mkdtemp(prefix="tradebot-recovery-", dir=memory()))
         limits = _FEW if options.few else _WHOLE
-        self._limits = Limits(
-            options.changes or limits.changes, options.images or limits.images, options.calls or limits.calls
-        )
+        given = {name: getattr(options, name) for name in ("changes", "torn", "images", "calls")}
+        self._limits = replace(limits, **{name: value for name, value in given.items() if value is not None})
         self._changes = 0
         kinds = [kind for kind in POINT_KINDS if kind in (options.kind or POINT_KINDS)]
         self._tasks = [
