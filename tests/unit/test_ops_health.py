@@ -81,6 +81,11 @@ class TestARunThatIsOver:
     def test_the_database_tells_it_of_a_status_of_earlier_versions(self) -> None:
         assert judged(look=replace(LOOK, run=replace(RUN, complete=True)), **self.OVER).ok
 
+    def test_so_it_does_of_a_copy_without_a_status(self) -> None:
+        copy = replace(LOOK, status=None, run=replace(RUN, complete=True))
+        assert judge(copy, 60) == (True, "the run is complete: nothing is left to do")
+        assert not judge(replace(copy, damage="damaged"), 60).ok
+
     def test_one_that_a_signal_stopped_is_not(self) -> None:
         health = judged(**self.OVER)
         assert not health.ok and health.text.startswith("the engine was stopped, and ended with 0 COMPLETE")

@@ -33,6 +33,7 @@ MAX_AGE_S: Final = 60.0
 """How old the last progress may be unless told otherwise."""
 
 _NAMED_MAX: Final = 5
+_COMPLETE: Final = "the run is complete: nothing is left to do"
 _NAME_ANOTHER: Final = "name the right file with --db or app.db_path"
 
 
@@ -169,6 +170,8 @@ def read_run(db: SqliteDatabase, run_id: str | None) -> RunLook | None:
 def judge(look: Look, max_age_s: float) -> Health:
     """Whether the engine makes progress, or has none to make. Pure."""
     status = look.status
+    if status is None and look.run is not None and look.run.complete and look.damage is None:
+        return Health(True, _COMPLETE)  # as of a copy of a database, which has no status beside it
     if status is None:
         none = "no engine: none has written a status beside this database"
         if not look.database_exists:
@@ -176,7 +179,7 @@ def judge(look: Look, max_age_s: float) -> Health:
         return Health(False, none if look.damage is None else f"{none}; {look.damage}")
     if _complete(look, status):
         trouble = database_trouble(look, status)
-        return Health(trouble is None, trouble or "the run is complete: nothing is left to do")
+        return Health(trouble is None, trouble or _COMPLETE)
     trouble = _absent(look, status) or database_trouble(look, status)
     if trouble is not None:
         return Health(False, trouble)
