@@ -130,6 +130,11 @@ class Band:
         self._row: list[float] = []
         self._calm_since_refusal = CALM
 
+    def begin_process(self) -> None:
+        """Only the accepted prices are carried over a restart."""
+        self._row = []
+        self._calm_since_refusal = CALM
+
     def take(self, tick: Tick) -> list[BandEvent | OutOfBand]:
         """What is to be said before the trade; an OutOfBand: instead of it."""
         price, symbol = tick.price, tick.symbol
@@ -195,6 +200,11 @@ class Account:
             for text in session.texts:
                 yield list(self._message(adapter, text))
             yield [Link("LINK_LOST")]
+
+    def begin_process(self) -> None:
+        """What is known from here on is what another process was told of."""
+        for band in self._bands.values():
+            band.begin_process()
 
     def remember(self, ticks: Sequence[Tick]) -> None:
         """Take note of what is stored."""

@@ -222,6 +222,7 @@ def _known_after(
             if (received >= outcome.event("LEDGER")["received"]) if whole else (counted // sample_every >= covered):
                 break
     after.remember(stored[covered:])
+    after.begin_process()
     return after
 
 

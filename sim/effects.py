@@ -126,6 +126,11 @@ class Hands:
         assert exchange is not None
         self._at(fault.at_s, fault, "numbers start at 1 again", exchange.restart_numbering)
 
+    def _price_spike(self, fault: Fault) -> None:
+        exchange = self._exchange
+        assert exchange is not None
+        self._at(fault.at_s, fault, f"a price of {fault.what:g}", partial(exchange.spike, fault.what))
+
     # ---- stages and clock ------------------------------------------------------------------------------------------
 
     def _slow(self, fault: Fault) -> None:
@@ -248,6 +253,7 @@ _EFFECTS: Final[dict[str, Callable[[Hands, Fault], None]]] = {
     "latency": Hands._latency,
     "clock_skew": Hands._clock_skew,
     "numbers_restart": Hands._numbers_restart,
+    "price_spikes": Hands._price_spike,
     **dict.fromkeys(_DELAYED, Hands._slow),
     "wall_jumps": Hands._wall_jump,
     "crash": Hands._crash,

@@ -13,7 +13,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
+import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from mockws_server.actions import (
     Action,
@@ -36,6 +38,7 @@ from sim import network as net
 from sim.clock import START_MS
 from sim.network import Handshake, Peer, Received, SimNetwork
 from sim.runtime import SimRuntime
+from tradebot.events import Tick
 
 ABNORMAL: Final = 1006
 NO_CODE: Final = 1005
@@ -108,6 +111,12 @@ class Exchange:
         """Numbers start at 1 again, with trades that were never made before."""
         self._sender = Sender(self._script.symbols, self._script.seed + _SEED_STEP * self._numberings)
         self._numberings += 1
+
+    def spike(self, price: float) -> None:
+        """The market's next trade goes out at a price that cannot be true; what may be sent again later is another."""
+        for message in self._sender.messages(Burst(1), self._now_ms()):
+            tick = replace(msgspec.json.decode(message.data, type=Tick), price=price)
+            self.broadcast(message._replace(data=msgspec.json.encode(tick)))
 
     def online(self, runtime: SimRuntime) -> SimNetwork:
         """Join the world of a new process; the script is played from its beginning."""

@@ -285,7 +285,7 @@ def judge_left(swarm: Swarm) -> None:
     finally:
         db.close()
     if swarm.exchange is not None:
-        renumbered = "numbering" in plan.kinds
+        renumbered = not {"numbering", "numbers_restart", "price_spikes"}.isdisjoint(plan.kinds)
         check_feed(world.db_path, swarm.settings(None), swarm.exchange, world.outcomes, once=not renumbered)
 
 

@@ -111,12 +111,8 @@ def _numbers_restart(d: Draw, life: Life) -> list[Fault]:
 @_kind("price_spikes", _LIVE)
 def _price_spikes(d: Draw, life: Life) -> list[Fault]:
     """Prices that cannot be true, no three of them in a row alike."""
-    found = []
-    for n, at_s in enumerate(d.times(life.safety_s, 4)):
-        price = (1e5, 1e-3, 1e9, 1e-7)[n % 4]
-        tick = {"symbol": SYMBOLS[0], "price": price, "volume": 1.0, "ts": 1, "event_id": f"spike-{life.number}-{n}"}
-        found.append(Fault("price_spikes", at_s, what=OneTick(tick)))
-    return found
+    times = d.times(life.safety_s, 4)
+    return [Fault("price_spikes", at_s, what=(1e5, 1e-3, 1e9, 1e-7)[n % 4]) for n, at_s in enumerate(times)]
 
 
 def _at_the_door(name: str, action: Callable[[Draw], Action]) -> None:

@@ -169,6 +169,7 @@ ALWAYS: Final = frozenset({"always"})
 EARLIER: Final[Mapping[str, frozenset[str]]] = {
     "GAP": ALWAYS,  # the market went on
     "RETRY_AFTER": frozenset({"http_429", "http_503"}),
+    "PRICE_BAND": frozenset({"price_spikes"}),  # the exchange's history holds it
     "STATUS_REPLACED": frozenset({"power_cut"}),  # it is not synced
     "SPILL_ADOPTED": _STORAGE | _SLOW,
     "SPILL_CUT_SHORT": _KILLS | {"second_signal", "spill_fails", "disk_errors"},
@@ -179,7 +180,7 @@ EXPLAINED_BY: Final[Mapping[str, frozenset[str]]] = {
     "LINK_LOST": _LOSSES,
     "LINK_RESTORED": _LOSSES,
     "CONNECT_FAILED": _DOOR,
-    "GAP": _LOSSES | {"gaps", "reorder", "numbering", "numbers_restart"},
+    "GAP": _LOSSES | {"gaps", "reorder", "numbering", "numbers_restart", "price_spikes"},
     "PRICE_BAND": frozenset({"price_spikes"}),
     "malformed input": ALWAYS,  # how many there must be is counted elsewhere
     "MALFORMED_MORE": frozenset({"garbage", "broken_bytes"}),

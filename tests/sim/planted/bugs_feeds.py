@@ -151,6 +151,15 @@ FEED_BUGS: Final = (
         "one_id_for_all_trades",
     ),
     Bug(
+        "contents_forgotten_with_the_process",
+        "a restarted process knows the numbers of the one before, not what trades they belonged to",
+        "tradebot/feeds/numbering.py",
+        "        if known is None or known.seq != seq:\n            return tick.ts < self.newest_ts()\n",
+        "        if known is None or known.seq != seq or isinstance(known, Known):\n            return True\n",
+        20,
+        "numbers_start_at_one_again_across_a_restart",
+    ),
+    Bug(
         "band_is_left_after_a_spike",
         "while an episode of refused prices lasts, every further price is accepted",
         "tradebot/feeds/price_band.py",
