@@ -38,6 +38,7 @@ from tradebot.report.results import summarize, summarize_stored
 from tradebot.runtime import RealRuntime, Runtime
 from tradebot.settings import require_available
 from tradebot.store.database import Synchronous, absolute
+from tradebot.store.errors import FILE_REPLACED
 from tradebot.store.opening import StartStopped, Store
 from tradebot.store.policy import FINAL_FLUSH_S, MAX_BATCH_EVENTS
 from tradebot.store.results import read_results
@@ -371,7 +372,10 @@ class _Run:
         if self._store is None or WRITERS & set(self._control.running()):
             return code
         ended_ms, complete = self._runtime.now_ms(), pipeline.complete and code is ExitCode.COMPLETE
-        patience_s = 0.0 if pipeline.persist.storage_error is not None else FINAL_FLUSH_S
+        failure = pipeline.persist.storage_error
+        if failure is not None and failure.code == FILE_REPLACED:
+            return code  # what stands at the path now is not what this run wrote, or no longer whole
+        patience_s = 0.0 if failure is not None else FINAL_FLUSH_S
         try:
             self._store.at_the_end(
                 lambda db: finish_run(db, record.no, ended_ms, int(code), complete, ledger.as_dict()), patience_s

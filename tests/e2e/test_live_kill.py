@@ -118,7 +118,7 @@ def test_a_kill_while_the_link_is_down(engine: Engine, tmp_path: Path) -> None:
         first = Live(engine, f"--ws-url={mockws.url}", **keys)
         mockws.wait_said(" connected from ")
         for seq in range(1, 6):
-            mockws.tick(seq=seq)
+            mockws.tick(seq=seq, ts=1_700_000_000_000 + seq)
         first.wait_ticks(5)
         mockws.control(actions.Refuse(seconds=60))
         mockws.control(actions.Disconnect(1013))
@@ -129,7 +129,7 @@ def test_a_kill_while_the_link_is_down(engine: Engine, tmp_path: Path) -> None:
         second = Live(engine, f"--ws-url={mockws.url}", **keys, risk_caps__max_symbol_exposure_usd=0.0)
         mockws.wait_said(" connected from ", 2)
         for seq in (4, 5, *range(9, 19)):
-            mockws.tick(seq=seq)
+            mockws.tick(seq=seq, ts=1_700_000_000_000 + seq)
         second.wait_ticks(15)
         ledger = second.stop().ledger
     assert (ledger["received"], ledger["duplicates"], ledger["stored"]) == (12, 2, 10)
