@@ -13,7 +13,7 @@ from sim.faults import FaultyStorage
 from sim.network import Attempt, SimNetwork
 from sim.world import Outcome
 from tradebot.events import STALE_DATA, as_unix_ms
-from tradebot.store.policy import FINAL_FLUSH_S
+from tradebot.store.policy import AWAY_S, FINAL_FLUSH_S
 
 SLACK_S: Final = 0.25
 """What turns of threads, polls of the main thread and pauses below a millisecond may come to."""
@@ -62,6 +62,21 @@ def check_patience(storage: FaultyStorage, outcome: Outcome, stop_s: float, retr
             assert at_s >= stop_s or lasted_s >= retry_s - SLACK_S, (
                 f"the storage was given up {lasted_s:.3f} s after it had first failed, storage_retry_s is {retry_s}"
             )
+
+
+def check_overload(outcome: Outcome, rate: float, tick_size: int, persist_size: int) -> None:
+    """Storage that is away is no overload where the channels hold what comes until events are spilled.
+
+    `rate`: ticks a second of a feed that sends evenly; each makes three events at most. The sizes are in events.
+    """
+    until_spilled_s = 2 * AWAY_S
+    if tick_size + persist_size / 3 < rate * until_spilled_s:
+        return
+    for overload in outcome.events("OVERLOAD"):
+        assert overload["stage"] != "persist", (
+            f"an overload by persist, though {tick_size} and {persist_size} events hold {until_spilled_s} s of"
+            f" {rate:g} ticks a second: {overload}"
+        )
 
 
 # ---- the link ------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from sim.account import Account, Item, Malformed
 from sim.caps import check_caps
 from sim.checkers import check_database, check_feed, check_outcome, check_run
 from sim.clock import START_MS
-from sim.deadlines import SLACK_S, check_ages, check_attempts, check_drain, check_patience, first_stop_s
+from sim.deadlines import SLACK_S, check_ages, check_attempts, check_drain, check_overload, check_patience, first_stop_s
 from sim.inputs import check_replayed, check_walk, ticks_of_lines
 from sim.oracle import Facts, describe, expected_exit, unexplained
 from sim.plans import MOCKWS, REPLAY, SYNTHETIC
@@ -24,6 +24,8 @@ from tradebot.ops.beacon import EVERY_S
 from tradebot.store.policy import FINAL_FLUSH_S
 
 _BEAT_SLACK_S: Final = 0.2
+_CROWDING: Final = frozenset({"slow_persist", "slow_strategy", "slow_execution", "spill_fails", "disk_errors", "crash"})
+"""What fills channels, or keeps events out of the spill file."""
 
 
 def judge_life(swarm: Swarm) -> None:
@@ -214,6 +216,9 @@ def check_deadlines(swarm: Swarm, life: LifeRun) -> None:
         assert wrong is None, wrong
         stop_s = first_stop_s(outcome, life.hands.signals_s, run_over_s)
         check_patience(storage, outcome, stop_s, number("persist.storage_retry_s"))
+        if plan.feed == SYNTHETIC and not (life.faulty and _CROWDING & set(plan.kinds)):
+            tick, _signal, persist = watch.channels
+            check_overload(outcome, 1000 / number("engine.tick_interval_ms"), tick.maxsize, persist.maxsize)
     network = life.process.network
     if network is not None and not (life.faulty and "slow_ingest" in plan.kinds):
         keys = ("backoff_max_s", "reconnect_budget_s", "stable_after_s")

@@ -35,8 +35,9 @@ def _check_nothing_happened(world: World, settings: Settings, outcome: Outcome) 
 def locked_for_twenty_seconds(world: World) -> None:
     """A lock that lasts longer than the channels: spilled, stored in order when it ends, no exit (I6)."""
     settings = _settings(world)
-    from_s = world.random.random() * 4
-    outcome = world.run(settings, Faults(storage=StorageFaults(busy_from_s=from_s, busy_until_s=from_s + 20.0)))
+    from_s, slow_s = world.random.random() * 4, 0.1 if world.chance(0.5) else 0.0
+    storage = StorageFaults(busy_from_s=from_s, busy_until_s=from_s + 20.0, slow_s=slow_s)
+    outcome = world.run(settings, Faults(storage=storage))
     _check_nothing_happened(world, settings, outcome)
     assert len(outcome.events("SPILL_BEGUN")) == len(outcome.events("SPILL_DRAINED")) == 1
     assert outcome.event("SPILL_DRAINED")["events"] > 1000

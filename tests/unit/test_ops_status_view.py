@@ -76,9 +76,21 @@ def shown(status: dict[str, Any] | None = None, **changes: Any) -> str:
     return render(view if status is None else replace(view, status=replace(VIEW.status, **status)))
 
 
+def test_a_spill_that_an_engine_left_waits_for_the_next_start() -> None:
+    text = render(replace(VIEW, spill_bytes=4096, engine="ended"))
+    assert "spill       4,096 bytes of accepted events wait for the next start\n" in text
+
+
 def test_trouble_is_shown() -> None:
     text = shown(
-        {"link": "down", "link_down_s": 75.0, "still_s": {"persist": 60.0}, "last_tick": None, "book": None},
+        {
+            "link": "down",
+            "link_down_s": 75.0,
+            "still_s": {"persist": 60.0},
+            "last_tick": None,
+            "book": None,
+            "spilled_events": 1234,
+        },
         throttle=Throttle(10, "THROTTLE2", 1),
         spill_bytes=4096,
         trouble=("database /data/a.db: busy",),
@@ -90,7 +102,7 @@ def test_trouble_is_shown() -> None:
         "last commit none yet, took 0.5 ms\n",
         "STILL       persist for 60 s\n",
         "throttle    THROTTLE2: the next start of a push feed keeps 1 of 10 ticks\n",
-        "spill       4,096 bytes of accepted events wait for the next start\n",
+        "spill       1,234 events wait until the database can be written again\n",
         "trouble     database /data/a.db: busy\n",
     ):
         assert line in text

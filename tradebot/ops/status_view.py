@@ -190,7 +190,11 @@ def _lines(view: View) -> Iterator[str]:
         kept = f"1 of {view.throttle.sample_every} ticks"
         yield _pair("throttle", f"{view.throttle.state}: the next start of a push feed keeps {kept}")
     if view.spill_bytes is not None:
-        yield _pair("spill", f"{view.spill_bytes:,} bytes of accepted events wait for the next start")
+        if view.alive and status is not None:
+            waiting = f"{status.spilled_events:,} events wait until the database can be written again"
+        else:
+            waiting = f"{view.spill_bytes:,} bytes of accepted events wait for the next start"
+        yield _pair("spill", waiting)
     for text in view.trouble:
         yield _pair("trouble", text)
     if status is not None:

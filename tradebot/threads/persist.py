@@ -162,11 +162,10 @@ class PersistStage:
 
     def _take(self, pass_on: Callable[[], None]) -> None:
         """Fill the open batch, and pass it on whenever it is due, until the channel is closed and empty."""
-        monotonic = self._runtime.monotonic
         if self._batch.events:
-            self._policy.added(monotonic())
+            self._policy.added(self._now())
         while True:
-            room, now = MAX_BATCH_EVENTS - self._batch.events, monotonic()
+            room, now = MAX_BATCH_EVENTS - self._batch.events, self._now()
             wait_s = 0.0 if self._policy.due(self._batch.events, now) else self._policy.wait_s(now)
             if self._spilling.is_on:
                 wait_s = _LOOK_S if wait_s is None else min(wait_s, _LOOK_S)
@@ -176,7 +175,7 @@ class PersistStage:
                 return
             for chunk in chunks:
                 self._batch.add(chunk)
-            now = monotonic()
+            now = self._now()
             if chunks:
                 self._policy.added(now)
             if self._spilling.is_on or self._policy.due(self._batch.events, now):
@@ -186,6 +185,10 @@ class PersistStage:
         if self._control.stop.is_set():
             committer.final_deadline = self._runtime.monotonic() + FINAL_FLUSH_S
         self._log.info("final flush on shutdown", event="final flush on shutdown", remaining=self._batch.events)
+
+    def _now(self) -> float:
+        """The clock by which batches are due."""
+        return self._runtime.monotonic()
 
     def _begin_batch(self, committer: Committer) -> None:
         """The open batch has gone: begin another one. Where it went into the spill, its checkpoint waits for that."""
@@ -242,7 +245,7 @@ class PersistStage:
         if self._spilling.is_on and handover.is_idle and not handover.is_over:
             self._end_spill(committer)
         batch = self._batch
-        if batch.is_empty or not (self._ending or self._policy.due(batch.events, self._runtime.monotonic())):
+        if batch.is_empty or not (self._ending or self._policy.due(batch.events, self._now())):
             return True
         if handover.is_over:
             self._keep_or_lose(committer, handover)
@@ -286,7 +289,7 @@ class PersistStage:
         self._policy = self._fair_policy
         self._policy.flushed(committer.storage.wal_bytes)
         if self._batch.events:
-            self._policy.added(self._runtime.monotonic())
+            self._policy.added(self._now())
         self._log.info("storage is back: the spill is stored", event="SPILL_DRAINED", events=events)
 
     def _keep_or_lose(self, committer: Committer, handover: Handover) -> None:

@@ -31,9 +31,8 @@ _STAGE_BUGS: Final = (
         "flush_by_wall_clock",
         "the flush interval is measured on the wall clock, which may be set back",
         "tradebot/threads/persist.py",
-        "        monotonic = self._runtime.monotonic\n        if self._batch.events:\n",
-        "        def monotonic() -> float:\n            return self._runtime.now_ms() / 1000\n\n"
-        "        if self._batch.events:\n",
+        "        return self._runtime.monotonic()\n",
+        "        return self._runtime.now_ms() / 1000\n",
         200,
     ),
     Bug(
