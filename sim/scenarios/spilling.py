@@ -132,17 +132,21 @@ def killed_while_it_spills(world: World) -> None:
 
 @scenario
 def killed_while_the_spill_is_stored(world: World) -> None:
-    """kill -9 at a commit soon after the storage came back: the next start completes what was begun, once."""
-    settings = _settings(world)
+    """kill -9 soon after the storage came back, at a commit or not: the next start completes what was begun, once."""
+    settings, by_commit = _settings(world), world.chance(0.5)
     from_s = 1.0 + world.random.random() * 3
-    storage = StorageFaults(busy_from_s=from_s, busy_until_s=from_s + 3.0 + world.random.random() * 10)
+    until_s, slow_s = from_s + 3.0 + world.random.random() * 10, 0.1 if world.chance(0.5) else 0.0
+    storage = StorageFaults(busy_from_s=from_s, busy_until_s=until_s, slow_s=slow_s)
 
     def begin(process: Process) -> None:
         def returned() -> None:
             assert process.storage is not None
-            storage.kill_at_commit = process.storage._commits + world.between(1, 4)
+            if by_commit:
+                storage.kill_at_commit = process.storage._commits + world.between(1, 4)
+            else:
+                process.runtime.call_at(until_s + world.random.random() * 0.3, process.runtime.kill)
 
-        process.runtime.call_at(storage.busy_until_s, returned)
+        process.runtime.call_at(until_s, returned)
 
     outcome = world.run(settings, Faults(storage=storage, begin=begin))
     _check_continued(world, settings, outcome)

@@ -65,7 +65,7 @@ def test_the_status_file_follows_the_engine_and_keeps_its_end(engine: Engine) ->
     running = engine.start(engine.config("fast.toml", FAST), "--db=x.db")
     status = _running_status(engine)
     assert (status.pid, status.state, status.exit_code, status.still_s) == (running.pid, "running", None, {})
-    assert set(status.running) == {"execution", "ingest", "persist", "strategy"}
+    assert set(status.running) == {"commit", "execution", "ingest", "persist", "strategy"}
     running.send(signal.SIGTERM)
     done = running.finish().expect(0)
     after = read_status(status_path(engine.path("x.db")))

@@ -75,8 +75,8 @@ _STAGE_BUGS: Final = (
         "tradebot/threads/handover.py",
         "        return self._batch is None and self._spill_at == self._spill_end\n",
         "        return self._batch is None\n",
-        20,
-        "locked_for_twenty_seconds",
+        40,
+        "killed_while_the_spill_is_stored",
     ),
     Bug(
         "first_batch_stored_twice",
@@ -100,9 +100,9 @@ _STAGE_BUGS: Final = (
         "files_not_compared",
         "nobody looks whether the database is still the file that was opened",
         "tradebot/store/file_identity.py",
-        '    if now is None:\n        raise _changed(path, "was deleted or renamed")\n'
-        "    if not now.same_file(opened):\n",
-        "    if now is None:\n        return opened\n    if False:\n",
+        "        now = identity_of(self._database) if self._opened is None else "
+        "check_same(self._database, self._opened)\n",
+        "        return\n",
         10,
         "the_database_is_moved_away",
     ),
