@@ -17,7 +17,7 @@ from sim.runtime import SimRuntime
 from tests.unit.store_helpers import Logged, counts, full_batch, new_run, order, signal, tick
 from tradebot.channel import Channel
 from tradebot.control import Control
-from tradebot.events import Event, Notice, Order, Signal, Tick
+from tradebot.events import Event, Notice, Order, Signal, StoredEvent, Tick
 from tradebot.exits import ExitCode
 from tradebot.metrics import Metrics
 from tradebot.runtime import Runtime
@@ -63,7 +63,7 @@ class Moody:
         self.fails, self.blocks, self.passing, self.slow_s = fails, blocks, passing, slow_s
         self.counts = StoredCounts()
         self.wal_bytes = 0
-        self.stored: list[Event] = []
+        self.stored: list[StoredEvent] = []
         self.synced_at: list[int] = []
         self.closed = False
         self.largest = 0
@@ -169,7 +169,7 @@ def of_kind(events: Sequence[Event], kind: type) -> list[Event]:
     return [event for event in events if isinstance(event, kind)]
 
 
-def assert_in_order(stored: Sequence[Event], sent: Sequence[tuple[float, Event]], whole: bool = True) -> None:
+def assert_in_order(stored: Sequence[StoredEvent], sent: Sequence[tuple[float, Event]], whole: bool = True) -> None:
     """Each table holds what was sent, once and in order (not `whole`: a prefix of it); no effect precedes its cause."""
     events = [event for _at, event in sent]
     for kind in (Tick, Notice, Signal, Order):
