@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.hook import Hook, running_hook
 from tests.e2e.process import SESSION, SESSION_CONFIG, Engine
 
 
@@ -16,6 +17,13 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
     started = Engine(tmp_path)
     yield started
     started.close()
+
+
+@pytest.fixture
+def hook() -> Iterator[Hook]:
+    """A webhook that keeps what is posted to it."""
+    with running_hook() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
