@@ -35,6 +35,7 @@ class ExchangeReports:
         self._look_at_s = float("-inf")
         self._untraded_at_s: float | None = None
         self._traded = False
+        self._loss: str | None = None
         self.subscriptions = Subscriptions(symbols)
         self.restart_planned = False
         self.look = SymbolsLook()
@@ -48,11 +49,17 @@ class ExchangeReports:
         self._look_at_s = now_s
         self._look_again(now_s)
 
+    def lost(self, reason: str) -> None:
+        """The connection was lost, for `reason`: it may be why nothing was confirmed."""
+        self._loss = reason
+
     def check_confirmed(self, now_s: float, budget_s: float) -> None:
         """Raises NetworkError when the exchange has confirmed no symbol for as long as feed.reconnect_budget_s."""
         if self.subscriptions.given_up(now_s, budget_s):
             words = self.subscriptions.words
             said = f"the exchange said: {words}" if words else "the exchange said nothing"
+            if self._loss is not None:
+                said += f"; the last connection was lost: {self._loss}"
             raise NetworkError(
                 f"{self._where} confirmed no symbol within feed.reconnect_budget_s ({budget_s:g} s); {said}"
             )

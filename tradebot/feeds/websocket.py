@@ -323,7 +323,9 @@ class WebSocketFeed:
         self._policy.lost(now_s, self._fraction())
         self._attempt_due(now_s)
         detail = f"{reason} (close code {code})" if code is not None else reason
-        return Notice("LINK_LOST", self._runtime.now_ms(), detail[:_DETAIL_CHARS_MAX])
+        detail = detail[:_DETAIL_CHARS_MAX]
+        self._reports.lost(detail)
+        return Notice("LINK_LOST", self._runtime.now_ms(), detail)
 
     def _take(self, frame: Frame) -> Batch | None:
         """What a frame comes to; None for one that says nothing."""
