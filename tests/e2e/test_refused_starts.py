@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.e2e.hook import Hook
 from tests.e2e.process import Engine
-from tests.e2e.test_ops_commands import Hook, hook
-
-__all__ = ["hook"]
 
 
 @pytest.mark.parametrize(

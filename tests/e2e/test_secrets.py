@@ -7,10 +7,9 @@ import stat
 
 import pytest
 
+from tests.e2e.hook import Hook
 from tests.e2e.process import Engine
-from tests.e2e.test_ops_commands import KEYS, Hook, free_port, hook
-
-__all__ = ["hook"]  # the fixture
+from tests.e2e.test_ops_commands import KEYS, free_port
 
 SECRET = "hunter2"
 
