@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,7 +27,7 @@ from tests.recovery.judge import FAULTS, memory
 from tests.recovery.lab import Bench, Limits, Struck
 from tests.recovery.points import ERRORS, POINT_KINDS, Point, PointKind
 from tests.recovery.scenarios import SCENARIOS, SYNCHRONOUS, Place, Synchronous, write_inputs
-from tests.recovery.shim import Shim, ShimUnavailable, build
+from tests.recovery.shim import Shim, ShimUnavailable, build, end_with_parent
 
 _LIBRARY: Final = "TRADEBOT_RECOVERY_SHIM"
 _WHOLE: Final = Limits(changes=300, torn=100, images=2, calls=5)
@@ -52,18 +51,22 @@ def main(argv: Sequence[str] | None = None, module: str = "tests.recovery.run") 
     except ShimUnavailable as error:
         print(f"recovery: skipped: {error}")
         return 0
+    finally:
+        shutil.rmtree(Path(library).parent)  # it is in this process now, and so in those that it forks
     return _Lab(options, shim).run()
 
 
 def _preloaded(words: list[str], module: str) -> int:
-    with tempfile.TemporaryDirectory(prefix="tradebot-shim-") as place:
-        try:
-            library = str(build(Path(place)))
-        except ShimUnavailable as error:
-            print(f"recovery: skipped: {error}")
-            return 0
-        environment = {**os.environ, "LD_PRELOAD": library, _LIBRARY: library}
-        return subprocess.run([sys.executable, "-m", *module.split(), *words], env=environment).returncode
+    place = Path(tempfile.mkdtemp(prefix="tradebot-shim-"))
+    try:
+        library = str(build(place))
+    except ShimUnavailable as error:
+        shutil.rmtree(place)
+        print(f"recovery: skipped: {error}")
+        return 0
+    environment = {**os.environ, "LD_PRELOAD": library, _LIBRARY: library}
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, "-m", *module.split(), *words], environment)
 
 
 def _options(words: list[str]) -> argparse.Namespace:
@@ -166,6 +169,7 @@ class _Lab:
         return self._home / f"found-{number}.jsonl"
 
     def _work(self, number: int, turn: int) -> int:
+        end_with_parent()
         try:
             with self._found(number).open("w") as found:
                 while byte := os.read(turn, 1):

@@ -10,6 +10,7 @@ import ctypes
 import mmap
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Sequence
 from enum import IntEnum, IntFlag
@@ -18,6 +19,7 @@ from typing import Final
 
 SOURCE: Final = Path(__file__).with_name("shim.c")
 _KINDS: Final = 12
+_PR_SET_PDEATHSIG: Final = 1
 COUNTED: Final = ("ticks", "signals", "orders", "trades", "notices")
 
 
@@ -100,6 +102,11 @@ def build(into: Path) -> Path:
     if done.returncode:
         raise ShimUnavailable(f"the shim does not compile here: {done.stderr.strip()[-500:]}")
     return library
+
+
+def end_with_parent() -> None:
+    """Have the kernel kill this process when its parent is gone."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Shim:
