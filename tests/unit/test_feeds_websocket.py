@@ -18,7 +18,7 @@ from tests.unit.store_helpers import Logged
 from tests.unit.talk import START_MS, Talk
 from tradebot.config import FeedConfig
 from tradebot.events import Notice
-from tradebot.exits import ExitCode, NetworkError, ParseError
+from tradebot.exits import ConfigError, ExitCode, NetworkError, ParseError
 from tradebot.feeds.base import READ_WAIT_S, Batch
 from tradebot.feeds.exchanges.base import Exchange, Unparseable
 from tradebot.feeds.frame_reader import FrameReader
@@ -776,3 +776,38 @@ class TestTheEnd:
         made = rig(quarantine=Kept(Path("nowhere")))
         made.feed.close()
         assert closed == [True]
+
+
+class Slow(Talk):
+    """Accepts two messages a second, and wants one for each symbol."""
+
+    messages_per_s = 2.0
+
+    def subscriptions(self, symbols: Sequence[str]) -> list[str]:
+        return [f"+{symbol}" for symbol in symbols]
+
+
+class TestLimitsOfTheExchange:
+    """Issue 12 item 12."""
+
+    def test_subscriptions_are_paced(self, rig: Make) -> None:
+        line = Line(5.0, lost())
+        rig(line, exchange=Slow, symbols=("A", "B", "C")).story(2)
+        texts = [(at_s, what) for at_s, what in line.sent if what != "<ping>" and str(what).startswith("+")]
+        assert texts == [(1.0, "+A"), (1.5, "+B"), (2.0, "+C")]
+
+    def test_a_message_that_is_always_too_large_ends_with_12(self, rig: Make) -> None:
+        big = ConnectionLost("a message of more than 1000 bytes", 1009)
+        made = rig(*[Line(big) for _ in range(3)], config=replace(CONFIG, max_message_bytes=1000))
+        with pytest.raises(ConfigError, match=r"too large.*raise feed\.max_message_bytes, which is 1000"):
+            made.until(lambda: False)
+        assert len(made.network.dialled) == 3
+
+    def test_the_bound_of_the_exchange_counts_where_none_is_configured(self, rig: Make) -> None:
+        class Large(Talk):
+            message_bytes = 8 << 20
+
+        for config, bound in ((CONFIG, 8 << 20), (replace(CONFIG, max_message_bytes=2000), 2000)):
+            made = rig(Line(), exchange=Large, config=config)
+            made.story(1)
+            assert made.network.max_message_bytes == bound

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from tradebot.config import FeedConfig
 from tradebot.events import Notice
-from tradebot.exits import NetworkError, ParseError
+from tradebot.exits import NetworkError, TradebotError
 from tradebot.feeds.base import READ_WAIT_S, Batch
 from tradebot.feeds.exchange_reports import ExchangeReports
 from tradebot.feeds.exchanges.base import Exchange, Parsed, Unparseable
@@ -24,11 +24,21 @@ from tradebot.feeds.frame_reader import FrameReader
 from tradebot.feeds.handover import Handover
 from tradebot.feeds.liveness import Liveness
 from tradebot.feeds.malformed_frames import MalformedFrames
+from tradebot.feeds.message_size import TooLarge, message_bytes_max
+from tradebot.feeds.outbox import Outbox
 from tradebot.feeds.quarantine import Quarantine
 from tradebot.feeds.reconnect import ReconnectPolicy
 from tradebot.feeds.retry_after import RetryAfterFile
 from tradebot.feeds.server_pause import ServerPause
-from tradebot.feeds.wire import CLOSE_GOING_AWAY, ConnectFailed, Connection, ConnectionLost, Frame, Limits, Transport
+from tradebot.feeds.wire import (
+    CLOSE_GOING_AWAY,
+    ConnectFailed,
+    Connection,
+    ConnectionLost,
+    Frame,
+    Limits,
+    Transport,
+)
 from tradebot.log import Log
 from tradebot.masking import mask
 from tradebot.runtime import Event, Runtime
@@ -80,7 +90,9 @@ class WebSocketFeed:
         self._began = False
         self._was_up = False
         self._lost_at_s = 0.0
-        self._failure: ParseError | None = None
+        self._failure: TradebotError | None = None
+        self._outbox = Outbox(None)
+        self._too_large = TooLarge(mask(target.url))
         self._last_reason = "no attempt was made"
         self._last_frame_s: float | None = None
         self._due_s = float("inf")
@@ -114,7 +126,7 @@ class WebSocketFeed:
         """What the next frame brought, or what happened to the link; see Feed.
 
         Raises NetworkError when the reconnect budget is used up without a connection or a confirmation, ParseError
-        after `parse_error_limit` frames in a row that could not be understood.
+        after `parse_error_limit` frames in a row that could not be understood, ConfigError when messages are too large.
         """
         if self._failure is not None:
             raise self._failure
@@ -163,7 +175,8 @@ class WebSocketFeed:
         messages = exchange.subscriptions(self._target.symbols)
         # Nothing asked for (the URL says it all): nothing will be confirmed.
         notice = self._connected(connection, bool(messages) and exchange.acknowledges)
-        self._send(connection, messages)
+        self._outbox.add(messages)
+        self._send(connection, self._outbox.due(self._runtime.monotonic()))
         return Batch([], notices=((0, notice),))
 
     def _connected(self, connection: Connection, confirms: bool) -> Notice:
@@ -172,6 +185,7 @@ class WebSocketFeed:
         self._policy.connected(now_s)
         self._pause.end()
         self._connection = connection
+        self._outbox = Outbox(self._reader.exchange.messages_per_s)
         self._liveness.opened(now_s, confirms)
         self._reports.opened(now_s, confirms, self._reader.exchange.stored_symbol)
         self._last_frame_s = now_s
@@ -184,10 +198,7 @@ class WebSocketFeed:
         return Limits(timeout_s, self._message_bytes_max())
 
     def _message_bytes_max(self) -> int:
-        """The configured bound; where that is the default, at least what the exchange is known to send."""
-        configured = self._config.max_message_bytes
-        usual = configured == FeedConfig().max_message_bytes
-        return max(configured, self._reader.exchange.message_bytes) if usual else configured
+        return message_bytes_max(self._config.max_message_bytes, self._reader.exchange.message_bytes)
 
     def _url(self, exchange: Exchange) -> str:
         """Where to connect, which may have to be asked for first. Raises ConnectFailed."""
@@ -243,6 +254,7 @@ class WebSocketFeed:
                 raise self._broken
             frames = connection.receive(liveness.wait_s(runtime.monotonic(), self._wait_s()))
         except ConnectionLost as error:
+            self._failure = self._too_large.lost(error, self._message_bytes_max())
             return Batch([], notices=((0, self._lost(str(error), error.code)),))
         now_s = runtime.monotonic()
         if frames:
@@ -260,7 +272,9 @@ class WebSocketFeed:
             self._send(connection, () if own is None else (own,), ping=True)
         alone = self._reports.subscriptions.next_alone(now_s)
         if alone is not None and self._broken is None:
-            self._send(connection, self._reader.exchange.subscriptions((alone,)))
+            self._outbox.add(self._reader.exchange.subscriptions((alone,)))
+        if self._broken is None:
+            self._send(connection, self._outbox.due(now_s))
         notices = self._reports.check(now_s, runtime.now_ms(), self._reader.frames)
         return Batch([], notices=tuple((0, notice) for notice in notices))
 
@@ -268,7 +282,8 @@ class WebSocketFeed:
         """How long a receive may block, for what is due beside liveness."""
         if self._handover is not None:
             return _HANDOVER_WAIT_S
-        return self._reports.subscriptions.wait_s(self._runtime.monotonic(), READ_WAIT_S)
+        now_s = self._runtime.monotonic()
+        return self._outbox.wait_s(now_s, self._reports.subscriptions.wait_s(now_s, READ_WAIT_S))
 
     # ---- a restart that the exchange has announced -------------------------------------------------------------
 
@@ -354,6 +369,8 @@ class WebSocketFeed:
         """What a frame says beside trades, as far as it is to be reported."""
         if parsed.kind in ("trades", "ack"):
             self._liveness.confirmed()
+        if parsed.kind == "trades":
+            self._too_large.trade()
         if parsed.reply is not None and self._connection is not None and self._broken is None:
             self._send(self._connection, (parsed.reply,))
         # When it was received: at most a few frames ago.
