@@ -6,12 +6,14 @@ import gzip
 import hashlib
 import json
 import signal
+from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from tests.e2e.live_peers import ExchangeServer, Talk
+from tests.e2e.mockws import MockWsProcess
 from tests.e2e.process import (
     REPO,
     SESSION,
@@ -123,6 +125,77 @@ def test_an_exchange_feed_goes_on(left: Engine) -> None:
     assert rows(db, "SELECT COUNT(*) FROM notices WHERE kind = 'GAP'") == [(0,)]
     kinds = [kind.partition(":")[0] for (kind,) in rows(db, "SELECT kind FROM signals ORDER BY id")]
     assert kinds[signals_then:] == crossings(range(61, 100), range(41, 61))
+    assert_sound(db)
+
+
+def net(db: Path) -> dict[str, Decimal]:
+    """Positions as the database keeps them for a restart."""
+    stored = rows(db, "SELECT symbol, net FROM restart_state WHERE net IS NOT NULL")
+    return {symbol: Decimal(text) for symbol, text in stored}
+
+
+def test_a_feed_goes_on_with_another_list_of_symbols(left: Engine) -> None:
+    """Issue 12.7: the list is not the feed: each symbol continues from its newest run, and a new one begins."""
+    asked: list[str] = []
+
+    def talk(peer: Talk) -> None:
+        message = peer.hear()
+        asked.extend(message["params"])
+        peer.say({"result": None, "id": message["id"]})
+        for symbol, last in (("BTCUSDT", 60), ("ETHUSDT", 40), ("SOLUSDT", 9)):
+            for number in (last, last + 1):
+                ts = 1_700_000_000_000 + number * 10
+                trade = {"e": "trade", "E": ts, "s": symbol, "t": number, "p": f"{price_of(number):.2f}", "q": "1.0"}
+                peer.say(trade | {"T": ts, "m": True, "M": True})
+        peer.listen()
+
+    db = left.path("exchange.db")
+    with ExchangeServer(talk) as server:
+        running = left.start(
+            "--ingest=realws", "--exchange=binance", "--symbol=SOLUSDT,ETHUSDT,btcusdt", f"--ws-url={server.url}",
+            "--config=tradebot.toml", "--db=exchange.db",
+        )  # fmt: skip
+        wait_for_ticks(db, 102 + 4)
+        running.send(signal.SIGTERM)
+        done = running.finish().expect(0)
+    assert len(asked) == 3
+    carried = done.one("CARRIED_OVER")
+    assert (carried["runs"], carried["ticks"], carried["symbols"]) == (2, 102, 2)
+    assert (done.ledger["duplicates"], done.ledger["stored"]) == (2, 4)
+    assert rows(db, "SELECT COUNT(*) FROM notices WHERE kind = 'GAP'") == [(0,)]
+    # Each of the two lists was a chain of its own: the newest one of BTCUSDT had sold once.
+    assert net(db) == {"BTCUSDT": Decimal("-0.1"), "ETHUSDT": Decimal("-0.1")}
+    assert rows(db, "SELECT DISTINCT feeds.name FROM runs JOIN feeds ON feeds.id = runs.feed") == [("binance",)]
+    assert_sound(db)
+
+
+def test_a_mockws_feed_goes_on(left: Engine, tmp_path: Path) -> None:
+    """Contract 3 and 6: two symbols, one with a hole that was half filled; the second run ended by a kill."""
+    db = left.path("push.db")
+    left.path("push.db.throttle.json").unlink()
+    with MockWsProcess(tmp_path) as mockws:
+        running = left.start("--ingest=mockws", f"--ws-url={mockws.url}", "--config=tradebot.toml", "--db=push.db")
+        mockws.wait_clients(1)
+        # Known: 180 and 130, and the late 51. Late: 50. Missing: 131 and 132.
+        for symbol, number in (
+            *(("SOL/USDC", 180), ("SOL/USDC", 181)),
+            *(("ETH/USDC", 130), ("ETH/USDC", 51), ("ETH/USDC", 50), ("ETH/USDC", 133)),
+        ):
+            ts, price = 1_700_000_000_000 + number * 10, price_of(number)
+            mockws.tick(symbol, price, 1.0, ts, seq=number, event_id=f"{symbol}-{number}")
+        wait_for_ticks(db, 308 + 3)
+        running.send(signal.SIGTERM)
+        done = running.finish().expect(0)
+    carried = done.one("CARRIED_OVER")
+    assert (carried["runs"], carried["ticks"], carried["symbols"]) == (2, 308, 2)
+    assert (done.ledger["duplicates"], done.ledger["stored"]) == (3, 3)
+    [(no,)] = rows(db, "SELECT MAX(id) FROM runs")
+    query = f"SELECT symbol, missing FROM notices WHERE kind = 'GAP' AND run = {no}"
+    assert rows(db, query) == [("ETH/USDC", 2)]
+    fills = rows(db, f"SELECT symbol, side FROM trades WHERE run = {no}")
+    change = {symbol: sum(Decimal("0.1") if side == "BUY" else Decimal("-0.1") for s, side in fills if s == symbol)
+              for symbol in ("SOL/USDC", "ETH/USDC")}  # fmt: skip
+    assert net(db) == {"SOL/USDC": Decimal("-0.1") + change["SOL/USDC"], "ETH/USDC": change["ETH/USDC"]}
     assert_sound(db)
 
 

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from peewee import SqliteDatabase
 
 from tests.unit.store_helpers import full_batch, locked, new_database, rows, run_info, storage_of
@@ -15,7 +16,8 @@ from tradebot.exits import ConfigError
 from tradebot.store.batch import StoredCounts
 from tradebot.store.database import connect
 from tradebot.store.errors import StorageUnavailable
-from tradebot.store.runs import RunRecord, begin_run, finish_run
+from tradebot.store.identity import feed_name, feed_of_source, synthetic_name
+from tradebot.store.runs import RESULT_RULES, RunRecord, begin_run, finish_run
 
 
 @pytest.fixture
@@ -125,3 +127,77 @@ def test_locked(path: Path, db: SqliteDatabase) -> None:
             finish_run(db, 1, 50, 0, complete=True, ledger={})
     with closing(connect(path)) as again:
         begin_run(again, run_info(), 17, resume=False)
+
+
+class TestResultRules:
+    """Contract 2: what was begun under other rules is not continued under these."""
+
+    def begun(self, path: Path, db: SqliteDatabase, rules: int | None, frames: bool = False) -> None:
+        info = replace(run_info("r1"), frames=frames)
+        with storage_of(path, begin_run(db, info, 17, resume=False)) as storage:
+            storage.write(full_batch(1, 10))
+        assert rows(path, "SELECT result_rules FROM runs") == [(RESULT_RULES,)]
+        db.execute_sql("UPDATE runs SET result_rules = ?", (rules,))
+
+    @pytest.mark.parametrize("rules", [1, RESULT_RULES + 1])
+    def test_a_resume_under_other_rules_is_refused(self, path: Path, db: SqliteDatabase, rules: int) -> None:
+        self.begun(path, db, rules)
+        with pytest.raises(ConfigError, match=rf"begun by tradebot 0.1 under result rules {rules};.*another --db"):
+            begin_run(db, run_info("r1"), 99, resume=True)
+
+    def test_a_replay_of_ticks_from_before_is_completed_by_the_rules_of_then(
+        self, path: Path, db: SqliteDatabase
+    ) -> None:
+        """Schema 3 did not record them; what changed since for ticks can still be left out (`risk.check`)."""
+        self.begun(path, db, None)
+        assert begin_run(db, run_info("r1"), 99, resume=True).result_rules == 1
+
+    def test_a_replay_of_frames_from_before_is_not(self, path: Path, db: SqliteDatabase) -> None:
+        """Frames that came newest first were read in another order."""
+        self.begun(path, db, None, frames=True)
+        with pytest.raises(ConfigError, match="under result rules 1;"):
+            begin_run(db, replace(run_info("r1"), frames=True), 99, resume=True)
+
+    def test_a_complete_one_is_shown_under_any_rules(self, path: Path, db: SqliteDatabase) -> None:
+        self.begun(path, db, 1)
+        finish_run(db, 1, 20, 0, complete=True, ledger={})
+        assert begin_run(db, run_info("r1"), 99, resume=True).complete
+
+
+class TestIdentity:
+    """Issue 12.7: a feed is its exchange and market."""
+
+    @pytest.mark.parametrize(
+        ("ingest", "source", "name"),
+        [
+            ("realws", "binance:btcusdt,ethusdt", "binance"),
+            ("realws", "binance:BTCUSDT", "binance"),
+            ("realws", "bitget:USDT-FUTURES:BTCUSDT", "bitget"),
+            ("realws", "kraken_futures:PF_XBTUSD", "kraken_futures"),
+            ("mockws", "mockws:ws://localhost:9001", "mockws"),
+            ("mockws", "mockws:wss://user:***@[::1]:9001/x", "mockws"),
+            ("synthetic", "synthetic:SOL/USDC", "synthetic:SOL/USDC"),
+        ],
+    )
+    def test_of_a_run_of_schema_3(self, ingest: str, source: str, name: str) -> None:
+        assert feed_of_source(ingest, source) == name
+
+    def test_markets_are_kept_apart(self) -> None:
+        assert feed_name("binance") == "binance"
+        assert feed_name("binance", "usdm") == "binance:usdm"
+        assert synthetic_name("A") == feed_of_source("synthetic", "synthetic:A")
+
+    def test_runs_of_one_feed_share_its_row(self, path: Path, db: SqliteDatabase) -> None:
+        for number, symbols in enumerate(("a", "a,b", "A")):
+            info = replace(
+                run_info(f"l{number}", push=True), ingest="realws", source=f"binance:{symbols}", feed="binance"
+            )
+            begin_run(db, info, 17, resume=False)
+        begin_run(db, replace(run_info("k", push=True), ingest="realws", feed="kraken"), 17, resume=False)
+        begin_run(
+            db, replace(run_info("p", push=True), ingest="realws", feed="binance", mode="PAPER"), 17, resume=False
+        )
+        assert rows(path, "SELECT feed FROM runs ORDER BY id") == [(1,), (1,), (1,), (2,), (3,)]
+        assert rows(path, "SELECT name, mode, runs FROM feeds ORDER BY id") == [
+            ("binance", "SHADOW", 3), ("kraken", "SHADOW", 1), ("binance", "PAPER", 1),
+        ]  # fmt: skip

@@ -27,6 +27,7 @@ from tradebot.store import joining
 from tradebot.store.batch import Batch
 from tradebot.store.database import connect, migrate
 from tradebot.store.restart import News, SymbolState, advanced, store_checkpoint
+from tradebot.store.row_counts import row_counts
 from tradebot.store.runs import RunInfo, RunRecord, begin_run
 from tradebot.store.takeover import Carried, take_over
 from tradebot.store.writer import insert_batch
@@ -489,3 +490,49 @@ def test_any_history_cut_anywhere_comes_to_what_all_its_events_come_to(
     assert found.ticks == sum(map(len, runs))
     plain = {s: replace(state, last_tick=0, prices=state.prices[-lookback:]) for s, state in found.symbols.items()}
     assert plain == wanted
+
+
+# ---- a start is constant -------------------------------------------------------------------------------------------
+
+
+def _steps_of_a_start(ticks: int, covered: int) -> int:
+    """How much SQLite works (in hundreds of instructions) for a start on a database of so many ticks of two symbols."""
+    db = SqliteDatabase(":memory:", autoconnect=False)
+    db.connect()
+    with closing(db):
+        migrate(db)
+        _store(db, "l0", [("A", 4, BUY, True)], 1, 1)
+        columns = "symbol, price, volume, ts, run"
+        numbers = f"WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < {ticks})"
+        db.execute_sql(f"INSERT INTO ticks ({columns}) {numbers} SELECT 'B', 1 + i % 9, 1.0, i, 1 FROM n")
+        for table, names, values in (
+            ("signals", "symbol, kind, value, ts, event_id, price", "'B', 'BUY:X', 1, i, printf('l0-%010d-S', i), 1"),
+            ("trades", "symbol, side, event_id, order_id, fill_qty, fill_price, fees, ts",
+             "'B', 'BUY', printf('l0-%010d-T', i), printf('l0-%010d-O', i), 0.1, 1, 0, i"),
+        ):  # fmt: skip
+            db.execute_sql(f"INSERT INTO {table} ({names}, run) {numbers} SELECT {values}, 1 FROM n")
+        db.execute_sql("UPDATE runs SET ticks = ?, signals = ?, trades = ?, last_tick_id = ticks", (ticks,) * 3)
+        db.execute_sql("UPDATE runs SET last_tick_id = ticks")
+        last = f"l0-{covered:010d}-T"
+        db.execute_sql("UPDATE feeds SET ticks = ?, run_ticks = ?, fill_run = 1, fill_id = ?", (covered, covered, last))
+        steps = 0
+
+        def count() -> int:
+            nonlocal steps
+            steps += 1
+            return 0
+
+        db.connection().set_progress_handler(count, 100)
+        row_counts(db)
+        record = begin_run(db, info("next"), 1, resume=False)
+        found = take_over(db, record.no, 3, memory_of())
+        db.connection().set_progress_handler(None, 100)
+    assert found.ticks == ticks
+    return steps
+
+
+def test_a_start_costs_the_same_whatever_the_database_holds() -> None:
+    """Issue 11.4: it reads what came after the newest checkpoint, and of the rest nothing."""
+    small, large = _steps_of_a_start(2_000, 1_500), _steps_of_a_start(40_000, 39_500)
+    assert large < 1.2 * small, (small, large)
+    assert _steps_of_a_start(2_000, 500) > 1.5 * small, "what is to be read counts"

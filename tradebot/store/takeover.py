@@ -35,7 +35,7 @@ class Memory(Protocol):
         ...
 
     def remember(self, ticks: Iterable[Tick]) -> None:
-        """Take note of ticks that an earlier run stored after that, in their order."""
+        """Take note of all ticks that earlier runs stored after that, in their order. Called once."""
         ...
 
     def changed(self) -> tuple[SymbolMemory, ...]:
@@ -77,8 +77,7 @@ def take_over(db: SqliteDatabase, run: int, lookback: int, memory: Memory | None
         if memory is not None:
             states = read_states(db, feed["id"])
             memory.restore([(state.symbol, state.sequence, state.prints) for state in states.values()])
-            for chunk in read_later(db, later):
-                memory.remember(chunk)
+            memory.remember(tick for chunk in read_later(db, later) for tick in chunk)
         store_checkpoint(db, run, Checkpoint(0, () if memory is None else memory.changed(), lookback))
         found = read_states(db, feed["id"])
         if is_first:
