@@ -63,13 +63,22 @@ class Asked(Exchange):
 class Kraken(Asked):
     """Version 2 of Kraken's API: an answer to each subscription, then a snapshot of the last `snapshot` trades.
 
-    `newest_first` above 0: snapshots begin with their newest trade, and so do frames, each of so many trades.
+    `newest_first` above 0: snapshots begin with their newest trade, and so do frames, each of so many trades. `unknown`
+    symbols are refused.
     """
 
     def __init__(
-        self, script: Script, *, skew_ms: int = 0, deaf_to: int = 0, snapshot: int = 0, newest_first: int = 0
+        self,
+        script: Script,
+        *,
+        skew_ms: int = 0,
+        deaf_to: int = 0,
+        snapshot: int = 0,
+        newest_first: int = 0,
+        unknown: Sequence[str] = (),
     ) -> None:
         super().__init__(script, skew_ms=skew_ms, deaf_to=deaf_to)
+        self._unknown = frozenset(unknown)
         self._recent: deque[dict[str, Any]] = deque(maxlen=snapshot)
         self._newest_first = newest_first
         self._waiting: list[dict[str, Any]] = []
@@ -89,13 +98,23 @@ class Kraken(Asked):
         if said.get("method") != "subscribe":
             return
         for symbol in said["params"]["symbol"]:
+            if symbol in self._unknown:
+                error = {"method": "subscribe", "success": False, "symbol": symbol}
+                self.answer(peer, {**error, "error": f"Currency pair not supported {symbol}"})
+                continue
             result = {"channel": "trade", "symbol": symbol, "snapshot": True}
             self.answer(peer, {"method": "subscribe", "result": result, "success": True})
             trades = [trade for trade in self._recent if trade["symbol"] == symbol]
             if trades:
                 sent = trades[::-1] if self._newest_first else trades
                 self.answer(peer, {"channel": "trade", "type": "snapshot", "data": sent})
-        self._asked.append(peer)
+        if not self._unknown.issuperset(said["params"]["symbol"]):
+            self._asked.append(peer)
+
+    def announce(self, status: str) -> None:
+        """Tell every client of the state of the trading engine."""
+        for peer in self.listeners():
+            self.answer(peer, {"channel": "status", "type": "update", "data": [{"system": status}]})
 
     def translate(self, message: bytes) -> bytes:
         """A tick of the market as a frame of Kraken's; anything else as it is."""
@@ -194,4 +213,80 @@ class KuCoin(Asked):
             "time": str(tick.ts * 1_000_000),
         }
         said = {"type": "message", "topic": f"/market/match:{symbol}", "subject": "trade.l3match", "data": trade}
+        return json.dumps(said, separators=(",", ":")).encode()
+
+
+class Binance(Asked):
+    """Binance's plain streams: an answer with the message's number, and trades by their own numbers."""
+
+    def heard(self, peer: Peer, said: dict[str, Any]) -> None:
+        """A subscription is confirmed."""
+        if said.get("method") == "SUBSCRIBE":
+            self.answer(peer, {"result": None, "id": said["id"]})
+            self._asked.append(peer)
+
+    def announce_shutdown(self) -> None:
+        """Tell every client that this server is about to shut down: the one it has may overlap with a new one."""
+        self.connections_max = 2
+        for peer in self.listeners():
+            self.answer(peer, {"e": "serverShutdown", "E": self._now_ms()})
+
+    def translate(self, message: bytes) -> bytes:
+        """A tick of the market as a trade of Binance's; anything else as it is."""
+        try:
+            tick = _TICK.decode(message)
+        except msgspec.DecodeError:
+            return message
+        trade = {
+            "e": "trade", "E": tick.ts, "s": tick.symbol, "t": tick.seq, "p": str(tick.price), "q": str(tick.volume),
+            "T": tick.ts, "m": True, "M": True,
+        }  # fmt: skip
+        return json.dumps(trade, separators=(",", ":")).encode()
+
+
+class Bybit(Asked):
+    """Bybit: trades of the topics that a client asked for; a message with one unknown topic is refused as a whole.
+
+    `silenced`: symbols of which nothing is sent any more.
+    """
+
+    def __init__(self, script: Script, *, skew_ms: int = 0) -> None:
+        super().__init__(script, skew_ms=skew_ms)
+        self._known = frozenset(script.symbols)
+        self._topics: dict[int, set[str]] = {}
+        self.silenced: set[str] = set()
+
+    def heard(self, peer: Peer, said: dict[str, Any]) -> None:
+        """A ping or a subscription of up to ten topics."""
+        if said["op"] == "ping":
+            self.answer(peer, {"success": True, "ret_msg": "pong", "op": "ping"})
+            return
+        symbols = [topic.removeprefix("publicTrade.") for topic in said["args"]]
+        assert len(symbols) <= 10, "more topics than a message may have"
+        unknown = [symbol for symbol in symbols if symbol not in self._known]
+        words = f"error:handler not found,topic:publicTrade.{unknown[0]}" if unknown else ""
+        self.answer(peer, {"success": not unknown, "ret_msg": words, "op": "subscribe"})
+        if not unknown:
+            self._topics.setdefault(peer.number, set()).update(symbols)
+            if peer not in self._asked:
+                self._asked.append(peer)
+
+    def send(self, peer: Peer, text: bytes) -> None:
+        """Of trades only those that the client asked for."""
+        topic = json.loads(text).get("topic") if text.startswith(b'{"topic"') else None
+        symbol = None if topic is None else topic.removeprefix("publicTrade.")
+        if symbol is None or (symbol in self._topics.get(peer.number, ()) and symbol not in self.silenced):
+            super().send(peer, text)
+
+    def translate(self, message: bytes) -> bytes:
+        """A tick of the market as a frame of Bybit's; anything else as it is."""
+        try:
+            tick = _TICK.decode(message)
+        except msgspec.DecodeError:
+            return message
+        trade = {
+            "T": tick.ts, "s": tick.symbol, "S": "Buy", "v": str(tick.volume), "p": str(tick.price),
+            "i": tick.event_id or f"{tick.symbol}-{tick.seq}", "BT": False,
+        }  # fmt: skip
+        said = {"topic": f"publicTrade.{tick.symbol}", "type": "snapshot", "ts": tick.ts, "data": [trade]}
         return json.dumps(said, separators=(",", ":")).encode()

@@ -72,6 +72,8 @@ class Exchange:
         self._stalls: dict[int, float] = {}
         self._down = False
         self._fragments = b""
+        self.connections_max = 1
+        """How many a client may have at once: a second one only after a restart was announced."""
         self.sent: list[Sent] = []
         """Every message, in the order of sending, swallowed ones not."""
         self.networks: list[SimNetwork] = []

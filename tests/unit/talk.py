@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from tradebot.events import Tick
-from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Exchange, Parsed, Unparseable
+from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Exchange, Parsed, Unparseable, announcement
 
 START_MS = 1_700_000_000_000
 
@@ -23,6 +23,8 @@ class Talk(Exchange):
     """A protocol of words: `t SYMBOL SEQ...` are trades, `h` past ones, `both` one past and then others.
 
     `p SYMBOL SEQ:PRICE:SECONDS...` are trades with prices and times (seconds after START_MS).
+
+    `refuse SYMBOL OTHERS...` refuses SYMBOL, and OTHERS beside it; `say WORDS` and `restart` are announcements.
 
     `skip` uses up a number; `ack`, `error`, `hello?` (wants an answer), `beat` and `book` stand for themselves.
     """
@@ -54,6 +56,12 @@ class Talk(Exchange):
             return Parsed("heartbeat", reply="hello!")
         if word in ("ack", "error"):
             return Parsed(word, detail=" ".join(rest))  # type: ignore[arg-type]
+        if word == "refuse":
+            return Parsed("error", detail=f"no {rest[0]} here", refused=(rest[0],), ask_alone=tuple(rest[1:]))
+        if word == "say":
+            return announcement(" ".join(rest))
+        if word == "restart":
+            return announcement("this server restarts", reconnect=True)
         if word == "beat":
             return HEARTBEAT
         if word == "book":

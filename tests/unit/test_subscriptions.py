@@ -43,7 +43,7 @@ class TestRefusals:
         assert subscriptions.heard(refused("B"), 1.0) == [Named("SYMBOL_REFUSED", "B", "no such symbol")]
         assert subscriptions.heard(refused("B"), 2.0) == []
         subscriptions.opened(10.0, True)
-        assert subscriptions.look(10.0).refused == {}
+        assert subscriptions.look(10.0).refused == {"B": "no such symbol"}, "as far as is known"
         assert subscriptions.heard(refused("B"), 11.0) == [], "not again at each connection"
         assert subscriptions.look(11.0).refused == {"B": "no such symbol"}
 

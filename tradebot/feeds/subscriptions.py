@@ -75,13 +75,15 @@ def heartbeat_fields(feed: Feed) -> dict[str, object]:
 class _Symbol:
     """One symbol's record; times are monotonic seconds."""
 
-    __slots__ = ("confirmed", "frames", "name", "named", "pause_s", "reason", "requested", "silent", "traded_s")
+    __slots__ = ("answered", "frames", "name", "named", "pause_s", "reason", "requested", "silent", "traded_s")
 
     def __init__(self, name: str, requested: bool) -> None:
         self.name = name
         self.requested = requested
-        self.confirmed = False
+        self.answered = False
+        """Confirmed or refused on this connection."""
         self.reason: str | None = None
+        """Why it is refused, as far as is known: kept until it is confirmed or trades."""
         self.named = False
         self.silent = False
         self.traded_s: float | None = None
@@ -123,8 +125,7 @@ class Subscriptions:
         self._confirmed = False
         self._alone.clear()
         for symbol in self._symbols.values():
-            symbol.confirmed = False
-            symbol.reason = None
+            symbol.answered = False
             symbol.frames = self._frames
 
     def heard(self, parsed: Parsed, now_s: float) -> list[Named]:
@@ -154,7 +155,7 @@ class Subscriptions:
         """A symbol to ask for by itself now, at most one each ASK_EVERY_S; None for none yet."""
         while self._alone and now_s >= self._alone_at_s:
             symbol = self._alone.popleft()
-            if not symbol.confirmed and symbol.reason is None:
+            if not symbol.answered:
                 self._alone_at_s = now_s + ASK_EVERY_S
                 return symbol.name
         return None
@@ -237,7 +238,7 @@ class Subscriptions:
         return symbol.traded_s is None and self._strangers > 0
 
     def _good(self, symbol: _Symbol) -> None:
-        symbol.confirmed = True
+        symbol.answered = True
         symbol.reason = None
         symbol.named = symbol.silent = False
 
@@ -251,6 +252,7 @@ class Subscriptions:
                 symbol = self._symbols[name.casefold()] = _Symbol(name[:MAX_SYMBOL_CHARS], False)
             else:
                 return None
+        symbol.answered = True
         symbol.reason = words[:REASON_CHARS_MAX]
         if symbol.named:
             return None

@@ -7,6 +7,7 @@ from typing import Final
 from tests.sim.planted.bug import Bug
 from tests.sim.planted.bugs_feeds import FEED_BUGS
 from tests.sim.planted.bugs_upkeep import UPKEEP_BUGS
+from tests.sim.planted.bugs_words import WORDS_BUGS
 
 _STAGE_BUGS: Final = (
     # ---- persist -----------------------------------------------------------------------------------------------------
@@ -362,4 +363,4 @@ _STORE_BUGS: Final = (
     ),
 )
 
-BUGS: Final[tuple[Bug, ...]] = (*_STAGE_BUGS, *_STORE_BUGS, *FEED_BUGS, *UPKEEP_BUGS)
+BUGS: Final[tuple[Bug, ...]] = (*_STAGE_BUGS, *_STORE_BUGS, *FEED_BUGS, *UPKEEP_BUGS, *WORDS_BUGS)

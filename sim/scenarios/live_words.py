@@ -1,0 +1,134 @@
+"""What exchanges say beside trades: symbols and whole messages refused, silence, maintenance, restarts announced."""
+
+from __future__ import annotations
+
+from mockws_server.actions import Ticks, Wait
+from sim.dialects import Binance, Bybit, Kraken
+from sim.scenarios.common import check_all, expect, scenario
+from sim.scenarios.live import BUDGET_S, SYMBOL, live_settings, missing, run_live, script_of, within
+from sim.world import Faults, Outcome, World
+from tradebot.ops.health import Health, Look, RunLook, judge
+from tradebot.ops.status import Status, read_status, status_path
+
+_TYPO = "TYPOUSDT"
+_MAX_AGE_S = 20.0
+
+
+def _named(world: World, outcome: Outcome, kind: str) -> list[str]:
+    """The words of the stored notices of a kind, which the log must tell as well."""
+    found = [row[4] for row in world.dump()["notices"] if row[2] == kind]
+    assert [line["detail"] for line in outcome.events(kind)] == found
+    return found
+
+
+def _status(world: World) -> Status:
+    status = read_status(status_path(world.db_path))
+    assert status is not None
+    return status
+
+
+def _health(status: Status) -> Health:
+    """What `tradebot health` says of a status that was just written."""
+    run = RunLook(status.run_id, status.version, status.mode, status.ingest, status.source, 0, None, None, False, 0)
+    return judge(Look(status.written_s, status.written_ms, True, status, run), _MAX_AGE_S)
+
+
+@scenario
+def one_wrong_topic_of_a_batch(world: World) -> None:
+    """The exchange refuses ten topics for one: the nine are asked for one by one and flow, the wrong one is named."""
+    good = [f"S{number}USDT" for number in range(world.between(1, 14))]
+    asked = list(good)
+    asked.insert(world.between(0, len(good)), _TYPO)
+    exchange = Bybit(script_of(world, Wait(8.0), Ticks(40 * len(good), 10.0), symbols=good))
+    settings = live_settings(world, "bybit", app__symbol=",".join(asked), engine__run_seconds=20.0 + 4.0 * len(good))
+    outcome = run_live(world, settings, exchange)
+    words = _named(world, outcome, "SYMBOL_REFUSED")
+    assert len(words) == 1, f"the refused symbol was named {len(words)} times"
+    assert _TYPO in words[0] and outcome.event("SYMBOL_REFUSED")["symbol"] == _TYPO
+    symbols = _status(world).symbols
+    assert symbols is not None and list(symbols.refused) == [_TYPO] and symbols.requested == len(asked)
+    traded = {row[1] for row in world.dump()["ticks"]}
+    assert traded == set(good), f"{sorted(set(good) - traded)} were asked for, and bring nothing"
+    assert not outcome.events("LINK_LOST")
+
+
+@scenario
+def every_symbol_refused(world: World) -> None:
+    """Nothing but notices: not healthy once they have lasted; exit 10 within the budget, with the exchange's words."""
+    exchange = Kraken(script_of(world, Ticks(100, 1.0)), unknown=(SYMBOL,))
+    settings = live_settings(world, "kraken", engine__run_seconds=300.0)
+    looks: list[Health] = []
+
+    def begin(process: object) -> None:
+        runtime = exchange.network.runtime
+        for second in range(2, int(BUDGET_S) - 2):
+            runtime.call_at(second + 0.5, lambda: looks.append(_health(_status(world))))
+
+    outcome = world.run(settings, Faults(network=exchange.online, begin=begin))
+    expect(outcome, 10)
+    check_all(world, settings, outcome, push=True)
+    assert any("Currency pair not supported" in str(line["fields"].get("detail")) and "budget" in str(line["fields"])
+               for line in outcome.logs), outcome.logs[-3:]  # fmt: skip
+    assert len(_named(world, outcome, "SYMBOL_REFUSED")) == 1, "once, not at each connection"
+    within(outcome.times_s[-1], BUDGET_S, BUDGET_S + 3.0, "given up")
+    assert looks[0].ok and not looks[-1].ok, looks
+    late = looks[int(_MAX_AGE_S) :]
+    assert late and not any(look.ok for look in late), "notices are no progress"
+    assert SYMBOL in looks[-1].text
+
+
+@scenario
+def one_symbol_falls_silent(world: World) -> None:
+    """One of two symbols trades no more: it is named after a long time, once; the other one flows on."""
+    symbols = ("AUSDT", "BUSDT")
+    exchange = Bybit(script_of(world, Ticks(1500, 3.0), symbols=symbols))
+    silent_s = world.between(20, 60)
+    exchange.at(silent_s, lambda: exchange.silenced.add("AUSDT"))
+    settings = live_settings(world, "bybit", app__symbol=",".join(symbols), engine__run_seconds=silent_s + 400.0)
+    outcome = run_live(world, settings, exchange)
+    words = _named(world, outcome, "SYMBOL_SILENT")
+    assert len(words) == 1, f"the silent symbol was named {len(words)} times"
+    assert "no trade for" in words[0] and outcome.event("SYMBOL_SILENT")["symbol"] == "AUSDT"
+    look = _status(world).symbols
+    assert look is not None and look.silent == ("AUSDT",) and not look.refused
+
+
+@scenario
+def maintenance_is_announced(world: World) -> None:
+    """What the exchange announces is reported once, in its place, and its end too."""
+    exchange = Kraken(script_of(world, Ticks(200, 5.0)))
+    for at_s, status in ((5, "maintenance"), (6, "maintenance"), (20, "online")):
+        exchange.at(at_s + 0.5, lambda status=status: exchange.announce(status))  # type: ignore[misc]
+    outcome = run_live(world, live_settings(world, "kraken", engine__run_seconds=30.0), exchange)
+    assert [words.rpartition(" ")[2] for words in _named(world, outcome, "EXCHANGE_NOTICE")] == [
+        "maintenance",
+        "online",
+    ]
+    look = _status(world).symbols
+    assert look is not None and look.announced == 2
+
+
+@scenario
+def restart_is_announced(world: World) -> None:
+    """A server that will shut down says so: a new connection takes over before that, and no trade is missing."""
+    symbol = "BTCUSDT"
+    announced_s = 5.0 + 10 * world.random.random()
+    exchange = Binance(script_of(world, Ticks(world.between(300, 600), 10.0), symbols=(symbol,)))
+    exchange.at(announced_s, exchange.announce_shutdown)
+
+    def shut_down() -> None:
+        for peer in exchange.network.peers[:1]:
+            if peer.open:
+                peer.close(1001)
+
+    exchange.at(announced_s + 10.0, shut_down)
+    settings = live_settings(world, "binance", app__symbol=symbol, engine__run_seconds=70.0)
+    outcome = run_live(world, settings, exchange)
+    assert missing(outcome) == 0 and not outcome.events("GAP"), "nothing is lost where two connections are allowed"
+    assert outcome.event("FINAL METRICS")["reconnects"] == 1
+    assert "takes over" in outcome.event("LINK_LOST")["detail"], "it was left before it was lost"
+    first, second = exchange.network.sessions
+    assert first.over_s is not None
+    within(second.began_s, announced_s, announced_s + 1.0, "connected anew")
+    within(first.over_s, second.began_s, announced_s + 10.0, "the old one was left after the new one was there")
+    assert outcome.event("LEDGER")["duplicates"] > 0

@@ -1,0 +1,73 @@
+"""Planted bugs in what the feed makes of an exchange's words: symbols refused or silent, announcements."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.sim.planted.bug import Bug
+
+WORDS_BUGS: Final = (
+    Bug(
+        "refused_symbol_unnamed",
+        "a symbol that the exchange refuses is logged as an error of the exchange and named nowhere",
+        "tradebot/feeds/exchange_reports.py",
+        "        notices = [_notice(named, now_ms) for named in self.subscriptions.heard(parsed, now_s)]\n",
+        "        self.subscriptions.heard(parsed, now_s)\n        notices: list[Notice] = []\n",
+        10,
+        "one_wrong_topic_of_a_batch",
+    ),
+    Bug(
+        "refused_batch_not_asked_again",
+        "where the exchange refuses a whole message for one symbol, the others of it are never asked for again",
+        "tradebot/feeds/subscriptions.py",
+        "                self._alone.append(symbol)\n",
+        "                pass\n",
+        20,
+        "one_wrong_topic_of_a_batch",
+    ),
+    Bug(
+        "notices_count_as_progress",
+        "what the engine reports of its own link counts as stored: a feed without a trade is healthy for ever",
+        "tradebot/threads/commit.py",
+        "        if batch.rows > len(batch.notices):\n",
+        "        if batch.rows:\n",
+        10,
+        "every_symbol_refused",
+    ),
+    Bug(
+        "never_confirmed_goes_on",
+        "an exchange that confirms no symbol is connected to again and again",
+        "tradebot/feeds/websocket.py",
+        "        self._reports.check_confirmed(self._runtime.monotonic(), self._config.reconnect_budget_s)\n",
+        "",
+        10,
+        "every_symbol_refused",
+    ),
+    Bug(
+        "silent_symbol_unnoticed",
+        "a symbol that stops trading while others go on is a quiet market",
+        "tradebot/feeds/subscriptions.py",
+        "                symbol.silent = True\n",
+        "                continue\n",
+        10,
+        "one_symbol_falls_silent",
+    ),
+    Bug(
+        "announced_restart_waited_for",
+        "a restart that the exchange announces is reported, and the loss of the connection waited for",
+        "tradebot/feeds/websocket.py",
+        "        if self._reports.restart_planned and",
+        "        if False and",
+        10,
+        "restart_is_announced",
+    ),
+    Bug(
+        "announcement_unheard",
+        "what the exchange announces is ignored like the frames of other channels",
+        "tradebot/feeds/exchange_reports.py",
+        "            notices += self._announced(parsed.announcement.text, now_s, now_ms)\n",
+        "            pass\n",
+        10,
+        "maintenance_is_announced",
+    ),
+)
