@@ -11,10 +11,10 @@ from tests.sim.planted.bugs import BUGS
 from tests.sim.planted.finder import Odd, check_of, find, find_without
 
 QUICK = {
-    "lost_final_flush": 3,
+    "lost_final_flush": 6,
     "sampling_off_by_one": 6,
     "close_wakes_nobody": 3,
-    "signal_executed_before_stored": 8,
+    "signal_executed_before_stored": 30,
     "room_seen_then_used": 6,
 }
 """Some that take few seeds, and how many they may take here: about a quarter of a second each."""
