@@ -20,7 +20,7 @@ from tradebot.metrics import COUNTERS
 
 # As another user, who may not be able to run this Python: so what is needed is imported before.
 AS_NOBODY = """
-import encodings.ascii, encodings.idna, os, sys
+import email.parser, encodings.ascii, encodings.idna, os, sys
 import tradebot.ops.commands, tradebot.ops.doctor.command, tradebot.ops.health, tradebot.ops.status_view
 from tradebot.cli import main
 os.setgroups([])

@@ -97,6 +97,10 @@ MALFORMED = {
     "ts in nanoseconds after others": _line(ts="1735689600000000000"),
     "ts after 2100 in milliseconds": _line(ts=str(TS_MS_MAX + 1)),
     "ts between the units": _line(ts="99999999999999"),
+    "ts text between the units": _line(ts='"99999999999999"'),
+    "ts text with a sign": _line(ts='"+1735689600123"'),
+    "ts with an offset beyond a day": _line(ts='"2025-01-01T00:00:00+99:00"'),
+    "ts with an offset before 1970": _line(ts='"1970-01-01T00:00:00+01:00"'),
     "ts day without a time": _line(ts='"2025-01-01"'),
     "ts in the thirteenth month": _line(ts='"2025-13-01T00:00:00Z"'),
     "ts of 5000 digits": _line(ts=5000 * "9"),
@@ -137,6 +141,11 @@ ACCEPTED = {
     "seconds with decimals": (_line(ts="1735689600.1239"), Tick("a", 1.0, 1.0, 1735689600123)),
     "milliseconds with decimals": (_line(ts="1735689600123.9"), Tick("a", 1.0, 1.0, 1735689600123)),
     "ISO time": (_line(ts='"2025-01-01T00:00:00.123456Z"'), Tick("a", 1.0, 1.0, 1735689600123)),
+    "ISO time with an offset": (_line(ts='"2025-01-01T02:00:00.5+02:00"'), Tick("a", 1.0, 1.0, 1735689600500)),
+    "ISO time west of UTC": (_line(ts='"2024-12-31 19:00:00-0500"'), Tick("a", 1.0, 1.0, 1735689600000)),
+    "milliseconds as text": (_line(ts='"1735689600123"'), Tick("a", 1.0, 1.0, 1735689600123)),
+    "seconds as text": (_line(ts='"1735689600"'), Tick("a", 1.0, 1.0, 1735689600)),
+    "seconds with decimals as text": (_line(ts='"1735689600.1239"'), Tick("a", 1.0, 1.0, 1735689600123)),
     "ISO time without zone": (_line(ts='"2025-01-01 00:00:00"'), Tick("a", 1.0, 1.0, 1735689600000)),
     "price and volume in text": (_line(price='"1.50"', volume='"2"'), Tick("a", 1.5, 2.0, 1)),
     "event_id number": (_line(more=',"event_id":17'), Tick("a", 1.0, 1.0, 1, "17")),
@@ -449,6 +458,9 @@ class TestTimes:
     def test_a_malformed_line_decides_nothing(self) -> None:
         content = _line(ts="1735689600000000", price="-1") + b"\n" + GOOD
         assert _decode(content)[0].ticks == [TICK]
+
+    def test_times_as_text_have_a_unit_like_numbers(self) -> None:
+        assert self.times('"1735689600123456789"', "1735689600124000000") == ([1735689600123, 1735689600124], [])
 
     def test_iso_times_are_read_in_every_file(self) -> None:
         assert self.times("1735689600000000", '"2025-01-01T00:00:01Z"') == ([1735689600000, 1735689601000], [])

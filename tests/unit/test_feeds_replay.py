@@ -102,6 +102,20 @@ def test_an_empty_file_ends_at_once(tmp_path: Path) -> None:
         assert _drain_until(feed, ParseError) == ([], 0, f"{path}: no line is a tick: it is empty")
 
 
+def test_an_array_with_an_element_a_line_is_refused(tmp_path: Path) -> None:
+    """Only its last element is a tick line; then the run did not read what the file holds."""
+    path = tmp_path / "m.json"
+    element = '{"symbol":"A","price":1,"volume":1,"ts":%d}'
+    path.write_text("[\n" + ",\n".join(element % ts for ts in range(9)) + "\n]\n")
+    with _open(path) as feed:
+        ticks, malformed, message = _drain_until(feed, ParseError)
+    assert ([tick.ts for tick in ticks], malformed) == ([8], 10)
+    assert "no line but the last is a tick: it looks like one JSON array" in message
+    path.write_text("[\nnoise\n" + "".join(element % ts + "\n" for ts in range(9)))
+    with _open(path) as feed:
+        assert len(_drain(feed).ticks) == 9
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_a_file_of_random_bytes_is_counted_and_refused(form: str, tmp_path: Path) -> None:
     path = tmp_path / "noise"

@@ -307,7 +307,8 @@ class TestFirstLine:
         path.write_bytes(data)
         seen: list[bytes] = []
         feed = FileReplay(str(path), first_line=seen.append)
-        while feed.read() is not None:
-            pass
+        with pytest.raises(ParseError, match="no line is a tick"):
+            while feed.read() is not None:
+                pass
         feed.close()
         assert seen == [shown]

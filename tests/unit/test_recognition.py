@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tradebot.feeds.recognition import describe
+from tradebot.feeds.recognition import describe, has_commas_between
 
 TICK = {"symbol": "BTCUSDT", "price": 1.0, "volume": 1.0, "ts": 1}
 BINANCE = json.dumps({
@@ -73,6 +73,12 @@ def tarred() -> bytes:
         (b"https://www.example.com\n" + CANDLES.encode(), ["CSV of candles"]),
         (b"\xef\xbb\xbfprice;qty\r\n1;2\r\n3;4\r\n", ["CSV (semicolons) of rows with the columns price, qty"]),
         (b"time\tbid\task\n1\t2\t3\n2\t2\t3\n", ["tab-separated values of quotes"]),
+        (b"symbol;price\nX;94000,5\nX;94000,6\nX;94000,7\n", ["CSV (semicolons) of rows with the columns symbol"]),
+        (json.dumps(TICK).encode() + b"\r" + json.dumps(TICK).encode(), ["end with CR alone", "tr"]),
+        (gzip.compress(json.dumps([TICK] * 99).encode()), ["gzip data that was packed twice", "gunzip"]),
+        (json.dumps(TICK).encode() * 3, ["several JSON objects on one line", "jq -c ."]),
+        (b"%b,\n%b\n" % (json.dumps(TICK).encode(), json.dumps(TICK).encode()), ["commas between them", "sed"]),
+        (json.dumps(TICK | {"ts": "soon"}).encode(), ["with symbol, price,", "the first is no tick: ts: not a time"]),
         (b"hello there\nthis is prose\n", ["text that begins with 'hello there'"]),
     ],
 )  # fmt: skip
@@ -89,7 +95,23 @@ def test_frames_without_a_trade_and_frames_of_another_exchange() -> None:
     assert "use --exchange=binance" in describe(BINANCE.encode(), "okx")
 
 
-def test_the_recorded_reports_are_named(shared_data: Path) -> None:
+@pytest.mark.parametrize(
+    ("head", "between"),
+    [
+        (b"[\n{},\n{}\n]\n", True),
+        (b'  [{"a":1},\n{"a":2}]', True),
+        (b'\xef\xbb\xbf{"a":1},\r\n{"a":2}\r\n', True),
+        (b'{"a":1}\n{"a":2}\n', False),
+        (b"[1,2]\n[3,4]\n", False),
+        (b"a,b,\n1,2,\n", False),
+        (b"\n \n", False),
+    ],
+)
+def test_commas_between_objects_are_seen(head: bytes, between: bool) -> None:
+    assert has_commas_between(head) is between
+
+
+def test_the_files_of_public_reports_are_named(repo: Path) -> None:
     """Issue 12 item 9: inputs made after public reports."""
     for name, words in (
         ("array.json", "JSON array"), ("binance_spot_trades_2025.csv", "CSV of Binance trades"),
@@ -97,7 +119,7 @@ def test_the_recorded_reports_are_named(shared_data: Path) -> None:
         ("ticks.zip", "zip archive"),
         ("coinbase_rising.jsonl", "--exchange=coinbase"),
     ):  # fmt: skip
-        assert words in describe((shared_data / "data" / "reports" / name).read_bytes()[: 1 << 16], None), name
+        assert words in describe((repo / "fixtures" / "reports" / name).read_bytes()[: 1 << 16], None), name
 
 
 @given(st.binary(max_size=300), st.sampled_from([None, "binance"]))

@@ -1,15 +1,16 @@
 """Tick lines as other programs write them: prices and volumes as text, ids as numbers, times in many forms. Pure.
 
-A time is an integer, a number with decimals, or an ISO 8601 text in UTC. Its unit is told by its size, since the years
-1990 to 2100 in seconds, milliseconds, microseconds and nanoseconds do not overlap. The first good line of a file
-decides: in a file of microseconds or nanoseconds, or one that begins with seconds with decimals, all numbers are in
-that unit; in any other, none is in micro- or nanoseconds. A line that differs is refused. Integer seconds and
-milliseconds, and small integers of data without real times, are stored as they came; all other times in milliseconds,
-what is beyond them cut off.
+A time is an integer or a number with decimals, also as text, or an ISO 8601 text (in UTC unless it has an offset). The
+unit of a number is told by its size, since the years 1990 to 2100 in seconds, milliseconds, microseconds and
+nanoseconds do not overlap. The first good line of a file decides: in a file of microseconds or nanoseconds, or one that
+begins with seconds with decimals, all numbers are in that unit; in any other, none is in micro- or nanoseconds. A line
+that differs is refused. Integer seconds and milliseconds, and small integers of data without real times, are stored as
+they came; all other times in milliseconds, what is beyond them cut off.
 """
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from typing import Annotated, Final, NamedTuple
 
@@ -33,6 +34,7 @@ class _Unit(NamedTuple):
 _SECONDS: Final = _Unit("seconds", 1)
 _MILLISECONDS: Final = _Unit("milliseconds", 1000)
 _FINER: Final = (_Unit("microseconds", 1_000_000), _Unit("nanoseconds", 1_000_000_000))
+_NUMBER_TEXT: Final = re.compile(r"\d{9,19}(?:\.\d{1,9})?", re.ASCII)
 _UNITS: Final = (_SECONDS, _MILLISECONDS, *_FINER)
 
 
@@ -70,11 +72,13 @@ class LooseDecoder:
             found = self._decode(line)
         except (msgspec.DecodeError, UnicodeError):
             return None
-        ts = found.ts
+        ts: int | float | Decimal | str = found.ts
         usual_time = type(ts) is int and ts <= TS_MS_MAX and not self._converts
         loose = isinstance(found.price, str) or isinstance(found.volume, str) or type(found.event_id) is int
         if usual_time and not loose:
             return None
+        if isinstance(ts, str) and _NUMBER_TEXT.fullmatch(ts):
+            ts = Decimal(ts) if "." in ts else int(ts)
         unit, ts_ms = self._time(ts)
         tick = make_tick(found.symbol, found.price, found.volume, ts_ms, found.event_id, found.seq)
         if self._unit is None:
@@ -83,7 +87,7 @@ class LooseDecoder:
             self._unit = unit
         return tick
 
-    def _time(self, ts: int | float | str) -> tuple[_Unit, int]:
+    def _time(self, ts: int | float | Decimal | str) -> tuple[_Unit, int]:
         """The unit of a time, and what is stored of it. Raises Unparseable."""
         if isinstance(ts, str):
             return self._unit or _MILLISECONDS, iso_ms(ts, "ts")
@@ -97,9 +101,9 @@ class LooseDecoder:
             raise Unparseable(f"ts: in {unit.name}, but the first time of this file is in {here}")
         if as_it_came and unit not in _FINER:
             return unit, int(ts)
-        return unit, int(Decimal(repr(ts)) * 1000 / unit.per_s)
+        return unit, int(Decimal(str(ts)) * 1000 / unit.per_s)
 
 
-def _unit_of(ts: float) -> _Unit | None:
+def _unit_of(ts: float | Decimal) -> _Unit | None:
     """The unit in which `ts` is a time from 1990 to 2100, if there is one."""
     return next((unit for unit in _UNITS if _FROM_S * unit.per_s <= ts < _TO_S * unit.per_s), None)

@@ -6,6 +6,7 @@ Only the beginning is looked at. Nothing is read differently because of what is 
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Final
@@ -15,6 +16,7 @@ import msgspec
 from tradebot.feeds.exchanges import EXCHANGES, NAMES
 from tradebot.feeds.exchanges.base import Unparseable
 from tradebot.feeds.line_cutter import BOM
+from tradebot.feeds.lines import LineDecoder
 
 HEAD_BYTES: Final = 1 << 16
 """How much of an input `describe` wants to see."""
@@ -50,8 +52,10 @@ _UTF_BOMS: Final = (
 )  # fmt: skip
 _TIME_IN_FRONT: Final = re.compile(r"\s*\d{9,19}(?:\.\d+)?[\s:;,|]+(?=[\[{])")
 _NUMBER: Final = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
-_TABLES: Final = ((",", "CSV"), (";", "CSV (semicolons)"), ("\t", "tab-separated values"), ("|", "CSV (bars)"))
+# Commas last: they may be decimal commas, or stand in a text.
+_TABLES: Final = ((";", "CSV (semicolons)"), ("\t", "tab-separated values"), ("|", "CSV (bars)"), (",", "CSV"))
 _CANDLE_WORDS: Final = frozenset({"open", "high", "low", "close"})
+_OBJECTS_ON_ONE_LINE: Final = re.compile(r"\}\s*\{")
 _decode: Final = msgspec.json.Decoder().decode
 
 
@@ -62,6 +66,8 @@ def describe(head: bytes, exchange: str | None) -> str:
     """
     if not head:
         return "is empty"
+    if head.startswith(b"\x1f\x8b") and _is_gzip(head):
+        return "looks like gzip data that was packed twice; unpack it once (gunzip <FILE >NEW)"
     for magic, what, advice in _MAGIC:
         if head.startswith(magic):
             return f"looks like {what}; {advice}"
@@ -75,7 +81,28 @@ def describe(head: bytes, exchange: str | None) -> str:
     lines = _lines(head)
     if not lines:
         return "holds nothing but white space"
+    if b"\n" not in head and b"\r" in head.strip():
+        return "looks like text whose lines end with CR alone; give them LF (tr '\\r' '\\n' <FILE >NEW)"
     return _frames(lines, exchange) or _json(head, lines, exchange) or _markup(lines) or _table(lines) or _text(lines)
+
+
+def has_commas_between(head: bytes) -> bool:
+    """Whether an input begins as JSON objects with commas between them: of those, only the last can be a tick line."""
+    lines = _lines(head)
+    if not lines:
+        return False
+    first = lines[0].strip()
+    if first in ("[", "[{"):
+        return True
+    return first.startswith(("{", "[{")) and first.endswith("},")
+
+
+def _is_gzip(head: bytes) -> bool:
+    """Whether the data can be unpacked, at least its beginning."""
+    try:
+        return bool(zlib.decompressobj(wbits=31).decompress(head, 1))
+    except zlib.error:
+        return False
 
 
 def _wide_encoding(head: bytes) -> str | None:
@@ -142,11 +169,23 @@ def _json(head: bytes, lines: Sequence[str], exchange: str | None) -> str | None
             return f"holds JSON lines that are no frames of {exchange} with trades; is --exchange={exchange} right?"
         keys = ", ".join(_short(str(key)) for key in list(value)[:_FIELDS_SHOWN])
         missing = [key for key in ("symbol", "price", "volume", "ts") if key not in value]
+        if not missing and (reason := _reason(first)) is not None:
+            return f"holds JSON lines with {keys}, but the first is no tick: {reason}"
         lacks = f", without {', '.join(missing)}" if missing else ""
         return f"looks like JSON lines with {keys or 'no fields'}{lacks}; {_CONVERT}"
     if first.strip() == "{" or _value(head.removeprefix(BOM).decode("utf-8", "replace")) is not None:
         return f"looks like one JSON document over several lines; {_CONVERT}"
+    if isinstance(_value(first.rstrip().removesuffix(",")), dict):
+        return "looks like JSON objects with commas between them; remove the commas (sed 's/},$/}/' FILE >NEW)"
+    if _OBJECTS_ON_ONE_LINE.search(first):
+        return f"looks like several JSON objects on one line; write one a line (jq -c . FILE >NEW): {_TICK_LINES}"
     return f"looks like JSON that is damaged from its first line on; tick lines are {_TICK_LINES}"
+
+
+def _reason(line: str) -> str | None:
+    """Why a line is no tick."""
+    notes = LineDecoder().feed(line.encode("utf-8", "replace") + b"\n").notes
+    return notes[0].reason if notes else None
 
 
 def _value(text: str) -> Any:

@@ -11,7 +11,7 @@ from tradebot.exits import ConfigError, ParseError, TradebotError
 from tradebot.feeds.base import Batch, Stopped
 from tradebot.feeds.line_cutter import BOM
 from tradebot.feeds.lines import LineDecoder
-from tradebot.feeds.recognition import HEAD_BYTES, describe
+from tradebot.feeds.recognition import HEAD_BYTES, describe, has_commas_between
 from tradebot.feeds.source import open_source
 from tradebot.feeds.unpack import Damaged, unpack
 
@@ -55,7 +55,7 @@ class FileReplay:
         self._strict = strict
         self._exchange = exchange
         self._head = b""
-        self._has_ticks = False
+        self._ticks = self._malformed = 0
         self._source = open_source(path)
         self.total = self._source.total
         self.position = 0
@@ -111,17 +111,19 @@ class FileReplay:
 
     def read(self) -> Batch | None:
         """The next ticks; see Feed. Raises ParseError after the good ticks before it: on a malformed line with
-        `strict`, and at the end when no line was a tick or the file changed while it was read.
+        `strict`, and at the end when no line was a tick, or only the last element of a JSON array, or the file changed
+        while it was read.
         """
         if self._failure is not None:
             raise self._failure
         if self._ended:
             return None
         batch, self._ended = self._next_batch()
-        self._has_ticks = self._has_ticks or bool(batch.ticks or batch.duplicates or batch.history_dropped)
+        self._ticks += len(batch.ticks) + batch.duplicates + batch.history_dropped
+        self._malformed += batch.malformed
         if self._strict and batch.malformed:
             note = batch.notes[0]
-            looks = "" if self._has_ticks else f"; the file {describe(self._head, self._exchange)}"
+            looks = "" if self._ticks else f"; the file {describe(self._head, self._exchange)}"
             self._failure = ParseError(
                 f"{self.name}:{note.line}: {note.reason} (--strict ends at a malformed line){looks}"
             )
@@ -130,8 +132,11 @@ class FileReplay:
                 f"{self.name}: the file changed while it was replayed, so the result belongs to no version of it; "
                 "replay a finished file into a fresh database"
             )
-        elif self._ended and not self._has_ticks:
+        elif self._ended and not self._ticks:
             self._failure = ParseError(f"{self.name}: no line is a tick: it {describe(self._head, self._exchange)}")
+        elif self._ended and self._ticks == 1 < self._malformed and has_commas_between(self._head):
+            looks = describe(self._head, self._exchange)
+            self._failure = ParseError(f"{self.name}: no line but the last is a tick: it {looks}")
         return batch
 
     def _next_batch(self) -> tuple[Batch, bool]:
@@ -145,7 +150,7 @@ class FileReplay:
             raise
         if piece is None:
             return self._decoder.finish(), True
-        if len(self._head) < HEAD_BYTES and not self._has_ticks:
+        if len(self._head) < HEAD_BYTES and not self._ticks:
             self._head += piece[: HEAD_BYTES - len(self._head)]
         return self._decoder.feed(piece), False
 

@@ -6,7 +6,7 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, ClassVar, Final, Literal
 
 import msgspec
@@ -120,7 +120,7 @@ class Exchange(ABC):
 
 _NUMBER: Final = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_ISO: Final = re.compile(r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:Z|\+00:?00)?", re.ASCII)
+_ISO: Final = re.compile(r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:?\d\d)?", re.ASCII)
 _decode: Final = msgspec.json.Decoder().decode
 
 
@@ -167,13 +167,16 @@ def text(value: object, name: str, chars_max: int = MAX_ID_CHARS) -> str:
 
 
 def iso_ms(value: object, name: str) -> int:
-    """Unix ms of an ISO 8601 time in UTC with up to nine decimals, cut down to the millisecond. Raises Unparseable."""
+    """Unix ms of an ISO 8601 time with up to nine decimals, cut down to the millisecond. Raises Unparseable.
+
+    In UTC unless it ends with another offset, such as +02:00.
+    """
     match = _ISO.fullmatch(value) if type(value) is str else None
     if match is None:
         raise Unparseable(f"{name}: not a time")
     try:
-        seconds = int(datetime.fromisoformat(match[1]).replace(tzinfo=UTC).timestamp())
-    except ValueError:
+        seconds = int(datetime.fromisoformat(match[1] + (match[3] or "Z")).timestamp())
+    except (ValueError, OverflowError):
         raise Unparseable(f"{name}: not a time") from None
     if seconds < 0:
         raise Unparseable(f"{name}: before 1970")
