@@ -7,6 +7,7 @@ from sim.dialects import Binance, Bybit, Kraken
 from sim.scenarios.common import check_all, expect, scenario
 from sim.scenarios.live import BUDGET_S, SYMBOL, live_settings, missing, run_live, script_of, within
 from sim.world import Faults, Outcome, World
+from tradebot.feeds.subscriptions import CONFIRM_LEAST_S
 from tradebot.ops.health import Health, Look, RunLook, judge
 from tradebot.ops.status import Status, read_status, status_path
 
@@ -70,7 +71,7 @@ def every_symbol_refused(world: World) -> None:
     assert any("Currency pair not supported" in str(line["fields"].get("detail")) and "budget" in str(line["fields"])
                for line in outcome.logs), outcome.logs[-3:]  # fmt: skip
     assert len(_named(world, outcome, "SYMBOL_REFUSED")) == 1, "once, not at each connection"
-    within(outcome.times_s[-1], BUDGET_S, BUDGET_S + 3.0, "given up")
+    within(outcome.times_s[-1], BUDGET_S, BUDGET_S + CONFIRM_LEAST_S + 1.0, "given up")
     assert looks[0].ok and not looks[-1].ok, looks
     late = looks[int(_MAX_AGE_S) :]
     assert late and not any(look.ok for look in late), "notices are no progress"

@@ -93,6 +93,14 @@ class TestConfirmation:
         assert not opened("A").given_up(CONFIRM_LEAST_S - 0.1, 0.0)
         assert opened("A").given_up(CONFIRM_LEAST_S, 0.0)
 
+    def test_a_link_that_was_away_for_longer_is_given_time_for_an_answer_once(self) -> None:
+        subscriptions = opened("A")
+        subscriptions.opened(500.0, True)
+        assert not subscriptions.given_up(500.0, BUDGET_S)
+        assert subscriptions.given_up(500.0 + CONFIRM_LEAST_S, BUDGET_S)
+        subscriptions.opened(501.0, True)
+        assert subscriptions.given_up(501.0, BUDGET_S), "a server that hangs up at once is given no more"
+
     def test_one_confirmation_or_trade_is_enough_for_ever(self) -> None:
         for parsed in (Parsed("ack"), Parsed("trades", history=[tick("A", 1)])):
             subscriptions = opened("A", "B")

@@ -28,7 +28,7 @@ ASK_EVERY_S: Final = 0.25
 ASK_AFTER_S: Final = 0.5
 """Answers about single symbols may still be on their way when the first refusal comes."""
 CONFIRM_LEAST_S: Final = 5.0
-"""However small the budget: an answer to a subscription is given this long."""
+"""An answer to a subscription is given this long, however small the budget, and however long the link was away."""
 NAMES_MAX: Final = 100
 REASON_CHARS_MAX: Final = 200
 _OTHERS_MAX: Final = 10_000
@@ -101,6 +101,7 @@ class Subscriptions:
         self._strangers = 0
         self._frames = 0
         self._up_s: float | None = None
+        self._up_before_s: float | None = None
         self._first_up_s: float | None = None
         self._confirms = False
         self._confirmed = False
@@ -115,7 +116,7 @@ class Subscriptions:
 
         `stored_symbol`: what the ticks of a symbol call it.
         """
-        self._up_s = now_s
+        self._up_before_s, self._up_s = self._up_s, now_s
         for symbol in self._symbols.values():
             if symbol.requested:
                 self._traded[stored_symbol(symbol.name)] = symbol
@@ -181,10 +182,16 @@ class Subscriptions:
         return found
 
     def given_up(self, now_s: float, budget_s: float) -> bool:
-        """Whether no symbol was ever confirmed, `budget_s` after the first connection to an exchange that confirms."""
-        if self._ever_confirmed or not self._confirms or self._first_up_s is None:
+        """Whether no symbol was ever confirmed, `budget_s` after the first connection to an exchange that confirms.
+
+        The first connection made after that time, or shortly before it, is given CONFIRM_LEAST_S for an answer.
+        """
+        if self._ever_confirmed or not self._confirms or self._first_up_s is None or self._up_s is None:
             return False
-        return now_s >= self._first_up_s + max(budget_s, CONFIRM_LEAST_S)
+        deadline_s = self._first_up_s + budget_s
+        before_s = self._up_before_s
+        tried = before_s is not None and before_s >= deadline_s - CONFIRM_LEAST_S
+        return now_s >= deadline_s and (tried or now_s >= self._up_s + CONFIRM_LEAST_S)
 
     def untraded(self, now_s: float) -> list[str]:
         """Symbols that were not refused, and have not traded for UNTRADED_S since the link is up."""
