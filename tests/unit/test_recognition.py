@@ -93,6 +93,7 @@ def test_frames_without_a_trade_and_frames_of_another_exchange() -> None:
     book = '{"stream":"btcusdt@depth","data":{"e":"depthUpdate","s":"BTCUSDT"}}\n'
     assert "is --exchange=binance right?" in describe(book.encode() * 3, "binance")
     assert "use --exchange=binance" in describe(BINANCE.encode(), "okx")
+    assert "leave out --exchange=okx" in describe(json.dumps(TICK).encode() + b"\n", "okx")
 
 
 @pytest.mark.parametrize(

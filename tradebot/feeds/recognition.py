@@ -165,6 +165,8 @@ def _json(head: bytes, lines: Sequence[str], exchange: str | None) -> str | None
         return None
     value = _value(first)
     if isinstance(value, dict):
+        if exchange is not None and _reason(first) is None:
+            return f"looks like tick lines, which need no --exchange; leave out --exchange={exchange}"
         if exchange is not None:
             return f"holds JSON lines that are no frames of {exchange} with trades; is --exchange={exchange} right?"
         keys = ", ".join(_short(str(key)) for key in list(value)[:_FIELDS_SHOWN])
