@@ -75,7 +75,10 @@ def heartbeat_fields(feed: Feed) -> dict[str, object]:
 class _Symbol:
     """One symbol's record; times are monotonic seconds."""
 
-    __slots__ = ("answered", "frames", "name", "named", "pause_s", "reason", "requested", "silent", "traded_s")
+    __slots__ = (
+        "answered", "flows", "frames", "has_traded", "name", "named", "pause_s", "reason", "requested", "silent",
+        "traded_s",
+    )  # fmt: skip
 
     def __init__(self, name: str, requested: bool) -> None:
         self.name = name
@@ -86,7 +89,10 @@ class _Symbol:
         """Why it is refused, as far as is known: kept until it is confirmed or trades."""
         self.named = False
         self.silent = False
-        self.traded_s: float | None = None
+        self.flows = False
+        """It has traded on this connection, and nothing is wrong with it."""
+        self.has_traded = False
+        self.traded_s = float("-inf")
         self.pause_s = 0.0
         self.frames = 0
 
@@ -126,7 +132,7 @@ class Subscriptions:
         self._confirmed = False
         self._alone.clear()
         for symbol in self._symbols.values():
-            symbol.answered = False
+            symbol.answered = symbol.flows = False
             symbol.frames = self._frames
 
     def heard(self, parsed: Parsed, now_s: float) -> list[Named]:
@@ -148,9 +154,19 @@ class Subscriptions:
         self._confirmed = self._ever_confirmed = True
         last: str | None = None
         for tick in ticks:
-            if tick.symbol != last:
-                last = tick.symbol
+            if tick.symbol == last:
+                continue
+            last = tick.symbol
+            symbol = self._traded.get(last)
+            if symbol is None or not symbol.flows:
                 self._trade(last, now_s)
+                continue
+            # Nearly every frame of a run comes this way.
+            pause_s = now_s - symbol.traded_s
+            if pause_s > symbol.pause_s:
+                symbol.pause_s = pause_s
+            symbol.traded_s = now_s
+            symbol.frames = self._frames
 
     def next_alone(self, now_s: float) -> str | None:
         """A symbol to ask for by itself now, at most one each ASK_EVERY_S; None for none yet."""
@@ -176,7 +192,8 @@ class Subscriptions:
             others = self._frames - symbol.frames
             if quiet_s > max(SILENT_S, SILENT_PAUSES * symbol.pause_s) and others >= SILENT_OTHERS:
                 symbol.silent = True
-                has = "no trade" if symbol.traded_s is not None else "no trade yet"
+                symbol.flows = False
+                has = "no trade" if symbol.has_traded else "no trade yet"
                 reason = f"{has} for {quiet_s:.0f} s, while others trade: halted, renamed or delisted?"
                 found.append(Named("SYMBOL_SILENT", symbol.name, reason))
         return found
@@ -197,7 +214,7 @@ class Subscriptions:
         """Symbols that were not refused, and have not traded for UNTRADED_S since the link is up."""
         if self._up_s is None or now_s < self._up_s + UNTRADED_S:
             return []
-        waiting = (symbol for symbol in self._symbols.values() if symbol.traded_s is None and symbol.reason is None)
+        waiting = (symbol for symbol in self._symbols.values() if not symbol.has_traded and symbol.reason is None)
         return [symbol.name for symbol in waiting if not symbol.silent and not self._maybe_renamed(symbol)]
 
     def look(self, now_s: float) -> SymbolsLook:
@@ -228,21 +245,21 @@ class Subscriptions:
                 symbol = _Symbol(name, False)
             self._traded[name] = symbol
         since_s = self._since_s(symbol)
-        if since_s is not None and symbol.traded_s is not None:
+        if since_s is not None and symbol.has_traded:
             symbol.pause_s = max(symbol.pause_s, now_s - since_s)
         symbol.traded_s = now_s
+        symbol.has_traded = True
         symbol.frames = self._frames
         self._good(symbol)
+        symbol.flows = True
 
     def _since_s(self, symbol: _Symbol) -> float | None:
         """Since when the symbol has had no trade though the link was up."""
-        if symbol.traded_s is None or self._up_s is None:
-            return self._up_s
-        return max(symbol.traded_s, self._up_s)
+        return self._up_s if self._up_s is None else max(symbol.traded_s, self._up_s)
 
     def _maybe_renamed(self, symbol: _Symbol) -> bool:
         """Whether it may trade under another name: some exchanges answer with names of their own."""
-        return symbol.traded_s is None and self._strangers > 0
+        return not symbol.has_traded and self._strangers > 0
 
     def _good(self, symbol: _Symbol) -> None:
         symbol.answered = True
@@ -260,6 +277,7 @@ class Subscriptions:
             else:
                 return None
         symbol.answered = True
+        symbol.flows = False
         symbol.reason = words[:REASON_CHARS_MAX]
         if symbol.named:
             return None
