@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -316,3 +317,23 @@ class TestFull:
             assert counts(path) == (3010, 602, 602, 602)
             assert_counters(path)
             assert rows(path, "PRAGMA integrity_check") == [("ok",)]
+
+
+def test_a_connection_is_closed_after_a_rollback_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Issue 11.5: peewee takes the transaction for open and would refuse with an error that nobody expects."""
+    path = tmp_path / "x.db"
+    storage = SqliteStorage(path, "NORMAL", new_run(path))
+    storage.write(full_batch(1, 5))
+
+    def failing(*_arguments: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tradebot.store.writer.insert_batch", failing)
+        patch.setattr("peewee.SqliteDatabase.rollback", failing)
+        with pytest.raises(sqlite3.OperationalError):
+            storage.write(full_batch(6, 5))
+    storage.close()
+    assert counts(path)[0] == 5
+    with closing(sqlite3.connect(path, timeout=0)) as other:
+        other.execute("BEGIN IMMEDIATE")

@@ -12,7 +12,9 @@ from typing import Any, cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from peewee import SqliteDatabase
 
+from sim.faults import open_files
 from sim.runtime import SimRuntime
 from tests.unit.store_helpers import Logged, counts, full_batch, new_run, order, signal, tick
 from tradebot.channel import Channel
@@ -37,10 +39,10 @@ from tradebot.store.policy import (
 )
 from tradebot.store.spill import Spill, spill_path
 from tradebot.store.spill_format import batch_of, in_causal_order
-from tradebot.store.writer import insert_batch
+from tradebot.store.writer import SqliteStorage, insert_batch
 from tradebot.threads.handover import Handover, SpillRange
 from tradebot.threads.persist import writer_stages
-from tradebot.threads.stage import Thread
+from tradebot.threads.stage import Stage, Thread
 
 RUN = "r1"
 
@@ -377,6 +379,40 @@ def test_a_spill_that_cannot_be_read_back_is_left_to_the_next_start(
     assert case.said("STORAGE_FAILED")[0]["code"] == "SPILL_UNREADABLE"
     assert case.control.failure is not None and case.control.failure.code is ExitCode.OVERLOAD
     assert case.stage.ticks_stored + case.stage.ticks_spilled == 600
+
+
+@pytest.mark.parametrize("push", [True, False])
+def test_a_database_that_was_given_up_is_really_closed(tmp_path: Path, push: bool) -> None:
+    """The reason is kept to the end of the run; the frames it came from refer to cursors of the connection."""
+    path = tmp_path / "x.db"
+    runtime, logged = SimRuntime(1), Logged()
+    control = Control(runtime, ["persist"])
+    channel: Channel[Event] = Channel(runtime, "persist", 100)
+
+    class Failing(SqliteStorage):
+        def _transact(self, db: SqliteDatabase, batch: Batch, after: StoredCounts) -> None:
+            cursor = db.execute_sql("SELECT 1 UNION SELECT 2")
+            cursor.fetchone()
+            raise StorageUnavailable("SQLITE_IOERR", "disk I/O error", passing=True)
+
+    storage = Failing(path, "NORMAL", new_run(path))
+    stage, commit = writer_stages(
+        channel, storage, None, RUN, push, FlushPolicy(1, 1.0), RetryPolicy(0.0), Metrics(), control, logged.log,
+        cast(Runtime, runtime),
+    )  # fmt: skip
+
+    def main() -> None:
+        stages: list[Stage] = [stage] if commit is None else [commit, stage]
+        threads = [runtime.spawn(each.name, Thread(runtime, each, control, logged.log).main) for each in stages]
+        channel.send([tick(1)])
+        channel.close()
+        for thread in threads:
+            thread.join()
+
+    runtime.run(main)
+    logged.log.close()
+    assert stage.storage_error is not None and stage.storage_error.code == "SQLITE_IOERR"
+    assert not [name for _descriptor, name in open_files() if name.startswith(str(path))]
 
 
 class TestHandover:

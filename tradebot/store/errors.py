@@ -70,6 +70,13 @@ class StorageUnavailable(TradebotError):
         self.passing = passing
         self.exit_code = ExitCode.OVERLOAD if passing else ExitCode.CONFIG
 
+    def without_frames(self) -> StorageUnavailable:
+        """The same to be kept: the frames that raised this one, and its causes, refer to cursors, and as long as there
+
+        is one, SQLite does not really close their connection.
+        """
+        return StorageUnavailable(self.code, self.detail, self.passing)
+
     def told_of(self, path: Path) -> str:
         """The message with the database's name before it, once: what comes of opening it tells that itself."""
         text = str(self)

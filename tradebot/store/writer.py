@@ -137,7 +137,9 @@ class SqliteStorage:
             return
         with storage_errors():
             # Of a database that was moved or replaced, SQLite itself leaves the log alone: at its name may be another.
-            db.close()
+            # Not peewee's close, which refuses after a rollback that failed: the disk may fail there, too.
+            connection: Any = db.connection()
+            connection.close()
 
 
 def insert_batch(db: SqliteDatabase, run_no: int, batch: Batch, after: StoredCounts) -> None:

@@ -93,12 +93,12 @@ class Committer:
 
     def close(self) -> None:
         """Close the connection. A failing disk must not hide how the run ended, so it is reported as 13."""
-        self._log_flushed(self._flush_lines.take())
         try:
             self.storage.close()
         except (OSError, StorageUnavailable) as error:
             self._log.error("clean-up failed", event="CLEANUP_FAILED", file="database", detail=str(error))
             self._control.fail(ExitCode.OVERLOAD, "persist", f"cannot close the database: {error}")
+        self._log_flushed(self._flush_lines.take())  # last: whatever becomes of the line, the connection is closed
 
     def _log_flushed(self, fields: dict[str, int] | None) -> None:
         if fields is not None:

@@ -184,7 +184,7 @@ class Handover:
         """Nothing more is to be stored by this process; the first reason stays."""
         with self._lock:
             if self.given_up is None:
-                self.given_up = error
+                self.given_up = error.without_frames()
             self._work.notify()
             self._done.notify()
 

@@ -209,7 +209,7 @@ class PersistStage:
             try:
                 committer.commit(batch)
             except StorageUnavailable as error:
-                self._given_up = error
+                self._given_up = error.without_frames()
                 committer.give_up(error, self._spilling.path)
                 storage = committer.storage
                 if self._spilling.begin(storage.sync_wal, storage.counts, batch):
