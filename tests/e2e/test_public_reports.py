@@ -160,10 +160,10 @@ def test_a_first_message_of_a_megabyte_and_more_is_taken(engine: Engine) -> None
 
 
 def test_a_message_above_a_limit_of_ones_own_names_the_key(engine: Engine) -> None:
-    """With an explicit limit it ends, and the message says which key to raise."""
+    """With an explicit limit it ends with 12, and the message says which key to raise."""
     with ExchangeServer(reported.gemini_big_book()) as server:
-        live = realws(engine, server, "gemini", "BTCUSD", feed__max_message_bytes=100_000, feed__reconnect_budget_s=2)
-        done = live.running.finish().expect(10)
+        live = realws(engine, server, "gemini", "BTCUSD", feed__max_message_bytes=100_000)
+        done = live.running.finish().expect(12)
     assert "feed.max_message_bytes" in because(done)
 
 

@@ -47,7 +47,7 @@ class TestTheExchangesWords:
         config = replace(CONFIG, reconnect_budget_s=40.0)
         lines = [Line(text("refuse A"), *every(5.0, text("beat"))) for _ in range(3)]
         made = rig(*lines, config=config, symbols=("A",))
-        words = r"confirmed no symbol within .* \(40 s\); the exchange said: no A here"
+        words = r"confirmed no symbol within .* \(40 s\); the exchange said: no A here; the last .* lost: subscription"
         with pytest.raises(NetworkError, match=words) as raised:
             made.after(500.0)
         assert 91.0 <= made.clock.seconds <= 92.0 and MASKED in str(raised.value)
