@@ -1,3 +1,3 @@
 """tradebot: watches market ticks, records the orders it would have sent, and can prove what it did."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
