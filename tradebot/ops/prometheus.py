@@ -30,6 +30,8 @@ Kind = Literal["counter", "gauge"]
 
 THREAD: Final = "tradebot-metrics"
 STAGES: Final = ("ingest", "strategy", "execution", "persist")
+COMMIT: Final = "commit"
+"""The stage that a push feed has besides."""
 PATHS: Final = ("/metrics", "/")
 
 
@@ -142,9 +144,10 @@ def _of_link(status: Status) -> Iterator[Family]:
 def _of_pipeline(status: Status) -> Iterator[Family]:
     depths = tuple(Sample({"channel": name}, depth) for name, depth in status.depths.items())
     yield Family("tradebot_channel_depth_events", "gauge", "Events waiting in a channel.", depths)
-    running = tuple(Sample({"stage": stage}, stage in status.running) for stage in STAGES)
+    stages = (*STAGES, COMMIT) if status.push else STAGES
+    running = tuple(Sample({"stage": stage}, stage in status.running) for stage in stages)
     yield Family("tradebot_stage_running", "gauge", "1 while the stage's thread has not ended.", running)
-    still = tuple(Sample({"stage": stage}, status.still_s.get(stage, 0.0)) for stage in STAGES)
+    still = tuple(Sample({"stage": stage}, status.still_s.get(stage, 0.0)) for stage in stages)
     yield Family("tradebot_stage_still_seconds", "gauge", "For how long a stage has stood still with work.", still)
     stored_s = None if status.last_stored_ms is None else status.last_stored_ms / 1000
     took_s = None if status.commit_ms is None else status.commit_ms / 1000
