@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import datetime
+from math import isfinite
 from typing import Any, ClassVar, Final, Literal
 
 import msgspec
@@ -118,7 +118,7 @@ class Exchange(ABC):
         """What a frame says. Frames of other channels are "ignored". Raises Unparseable, nothing else, on any text."""
 
 
-_NUMBER: Final = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+_is_number: Final = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII).fullmatch
 _UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _ISO: Final = re.compile(r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:?\d\d)?", re.ASCII)
 _decode: Final = msgspec.json.Decoder().decode
@@ -135,7 +135,7 @@ def decode_json(text: str) -> Any:
 def number(value: object, name: str) -> float:
     """The double nearest to what was sent, as text or as a number. Raises Unparseable unless it is finite."""
     if type(value) is str:
-        if not _NUMBER.fullmatch(value) or len(value) > 64:
+        if not _is_number(value) or len(value) > 64:
             raise Unparseable(f"{name}: not a number")
         found = float(value)
     elif type(value) is float or type(value) is int:
@@ -145,7 +145,7 @@ def number(value: object, name: str) -> float:
             raise Unparseable(f"{name}: not a finite number") from None
     else:
         raise Unparseable(f"{name}: missing or not a number")
-    if not math.isfinite(found):
+    if not isfinite(found):
         raise Unparseable(f"{name}: not a finite number")
     return found
 
@@ -161,6 +161,9 @@ def integer(value: object, name: str) -> int:
 
 def text(value: object, name: str, chars_max: int = MAX_ID_CHARS) -> str:
     """A text of 1 to `chars_max` printable characters. Raises Unparseable."""
+    if type(value) is str and 1 <= len(value) <= chars_max and value.isprintable():
+        return value
+    # Python calls more characters unprintable, such as a no-break space, than are refused here.
     if type(value) is not str or not 1 <= len(value) <= chars_max or _UNPRINTABLE.search(value):
         raise Unparseable(f"{name}: missing or not a text of 1 to {chars_max} printable characters")
     return value
@@ -190,14 +193,8 @@ def make_tick(
     if type(trade_id) is int:
         trade_id = str(trade_id)
     found_price, found_volume = number(price, "price"), number(volume, "volume")
-    if found_price <= 0:
-        raise Unparseable("price: not above 0")
-    if found_volume < 0:
-        raise Unparseable("volume: below 0")
-    if found_price > AMOUNT_MAX or found_volume > AMOUNT_MAX:
-        raise Unparseable(f"{'price' if found_price > AMOUNT_MAX else 'volume'}: above {AMOUNT_MAX:g}")
-    if not 0 <= ts_ms <= TS_MS_MAX:
-        raise Unparseable("time: not between 1970 and 2100 (Unix milliseconds)")
+    if not (0 < found_price <= AMOUNT_MAX and 0 <= found_volume <= AMOUNT_MAX and 0 <= ts_ms <= TS_MS_MAX):
+        raise Unparseable(_out_of_range(found_price, found_volume))
     return Tick(
         text(symbol, "symbol", MAX_SYMBOL_CHARS),
         found_price,
@@ -206,6 +203,17 @@ def make_tick(
         None if trade_id is None else text(trade_id, "trade id"),
         seq,
     )
+
+
+def _out_of_range(price: float, volume: float) -> str:
+    """What is wrong with a tick of these numbers; if it is neither, it is the time."""
+    if price <= 0:
+        return "price: not above 0"
+    if volume < 0:
+        return "volume: below 0"
+    if price > AMOUNT_MAX or volume > AMOUNT_MAX:
+        return f"{'price' if price > AMOUNT_MAX else 'volume'}: above {AMOUNT_MAX:g}"
+    return "time: not between 1970 and 2100 (Unix milliseconds)"
 
 
 def skipped(symbol: object, seq: object) -> Parsed:
