@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from tradebot.config import History
@@ -22,7 +23,7 @@ from tradebot.feeds.sequence import SequenceGuard, joined
 _DETAIL_CHARS_MAX: Final = 200
 
 
-class Read(NamedTuple):
+class Read(Struct, frozen=True, gc=False):
     """What a frame came to. `parsed` is None for one that could not be understood, which `problem` explains.
 
     `out_of_band` are the reasons of the trades whose price was refused.
@@ -74,26 +75,35 @@ class FrameReader:
         except Unparseable as error:
             return self.refuse(str(error))
         self.malformed_in_a_row = 0
-        if not parsed.ticks and not parsed.history and not parsed.skipped:
-            return Read(_NOTHING, parsed)
+        ticks, guard = parsed.ticks, self._guard
+        if not parsed.history and not parsed.skipped:
+            if not ticks:
+                return Read(_NOTHING, parsed)
+            if len(ticks) == 1 and guard is not None and guard.take_next(ticks[0]):
+                # Nearly every frame of most exchanges.
+                read = Read(Batch(ticks), parsed)
+                return read if self._band.take_usual(ticks[0]) else self._sift(read, received_ms)
         keep = self._history == "keep"
         dropped = 0 if keep else len(parsed.history)
-        if self._guard is None:
-            ticks = in_time_order(parsed.ticks)
+        if guard is None:
+            ticks = in_time_order(ticks)
             if keep and parsed.history:
                 ticks = [*in_time_order(parsed.history), *ticks]
             return Read(Batch(ticks, history_dropped=dropped), parsed)
-        taken = self._guard.take(parsed.history if keep and parsed.history else parsed.ticks)
-        if keep and parsed.history and parsed.ticks:
-            taken = joined(taken, self._guard.take(parsed.ticks))
-        gaps = (*((0, gap) for gap in self._guard.pass_over(parsed.skipped)), *taken.gaps)
+        taken = guard.take(parsed.history if keep and parsed.history else ticks)
+        if keep and parsed.history and ticks:
+            taken = joined(taken, guard.take(ticks))
+        gaps = (*((0, gap) for gap in guard.pass_over(parsed.skipped)), *taken.gaps)
         notices = tuple((index, Notice("GAP", received_ms, gap.detail, gap.symbol, gap.missing)) for index, gap in gaps)
         notes: tuple[Malformed, ...] = ()
         if taken.refused:
             notes = (Malformed(self.frames, f"{taken.refused} trades of more symbols than feed.max_symbols allows"),)
         batch = Batch(taken.ticks, taken.refused, notes, notices, taken.duplicates, dropped)
-        read = Read(batch, parsed, notes[0].reason if notes else None)
-        sifted = self._band.sift(taken.ticks)
+        return self._sift(Read(batch, parsed, notes[0].reason if notes else None), received_ms)
+
+    def _sift(self, read: Read, received_ms: int) -> Read:
+        """`read` without the trades whose price is out of band."""
+        sifted = self._band.sift(read.batch.ticks)
         return read if sifted is None else _sifted(read, sifted, received_ms)
 
     def refuse(self, reason: str) -> Read:
@@ -111,7 +121,7 @@ def _sifted(read: Read, sifted: Sifted, received_ms: int) -> Read:
     notices.sort(key=lambda place: place[0])
     moved = tuple((at - bisect_left(sifted.places, at), notice) for at, notice in notices)
     batch = replace(read.batch, ticks=sifted.ticks, notices=moved, out_of_band=len(sifted.refused))
-    return read._replace(batch=batch, out_of_band=sifted.refused)
+    return replace(read, batch=batch, out_of_band=sifted.refused)
 
 
 _NOTHING: Final = Batch([])

@@ -95,6 +95,16 @@ class PriceBand:
             prints.recent.append(price)
         return None
 
+    def take_usual(self, tick: Tick) -> bool:
+        """`sift` for a tick with a usual price, which is accepted. False: nothing was done, `sift` is to decide."""
+        if not self._jump:
+            return True
+        prints = self._prints.get(tick.symbol)
+        if prints is None or not prints.low <= tick.price <= prints.high:
+            return False
+        prints.recent.append(tick.price)
+        return True
+
     def recent(self, symbol: str) -> tuple[float, ...]:
         """The recent prints of a symbol, oldest first, for `restore`."""
         prints = self._prints.get(symbol)

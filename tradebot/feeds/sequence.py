@@ -135,6 +135,17 @@ class SequenceGuard:
                 gaps.append(_gap(symbol, missing, seq, highest))
         return gaps
 
+    def take_next(self, tick: Tick) -> bool:
+        """`take` for a tick with just the next number of its symbol. False: nothing was done, `take` is to decide."""
+        symbol, seq = tick.symbol, tick.seq
+        numbering = self._numbering.get(symbol, _NOBODY)
+        if seq != numbering.highest + 1:
+            return False
+        self._changed.add(symbol)
+        numbering.highest = seq
+        numbering.contents[seq & numbering.mask] = tick
+        return True
+
     def take(self, ticks: list[Tick]) -> Taken:
         """Sort the next `ticks` out: those of one frame, which may come newest first.
 
