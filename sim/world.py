@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import warnings
 from collections import Counter
@@ -14,6 +15,7 @@ from fnmatch import fnmatch
 from functools import partial
 from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from sim.beside import Beside
@@ -321,14 +323,27 @@ def _transport(runtime: SimRuntime, network: SimNetwork | None) -> Transport:
 
 
 def covered_ticks(path: Path, logs: list[dict[str, Any]]) -> int:
-    """How many ticks of the run that wrote `logs` the newest stored checkpoint of its feed covers."""
+    """How many ticks of the run that wrote `logs` the newest stored checkpoint of its feed covers.
+
+    Looked at in a copy: closing the only connection moves SQLite's log into the database, and a kill leaves the log.
+    """
     started = [line["fields"]["run_id"] for line in logs if line["fields"].get("event") == "START"]
     if not started or not path.exists():
         return 0
+    with TemporaryDirectory(dir=path.parent, prefix="copy-") as directory:
+        copy = Path(directory) / path.name
+        for suffix in ("", "-wal"):
+            file = path.with_name(path.name + suffix)
+            if file.exists():
+                shutil.copyfile(file, copy.with_name(copy.name + suffix))
+        return _covered_ticks(copy, started[-1])
+
+
+def _covered_ticks(path: Path, run_id: str) -> int:
     db = sqlite3.connect(path)
     try:
         query = "SELECT run_ticks FROM feeds JOIN runs ON runs.id = feeds.run WHERE runs.run_id = ?"
-        found = db.execute(query, (started[-1],)).fetchone()
+        found = db.execute(query, (run_id,)).fetchone()
     except sqlite3.OperationalError:  # killed before there was a table
         return 0
     finally:
