@@ -3,7 +3,8 @@
 STAMPS.json is written when the writer ends: when the first transaction began and the last one was done, and the
 greatest age of a tick when it was stored, all in ns. With WHAT "orders" also, for each order, when its tick was [sent,
 handed on by the feed, decided on, begun to be stored, stored]; "writes" leaves that out, as it costs a little for each
-tick. Ages mean something for ticks whose `ts` is `time.monotonic_ns()` at sending: a machine has only one such clock.
+tick. Ages mean something for ticks whose `ts` is the monotonic clock at sending, in us (in ns it would be a time
+after the year 2100, which is refused): a machine has only one such clock.
 The last transaction counts for neither: it waits for ticks that the end of the feed keeps from coming.
 """
 
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.ticks import NS_A_TS
 from tradebot.engine import Edges, run_engine
 from tradebot.feeds.base import Batch as FeedBatch
 from tradebot.feeds.base import Feed
@@ -60,11 +62,11 @@ class Stamps:
         self.first_ns = self.first_ns or begun_ns
         self.last_ns = done_ns
         self.age_ns_max = max(self.age_ns_max, self._last_age_ns)
-        self._last_age_ns = done_ns - batch.ticks[0].ts if batch.ticks else 0
+        self._last_age_ns = done_ns - batch.ticks[0].ts * NS_A_TS if batch.ticks else 0
         for order in batch.orders:
             while self.decided:
                 stamps = self.decided.popleft()
-                if stamps[0] == order.ts:
+                if stamps[0] == order.ts * NS_A_TS:
                     self.orders.append((*stamps, begun_ns, done_ns))
                     break
 
@@ -90,7 +92,7 @@ class StampedFeed:
         batch = self._feed.read()
         if batch is not None and batch.ticks:
             now_ns = time.monotonic_ns()
-            self._read.extend([(tick.ts, now_ns) for tick in batch.ticks])
+            self._read.extend([(tick.ts * NS_A_TS, now_ns) for tick in batch.ticks])
         return batch
 
 
@@ -123,7 +125,7 @@ def stamp_decisions(stamps: Stamps) -> None:
         if decisions:
             now_ns = time.monotonic_ns()
             for decision in decisions:
-                stamps.decide(ticks[decision.index].ts, now_ns)
+                stamps.decide(ticks[decision.index].ts * NS_A_TS, now_ns)
         return decisions
 
     Periodic.on_ticks = stamped  # type: ignore[method-assign]

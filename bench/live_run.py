@@ -20,7 +20,7 @@ from typing import Any
 import zmq
 
 from bench import engine, measure
-from bench.ticks import LEAST_VOLUME, START_CENTS, STEPS_CENTS, SYMBOL
+from bench.ticks import LEAST_VOLUME, NS_A_TS, START_CENTS, STEPS_CENTS, SYMBOL
 
 START_S = 20.0
 """How long a process may take to be there, or to end."""
@@ -197,7 +197,7 @@ def feed(address: str, rate: int, count: int, watch: Callable[[int], bool]) -> t
                     break
             for number in range(sent, min(count, int((now_s - begin_s) * rate) + 1)):
                 price, volume = prices[number % PRICES]
-                socket.send(_TICK % (symbol, price, volume, clock_ns(), number, number))
+                socket.send(_TICK % (symbol, price, volume, clock_ns() // NS_A_TS, number, number))
                 sent += 1
             time.sleep(max(SLICE_S, begin_s + sent / rate - time.monotonic()))
         seconds = time.monotonic() - begin_s

@@ -6,6 +6,9 @@ import random
 from pathlib import Path
 
 SEED = 1
+NS_A_TS = 1000
+"""Nanoseconds in one unit of the `ts` of ticks that are timed on their way."""
+
 SYMBOL = "BTCUSDT"
 START_CENTS = 6_000_000
 START_MS = 1_700_000_000_000

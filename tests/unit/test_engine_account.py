@@ -12,7 +12,10 @@ from tests.unit.store_helpers import Logged
 from tradebot.engine import _Run
 from tradebot.exits import ExitCode, OverloadError
 from tradebot.ledger import Ledger, NotStored
+from tradebot.store.errors import StorageUnavailable
 from tradebot.store.policy import FINAL_FLUSH_S
+
+FULL = StorageUnavailable("SQLITE_FULL", "disk full", passing=True)
 
 
 @pytest.fixture
@@ -43,7 +46,7 @@ def run_of(logged: Logged, running: tuple[str, ...] = (), store: Store | None = 
     )  # fmt: skip
 
 
-def pipeline_of(ledger: Ledger, lost: int = 0, storage_error: str | None = None) -> Any:
+def pipeline_of(ledger: Ledger, lost: int = 0, storage_error: StorageUnavailable | None = None) -> Any:
     persist = SimpleNamespace(events_lost=lost, storage_error=storage_error)
     return SimpleNamespace(ledger=lambda: ledger, persist=persist, complete=True)
 
@@ -80,13 +83,13 @@ def test_while_threads_count_on_it_is_none(logged: Logged) -> None:
 )
 def test_what_is_not_stored_is_told(logged: Logged, ledger: Ledger, lost: int, told: tuple[int, int] | None) -> None:
     """Contract 6: the count of lost events is in the log, of whatever kind they are."""
-    _Run._account(run_of(logged), pipeline_of(ledger, lost, "disk full"), ExitCode.OVERLOAD)
+    _Run._account(run_of(logged), pipeline_of(ledger, lost, FULL), ExitCode.OVERLOAD)
     lines = logged.all("accepted but not stored")
     assert [(line["ticks"], line["events_lost"]) for line in lines] == ([] if told is None else [told])
     assert all(line["cause"] == str(NotStored.STORAGE_FAILED) for line in lines)
 
 
-def finish(run: Any, code: ExitCode, storage_error: str | None = None) -> ExitCode:
+def finish(run: Any, code: ExitCode, storage_error: StorageUnavailable | None = None) -> ExitCode:
     return _Run._finish(run, pipeline_of(BALANCED, storage_error=storage_error), SimpleNamespace(no=1), code, BALANCED)  # type: ignore[arg-type]
 
 
@@ -101,7 +104,7 @@ def test_the_end_is_not_written_while_the_writer_lives(logged: Logged) -> None:
 
 def test_a_storage_that_has_failed_is_not_waited_for_again(logged: Logged) -> None:
     store = Store()
-    finish(run_of(logged, (), store), ExitCode.OVERLOAD, storage_error="disk full")
+    finish(run_of(logged, (), store), ExitCode.OVERLOAD, storage_error=FULL)
     assert store.patience_s == [0.0]
 
 
