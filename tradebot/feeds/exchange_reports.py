@@ -90,6 +90,10 @@ class ExchangeReports:
             notices += self._announced(parsed.detail, now_s, now_ms)
         return notices
 
+    def check_due(self, now_s: float) -> bool:
+        """Whether `check` has something to do."""
+        return now_s >= self._look_at_s
+
     def check(self, now_s: float, now_ms: int, frames: int) -> list[Notice]:
         """Call often: once a second, what has become of the symbols. `frames`: received so far, for the log."""
         if now_s < self._look_at_s:

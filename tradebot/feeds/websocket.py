@@ -137,12 +137,14 @@ class WebSocketFeed:
         self._bad.poll()
         if self._connection is None:
             return self._connect()
-        self._reports.check_confirmed(self._runtime.monotonic(), self._config.reconnect_budget_s)
+        now_s = self._runtime.monotonic()
+        self._reports.check_confirmed(now_s, self._config.reconnect_budget_s)
         if self._handover is not None:
             return self._hand_over(self._connection, self._handover)
-        if self._reports.restart_planned and self._runtime.monotonic() >= self._handover_from_s:
+        if self._reports.restart_planned and now_s >= self._handover_from_s:
             return self._begin_handover()
-        return self._receive(self._connection)
+        batch = self._receive(self._connection, now_s)
+        return batch if batch.notices or not self._frames else self._take(self._frames.popleft()) or batch
 
     # ---- not connected -----------------------------------------------------------------------------------------
 
@@ -247,12 +249,12 @@ class WebSocketFeed:
 
     # ---- connected ---------------------------------------------------------------------------------------------
 
-    def _receive(self, connection: Connection) -> Batch:
+    def _receive(self, connection: Connection, now_s: float) -> Batch:
         liveness, runtime = self._liveness, self._runtime
         try:
             if self._broken is not None:
                 raise self._broken
-            frames = connection.receive(liveness.wait_s(runtime.monotonic(), self._wait_s()))
+            frames = connection.receive(liveness.wait_s(now_s, self._wait_s(now_s)))
         except ConnectionLost as error:
             self._failure = self._too_large.lost(error, self._message_bytes_max())
             return Batch([], notices=((0, self._lost(str(error), error.code)),))
@@ -275,14 +277,15 @@ class WebSocketFeed:
             self._outbox.add(self._reader.exchange.subscriptions((alone,)))
         if self._broken is None:
             self._send(connection, self._outbox.due(now_s))
+        if not self._reports.check_due(now_s):
+            return Batch([])
         notices = self._reports.check(now_s, runtime.now_ms(), self._reader.frames)
         return Batch([], notices=tuple((0, notice) for notice in notices))
 
-    def _wait_s(self) -> float:
+    def _wait_s(self, now_s: float) -> float:
         """How long a receive may block, for what is due beside liveness."""
         if self._handover is not None:
             return _HANDOVER_WAIT_S
-        now_s = self._runtime.monotonic()
         return self._outbox.wait_s(now_s, self._reports.subscriptions.wait_s(now_s, READ_WAIT_S))
 
     # ---- a restart that the exchange has announced -------------------------------------------------------------
@@ -303,7 +306,7 @@ class WebSocketFeed:
 
     def _hand_over(self, old: Connection, handover: Handover) -> Batch:
         """Read the old connection, hold back what the new one brings, and change over in time."""
-        batch = self._receive(old)
+        batch = self._receive(old, self._runtime.monotonic())
         handover.poll()
         if handover.broken is not None:
             self._handover = None
@@ -392,5 +395,5 @@ class WebSocketFeed:
 
 
 def _says_something(batch: Batch) -> bool:
-    parts: Sequence[object] = (batch.ticks, batch.notices)
-    return any(parts) or batch.malformed + batch.duplicates + batch.history_dropped + batch.out_of_band > 0
+    left_out = batch.malformed + batch.duplicates + batch.history_dropped + batch.out_of_band
+    return bool(batch.ticks or batch.notices) or left_out > 0

@@ -38,7 +38,7 @@ WORDS_BUGS: Final = (
         "never_confirmed_goes_on",
         "an exchange that confirms no symbol is connected to again and again",
         "tradebot/feeds/websocket.py",
-        "        self._reports.check_confirmed(self._runtime.monotonic(), self._config.reconnect_budget_s)\n",
+        "        self._reports.check_confirmed(now_s, self._config.reconnect_budget_s)\n",
         "",
         10,
         "every_symbol_refused",
