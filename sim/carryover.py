@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tradebot.events import Fill
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.strategy.base import Strategy, SymbolHistory
+
+_FEED: Final = "CASE {0}.ingest WHEN 'synthetic' THEN {0}.source ELSE substr({0}.source, 1, instr({0}.source, ':')) END"
+"""What tells feeds of one mode and ingest apart: the exchange, and of the synthetic feed its symbol."""
 
 
 class _Signal(NamedTuple):
@@ -21,7 +24,8 @@ def take_over(db: sqlite3.Connection, run: int, strategy: Strategy, execution: S
     """Bring both into the state after the earlier runs of the same feed as run number `run`."""
     query = (
         "SELECT earlier.id FROM runs AS earlier, runs AS this WHERE this.id = ? AND earlier.id < this.id"
-        " AND earlier.feed = this.feed ORDER BY earlier.id"
+        " AND (earlier.mode, earlier.ingest) = (this.mode, this.ingest)"
+        f" AND {_FEED.format('earlier')} = {_FEED.format('this')} ORDER BY earlier.id"
     )
     runs = [no for (no,) in db.execute(query, (run,))]
     ticks: list[tuple[str, float]] = []

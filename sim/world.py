@@ -42,6 +42,7 @@ from tradebot.live import find_live
 from tradebot.report.output import Output
 from tradebot.store.database import Synchronous
 from tradebot.store.runs import RunRecord
+from tradebot.threads.ingest import CHECKPOINT_TICKS
 
 TABLES: Final = ("ticks", "signals", "orders", "trades", "notices")
 _LIMIT_S: Final = 100_000.0
@@ -121,8 +122,8 @@ class Faults:
     `signal_on` names log lines by event or message: when the first one of that name is written, SIGTERM comes.
     `jumps_ms` are (seconds, ms): the wall clock is set forward or back by so much. `network` makes the network that the
     process's WebSocket connections go over (see `sim.exchange.Exchange.online`); without it there is none. `begin` is
-    called before the process starts: it may arrange anything with the world's calls of its runtime. Without `engine`
-    there is none, only what is beside it.
+    called before the process starts: it may arrange anything with the world's calls of its runtime. A checkpoint comes
+    every `checkpoint_ticks` ticks. Without `engine` there is none, only what is beside it.
     """
 
     storage: StorageFaults = field(default_factory=StorageFaults)
@@ -140,6 +141,7 @@ class Faults:
     network: Callable[[SimRuntime], SimNetwork] | None = None
     begin: Callable[[Process], None] = lambda _process: None
     engine: bool = True
+    checkpoint_ticks: int = CHECKPOINT_TICKS
 
 
 class World:
@@ -304,6 +306,7 @@ def _edges(process: Process, faults: Faults, output: Output) -> Edges:
         wrap_feed=lambda feed: process.watch.wrap_feed(faults.wrap_feed(feed, runtime)),
         make_transport=lambda _seam: _transport(runtime, process.network),
         make_notifier=lambda: process.manager,
+        checkpoint_ticks=faults.checkpoint_ticks,
     )
 
 
