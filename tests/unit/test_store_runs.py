@@ -13,10 +13,11 @@ from peewee import SqliteDatabase
 
 from tests.unit.store_helpers import full_batch, locked, new_database, rows, run_info, storage_of
 from tradebot.exits import ConfigError
+from tradebot.feeds.exchanges import EXCHANGES
 from tradebot.store.batch import StoredCounts
 from tradebot.store.database import connect
 from tradebot.store.errors import StorageUnavailable
-from tradebot.store.identity import feed_name, feed_of_source, synthetic_name
+from tradebot.store.identity import feed_name, feed_of_source, synthetic_name, takes_over
 from tradebot.store.runs import RESULT_RULES, RunRecord, begin_run, finish_run
 
 
@@ -186,6 +187,34 @@ class TestIdentity:
         assert feed_name("binance") == "binance"
         assert feed_name("binance", "usdm") == "binance:usdm"
         assert synthetic_name("A") == feed_of_source("synthetic", "synthetic:A")
+
+    def test_who_takes_over_a_run_of_schema_3(self) -> None:
+        """Its market is not known: the first feed of its exchange that starts."""
+        assert takes_over("binance", "realws", "binance:btcusdt")
+        assert takes_over("binance:usdm", "realws", "binance:btcusdt")
+        assert not takes_over("kraken", "realws", "binance:btcusdt")
+        assert not takes_over("synthetic:A", "synthetic", "synthetic:B")
+
+    @pytest.mark.parametrize(
+        ("exchange", "url", "market"),
+        [
+            ("binance", "wss://stream.binance.com:9443/ws", ""),
+            ("binance", "wss://data-stream.binance.vision/ws", ""),
+            ("binance", "wss://fstream.binance.com/market/ws", "usdm"),
+            ("binance", "wss://dstream.binance.com/ws", "coinm"),
+            ("binance", "wss://stream.binance.us:9443/ws", "us"),
+            ("binance", "ws://127.0.0.1:9001", ""),
+            ("bybit", "wss://stream.bybit.com/v5/public/spot", ""),
+            ("bybit", "wss://stream.bybit.com/v5/public/linear", "linear"),
+            ("bybit", "wss://stream-testnet.bybit.com/v5/public/inverse?x=1", "inverse"),
+            ("kucoin", "wss://ws-api-spot.kucoin.com/", ""),
+            ("kucoin", "wss://ws-api-futures.kucoin.com/", "futures"),
+            ("kucoin", "wss://x-push-futures.kucoin.com", "futures"),
+            ("okx", "wss://ws.okx.com:8443/ws/v5/public", ""),
+        ],
+    )
+    def test_the_market_of_an_endpoint(self, exchange: str, url: str, market: str) -> None:
+        assert EXCHANGES[exchange].market_of(url) == market
 
     def test_runs_of_one_feed_share_its_row(self, path: Path, db: SqliteDatabase) -> None:
         for number, symbols in enumerate(("a", "a,b", "A")):

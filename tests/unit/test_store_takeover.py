@@ -368,6 +368,12 @@ class TestJoining:
         assert found.symbols["B"].prices == prices(9, 10, 11)
         assert (found.symbols["A"].prices, found.symbols["A"].last_side) == ((), SELL)
 
+    def test_the_first_market_that_starts_takes_over_and_no_other(self, path: Path) -> None:
+        """Schema 3 did not say which market an exchange's runs listened to."""
+        older(path, "l1", "binance:btcusdt", tick(1, "BTCUSDT"), *filled(1, "l1", "BTCUSDT", BUY, 0.3))
+        assert start(path, "binance:usdm").positions.states()[0].net == Decimal("0.3")
+        assert start(path, "binance").symbols == {}
+
     def test_a_synthetic_feed_is_its_symbol(self, path: Path) -> None:
         older(path, "l1", "synthetic:A", tick(1, "A"), ingest="synthetic")
         older(path, "l2", "synthetic:B", tick(2, "B"), tick(3, "B"), ingest="synthetic")

@@ -20,6 +20,15 @@ def synthetic_name(symbol: str) -> str:
 def feed_of_source(ingest: str, source: str) -> str:
     """The name of the feed that a run of schema 3 listened to, from its `runs.source`.
 
-    That said exchange and symbols, or the address of a mockws. The market was not recorded: it counts as the default.
+    That said exchange and symbols, or the address of a mockws; the market was not recorded.
     """
     return source if ingest == "synthetic" else feed_name(source.partition(":")[0])
+
+
+def takes_over(name: str, ingest: str, source: str) -> bool:
+    """Whether the feed `name` may continue a run of schema 3 that no feed has taken over yet.
+
+    The first feed of an exchange that starts does, whatever its market: which one such a run listened to is not known.
+    """
+    older = feed_of_source(ingest, source)
+    return older == (name if ingest == "synthetic" else name.partition(":")[0])

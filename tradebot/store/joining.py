@@ -17,7 +17,7 @@ from tradebot.events import Side
 from tradebot.execution.positions import PositionState
 from tradebot.ids import event_prefix
 from tradebot.store.carryover import fold_fills, read_sides
-from tradebot.store.identity import feed_of_source
+from tradebot.store.identity import takes_over
 from tradebot.store.models import FeedRow, RunRow, SignalRow, TickRow, TradeRow, of_runs
 from tradebot.store.restart import SymbolState, write_states
 
@@ -36,6 +36,7 @@ class OlderRun(Struct, frozen=True):
     pruned_ticks: int
     first_tick_id: int | None
     last_tick_id: int | None
+    feed: int | None = None
 
     @property
     def left(self) -> int:
@@ -90,7 +91,7 @@ def _older_runs(db: SqliteDatabase, feed: dict[str, Any], run: int) -> list[Olde
     query = RunRow.select(*fields).where((RunRow.mode == feed["mode"]) & (RunRow.ingest == feed["ingest"]))
     query = query.where((RunRow.id < run) & (RunRow.feed.is_null() | (RunRow.feed == feed["id"])))
     found = [OlderRun(*row) for row in query.order_by(RunRow.id).tuples().execute(db)]
-    return [one for one in found if feed_of_source(feed["ingest"], one.source) == feed["name"]]
+    return [one for one in found if one.feed is not None or takes_over(feed["name"], feed["ingest"], one.source)]
 
 
 def _last_fill(db: SqliteDatabase, run: OlderRun) -> str | None:

@@ -32,6 +32,11 @@ from tradebot.feeds.exchanges.base import (
 _STREAMS_A_MESSAGE: Final = 200
 _SHUTDOWN: Final = "serverShutdown"
 _FUTURES_HOST: Final = re.compile(r"\w+://[^/]*(?:fstream|dstream)")
+_MARKETS: Final = (
+    (re.compile(r"\w+://[^/]*fstream"), "usdm"),
+    (re.compile(r"\w+://[^/]*dstream"), "coinm"),
+    (re.compile(r"\w+://[^/]*\.binance\.us(?:[:/]|$)"), "us"),
+)
 _NAMED: Final = re.compile(r"([^/=&?@]+)@(?:trade|aggTrade)(?![^/&])")
 
 _MICROSECONDS_FROM: Final = 100_000_000_000_000
@@ -50,6 +55,11 @@ class Binance(Exchange):
         self._stream = "trade"
         self._named: frozenset[str] = frozenset()
         self._asked = Asked()
+
+    @classmethod
+    def market_of(cls, url: str) -> str:
+        """`usdm` and `coinm` futures, and Binance.US, have symbols of the same names as spot."""
+        return next((market for host, market in _MARKETS if host.match(url)), "")
 
     def connection_url(self, url: str, symbols: Sequence[str]) -> str:
         """`url` unchanged; what it says of the market and of its streams is kept for `subscriptions`."""

@@ -7,6 +7,7 @@ events, not by 1 per trade, so it is not used.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
@@ -28,6 +29,7 @@ from tradebot.feeds.exchanges.base import (
 
 _ARGS_MAX: Final = 10
 _PREFIX: Final = "publicTrade."
+_MARKET: Final = re.compile(r"/v5/public/([a-z]+)")
 
 
 class Bybit(Exchange):
@@ -35,6 +37,12 @@ class Bybit(Exchange):
 
     name: ClassVar[str] = "bybit"
     url: ClassVar[str] = "wss://stream.bybit.com/v5/public/spot"
+
+    @classmethod
+    def market_of(cls, url: str) -> str:
+        """The last part of the address: `linear`, `inverse` or `option`; none for spot."""
+        found = _MARKET.search(url)
+        return "" if found is None or found[1] == "spot" else found[1]
 
     def __init__(self) -> None:
         self._asked = Asked()

@@ -49,6 +49,11 @@ class KuCoin(Exchange):
     messages_per_s: ClassVar[float | None] = 10.0
     token_url: str | None = "https://api.kucoin.com/api/v1/bullet-public"
 
+    @classmethod
+    def market_of(cls, url: str) -> str:
+        """`futures` on the hosts of futures."""
+        return "futures" if "futures" in (urlsplit(url).hostname or "") else ""
+
     def __init__(self) -> None:
         self._unified_market: str | None = None
         self._last_id = 0
