@@ -53,6 +53,10 @@ class Connection(sqlite3.Connection):
         """A cursor that does so too."""
         return super().cursor(_Cursor if factory is None else factory)
 
+    def execute(self, sql: str, parameters: Any = ()) -> Any:
+        """Execute a statement on a cursor of its own."""
+        return self.cursor().execute(sql, parameters)
+
     def close(self) -> None:
         """Close it."""
         if self.disk is None:

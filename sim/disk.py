@@ -52,6 +52,8 @@ class Disk:
         self._live: Callable[[], bool] = lambda: False
         self._changes = 0
         self._held: sqlite3.Connection | None = None
+        self._away: dict[Path, Path] = {}
+        self._replaced = False
 
     # ---- what the world calls ------------------------------------------------------------------------------------
 
@@ -82,6 +84,32 @@ class Disk:
         if self._held is not None:
             self._held.close()
             self._held = None
+
+    @property
+    def is_away(self) -> bool:
+        """Whether somebody has moved the database away."""
+        return bool(self._away)
+
+    def move_away(self, log_too: bool, replace: bool) -> None:
+        """Somebody moves the database away, alone or with its log, and may put another file at its place."""
+        names = (self.db_path, self.wal_path, self.shm_path) if log_too else (self.db_path,)
+        live, self._live = self._live, lambda: False  # it is not the process that does it
+        for path in names:
+            if path.exists():
+                self._away[path] = path.with_name(f"away-{path.name}")
+                path.rename(self._away[path])
+        if replace:
+            self.db_path.touch()
+        self._replaced, self._live = replace, live
+
+    def bring_back(self) -> bool:
+        """What was moved away is put back: whether there was a file at its place that nobody put there."""
+        intruder = self.is_away and not self._replaced and self.db_path.exists()
+        for path, away in self._away.items():
+            path.unlink(missing_ok=True)
+            away.rename(path)
+        self._away = {}
+        return intruder
 
     def own_files(self) -> list[Path]:
         """All files of the database but those that SQLite writes, in order."""

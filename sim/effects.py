@@ -7,13 +7,16 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from mockws_server.actions import Action, describe
+from mockws_server.actions import Action, Burst, Reset, describe
 from sim.exchange import Exchange
 from sim.faults import StorageFaults, bound_files
-from sim.plans import AT_END, Fault, Point
+from sim.plans import AT_END, Fault, Moved, Point
 from sim.torn import Tear
 from sim.world import Process
 
+_SOON_S: Final = 0.05
+_HELD_S: Final = 1.0
+_BURST_MAX: Final = 3_000
 _DELAYED: Final = {f"slow_{stage}": f"tradebot-{stage}" for stage in ("ingest", "strategy", "execution", "persist")}
 
 
@@ -38,6 +41,10 @@ class Hands:
         self.signals_s: list[float] = []
         self.disk_failing_s = 0.0
         """The longest time for which files cannot be written."""
+        self.hung: tuple[str, float] | None = None
+        """A stage that has stopped for ever, and since when."""
+        self.file_moved_s: float | None = None
+        """When the database was moved away under the running engine."""
 
     def arrange(self, faults: tuple[Fault, ...]) -> None:
         """Have all of `faults` happen in their time, and an end of it all when the safety phase is over."""
@@ -145,6 +152,43 @@ class Hands:
         stage, nth = fault.what
         self._process.seam.crash(f"tradebot-{stage}", nth, partial(self._do, fault, f"{stage} raises", lambda: None))
 
+    def _hang(self, fault: Fault) -> None:
+        stage, process = fault.what, self._process
+
+        def hangs() -> None:
+            self.hung = self.hung or (stage, self._runtime.elapsed_s)
+            self._runtime.say(f"{stage} hangs")
+
+        def arrange() -> None:
+            process.seam.hang(f"tradebot-{stage}", hangs)
+            process.manager.kill_if_starved()
+
+        self._at(fault.at_s, fault, f"{stage} is to hang", arrange)
+
+    def _full_channel(self, fault: Fault) -> None:
+        """Hold the strategy with one tick in hand, fill the channel behind it, and lose the link."""
+        process, exchange, runtime = self._process, self._exchange, self._runtime
+        assert exchange is not None
+
+        def perform(action: Action) -> None:
+            runtime.call_at(runtime.elapsed_s + _SOON_S, partial(exchange.perform, action))
+
+        def fill() -> None:
+            tick = process.watch.channels[0]
+            room = (tick.maxsize - tick.depth) * process.watch.stages["ingest"]._intake.sample_every
+            if 0 < room <= _BURST_MAX:
+                exchange.perform(Burst(room))
+            perform(Reset())
+            runtime.call_at(runtime.elapsed_s + _HELD_S, lambda: process.seam.hold_back("tradebot-strategy", 0.0))
+
+        def hold() -> None:
+            if process.watch.began:
+                process.seam.hold_back("tradebot-strategy", _HELD_S)
+                exchange.perform(Burst(process.watch.stages["ingest"]._intake.sample_every))
+                runtime.call_at(runtime.elapsed_s + _SOON_S, fill)
+
+        self._at(fault.at_s, fault, "the tick channel is filled, then the link is lost", hold)
+
     # ---- storage ---------------------------------------------------------------------------------------------------
 
     def _storage_busy(self, fault: Fault) -> None:
@@ -207,6 +251,23 @@ class Hands:
     def _loosen(self) -> None:
         bound_files(None)
 
+    def _file_moved(self, fault: Fault) -> None:
+        moved = fault.what
+        assert isinstance(moved, Moved)
+
+        def move() -> None:
+            disk, runtime = self._process.disk, self._runtime
+            if self._process.watch.began and self._process.storage is not None and not disk.is_away:
+                self.file_moved_s = runtime.elapsed_s
+                disk.move_away(moved.log_too, moved.replace)
+                runtime.say("the database is moved away")
+
+        told = "the database is moved away" + (", and another one is put there" if moved.replace else "")
+        if moved.step is None:
+            self._at(fault.at_s, fault, told, move)
+        else:
+            self._runtime.call_at_step(moved.step, partial(self._do, fault, f"{told} at step {moved.step}", move))
+
     # ---- ends ------------------------------------------------------------------------------------------------------
 
     def _signal(self) -> None:
@@ -257,6 +318,9 @@ _EFFECTS: Final[dict[str, Callable[[Hands, Fault], None]]] = {
     **dict.fromkeys(_DELAYED, Hands._slow),
     "wall_jumps": Hands._wall_jump,
     "crash": Hands._crash,
+    "hang": Hands._hang,
+    "full_channel": Hands._full_channel,
+    "file_moved": Hands._file_moved,
     "storage_busy": Hands._storage_busy,
     "storage_full": Hands._storage_full,
     "storage_slow": Hands._storage_slow,

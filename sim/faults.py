@@ -74,6 +74,8 @@ class FaultyStorage(SqliteStorage):
         """Once something is stored."""
         self.failing = False
         """Whether the last write failed."""
+        self.stored_nowhere = False
+        """Whether a batch counted as stored after the database had been moved away."""
         self.failing_since_s: float | None = None
         """When the first of the last writes failed in a row; None: the last one did not."""
         self.insisted_s = 0.0
@@ -106,7 +108,9 @@ class FaultyStorage(SqliteStorage):
             runtime.sleep(self._faults.slow_s)
         self._fail_before(patience_ms)
         runtime.checkpoint()
+        was_away = self._disk.is_away
         super().write(batch)
+        self.stored_nowhere = self.stored_nowhere or was_away
 
     def _fail_before(self, patience_ms: int) -> None:
         faults, runtime = self._faults, self._runtime

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 from tradebot.runtime import Condition, Lock, Runtime
+
+_FOR_EVER_S: Final = 1e6
 
 
 class Injected(Exception):
@@ -28,6 +30,7 @@ class HeldBack:
         self._delays_s = dict(delays_s or {})
         self._crashes = dict(crashes or {})
         self._entries: dict[str, int] = {}
+        self._hangs: dict[str, Callable[[], None]] = {}
         self._tell: Callable[[], None] = lambda: None
         self.crashed = False
         """Whether a thread was made to crash."""
@@ -48,14 +51,22 @@ class HeldBack:
         self._crashes[name] = nth
         self._tell = tell
 
+    def hang(self, name: str, tell: Callable[[], None]) -> None:
+        """Have the thread called `name` stop for ever at its next entrance; `tell` is called when it does."""
+        self._hangs[name] = tell
+
     def release(self) -> None:
-        """From now on nobody is held back, and nobody is made to crash."""
+        """From now on nobody is held back, and nobody is made to crash or hang; who hangs goes on doing so."""
+        self._hangs.clear()
         self._delays_s.clear()
         self._crashes.clear()
 
     def hold(self) -> None:
         """Called by a thread about to enter a condition."""
         name = threading.current_thread().name
+        if name in self._hangs:
+            self._hangs.pop(name)()
+            self._inner.sleep(_FOR_EVER_S)
         if name in self._crashes:
             self._entries[name] = self._entries.get(name, 0) + 1
             if self._entries[name] == self._crashes[name]:

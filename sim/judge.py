@@ -26,6 +26,11 @@ from tradebot.store.policy import FINAL_FLUSH_S
 _BEAT_SLACK_S: Final = 0.2
 _CROWDING: Final = frozenset({"slow_persist", "slow_strategy", "slow_execution", "spill_fails", "disk_errors", "crash"})
 """What fills channels, or keeps events out of the spill file."""
+_AT_WORK_S: Final = 20.0
+"""For so long a stage may be at work on something."""
+
+_LOOKS_S: Final = 2.5
+"""Two looks of the main thread, from the first of which a stage counts as standing still."""
 
 
 def judge_life(swarm: Swarm) -> None:
@@ -38,7 +43,7 @@ def judge_life(swarm: Swarm) -> None:
         assert code in allowed, f"{told}, but what happened means {_listed(allowed)}: {describe(facts)}"
         _check_logs(swarm, life)
         check_heartbeat(life)
-        check_watchdog(life)
+        check_watchdog(life, _patience_s(swarm))
         check_deadlines(swarm, life)
         check_live(life, swarm.plan, swarm.exchange)
         _check_end(swarm, life)
@@ -81,6 +86,7 @@ def facts_of(swarm: Swarm, life: LifeRun) -> Facts:
         fed_out=not push and any(_fed_out(other) for other in (*swarm.lives[:-1], life)),
         crashed=process.seam.crashed,
         refused=watch.channels[0].refused if watch.began and push else 0,
+        file_moved_s=life.hands.file_moved_s,
         disk_failing_s=life.hands.disk_failing_s,
         storage_retry_s=float(str(plan.values["persist.storage_retry_s"])),
         storage_failing=storage is not None and storage.failing,
@@ -158,15 +164,32 @@ def _check_logs(swarm: Swarm, life: LifeRun) -> None:
     assert not found, f"no fault explains: {found[0]}" + (f" (and {len(found) - 1} more)" if len(found) > 1 else "")
 
 
-def check_watchdog(life: LifeRun) -> None:
-    """The watchdog is fed about once a second from READY to the end of the pipeline: no fault here is a hang."""
-    manager, outcome = life.process.manager, life.outcome
+def check_watchdog(life: LifeRun, patience_s: float) -> None:
+    """The watchdog is fed about once a second from READY to the end of the pipeline, unless a stage hangs.
+
+    From there on it is fed for 20 s at least, and for no longer than the stage may be patient with others.
+    """
+    manager, outcome, hung = life.process.manager, life.outcome, life.hands.hung
     if manager.ready_s is None:
         return
     ledger_s = _ledger_s(outcome)
     end_s = outcome.sim_s if ledger_s is None else ledger_s
-    for one, other in pairwise([manager.ready_s, *manager.alive_s, end_s]):
+    fed_s = [at_s for at_s in manager.alive_s if at_s <= end_s]
+    if hung is not None:
+        stage, since_s = hung
+        bites_s = since_s + _AT_WORK_S + patience_s + _LOOKS_S
+        late_s = [at_s for at_s in fed_s if at_s > bites_s]
+        assert not late_s, f"the watchdog was fed at {late_s[0]:.3f} s, but {stage} has hung since {since_s:.3f} s"
+        end_s = min(end_s, since_s + _AT_WORK_S)
+        fed_s = [at_s for at_s in fed_s if at_s <= end_s]
+    for one, other in pairwise([manager.ready_s, *fed_s, end_s]):
         assert other - one <= EVERY_S + _BEAT_SLACK_S, f"the watchdog was not fed from {one:.3f} s to {other:.3f} s"
+
+
+def _patience_s(swarm: Swarm) -> float:
+    """How long a stage may have to wait for the writer, and that for the storage."""
+    values = swarm.plan.values
+    return float(str(values["persist.flush_interval_ms"])) / 1000 + float(str(values["persist.storage_retry_s"]))
 
 
 def check_heartbeat(life: LifeRun) -> None:
@@ -208,13 +231,18 @@ def check_deadlines(swarm: Swarm, life: LifeRun) -> None:
     if asked_s is not None:
         check_drain(asked_s, _ledger_s(outcome), number("persist.drain_timeout_s"))
     flush_s, hold_s = number("persist.flush_interval_ms") / 1000, 1.0 if "slow_persist" in plan.kinds else 0.0
-    assert watch.longest_batch_s <= flush_s + hold_s + SLACK_S, (
+    hung = life.hands.hung is not None and life.hands.hung[0] == "persist"
+    assert hung or watch.longest_batch_s <= flush_s + hold_s + SLACK_S, (
         f"a batch was open for {watch.longest_batch_s:.3f} s, the flush interval is {flush_s} s"
     )
     if storage is not None:
         wrong = None if storage.causes is None else storage.causes.wrong
         assert wrong is None, wrong
+        assert not storage.stored_nowhere, "a batch counted as stored though the database had been moved away"
+        assert not life.process.made_another, "a new database was made where the one it wrote had been moved away"
         stop_s = first_stop_s(outcome, life.hands.signals_s, run_over_s)
+        if life.hands.file_moved_s is not None:
+            stop_s = min(stop_s, life.hands.file_moved_s)  # that is given up at once
         check_patience(storage, outcome, stop_s, number("persist.storage_retry_s"))
         if plan.feed == SYNTHETIC and not (life.faulty and _CROWDING & set(plan.kinds)):
             tick, _signal, persist = watch.channels
@@ -330,9 +358,8 @@ def _check_rows(swarm: Swarm, life: LifeRun, db: sqlite3.Connection) -> None:
         "SELECT COUNT(*) FROM ticks WHERE run = (SELECT id FROM runs WHERE run_id = ?)", (run_id,)
     ).fetchone()[0]
     if not ended:
-        persist = life.process.watch.stages["persist"]
-        told = persist.ticks_stored + persist.ticks_spilled - outcome.lost
-        assert found >= told, f"{found} ticks are stored; before it was killed {told} were, or in the spill file"
+        least = life.process.watch.ticks_kept - outcome.lost
+        assert found >= least, f"{found} ticks are stored; before it was killed {least} were, or in the spill file"
         return
     kept = ledger["stored"] + ledger["spilled"] - outcome.lost
     # What a failing storage stored without saying so counts as lost, until somebody looks.

@@ -38,6 +38,7 @@ from sim.plans import (
     Fault,
     Kind,
     Life,
+    Moved,
     Point,
 )
 
@@ -175,6 +176,30 @@ _window("storage_slow", _ALL, 15.0, lambda d: d.pick((0.01, 0.3, 2.0)))
 _window("storage_full", _ALL, 15.0)
 
 
+@_kind("hang", _ALL)
+def _hang(d: Draw, life: Life) -> list[Fault]:
+    """A stage stops for ever where it uses a channel: in most histories soon, so that the watchdog has time to bite."""
+    stage, at_s = (
+        d.pick(("strategy", "execution", "persist", "commit")),
+        d.seconds(0.0, d.pick((2.0, 2.0, life.safety_s))),
+    )
+    return [Fault("hang", 0.0 if life.by_step else at_s, what=stage)] if d.chance(0.6) else []
+
+
+@_kind("full_channel", _LIVE)
+def _full_channel(d: Draw, life: Life) -> list[Fault]:
+    """The tick channel is filled to its last place, and then the link is lost: a notice that finds no room."""
+    return [Fault("full_channel", d.seconds(0.5, life.safety_s))] if d.chance(0.4) else []
+
+
+@_kind("file_moved", _ALL)
+def _file_moved(d: Draw, life: Life) -> list[Fault]:
+    """The database is moved away under the engine: with its log or without, another one put there or not."""
+    at_s, step = d.seconds(0.3, life.safety_s), d.whole(60, 600)
+    what = Moved(d.chance(0.5), d.chance(0.5), step if life.by_step else None)
+    return [Fault("file_moved", 0.0 if life.by_step else at_s, what=what)] if d.chance(0.4) else []
+
+
 @_kind("history", _LIVE)
 def _history(d: Draw, life: Life) -> list[Fault]:
     """An exchange that sends its last trades with each subscription: one for all processes, drawn with the first."""
@@ -272,7 +297,7 @@ def _power_cut(d: Draw, life: Life) -> list[Fault]:
 def _in_call(name: str, d: Draw, life: Life) -> Fault:
     at_s = d.seconds(0.0, life.safety_s)
     at_s = 0.0 if life.by_step or d.chance(0.4) else at_s
-    return Fault(name, at_s, what=Point(d.whole(1, d.pick((8, 30, 90)))))
+    return Fault(name, at_s, what=Point(d.whole(1, d.pick((5, 5, 30, 90)))))
 
 
 @_kind("crash", _ALL)

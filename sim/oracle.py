@@ -36,6 +36,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     """Events that the full tick channel of a push feed turned away."""
     storage_failing: bool = False
     """The last attempt to store a batch failed."""
+    file_moved_s: float | None = None
+    """When the database was moved away under it."""
     disk_failing_s: float = 0.0
     """The longest time for which files could not be written. Reading a database may make files too."""
     storage_retry_s: float = 0.0
@@ -82,12 +84,18 @@ def _second_signal(facts: Facts, slack_s: float) -> bool:
     return len(facts.signals_s) >= 2 and until_s - facts.signals_s[1] >= slack_s
 
 
+def _gone(facts: Facts) -> bool:
+    """Whether something was left to be written when the file was moved away: the end of the run, if nothing else."""
+    return facts.file_moved_s is not None and facts.over_s is not None and facts.file_moved_s < facts.over_s
+
+
 CAUSES: Final[tuple[Cause, ...]] = (
     Cause("a crash", ExitCode.CRASH, lambda f: f.crashed, lambda f: f.crashed),
     Cause("a second signal", ExitCode.CRASH, lambda f: _second_signal(f, 0.0), lambda f: _second_signal(f, _NOTICED_S)),
     Cause("overload", ExitCode.OVERLOAD, lambda f: f.refused > 0, lambda f: f.refused > 0),
     Cause("a storage that failed", ExitCode.OVERLOAD, lambda f: f.storage_failing, lambda f: f.storage_failing),
     Cause("a drain out of time", ExitCode.OVERLOAD, lambda f: f.drain_timed_out, lambda f: f.drain_timed_out),
+    Cause("a database that is gone", ExitCode.OVERLOAD, lambda f: f.file_moved_s is not None, lambda f: _gone(f)),
     Cause("an end not recorded", ExitCode.OVERLOAD, lambda f: f.end_unrecorded, lambda f: f.end_unrecorded),
     Cause("a disk that failed", ExitCode.OVERLOAD, lambda f: f.disk_failing_s > 0, lambda _f: False),
     Cause("no handshake", ExitCode.NETWORK, lambda f: _no_link(f, -0.01), lambda f: _no_link(f, 5.0)),
@@ -150,19 +158,19 @@ def _may_be_over(facts: Facts) -> bool:
 _LOSSES: Final = frozenset(
     {
         "close_codes", "reset", "half_frame", "mute", "drop_pings", "broken_utf8", "broken_bytes", "server_away",
-        "link_down", "refuse", "http_429", "http_503", "slow_handshake", "no_handshake",
+        "link_down", "full_channel", "refuse", "http_429", "http_503", "slow_handshake", "no_handshake",
     }
 )  # fmt: skip
 _DOOR: Final = frozenset(
     {"refuse", "http_429", "http_503", "slow_handshake", "no_handshake", "server_away", "link_down", "latency"}
 )
 _STORAGE: Final = frozenset(
-    {"storage_busy", "storage_full", "storage_error", "commit_doubt", "disk_errors", "storage_torn"}
+    {"storage_busy", "storage_full", "storage_error", "commit_doubt", "disk_errors", "storage_torn", "file_moved"}
 )
 _SLOW: Final = frozenset(
     {"slow_ingest", "slow_strategy", "slow_execution", "slow_persist", "storage_slow", "storage_busy", "storage_full"}
 )
-_ENDS: Final = _STORAGE | _SLOW | {"crash", "second_signal"}
+_ENDS: Final = _STORAGE | _SLOW | {"crash", "hang", "second_signal"}
 _KILLS: Final = frozenset({"kill", "kill_in_call", "power_cut", "storage_torn"})
 ALWAYS: Final = frozenset({"always"})
 """What needs no fault: refusals by a cap, lines of a replay file that were malformed on purpose."""
@@ -194,9 +202,10 @@ EXPLAINED_BY: Final[Mapping[str, frozenset[str]]] = {
     "CLEANUP_FAILED": frozenset({"spill_fails", "disk_errors"}),
     "no room for a spill file": frozenset({"spill_fails", "disk_errors"}),
     "NOT_STORED": _ENDS,
-    "FINISH_FAILED": frozenset({"spill_fails", "disk_errors"}),
+    "FINISH_FAILED": frozenset({"spill_fails", "disk_errors", "file_moved"}),
     "DRAIN_TIMEOUT": _ENDS,
     "stages did not end": _ENDS,
+    "STANDING_STILL": frozenset({"hang"}),
     "OVERLOAD": ALWAYS,  # the facts must say so
     "order refused": ALWAYS,  # the reference must say so
     "thread crashed": frozenset({"crash"}),

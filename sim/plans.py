@@ -69,6 +69,14 @@ class Point(Struct, frozen=True):
     number: int
 
 
+class Moved(Struct, frozen=True):
+    """As `what` of a fault: what is moved away, and at which step (None: at the fault's time)."""
+
+    log_too: bool
+    replace: bool
+    step: int | None
+
+
 class Fault(Struct, frozen=True):
     """One fault of one process: its kind, when it begins, how long it lasts, and what else its kind wants to know."""
 

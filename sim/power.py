@@ -13,7 +13,8 @@ import shutil
 import sqlite3
 import tempfile
 from collections import Counter
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -48,7 +49,25 @@ def lose_power(disk: Disk, random_of: random.Random) -> Loss:
 
 
 def ticks_of(db_path: Path) -> Counter[str]:
-    """How many ticks each run has, as SQLite recovers the files; looked at in a copy, which leaves them alone."""
+    """How many ticks each run has, as SQLite recovers the files."""
+    with recovered(db_path) as db:
+        if db is None:
+            return Counter()
+        sound = db.execute("PRAGMA integrity_check").fetchall()
+        assert sound == [("ok",)], f"power: the image is damaged: {sound[:2]}"
+        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+        if not {"runs", "ticks"} <= tables:
+            return Counter()
+        query = "SELECT run_id, COUNT(*) FROM ticks JOIN runs ON runs.id = ticks.run GROUP BY run_id"
+        return Counter(dict(db.execute(query).fetchall()))
+
+
+@contextmanager
+def recovered(db_path: Path) -> Iterator[sqlite3.Connection | None]:
+    """The database as SQLite recovers it from the files of a dead process; None when there is none.
+
+    A copy is looked at: to open the files themselves would roll them back, or move their log, for the next process.
+    """
     with tempfile.TemporaryDirectory(dir=db_path.parent, prefix="copy-") as directory:
         copy = Path(directory) / db_path.name
         for suffix in ("", "-wal", "-journal"):
@@ -56,15 +75,10 @@ def ticks_of(db_path: Path) -> Counter[str]:
             if path.exists():
                 shutil.copyfile(path, copy.with_name(copy.name + suffix))
         if not copy.exists():
-            return Counter()
+            yield None
+            return
         with closing(sqlite3.connect(copy)) as db:
-            sound = db.execute("PRAGMA integrity_check").fetchall()
-            assert sound == [("ok",)], f"power: the image is damaged: {sound[:2]}"
-            tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
-            if not {"runs", "ticks"} <= tables:
-                return Counter()
-            query = "SELECT run_id, COUNT(*) FROM ticks JOIN runs ON runs.id = ticks.run GROUP BY run_id"
-            return Counter(dict(db.execute(query).fetchall()))
+            yield db
 
 
 class _Dice:

@@ -26,6 +26,13 @@ CALM_S: Final = 10.0
 """How long a push feed is watched after it had time to recover."""
 
 
+HANG_S: Final = 40.0
+"""How much longer a process lasts in which a stage may hang, for the watchdog to starve."""
+
+_ROOMY: Final = 20_000
+"""Size of the tick channel of such a process: it is to hang, not to be overloaded."""
+
+
 class Probe(NamedTuple):
     """Counts of a process at one moment of the calm phase."""
 
@@ -66,6 +73,8 @@ class Swarm:
         """Run processes until one has come to its end in order, or all faults are used up; look at each one's end."""
         for faults in (*self.plan.lives, ()):
             run_seconds = None if self.plan.feed == REPLAY else self._until_s(bool(faults)) + CALM_S
+            if run_seconds is not None and any(fault.kind == "hang" for fault in faults):
+                run_seconds += HANG_S
             outcome = self._run(faults, run_seconds)
             after_each(self)
             stopped = self.lives[-1].hands.signals_s
@@ -86,6 +95,8 @@ class Swarm:
             values.pop("engine.run_seconds")
         if plan.feed == REPLAY:
             values["engine.replay_file"] = str(self.world.directory / "input.jsonl")
+        if "hang" in plan.kinds and plan.feed != REPLAY:
+            values["channels.tick_channel_size"] = _ROOMY
         if isinstance(self.exchange, Kraken):
             values |= {"engine.ingest_mode": "realws", "app.symbol": ",".join(plan.symbols)}
             options["exchange"] = "kraken"

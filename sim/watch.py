@@ -9,6 +9,7 @@ import gc
 from collections.abc import Callable
 from typing import Any, Final
 
+from sim.faults import open_files
 from sim.runtime import SimRuntime
 from sim.scheduler import RUNS
 from tradebot.channel import Channel
@@ -19,6 +20,7 @@ from tradebot.ledger import Ledger
 from tradebot.metrics import Metrics
 from tradebot.runtime import Thread
 from tradebot.store.batch import StoredCounts
+from tradebot.store.spill import Spill
 
 LOOK_EVERY_S: Final = 1.0
 LOOK_EVERY_STEPS: Final = 61
@@ -88,6 +90,8 @@ class Watch:
             self.began_s = self._runtime.elapsed_s
             if stage.name == "strategy":
                 self._held: int = stage._stored_ticks + stage._stored_notices
+            elif stage.name == "persist":
+                self._added: int = stage._batch.events  # what the start itself has to tell
         thread: Thread = self._inner.spawn(name, target)
         return thread
 
@@ -96,12 +100,23 @@ class Watch:
         self.feed = WatchedFeed(feed)
         return self.feed
 
+    def forget_frames(self) -> None:
+        """Let go of the frames in which the storage failed, at the end of a process: they know its connection."""
+        persist = self.stages.get("persist")
+        error: BaseException | None = None if persist is None else persist.storage_error
+        while error is not None:
+            error.__traceback__, error = None, error.__cause__ or error.__context__
+
     def bury(self) -> None:
         """Close what a killed process left open; its counts can still be looked at."""
         spilling = getattr(self.stages.get("persist"), "_spilling", None)
         if spilling is not None and spilling._spill is not None:
             spilling._spill._file.close()
         gc.collect()  # what never came to be a stage's
+        if any(name.endswith(".spill") for _descriptor, name in open_files()):
+            for thing in gc.get_objects():  # killed as it was closed: some frame still knows it
+                if isinstance(thing, Spill):
+                    thing._file.close()
 
     # ---- what can be seen ----------------------------------------------------------------------------------------
 
@@ -135,7 +150,7 @@ class Watch:
 
     @property
     def handed_over(self) -> int:
-        """Ticks and notices that entered the tick channel and are not known to be stored: what a kill now would cost.
+        """Ticks and notices that entered the pipeline and are not known to be stored: what a kill now would cost.
 
         The front that a resumed run passes over does not count.
         """
@@ -146,7 +161,7 @@ class Watch:
         tick = self.channels[0]
         waiting = tick.depth - self._in_tick  # checkpoints, of which no rows come
         passed_on: int = strategy.checkpoints
-        return tick.entered - waiting - passed_on - skipped - stored
+        return tick.entered + self._added - waiting - passed_on - skipped - stored
 
     @property
     def _in_tick(self) -> int:
@@ -176,6 +191,16 @@ class Watch:
             return 0
         found: int = handover.waiting_ticks + handover.waiting_notices
         return max(0, found - _over(self._counts, handover._confirmed)) if found else 0
+
+    @property
+    def ticks_kept(self) -> int:
+        """Ticks that a kill now would leave in the database or in the spill file."""
+        persist, stored = self.stages["persist"], self._counts.ticks
+        handover = persist._handover
+        if handover is None:
+            return stored + int(persist.ticks_spilled)
+        waiting: int = handover.waiting_ticks
+        return stored + max(0, waiting - (stored - int(handover._confirmed.ticks))) if waiting else stored
 
     @property
     def _counts(self) -> StoredCounts:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sqlite3
 import warnings
 from collections import Counter
@@ -15,7 +14,6 @@ from fnmatch import fnmatch
 from functools import partial
 from io import StringIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from sim.beside import Beside
@@ -28,7 +26,7 @@ from sim.heldback import HeldBack
 from sim.journal import Journal, LogStream, NotingRuntime, enter_logs
 from sim.manager import HearingManager
 from sim.network import SimNetwork
-from sim.power import Loss, lose_power
+from sim.power import Loss, lose_power, recovered
 from sim.runtime import SimRuntime
 from sim.watch import Watch
 from sim.wire import SimTransport
@@ -103,10 +101,18 @@ class Process:
     """Whether its end, or what came just after it, was a power cut."""
     loss: Loss | None = None
     """What that cost."""
+    made_another: bool = False
+    """Whether it made a new database where the one that it wrote had been moved away."""
     storage: FaultyStorage | None = None
     """Once the engine has opened it."""
     beside: list[Beside] = field(default_factory=list)
     """Commands beside the engine; the history goes on until they have ended too."""
+
+    def bury(self) -> None:
+        """Give back what it left open when it was killed."""
+        if self.storage is not None:
+            self.storage._db = None  # of a stage that was killed as it closed it
+        self.watch.bury()
 
     def cut_power(self) -> None:
         """The machine is off: what had not reached the disk may be lost."""
@@ -204,13 +210,17 @@ class World:
         except SimKilled as death:
             code = death.code if isinstance(death, SimExit) else None
             with _leaving_files_open():
-                self.processes[-1].watch.bury()
+                self.processes[-1].watch.forget_frames()
+                self.processes[-1].bury()
         except TradebotError as failure:
             code, error = int(failure.exit_code), str(failure)
         finally:
             process = self.processes[-1]
-            if process.power_cut:
-                remains.take()  # unless that was done when it was killed
+            process.watch.forget_frames()
+            if process.power_cut and not runtime.was_killed:
+                remains.take()
+                with _leaving_files_open():
+                    process.bury()
             self.disk.release()
             remains.put_back()
             self._after_death(process)
@@ -249,6 +259,7 @@ class World:
 
     def _after_death(self, process: Process) -> None:
         """The files are what the process left in the middle of a call, and after a power cut what reached the disk."""
+        process.made_another = self.disk.bring_back()
         for path, content in self.disk.instead.items():
             if content is None:
                 path.unlink(missing_ok=True)
@@ -331,26 +342,13 @@ def covered_ticks(path: Path, logs: list[dict[str, Any]]) -> int:
     Looked at in a copy: closing the only connection moves SQLite's log into the database, and a kill leaves the log.
     """
     started = [line["fields"]["run_id"] for line in logs if line["fields"].get("event") == "START"]
-    if not started or not path.exists():
+    if not started:
         return 0
-    with TemporaryDirectory(dir=path.parent, prefix="copy-") as directory:
-        copy = Path(directory) / path.name
-        for suffix in ("", "-wal"):
-            file = path.with_name(path.name + suffix)
-            if file.exists():
-                shutil.copyfile(file, copy.with_name(copy.name + suffix))
-        return _covered_ticks(copy, started[-1])
-
-
-def _covered_ticks(path: Path, run_id: str) -> int:
-    db = sqlite3.connect(path)
-    try:
+    with recovered(path) as db:
+        if db is None or not db.execute("SELECT name FROM sqlite_master WHERE name = 'feeds'").fetchall():
+            return 0
         query = "SELECT run_ticks FROM feeds JOIN runs ON runs.id = feeds.run WHERE runs.run_id = ?"
-        found = db.execute(query, (run_id,)).fetchone()
-    except sqlite3.OperationalError:  # killed before there was a table
-        return 0
-    finally:
-        db.close()
+        found = db.execute(query, (started[-1],)).fetchone()
     return 0 if found is None else int(found[0])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tests.sim.planted.bug import Bug
+from tests.sim.planted.bugs_disk import DISK_BUGS
 from tests.sim.planted.bugs_feeds import FEED_BUGS
 from tests.sim.planted.bugs_upkeep import UPKEEP_BUGS
 from tests.sim.planted.bugs_words import WORDS_BUGS
@@ -363,4 +364,11 @@ _STORE_BUGS: Final = (
     ),
 )
 
-BUGS: Final[tuple[Bug, ...]] = (*_STAGE_BUGS, *_STORE_BUGS, *FEED_BUGS, *UPKEEP_BUGS, *WORDS_BUGS)
+BUGS: Final[tuple[Bug, ...]] = (
+    *_STAGE_BUGS,
+    *_STORE_BUGS,
+    *DISK_BUGS,
+    *FEED_BUGS,
+    *UPKEEP_BUGS,
+    *WORDS_BUGS,
+)

@@ -44,6 +44,11 @@ CHECKS: Final[tuple[tuple[str, str], ...]] = (
         "flow of events",
         r"-?\d+ ticks and notices in the strategy's hands|process \d+: \d+ ticks and notices were under",
     ),
+    (
+        "what a kill leaves",
+        r"power: |process \d+: (\d+ ticks are stored; before|\d+ ticks were stored under"
+        r"|a batch counted as stored|a new database was made)",
+    ),
     ("database", r"(orders|trades) without their|filled orders without|runs\.\w+ say"),
     ("risk caps", r"order \S+ (BUY|SELL) .* caps "),
     ("reference", r"(process \d+: )?((signals|orders|trades)(\[\d+\])?: stored|positions: )"),

@@ -1,0 +1,70 @@
+"""Planted bugs of what must have reached the disk, and of files that are not what they were."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.sim.planted.bug import Bug
+
+DISK_BUGS: Final = (
+    Bug(
+        "spill_not_synced",
+        "events count as spilled though the file was not synced",
+        "tradebot/store/spill.py",
+        "                view = view[written:]\n            os.fdatasync(self._descriptor)\n",
+        "                view = view[written:]\n",
+        40,
+        "spill_then_power_cut",
+    ),
+    Bug(
+        "commits_not_synced_before_a_spill",
+        "the spill's header counts commits that a power cut can still take away",
+        "tradebot/threads/spilling.py",
+        "        try:\n            sync_wal()\n",
+        "        try:\n            pass\n",
+        40,
+        "spill_then_power_cut",
+    ),
+    Bug(
+        "adoption_not_synced",
+        "the spill file is deleted when its events are committed, but not yet on disk",
+        "tradebot/store/opening.py",
+        '        db.execute_sql("PRAGMA synchronous = FULL")\n',
+        "",
+        40,
+        "adoption_then_power_cut",
+    ),
+    Bug(
+        "hot_journal_refused",
+        "a start looks at the database without letting SQLite roll back what a kill left half done",
+        "tradebot/store/database.py",
+        '        if error.code != "SQLITE_READONLY":\n            raise\n',
+        "        raise\n",
+        40,
+        "first_start_cut_short",
+    ),
+    Bug(
+        "file_replaced_unnoticed",
+        "nobody looks whether the database is still the file that was opened",
+        "tradebot/store/file_identity.py",
+        "        now = identity_of(self._database) if self._opened is None else",
+        "        return\n        now = identity_of(self._database) if self._opened is None else",
+        200,
+    ),
+    Bug(
+        "refused_notice_dropped",
+        "a notice that finds the tick channel full is dropped without a word, and the run goes on",
+        "tradebot/threads/ingest.py",
+        "full = not self._tick_channel.offer([replace(",
+        "full = 0 > self._tick_channel.offer([replace(",
+        200,
+    ),
+    Bug(
+        "watchdog_always_fed",
+        "the watchdog is fed whether or not a stage stands still",
+        "tradebot/ops/beacon.py",
+        "        if not status.still_s:\n            self._notifier.alive()\n",
+        "        self._notifier.alive()\n",
+        200,
+    ),
+)
