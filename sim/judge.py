@@ -83,7 +83,7 @@ def facts_of(swarm: Swarm, life: LifeRun) -> Facts:
         began=watch.began,
         signals_s=tuple(life.hands.signals_s),
         run_seconds=life.run_seconds,
-        fed_out=not push and any(_fed_out(other) for other in (*swarm.lives[:-1], life)),
+        fed_out=not push and (_fed_out(life) or any(_may_be_complete(other) for other in swarm.lives[:-1])),
         crashed=process.seam.crashed,
         refused=watch.channels[0].refused if watch.began and push else 0,
         file_moved_s=life.hands.file_moved_s,
@@ -104,8 +104,17 @@ def facts_of(swarm: Swarm, life: LifeRun) -> Facts:
 
 
 def _fed_out(life: LifeRun) -> bool:
+    return _read_to_its_end(life) and life.outcome.exit_code == 0
+
+
+def _may_be_complete(life: LifeRun) -> bool:
+    """A process that was killed may have recorded its end just before (seed 128)."""
+    return _read_to_its_end(life) and life.outcome.exit_code in (0, None)
+
+
+def _read_to_its_end(life: LifeRun) -> bool:
     feed = life.process.watch.feed
-    return feed is not None and feed.ended and life.outcome.exit_code == 0
+    return feed is not None and feed.ended
 
 
 def _ledger_s(outcome: Outcome) -> float | None:
