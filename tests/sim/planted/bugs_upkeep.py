@@ -109,7 +109,7 @@ UPKEEP_BUGS: Final = (
         "quiet_symbol_forgotten",
         "a checkpoint keeps only the symbols that traded since the one before",
         "tradebot/store/restart.py",
-        "RestartRow.delete().where((RestartRow.feed == feed_id) & RestartRow.symbol.in_(some)).execute(db)",
+        "RestartRow.delete().where((RestartRow.feed == feed_id) & _symbol_in(some)).execute(db)",
         "RestartRow.delete().where(RestartRow.feed == feed_id).execute(db)",
         20,
         "a_quiet_symbol_is_not_forgotten",
