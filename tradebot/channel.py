@@ -46,6 +46,7 @@ class Channel(queue.Queue[Sequence[E]], Generic[E]):
         self.all_tasks_done = runtime.condition(mutex)  # type: ignore[assignment]
         self._producers = producers
         self._gone = False
+        self._wanted = 1
         self.high_water = 0
         self.refused = 0
         self.entered = 0
@@ -122,27 +123,33 @@ class Channel(queue.Queue[Sequence[E]], Generic[E]):
         if part:
             self._put(part)
             self.entered += len(part)
-            self.not_empty.notify()
+            if self._events >= self._wanted:
+                self.not_empty.notify()
         return len(part)
 
-    def take(self, max_events: int, timeout: float | None = None) -> list[Sequence[E]]:
+    def take(self, max_events: int, timeout: float | None = None, least: int = 1) -> list[Sequence[E]]:
         """Wait for events, then take what is there, oldest first, at most `max_events`; [] when `timeout` (s) passed.
 
-        Blocks. Raises ChannelClosed when the channel is closed and empty, or was abandoned.
+        With `least` it waits until so many are there (never for more than half the channel), the time has passed or no
+        more will come: a consumer that has no use for fewer is not woken for each of them. Blocks. Raises ChannelClosed
+        when the channel is closed and empty, or was abandoned.
         """
         deadline = None if timeout is None else self._runtime.monotonic() + timeout
+        wanted = max(1, min(least, self.maxsize // 2))
         with self.not_empty:
-            while self._gone or not self._events:
-                if self._gone or self._producers <= 0:
+            while self._gone or self._events < wanted:
+                if self._gone or (self._producers <= 0 and not self._events):
                     raise ChannelClosed(self.name)
                 remaining = None if deadline is None else deadline - self._runtime.monotonic()
-                if remaining is not None and remaining <= 0:
-                    return []
+                if self._producers <= 0 or (remaining is not None and remaining <= 0):
+                    break
+                self._wanted = wanted
                 self.awaited = True
                 try:
                     self.not_empty.wait(remaining)
                 finally:
                     self.awaited = False
+                    self._wanted = 1
             return self._take_now(max_events)
 
     def _take_now(self, max_events: int) -> list[Sequence[E]]:

@@ -126,6 +126,60 @@ def test_send_and_offer_wake_a_waiting_consumer(drive: Drive) -> None:
     drive(body)
 
 
+def test_take_waits_for_as_many_as_it_wants(drive: Drive) -> None:
+    """A consumer with no use for fewer is not woken for each event; time, the end and half a channel come first."""
+
+    def body(stage: Stage) -> None:
+        ch, wanted = channel(stage.runtime, 100), []
+
+        def consumer() -> None:
+            wanted.append(flat(ch.take(100, LONG_S, least=3)))
+
+        thread = stage.runtime.spawn("consumer", consumer)
+        ch.send([1])
+        ch.send([2])
+        ch.send([3])
+        thread.join(LONG_S)
+        assert wanted == [[1, 2, 3]]
+        ch.send([4])
+        assert flat(ch.take(100, 0.02, least=3)) == [4], "the time has passed"
+        ch.send(list(range(50)))
+        assert len(flat(ch.take(100, LONG_S, least=99))) == 50, "half the channel is enough"
+        ch.send([5])
+        ch.close()
+        assert flat(ch.take(100, LONG_S, least=3)) == [5], "no more will come"
+        with pytest.raises(ChannelClosed):
+            ch.take(100, LONG_S, least=3)
+
+    drive(body)
+
+
+@given(least=st.integers(1, 30), maxsize=st.integers(1, 20), sizes=st.lists(st.integers(1, 9), max_size=12))
+def test_whatever_is_wanted_nothing_is_left_behind(least: int, maxsize: int, sizes: list[int]) -> None:
+    """Seeded schedules: all that a producer sends is taken, also where more is wanted than the channel holds."""
+
+    def main() -> None:
+        ch = channel(runtime, maxsize)
+
+        def produce() -> None:
+            for size in sizes:
+                ch.send([1] * size)
+            ch.close()
+
+        producer = runtime.spawn("producer", produce)
+        got = 0
+        while True:
+            try:
+                got += len(flat(ch.take(1000, 60.0, least)))
+            except ChannelClosed:
+                break
+        producer.join()
+        assert got == sum(sizes)
+
+    runtime = SimRuntime(least)
+    runtime.run(main)
+
+
 def test_close_hands_out_the_rest_then_says_closed(drive: Drive) -> None:
     def body(stage: Stage) -> None:
         ch = channel(stage.runtime, 5)

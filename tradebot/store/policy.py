@@ -68,6 +68,10 @@ class FlushPolicy:
         """Whether an open batch of `events` is to be flushed at `now`."""
         return events >= self._events_due or (self._due_at is not None and now >= self._due_at)
 
+    def missing(self, events: int) -> int:
+        """How many more events make an open batch of `events` due at once; 1 where it is empty, as time then counts."""
+        return max(1, self._events_due - events) if events else 1
+
     def wait_s(self, now: float) -> float | None:
         """Seconds until the open batch is due; None when there is none."""
         return None if self._due_at is None else max(0.0, self._due_at - now)

@@ -170,7 +170,7 @@ class PersistStage:
             if self._spilling.is_on:
                 wait_s = _LOOK_S if wait_s is None else min(wait_s, _LOOK_S)
             try:
-                chunks = self._channel.take(room, wait_s)
+                chunks = self._channel.take(room, wait_s, self._policy.missing(self._batch.events))
             except ChannelClosed:
                 return
             for chunk in chunks:
