@@ -114,7 +114,7 @@ autobahn: $(READY)  ## the WebSocket client against the Autobahn fuzzing server 
 sim: $(READY)  ## the simulator: the engine's threads under seeded schedules; ARGS='--help' tells more
 	@$(PY) -m sim $(ARGS)
 
-planted: $(READY)  ## does the simulator find bugs? plants 61, one at a time, and hunts each; ARGS='name ...' chooses
+planted: $(READY)  ## does the simulator find bugs? plants 90, one at a time, and hunts each; ARGS='name ...' chooses
 	@$(PY) -m tests.sim.planted $(ARGS)
 
 # The trace function of coverage.py takes the place of the simulator's, so no thread is interrupted between statements.
