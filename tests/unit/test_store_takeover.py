@@ -166,6 +166,13 @@ class TestTakeOver:
         assert carried(path, lookback=2).symbols["TEST/USD"].prices == prices(11, 12)
         assert carried(path, lookback=5).symbols["TEST/USD"].prices == prices(8, 9, 10, 11, 12)
 
+    def test_the_start_after_that_has_the_longer_window_too(self, path: Path) -> None:
+        push_run(path, "l1", full_batch(1, 12, run_id="l1"), batch_of(checkpoint(12, kept=2)))
+        first = carried(path, lookback=5)
+        assert carried(path, lookback=5).symbols == first.symbols
+        push_run(path, "l2", full_batch(13, 1, run_id="l2"))
+        assert carried(path, lookback=5).symbols["TEST/USD"].prices == prices(9, 10, 11, 12, 13)
+
     def test_a_run_may_not_cover_what_it_has_not_stored(self, path: Path) -> None:
         """A checkpoint of ticks that come later counts only those that are there."""
         push_run(path, "l1", batch_of(tick(1), tick(2), checkpoint(2)), batch_of(tick(3)))
@@ -258,6 +265,19 @@ class TestNumbers:
         carried(path, memory=second)
         taken = second.guard.take([numbered("A", 1), numbered("A", 2), numbered("B", 7), numbered("B", 8)])
         assert (taken.duplicates, taken.gaps) == (3, ())
+
+    def test_the_band_goes_on_where_it_moved_to(self, path: Path) -> None:
+        before = memory_of()
+        quiet = [numbered("A", n, price=100.0) for n in range(1, 16)]
+        before.guard.take(quiet)
+        assert before.band.sift(quiet) is None
+        stored = batch_of(*quiet, checkpoint(15, *before.changed()))
+        moved = before.band.sift([numbered("A", n, price=5.0) for n in (16, 17, 18)])
+        assert moved is not None and len(moved.ticks) == 1
+        push_run(path, "l1", stored, batch_of(*moved.ticks))
+        after = memory_of()
+        carried(path, memory=after)
+        assert after.band.sift([numbered("A", 19, price=5.0)]) is None
 
     def test_pending_symbols_wait_for_the_next_checkpoint(self) -> None:
         memory = memory_of()

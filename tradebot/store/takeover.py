@@ -85,6 +85,7 @@ def take_over(db: SqliteDatabase, run: int, lookback: int, memory: Memory | None
             write_states(db, feed["id"], found)
         if feed["prices"] < lookback:
             found = _with_older_prices(db, feed["id"], run, found, lookback)
+            write_states(db, feed["id"], found)  # from now on so many are kept: no later start looks again
         if memory is not None:
             memory.confirmed()
         return Carried(feed["runs"] - 1, find_feed(db, feed["id"])["ticks"], found)
