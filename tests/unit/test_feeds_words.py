@@ -86,6 +86,19 @@ class TestAnAnnouncedRestart:
         made = rig(old, ConnectFailed("connection refused"), Line(text("ack", "t A 3")))
         assert seqs(told(made, 10.0)) == [1, 2, 3]
 
+    def test_a_server_that_asks_for_a_pause_gets_it_whatever_becomes_of_the_old_one(self, rig: Make) -> None:
+        old = Line(text("ack", "t A 1", "restart"), 2.0, lost())
+        made = rig(old, ConnectFailed("HTTP 429", 429, 300.0), Line(text("ack", "t A 2")))
+        assert seqs(told(made, 320.0)) == [1, 2]
+        assert made.network.dialled_s[2] - made.network.dialled_s[1] >= 300.0
+
+    def test_a_pause_that_the_server_asked_for_holds_while_the_old_one_lives(self, rig: Make) -> None:
+        old = Line(text("ack", "restart"), *every(0.5, text("beat")))
+        made = rig(old, ConnectFailed("HTTP 429", 429, 90.0), Line(text("ack")))
+        made.after(100.0)
+        assert len(made.network.dialled) == 3
+        assert made.network.dialled_s[2] - made.network.dialled_s[1] >= 90.0
+
     def test_one_announcement_after_the_other_makes_no_storm(self, rig: Make) -> None:
         lines = [Line(*every(0.5, text("ack", "restart"))) for _ in range(20)]
         made = rig(*lines)

@@ -121,9 +121,18 @@ def test_a_restart_restores_the_band() -> None:
 
 def test_ticks_of_an_earlier_run_are_remembered() -> None:
     band = PriceBand(10.0)
-    band.remember([*trades(1.0, 90.0, 100.0, 110.0), trade(5.0, "B")])
-    assert (band.recent("A"), band.recent("B")) == ((1.0, 90.0, 100.0, 110.0), (5.0,))
+    band.remember([*trades(20.0, 90.0, 100.0, 110.0), trade(5.0, "B")])
+    assert (band.recent("A"), band.recent("B")) == ((20.0, 90.0, 100.0, 110.0), (5.0,))
     assert prices(sift(band, 5000.0, 100.0)) == [100.0]
+
+
+def test_a_band_that_moved_after_the_checkpoint_has_moved_for_a_restart_too() -> None:
+    """A price out of band is stored only because others, which are not, agreed with it."""
+    before, after = band_at(100.0), PriceBand(10.0)
+    after.restore("A", before.recent("A"))
+    after.remember(trades(*prices(sift(before, 5.0, 5.0, 5.0))))
+    assert after.recent("A") == before.recent("A") == (5.0, 5.0, 5.0)
+    assert prices(sift(after, 5.0, 100.0, 5.0)) == prices(sift(before, 5.0, 100.0, 5.0)) == [5.0, 5.0]
 
 
 def test_off() -> None:

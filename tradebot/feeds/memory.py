@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Final
 
 from tradebot.events import SequenceState, SymbolMemory, Tick
-from tradebot.feeds.price_band import RECENT_PRINTS, PriceBand
+from tradebot.feeds.price_band import PriceBand
 from tradebot.feeds.sequence import SequenceGuard
 
 _CHUNK_TICKS: Final = 1000
@@ -40,16 +39,9 @@ class FeedMemory:
     def remember(self, ticks: Iterable[Tick]) -> None:
         """See `store.takeover.Memory`."""
         waiting = iter(ticks)
-        prices: dict[str, deque[float]] = {}
         while chunk := list(islice(waiting, _CHUNK_TICKS)):
             self.guard.remember(chunk)
-            for tick in chunk:
-                recent = prices.get(tick.symbol)
-                if recent is None:
-                    recent = prices[tick.symbol] = deque(maxlen=RECENT_PRINTS)
-                recent.append(tick.price)
-        for symbol, recent in prices.items():
-            self.band.restore(symbol, tuple(recent))
+            self.band.remember(chunk)
 
     def changed(self) -> tuple[SymbolMemory, ...]:
         """See `store.takeover.Memory`."""

@@ -118,9 +118,18 @@ class PriceBand:
             self._centre(prints)
 
     def remember(self, ticks: Iterable[Tick]) -> None:
-        """Take note of ticks that an earlier run accepted, in their order. Call it before the first `sift`."""
+        """Take note of ticks that an earlier run accepted, in their order. Call it before the first `sift`.
+
+        One out of band was accepted because others, which are not known, agreed with it: it stands for all of them.
+        """
         for tick in ticks:
-            self.restore(tick.symbol, (tick.price,))
+            if self.take_usual(tick):
+                continue
+            prints = self._of(tick.symbol)
+            if prints.recent and not self._within(tick.price, prints.median()):
+                prints.recent = deque([tick.price] * (AGREEING_PRINTS - 1), RECENT_PRINTS)
+            prints.recent.append(tick.price)
+            self._centre(prints)
 
     def _of(self, symbol: str) -> _Prints:
         found = self._prints.get(symbol)

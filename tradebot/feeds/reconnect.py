@@ -68,8 +68,11 @@ class ReconnectPolicy:
         self._connected_at_s = now_s
         self._deadline_s = None
 
-    def lost(self, now_s: float, fraction: float) -> None:
-        """The connection is over. `fraction`: a random number from 0 to below 1."""
+    def lost(self, now_s: float, fraction: float, asked_s: float = 0.0) -> None:
+        """The connection is over. `fraction`: a random number from 0 to below 1.
+
+        `asked_s`: how much is left of the time that the server asked for while it was up. Then the budget runs.
+        """
         if self._connected_at_s is None:
             raise ValueError("lost, but not connected")
         if now_s - self._connected_at_s >= self._stable_after_s:
@@ -77,7 +80,7 @@ class ReconnectPolicy:
             self._at_once = True
         delay_s = 0.0 if self._at_once else self._next_delay_s(fraction)
         self._at_once = False
-        self._wait(now_s, now_s + delay_s)
+        self._wait(now_s + asked_s, now_s + max(delay_s, asked_s))
 
     def failed(self, now_s: float, fraction: float, retry_after_s: float | None = None) -> None:
         """An attempt ended without a completed handshake. `fraction` as for `lost`.

@@ -298,6 +298,10 @@ class WebSocketFeed:
         try:
             connection = self._transport.connect(self._url(exchange), self._limits(), self._stop.is_set)
         except ConnectFailed as error:
+            if error.retry_after_s is not None and error.retry_after_s > 0:
+                now_s = self._runtime.monotonic()
+                self._pause.keep(error.retry_after_s, now_s)
+                self._handover_from_s = max(self._handover_from_s, now_s + error.retry_after_s)
             self._log.warning("connecting before a restart failed", event="CONNECT_FAILED", reason=str(error))
             return Batch([])
         messages = exchange.subscriptions(self._target.symbols)
@@ -338,7 +342,7 @@ class WebSocketFeed:
         now_s = self._runtime.monotonic()
         self._connection = self._broken = None
         self._lost_at_s = now_s
-        self._policy.lost(now_s, self._fraction())
+        self._policy.lost(now_s, self._fraction(), self._pause.left_s(now_s) or 0.0)
         self._attempt_due(now_s)
         detail = f"{reason} (close code {code})" if code is not None else reason
         detail = detail[:_DETAIL_CHARS_MAX]
