@@ -19,7 +19,7 @@ from sim.runtime import SimRuntime
 from tests.unit.store_helpers import Logged, counts, full_batch, new_run, order, signal, tick
 from tradebot.channel import Channel
 from tradebot.control import Control
-from tradebot.events import Event, Notice, Order, Signal, StoredEvent, Tick
+from tradebot.events import Checkpoint, Event, Notice, Order, Signal, StoredEvent, Tick
 from tradebot.exits import ExitCode
 from tradebot.metrics import Metrics
 from tradebot.runtime import Runtime
@@ -284,6 +284,15 @@ def test_what_cannot_pass_is_given_up_at_once(tmp_path: Path) -> None:
     assert failed["code"] == "SQLITE_CORRUPT"
     assert case.stage.ticks_stored + case.stage.ticks_spilled == 400
     assert case.stage.ticks_spilled > 150 and case.stage.events_lost == 0
+
+
+def test_a_checkpoint_alone_after_the_storage_was_given_up_is_waited_with(tmp_path: Path) -> None:
+    """Seed 335 of the simulator: a batch of nothing but a checkpoint stayed due, and the stage spun (a livelock)."""
+    case = Case(tmp_path, lambda runtime: Moody(runtime, [(1.0, 1e9)], passing=False))
+    late = market(2.0)[-1]
+    case.play([*market(2.0)[:-1], (3.0, Checkpoint(200)), (5.0, Checkpoint(200)), (60.0, late[1])])
+    assert case.stage.ticks_stored + case.stage.ticks_spilled == 200
+    assert case.runtime.steps < 50_000
 
 
 def test_the_final_flush_ends_in_time_though_a_commit_does_not(tmp_path: Path) -> None:

@@ -129,7 +129,8 @@ class IngestStage:
 
     def _offer_checkpoint(self) -> None:
         """What a restart continues from, after all that was read until now. A full channel leaves it to the next."""
-        if not self._feed.push:
+        # Nobody else puts anything here, so the room stays. A refusal would count as a loss, which this is not.
+        if not self._feed.push or self._tick_channel.is_full:
             return
         symbols = () if self._memory is None else self._memory.changed()
         if self._tick_channel.offer([Checkpoint(self._ticks_before, symbols)]):

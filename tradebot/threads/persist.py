@@ -303,6 +303,7 @@ class PersistStage:
             self._keep(committer, handover, first, counts.ticks)
         if self._batch.events:
             self._keep(committer, handover, self._batch, self._ticks_passed_on)
+        if not self._batch.is_empty:  # also a checkpoint alone: a batch that stays due is no reason to spin
             self._begin_batch(committer)
 
     def _keep(self, committer: Committer, handover: Handover, batch: Batch, ticks_before: int) -> None:
