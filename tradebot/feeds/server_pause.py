@@ -33,8 +33,10 @@ class ServerPause:
             )  # fmt: skip
         return asked_s
 
-    def keep(self, asked_s: float, now_s: float) -> None:
-        """The server asks for so many seconds from now: remember it, also for the next process."""
+    def keep(self, asked_s: float | None, now_s: float) -> None:
+        """What the server asks for, in seconds from now, if anything: remember it, also for the next process."""
+        if asked_s is None or asked_s <= 0:
+            return
         self._until_s = now_s + asked_s
         trouble = None if self._file is None else self._file.keep(asked_s, self._runtime.now_ms())
         if trouble is not None:

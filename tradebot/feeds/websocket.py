@@ -141,7 +141,7 @@ class WebSocketFeed:
         self._reports.check_confirmed(now_s, self._config.reconnect_budget_s)
         if self._handover is not None:
             return self._hand_over(self._connection, self._handover)
-        if self._reports.restart_planned and now_s >= self._handover_from_s:
+        if self._reports.restart_planned and now_s >= self._handover_from_s and self._pause.left_s(now_s) is None:
             return self._begin_handover()
         batch = self._receive(self._connection, now_s)
         return batch if batch.notices or not self._frames else self._take(self._frames.popleft()) or batch
@@ -217,8 +217,7 @@ class WebSocketFeed:
     def _failed(self, error: ConnectFailed) -> None:
         now_s = self._runtime.monotonic()
         self._policy.failed(now_s, self._fraction(), error.retry_after_s)
-        if error.retry_after_s is not None and error.retry_after_s > 0:
-            self._pause.keep(error.retry_after_s, now_s)
+        self._pause.keep(error.retry_after_s, now_s)
         self._attempt_due(now_s)
         # The attempt that the end of the budget cut short only says so: the one before it tells more.
         if self._policy.attempts == 1 or not self._policy.exhausted(now_s):
@@ -298,10 +297,7 @@ class WebSocketFeed:
         try:
             connection = self._transport.connect(self._url(exchange), self._limits(), self._stop.is_set)
         except ConnectFailed as error:
-            if error.retry_after_s is not None and error.retry_after_s > 0:
-                now_s = self._runtime.monotonic()
-                self._pause.keep(error.retry_after_s, now_s)
-                self._handover_from_s = max(self._handover_from_s, now_s + error.retry_after_s)
+            self._pause.keep(error.retry_after_s, self._runtime.monotonic())
             self._log.warning("connecting before a restart failed", event="CONNECT_FAILED", reason=str(error))
             return Batch([])
         messages = exchange.subscriptions(self._target.symbols)
