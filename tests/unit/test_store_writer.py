@@ -253,6 +253,29 @@ class TestDoubt:
             assert counts(path) == (30, 6, 6, 6)
             assert_counters(path)
 
+    def test_a_commit_after_which_the_files_could_not_be_looked_at_is_not_repeated(
+        self, path: Path, record: RunRecord, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """I3: the look at the files after a commit can fail for a moment, too; the batch is stored all the same."""
+        with storage_of(path, record) as storage:
+            storage.write(full_batch(1, 4, every=9))
+            check, answers = storage._files.check, iter([None, StorageUnavailable("EIO", "no", passing=True)])
+
+            def failing(db: SqliteDatabase) -> None:
+                failure = next(answers, None)
+                if failure is not None:
+                    raise failure
+                check(db)
+
+            monkeypatch.setattr(storage._files, "check", failing)
+            with pytest.raises(StorageUnavailable):
+                storage.write(full_batch(5, 4, every=9))
+            assert storage.counts.ticks == 4
+            storage.write(full_batch(5, 4, every=9))
+            assert storage.counts.ticks == 8
+        assert counts(path)[0] == 8
+        assert_counters(path)
+
 
 class TestLocked:
     def test_gives_up_within_its_patience_and_works_afterwards(

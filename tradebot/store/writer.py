@@ -100,8 +100,8 @@ class SqliteStorage:
                 # The counters do not tell whether it was committed with the rest; again, it changes nothing.
                 with db.atomic("IMMEDIATE"):
                     store_checkpoint(db, self._run.no, batch.checkpoint)
-            self._in_doubt = False
         self._files.check(db)
+        self._in_doubt = False  # not before: where the check fails for now, the batch comes again
         self.counts = after
 
     def _transact(self, db: SqliteDatabase, batch: Batch, after: StoredCounts) -> None:
