@@ -86,6 +86,7 @@ class FileWatch:
         """Raises StorageUnavailable when the file is gone: connecting would create another one at its place."""
         if self._opened is not None:
             check_same(self._database, self._opened)
+        self._log = None  # the last connection to close may have deleted the log
 
     def check(self, db: SqliteDatabase) -> None:
         """Raises StorageUnavailable (FILE_REPLACED) when one of the files is not what SQLite has open any more."""
