@@ -248,7 +248,7 @@ class Pipeline:
             return NotStored.BY_DESIGN
         if failure is not None and failure.code is ExitCode.CRASH:
             return NotStored.CRASHED
-        if self.persist.storage_error is not None:
+        if self.persist.storage_error is not None or (failure is not None and failure.stage in WRITERS):
             return NotStored.STORAGE_FAILED
         return NotStored.DRAIN_TIMEOUT if self._abort_at is not None else None
 

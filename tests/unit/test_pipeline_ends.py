@@ -195,6 +195,10 @@ def _storage(pipeline: Pipeline) -> None:
     pipeline._control.fail(ExitCode.OVERLOAD, "persist", "storage failed")
 
 
+def _unusable(pipeline: Pipeline) -> None:
+    pipeline._control.fail(ExitCode.CONFIG, "commit", "PRAGMAs did not take")
+
+
 def _drain(pipeline: Pipeline) -> None:
     pipeline._abort_at = 1.0
     pipeline._control.fail(ExitCode.OVERLOAD, "engine", "drain ran out of time")
@@ -207,6 +211,8 @@ def _drain(pipeline: Pipeline) -> None:
         ([_drain], NotStored.DRAIN_TIMEOUT),
         ([_storage], NotStored.STORAGE_FAILED),
         ([_drain, _storage], NotStored.STORAGE_FAILED),
+        ([_unusable], NotStored.STORAGE_FAILED),
+        ([_unusable, _drain], NotStored.STORAGE_FAILED),
         ([_crash], NotStored.CRASHED),
         ([_storage, _drain, _crash], NotStored.CRASHED),
         ([_second_signal], NotStored.SECOND_SIGNAL),
