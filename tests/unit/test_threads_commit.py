@@ -276,6 +276,19 @@ def test_a_storage_that_is_merely_slow_is_no_reason_to_spill(tmp_path: Path) -> 
     assert_in_order(case.storage.stored, sent)
 
 
+@pytest.mark.parametrize("slow_s", [0.02, 0.06, 0.15, 0.3])
+def test_a_spill_ends_though_a_commit_takes_longer_than_a_group_of_events(tmp_path: Path, slow_s: float) -> None:
+    """After a short absence everything went through the file until it was full, and no checkpoint was stored."""
+    blocks = [(2.0, 3.0)]
+    case = Case(tmp_path, lambda runtime: Moody(runtime, (), blocks, slow_s=slow_s), batch_size=100, channel=512)
+    sent = market(20.0)
+    case.play(sent)
+    (drained,) = case.said("SPILL_DRAINED")
+    assert drained["events"] < 500, "of about 3,000"
+    assert_in_order(case.storage.stored, sent)
+    assert case.waited_s < 0.01
+
+
 def test_what_cannot_pass_is_given_up_at_once(tmp_path: Path) -> None:
     """A damaged or replaced file: everything from then on is spilled."""
     case = Case(tmp_path, lambda runtime: Moody(runtime, [(2.0, 1e9)], passing=False))

@@ -154,6 +154,7 @@ class CommitStage:
 
     def _drain(self, waiting: SpillRange) -> None:
         batch, at = self._read(waiting)
+        self._handover.draining(at)
         self._committer.commit(batch)
         if self._handover.drained(batch, at):
             self._committer.count(batch)

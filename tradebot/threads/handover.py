@@ -37,6 +37,7 @@ class Handover:
         self._batch_is_spilled = False
         self._spill_at = 0
         self._spill_end = 0
+        self._drain_end = 0
         self._closed = False
         self._gone = False
         self._confirmed = counts
@@ -103,6 +104,17 @@ class Handover:
             self._count(batch, 1)
             self._work.notify()
 
+    def is_soon_idle(self) -> bool:
+        """Whether what is being stored is all that the spill holds, and the storage does not count as away.
+
+        Who spills more then may do so for ever: a storage that takes longer than a group of events is never done.
+        """
+        now_s = self._runtime.monotonic()
+        with self._lock:
+            if self._is_over() or self._is_idle() or self._batch is not None or self._drain_end != self._spill_end:
+                return False
+            return away_in_s(now_s - self._offered_s, self._failed, pressed=False) > 0.0
+
     @property
     def is_idle(self) -> bool:
         """Whether all that was handed over or spilled is stored."""
@@ -160,6 +172,12 @@ class Handover:
             self._batch = None
             self._done.notify()
             return True
+
+    def draining(self, at: int) -> None:
+        """The spill file is being stored up to the offset `at`."""
+        now_s = self._runtime.monotonic()
+        with self._lock:
+            self._drain_end, self._offered_s, self._failed = at, now_s, False
 
     def drained(self, batch: Batch, at: int) -> bool:
         """`batch`, which the spill file holds up to the offset `at`, is stored. False as for `committed`."""

@@ -238,7 +238,7 @@ class PersistStage:
         """Hand the open batch over or, while the storage is away, spill it; wait as long as neither is possible."""
         while not self._try_to_pass_on(committer, handover):
             if self._spilling.is_on:
-                handover.wait(_LOOK_S)  # the file has no room until it is stored
+                handover.wait(_LOOK_S / 2)  # it is nearly stored, or has no room until it is
                 continue
             away_in_s = handover.away_in_s(self._is_pressed())
             if away_in_s is None or handover.wait_free(min(away_in_s or _LOOK_S, _LOOK_S / 2)):
@@ -254,6 +254,8 @@ class PersistStage:
         if handover.is_over:
             self._keep_or_lose(committer, handover)
             return True
+        if self._spilling.is_on and not self._is_pressed() and handover.is_soon_idle():
+            return False
         if not self._spilling.is_on and not handover.offer(batch):
             away = handover.away_in_s(self._is_pressed()) == 0.0
             if not (away and self._begin_spill(committer, handover)):
