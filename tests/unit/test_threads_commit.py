@@ -325,6 +325,26 @@ def test_the_final_flush_ends_in_time_though_a_commit_does_not(tmp_path: Path) -
     assert case.stage.ticks_stored + case.stage.ticks_spilled == 400, "what was committed late counts once"
 
 
+def test_what_is_spilled_has_the_time_for_draining_however_the_stop_came(tmp_path: Path) -> None:
+    """Contract 6: after an overload stop is set at once, and the deadline by the main thread when it looks next."""
+    case = Case(tmp_path, lambda runtime: Moody(runtime, [(2.0, 14.0)]))
+
+    begin_stop = case.control.begin_stop
+
+    def look() -> None:
+        case.runtime.sleep(0.1)
+        begin_stop(30.0)
+
+    def overload(drain_timeout_s: float) -> None:
+        case.control.stop.set()
+        case.runtime.spawn("main", look)
+
+    case.control.begin_stop = overload  # type: ignore[method-assign]
+    case.play(market(4.0), stop=True)
+    assert case.stage.ticks_stored == 400
+    assert not case.said("STORAGE_FAILED")
+
+
 def test_a_commit_stage_that_crashes_costs_nothing(tmp_path: Path) -> None:
     """Contract 7: the run ends with 1; what it was committing, and everything after it, is spilled."""
 

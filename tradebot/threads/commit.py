@@ -42,6 +42,8 @@ class Committer:
         self._flush_lines = FlushLines()
         self.final_deadline: float | None = None
         """Monotonic second by which the last batch must be stored; None before the end of the input."""
+        self.is_draining = False
+        """Whether at that end there was still something to store: it has the time for draining, if that is longer."""
         self.ticks_stored = 0
         self.commits = 0
         self.commit_ms: float | None = None
@@ -105,7 +107,11 @@ class Committer:
             self._log.info("batch flushed", event="batch flushed", errors=self._metrics.persist_errors, **fields)
 
     def _deadline(self) -> float | None:
-        return self._control.drain_deadline if self.final_deadline is None else self.final_deadline
+        # After a failure the main thread sets the time for draining a moment after the stop.
+        final, drain = self.final_deadline, self._control.drain_deadline
+        if final is None or drain is None:
+            return drain if final is None else final
+        return max(final, drain) if self.is_draining else final
 
     def _patience_ms(self) -> int:
         left_s = self._retry.patience_s(self._runtime.monotonic(), self._deadline())

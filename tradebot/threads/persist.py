@@ -183,11 +183,9 @@ class PersistStage:
 
     def _announce_end(self, committer: Committer) -> None:
         if self._control.stop.is_set():
+            # What is in commit, or spilled, came before the end.
+            committer.is_draining = self._handover is not None and not self._handover.is_idle
             committer.final_deadline = self._runtime.monotonic() + FINAL_FLUSH_S
-            drain_deadline = self._control.drain_deadline
-            if drain_deadline is not None and self._handover is not None and not self._handover.is_idle:
-                # What is in commit, or spilled, came before the end: it has the time for draining.
-                committer.final_deadline = max(committer.final_deadline, drain_deadline)
         self._log.info("final flush on shutdown", event="final flush on shutdown", remaining=self._batch.events)
 
     def _now(self) -> float:
