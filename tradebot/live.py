@@ -57,7 +57,8 @@ def find_live(
         return Sourced(config, {}, Live(options.exchange, "", (), options.exchange))
     if mode != "realws":
         if len(config.app.symbol) > MAX_SYMBOL_CHARS:
-            raise UsageError(f"app.symbol: has more than {MAX_SYMBOL_CHARS} characters")
+            where = "--symbol" if _on_command_line(origins, "app.symbol") else "app.symbol"
+            raise UsageError(f"{where}: has more than {MAX_SYMBOL_CHARS} characters; the feed {mode} takes one symbol")
         return Sourced(config, {}, None)
     if options.exchange is None:
         raise UsageError(

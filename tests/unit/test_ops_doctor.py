@@ -433,6 +433,8 @@ def test_spill_and_throttle() -> None:
     assert checks.check_spill(10, True, "s", False).level == "warn"
     assert checks.check_spill(10, True, "s", True).level == "warn"
     assert checks.check_spill(10, False, "s", False).level == "warn", "the next start sets it aside"
+    assert "start the engine with this database" in checks.check_spill(10, True, "s", False).advice
+    assert "put the database that they belong to back" in checks.check_spill(10, True, "s", False, False).advice
     assert checks.check_orphans([]) == []
     (orphan,) = checks.check_orphans(["x.db.spill.orphan-r1"])
     assert orphan.level == "warn" and "x.db.spill.orphan-r1" in orphan.text and ".spill" in orphan.advice
@@ -822,6 +824,12 @@ def test_a_newer_schema_is_no_damage(doctor: Doctor) -> None:
 def test_a_finding_on_one_line_safe_to_show() -> None:
     finding = warn("x", "wss://bob:pw@h/ \x1b[2J\n", Advice.PYTHON, "do")
     assert finding.lines() == "warn  x            wss://***@h/ \\x1b[2J\n                   -> do\n"
+
+
+def test_a_spill_that_tradebot_did_not_write_is_told(doctor: Doctor) -> None:
+    """Whatever its first byte is: the next start sets it aside."""
+    doctor.path.with_name(doctor.path.name + ".spill").write_bytes(b"\x7f\xb0l" * 100)
+    assert "is not as tradebot wrote it" in doctor.run()["spill"].text
 
 
 def test_spill_files_that_were_set_aside_are_listed(doctor: Doctor) -> None:

@@ -230,7 +230,11 @@ class TestFailures:
     ) -> None:
         with small_disk(tmp_path / "disk", 1) as disk:
             code, _said, complaint = back_up(path, disk.place / "copy.db", runtime)
-            assert code == 1 and "needs 0." in complaint and "MB are free there; no backup was made" in complaint
+            assert (
+                code == 1
+                and "needs 17.1 MB, 16.8 MB of it to spare, and" in complaint
+                and "MB are free there; no backup was made" in complaint
+            )
             assert names(disk.place) == []
 
     def test_a_disk_that_fills_up_meanwhile(

@@ -124,6 +124,17 @@ def test_a_file_that_goes_before_it_is_opened_is_not_made_anew(path: Path) -> No
     assert not path.exists()
 
 
+def test_a_file_that_is_emptied_before_it_is_opened_is_not_filled_anew(path: Path) -> None:
+    """Between the start's look at the database and the first connection that writes to it."""
+    run = new_run(path)
+    os.truncate(path, 0)
+    storage = SqliteStorage(path, "NORMAL", run)
+    with pytest.raises(StorageUnavailable, match="was emptied while the engine was writing it") as failure:
+        storage.write(full_batch(1, 1))
+    assert failure.value.code == FILE_REPLACED
+    assert path.stat().st_size == 0
+
+
 class TestLegitimate:
     """What SQLite and its users may do while the engine writes."""
 
@@ -227,15 +238,22 @@ def test_the_log_of_another_database_is_not_deleted(path: Path, tmp_path: Path) 
     assert counts(tmp_path / "old.db")[0] == 10
 
 
-def test_the_end_of_a_run_is_not_written_into_another_file(path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "what"), [(Path.unlink, "was deleted or renamed"), (truncated(0), "was truncated from .* to 0 bytes")]
+)
+def test_the_end_of_a_run_is_not_written_into_another_file(
+    path: Path, change: Callable[[Path], None], what: str
+) -> None:
     """Contract 6: nothing appears at the old path, in a market too quiet for a flush that would have found it."""
     runtime = FakeRuntime()
     logged = Logged(runtime)
     store = Store(path, "NORMAL", 1.0, runtime, logged.log)
     store.with_database(lambda db: begin_run(db, run_info(), 1, resume=False))
-    path.unlink()
-    with pytest.raises(OverloadError, match="was deleted or renamed"):
+    change(path)
+    there = path.exists()
+    with pytest.raises(OverloadError, match=what):
         store.at_the_end(lambda db: None, 5.0)
-    assert not path.exists() and not runtime.slept
+    assert path.exists() == there and not runtime.slept
+    assert not there or not path.stat().st_size
     store.close()
     logged.log.close()

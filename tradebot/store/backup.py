@@ -143,8 +143,11 @@ def _copy(db_path: Path, part: Path, runtime: Runtime, errors: TextIO | None) ->
         pages, page_bytes = (int(_value(source, f"PRAGMA {name}")) for name in ("page_count", "page_size"))
         disk = os.statvfs(part.absolute().parent)
         if pages * page_bytes + _ROOM_SPARE_BYTES > disk.f_bavail * disk.f_frsize:
-            needed, free = pages * page_bytes / 1e6, disk.f_bavail * disk.f_frsize / 1e6
-            raise BackupFailed(f"needs {needed:,.1f} MB, and {free:,.1f} MB are free there")
+            needed, free = (pages * page_bytes + _ROOM_SPARE_BYTES) / 1e6, disk.f_bavail * disk.f_frsize / 1e6
+            spare = _ROOM_SPARE_BYTES / 1e6
+            raise BackupFailed(
+                f"needs {needed:,.1f} MB, {spare:,.1f} MB of it to spare, and {free:,.1f} MB are free there"
+            )
         # A part that is not whole is thrown away, and a whole one is synced before it gets its name.
         copy.execute("PRAGMA synchronous = OFF")
         copy.execute("PRAGMA journal_mode = OFF")

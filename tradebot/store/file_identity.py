@@ -57,6 +57,14 @@ def check_same(path: Path, opened: FileIdentity) -> FileIdentity:
     return now
 
 
+def check_database(path: Path, opened: FileIdentity) -> FileIdentity:
+    """Like `check_same`, and the file is not empty: a database that has tables never is, whatever its log holds."""
+    now = check_same(path, opened)
+    if not now.size:
+        raise _changed(path, f"was truncated from {opened.size:,} to 0 bytes" if opened.size else "was emptied")
+    return now
+
+
 def _changed(path: Path, what: str) -> StorageUnavailable:
     return StorageUnavailable(
         FILE_REPLACED,
@@ -83,9 +91,9 @@ class FileWatch:
         return 0 if self._log is None else self._log.size
 
     def before_open(self) -> None:
-        """Raises StorageUnavailable when the file is gone: connecting would create another one at its place."""
+        """Raises StorageUnavailable when the file is gone or empty: connecting would create another one there."""
         if self._opened is not None:
-            check_same(self._database, self._opened)
+            check_database(self._database, self._opened)
         self._log = None  # the last connection to close may have deleted the log
 
     def check(self, db: SqliteDatabase) -> None:

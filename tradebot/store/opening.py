@@ -28,7 +28,7 @@ from tradebot.store.database import (
     refuse_foreign,
 )
 from tradebot.store.errors import DAMAGED, FILE_REPLACED, StorageUnavailable, storage_errors
-from tradebot.store.file_identity import FileIdentity, check_same, identity_of
+from tradebot.store.file_identity import FileIdentity, check_database, identity_of
 from tradebot.store.lock import WriterLock
 from tradebot.store.models import SCHEMA_VERSION
 from tradebot.store.policy import RetryPolicy
@@ -98,7 +98,7 @@ class Store:
             try:
                 self._claim()
                 if self._opened is not None:
-                    check_same(beside(self.path, ""), self._opened)
+                    check_database(beside(self.path, ""), self._opened)
                 db = connect(self.path, self.synchronous)
                 try:
                     with storage_errors():
@@ -187,7 +187,8 @@ class Store:
         elif not adopted.whole:
             log.error(
                 "spill cut short", event="SPILL_CUT_SHORT",
-                detail="the engine was killed while it spilled: events that it had not yet written are lost",
+                detail="the spill file has no end mark: the engine was killed or stopped at once while it spilled;"
+                " events that it had not yet written there are lost",
             )  # fmt: skip
 
     def close(self) -> None:

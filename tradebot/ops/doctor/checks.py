@@ -266,8 +266,13 @@ def check_last_run(look: Look) -> Finding:
     return warn("last run", text, Advice.RUN_FAILED, "the ERROR lines of its log say why")
 
 
-def check_spill(waiting_bytes: int | None, ours: bool, path: str, engine_runs: bool) -> Finding:
-    """Whether accepted events still wait outside the database. `ours`: the file begins as tradebot writes it."""
+def check_spill(
+    waiting_bytes: int | None, ours: bool, path: str, engine_runs: bool, has_database: bool = True
+) -> Finding:
+    """Whether accepted events still wait outside the database. `ours`: the file begins as tradebot writes it.
+
+    `has_database`: there is a database, and not an empty file, that a start could store them in.
+    """
     if waiting_bytes is None:
         return ok("spill", "no events wait outside the database")
     if not ours:
@@ -289,7 +294,10 @@ def check_spill(waiting_bytes: int | None, ours: bool, path: str, engine_runs: b
         "spill",
         f"{waiting_bytes:,} bytes of accepted events wait in {path}",
         Advice.SPILL_WAITS,
-        "start the engine with this database: it stores them first; do not delete the file",
+        "start the engine with this database: it stores them first; do not delete the file"
+        if has_database
+        else "put the database that they belong to back before the next start: a start without it makes a new database,"
+        " sets the file aside and stores none of them",
     )
 
 

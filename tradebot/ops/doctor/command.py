@@ -248,14 +248,18 @@ class Examination:
 
     def _spill(self, path: Path, engine_runs: bool) -> Finding:
         spill = spill_path(path)
-        waiting, ours = spill_waiting(spill), True
-        if waiting is not None:
-            try:
+        waiting, ours, has_database = spill_waiting(spill), True, True
+        try:
+            database = beside(path, "")
+            has_database = database.is_file() and database.stat().st_size > 0
+            if spill.is_file():
                 with spill.open("rb") as file:
-                    ours = file.read(len(_SPILL_START)) == _SPILL_START
-            except OSError:  # adopted by a start at this moment
-                waiting = None
-        return checks.check_spill(waiting, ours, str(spill), engine_runs)
+                    start = file.read(len(_SPILL_START))
+                    ours = start == _SPILL_START or start[:1] in (b"", b"\0")  # nothing, or an engine's empty reserve
+                    waiting = waiting if ours else spill.stat().st_size
+        except OSError:  # adopted by a start at this moment
+            waiting = None
+        return checks.check_spill(waiting, ours, str(spill), engine_runs, has_database)
 
     def _throttle(self, path: Path, now_ms: int) -> Finding:
         place = throttle_path(path)
