@@ -77,7 +77,8 @@ class Disk:
         """Another program opens the database: no connection that is closed meanwhile is the last one."""
         if self._held is None and self.db_path.exists():
             self._held = sqlite3.connect(self.db_path, check_same_thread=False)
-            self._held.execute("SELECT COUNT(*) FROM sqlite_master").fetchall()
+            with suppress(sqlite3.OperationalError):  # a disk that fails for the engine fails for others, too
+                self._held.execute("SELECT COUNT(*) FROM sqlite_master").fetchall()
 
     def release(self) -> None:
         """The other program closes the database, if it has opened it."""
