@@ -295,11 +295,12 @@ class Pipeline:
         executed = metrics.shadow_orders + metrics.risk_vetoes + metrics.stale_vetoes + metrics.rate_vetoes
         # A stage may have to wait for the writer, and the writer for the storage.
         allowed_s = _AT_WORK_S + settings.flush_interval_ms / 1000 + settings.storage_retry_s
-        stored = (persist.commits, persist.events_waiting, persist.events_lost, self._persisted.passed)
+        commits = persist.commits if self.commit is None else 0  # those of the commit stage are no progress of this one
+        stored = (commits, persist.events_waiting, persist.events_lost, self._persisted.passed)
         marks = [
-            Mark("persist", persist.in_hand > 0 or not self._persisted.awaited, stored, allowed_s),
-            Mark("strategy", not ticks.awaited, (ticks.passed, metrics.tick_count), allowed_s),
-            Mark("execution", not signals.awaited, (signals.passed, executed), allowed_s),
+            Mark("persist", persist.in_hand > 0 or not _is_idle(self._persisted), stored, allowed_s),
+            Mark("strategy", not _is_idle(ticks), (ticks.passed, metrics.tick_count), allowed_s),
+            Mark("execution", not _is_idle(signals), (signals.passed, executed), allowed_s),
         ]
         if self.commit is not None:
             marks.append(Mark("commit", self.commit.is_busy, persist.commits, allowed_s))
@@ -350,3 +351,8 @@ class Pipeline:
     def final_fields(self) -> dict[str, Any]:
         """What the last log line of a run says: all counters, depths and busy times."""
         return {**self.metrics.snapshot(), **depth_fields(self.channels), "busy_s": self.busy_s()}
+
+
+def _is_idle(channel: Channel[Any]) -> bool:
+    """Whether a consumer has nothing to do: it waits, and nothing waits for it."""
+    return channel.awaited and not channel.depth

@@ -328,16 +328,6 @@ def test_nothing_is_remembered_of_a_symbol_for_which_there_is_no_room() -> None:
     assert guard.changed() == ["A"]
 
 
-@pytest.mark.parametrize("first", [[("A", 5)], [("A", 5), ("C", 3)], []])
-def test_newest_first_behind_single_trades_of_others_is_no_gap(first: list[tuple[str, int]]) -> None:
-    guard = SequenceGuard(10)
-    guard.take([tick(4, "A"), tick(7, "B"), tick(2, "C")])
-    sent = [*(tick(seq, symbol) for symbol, seq in first), *(tick(seq, "B") for seq in (10, 9, 8, 7))]
-    taken = guard.take(sent)
-    assert taken == Taken(sent[:-1], duplicates=1)
-    assert guard.take([tick(12, "B")]).gaps == ((0, Gap("B", 1, "seq 12 after 10")),)
-
-
 @pytest.mark.parametrize(("symbols_max", "window"), [(0, 10), (10, 0)])
 def test_bounds_that_are_none_are_refused(symbols_max: int, window: int) -> None:
     with pytest.raises(ValueError, match="at least 1"):

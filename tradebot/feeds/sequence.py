@@ -22,7 +22,6 @@ from collections.abc import Iterable
 from typing import Final
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from tradebot.events import SequenceState, Tick, TickChunk, content_digest
 from tradebot.feeds.frame_order import in_time_order, index_of_first
@@ -169,10 +168,9 @@ class SequenceGuard:
                     self._changed.add(symbol)
             seq = tick.seq
             if seq != numbering.highest + 1:
-                if _newest_first(ticks):
-                    # What is done are single trades of symbols, each just the next one.
-                    rest = self._take_one_by_one(ticks[index:][::-1], 0)
-                    return _arranged(replace(rest, ticks=rest.ticks + ticks[:index][::-1]), turned=True)
+                # A frame whose first trade is just the next one cannot have begun with the newest.
+                if index == 0 and _newest_first(ticks):
+                    return _arranged(self._take_one_by_one(ticks[::-1], 0), turned=True)
                 return _arranged(self._take_one_by_one(ticks, index), turned=False)
             numbering.highest = seq
             numbering.contents[seq & numbering.mask] = tick
