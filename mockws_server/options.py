@@ -41,7 +41,7 @@ Options:
   -h --help          Print this.
 
 The first line on standard output says where it listens: {"ws":"ws://...","ticks":"tcp://...","control":"tcp://..."}.
-What happens is told on standard error. GET /healthz answers with counters. SIGINT, SIGTERM or SIGHUP: it ends with 0.
+Messages go to standard error. GET /healthz answers with counters. SIGINT, SIGTERM or SIGHUP: it ends with 0.
 Whatever a client asks for, it gets what all get, from the moment it connects.
 
 Examples:
