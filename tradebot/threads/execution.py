@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from tradebot.channel import Channel, ChannelClosed
 from tradebot.events import NO_RATE, RISK_CAP, STALE_DATA, Event, Order, Signal
@@ -12,6 +13,9 @@ from tradebot.log import Log
 from tradebot.metrics import Metrics
 from tradebot.runtime import Runtime
 from tradebot.threads.strategy import MAX_TAKE
+
+_SYMBOLS_WARNED_OF: Final = 20
+"""Symbols of unknown currency are named for so many of the first symbols that are traded: a log has a bound."""
 
 
 class ExecutionStage:
@@ -84,7 +88,7 @@ class ExecutionStage:
 
     def _first_fill(self, symbol: str) -> None:
         self._seen_symbols.add(symbol)
-        if quote_currency(symbol) is None and self._log.allows("unit unknown"):
+        if quote_currency(symbol) is None and len(self._seen_symbols) <= _SYMBOLS_WARNED_OF:
             self._log.warning(
                 "the currency of a symbol's prices is not known: its amounts count as US dollars in the risk caps",
                 event="UNIT_UNKNOWN", symbol=symbol,
