@@ -5,7 +5,7 @@ greatest age of a tick when it was stored, all in ns. With WHAT "orders" also, f
 handed on by the feed, decided on, begun to be stored, stored]; "writes" leaves that out, as it costs a little for each
 tick. Ages mean something for ticks whose `ts` is the monotonic clock at sending, in us (in ns it would be a time
 after the year 2100, which is refused): a machine has only one such clock.
-The last transaction counts for neither: it waits for ticks that the end of the feed keeps from coming.
+The last transaction with ticks counts for neither: it waits for ticks that the end of the feed keeps from coming.
 """
 
 from __future__ import annotations
@@ -58,11 +58,13 @@ class Stamps:
         self.decided.append((sent_ns, read_ns, now_ns))
 
     def stored(self, batch: Batch, begun_ns: int, done_ns: int) -> None:
-        """The batch was stored."""
+        """The batch was stored. One without ticks, as the checkpoint of the end, is none of the measured ones."""
+        if not batch.ticks:
+            return
         self.first_ns = self.first_ns or begun_ns
         self.last_ns = done_ns
         self.age_ns_max = max(self.age_ns_max, self._last_age_ns)
-        self._last_age_ns = done_ns - batch.ticks[0].ts * NS_A_TS if batch.ticks else 0
+        self._last_age_ns = done_ns - batch.ticks[0].ts * NS_A_TS
         for order in batch.orders:
             while self.decided:
                 stamps = self.decided.popleft()

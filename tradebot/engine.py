@@ -333,7 +333,8 @@ class _Run:
             return None
         sizes = self._config.channels.sizes(push)
         try:
-            reserve = sum(sizes) + 2 * MAX_TAKE + MAX_BATCH_EVENTS
+            batches = 2 if push else 1  # beside the open one, a push feed has one in commit
+            reserve = sum(sizes) + 2 * MAX_TAKE + batches * MAX_BATCH_EVENTS
             return Spill(spill_path(self._path), reserve, self._config.persist.spill_max_mb)
         except OSError as error:
             self._log.warning("no room for a spill file", detail=str(error))

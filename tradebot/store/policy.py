@@ -18,23 +18,21 @@ _BACKOFF_MAX_S: Final = 1.0
 
 
 AWAY_S: Final = 0.5
-"""After so long in commit a batch of a push feed shows that the storage is away, and events go to the spill file."""
-AWAY_PRESSED_S: Final = 0.2
-"""The same when the persist channel is half full. A transaction of MAX_BATCH_EVENTS takes less when all is well."""
+"""After so long in commit a batch of a push feed shows that the storage is away, and events go to the spill file.
+
+A transaction of MAX_BATCH_EVENTS with a checkpoint takes about half of it beside an engine that is fully busy.
+"""
 SPILL_GROUP_S: Final = 0.05
 """For so long, at most, events are gathered before they are written to the spill file and synced."""
 
 
-def away_in_s(waited_s: float, failed: bool, pressed: bool) -> float:
-    """In how many seconds the storage counts as away, 0: it does now.
+def away_in_s(waited_s: float) -> float:
+    """In how many seconds the storage counts as away, when a batch has been in commit for `waited_s`; 0: it does now.
 
-    `waited_s`: how long a batch has been in commit; `failed`: an attempt to store it has failed; `pressed`: what comes
-    meanwhile will soon find no room. A storage that is slow, but stores each batch in time, is never away: a feed that
-    it cannot follow is an overload, not a reason to spill.
+    A storage that is slow, but stores each batch in time, is never away: a feed that it cannot follow is an overload,
+    not a reason to spill.
     """
-    if failed and pressed:
-        return 0.0
-    return max(0.0, (AWAY_PRESSED_S if pressed else AWAY_S) - waited_s)
+    return max(0.0, AWAY_S - waited_s)
 
 
 class FlushPolicy:

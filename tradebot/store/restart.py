@@ -16,17 +16,21 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
-from peewee import SQL, SqliteDatabase
+from peewee import SQL, SqliteDatabase, fn
 
 from tradebot.events import Checkpoint, Fill, SequenceState, Side, Tick
 from tradebot.execution.positions import Positions, PositionState
 from tradebot.exits import ConfigError
 from tradebot.ids import event_prefix
 from tradebot.store.bulk import insert_columns
+from tradebot.store.bulk_read import fetch_rows
 from tradebot.store.database import file_of
 from tradebot.store.models import FeedRow, RestartRow, RunRow, SignalRow, TickRow, TradeRow
 
 _CHUNK_ROWS: Final = 1000
+_TICKS_A_STEP: Final = 4096
+_FILLS_A_STEP: Final = 1024
+_SYMBOLS_A_STEP: Final = 100
 _SYMBOLS_A_STATEMENT: Final = 10_000
 _FILL_FIELDS: Final = [TradeRow._meta.fields[name] for name in Fill.__struct_fields__]
 _TICK_FIELDS: Final = [TickRow._meta.fields[name] for name in Tick.__struct_fields__]
@@ -131,12 +135,11 @@ def read_news(db: SqliteDatabase, part: Later, prices_kept: int) -> dict[str, Ne
     at_signal: dict[str, int] = {}
     last: dict[str, int] = {}
     prices: dict[str, deque[float]] = {}
-    sql, params = (
-        TickRow.select(TickRow.id, TickRow.symbol, TickRow.price).where(_of(part)).order_by(TickRow.id).bind(db).sql()
-    )
-    cursor = db.connection().execute(sql, params)
-    while rows := cursor.fetchmany(_CHUNK_ROWS):
-        for tick_id, symbol, price in rows:
+    fields = [TickRow.id, TickRow.symbol, TickRow.price]
+    for first_id in range(part.first_id, part.last_id + 1, _TICKS_A_STEP):
+        last_id = min(part.last_id, first_id + _TICKS_A_STEP - 1)
+        query = TickRow.select(*fields).where((TickRow.run == part.run) & TickRow.id.between(first_id, last_id))
+        for tick_id, symbol, price in sorted(fetch_rows(db, query, fields)):
             kept = prices.get(symbol)
             if kept is None:
                 kept = prices[symbol] = deque(maxlen=prices_kept)
@@ -161,11 +164,13 @@ def read_news(db: SqliteDatabase, part: Later, prices_kept: int) -> dict[str, Ne
 def _last_signals(db: SqliteDatabase, part: Later) -> dict[str, tuple[Side, int]]:
     """Side and tick number of each symbol's last signal in `part`: event ids grow with the number of the tick."""
     low, high = event_prefix(part.run_id, part.number), event_prefix(part.run_id, part.number + part.ticks)
-    query = SignalRow.select(SignalRow.symbol, SignalRow.kind, SignalRow.event_id)
-    query = query.where((SignalRow.event_id >= low) & (SignalRow.event_id < high) & (SignalRow.run == part.run))
-    query = query.order_by(SignalRow.event_id)
+    of_ids = (SignalRow.event_id >= low) & (SignalRow.event_id < high)
+    # SQLite takes the other columns from the row that has the maximum: https://www.sqlite.org/lang_select.html#bareagg
+    newest = fn.MAX(SignalRow.event_id).alias("event_id")
+    query = SignalRow.select(SignalRow.symbol, SignalRow.kind, newest).where(of_ids & (SignalRow.run == part.run))
     found: dict[str, tuple[Side, int]] = {}
-    for symbol, kind, event_id in query.tuples().execute(db):
+    fields = [SignalRow.symbol, SignalRow.kind, SignalRow.event_id]
+    for symbol, kind, event_id in fetch_rows(db, query.group_by(SignalRow.symbol), fields):
         found[symbol] = kind.split(":", 1)[0], int(event_id.rsplit("-", 2)[1])
     return found
 
@@ -187,13 +192,18 @@ def _later_fills(db: SqliteDatabase, feed: Mapping[str, Any], run: int) -> _Fill
     for no, run_id in runs.tuples().execute(db):
         after = feed["fill_id"] if no == feed["fill_run"] else None
         low, high = after or event_prefix(run_id, 0), f"{run_id}."
-        of_ids = (TradeRow.event_id > low) & (TradeRow.event_id < high)
-        found = TradeRow.select(*_FILL_FIELDS).where(of_ids & (TradeRow.run == no))
-        of_run = [Fill(*row) for row in found.order_by(TradeRow.event_id).tuples().execute(db)]
-        if of_run:
-            fills += of_run
-            done = no, of_run[-1].event_id
+        while some := _fills_between(db, no, low, high):
+            fills += some
+            done = no, some[-1].event_id
+            low = some[-1].event_id
     return _Fills(fills, *done)
+
+
+def _fills_between(db: SqliteDatabase, run: int, low: str, high: str) -> list[Fill]:
+    """The next fills of `run` whose event ids lie between these."""
+    of_ids = (TradeRow.event_id > low) & (TradeRow.event_id < high) & (TradeRow.run == run)
+    query = TradeRow.select(*_FILL_FIELDS).where(of_ids).order_by(TradeRow.event_id).limit(_FILLS_A_STEP)
+    return sorted((Fill(*row) for row in fetch_rows(db, query, _FILL_FIELDS)), key=lambda fill: fill.event_id)
 
 
 def store_checkpoint(db: SqliteDatabase, run: int, checkpoint: Checkpoint) -> None:
@@ -249,15 +259,18 @@ def read_states(db: SqliteDatabase, feed_id: int, symbols: Iterable[str] | None 
     if symbols is None:
         return {row["symbol"]: _state(db, row) for row in query.dicts().execute(db)}
     found = {}
-    for some in _parts(sorted(symbols)):
-        for row in query.where(_symbol_in(some)).dicts().execute(db):
+    fields = RestartRow._meta.sorted_fields
+    names = [field.name for field in fields]
+    for some in _parts(sorted(symbols), _SYMBOLS_A_STEP):
+        for values in fetch_rows(db, query.where(_symbol_in(some)), fields):
+            row = dict(zip(names, values, strict=True))
             found[row["symbol"]] = _state(db, row)
     return found
 
 
-def _parts(symbols: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(symbols), _SYMBOLS_A_STATEMENT):
-        yield symbols[start : start + _SYMBOLS_A_STATEMENT]
+def _parts(symbols: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    for start in range(0, len(symbols), size):
+        yield symbols[start : start + size]
 
 
 def _symbol_in(symbols: Sequence[str]) -> Any:
@@ -287,7 +300,7 @@ def _state(db: SqliteDatabase, row: dict[str, Any]) -> SymbolState:
 
 def write_states(db: SqliteDatabase, feed_id: int, states: Mapping[str, SymbolState]) -> None:
     """Replace the rows of these symbols: inside the caller's transaction."""
-    for some in _parts(sorted(states)):
+    for some in _parts(sorted(states), _SYMBOLS_A_STATEMENT):
         RestartRow.delete().where((RestartRow.feed == feed_id) & _symbol_in(some)).execute(db)
         rows = [states[symbol] for symbol in some]
         places = [state.position for state in rows]

@@ -43,7 +43,8 @@ class Spill:
     def __init__(self, path: Path, reserve_events: int, max_mb: int = SPILL_MAX_MB) -> None:
         """Reserve room for `reserve_events` events (bounded). Raises OSError when the disk has no room for it.
 
-        The file never grows beyond `max_mb` MiB.
+        The file never grows beyond `max_mb` MiB. Up to half of that, and no more than the reserve, is kept for the end
+        of a run: what is on its way through the engine when the file is full must find room in it.
         """
         self.path = path
         self.events = 0
@@ -52,6 +53,7 @@ class Spill:
         """Bytes written and on disk: a reader may read so far."""
         self._size_max = max_mb * 1024 * 1024
         self._reserve = min(_RESERVE_BYTES_MAX, self._size_max, BYTES_AN_EVENT * max(1, reserve_events))
+        self._size_max_before_end = self._size_max - min(self._reserve, self._size_max // 2)
         self._file = os.fdopen(open_private(path, os.O_WRONLY | os.O_TRUNC), "wb", buffering=0)
         self._descriptor = self._file.fileno()
         try:
@@ -68,14 +70,20 @@ class Spill:
         self.used = True
         self.events = len(events)
 
-    def append(self, events: Sequence[StoredEvent]) -> None:
+    def append(self, events: Sequence[StoredEvent], at_end: bool = False) -> None:
         """Write events and have them on disk. Raises OSError: then none of them is in the file.
 
-        The error is EFBIG when the file would grow beyond its bound.
+        The error is EFBIG when the file would grow beyond its bound. `at_end`: the feed has stopped, so that they may
+        take the room that is kept until then.
         """
         lines = event_lines(events)
-        if self.size + len(lines) > self._size_max:
-            raise OSError(errno.EFBIG, f"holds {self.size:,} bytes; persist.spill_max_mb allows {self._size_max:,}")
+        size_max = self._size_max if at_end else self._size_max_before_end
+        if self.size + len(lines) > size_max:
+            raise OSError(
+                errno.EFBIG,
+                f"holds {self.size:,} bytes; persist.spill_max_mb allows {size_max:,}"
+                + ("" if at_end else f" and keeps {self._size_max - size_max:,} for the end of the run"),
+            )
         self._write(lines)
         self.events += len(events)
 

@@ -5,7 +5,6 @@ A replay has none: its persist stage stores by itself, and waits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,8 +52,8 @@ class Committer:
         self.last_stored_s: float | None = None
         """The same on the monotonic clock, which nobody sets."""
 
-    def commit(self, batch: Batch, failed: Callable[[], None] = lambda: None) -> None:
-        """Store `batch`, however often that has to be tried; `failed` is called after each attempt that is repeated.
+    def commit(self, batch: Batch) -> None:
+        """Store `batch`, however often that has to be tried.
 
         Blocks for storage_retry_s from the first failure at most, less when a stop sets a deadline. Raises
         StorageUnavailable when the storage is given up.
@@ -70,7 +69,6 @@ class Committer:
                 if delay_s is None:
                     raise
                 self._log.warning("storage unavailable", detail=str(error), retry_in_s=delay_s)
-                failed()
                 self._runtime.sleep(delay_s)
             else:
                 break
@@ -154,7 +152,7 @@ class CommitStage:
             self._committer.close()
 
     def _commit(self, batch: Batch) -> None:
-        self._committer.commit(batch, self._handover.failed)
+        self._committer.commit(batch)
         if self._handover.committed(batch):
             self._committer.count(batch)
 

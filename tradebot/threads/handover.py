@@ -33,7 +33,6 @@ class Handover:
         self._done = runtime.condition(self._lock)
         self._batch: Batch | None = None
         self._offered_s = 0.0
-        self._failed = False
         self._batch_is_spilled = False
         self._spill_at = 0
         self._spill_end = 0
@@ -56,20 +55,17 @@ class Handover:
         with self._lock:
             if self._batch is not None or self._is_over():
                 return False
-            self._batch, self._offered_s, self._failed = batch, now_s, False
+            self._batch, self._offered_s = batch, now_s
             self._work.notify()
             return True
 
-    def away_in_s(self, pressed: bool) -> float | None:
-        """In how many seconds the storage counts as away, 0: it does now; None: no batch is in commit.
-
-        `pressed`: little room is left for what comes meanwhile.
-        """
+    def away_in_s(self) -> float | None:
+        """In how many seconds the storage counts as away, 0: it does now; None: no batch is in commit."""
         now_s = self._runtime.monotonic()
         with self._lock:
             if self._batch is None:
                 return None
-            return away_in_s(now_s - self._offered_s, self._failed, pressed)
+            return away_in_s(now_s - self._offered_s)
 
     def wait(self, timeout_s: float) -> None:
         """Wait until the commit stage has got something done, at most so long; not when it has nothing to do."""
@@ -113,7 +109,7 @@ class Handover:
         with self._lock:
             if self._is_over() or self._is_idle() or self._batch is not None or self._drain_end != self._spill_end:
                 return False
-            return away_in_s(now_s - self._offered_s, self._failed, pressed=False) > 0.0
+            return away_in_s(now_s - self._offered_s) > 0.0
 
     @property
     def is_idle(self) -> bool:
@@ -154,12 +150,6 @@ class Handover:
                 self._work.wait()
             return None
 
-    def failed(self) -> None:
-        """An attempt to store the batch has failed, and is repeated."""
-        with self._lock:
-            self._failed = True
-            self._done.notify()
-
     def committed(self, batch: Batch) -> bool:
         """The batch in commit is stored. False when the storage was given up meanwhile: then it counts as spilled."""
         with self._lock:
@@ -177,7 +167,7 @@ class Handover:
         """The spill file is being stored up to the offset `at`."""
         now_s = self._runtime.monotonic()
         with self._lock:
-            self._drain_end, self._offered_s, self._failed = at, now_s, False
+            self._drain_end, self._offered_s = at, now_s
 
     def drained(self, batch: Batch, at: int) -> bool:
         """`batch`, which the spill file holds up to the offset `at`, is stored. False as for `committed`."""

@@ -29,6 +29,8 @@ from tradebot.threads.stage import Output
 
 _LOOK_S: Final = 0.1
 """How often the stage looks whether the spill is empty, or has room again."""
+_COMMIT_LOOK_S: Final = 0.01
+"""How often it takes what has come while a batch is in commit."""
 _GRACE_S: Final = 0.5
 """How long the commit stage may take to notice the deadline of the final flush by itself."""
 
@@ -233,14 +235,20 @@ class PersistStage:
     # ---- a push feed: the commit stage stores ------------------------------------------------------------------------
 
     def _pass_on(self, committer: Committer, handover: Handover) -> None:
-        """Hand the open batch over or, while the storage is away, spill it; wait as long as neither is possible."""
+        """Hand the open batch over or, while the storage is away, spill it; wait as long as neither is possible.
+
+        While a batch is in commit the open one grows, so that the channel stays empty, and a storage that is slow for a
+        moment gets fewer and larger transactions.
+        """
         while not self._try_to_pass_on(committer, handover):
             if self._spilling.is_on:
                 handover.wait(_LOOK_S / 2)  # it is nearly stored, or has no room until it is
                 continue
-            away_in_s = handover.away_in_s(self._is_pressed())
-            if away_in_s is None or handover.wait_free(min(away_in_s or _LOOK_S, _LOOK_S / 2)):
+            away_in_s = handover.away_in_s()
+            if away_in_s is None or handover.wait_free(min(away_in_s or _LOOK_S, _COMMIT_LOOK_S)):
                 return  # what has come meanwhile goes along with it
+            if self._channel.depth and self._batch.events < MAX_BATCH_EVENTS:
+                return
 
     def _try_to_pass_on(self, committer: Committer, handover: Handover) -> bool:
         """Pass the open batch on if it is due. False when it has to wait."""
@@ -255,7 +263,7 @@ class PersistStage:
         if self._spilling.is_on and not self._is_pressed() and handover.is_soon_idle():
             return False
         if not self._spilling.is_on and not handover.offer(batch):
-            away = handover.away_in_s(self._is_pressed()) == 0.0
+            away = handover.away_in_s() == 0.0
             if not (away and self._begin_spill(committer, handover)):
                 return False
         if self._spilling.is_on and batch.events:
