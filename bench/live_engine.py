@@ -58,13 +58,12 @@ class Stamps:
         self.decided.append((sent_ns, read_ns, now_ns))
 
     def stored(self, batch: Batch, begun_ns: int, done_ns: int) -> None:
-        """The batch was stored. One without ticks, as the checkpoint of the end, is none of the measured ones."""
-        if not batch.ticks:
-            return
-        self.first_ns = self.first_ns or begun_ns
-        self.last_ns = done_ns
-        self.age_ns_max = max(self.age_ns_max, self._last_age_ns)
-        self._last_age_ns = done_ns - batch.ticks[0].ts * NS_A_TS
+        """The batch was stored. Rates and ages are those of batches with ticks: a checkpoint alone ends a run."""
+        if batch.ticks:
+            self.first_ns = self.first_ns or begun_ns
+            self.last_ns = done_ns
+            self.age_ns_max = max(self.age_ns_max, self._last_age_ns)
+            self._last_age_ns = done_ns - batch.ticks[0].ts * NS_A_TS
         for order in batch.orders:
             while self.decided:
                 stamps = self.decided.popleft()

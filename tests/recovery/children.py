@@ -165,8 +165,8 @@ def _watch_spill(shim: Shim) -> None:
     """Have the spill tell when it calls what it holds safe."""
     append = Spill.append
 
-    def watched(self: Spill, events: Sequence[StoredEvent]) -> None:
-        append(self, events)
+    def watched(self: Spill, events: Sequence[StoredEvent], at_end: bool = False) -> None:
+        append(self, events, at_end)
         shim.mark(SPILLED)
 
     Spill.append = watched  # type: ignore[method-assign]

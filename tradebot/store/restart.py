@@ -8,7 +8,6 @@ row a symbol and the few events after the newest checkpoint.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final, NamedTuple
@@ -28,6 +27,7 @@ from tradebot.store.database import file_of
 from tradebot.store.models import FeedRow, RestartRow, RunRow, SignalRow, TickRow, TradeRow
 
 _CHUNK_ROWS: Final = 1000
+_TICKS_OF_FIRST_STEP: Final = 256
 _TICKS_A_STEP: Final = 4096
 _FILLS_A_STEP: Final = 1024
 _SYMBOLS_A_STEP: Final = 100
@@ -128,37 +128,60 @@ def _of(part: Later) -> Any:
 
 
 def read_news(db: SqliteDatabase, part: Later, prices_kept: int) -> dict[str, News]:
-    """What `part` adds to each symbol: 1 us a tick."""
+    """What `part` adds to each symbol.
+
+    Ticks are counted by SQLite and read from the newest back, as far as one of their prices or places still matters.
+    """
     signals = _last_signals(db, part)
-    signal_ids = {part.first_id + number - part.number for _side, number in signals.values()}
-    counts: dict[str, int] = {}
-    at_signal: dict[str, int] = {}
-    last: dict[str, int] = {}
-    prices: dict[str, deque[float]] = {}
-    fields = [TickRow.id, TickRow.symbol, TickRow.price]
-    for first_id in range(part.first_id, part.last_id + 1, _TICKS_A_STEP):
-        last_id = min(part.last_id, first_id + _TICKS_A_STEP - 1)
-        query = TickRow.select(*fields).where((TickRow.run == part.run) & TickRow.id.between(first_id, last_id))
-        for tick_id, symbol, price in sorted(fetch_rows(db, query, fields)):
-            kept = prices.get(symbol)
-            if kept is None:
-                kept = prices[symbol] = deque(maxlen=prices_kept)
-                counts[symbol] = 0
-            kept.append(price)
-            counts[symbol] += 1
-            last[symbol] = tick_id
-            if tick_id in signal_ids:
-                at_signal[symbol] = counts[symbol]
+    at_signal = {symbol: part.first_id + number - part.number for symbol, (_side, number) in signals.items()}
+    counted = fn.COUNT(TickRow.id).alias("seq")
+    query = TickRow.select(TickRow.symbol, counted, fn.MAX(TickRow.id).alias("id")).where(_of(part))
+    counts = {
+        symbol: (ticks, last_id)
+        for symbol, ticks, last_id in fetch_rows(
+            db, query.group_by(TickRow.symbol), [TickRow.symbol, TickRow.seq, TickRow.id]
+        )
+    }
+    prices: dict[str, list[float]] = {symbol: [] for symbol in counts}
+    since: dict[str, int] = {}
+    seen = dict.fromkeys(counts, 0)
+    open_symbols = set(counts)
+    for tick_id, symbol, price in _newest_first(db, part):
+        if symbol not in open_symbols:
+            continue
+        newest_first = prices[symbol]
+        if len(newest_first) < prices_kept:
+            newest_first.append(price)
+        if tick_id == at_signal.get(symbol):
+            since[symbol] = seen[symbol]
+        seen[symbol] += 1
+        if seen[symbol] >= prices_kept and tick_id <= at_signal.get(symbol, tick_id):
+            open_symbols.remove(symbol)
+            if not open_symbols:
+                break
     return {
         symbol: News(
-            counts[symbol],
-            last[symbol],
-            kept,
-            signals[symbol][0] if symbol in at_signal else None,
-            counts[symbol] - at_signal.get(symbol, 0),
+            ticks,
+            last_id,
+            prices[symbol][::-1],
+            signals[symbol][0] if symbol in since else None,
+            since.get(symbol, ticks),
         )
-        for symbol, kept in prices.items()
+        for symbol, (ticks, last_id) in counts.items()
     }
+
+
+def _newest_first(db: SqliteDatabase, part: Later) -> Iterator[list[Any]]:
+    """Id, symbol and price of the ticks of `part`."""
+    fields = [TickRow.id, TickRow.symbol, TickRow.price]
+    rows = _TICKS_OF_FIRST_STEP
+    last_id = part.last_id
+    while last_id >= part.first_id:
+        first_id = max(part.first_id, last_id - rows + 1)
+        query = TickRow.select(*fields).where((TickRow.run == part.run) & TickRow.id.between(first_id, last_id))
+        yield from sorted(fetch_rows(db, query, fields), reverse=True)
+        last_id = first_id - 1
+        rows = _TICKS_A_STEP
 
 
 def _last_signals(db: SqliteDatabase, part: Later) -> dict[str, tuple[Side, int]]:
