@@ -14,7 +14,7 @@ READY       := $(VENV)/.ready
 INSTALLED   := $(VENV)/.installed
 PEERS_READY := $(PEERS)/.ready
 MAKE_VENV   := bin/make-venv bin/make-venv.py
-PROGRAMS    := tradebot.cli,mockws_server.cli,tradebot.ops.soak,prometheus_client
+PROGRAMS    := tradebot.cli.main,mockws_server.cli,tradebot.ops.soak.command,prometheus_client
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -97,7 +97,7 @@ soak: $(READY)  ## minutes of supervised engine on changing weather, with figure
 	@$(PY) -m bench.soak $(ARGS)
 
 soak-day: $(READY)  ## 24 simulated hours of engine and supervisor, a fault every few minutes; ARGS='--hours=N --seed=N'
-	@$(PY) -m sim.soak_day $(ARGS)
+	@$(PY) -m sim.runner.soak_day $(ARGS)
 
 kills: $(READY)  ## 100 random SIGKILLs during replays, each resumed and compared; ARGS='--kills=N --seed=N'
 	@$(PY) -m tests.e2e.kills $(ARGS)
@@ -114,7 +114,7 @@ autobahn: $(READY)  ## the WebSocket client against the Autobahn fuzzing server 
 sim: $(READY)  ## the simulator: the engine's threads under seeded schedules; ARGS='--help' tells more
 	@$(PY) -m sim $(ARGS)
 
-planted: $(READY)  ## does the simulator find bugs? plants 90, one at a time, and hunts each; ARGS='name ...' chooses
+planted: $(READY)  ## does the simulator find bugs? plants 91, one at a time, and hunts each; ARGS='name ...' chooses
 	@$(PY) -m tests.sim.planted $(ARGS)
 
 # The trace function of coverage.py takes the place of the simulator's, so no thread is interrupted between statements.

@@ -69,6 +69,8 @@ setup(
     ),
     install_requires=RUN,
     extras_require={"metrics": METRICS, "sim": SIM, "test": TEST, "dev": DEV, "bench": []},
-    entry_points={"console_scripts": ["tradebot = tradebot.startup:tradebot", "mockws = tradebot.startup:mockws"]},
+    entry_points={
+        "console_scripts": ["tradebot = tradebot.cli.startup:tradebot", "mockws = tradebot.cli.startup:mockws"]
+    },
     zip_safe=False,
 )

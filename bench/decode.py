@@ -6,7 +6,7 @@ import json
 import sys
 import time
 
-from tradebot.feeds.replay import FileReplay
+from tradebot.feeds.replay.feed import FileReplay
 
 
 def main() -> None:

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.ticks import NS_A_TS
+from tradebot.cli.arguments import parse
+from tradebot.cli.resolve import resolve
 from tradebot.engine import Edges, run_engine
 from tradebot.feeds.base import Batch as FeedBatch
 from tradebot.feeds.base import Feed
-from tradebot.options import parse
-from tradebot.settings import resolve
 from tradebot.store.batch import Batch
 from tradebot.store.database import Synchronous
 from tradebot.store.runs import RunRecord

@@ -12,9 +12,9 @@ import time
 
 import websocket
 
-from tradebot.feeds.websocket_wire import WebSocketTransport
-from tradebot.feeds.wire import Limits
-from tradebot.runtime import RealRuntime
+from tradebot.core.runtime import RealRuntime
+from tradebot.feeds.websocket.client import WebSocketTransport
+from tradebot.feeds.websocket.transport import Limits
 
 CONNECT_S = 10.0
 

@@ -34,7 +34,7 @@ from docopt import docopt
 from bench import engine, live_run, measure
 from bench.replay import machine, whole_number
 from tests.e2e.fake_systemctl import alive, start_if_dead, state_of, stop
-from tradebot.ops.psi import RESOURCES, read_psi
+from tradebot.ops.soak.psi import RESOURCES, read_psi
 from tradebot.store.database import beside
 
 UNIT: Final = "tradebot.service"

@@ -28,7 +28,7 @@ from typing import Any
 from docopt import docopt
 
 from tradebot import __version__
-from tradebot.events import BUY, SELL, Fill, Order, OrderStatus, Side, Signal, Tick
+from tradebot.core.events import BUY, SELL, Fill, Order, OrderStatus, Side, Signal, Tick
 from tradebot.store.batch import Batch
 from tradebot.store.database import Synchronous, connect, migrate
 from tradebot.store.runs import RunInfo, RunRecord, begin_run

@@ -9,7 +9,7 @@ import signal
 import sys
 import warnings
 
-CONFIG = 12  # tradebot.exits.ExitCode.CONFIG, spelled out because that import may be the one that fails
+CONFIG = 12  # tradebot.core.errors.ExitCode.CONFIG, spelled out because that import may be the one that fails
 
 
 def refuse(program, problem):
@@ -32,7 +32,7 @@ def end_quietly(program, arguments):
 
 def launch(root, module, arguments):
     """Import `module` from the checkout at `root` and leave with what its main() answers."""
-    program = {"tradebot.cli": "tradebot", "mockws_server.cli": "mockws"}[module]
+    program = {"tradebot.cli.main": "tradebot", "mockws_server.cli": "mockws"}[module]
     end_quietly(program, arguments)
     if not (3, 11) <= sys.version_info[:2] < (3, 14):
         found = "{}.{} at {}".format(sys.version_info[0], sys.version_info[1], sys.executable)

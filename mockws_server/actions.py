@@ -13,8 +13,8 @@ from typing import Annotated, Any, Final, get_args
 import msgspec
 from msgspec import Meta, Struct
 
-from tradebot.configkeys import did_you_mean, show
-from tradebot.events import MAX_SYMBOL_CHARS
+from tradebot.config.validation import did_you_mean, show
+from tradebot.core.events import MAX_SYMBOL_CHARS
 
 Symbol = Annotated[str, Meta(min_length=1, max_length=MAX_SYMBOL_CHARS)]
 Symbols = Annotated[list[Symbol], Meta(min_length=1, max_length=1000)]

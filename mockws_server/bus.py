@@ -14,8 +14,8 @@ import msgspec
 import zmq
 
 from mockws_server.actions import DATA_BYTES_MAX, Action, BadAction, decode
-from tradebot.events import Tick
-from tradebot.exits import ConfigError
+from tradebot.core.errors import ConfigError
+from tradebot.core.events import Tick
 
 TICK_BYTES_MAX: Final = 65_536
 """Longest tick message. ZeroMQ ends the connection of a sender who exceeds it."""

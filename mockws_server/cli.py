@@ -13,10 +13,10 @@ from mockws_server.console import Console
 from mockws_server.recording import messages
 from mockws_server.server import MockServer, Options, Recording, stop_signals
 from tradebot import __version__
-from tradebot.exits import ConfigError, ExitCode
-from tradebot.feeds.source import Source, open_source
-from tradebot.feeds.unpack import unpack
-from tradebot.streams import GuardedStream
+from tradebot.core.errors import ConfigError, ExitCode
+from tradebot.feeds.replay.byte_source import Source, open_source
+from tradebot.feeds.replay.decompress import unpack
+from tradebot.output.streams import GuardedStream
 
 _COMPLAINTS_MAX = 20
 

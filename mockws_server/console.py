@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
-from tradebot.masking import clip, escape
-from tradebot.streams import GuardedStream
+from tradebot.output.redaction import clip, escape
+from tradebot.output.streams import GuardedStream
 
 _LINE_CHARS_MAX = 300
 

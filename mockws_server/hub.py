@@ -23,8 +23,8 @@ from mockws_server.actions import (
     Stall,
 )
 from mockws_server.connection import ROOM_BYTES, Connection, End, Refused
-from mockws_server.door import Door
 from mockws_server.frames import Message, Sender
+from mockws_server.handshake_policy import Door
 
 CONNECTIONS_MAX: Final = 100
 """More at a time, those with an unfinished handshake included, are refused."""

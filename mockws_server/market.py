@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from mockws_server.actions import MEMORY_TICKS
-from tradebot.events import Tick
+from tradebot.core.events import Tick
 
 DEFAULT_SYMBOLS: Final = ("SOL/USDC",)
 

@@ -9,8 +9,8 @@ from typing import Any, Final
 import docopt
 from msgspec import Struct
 
-from tradebot.configkeys import did_you_mean, show
-from tradebot.exits import ConfigError
+from tradebot.config.validation import did_you_mean, show
+from tradebot.core.errors import ConfigError
 
 USAGE: Final = """\
 mockws sends ticks over WebSocket, and every kind of bad weather, for tradebot to be tried with.

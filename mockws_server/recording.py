@@ -11,11 +11,11 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from tradebot.events import Tick, as_unix_ms
+from tradebot.core.events import Tick, as_unix_ms
 from tradebot.feeds.capture_file import Header, Record, frame_of_line
 from tradebot.feeds.exchanges.base import Unparseable
-from tradebot.feeds.line_cutter import BOM, LINE_BYTES_MAX, TOO_LONG, LineCutter
-from tradebot.feeds.unpack import Damaged
+from tradebot.feeds.replay.decompress import Damaged
+from tradebot.feeds.replay.line_splitter import BOM, LINE_BYTES_MAX, TOO_LONG, LineCutter
 
 UNTIMED_PER_S: Final = 100
 """Lines without a time are this many a second at realtime."""

@@ -27,8 +27,8 @@ from msgspec import Meta, Struct
 
 from mockws_server.actions import Action, BadAction, Burst, Stall, Symbols, Ticks, Wait, from_table
 from mockws_server.market import DEFAULT_SYMBOLS
-from tradebot.configkeys import did_you_mean, show
-from tradebot.exits import ConfigError
+from tradebot.config.validation import did_you_mean, show
+from tradebot.core.errors import ConfigError
 
 FILE_BYTES_MAX: Final = 1 << 20
 STEPS_MAX: Final = 10_000

@@ -20,15 +20,15 @@ from websockets.sync.server import Server, ServerConnection, serve
 
 from mockws_server.actions import DelayHandshake, Reject
 from mockws_server.bus import Addresses, Bus
-from mockws_server.conductor import Conductor
 from mockws_server.connection import Connection, Refused
 from mockws_server.console import Console
 from mockws_server.frames import Sender
 from mockws_server.hub import Hub
 from mockws_server.market import DEFAULT_SYMBOLS, first_seq_at
+from mockws_server.player import Conductor
 from mockws_server.recording import Recorded
 from mockws_server.script import Script
-from tradebot.exits import ConfigError, ExitCode
+from tradebot.core.errors import ConfigError, ExitCode
 
 HEALTH_PATH: Final = "/healthz"
 HANDSHAKE_S: Final = 10.0

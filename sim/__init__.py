@@ -1,13 +1,23 @@
 """The simulator: the engine's own threads under one baton, a seeded scheduler and a simulated clock.
 
-`SimRuntime` implements `tradebot.runtime.Runtime`; one seed is one history, in any process and on every supported
+`SimRuntime` implements `tradebot.core.runtime.Runtime`; one seed is one history, in any process and on every supported
 Python. tests/contract holds it and the real runtime to the same semantics.
 """
 
-from sim.clock import FrozenClock, frozen
-from sim.errors import Deadlock, Livelock, SimError, SimExit, SimKilled, Stuck, ThreadCrashed, ThreadsLeft, TimeLimit
-from sim.runtime import SimRuntime
-from sim.trace import Trace
+from sim.kernel.clock import FrozenClock, frozen
+from sim.kernel.errors import (
+    Deadlock,
+    Livelock,
+    SimError,
+    SimExit,
+    SimKilled,
+    Stuck,
+    ThreadCrashed,
+    ThreadsLeft,
+    TimeLimit,
+)
+from sim.kernel.runtime import SimRuntime
+from sim.runner.trace import Trace
 
 __all__ = [
     "Deadlock",

@@ -11,11 +11,11 @@ from typing import Final, NamedTuple
 
 import docopt
 
-from sim.clock import Movable
-from sim.history import SWARM, TRACE_LINES, Order, drawn_scenario, play
-from sim.kinds import KINDS
+from sim.kernel.clock import Movable
+from sim.runner.history import SWARM, TRACE_LINES, Order, drawn_scenario, play
+from sim.runner.workers import Report, reports
 from sim.scenarios import SCENARIOS
-from sim.workers import Report, reports
+from sim.swarm.fault_kinds import KINDS
 
 USAGE = """\
 Run the engine's own threads under simulated time: one seed is one history, bit for bit, in any process.

@@ -2,7 +2,7 @@
 
 import sys
 
-from tradebot.startup import tradebot
+from tradebot.cli.startup import tradebot
 
 if __name__ == "__main__":
     sys.exit(tradebot())

@@ -12,43 +12,43 @@ from msgspec.structs import replace
 from peewee import SqliteDatabase
 
 from tradebot import __version__
-from tradebot.config import Settings, config_hash, db_path, result_hash
-from tradebot.control import Control
-from tradebot.events import Notice
+from tradebot.cli.resolve import require_available
+from tradebot.config.model import Settings, config_hash, db_path, result_hash
+from tradebot.core.errors import ConfigError, ExitCode, OverloadError, TradebotError
+from tradebot.core.events import Notice
+from tradebot.core.ids import live_run_id, replay_run_id, short_digest
+from tradebot.core.runtime import RealRuntime, Runtime
 from tradebot.execution.shadow import ShadowExecution
-from tradebot.exits import ConfigError, ExitCode, OverloadError, TradebotError
 from tradebot.feeds.base import Feed, Stopped
+from tradebot.feeds.factory import Input, Surroundings, open_input, stored_ticks
 from tradebot.feeds.memory import FeedMemory
-from tradebot.feeds.websocket_wire import WebSocketTransport
-from tradebot.feeds.wire import Transport
-from tradebot.ids import live_run_id, replay_run_id, short_digest
-from tradebot.inputs import Input, Surroundings, open_input, stored_ticks
-from tradebot.ledger import Ledger, NotStored
-from tradebot.log import Log, setup_logging
-from tradebot.masking import mask
-from tradebot.ops.beacon import Beacon
-from tradebot.ops.notify import Notifier, find_notifier
-from tradebot.ops.observer import Observer
-from tradebot.ops.outlets import Outlets
-from tradebot.ops.status import status_path
-from tradebot.ops.throttle import read_throttle, throttle_path
-from tradebot.pipeline import STAGES, WRITERS, Parts, Pipeline
+from tradebot.feeds.websocket.client import WebSocketTransport
+from tradebot.feeds.websocket.transport import Transport
+from tradebot.output.log import Log, setup_logging
+from tradebot.output.redaction import mask
 from tradebot.report.output import Output
 from tradebot.report.results import summarize, summarize_stored
-from tradebot.runtime import RealRuntime, Runtime
-from tradebot.settings import require_available
 from tradebot.store.database import Synchronous, absolute
 from tradebot.store.errors import FILE_REPLACED
-from tradebot.store.opening import StartStopped, Store
 from tradebot.store.policy import FINAL_FLUSH_S, MAX_BATCH_EVENTS
 from tradebot.store.results import read_results
 from tradebot.store.runs import NO_RATE_RULES, RunInfo, RunRecord, begin_run, finish_run
+from tradebot.store.session import StartStopped, Store
 from tradebot.store.spill import Spill, spill_path
 from tradebot.store.takeover import Carried, take_over
 from tradebot.store.writer import SqliteStorage, Storage
-from tradebot.strategy import SymbolHistory, broken, create
 from tradebot.strategy.decider import Decider
+from tradebot.strategy.registry import SymbolHistory, broken, create
+from tradebot.telemetry.exporters import Outlets
+from tradebot.telemetry.publisher import Beacon
+from tradebot.telemetry.sd_notify import Notifier, find_notifier
+from tradebot.telemetry.snapshot import Observer
+from tradebot.telemetry.status_file import status_path
+from tradebot.telemetry.throttle_file import read_throttle, throttle_path
 from tradebot.threads.ingest import CHECKPOINT_TICKS
+from tradebot.threads.ledger import Ledger, NotStored
+from tradebot.threads.pipeline import STAGES, WRITERS, Parts, Pipeline
+from tradebot.threads.shutdown import Control
 from tradebot.threads.strategy import MAX_TAKE
 
 _SIMULATED = "all fills are simulated; no order leaves this machine"

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from mockws_server.actions import Text, Ticks, Wait
-from sim import kept
-from sim.checkers import check_database, check_feed, check_run
-from sim.dialects import Kraken, KuCoin
-from sim.exchange import Exchange
+from sim.checks import prune_invariants as kept
+from sim.checks.checkers import check_database, check_feed, check_run
 from sim.scenarios.common import run_id_of, scenario
 from sim.scenarios.live import SYMBOL, exchange_of, live_settings, run_live, script_of
-from sim.world import Faults, Outcome, World
-from tradebot.config import Settings
+from sim.world.exchange import Exchange
+from sim.world.exchange_protocols import Kraken, KuCoin
+from sim.world.world import Faults, Outcome, World
+from tradebot.config.model import Settings
 
 _QUIET = "QUIET/USD"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from sim.checkers import check_database, check_outcome, check_run
-from sim.feeds import tick_lines
-from sim.world import Outcome, World
-from tradebot.config import Settings
-from tradebot.configkeys import flatten
+from sim.checks.checkers import check_database, check_outcome, check_run
+from sim.world.tick_inputs import tick_lines
+from sim.world.world import Outcome, World
+from tradebot.config.model import Settings
+from tradebot.config.validation import flatten
 
 Scenario = Callable[[World], None]
 SCENARIOS: Final[dict[str, Scenario]] = {}

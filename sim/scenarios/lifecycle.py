@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from sim.checkers import check_accepted_stored, check_database, check_outcome, check_run
-from sim.faults import StorageFaults
-from sim.feeds import CrashingFeed, FeedWithoutPosition
+from sim.checks.checkers import check_accepted_stored, check_database, check_outcome, check_run
 from sim.scenarios.common import (
     check_all,
     expect,
@@ -16,8 +14,10 @@ from sim.scenarios.common import (
     scenario,
     synthetic_settings,
 )
-from sim.world import Faults, World
-from tradebot.config import Settings
+from sim.world.faults import StorageFaults
+from sim.world.tick_inputs import CrashingFeed, FeedWithoutPosition
+from sim.world.world import Faults, World
+from tradebot.config.model import Settings
 
 _STAGES = ("ingest", "strategy", "execution", "persist")
 

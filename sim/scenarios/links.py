@@ -18,11 +18,7 @@ from mockws_server.actions import (
     Ticks,
     Wait,
 )
-from sim.deadlines import ATTEMPT_KEYS, check_attempts
-from sim.exchange import Exchange
-from sim.network import Handshake, NoAnswer, SimNetwork
-from sim.network import Refuse as Refused
-from sim.network import Reject as Rejected
+from sim.checks.deadlines import ATTEMPT_KEYS, check_attempts
 from sim.scenarios.common import scenario
 from sim.scenarios.live import (
     AT_ONCE_S,
@@ -40,7 +36,11 @@ from sim.scenarios.live import (
     run_live,
     within,
 )
-from sim.world import World
+from sim.world.exchange import Exchange
+from sim.world.network import Handshake, NoAnswer, SimNetwork
+from sim.world.network import Refuse as Refused
+from sim.world.network import Reject as Rejected
+from sim.world.world import World
 
 _LATENCY_MAX_S = 0.05
 

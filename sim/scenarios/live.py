@@ -7,12 +7,12 @@ from typing import Any, Final
 
 from mockws_server.actions import Action
 from mockws_server.script import Script
-from sim.checkers import check_accepted_stored, check_feed
-from sim.exchange import Exchange
-from sim.network import SimNetwork
+from sim.checks.checkers import check_accepted_stored, check_feed
 from sim.scenarios.common import check_all, expect
-from sim.world import Faults, Outcome, World
-from tradebot.config import Settings
+from sim.world.exchange import Exchange
+from sim.world.network import SimNetwork
+from sim.world.world import Faults, Outcome, World
+from tradebot.config.model import Settings
 
 SYMBOL: Final = "SOL/USDC"
 

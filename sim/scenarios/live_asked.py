@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from mockws_server.actions import Action, Disconnect, Ticks, Wait
-from sim.dialects import Kraken, KuCoin
-from sim.network import NoAnswer, Refuse, Reject
 from sim.scenarios.common import scenario
 from sim.scenarios.live import (
     AT_ONCE_S,
@@ -17,7 +15,9 @@ from sim.scenarios.live import (
     script_of,
     within,
 )
-from sim.world import Faults, World
+from sim.world.exchange_protocols import Kraken, KuCoin
+from sim.world.network import NoAnswer, Refuse, Reject
+from sim.world.world import Faults, World
 
 
 @scenario

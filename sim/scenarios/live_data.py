@@ -18,10 +18,10 @@ from mockws_server.actions import (
     Wait,
 )
 from mockws_server.script import load, names
-from sim.exchange import Exchange
 from sim.scenarios.common import scenario
 from sim.scenarios.live import SYMBOL, exchange_of, live_settings, missing, run_live
-from sim.world import World
+from sim.world.exchange import Exchange
+from sim.world.world import World
 
 _SYMBOLS = ("SOL/USDC", "BTC/USD", "ETH/USD", "DOGE/EUR", "ADA/USD", "\u00c5\u00dfet/\u20ac")
 

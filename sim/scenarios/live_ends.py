@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from mockws_server.actions import Action, Burst, Disconnect, HalfFrame, OneTick, Skip, Stall, Ticks, Wait
-from sim.checkers import check_run
-from sim.faults import StorageFaults
-from sim.network import NoAnswer, Refuse, Reject
+from sim.checks.checkers import check_run
 from sim.scenarios.common import check_all, expect, flat_values, run_id_of, scenario
 from sim.scenarios.live import exchange_of, live_settings, run_live
-from sim.world import Faults, World
+from sim.world.faults import StorageFaults
+from sim.world.network import NoAnswer, Refuse, Reject
+from sim.world.world import Faults, World
 
 _SYMBOLS = ("SOL/USDC", "BTC/USD")
 _STOP_S = 2.0

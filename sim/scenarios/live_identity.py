@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import pairwise
 
 from mockws_server.actions import Action, Disconnect, OneTick, Skip, Ticks, Wait
-from sim.dialects import Kraken
 from sim.scenarios.common import scenario
 from sim.scenarios.live import SYMBOL, exchange_of, live_settings, run_live, script_of
-from sim.world import Outcome, World
+from sim.world.exchange_protocols import Kraken
+from sim.world.world import Outcome, World
 
 
 def _trade(price: float, event_id: str, ts: int = 1) -> OneTick:

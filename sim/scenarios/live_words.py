@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from mockws_server.actions import Ticks, Wait
-from sim.dialects import Binance, Bybit, Kraken
 from sim.scenarios.common import check_all, expect, scenario
 from sim.scenarios.live import BACKOFF_MAX_S, BUDGET_S, SYMBOL, live_settings, missing, run_live, script_of, within
-from sim.world import Faults, Outcome, World
-from tradebot.feeds.subscriptions import CONFIRM_LEAST_S
+from sim.world.exchange_protocols import Binance, Bybit, Kraken
+from sim.world.world import Faults, Outcome, World
+from tradebot.feeds.websocket.subscriptions import CONFIRM_LEAST_S
 from tradebot.ops.health import Health, Look, RunLook, judge
-from tradebot.ops.status import Status, read_status, status_path
+from tradebot.telemetry.status_file import Status, read_status, status_path
 
 _TYPO = "TYPOUSDT"
 _MAX_AGE_S = 20.0

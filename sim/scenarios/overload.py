@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from sim.checkers import check_accepted_stored
-from sim.faults import StorageFaults
+from sim.checks.checkers import check_accepted_stored
 from sim.scenarios.common import (
     check_all,
     expect,
     scenario,
     synthetic_settings,
 )
-from sim.world import Faults, World
+from sim.world.faults import StorageFaults
+from sim.world.world import Faults, World
 
 
 @scenario

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from sim.checkers import check_database, check_run
-from sim.faults import StorageFaults
+from sim.checks.checkers import check_database, check_run
 from sim.scenarios.common import expect, run_id_of, scenario, synthetic_settings
-from sim.world import Faults, Outcome, Process, World
-from tradebot.config import Settings
+from sim.world.faults import StorageFaults
+from sim.world.world import Faults, Outcome, Process, World
+from tradebot.config.model import Settings
 
 
 def check_power_cut(world: World, settings: Settings, outcome: Outcome) -> None:

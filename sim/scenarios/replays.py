@@ -5,8 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from sim.checkers import check_accepted_stored, check_database, check_run
-from sim.faults import StorageFaults
+from sim.checks.checkers import check_accepted_stored, check_database, check_run
 from sim.scenarios.common import (
     check_all,
     expect,
@@ -15,8 +14,9 @@ from sim.scenarios.common import (
     run_id_of,
     scenario,
 )
-from sim.world import Faults, World
-from tradebot.config import Settings
+from sim.world.faults import StorageFaults
+from sim.world.world import Faults, World
+from tradebot.config.model import Settings
 
 
 @scenario

@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import Any, Final
 
 from mockws_server.actions import Ticks
-from sim.checkers import check_accepted_stored
-from sim.faults import StorageFaults, bound_files
-from sim.network import Handshake, NoAnswer, Refuse
+from sim.checks.checkers import check_accepted_stored
 from sim.scenarios.common import check_all, expect, replay_settings, scenario, synthetic_settings
 from sim.scenarios.live import exchange_of, live_settings, run_live
-from sim.world import Faults, Outcome, World
-from tradebot.config import Settings
+from sim.world.faults import StorageFaults, bound_files
+from sim.world.network import Handshake, NoAnswer, Refuse
+from sim.world.world import Faults, Outcome, World
+from tradebot.config.model import Settings
 
 _SOON_S: Final = 2.0
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from sim.scenarios.common import scenario
 from sim.scenarios.live import live_settings
 from sim.scenarios.soak_world import POLL_S, SoakWorld
-from sim.world import World
-from tradebot.ops.ladder import CALM_POLLS, RUNGS
+from sim.world.world import World
+from tradebot.ops.soak.throttle_ladder import CALM_POLLS, RUNGS
 
 _LONG_S = 90_000.0
 

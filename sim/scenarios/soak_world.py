@@ -14,22 +14,22 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from mockws_server.actions import Burst, Wait
-from sim import network as net
-from sim.clock import START_MS
-from sim.faults import StorageFaults
+from sim.kernel.clock import START_MS
 from sim.scenarios.live import exchange_of
-from sim.world import Faults, Outcome, Process, World
-from tradebot.config import Settings
-from tradebot.exits import TradebotError
-from tradebot.ops.decisions import Decision, DecisionLog
-from tradebot.ops.lookout import Seams
-from tradebot.ops.newest_tick import newest_tick
-from tradebot.ops.psi import RESOURCES, read_psi
-from tradebot.ops.service import ServiceError, UnitLook
-from tradebot.ops.stall import STALL_S, Newest
-from tradebot.ops.status import Status, read_status, status_path
-from tradebot.ops.supervisor import Supervisor
-from tradebot.ops.throttle import throttle_path, write_throttle
+from sim.world import network as net
+from sim.world.faults import StorageFaults
+from sim.world.world import Faults, Outcome, Process, World
+from tradebot.config.model import Settings
+from tradebot.core.errors import TradebotError
+from tradebot.ops.soak.decision_log import Decision, DecisionLog
+from tradebot.ops.soak.last_tick import newest_tick
+from tradebot.ops.soak.probes import Seams
+from tradebot.ops.soak.psi import RESOURCES, read_psi
+from tradebot.ops.soak.stall import STALL_S, Newest
+from tradebot.ops.soak.supervisor import Supervisor
+from tradebot.ops.soak.systemctl import ServiceError, UnitLook
+from tradebot.telemetry.status_file import Status, read_status, status_path
+from tradebot.telemetry.throttle_file import throttle_path, write_throttle
 
 POLL_S: Final = 5
 STOP_S: Final = 45.0

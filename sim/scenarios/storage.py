@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from sim.checkers import check_accepted_stored, check_database, check_run
-from sim.faults import StorageFaults
+from sim.checks.checkers import check_accepted_stored, check_database, check_run
 from sim.scenarios.common import (
     check_all,
     expect,
@@ -13,7 +12,8 @@ from sim.scenarios.common import (
     scenario,
     synthetic_settings,
 )
-from sim.world import Faults, World
+from sim.world.faults import StorageFaults
+from sim.world.world import Faults, World
 
 
 @scenario

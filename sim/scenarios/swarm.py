@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sim.judge import judge_left, judge_life
 from sim.scenarios.common import scenario
-from sim.swarm import Swarm
-from sim.world import World
+from sim.swarm.invariants import judge_left, judge_life
+from sim.swarm.swarm import Swarm
+from sim.world.world import World
 
 
 @scenario

@@ -5,10 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mockws_server.actions import Disconnect, Skip, Ticks
-from sim.beside import Woe, opened_in_steps
-from sim.exchange import Exchange
-from sim.faults import StorageFaults
-from sim.kept import reading
+from sim.checks.prune_invariants import reading
 from sim.scenarios.common import (
     expect,
     flat_values,
@@ -18,9 +15,12 @@ from sim.scenarios.common import (
     synthetic_settings,
 )
 from sim.scenarios.live import live_settings, script_of
-from sim.upkeep import Upkeep, draw_woe, upkeep
-from sim.world import World
-from tradebot.config import Settings
+from sim.world.exchange import Exchange
+from sim.world.faults import StorageFaults
+from sim.world.maintenance import Upkeep, draw_woe, upkeep
+from sim.world.side_process import Woe, opened_in_steps
+from sim.world.world import World
+from tradebot.config.model import Settings
 
 
 def _feed(world: World) -> Settings:

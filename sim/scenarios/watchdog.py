@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import pairwise
 
 from mockws_server.actions import Refuse, Ticks, Wait
-from sim.faults import StorageFaults
 from sim.scenarios.common import expect, scenario, synthetic_settings
 from sim.scenarios.live import exchange_of, live_settings, run_live
-from sim.world import Faults, Process, World
+from sim.world.faults import StorageFaults
+from sim.world.world import Faults, Process, World
 
 _FED_S = 1.2
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from tradebot.feeds.websocket_wire import WebSocketConnection, WebSocketTransport
-from tradebot.feeds.wire import ConnectionLost, Limits
-from tradebot.runtime import RealRuntime
+from tradebot.core.runtime import RealRuntime
+from tradebot.feeds.websocket.client import WebSocketConnection, WebSocketTransport
+from tradebot.feeds.websocket.transport import ConnectionLost, Limits
 
 AGENT = "tradebot"
 _LIMITS = Limits(connect_timeout_s=10.0, max_message_bytes=32 << 20)

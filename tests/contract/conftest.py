@@ -10,7 +10,7 @@ import pytest
 
 from sim import SimRuntime
 from tests.contract.driving import Body, Drive, Stage
-from tradebot.runtime import RealRuntime
+from tradebot.core.runtime import RealRuntime
 
 SEEDS = range(12)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tradebot.runtime import Runtime, Thread
+from tradebot.core.runtime import Runtime, Thread
 
 LONG_S = 20.0
 """A wait that only a failing test waits out."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from sim import SimRuntime
-from tradebot.channel import Channel, ChannelClosed
+from tradebot.core.channel import Channel, ChannelClosed
 
 
 def history(seed: int) -> SimRuntime:

@@ -23,8 +23,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from tradebot.feeds.wire import Limits, Transport
-from tradebot.runtime import RealRuntime, Runtime
+from tradebot.core.runtime import RealRuntime, Runtime
+from tradebot.feeds.websocket.transport import Limits, Transport
 
 LONG_S = 20.0
 """A wait that only a failing test waits out."""
@@ -472,7 +472,7 @@ class RealPeer:
 
 def drive_wire_real(body: WireBody) -> None:
     """Run a case over loopback."""
-    from tradebot.feeds.websocket_wire import WebSocketTransport
+    from tradebot.feeds.websocket.client import WebSocketTransport
 
     runtime = RealRuntime()
     with RealPeer() as peer:

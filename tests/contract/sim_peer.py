@@ -8,10 +8,23 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from sim import SimRuntime
-from sim.network import BINARY, PING, PONG, Accept, Answer, End, Handshake, NoAnswer, Refuse, Reject, SimNetwork, frame
-from sim.network import Peer as NetworkPeer
-from sim.network import Received as NetworkReceived
-from sim.wire import SimTransport
+from sim.world.network import (
+    BINARY,
+    PING,
+    PONG,
+    Accept,
+    Answer,
+    End,
+    Handshake,
+    NoAnswer,
+    Refuse,
+    Reject,
+    SimNetwork,
+    frame,
+)
+from sim.world.network import Peer as NetworkPeer
+from sim.world.network import Received as NetworkReceived
+from sim.world.transport import SimTransport
 from tests.contract.peers import LONG_S, Received, WireBody, WireStage
 
 SEEDS = range(12)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from sim import SimRuntime
 from tests.contract.driving import LONG_S, Drive, Stage
-from tradebot.channel import Channel, ChannelClosed, ConsumerGone
-from tradebot.runtime import RealRuntime, Runtime, Thread
+from tradebot.core.channel import Channel, ChannelClosed, ConsumerGone
+from tradebot.core.runtime import RealRuntime, Runtime, Thread
 
 
 def channel(runtime: Runtime, maxsize: int, producers: int = 1) -> Channel[int]:

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from tests.contract.driving import LONG_S, Drive, Stage
-from tradebot.runtime import Thread
+from tradebot.core.runtime import Thread
 
 TOO_LONG_S = 1e12
 

@@ -1,7 +1,7 @@
-"""The wire's contract (tradebot/feeds/wire.py), on loopback and in simulation: the same cases for both.
+"""The wire's contract (tradebot/feeds/websocket/transport.py), on loopback and in simulation: the same cases for both.
 
 What exists only where there are bytes (TLS, UTF-8, broken frames, bounds of headers) is in
-tests/unit/test_websocket_wire.py.
+tests/unit/feeds/websocket/test_client.py.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 
 from tests.contract.peers import GENEROUS, LONG_S, DriveWire, Received, WireStage, drive_wire_real, never
 from tests.contract.sim_peer import drive_wire_simulated
-from tradebot.feeds.wire import (
+from tradebot.feeds.websocket.transport import (
     CLOSE_ABNORMAL,
     CLOSE_GOING_AWAY,
     CLOSE_TOO_BIG,

@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
 
         socket.socket()
         return 0
-    from tradebot.cli import main as tradebot
+    from tradebot.cli.main import main as tradebot
 
     return tradebot(argv)
 

@@ -9,11 +9,11 @@ import json
 import os
 import sys
 
-from sim.heldback import HeldBack
+from sim.world.slow_threads import HeldBack
+from tradebot.cli.arguments import parse
+from tradebot.cli.resolve import resolve
+from tradebot.core.runtime import RealRuntime
 from tradebot.engine import Edges, run_engine
-from tradebot.options import parse
-from tradebot.runtime import RealRuntime
-from tradebot.settings import resolve
 
 
 def main(faults: str, *options: str) -> int:

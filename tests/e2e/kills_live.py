@@ -22,13 +22,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from sim.checkers import check_database, check_run
+from sim.checks.checkers import check_database, check_run
 from tests.e2e.live import KEYS, assert_feed_sound, toml
 from tests.e2e.mockws import MockWsProcess
 from tests.e2e.process import Engine, assert_sound, environment, run_ids, ticks_stored, wait_for_ticks
-from tradebot.config import Config
-from tradebot.options import parse
-from tradebot.settings import resolve
+from tradebot.cli.arguments import parse
+from tradebot.cli.resolve import resolve
+from tradebot.config.model import Config
 
 BUSY: Final = ["BTC/USD", "ETH/USD"]
 QUIET: Final = "QUIET/USD"

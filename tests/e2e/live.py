@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from sim.checkers import check_database, check_run
+from sim.checks.checkers import check_database, check_run
 from tests.e2e.process import (
     REPO,
     Engine,
@@ -29,9 +29,9 @@ from tests.e2e.process import (
     ticks_stored,
     wait_until,
 )
-from tradebot.config import Config
-from tradebot.options import parse
-from tradebot.settings import resolve
+from tradebot.cli.arguments import parse
+from tradebot.cli.resolve import resolve
+from tradebot.config.model import Config
 
 HELDBACK: Final = (sys.executable, REPO / "tests" / "e2e" / "heldback_engine.py")
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.process import Engine, assert_sound, synthetic_units, ticks_stored, wait_for_ticks, wait_until
-from tradebot.ops.status import Status, read_status, status_path
-from tradebot.ops.throttle import Throttle, throttle_path, write_throttle
+from tradebot.telemetry.status_file import Status, read_status, status_path
+from tradebot.telemetry.throttle_file import Throttle, throttle_path, write_throttle
 
 FAST = "[engine]\ntick_interval_ms = 2\n[persist]\nflush_interval_ms = 50\n"
 

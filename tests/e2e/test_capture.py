@@ -14,7 +14,7 @@ import pytest
 from tests.e2e.okx_server import ACK, BOOK, SYMBOL, Exchange, running_exchange, trade
 from tests.e2e.process import REPO, Engine, Finished, Running, assert_sound, rows, wait_until
 from tradebot.feeds.capture_file import Header, Record, frame_of_line
-from tradebot.feeds.unpack import Damaged, unpack
+from tradebot.feeds.replay.decompress import Damaged, unpack
 
 BIN = (REPO / "bin" / "tradebot",)
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests.e2e.process import SESSION, SESSION_CONFIG, Engine, Finished, rows
-from tradebot.number_format import amount, money, number
-from tradebot.ops.prometheus import families
-from tradebot.ops.status import read_status, status_path
+from tradebot.core.number_format import amount, money, number
+from tradebot.telemetry.prometheus import families
+from tradebot.telemetry.status_file import read_status, status_path
 
 FAST = """
 [engine]

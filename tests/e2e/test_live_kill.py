@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from mockws_server import actions
-from sim.checkers import check_run
+from sim.checks.checkers import check_run
 from tests.e2e.live import Live, StoredTick, assert_feed_sound, notices, stored_ticks
 from tests.e2e.mockws import MockWsProcess
 from tests.e2e.process import Engine, counts, rows, run_ids, ticks_stored, wait_until
-from tradebot.config import Config
-from tradebot.events import Tick
-from tradebot.strategy import create
+from tradebot.config.model import Config
+from tradebot.core.events import Tick
+from tradebot.strategy.registry import create
 
 KILLS = 4
 SYMBOLS = ("SOL/USDC", "BTC/USD")

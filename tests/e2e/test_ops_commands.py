@@ -16,13 +16,13 @@ import pytest
 
 from tests.e2e.hook import Hook
 from tests.e2e.process import Engine, Finished, Running, wait_until
-from tradebot.metrics import COUNTERS
+from tradebot.threads.counters import COUNTERS
 
 # As another user, who may not be able to run this Python: so what is needed is imported before.
 AS_NOBODY = """
 import email.parser, encodings.ascii, encodings.idna, os, sys
-import tradebot.ops.commands, tradebot.ops.doctor.command, tradebot.ops.health, tradebot.ops.status_view
-from tradebot.cli import main
+import tradebot.cli.commands, tradebot.ops.doctor.command, tradebot.ops.health, tradebot.ops.status_view
+from tradebot.cli.main import main
 os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.process import Engine, Finished, wait_until
-from tests.unit.test_ops_bundle import bundle_of
-from tradebot import configfile
-from tradebot.config import config_hash
+from tests.unit.ops.test_bundle import bundle_of
+from tradebot.config import toml_file as configfile
+from tradebot.config.model import config_hash
+from tradebot.core.runtime import RealRuntime
 from tradebot.ops.proofs.bundle import FILE_NAME, NAMES, code_version, render
-from tradebot.runtime import RealRuntime
 
 KERNEL = "some avg10=1.25 avg60=0.50 avg300=0.10 total=12345\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=6\n"
 PRESSURE = Path("/proc/pressure")
@@ -21,7 +21,7 @@ NO_MANAGER = "--systemctl=/nonexistent/systemctl"
 # The same experiments, but no longer than it takes to see that they are made.
 SHORTENED = """
 import sys
-from tradebot.cli import main
+from tradebot.cli.main import main
 from tradebot.ops.proofs import reading_while_writing, throttling
 reading_while_writing.ALONE_S = reading_while_writing.TOGETHER_S = throttling.MEASURE_S = 1.0
 sys.exit(main())

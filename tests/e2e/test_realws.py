@@ -14,8 +14,8 @@ import trustme
 from tests.e2e.live import IDLE_S, Live, in_time, notices, stored_ticks
 from tests.e2e.live_peers import ExchangeServer, Talk
 from tests.e2e.process import Engine, rows
-from tradebot.events import Tick
-from tradebot.strategy import create
+from tradebot.core.events import Tick
+from tradebot.strategy.registry import create
 
 TS = 1_700_000_000_000
 

@@ -100,7 +100,7 @@ def test_a_hangup_that_was_ignored_stays_so(engine: Engine) -> None:
     running.finish(10).expect(0)
 
 
-@pytest.mark.parametrize("at", ["the start", "docopt", "msgspec", "tradebot.config", "peewee"])
+@pytest.mark.parametrize("at", ["the start", "docopt", "msgspec", "tradebot.config.model", "peewee"])
 @pytest.mark.parametrize(("command", "code"), [("run", 0), ("soak", 1)])
 def test_an_interrupt_while_it_is_imported_ends_it_quietly(engine: Engine, at: str, command: str, code: int) -> None:
     """12.11: nothing has begun, so nothing is said; 0 for run, 1 for a command that has not answered."""
@@ -118,7 +118,7 @@ def test_the_installed_programs_end_quietly_too(engine: Engine, program: str) ->
     """12.11: their entry point arranges that before it imports anything else."""
     engine.path("sitecustomize.py").write_text(INTERRUPTED)
     paths = {"PYTHONPATH": f"{engine.home}:{REPO}", "INTERRUPT_AT": "msgspec"}
-    script = f"import sys; from tradebot.startup import {program}; sys.exit({program}())"
+    script = f"import sys; from tradebot.cli.startup import {program}; sys.exit({program}())"
     done = engine.run(env=paths, command=(sys.executable, "-c", script))
     assert (done.code, done.stdout, done.stderr) == (0, "", "")
 

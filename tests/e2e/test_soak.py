@@ -16,9 +16,9 @@ import pytest
 from tests.e2e.fake_systemctl import alive, state_of, stop
 from tests.e2e.mockws import MockWsProcess
 from tests.e2e.process import REPO, Engine, Running, assert_sound, environment, reading, ticks_stored, wait_until
-from tests.unit.test_ops_psi import write_psi
-from tradebot.ops.status import Status, read_status, status_path
-from tradebot.ops.throttle import read_throttle, throttle_path
+from tests.unit.ops.soak.test_psi import write_psi
+from tradebot.telemetry.status_file import Status, read_status, status_path
+from tradebot.telemetry.throttle_file import read_throttle, throttle_path
 
 UNIT: Final = "tradebot.service"
 FAKE: Final = f"{sys.executable} {REPO / 'tests' / 'e2e' / 'fake_systemctl.py'}"
@@ -26,9 +26,9 @@ FAKE: Final = f"{sys.executable} {REPO / 'tests' / 'e2e' / 'fake_systemctl.py'}"
 RUNNER: Final = """
 import sys
 from pathlib import Path
-from tradebot.exits import TradebotError
-from tradebot.ops.soak import SoakOrder, run_soak
-from tradebot.runtime import RealRuntime
+from tradebot.core.errors import TradebotError
+from tradebot.ops.soak.command import SoakOrder, run_soak
+from tradebot.core.runtime import RealRuntime
 order = SoakOrder(Path("x.db"), psi_root=Path("psi"), systemctl=sys.argv[1], poll_s=float(sys.argv[2]),
                   stall_s=float(sys.argv[3]), psi_actions=sys.argv[4] == "on",
                   duration_s=float(sys.argv[5]) or None, log_format="json")

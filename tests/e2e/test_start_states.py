@@ -10,7 +10,7 @@ from contextlib import closing
 
 from tests.e2e.process import CROSSOVER, Engine, assert_sound, counts, rows, wait_for_ticks
 from tests.e2e.test_bad_input import assert_one_message
-from tests.unit.test_store_start_states import killed_in_a_transaction
+from tests.unit.store.test_start_states import killed_in_a_transaction
 
 REPLAY = ("--ingest=replay", f"--replay-file={CROSSOVER}")
 FAST = "[engine]\ntick_interval_ms = 2\n[persist]\nflush_interval_ms = 50\n"

@@ -19,13 +19,13 @@ from functools import cache
 from pathlib import Path
 from typing import Final, NoReturn
 
-import tradebot.engine
-import tradebot.ops.commands  # noqa: F401
+import tradebot.cli.commands
+import tradebot.engine  # noqa: F401
 from tests.e2e.process import Fields, Finished
 from tests.recovery.shim import COUNTED, Control, Mode, Shim
-from tradebot import cli
-from tradebot.events import StoredEvent
-from tradebot.options import Arguments, parse
+from tradebot.cli import main as cli
+from tradebot.cli.arguments import Arguments, parse
+from tradebot.core.events import StoredEvent
 from tradebot.store.batch import Batch
 from tradebot.store.database import BUSY_TIMEOUT_MS
 from tradebot.store.spill import Spill

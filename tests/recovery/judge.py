@@ -11,14 +11,14 @@ from typing import Any, Final
 
 import msgspec
 
-from sim.checkers import check_run
+from sim.checks.checkers import check_run
 from tests.e2e.process import Finished, assert_sound, dump, run_ids, synthetic_units
 from tests.recovery.children import HUNG, started
 from tests.recovery.disk import Image
 from tests.recovery.scenarios import DB, Place, Scenario
 from tests.recovery.shim import COUNTED
-from tradebot.options import parse
-from tradebot.settings import resolve
+from tradebot.cli.arguments import parse
+from tradebot.cli.resolve import resolve
 
 Rows = dict[str, tuple[int, ...]]
 """Of each run, by its id: rows by table, as in COUNTED."""

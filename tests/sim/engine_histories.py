@@ -5,9 +5,9 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from sim.clock import frozen
+from sim.kernel.clock import frozen
 from sim.scenarios import SCENARIOS
-from sim.world import World
+from sim.world.world import World
 
 # Fast ones: a replay, one with kills and restarts, one with a broken input, one with stops and links, a power cut.
 # Between them they have every grain (see test_determinism.py).

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from sim.checkers import check_database
-from sim.clock import frozen
-from sim.faults import StorageFaults
+from sim.checks.checkers import check_database
+from sim.kernel.clock import frozen
 from sim.scenarios.common import flat_values, synthetic_settings
-from sim.world import Faults, Outcome, Process, World
+from sim.world.faults import StorageFaults
+from sim.world.world import Faults, Outcome, Process, World
 from tradebot.store.spill import Spill, spill_path
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import freezegun
 import pytest
 
-from sim.character import Character
-from sim.clock import frozen
-from sim.schedules import Dice, Schedule
+from sim.kernel.clock import frozen
+from sim.kernel.schedule_profile import Character
+from sim.kernel.schedules import Dice, Schedule
 from tests.contract.history import history
 from tests.e2e.test_determinism import other_pythons
 from tests.sim.engine_histories import HISTORIES, hash_of, hashes
@@ -98,7 +98,7 @@ def test_these_histories_have_every_grain(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("grain", ["calls", "seam", "statements"])
 def test_what_ran_before_in_a_process_changes_nothing(grain: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Caches of the process are filled by the first history; the second finds them full."""
-    monkeypatch.setattr("sim.character._GRAINS", (grain,) * 8)
+    monkeypatch.setattr("sim.kernel.schedule_profile._GRAINS", (grain,) * 8)
     names = ["resets_met_while_sending", "stop_at_any_moment", "a_crashed_thread_ends_the_process"]
     with frozen():
         first = [hash_of(name, 4) for name in names]

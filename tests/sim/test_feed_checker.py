@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from mockws_server.actions import Disconnect, Duplicate, Skip, Ticks
-from sim.account import Account, Gap, Numbering
-from sim.account import Duplicate as Repeated
-from sim.checkers import check_feed
-from sim.clock import frozen
-from sim.exchange import Exchange
+from sim.checks.account import Account, Gap, Numbering
+from sim.checks.account import Duplicate as Repeated
+from sim.checks.checkers import check_feed
+from sim.kernel.clock import frozen
 from sim.scenarios.live import exchange_of, live_settings
-from sim.world import Faults, World
-from tradebot.config import Settings
-from tradebot.events import Tick
+from sim.world.exchange import Exchange
+from sim.world.world import Faults, World
+from tradebot.config.model import Settings
+from tradebot.core.events import Tick
 from tradebot.feeds.exchanges.kraken import Kraken
 
 

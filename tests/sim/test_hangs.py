@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-import sim.machine
-import sim.scheduler
+import sim.kernel.scheduler
+import sim.world.machine
 from sim import Deadlock, Livelock, SimRuntime, Stuck, ThreadCrashed, TimeLimit
-from tradebot.runtime import Event, Runtime
+from tradebot.core.runtime import Event, Runtime
 
 KINDS_SEEDS = range(10)
 
@@ -29,7 +29,7 @@ def beat_for_ever(runtime: Runtime, never: Event) -> None:
 
 
 def test_a_thread_that_computes_for_ever_is_shown_and_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sim.machine, "STUCK_AFTER_S", 0.5)
+    monkeypatch.setattr(sim.world.machine, "STUCK_AFTER_S", 0.5)
     runtime = SimRuntime(1)
 
     def compute() -> None:
@@ -109,7 +109,7 @@ def test_a_poll_that_waits_for_the_dead() -> None:
 
 
 def test_what_sleeps_long_or_wakes_others_is_no_livelock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sim.scheduler, "IDLE_JUMPS", 10)
+    monkeypatch.setattr(sim.kernel.scheduler, "IDLE_JUMPS", 10)
     runtime = SimRuntime(1)
 
     def main() -> None:

@@ -13,8 +13,8 @@ import freezegun
 import pytest
 
 from sim.__main__ import main
-from sim.kinds import KINDS
 from sim.scenarios import SCENARIOS
+from sim.swarm.fault_kinds import KINDS
 from tests.e2e.test_determinism import other_pythons
 
 REPO = Path(__file__).resolve().parents[2]

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from sim.__main__ import main
-from sim.clock import frozen
-from sim.history import Order, play
+from sim.kernel.clock import frozen
+from sim.runner.history import Order, play
 from sim.scenarios import SCENARIOS
 from sim.scenarios.common import replay_settings
-from sim.world import World
+from sim.world.world import World
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "determinism.md"
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from sim.kinds import KINDS
-from sim.oracle import EARLIER, EXPLAINED_BY, Facts, describe, expected_exit, unexplained
+from sim.swarm.fault_kinds import KINDS
+from sim.swarm.oracle import EARLIER, EXPLAINED_BY, Facts, describe, expected_exit, unexplained
 
 RUN: dict[str, Any] = {"ended_s": 60.1, "run_seconds": 60.0, "over_s": 60.05, "budget_s": 40.0, "unreadable_limit": 5}
 

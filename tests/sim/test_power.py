@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from sim.calls import recording
-from sim.clock import frozen
-from sim.disk import Disk, rollback_journal
-from sim.faults import Remains
-from sim.power import lose_power
+from sim.kernel.clock import frozen
 from sim.scenarios.common import synthetic_settings
-from sim.wal import HEADER_BYTES, read_wal, torn
-from sim.world import Faults, World
+from sim.world.calls import recording
+from sim.world.disk import Disk, rollback_journal
+from sim.world.faults import Remains
+from sim.world.power import lose_power
+from sim.world.wal import HEADER_BYTES, read_wal, torn
+from sim.world.world import Faults, World
 from tradebot.store.database import connect
 
 SEEDS = range(30)

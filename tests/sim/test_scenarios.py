@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sim.__main__ import run_one
-from sim.clock import frozen
+from sim.kernel.clock import frozen
 from sim.scenarios import SCENARIOS
 
 # More with TRADEBOT_SIM_SEEDS=500; `make sim` runs as many as one likes.

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from sim import SimRuntime
-from sim.character import Character, Kind
-from sim.schedules import Priorities, Shares, Starve, Uniform
-from sim.timers import BatonThread
+from sim.kernel.schedule_profile import Character, Kind
+from sim.kernel.schedules import Priorities, Shares, Starve, Uniform
+from sim.kernel.timers import BatonThread
 
 KINDS: tuple[Kind, ...] = ("uniform", "shares", "priorities", "starve")
 

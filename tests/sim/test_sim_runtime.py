@@ -21,8 +21,8 @@ import freezegun.api
 import loguru
 import pytest
 
-import sim.machine
-import sim.scheduler
+import sim.kernel.scheduler
+import sim.world.machine
 from sim import (
     Deadlock,
     Livelock,
@@ -35,12 +35,12 @@ from sim import (
     TimeLimit,
     frozen,
 )
-from sim.character import Kind
-from sim.clock import START_MS
-from sim.timers import STALE_MAX, BatonThread, Timers, Wait
-from sim.trace import Trace
+from sim.kernel.clock import START_MS
+from sim.kernel.schedule_profile import Kind
+from sim.kernel.timers import STALE_MAX, BatonThread, Timers, Wait
+from sim.runner.trace import Trace
 from tests.contract.history import history
-from tradebot.runtime import Runtime
+from tradebot.core.runtime import Runtime
 
 REPO = Path(__file__).resolve().parents[2]
 SEEDS = (1, 2, 3, 6, 8, 14)
@@ -51,7 +51,7 @@ GOLDEN = {
     14: "b4a6aa85aa86f0d2468ad26f231684a46b2049956dd4d5e4bf7eca0431f3e623",
 }
 IF_GOLDEN_DIFFERS = (
-    "on one Python only: a breach of determinism; on all: sim/ or tradebot/channel.py was changed, "
+    "on one Python only: a breach of determinism; on all: sim/ or tradebot/core/channel.py was changed, "
     "and GOLDEN becomes what `python -m tests.contract.history 1 6 14` prints"
 )
 
@@ -543,7 +543,7 @@ def test_a_deadlock_is_found_and_shown() -> None:
         assert "--- backwards: waits for a lock held by forwards\n" in text
         assert "in forwards\n    with one, two:" in text
         assert "in backwards\n    with two, one:" in text
-        assert "sim/scheduler.py" not in text
+        assert "sim/kernel/scheduler.py" not in text
 
 
 def test_a_wait_for_nothing_is_a_deadlock() -> None:
@@ -589,7 +589,7 @@ def test_a_livelock_is_found_and_shown() -> None:
 
 
 def test_a_loop_that_only_tests_a_flag_is_a_livelock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sim.scheduler, "POLLS_MAX", 5000)
+    monkeypatch.setattr(sim.kernel.scheduler, "POLLS_MAX", 5000)
     runtime = SimRuntime(1)
 
     def main() -> None:
@@ -696,8 +696,8 @@ def test_a_thread_the_simulation_does_not_know_may_not_block_in_it() -> None:
 
 
 def test_a_thread_that_blocks_outside_the_seam_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sim.machine, "STUCK_AFTER_S", 0.5)
-    monkeypatch.setattr(sim.machine, "UNWIND_WAIT_S", 0.05)
+    monkeypatch.setattr(sim.world.machine, "STUCK_AFTER_S", 0.5)
+    monkeypatch.setattr(sim.world.machine, "UNWIND_WAIT_S", 0.05)
     runtime = SimRuntime(1)
     outside = threading.Event()
 

@@ -12,17 +12,17 @@ from typing import Final
 import pytest
 
 from mockws_server.actions import Disconnect
-from sim.clock import frozen
-from sim.history import History, Order, drawn_scenario, play, shrink
-from sim.judge import judge_left, judge_life
-from sim.kinds import KINDS
-from sim.plans import FEEDS, Plan, draw_plan
-from sim.runtime import SimRuntime
+from sim.kernel.clock import frozen
+from sim.kernel.runtime import SimRuntime
+from sim.runner.history import History, Order, drawn_scenario, play, shrink
 from sim.scenarios import SCENARIOS, swarm
-from sim.swarm import Swarm
-from sim.world import World
-from tradebot.channel import Channel
-from tradebot.events import Tick
+from sim.swarm.fault_kinds import KINDS
+from sim.swarm.invariants import judge_left, judge_life
+from sim.swarm.plan import FEEDS, Plan, draw_plan
+from sim.swarm.swarm import Swarm
+from sim.world.world import World
+from tradebot.core.channel import Channel
+from tradebot.core.events import Tick
 from tradebot.threads.strategy import StrategyStage
 
 ALL = tuple(KINDS.values())

@@ -14,12 +14,12 @@ import loguru
 import pytest
 
 from sim import Livelock, SimKilled, SimRuntime
-from sim.character import Grain
-from sim.clock import frozen
-from sim.scheduler import Scheduler
-from sim.switching import ENGINE, SwitchPoints, statement_lines
-from sim.world import World
-from tradebot.channel import Channel
+from sim.kernel.clock import frozen
+from sim.kernel.schedule_profile import Grain
+from sim.kernel.scheduler import Scheduler
+from sim.kernel.switching import ENGINE, SwitchPoints, statement_lines
+from sim.world.world import World
+from tradebot.core.channel import Channel
 
 HERE = (__name__,)
 REPO = Path(__file__).resolve().parents[2]
@@ -223,19 +223,19 @@ def called_by(module: str, inner: Callable[[], Any]) -> Callable[[], Any]:
 @pytest.mark.parametrize(
     ("modules", "may"),
     [
-        (("tradebot.control",), True),
-        (("tradebot.feeds.replay", "sim.feeds"), True),  # the thread's own beginnings do not matter
-        (("tradebot.metrics", "tradebot.threads.ingest", "loguru"), True),
-        (("tradebot.control", "sim.heldback", "tradebot.engine"), True),
-        (("tradebot.control", "loguru._handler", "tradebot.threads.ingest"), False),
-        (("tradebot.control", "peewee", "tradebot.threads.persist"), False),
-        (("tradebot.feeds.websocket_frames", "sim.wire", "tradebot.feeds.websocket"), False),
+        (("tradebot.threads.shutdown",), True),
+        (("tradebot.feeds.replay.feed", "sim.world.tick_inputs"), True),  # the thread's own beginnings do not matter
+        (("tradebot.threads.counters", "tradebot.threads.ingest", "loguru"), True),
+        (("tradebot.threads.shutdown", "sim.world.slow_threads", "tradebot.engine"), True),
+        (("tradebot.threads.shutdown", "loguru._handler", "tradebot.threads.ingest"), False),
+        (("tradebot.threads.shutdown", "peewee", "tradebot.threads.persist"), False),
+        (("tradebot.feeds.websocket.frame_decoder", "sim.world.transport", "tradebot.feeds.websocket.feed"), False),
         (("tradebot.threads.persist", "tradebot.store.database", "tradebot.engine"), False),
-        (("tradebot.log", "tradebot.threads.ingest"), False),
+        (("tradebot.output.log", "tradebot.threads.ingest"), False),
         (("tradebot.store.writer", "tradebot.threads.persist"), False),
         (("tradebot.strategy.decider", "tradebot.threads.strategy"), False),
-        (("tradebot.feeds.exchanges.okx", "tradebot.feeds.websocket"), False),
-        (("sim.network", "sim.wire"), False),
+        (("tradebot.feeds.exchanges.okx", "tradebot.feeds.websocket.feed"), False),
+        (("sim.world.network", "sim.world.transport"), False),
     ],
 )
 def test_where_a_thread_may_be_interrupted(modules: tuple[str, ...], may: bool) -> None:
@@ -285,8 +285,8 @@ def test_whoever_gives_the_baton_up_holds_neither_the_log_nor_a_transaction(
         switch(scheduler, me)
 
     monkeypatch.setattr(Scheduler, "_switch", spy)
-    monkeypatch.setattr("sim.character._GRAINS", ("statements",) * 8)
-    monkeypatch.setattr("sim.character._INTERRUPT_CHANCES", (0.3,) * 4)
+    monkeypatch.setattr("sim.kernel.schedule_profile._GRAINS", ("statements",) * 8)
+    monkeypatch.setattr("sim.kernel.schedule_profile._INTERRUPT_CHANCES", (0.3,) * 4)
     with frozen() as freezer:
         SCENARIOS[scenario](World(1, tmp_path, freezer))
     assert handed_on[0] > 50

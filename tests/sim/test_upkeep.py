@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from sim import kept
 from sim.__main__ import run_one
-from sim.beside import Beside, Trouble, Woe, opened_in_steps
-from sim.clock import frozen
-from sim.history import SWARM, drawn_scenario
+from sim.checks import prune_invariants as kept
+from sim.kernel.clock import frozen
+from sim.runner.history import SWARM, drawn_scenario
 from sim.scenarios import SCENARIOS
 from sim.scenarios.common import expect, synthetic_settings
-from sim.upkeep import KEPT, Errand, Upkeep, upkeep
-from sim.world import World, dump
-from tradebot.store import opening, policy
+from sim.world.maintenance import KEPT, Errand, Upkeep, upkeep
+from sim.world.side_process import Beside, Trouble, Woe, opened_in_steps
+from sim.world.world import World, dump
+from tradebot.store import policy
+from tradebot.store import session as opening
 
 UPKEEP = [name for name, play in SCENARIOS.items() if play.__module__ == "sim.scenarios.upkeep"]
 

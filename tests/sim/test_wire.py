@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from sim import SimRuntime
-from sim.network import (
+from sim.world.network import (
     TEXT,
     Accept,
     Answer,
@@ -21,8 +21,8 @@ from sim.network import (
     SimNetwork,
     frame,
 )
-from sim.wire import MisusedConnection, SimConnection, SimTransport
-from tradebot.feeds.wire import ConnectFailed, ConnectionLost, Limits
+from sim.world.transport import MisusedConnection, SimConnection, SimTransport
+from tradebot.feeds.websocket.transport import ConnectFailed, ConnectionLost, Limits
 
 URL = "ws://sim:9001"
 LIMITS = Limits(connect_timeout_s=5.0, max_message_bytes=1000)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.systemd.namespace import Systemd, why_not
-from tradebot.config import Config
+from tradebot.config.model import Config
 from tradebot.ops.units import ENGINE, UNITS, Order, filled, run_install_unit, this_installation
 
 

@@ -38,8 +38,8 @@ DOCTOR: Final = """
 import json, os, sys
 from pathlib import Path
 from tradebot.ops.doctor import checks, command, database, readings
-from tradebot.runtime import RealRuntime
-from tradebot.streams import GuardedStream
+from tradebot.core.runtime import RealRuntime
+from tradebot.output.streams import GuardedStream
 config, db, patches = sys.argv[1:]
 exec(patches)
 look = command.Examination(
@@ -288,7 +288,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "no path": Scenario(
         given(Advice.DATABASE_UNNAMED),
         db="",
-        patches="from tradebot.exits import ConfigError\n"
+        patches="from tradebot.core.errors import ConfigError\n"
         "def nowhere(config, environ): raise ConfigError('no home')\ncommand.db_path = nowhere",
     ),
     "what can only be looked at, beside a running engine": Scenario(

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.systemd.namespace import Systemd
-from tradebot.exits import ExitCode
+from tradebot.core.errors import ExitCode
 from tradebot.ops.units import ENGINE, MOCKWS, SOAK
 
 pytestmark = pytest.mark.slow

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 from hypothesis import strategies as st
 
-from tradebot.events import Tick
+from tradebot.core.events import Tick
 from tradebot.feeds.exchanges.base import DETAIL_CHARS_MAX, Exchange, Parsed, Unparseable
 
 NewExchange = Callable[[], Exchange]

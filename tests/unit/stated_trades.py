@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.unit.frames import NewExchange, json_lines
-from tradebot.events import Tick
+from tradebot.core.events import Tick
 from tradebot.feeds.exchanges.base import Exchange, iso_ms
 
 

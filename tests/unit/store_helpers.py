@@ -19,12 +19,12 @@ from typing import Any
 from hypothesis import strategies as st
 from peewee import SqliteDatabase
 
-from tradebot.events import BUY, SELL, Event, Fill, Order, Signal, Tick
-from tradebot.log import Log, setup_logging
-from tradebot.runtime import RealRuntime
+from tradebot.core.events import BUY, SELL, Event, Fill, Order, Signal, Tick
+from tradebot.core.runtime import RealRuntime
+from tradebot.output.log import Log, setup_logging
 from tradebot.store.batch import Batch
 from tradebot.store.database import connect, migrate
-from tradebot.store.identity import feed_of_source
+from tradebot.store.feed_identity import feed_of_source
 from tradebot.store.runs import RunInfo, RunRecord, begin_run
 from tradebot.store.writer import SqliteStorage
 

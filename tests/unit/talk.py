@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from tradebot.events import Tick
+from tradebot.core.events import Tick
 from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Exchange, Parsed, Unparseable, announcement
 
 START_MS = 1_700_000_000_000

@@ -29,8 +29,8 @@ from tests.contract.peers import (
     never,
     upgrade_answer,
 )
-from tradebot.feeds.websocket_wire import WebSocketTransport
-from tradebot.runtime import RealRuntime
+from tradebot.core.runtime import RealRuntime
+from tradebot.feeds.websocket.client import WebSocketTransport
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tradebot.exits import ExitCode
-from tradebot.options import parse
-from tradebot.usage import USAGE
+from tradebot.cli.arguments import parse
+from tradebot.cli.usage import USAGE
+from tradebot.core.errors import ExitCode
 
 
 def _blocks(text: str) -> list[str]:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from tests.unit.store_helpers import Logged
+from tradebot.core.errors import ExitCode, OverloadError
 from tradebot.engine import _Run
-from tradebot.exits import ExitCode, OverloadError
-from tradebot.ledger import Ledger, NotStored
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.policy import FINAL_FLUSH_S
+from tradebot.threads.ledger import Ledger, NotStored
 
 FULL = StorageUnavailable("SQLITE_FULL", "disk full", passing=True)
 

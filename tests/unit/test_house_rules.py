@@ -27,15 +27,15 @@ SEAM = {
     "threading", "time", "uuid",
 }  # fmt: skip
 SEAM_ALLOWED = {
-    "tradebot/runtime.py": {"time", "threading", "secrets", "signal"},  # it is the seam
-    "tradebot/startup.py": {"signal"},  # serves Ctrl-C before the seam is imported
-    "tradebot/channel.py": {"queue"},  # counts events by the hooks of queue.Queue; its locks come from the seam
+    "tradebot/core/runtime.py": {"time", "threading", "secrets", "signal"},  # it is the seam
+    "tradebot/cli/startup.py": {"signal"},  # serves Ctrl-C before the seam is imported
+    "tradebot/core/channel.py": {"queue"},  # counts events by the hooks of queue.Queue; its locks come from the seam
 }
 
 ROUND_THE_SEAM = {"datetime.now", "datetime.utcnow", "datetime.today", "date.today", "os.urandom", "os.getrandom"}
 
 # Where answers for people are printed; everything else logs.
-MAY_PRINT = ("tradebot/cli.py", "tradebot/report/", "mockws_server/cli.py", "sim/__main__.py", "bench/")
+MAY_PRINT = ("tradebot/cli/main.py", "tradebot/report/", "mockws_server/cli.py", "sim/__main__.py", "bench/")
 
 Rule = Callable[[str, ast.Module], Iterator[str]]
 
@@ -72,12 +72,12 @@ def outside_the_seam(name: str, tree: ast.Module) -> Iterator[str]:
     for line, imported in imports(tree):
         module = imported.split(".")[0]
         if module in SEAM and module not in SEAM_ALLOWED.get(name, set()):
-            yield f"{line}: imports {module}; take it from tradebot.runtime.Runtime"
+            yield f"{line}: imports {module}; take it from tradebot.core.runtime.Runtime"
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
             dotted = ".".join(ast.unparse(node).split(".")[-2:])
             if dotted in ROUND_THE_SEAM:
-                yield f"{node.lineno}: {dotted} goes round tradebot.runtime.Runtime"
+                yield f"{node.lineno}: {dotted} goes round tradebot.core.runtime.Runtime"
 
 
 def too_long(name: str, tree: ast.Module) -> Iterator[str]:
@@ -171,7 +171,7 @@ def test_each_rule_sees_its_breach(rule: Rule, text: str) -> None:
 def test_rules_let_good_code_pass() -> None:
     text = (
         "from datetime import UTC, datetime\n"
-        "from tradebot.events import Tick\n"
+        "from tradebot.core.events import Tick\n"
         "def f(ts):\n"
         "    return datetime.fromtimestamp(ts, UTC)\n"
     )

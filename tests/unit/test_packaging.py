@@ -39,12 +39,13 @@ def script(path: Path, text: str) -> Path:
 
 
 def checkout(place: Path, cli: str) -> Path:
-    """A checkout with the real bin/ whose tradebot/cli.py is `cli`."""
+    """A checkout with the real bin/ whose tradebot/cli/main.py is `cli`."""
     shutil.copytree(REPO / "bin", place / "bin")
     for package in ("tradebot", "mockws_server"):
-        (place / package).mkdir()
+        module = place / package / ("cli/main.py" if package == "tradebot" else "cli.py")
+        module.parent.mkdir(parents=True)
         (place / package / "__init__.py").touch()
-        (place / package / "cli.py").write_text(cli)
+        module.write_text(cli)
     return place
 
 
@@ -376,16 +377,16 @@ class TestWheel:
         [pythons] = re.findall(r"^Requires-Python: (.*)$", metadata, re.MULTILINE)
         assert sorted(pythons.replace(" ", "").split(",")) == ["<3.14", ">=3.11"]
         assert re.search(r"^Requires-Dist: websocket-client.*!=1\.9\.1", metadata, re.MULTILINE)
-        assert "tradebot = tradebot.startup:tradebot" in entries
-        assert "mockws = tradebot.startup:mockws" in entries
+        assert "tradebot = tradebot.cli.startup:tradebot" in entries
+        assert "mockws = tradebot.cli.startup:mockws" in entries
 
     def test_runs_without_the_checkout(self, wheel: Path, tmp_path: Path) -> None:
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(tmp_path / "site")
-        for module, name in (("tradebot", "tradebot"), ("mockws_server", "mockws")):
+        for module, name in (("tradebot.cli.main", "tradebot"), ("mockws_server.cli", "mockws")):
             # -S would hide the dependencies; the path goes first, so the extracted modules win over the checkout's.
-            code = f"import sys; sys.path.insert(0, 'site'); from {module}.cli import main; sys.exit(main())"
-            where = f"import sys; sys.path.insert(0, 'site'); import {module}; print({module}.__file__)"
+            code = f"import sys; sys.path.insert(0, 'site'); from {module} import main; sys.exit(main())"
+            where = f"import sys; sys.path.insert(0, 'site'); import {module} as it; print(it.__file__)"
             assert str(tmp_path) in run(sys.executable, "-c", where, cwd=tmp_path).stdout.replace("site", str(tmp_path))
             answer = run(sys.executable, "-c", code, "--version", cwd=tmp_path)
             assert (answer.returncode, answer.stdout) == (0, f"{name} {tradebot.__version__}\n"), answer.stderr

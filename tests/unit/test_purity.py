@@ -14,15 +14,16 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 # Every module of these folders decides and does nothing else.
-PURE_FOLDERS = ("strategy", "execution")
+PURE_FOLDERS = ("portfolio", "strategy", "execution")
 # What they may name: the language's own means of computing, and the project's plain values. A list of what is allowed
 # stays true when new ways of acting are invented.
 ALLOWED = {
     "__future__", "abc", "collections", "contextlib", "dataclasses", "decimal", "difflib", "enum", "fractions",
     "functools", "heapq", "inspect", "itertools", "math", "msgspec", "operator", "types", "typing",
-    "tradebot.events", "tradebot.exits", "tradebot.ids", "tradebot.strategy", "tradebot.execution",
+    "tradebot.core.events", "tradebot.core.errors", "tradebot.core.ids", "tradebot.portfolio",
+    "tradebot.strategy", "tradebot.execution",
 }  # fmt: skip
-ALLOWED_FOR_TYPES = {"tradebot.config"}
+ALLOWED_FOR_TYPES = {"tradebot.config.model"}
 FORBIDDEN_CALLS = {"open", "__import__", "eval", "exec", "input", "print", "breakpoint"}
 ESCAPE = re.compile(r"# impure: \S+ \S+")
 
@@ -78,17 +79,17 @@ def test_decisions_are_pure(path: Path) -> None:
         ("import math, socket", ["1: socket"]),
         ("import os.path", ["1: os.path"]),
         ("def f():\n    from threading import Lock", ["2: threading.Lock"]),
-        ("from tradebot.runtime import Runtime", ["1: tradebot.runtime.Runtime"]),
+        ("from tradebot.core.runtime import Runtime", ["1: tradebot.core.runtime.Runtime"]),
         ("from tradebot import store", ["1: tradebot.store"]),
         ("from . import clock", ["1: a relative import"]),
-        ("from tradebot.config import Config", ["1: tradebot.config.Config"]),
-        ("if TYPE_CHECKING:\n    from tradebot.config import Config", []),
+        ("from tradebot.config.model import Config", ["1: tradebot.config.model.Config"]),
+        ("if TYPE_CHECKING:\n    from tradebot.config.model import Config", []),
         ("if TYPE_CHECKING:\n    import socket", ["2: socket"]),
         ("open('x')", ["1: open()"]),
         ("import random  # impure: seeded by the caller", []),
         ("import random  # impure:", ["1: random"]),
         ("import random  # impure", ["1: random"]),
-        ("from collections.abc import Sequence\nfrom tradebot.events import BUY", []),
+        ("from collections.abc import Sequence\nfrom tradebot.core.events import BUY", []),
     ],
 )
 def test_the_test_sees_impurity(source: str, found: list[str]) -> None:
@@ -101,10 +102,10 @@ import json, socket, sys
 seen = []
 sys.addaudithook(lambda event, args: seen.append(event) if event.startswith(("socket.", "sqlite3.")) else None)
 
-from tradebot.config import Config, RiskCaps
-from tradebot.events import Signal, Tick
+from tradebot.config.model import Config, RiskCaps
+from tradebot.core.events import Signal, Tick
 from tradebot.execution.shadow import ShadowExecution
-from tradebot.strategy import create, strategies
+from tradebot.strategy.registry import create, strategies
 
 config = Config()
 with open(sys.argv[1]) as lines:

@@ -11,27 +11,27 @@ from typing import Any, cast
 import pytest
 
 from tests.unit.store_helpers import Logged, new_run, tick
-from tradebot.channel import Channel
-from tradebot.config import Config
-from tradebot.control import Control
-from tradebot.events import Notice, Tick
+from tradebot.config.model import Config
+from tradebot.core.channel import Channel
+from tradebot.core.errors import ConfigError, ExitCode
+from tradebot.core.events import Notice, Tick
+from tradebot.core.runtime import RealRuntime, Thread
 from tradebot.execution.shadow import ShadowExecution
-from tradebot.exits import ConfigError, ExitCode
 from tradebot.feeds.base import Batch, Feed
-from tradebot.feeds.intake import Intake
-from tradebot.ledger import Ledger
-from tradebot.metrics import Metrics
-from tradebot.pipeline import STAGES, Parts, Pipeline
-from tradebot.runtime import RealRuntime, Thread
+from tradebot.feeds.sampling import Intake
 from tradebot.store.batch import Batch as StoreBatch
 from tradebot.store.batch import StoredCounts
 from tradebot.store.database import connect, connect_readonly
 from tradebot.store.policy import WAL_BYTES_KEPT
 from tradebot.store.reader import find_tick_source, read_ticks
 from tradebot.store.writer import SqliteStorage
-from tradebot.strategy import create
 from tradebot.strategy.decider import Decider
+from tradebot.strategy.registry import create
+from tradebot.threads.counters import Metrics
 from tradebot.threads.ingest import IngestStage
+from tradebot.threads.ledger import Ledger
+from tradebot.threads.pipeline import STAGES, Parts, Pipeline
+from tradebot.threads.shutdown import Control
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from tradebot.events import BUY, NO_RATE, RISK_CAP, Signal
-from tradebot.execution.currencies import needs_rate
-from tradebot.execution.exact import add, exact, multiply, subtract
-from tradebot.execution.positions import Positions
+from tradebot.core.events import BUY, NO_RATE, RISK_CAP, Signal
+from tradebot.portfolio.currencies import needs_rate
+from tradebot.portfolio.exact import add, exact, multiply, subtract
+from tradebot.portfolio.positions import Positions
 
 if TYPE_CHECKING:
-    from tradebot.config import RiskCaps
+    from tradebot.config.model import RiskCaps
 
 SYMBOL_CAP: Final = "risk_caps.max_symbol_exposure_usd"
 TOTAL_CAP: Final = "risk_caps.max_exposure_usd"

@@ -10,14 +10,14 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from tradebot.events import SHADOW_RECORDED, STALE_DATA, Fill, Order, Signal, as_unix_ms
-from tradebot.execution.book import fees
-from tradebot.execution.exact import exact, multiply
-from tradebot.execution.positions import Positions
+from tradebot.core.events import SHADOW_RECORDED, STALE_DATA, Fill, Order, Signal, as_unix_ms
 from tradebot.execution.risk import TICK_AGE_CAP, ApprovedOrder, RefusedOrder, check
+from tradebot.portfolio.book import fees
+from tradebot.portfolio.exact import exact, multiply
+from tradebot.portfolio.positions import Positions
 
 if TYPE_CHECKING:
-    from tradebot.config import RiskCaps
+    from tradebot.config.model import RiskCaps
 
 
 def refuse(signal: Signal, reason: str) -> Order:

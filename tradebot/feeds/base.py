@@ -6,7 +6,7 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
-from tradebot.events import Notice, Tick
+from tradebot.core.events import Notice, Tick
 
 NOTES_MAX: Final = 20
 """Malformed lines described in one batch; the rest is only counted."""

@@ -25,10 +25,10 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from tradebot.events import INT64_MAX
-from tradebot.exits import ConfigError, TradebotError
+from tradebot.core.errors import ConfigError, TradebotError
+from tradebot.core.events import INT64_MAX
+from tradebot.core.private_files import open_private
 from tradebot.feeds.exchanges.base import Unparseable
-from tradebot.private_files import open_private
 
 FORMAT_VERSION: Final = 1
 SUFFIX: Final = ".jsonl.zst"

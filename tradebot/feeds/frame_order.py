@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tradebot.events import Tick
+from tradebot.core.events import Tick
 
 
 def in_time_order(ticks: list[Tick]) -> list[Tick]:

@@ -12,13 +12,13 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from tradebot.config import History
-from tradebot.events import Notice
+from tradebot.config.model import History
+from tradebot.core.events import Notice
 from tradebot.feeds.base import Batch, Malformed
 from tradebot.feeds.exchanges.base import Exchange, Parsed, Unparseable
 from tradebot.feeds.frame_order import in_time_order
 from tradebot.feeds.price_band import PriceBand, Sifted
-from tradebot.feeds.sequence import SequenceGuard, joined
+from tradebot.feeds.sequence_tracker import SequenceGuard, joined
 
 _DETAIL_CHARS_MAX: Final = 200
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Final
 
-from tradebot.events import SequenceState, SymbolMemory, Tick
+from tradebot.core.events import SequenceState, SymbolMemory, Tick
 from tradebot.feeds.price_band import PriceBand
-from tradebot.feeds.sequence import SequenceGuard
+from tradebot.feeds.sequence_tracker import SequenceGuard
 
 _CHUNK_TICKS: Final = 1000
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from tradebot.events import Tick, content_digest
+from tradebot.core.events import Tick, content_digest
 
 # What `take` returns where it is no count of missing trades.
 DUPLICATE: Final = -1

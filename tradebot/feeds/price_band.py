@@ -17,7 +17,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from tradebot.events import Tick
+from tradebot.core.events import Tick
 
 RECENT_PRINTS: Final = 15
 AGREEING_PRINTS: Final = 3

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from tradebot.private_files import open_private
+from tradebot.core.private_files import open_private
 from tradebot.store.database import beside
 
 BYTES_MAX: Final = 1 << 20

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from tradebot.events import Tick
+from tradebot.core.events import Tick
+from tradebot.core.runtime import Event, Runtime
 from tradebot.feeds.base import READ_WAIT_S, Batch
-from tradebot.runtime import Event, Runtime
 
 START_PRICE: Final = 100.0
 CATCH_UP_TICKS_MAX: Final = 64

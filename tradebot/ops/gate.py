@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tradebot.config import Config, config_hash
-from tradebot.exits import ConfigError
+from tradebot.config.model import Config, config_hash
+from tradebot.core.errors import ConfigError
+from tradebot.core.runtime import Runtime
 from tradebot.ops.doctor.checks import check_clock
 from tradebot.ops.doctor.database import check_disk, check_shape, read_database, unreadable
 from tradebot.ops.doctor.finding import Finding
@@ -27,7 +28,6 @@ from tradebot.ops.proofs.bundle import (
     iso,
     parse,
 )
-from tradebot.runtime import Runtime
 from tradebot.store.database import beside
 from tradebot.store.errors import StorageUnavailable
 

@@ -18,16 +18,16 @@ import msgspec
 from msgspec import Struct
 from peewee import SqliteDatabase
 
-from tradebot.exits import ConfigError, ExitCode
-from tradebot.feeds.subscriptions import SymbolsLook
-from tradebot.masking import escape
-from tradebot.ops.status import AS_ENGINE, FRESH_S, Status, read_status, status_path
-from tradebot.options import UsageError
-from tradebot.runtime import Runtime
+from tradebot.cli.arguments import UsageError
+from tradebot.core.errors import ConfigError, ExitCode
+from tradebot.core.runtime import Runtime
+from tradebot.feeds.websocket.subscriptions import SymbolsLook
+from tradebot.output.redaction import escape
+from tradebot.output.streams import GuardedStream
 from tradebot.store.database import connect_readonly, file_of, reading
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.models import RunRow
-from tradebot.streams import GuardedStream
+from tradebot.telemetry.status_file import AS_ENGINE, FRESH_S, Status, read_status, status_path
 
 MAX_AGE_S: Final = 60.0
 """How old the last progress may be unless told otherwise."""

@@ -2,7 +2,7 @@
 
 The JSON object is `View`: its keys stay, new ones may be added (`format` changes when one must go). Times named `_ms`
 are Unix ms, `_s` lengths in seconds; whatever is not known is null. `status` is the status file as the engine wrote it
-(tradebot.ops.status), with all counters since the start and the depths of the channels.
+(tradebot.telemetry.status_file), with all counters since the start and the depths of the channels.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Struct
 
-from tradebot.events import as_unix_ms
-from tradebot.exits import ConfigError
-from tradebot.feeds.subscriptions import SymbolsLook
-from tradebot.masking import clip, escape, mask
-from tradebot.number_format import amount, number
-from tradebot.ops.beacon import status_line
+from tradebot.core.errors import ConfigError
+from tradebot.core.events import as_unix_ms
+from tradebot.core.number_format import amount, number
+from tradebot.core.runtime import Runtime
+from tradebot.feeds.websocket.subscriptions import SymbolsLook
 from tradebot.ops.health import MAX_AGE_S, Health, Look, RunLook, code_text, judge, look_with, refuse_unusable, span
-from tradebot.ops.status import Status, read_status, status_path
-from tradebot.ops.throttle import Throttle, read_throttle, throttle_path
-from tradebot.runtime import Runtime
+from tradebot.output.redaction import clip, escape, mask
+from tradebot.output.streams import GuardedStream
 from tradebot.store.database import beside
 from tradebot.store.spill import spill_path
-from tradebot.streams import GuardedStream
+from tradebot.telemetry.publisher import status_line
+from tradebot.telemetry.status_file import Status, read_status, status_path
+from tradebot.telemetry.throttle_file import Throttle, read_throttle, throttle_path
 
 FORMAT: Final = 1
 EVERY_S: Final = 1.0

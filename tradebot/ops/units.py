@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Final, NamedTuple, TextIO
 
 from tradebot import __version__
-from tradebot.config import STDIN, Config, xdg_directory
-from tradebot.configkeys import show
-from tradebot.exits import ConfigError
-from tradebot.feeds.sources import FILE_NAME as SOURCES_FILE
+from tradebot.cli.arguments import UsageError
+from tradebot.config.model import STDIN, Config, xdg_directory
+from tradebot.config.validation import show
+from tradebot.core.errors import ConfigError
+from tradebot.feeds.sources_file import FILE_NAME as SOURCES_FILE
 from tradebot.ops.installed import DEFAULT, SYSTEM_FOLDERS, WRITTEN, InstalledUnit, Names, read_unit_file
 from tradebot.ops.user_units import for_user
-from tradebot.options import UsageError
 
 ENGINE: Final = DEFAULT.engine
 SOAK: Final = DEFAULT.soak

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from tradebot.feeds.base import Feed
-from tradebot.log import Log
-from tradebot.report.progress import Progress
+from tradebot.output.log import Log
+from tradebot.output.progress_bar import Progress
+from tradebot.output.streams import GuardedStream
 from tradebot.report.summary import RunSummary, render
-from tradebot.streams import GuardedStream
 
 
 class Output:

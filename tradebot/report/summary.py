@@ -9,12 +9,12 @@ from typing import Final
 
 from msgspec import Struct
 
-from tradebot.execution.book import total
-from tradebot.execution.currencies import UNKNOWN_UNIT, unit_of
-from tradebot.exits import ExitCode
-from tradebot.ledger import Ledger
-from tradebot.masking import clip, escape, mask
-from tradebot.number_format import amount, money, number
+from tradebot.core.errors import ExitCode
+from tradebot.core.number_format import amount, money, number
+from tradebot.output.redaction import clip, escape, mask
+from tradebot.portfolio.book import total
+from tradebot.portfolio.currencies import UNKNOWN_UNIT, unit_of
+from tradebot.threads.ledger import Ledger
 
 MAX_SYMBOLS: Final = 40
 _MAX_CELL_CHARS: Final = 28

@@ -19,8 +19,8 @@ from msgspec import Struct
 from msgspec.structs import astuple
 from peewee import IntegrityError, SqliteDatabase
 
-from tradebot.events import Notice, Order, Signal, StoredEvent, Tick
-from tradebot.private_files import sync_directory
+from tradebot.core.events import Notice, Order, Signal, StoredEvent, Tick
+from tradebot.core.private_files import sync_directory
 from tradebot.store.batch import Batch, StoredCounts
 from tradebot.store.errors import os_failure, storage_errors
 from tradebot.store.models import RunRow

@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from tradebot.events import Checkpoint, Event, Notice, Order, Signal, Tick, TickChunk
+from tradebot.core.events import Checkpoint, Event, Notice, Order, Signal, Tick, TickChunk
 
 
 class StoredCounts(Struct, frozen=True):

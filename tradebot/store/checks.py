@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from tradebot.exits import ConfigError
+from tradebot.core.errors import ConfigError
 from tradebot.store.database import beside
 from tradebot.store.errors import may_access, os_failure
 

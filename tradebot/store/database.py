@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from peewee import DatabaseError, InterfaceError, Model, SchemaManager, SqliteDatabase
 
-from tradebot.exits import ConfigError
+from tradebot.core.errors import ConfigError
 from tradebot.store.errors import StorageUnavailable, os_failure, storage_errors
 from tradebot.store.models import EVENT_MODELS, INDEXES, MODELS, SCHEMA_VERSION, RunRow
 from tradebot.store.policy import WAL_BYTES_KEPT

@@ -14,7 +14,7 @@ from typing import Final
 
 import peewee
 
-from tradebot.exits import PASSING_ERRNOS, ConfigError, ExitCode, TradebotError
+from tradebot.core.errors import PASSING_ERRNOS, ConfigError, ExitCode, TradebotError
 
 # Primary result codes (https://www.sqlite.org/rescode.html) after which the same write may succeed later.
 _PASSING: Final = {

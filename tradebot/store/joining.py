@@ -13,13 +13,13 @@ from typing import Any, Final
 from msgspec import Struct
 from peewee import SqliteDatabase
 
-from tradebot.events import Side
-from tradebot.execution.positions import PositionState
-from tradebot.ids import event_prefix
-from tradebot.store.carryover import fold_fills, read_sides
-from tradebot.store.identity import takes_over
+from tradebot.core.events import Side
+from tradebot.core.ids import event_prefix
+from tradebot.portfolio.positions import PositionState
+from tradebot.store.feed_identity import takes_over
 from tradebot.store.models import FeedRow, RunRow, SignalRow, TickRow, TradeRow, of_runs
-from tradebot.store.restart import SymbolState, write_states
+from tradebot.store.older_positions import fold_fills, read_sides
+from tradebot.store.restart_state import SymbolState, write_states
 
 TICKS_MAX: Final = 200_000
 """How far back the newest ticks of a feed are read: about a day of a lively market."""

@@ -17,8 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from tradebot.exits import ConfigError
-from tradebot.private_files import open_private
+from tradebot.core.errors import ConfigError
+from tradebot.core.private_files import open_private
 from tradebot.store.database import beside
 from tradebot.store.errors import os_failure
 

@@ -18,14 +18,14 @@ from typing import Any, Final
 from msgspec import Struct
 from peewee import Model, SqliteDatabase
 
-from tradebot.events import FINAL_STATUSES, as_unix_ms
-from tradebot.ids import event_prefix
-from tradebot.report.progress import Progress
-from tradebot.runtime import Runtime
+from tradebot.core.events import FINAL_STATUSES, as_unix_ms
+from tradebot.core.ids import event_prefix
+from tradebot.core.runtime import Runtime
+from tradebot.output.progress_bar import Progress
 from tradebot.store import joining
-from tradebot.store.carryover import fold_fills
 from tradebot.store.errors import storage_errors
 from tradebot.store.models import FeedRow, NoticeRow, OrderRow, RunRow, SignalRow, TickRow, TradeRow
+from tradebot.store.older_positions import fold_fills
 from tradebot.store.policy import BlockPolicy
 from tradebot.store.reader import last_signals
 

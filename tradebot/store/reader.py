@@ -10,11 +10,11 @@ import msgspec
 from msgspec import Struct
 from peewee import SQL, SqliteDatabase, fn
 
-from tradebot.events import Side, StoredTick, Tick, TickChunk
-from tradebot.exits import ConfigError
-from tradebot.store.carryover import read_sides
+from tradebot.core.errors import ConfigError
+from tradebot.core.events import Side, StoredTick, Tick, TickChunk
 from tradebot.store.database import file_of, reading
 from tradebot.store.models import RunRow, SignalRow, TickRow, of_runs
+from tradebot.store.older_positions import read_sides
 
 _CHUNK_ROWS: Final = 1000
 

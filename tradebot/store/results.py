@@ -8,12 +8,12 @@ import msgspec
 from msgspec import Struct
 from peewee import SqliteDatabase, fn
 
-from tradebot.events import Fill
-from tradebot.execution.positions import Positions
-from tradebot.exits import ConfigError
-from tradebot.ledger import Ledger
+from tradebot.core.errors import ConfigError
+from tradebot.core.events import Fill
+from tradebot.portfolio.positions import Positions
 from tradebot.store.database import file_of, reading
 from tradebot.store.models import NoticeRow, OrderRow, RunRow, TickRow, TradeRow
+from tradebot.threads.ledger import Ledger
 
 _FILL_FIELDS: Final = [TradeRow._meta.fields[name] for name in Fill.__struct_fields__]
 

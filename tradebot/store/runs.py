@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 from peewee import SqliteDatabase
 
-from tradebot.exits import ConfigError
+from tradebot.core.errors import ConfigError
 from tradebot.store.batch import StoredCounts
 from tradebot.store.errors import storage_errors
 from tradebot.store.models import FeedRow, RunRow

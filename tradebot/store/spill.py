@@ -13,9 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from tradebot.events import StoredEvent
-from tradebot.exits import ConfigError
-from tradebot.private_files import open_private, sync_directory
+from tradebot.core.errors import ConfigError
+from tradebot.core.events import StoredEvent
+from tradebot.core.private_files import open_private, sync_directory
 from tradebot.store.batch import StoredCounts
 from tradebot.store.database import beside
 from tradebot.store.spill_format import (

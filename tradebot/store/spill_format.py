@@ -20,7 +20,7 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec.structs import astuple
 
-from tradebot.events import Fill, Notice, Order, Signal, StoredEvent, StoredTick, Tick
+from tradebot.core.events import Fill, Notice, Order, Signal, StoredEvent, StoredTick, Tick
 from tradebot.store.batch import Batch, StoredCounts
 
 FORMAT_VERSION: Final = 2

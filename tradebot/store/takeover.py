@@ -9,12 +9,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 from peewee import SqliteDatabase
 
-from tradebot.events import Checkpoint, SequenceState, SymbolMemory, Tick
-from tradebot.execution.positions import Positions
+from tradebot.core.events import Checkpoint, SequenceState, SymbolMemory, Tick
+from tradebot.portfolio.positions import Positions
 from tradebot.store import joining
 from tradebot.store.errors import storage_errors
 from tradebot.store.models import RunRow
-from tradebot.store.restart import (
+from tradebot.store.restart_state import (
     Later,
     SymbolState,
     find_feed,

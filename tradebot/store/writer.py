@@ -8,15 +8,15 @@ from typing import Any, Protocol
 
 from peewee import Model, SqliteDatabase, fn
 
-from tradebot.events import Notice, Order, Signal, Tick
-from tradebot.private_files import sync_directory
+from tradebot.core.events import Notice, Order, Signal, Tick
+from tradebot.core.private_files import sync_directory
 from tradebot.store.batch import Batch, StoredCounts
 from tradebot.store.bulk import insert_columns
 from tradebot.store.database import BUSY_TIMEOUT_MS, Synchronous, beside, connect
 from tradebot.store.errors import storage_errors
 from tradebot.store.file_identity import FileWatch
 from tradebot.store.models import NoticeRow, OrderRow, RunRow, SignalRow, TickRow, TradeRow
-from tradebot.store.restart import store_checkpoint
+from tradebot.store.restart_state import store_checkpoint
 from tradebot.store.runs import RunRecord, counts_of
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from msgspec import Struct
 
-from tradebot.events import Notice, Side, Tick
+from tradebot.core.events import Notice, Side, Tick
 
 if TYPE_CHECKING:
-    from tradebot.config import Config
+    from tradebot.config.model import Config
 
 Observer = Callable[[Mapping[str, object]], None]
 

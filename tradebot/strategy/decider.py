@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
 
-from tradebot.events import BUY, SELL, Notice, Signal, Tick, TickChunk
-from tradebot.ids import event_prefix
+from tradebot.core.events import BUY, SELL, Notice, Signal, Tick, TickChunk
+from tradebot.core.ids import event_prefix
 from tradebot.strategy.base import Strategy
 
 _symbol_of = attrgetter("symbol")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from tradebot.events import BUY, PERIODIC_TRIGGER, SELL, Side, Tick
-from tradebot.exits import ConfigError
+from tradebot.core.errors import ConfigError
+from tradebot.core.events import BUY, PERIODIC_TRIGGER, SELL, Side, Tick
 from tradebot.strategy.base import Decision, Strategy, SymbolHistory
 
 if TYPE_CHECKING:
-    from tradebot.config import Config
+    from tradebot.config.model import Config
 
 
 class Periodic(Strategy):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from tradebot.events import Tick
-from tradebot.exits import ConfigError
+from tradebot.core.errors import ConfigError
+from tradebot.core.events import Tick
 from tradebot.strategy.base import Decision, Strategy, SymbolHistory
 from tradebot.strategy.sma_window import Shape, Window
 
 if TYPE_CHECKING:
-    from tradebot.config import Config
+    from tradebot.config.model import Config
 
 MAX_WINDOW: Final = 100_000
 

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Final
 
-from tradebot.events import BUY, SELL, SMA_CROSSOVER, Tick
+from tradebot.core.events import BUY, SELL, SMA_CROSSOVER, Tick
 from tradebot.strategy.base import Decision
 
 # x + _ROUND - _ROUND is x rounded to a whole number, for 0 <= x < 2**51: the sum has no room for a fraction.

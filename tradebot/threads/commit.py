@@ -8,20 +8,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from tradebot.channel import Channel
-from tradebot.control import Control
-from tradebot.exits import ExitCode
-from tradebot.log import Log
-from tradebot.metrics import Metrics
-from tradebot.runtime import Runtime
+from tradebot.core.channel import Channel
+from tradebot.core.errors import ExitCode
+from tradebot.core.runtime import Runtime
+from tradebot.output.log import Log
 from tradebot.store.batch import Batch
 from tradebot.store.database import BUSY_TIMEOUT_MS
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.policy import MAX_BATCH_EVENTS, RetryPolicy
 from tradebot.store.spill_format import DamagedSpill, SpillReader, batch_of
 from tradebot.store.writer import Storage
+from tradebot.threads.counters import Metrics
 from tradebot.threads.flush_lines import FlushLines
 from tradebot.threads.handover import Handover, SpillRange
+from tradebot.threads.shutdown import Control
 
 _PATIENCE_MS_MIN: Final = 50
 

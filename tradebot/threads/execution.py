@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from tradebot.channel import Channel, ChannelClosed
-from tradebot.events import NO_RATE, RISK_CAP, STALE_DATA, Event, Order, Signal
-from tradebot.execution.currencies import quote_currency
+from tradebot.core.channel import Channel, ChannelClosed
+from tradebot.core.events import NO_RATE, RISK_CAP, STALE_DATA, Event, Order, Signal
+from tradebot.core.runtime import Runtime
 from tradebot.execution.shadow import ShadowExecution
-from tradebot.log import Log
-from tradebot.metrics import Metrics
-from tradebot.runtime import Runtime
+from tradebot.output.log import Log
+from tradebot.portfolio.currencies import quote_currency
+from tradebot.threads.counters import Metrics
 from tradebot.threads.strategy import MAX_TAKE
 
 _SYMBOLS_WARNED_OF: Final = 20

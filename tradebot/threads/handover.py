@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tradebot.runtime import Runtime
+from tradebot.core.runtime import Runtime
 from tradebot.store.batch import Batch, StoredCounts
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.policy import away_in_s

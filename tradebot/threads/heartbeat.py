@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tradebot.channel import Channel
-from tradebot.control import Control
-from tradebot.log import Log
-from tradebot.metrics import Metrics
+from tradebot.core.channel import Channel
+from tradebot.output.log import Log
+from tradebot.threads.counters import Metrics
+from tradebot.threads.shutdown import Control
 
 # Counters whose growth is progress: one for each stage of the pipeline.
 _PROGRESS = ("ingest_received", "tick_count", "signal_count", "shadow_orders", "persist_count")

@@ -7,15 +7,15 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from tradebot.channel import Channel
-from tradebot.control import Control
-from tradebot.events import Checkpoint, Notice, NoticeKind, Tick
-from tradebot.exits import ConfigError, ExitCode
+from tradebot.core.channel import Channel
+from tradebot.core.errors import ConfigError, ExitCode
+from tradebot.core.events import Checkpoint, Notice, NoticeKind, Tick
 from tradebot.feeds.base import Batch, Feed
-from tradebot.feeds.intake import Intake
-from tradebot.log import Log
-from tradebot.metrics import Metrics
+from tradebot.feeds.sampling import Intake
+from tradebot.output.log import Log
 from tradebot.store.takeover import Memory
+from tradebot.threads.counters import Metrics
+from tradebot.threads.shutdown import Control
 
 _NOTICE_TEXTS: Final[dict[NoticeKind, str]] = {
     "LINK_UP": "link up",

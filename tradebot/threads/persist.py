@@ -11,19 +11,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from tradebot.channel import Channel, ChannelClosed
-from tradebot.control import Control
-from tradebot.events import Event, Notice
-from tradebot.log import Log
-from tradebot.metrics import Metrics
-from tradebot.runtime import Runtime
+from tradebot.core.channel import Channel, ChannelClosed
+from tradebot.core.events import Event, Notice
+from tradebot.core.runtime import Runtime
+from tradebot.output.log import Log
 from tradebot.store.batch import Batch
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.policy import FINAL_FLUSH_S, MAX_BATCH_EVENTS, FlushPolicy, RetryPolicy
 from tradebot.store.spill import Spill
 from tradebot.store.writer import Storage
 from tradebot.threads.commit import CommitStage, Committer
+from tradebot.threads.counters import Metrics
 from tradebot.threads.handover import Handover
+from tradebot.threads.shutdown import Control
 from tradebot.threads.spilling import Spilling
 from tradebot.threads.stage import Output
 

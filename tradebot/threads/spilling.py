@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tradebot.control import Control
-from tradebot.exits import ExitCode
-from tradebot.log import Log
+from tradebot.core.errors import ExitCode
+from tradebot.output.log import Log
 from tradebot.store.batch import Batch, StoredCounts
 from tradebot.store.spill import Spill
 from tradebot.store.spill_format import in_causal_order
+from tradebot.threads.shutdown import Control
 
 
 class Spilling:

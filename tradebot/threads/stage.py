@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from tradebot.channel import ConsumerGone
-from tradebot.control import Control
-from tradebot.exits import ExitCode, TradebotError
-from tradebot.log import Log
-from tradebot.runtime import Runtime
+from tradebot.core.channel import ConsumerGone
+from tradebot.core.errors import ExitCode, TradebotError
+from tradebot.core.runtime import Runtime
+from tradebot.output.log import Log
+from tradebot.threads.shutdown import Control
 
 
 class Input(Protocol):

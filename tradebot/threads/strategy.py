@@ -7,13 +7,13 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from tradebot.channel import Channel, ChannelClosed
-from tradebot.events import BP_DROP_SIGNAL, Checkpoint, Event, Notice, Signal, Tick
+from tradebot.core.channel import Channel, ChannelClosed
+from tradebot.core.events import BP_DROP_SIGNAL, Checkpoint, Event, Notice, Signal, Tick
 from tradebot.execution.shadow import refuse
-from tradebot.log import Log
-from tradebot.metrics import Metrics
+from tradebot.output.log import Log
 from tradebot.store.batch import StoredCounts
 from tradebot.strategy.decider import Decider
+from tradebot.threads.counters import Metrics
 
 # At most this many events are in a stage's hands at once: part of the bound of what a kill can lose.
 MAX_TAKE: Final = 4096

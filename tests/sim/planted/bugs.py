@@ -93,8 +93,17 @@ _STAGE_BUGS: Final = (
         "spill_without_bound",
         "spill_max_mb does not bind: a storage that stays away fills the disk",
         "tradebot/store/spill.py",
-        "        if self.size + len(lines) > self._size_max:\n",
+        "        if self.size + len(lines) > size_max:\n",
         "        if False:\n",
+        10,
+        "a_spill_that_is_full",
+    ),
+    Bug(
+        "spill_keeps_no_room_for_the_end",
+        "what is on its way when the spill file is full is accepted, but finds no room in it",
+        "tradebot/store/spill.py",
+        "size_max = self._size_max if at_end else self._size_max_before_end",
+        "size_max = self._size_max",
         10,
         "a_spill_that_is_full",
     ),
@@ -172,7 +181,7 @@ _STAGE_BUGS: Final = (
     Bug(
         "exposure_never_released",
         "total exposure grows with each fill, because what a position had before is not taken off",
-        "tradebot/execution/positions.py",
+        "tradebot/portfolio/positions.py",
         "        self.total_exposure = add(self.total_exposure, subtract(exposure, position.exposure))\n",
         "        self.total_exposure = add(self.total_exposure, exposure)\n",
         100,
@@ -207,7 +216,7 @@ _STAGE_BUGS: Final = (
     Bug(
         "sampling_off_by_one",
         "sampling begins anew with each batch instead of going on where the last one ended",
-        "tradebot/feeds/intake.py",
+        "tradebot/feeds/sampling.py",
         "ticks[step - 1 - self.sequence % step :: step]",
         "ticks[step - 1 :: step]",
         40,
@@ -215,7 +224,7 @@ _STAGE_BUGS: Final = (
     Bug(
         "complete_though_stopped",
         "a replay that was stopped before its end is marked as complete",
-        "tradebot/pipeline.py",
+        "tradebot/threads/pipeline.py",
         "        return self.ingest.complete and self._control.failure is None and not self._second_signal\n",
         "        return self._control.failure is None and not self._second_signal\n",
         100,
@@ -243,7 +252,7 @@ _STAGE_BUGS: Final = (
     Bug(
         "drain_deadline_moves",
         "each look at the drain sets its deadline anew, so that it never passes",
-        "tradebot/control.py",
+        "tradebot/threads/shutdown.py",
         "        if self.drain_deadline is None:\n            self.drain_deadline =",
         "        if self.drain_deadline is None or self._running:\n            self.drain_deadline =",
         10,
@@ -252,7 +261,7 @@ _STAGE_BUGS: Final = (
     Bug(
         "second_signal_ignored",
         "the second stop signal is not looked for while the first one is being served",
-        "tradebot/pipeline.py",
+        "tradebot/threads/pipeline.py",
         "            if signals >= 2:\n",
         "            if signals >= 2 and not control.stop.is_set():\n",
         200,
@@ -260,7 +269,7 @@ _STAGE_BUGS: Final = (
     Bug(
         "abandon_wakes_nobody",
         "a crashed consumer gives its channel up, but does not wake who waits for room in it",
-        "tradebot/channel.py",
+        "tradebot/core/channel.py",
         "            self._gone = True\n            self.not_empty.notify_all()\n"
         "            self.not_full.notify_all()\n",
         "            self._gone = True\n            self.not_empty.notify_all()\n",
@@ -271,7 +280,7 @@ _STAGE_BUGS: Final = (
     Bug(
         "channel_without_bound",
         "a chunk is put whole, however much room there is",
-        "tradebot/channel.py",
+        "tradebot/core/channel.py",
         "part = chunk[start : start + self.maxsize - self._events]",
         "part = chunk[start:]",
         40,
@@ -279,7 +288,7 @@ _STAGE_BUGS: Final = (
     Bug(
         "room_seen_then_used",
         "check, then act: the room for a chunk is looked up under the lock, which is left before it is used",
-        "tradebot/channel.py",
+        "tradebot/core/channel.py",
         "                    self.not_full.wait()\n                start += self._put_part(chunk, start)\n",
         "                    self.not_full.wait()\n                room = self.maxsize - self._events\n"
         "            with self.not_full:\n                if self._gone or self._producers <= 0:\n"
@@ -293,7 +302,7 @@ _STAGE_BUGS: Final = (
     Bug(
         "close_wakes_nobody",
         "the last producer closes the channel, but a consumer that waits is not woken",
-        "tradebot/channel.py",
+        "tradebot/core/channel.py",
         "            if self._producers <= 0:\n                self.not_empty.notify_all()\n"
         "                self.not_full.notify_all()\n",
         "            if self._producers <= 0:\n                self.not_full.notify_all()\n",

@@ -28,7 +28,7 @@ DISK_BUGS: Final = (
     Bug(
         "adoption_not_synced",
         "the spill file is deleted when its events are committed, but not yet on disk",
-        "tradebot/store/opening.py",
+        "tradebot/store/session.py",
         '        db.execute_sql("PRAGMA synchronous = FULL")\n',
         "",
         40,
@@ -62,7 +62,7 @@ DISK_BUGS: Final = (
     Bug(
         "watchdog_always_fed",
         "the watchdog is fed whether or not a stage stands still",
-        "tradebot/ops/beacon.py",
+        "tradebot/telemetry/publisher.py",
         "        if not status.still_s:\n            self._notifier.alive()\n",
         "        self._notifier.alive()\n",
         200,

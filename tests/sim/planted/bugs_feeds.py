@@ -11,7 +11,7 @@ FEED_BUGS: Final = (
     Bug(
         "never_at_once_again",
         "only the first loss is answered at once; after a stable connection the delay is drawn",
-        "tradebot/feeds/reconnect.py",
+        "tradebot/feeds/websocket/reconnect.py",
         "            self._exponent = 0\n            self._at_once = True\n        delay_s",
         "            self._exponent = 0\n        delay_s",
         200,
@@ -19,7 +19,7 @@ FEED_BUGS: Final = (
     Bug(
         "backoff_never_reset",
         "a stable connection does not let the pauses begin short again",
-        "tradebot/feeds/reconnect.py",
+        "tradebot/feeds/websocket/reconnect.py",
         "            self._exponent = 0\n            self._at_once = True\n        delay_s",
         "            self._at_once = True\n        delay_s",
         20,
@@ -28,7 +28,7 @@ FEED_BUGS: Final = (
     Bug(
         "budget_never_exhausted",
         "the reconnect budget starts anew with each failed attempt",
-        "tradebot/feeds/reconnect.py",
+        "tradebot/feeds/websocket/reconnect.py",
         "        self._attempts += 1\n        self._at_once = False\n",
         "        self._attempts += 1\n        self._at_once = False\n"
         "        self._deadline_s = now_s + self._budget_s\n",
@@ -38,7 +38,7 @@ FEED_BUGS: Final = (
     Bug(
         "retry_after_ignored",
         "what a server asks for with Retry-After is not heeded",
-        "tradebot/feeds/reconnect.py",
+        "tradebot/feeds/websocket/reconnect.py",
         "            delay_s = max(delay_s, asked_s)\n",
         "",
         200,
@@ -46,7 +46,7 @@ FEED_BUGS: Final = (
     Bug(
         "retry_after_forgotten_at_a_restart",
         "a restarted engine does not know what the server asked for before",
-        "tradebot/feeds/websocket.py",
+        "tradebot/feeds/websocket/feed.py",
         "            policy.begin(now_s, self._pause.begin(now_s))\n",
         "            policy.begin(now_s)\n",
         20,
@@ -56,7 +56,7 @@ FEED_BUGS: Final = (
     Bug(
         "own_pings_count_as_life",
         "a ping that was sent moves the idle deadline, so that a mute peer is never found",
-        "tradebot/feeds/liveness.py",
+        "tradebot/feeds/websocket/keepalive.py",
         '        """A ping was sent."""\n',
         '        """A ping was sent."""\n        self._idle_at_s = now_s + self._idle_timeout_s\n',
         200,
@@ -64,7 +64,7 @@ FEED_BUGS: Final = (
     Bug(
         "pings_not_sent",
         "no pings: a quiet market looks like a dead link",
-        "tradebot/feeds/liveness.py",
+        "tradebot/feeds/websocket/keepalive.py",
         "        return now_s >= self._ping_at_s\n",
         "        return False\n",
         100,
@@ -72,7 +72,7 @@ FEED_BUGS: Final = (
     Bug(
         "dead_link_not_closed",
         "a link found dead is given up, but its socket is not given back",
-        "tradebot/feeds/websocket.py",
+        "tradebot/feeds/websocket/feed.py",
         "            connection.close(CLOSE_GOING_AWAY)\n            return",
         "            return",
         200,
@@ -80,7 +80,7 @@ FEED_BUGS: Final = (
     Bug(
         "broken_for_ever",
         "a loss that was found while sending is remembered for the next connection too",
-        "tradebot/feeds/websocket.py",
+        "tradebot/feeds/websocket/feed.py",
         "        self._connection = self._broken = None\n",
         "        self._connection = None\n",
         20,
@@ -89,7 +89,7 @@ FEED_BUGS: Final = (
     Bug(
         "loss_told_before_its_frames",
         "the loss is told when the ping fails, before the frames that came before it are read",
-        "tradebot/feeds/websocket.py",
+        "tradebot/feeds/websocket/feed.py",
         "        if self._failure is not None:\n            raise self._failure\n        while self._frames:\n",
         "        if self._failure is not None:\n            raise self._failure\n"
         "        if self._broken is not None and self._connection is not None:\n"
@@ -110,7 +110,7 @@ FEED_BUGS: Final = (
     Bug(
         "one_missing_is_no_gap",
         "off by one: a single missing trade is not told as a gap",
-        "tradebot/feeds/sequence.py",
+        "tradebot/feeds/sequence_tracker.py",
         "                if missing > 0 or missing == RESTARTED:\n",
         "                if missing > 1 or missing == RESTARTED:\n",
         200,
@@ -118,7 +118,7 @@ FEED_BUGS: Final = (
     Bug(
         "gap_told_late",
         "off by one: a gap is told behind the trade that showed it",
-        "tradebot/feeds/sequence.py",
+        "tradebot/feeds/sequence_tracker.py",
         "gaps.append((len(kept), _gap(",
         "gaps.append((len(kept) + 1, _gap(",
         100,

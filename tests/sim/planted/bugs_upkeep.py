@@ -36,7 +36,7 @@ UPKEEP_BUGS: Final = (
     Bug(
         "checkpoint_forgets_the_last_side",
         "a checkpoint forgets on which side the last signal was when no other one came since",
-        "tradebot/store/restart.py",
+        "tradebot/store/restart_state.py",
         "last_side=state.last_side if news.side is None else news.side,",
         "last_side=news.side,",
         40,
@@ -72,7 +72,7 @@ UPKEEP_BUGS: Final = (
     Bug(
         "fills_summed_up_in_another_order",
         "fills are summed up newest first, so that the sums are those of another history",
-        "tradebot/store/carryover.py",
+        "tradebot/store/older_positions.py",
         ".order_by(TradeRow.id)\n        sql",
         ".order_by(TradeRow.id.desc())\n        sql",
         20,
@@ -81,7 +81,7 @@ UPKEEP_BUGS: Final = (
     Bug(
         "sums_written_blindly",
         "sums are written though others have written newer ones since they were read",
-        "tradebot/store/carryover.py",
+        "tradebot/store/older_positions.py",
         "                if _counts(db, runs)[1] == base.folded:\n",
         "                if base.folded is not None:\n",
         100,
@@ -90,7 +90,7 @@ UPKEEP_BUGS: Final = (
     Bug(
         "backup_in_place",
         "a backup is written to its place at once instead of beside it",
-        "tradebot/store/backup.py",
+        "tradebot/ops/backup.py",
         '    part = target.with_name(target.name + ".part")\n    try:\n',
         "    part = target\n    try:\n",
         40,
@@ -108,7 +108,7 @@ UPKEEP_BUGS: Final = (
     Bug(
         "quiet_symbol_forgotten",
         "a checkpoint keeps only the symbols that traded since the one before",
-        "tradebot/store/restart.py",
+        "tradebot/store/restart_state.py",
         "RestartRow.delete().where((RestartRow.feed == feed_id) & _symbol_in(some)).execute(db)",
         "RestartRow.delete().where(RestartRow.feed == feed_id).execute(db)",
         20,
@@ -126,7 +126,7 @@ UPKEEP_BUGS: Final = (
     Bug(
         "fills_counted_twice",
         "the fills that a checkpoint summed up are summed up by the next one too",
-        "tradebot/store/restart.py",
+        "tradebot/store/restart_state.py",
         '        after = feed["fill_id"] if no == feed["fill_run"] else None\n',
         "        after = None\n",
         20,

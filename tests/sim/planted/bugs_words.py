@@ -10,7 +10,7 @@ WORDS_BUGS: Final = (
     Bug(
         "refused_symbol_unnamed",
         "a symbol that the exchange refuses is logged as an error of the exchange and named nowhere",
-        "tradebot/feeds/exchange_reports.py",
+        "tradebot/feeds/websocket/exchange_reports.py",
         "        notices = [_notice(named, now_ms) for named in self.subscriptions.heard(parsed, now_s)]\n",
         "        self.subscriptions.heard(parsed, now_s)\n        notices: list[Notice] = []\n",
         10,
@@ -19,7 +19,7 @@ WORDS_BUGS: Final = (
     Bug(
         "refused_batch_not_asked_again",
         "where the exchange refuses a whole message for one symbol, the others of it are never asked for again",
-        "tradebot/feeds/subscriptions.py",
+        "tradebot/feeds/websocket/subscriptions.py",
         "                self._alone.append(symbol)\n",
         "                pass\n",
         20,
@@ -37,7 +37,7 @@ WORDS_BUGS: Final = (
     Bug(
         "never_confirmed_goes_on",
         "an exchange that confirms no symbol is connected to again and again",
-        "tradebot/feeds/websocket.py",
+        "tradebot/feeds/websocket/feed.py",
         "        self._reports.check_confirmed(now_s, self._config.reconnect_budget_s)\n",
         "",
         10,
@@ -46,7 +46,7 @@ WORDS_BUGS: Final = (
     Bug(
         "silent_symbol_unnoticed",
         "a symbol that stops trading while others go on is a quiet market",
-        "tradebot/feeds/subscriptions.py",
+        "tradebot/feeds/websocket/subscriptions.py",
         "                symbol.silent = True\n",
         "                continue\n",
         10,
@@ -55,7 +55,7 @@ WORDS_BUGS: Final = (
     Bug(
         "announced_restart_waited_for",
         "a restart that the exchange announces is reported, and the loss of the connection waited for",
-        "tradebot/feeds/websocket.py",
+        "tradebot/feeds/websocket/feed.py",
         "        if self._reports.restart_planned and",
         "        if False and",
         10,
@@ -64,7 +64,7 @@ WORDS_BUGS: Final = (
     Bug(
         "announcement_unheard",
         "what the exchange announces is ignored like the frames of other channels",
-        "tradebot/feeds/exchange_reports.py",
+        "tradebot/feeds/websocket/exchange_reports.py",
         "            notices += self._announced(parsed.announcement.text, now_s, now_ms)\n",
         "            pass\n",
         10,

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, Literal
 import msgspec
 from msgspec import Struct
 
-from tradebot.events import AMOUNT_MAX, INT64_MAX, MAX_ID_CHARS, MAX_SYMBOL_CHARS, TS_MS_MAX, Tick
+from tradebot.core.events import AMOUNT_MAX, INT64_MAX, MAX_ID_CHARS, MAX_SYMBOL_CHARS, TS_MS_MAX, Tick
 
 Kind = Literal["trades", "heartbeat", "ack", "error", "announcement", "ignored"]
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
-from tradebot.events import Tick
+from tradebot.core.events import Tick
 from tradebot.feeds.exchanges.base import (
     HEARTBEAT,
     IGNORED,

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
-from tradebot.events import MAX_ID_CHARS, Tick
+from tradebot.core.events import MAX_ID_CHARS, Tick
 from tradebot.feeds.exchanges.asked import Asked
 from tradebot.feeds.exchanges.base import (
     IGNORED,

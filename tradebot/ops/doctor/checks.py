@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from tradebot.events import as_unix_ms
-from tradebot.exits import ExitCode
+from tradebot.core.errors import ExitCode
+from tradebot.core.events import as_unix_ms
 from tradebot.ops.doctor.advice import Advice
 from tradebot.ops.doctor.finding import Finding, fail, ok, warn
 from tradebot.ops.doctor.readings import ClockReading, Listener, LockReading, UnitReading
 from tradebot.ops.health import Look, code_text, span
 from tradebot.ops.installed import DEFAULT
-from tradebot.ops.status import Status
-from tradebot.ops.throttle import Throttle
+from tradebot.telemetry.status_file import Status
+from tradebot.telemetry.throttle_file import Throttle
 
 PYTHONS: Final = ((3, 11), (3, 14))
 """The first version that is supported, and the first that no longer is."""

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from tradebot import __version__, configfile
-from tradebot.config import Config, db_path, home_directory
-from tradebot.exits import ConfigError, ExitCode
+from tradebot import __version__
+from tradebot.config import toml_file as configfile
+from tradebot.config.model import Config, db_path, home_directory
+from tradebot.core.errors import ConfigError, ExitCode
+from tradebot.core.runtime import Runtime
 from tradebot.feeds.exchanges import EXCHANGES
-from tradebot.feeds.sources import FILE_NAME as SOURCES_FILE
-from tradebot.masking import mask
+from tradebot.feeds.sources_file import FILE_NAME as SOURCES_FILE
 from tradebot.ops.doctor import checks, readings
 from tradebot.ops.doctor.advice import Advice
 from tradebot.ops.doctor.database import (
@@ -36,13 +37,13 @@ from tradebot.ops.doctor.update import check_update
 from tradebot.ops.health import Look, database_trouble, look_at, look_with, unusable
 from tradebot.ops.installed import DEFAULT, engine_units, unit_of
 from tradebot.ops.status_view import spill_waiting
-from tradebot.ops.throttle import Throttle, read_throttle, throttle_path
-from tradebot.runtime import Runtime
+from tradebot.output.redaction import mask
+from tradebot.output.streams import GuardedStream
 from tradebot.store.adoption import orphans
 from tradebot.store.database import beside
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.spill import spill_path
-from tradebot.streams import GuardedStream
+from tradebot.telemetry.throttle_file import Throttle, read_throttle, throttle_path
 
 WATCH_S: Final = 1.2
 """How long the doctor looks on: long enough for a running engine to write its next status."""

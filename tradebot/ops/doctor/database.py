@@ -11,11 +11,11 @@ from typing import Any, Final, NamedTuple
 from msgspec import Struct
 from peewee import SqliteDatabase
 
-from tradebot.exits import ConfigError
+from tradebot.core.errors import ConfigError
+from tradebot.core.runtime import Runtime
 from tradebot.ops.doctor.advice import Advice
 from tradebot.ops.doctor.finding import Finding, fail, ok, warn
 from tradebot.ops.health import span
-from tradebot.runtime import Runtime
 from tradebot.store.database import NewerSchemaError, beside, connect_readonly, reading, refuse_foreign
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.models import MODELS, SCHEMA_VERSION, RunRow

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from tradebot.masking import clip, escape, mask
 from tradebot.ops.doctor.advice import Advice
+from tradebot.output.redaction import clip, escape, mask
 
 Level = Literal["ok", "warn", "FAIL"]
 

@@ -13,10 +13,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from tradebot.core.runtime import Runtime
 from tradebot.ops.doctor.permissions import FileReading
 from tradebot.ops.doctor.service_user import ServiceUser
 from tradebot.ops.installed import DEFAULT, WRITTEN, engine_units
-from tradebot.runtime import Runtime
 from tradebot.store.database import beside
 from tradebot.store.lock import SUFFIX, holder_of
 

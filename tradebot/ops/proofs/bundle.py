@@ -20,9 +20,9 @@ from msgspec.structs import replace
 
 import tradebot
 from tradebot import __version__
-from tradebot.exits import TradebotError
-from tradebot.ids import short_digest
-from tradebot.private_files import replace_private, sync_directory
+from tradebot.core.errors import TradebotError
+from tradebot.core.ids import short_digest
+from tradebot.core.private_files import replace_private, sync_directory
 from tradebot.store.database import beside
 
 FILE_NAME: Final = "proof_bundle.json"

@@ -22,7 +22,7 @@ SETTLE_S: Final = 4.0
 """RestartSec is 2: what has not been started again by then will not be."""
 ENGINE_S: Final = 120
 
-# As people and scripts know them. Not from tradebot.exits: this is what is to be shown about it.
+# As people and scripts know them. Not from tradebot.core.errors: this is what is to be shown about it.
 COMPLETE, CRASH, NETWORK, PARSE, CONFIG, OVERLOAD = 0, 1, 10, 11, 12, 13
 RESTARTED: Final = (CRASH, NETWORK, PARSE, OVERLOAD)
 

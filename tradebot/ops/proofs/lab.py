@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 import tradebot
-from tradebot.config import Config
-from tradebot.configkeys import flatten, toml
-from tradebot.masking import clip, escape
-from tradebot.ops.status import Status, read_status, status_path
-from tradebot.runtime import Runtime
+from tradebot.config.model import Config
+from tradebot.config.validation import flatten, toml
+from tradebot.core.runtime import Runtime
+from tradebot.output.redaction import clip, escape
+from tradebot.telemetry.status_file import Status, read_status, status_path
 
 T = TypeVar("T")
 

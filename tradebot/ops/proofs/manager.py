@@ -15,12 +15,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from tradebot.exits import ConfigError
-from tradebot.masking import clip, escape
+from tradebot.core.errors import ConfigError
 from tradebot.ops.proofs.lab import ENGINE, Lab
-from tradebot.ops.service import command_words
+from tradebot.ops.soak.systemctl import command_words
 from tradebot.ops.units import ENGINE as ENGINE_UNIT
 from tradebot.ops.units import find_template
+from tradebot.output.redaction import clip, escape
 
 PREFIX: Final = "tradebot-proof-"
 CALL_S: Final = 20.0

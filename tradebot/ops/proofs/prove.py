@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from tradebot.config import Config, config_hash
-from tradebot.configkeys import show
-from tradebot.exits import TradebotError
-from tradebot.masking import clip, escape
+from tradebot.cli.arguments import UsageError
+from tradebot.config.model import Config, config_hash
+from tradebot.config.validation import show
+from tradebot.core.errors import TradebotError
+from tradebot.core.runtime import Runtime
 from tradebot.ops.proofs.base import Experiment, Means, Outcome, failed, inconclusive
 from tradebot.ops.proofs.bundle import (
     ABOUT,
@@ -38,11 +39,10 @@ from tradebot.ops.proofs.psi_integrity import EXPERIMENT as PSI_INTEGRITY
 from tradebot.ops.proofs.reading_while_writing import EXPERIMENT as READING_WHILE_WRITING
 from tradebot.ops.proofs.stall_detection import EXPERIMENT as STALL_DETECTION
 from tradebot.ops.proofs.throttling import EXPERIMENT as THROTTLING
-from tradebot.ops.psi import DEFAULT_ROOT
-from tradebot.options import UsageError
-from tradebot.runtime import Runtime
+from tradebot.ops.soak.psi import DEFAULT_ROOT
+from tradebot.output.redaction import clip, escape
+from tradebot.output.streams import GuardedStream
 from tradebot.store.database import beside
-from tradebot.streams import GuardedStream
 
 EXPERIMENTS: Final[tuple[Experiment, ...]] = (
     PSI_INTEGRITY,

@@ -7,11 +7,11 @@ import re
 from pathlib import Path
 from typing import Final
 
-from tradebot.ops.decisions import Decision
 from tradebot.ops.proofs.base import Experiment, Means, Outcome, failed, inconclusive, judged
 from tradebot.ops.proofs.lab import Evidence, Lab
-from tradebot.ops.psi import DEFAULT_ROOT as KERNEL_ROOT
-from tradebot.ops.psi import RESOURCES, Pressure, read_psi
+from tradebot.ops.soak.decision_log import Decision
+from tradebot.ops.soak.psi import DEFAULT_ROOT as KERNEL_ROOT
+from tradebot.ops.soak.psi import RESOURCES, Pressure, read_psi
 
 ENGINE_S: Final = 1.5
 END_S: Final = 25.0

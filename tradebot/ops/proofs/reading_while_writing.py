@@ -9,11 +9,11 @@ from typing import Any, Final
 
 from peewee import SqliteDatabase, fn
 
-from tradebot.exits import ConfigError
+from tradebot.core.errors import ConfigError
+from tradebot.core.runtime import Event
 from tradebot.ops.proofs.base import Experiment, Means, Outcome, judged
 from tradebot.ops.proofs.inputs import write_input
 from tradebot.ops.proofs.lab import Evidence, Lab, Process, rounded
-from tradebot.runtime import Event
 from tradebot.store.database import connect_readonly, reading
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.models import EVENT_MODELS, OrderRow, RunRow, SignalRow, TickRow

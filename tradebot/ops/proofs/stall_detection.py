@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from tradebot.exits import TradebotError
-from tradebot.ops.decisions import decisions_path
-from tradebot.ops.newest_tick import newest_tick
+from tradebot.core.errors import TradebotError
 from tradebot.ops.proofs.base import Experiment, Means, Outcome, judged
 from tradebot.ops.proofs.lab import Evidence, Lab, Process, rounded
 from tradebot.ops.proofs.manager import Manager
-from tradebot.ops.psi import RESOURCES
-from tradebot.ops.stall import STALL_S
+from tradebot.ops.soak.decision_log import decisions_path
+from tradebot.ops.soak.last_tick import newest_tick
+from tradebot.ops.soak.psi import RESOURCES
+from tradebot.ops.soak.stall import STALL_S
 
 POLL_S: Final = 5.0
 SLACK_S: Final = 3.0

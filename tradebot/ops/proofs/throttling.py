@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tradebot.exits import TradebotError
-from tradebot.ops.newest_tick import newest_tick
+from tradebot.core.errors import TradebotError
 from tradebot.ops.proofs.base import Experiment, Means, Outcome, inconclusive, judged
 from tradebot.ops.proofs.lab import Evidence, Lab, rounded
 from tradebot.ops.proofs.service import Service, service_of
-from tradebot.ops.status import Status
-from tradebot.ops.throttle import Throttle, throttle_path, write_throttle
+from tradebot.ops.soak.last_tick import newest_tick
+from tradebot.telemetry.status_file import Status
+from tradebot.telemetry.throttle_file import Throttle, throttle_path, write_throttle
 
 INTERVAL_MS: Final = 4
 TICKS_PER_S_MIN: Final = 100

@@ -1,0 +1,360 @@
+"""What must be true of every history, whatever happened in it. Each check raises AssertionError with what is wrong."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from copy import deepcopy
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, Final
+
+from msgspec.structs import replace
+
+from sim.checks.account import (
+    Account,
+    BandEvent,
+    Dropped,
+    Duplicate,
+    Gap,
+    Item,
+    Link,
+    Malformed,
+    OutOfBand,
+    oldest_first,
+)
+from sim.checks.restart_model import take_over
+from sim.world.exchange import Exchange
+from sim.world.network import Session
+from sim.world.world import Outcome
+from tradebot.config.model import Config, Settings
+from tradebot.core.events import BP_DROP_SIGNAL, STALE_DATA, Order, Signal, Tick
+from tradebot.execution.shadow import ShadowExecution
+from tradebot.feeds.exchanges import EXCHANGES
+from tradebot.feeds.exchanges.base import Exchange as Adapter
+from tradebot.feeds.exchanges.base import Unparseable
+from tradebot.portfolio.positions import PositionView
+from tradebot.strategy.decider import Decider
+from tradebot.strategy.registry import create
+
+_CHANNELS: Final = ("tick", "signal", "persist")
+_RECEIVED: Final = (Tick, Duplicate, Dropped, OutOfBand, Malformed)
+
+
+def check_outcome(outcome: Outcome, config: Config, push: bool) -> None:
+    """The ledger balances and no channel went over its bound."""
+    assert outcome.event("LEDGER")["balanced"], f"ledger does not balance: {outcome.event('LEDGER')}"
+    metrics = outcome.event("FINAL METRICS")
+    for name, size in zip(_CHANNELS, config.channels.sizes(push), strict=True):
+        high = metrics[f"{name}_high_water"]
+        assert high <= size, f"channel {name} held {high} events, its bound is {size}"
+
+
+def check_accepted_stored(outcome: Outcome) -> None:
+    """Everything accepted is stored."""
+    ledger = outcome.event("LEDGER")
+    assert ledger["not_stored"] == 0, f"accepted but not stored: {ledger}"
+
+
+def check_database(path: Path) -> None:
+    """The file is sound and nothing in it is without its cause."""
+    db = sqlite3.connect(path)
+    try:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        lost_orders = db.execute(
+            "SELECT event_id FROM orders WHERE signal_id NOT IN (SELECT event_id FROM signals)"
+        ).fetchall()
+        assert not lost_orders, f"orders without their signal: {lost_orders[:3]}"
+        lost_trades = db.execute(
+            "SELECT event_id FROM trades WHERE order_id NOT IN (SELECT event_id FROM orders WHERE status = 'FILLED')"
+        ).fetchall()
+        assert not lost_trades, f"trades without their order: {lost_trades[:3]}"
+        unfilled = db.execute(
+            "SELECT event_id FROM orders WHERE status = 'FILLED' AND event_id NOT IN (SELECT order_id FROM trades)"
+        ).fetchall()
+        assert not unfilled, f"filled orders without their trade: {unfilled[:3]}"
+        for table in ("ticks", "signals", "orders", "trades", "notices"):
+            counted = db.execute(f"SELECT COALESCE(SUM({table}), 0) FROM runs").fetchone()[0]
+            rows = db.execute(f"SELECT COUNT(*) FROM {table} WHERE run IS NOT NULL").fetchone()[0]
+            assert counted == rows, f"runs.{table} say {counted}, there are {rows} rows"
+    finally:
+        db.close()
+
+
+def reference(
+    decider: Decider, execution: ShadowExecution, ticks: list[Tick], dropped: frozenset[str], stale: frozenset[str]
+) -> tuple[list[Signal], list[Order]]:
+    """Signals and orders that a straight single-threaded computation gives for `ticks`, one at a time.
+
+    `dropped` and `stale` are ids of signals that the run recorded as refused for a reason that depends on timing.
+    """
+    signals: list[Signal] = []
+    orders: list[Order] = []
+    for tick in ticks:
+        for signal in decider.decide([tick]):
+            signals.append(signal)
+            if signal.event_id in dropped:
+                decider.return_marks([signal])
+            else:
+                late_ms = 10**15 if signal.event_id in stale else None
+                orders.append(execution.execute(signal, late_ms))
+    return signals, orders
+
+
+def check_run(
+    path: Path, config: Config, run_id: str, whole: bool, positions: Sequence[PositionView] | None = None
+) -> None:
+    """One run's rows are what the reference computes from its stored ticks; not `whole` (a kill): a prefix of that.
+
+    A run of a push feed begins with what the stored rows of its predecessors come to. `positions` are those that the
+    engine came to in the end, valued at the last prices of all ticks.
+    """
+    strategy = create(config.strategy.name, config)
+    execution = ShadowExecution(config.risk_caps, config.execution.fee_rate, config.execution.max_tick_age_ms)
+    db = sqlite3.connect(path)
+    try:
+        found = db.execute("SELECT id FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+        if found is None:
+            return
+        run = found[0]
+        if config.engine.ingest_mode != "replay":
+            take_over(db, run, strategy, execution)
+        ticks = [
+            Tick(*row)
+            for row in db.execute(
+                "SELECT symbol, price, volume, ts, event_id, seq FROM ticks WHERE run = ? ORDER BY id", (run,)
+            )
+        ]
+        signals = _rows(db, "SELECT event_id, symbol, kind, value, ts, price FROM signals", run)
+        orders = _rows(db, "SELECT event_id, signal_id, symbol, side, qty, price, status, reason, ts FROM orders", run)
+        trades = _rows(db, "SELECT event_id, order_id, symbol, side, fill_qty, fill_price, fees, ts FROM trades", run)
+    finally:
+        db.close()
+    refused = {
+        reason: frozenset(row[1] for row in orders if row[7] == reason) for reason in (BP_DROP_SIGNAL, STALE_DATA)
+    }
+    decider = Decider(strategy, run_id, config.strategy.desired_size, config.strategy.confidence)
+    want_signals, want_orders = reference(decider, execution, ticks, refused[BP_DROP_SIGNAL], refused[STALE_DATA])
+    _compare(
+        "signals",
+        signals,
+        [(s.event_id, s.symbol, f"{s.side}:{s.reason}", s.confidence, s.ts, s.price) for s in want_signals],
+        whole,
+    )
+    executed = [row for row in orders if row[7] != BP_DROP_SIGNAL]
+    _compare(
+        "orders",
+        executed,
+        [(o.event_id, o.signal_id, o.symbol, o.side, o.qty, o.price, o.status, o.reason, o.ts) for o in want_orders],
+        whole,
+    )
+    fills = [fill for order in want_orders for fill in order.fills]
+    _compare(
+        "trades",
+        trades,
+        [(f.event_id, f.order_id, f.symbol, f.side, f.fill_qty, f.fill_price, f.fees, f.ts) for f in fills],
+        whole,
+    )
+    if whole and positions is not None:
+        for symbol, price in decider.pending_marks.items():
+            execution.positions.mark(symbol, price)
+        for one, other in zip_longest(positions, execution.positions.views()):
+            assert one == other, f"positions: {_unlike(one, other)}"
+
+
+def _unlike(one: PositionView | None, other: PositionView | None) -> str:
+    """In what the engine's position differs from the reference's."""
+    if one is None or other is None or one.symbol != other.symbol:
+        return f"the engine has {one}, the reference {other}"
+    fields = zip(one._fields, one, other, strict=True)
+    unlike = [f"{name} {value} instead of {wanted}" for name, value, wanted in fields if value != wanted]
+    return f"{one.symbol}: {', '.join(unlike)}"
+
+
+def check_feed(
+    path: Path, settings: Settings, exchange: Exchange, outcomes: Sequence[Outcome], once: bool = True
+) -> None:
+    """What the runs stored of an exchange's ticks is what came, each once; what is missing is said where it is missing.
+
+    `outcomes` are all processes that read from `exchange`, in order. Against what was sent: stored ticks are a
+    subsequence of it, across all runs no trade is there twice. Against what the connections handed out: ticks and
+    notices are those of a plain account (`sim.checks.account`), in its order, up to where each process ended. The next
+    process knows what the account knew at the newest checkpoint that is stored, and what was stored after it. Not
+    `once`: a numbering that restarts forgets what was before it, so that a trade sent again may be stored again.
+    """
+    assert settings.live is not None
+    config, adapter = settings.config, EXCHANGES[settings.live.exchange]
+    keep = config.feed.history == "keep"
+    db = sqlite3.connect(path)
+    try:
+        runs = dict(db.execute("SELECT run_id, id FROM runs").fetchall())
+        known: list[Tick] = []
+        knows = Account(adapter, (), keep, config.feed.max_price_jump)
+        for number, (outcome, network) in enumerate(zip(outcomes, exchange.networks, strict=True), start=1):
+            started = outcome.events("START")
+            run = runs.get(started[-1]["run_id"]) if started else None
+            if outcome.exit_code is not None:
+                assert network.sockets == 0, f"process {number}: {network.sockets} sockets were left open"
+            assert network.sockets_max <= exchange.connections_max, (
+                f"process {number}: {network.sockets_max} sockets at once"
+            )
+            stored, ticks = stored_stream(db, run)
+            _check_sent(ticks, [sent.data for sent in exchange.sent if sent.process == number], adapter())
+
+            def account(sessions: Sequence[Session], knows: Account = knows) -> list[Item]:
+                return list(deepcopy(knows).items(sessions))
+
+            _check_account(number, stored, account(network.sessions), config)
+            if outcome.accounted:
+                _check_counts(number, len(ticks), outcome, account(network.sessions), config)
+            if outcome.exit_code == 0 and network.sessions and outcome.events("LEDGER"):
+                *earlier, last = network.sessions
+                surely = account([*earlier, replace(last, texts=last.texts[: last.before_last])])
+                least, received = _trades(surely), outcome.event("LEDGER")["received"]
+                assert received >= least, f"process {number}: {least} trades were handed out, {received} were read"
+            known += ticks
+            if run is not None:
+                knows = _known_after(knows, outcome, network.sessions, ticks, config.engine.sample_every)
+        twice = len(known) - len(set(known))
+        assert not (twice and once), f"{twice} trades are stored twice"
+    finally:
+        db.close()
+
+
+def _known_after(
+    knows: Account, outcome: Outcome, sessions: Sequence[Session], stored: list[Tick], sample_every: int
+) -> Account:
+    """What the process after this one knows: all up to the newest stored checkpoint, then what is stored."""
+    covered = 0 if outcome.lost else outcome.covered_ticks
+    ledgers = outcome.events("LEDGER")
+    # A run whose feed ended in order has checkpointed all of it, though a stage that hung may have made it end with 13.
+    whole = bool(ledgers) and covered == ledgers[-1]["accepted"] and (outcome.exit_code == 0 or covered > 0)
+    after, counted, received = deepcopy(knows), 0, 0
+    if covered or whole:
+        for items in after.messages(sessions):
+            received += _trades(items)
+            counted += sum(isinstance(item, Tick) for item in items)
+            if (received >= outcome.event("LEDGER")["received"]) if whole else (counted // sample_every >= covered):
+                break
+    after.remember(stored[covered:])
+    after.begin_process()
+    return after
+
+
+_BESIDE_THE_STREAM: Final = frozenset({"SPILL_ORPHANED", "SYMBOL_REFUSED", "SYMBOL_SILENT", "EXCHANGE_NOTICE"})
+"""Notices of the engine's own, and of what an exchange says beside trades: scenarios that cause them look for them."""
+
+
+def stored_stream(db: sqlite3.Connection, run: int | None) -> tuple[list[Item], list[Tick]]:
+    """A run's ticks and notices in the order of the pipeline, and its ticks alone."""
+    if run is None:
+        return [], []
+    query = "SELECT symbol, price, volume, ts, event_id, seq FROM ticks WHERE run = ? ORDER BY id"
+    ticks = [Tick(*row) for row in db.execute(query, (run,))]
+    stream: list[Item] = []
+    taken = 0
+    query = "SELECT ticks_before, kind, symbol, missing FROM notices WHERE run = ? ORDER BY id"
+    for before, kind, symbol, missing in db.execute(query, (run,)):
+        if kind in _BESIDE_THE_STREAM:
+            continue
+        assert taken <= before, f"a notice after {before} ticks follows one after {taken}"
+        # After a kill the notice may be stored and the last ticks before it not, never the other way round.
+        stream += ticks[taken:before]
+        told: dict[str, Item] = {"GAP": Gap(symbol, missing), "PRICE_BAND": BandEvent(symbol)}
+        stream.append(told.get(kind, Link(kind)))
+        taken = before
+    return [*stream, *ticks[taken:]], ticks
+
+
+def _check_sent(ticks: list[Tick], messages: Sequence[bytes], adapter: Adapter) -> None:
+    sent: dict[str, list[Tick]] = {}
+    for message in messages:
+        for tick in _ticks_of(message, adapter):
+            sent.setdefault(tick.symbol, []).append(tick)
+    rest = {symbol: iter(ticks) for symbol, ticks in sent.items()}
+    for index, tick in enumerate(ticks):
+        # `any` leaves the iterator behind what it found: what is stored of a symbol is a subsequence of what was sent.
+        others = rest.get(tick.symbol, iter(()))
+        assert any(tick == other for other in others), f"stored tick {index} was not sent, or not in this order: {tick}"
+
+
+def _ticks_of(message: bytes, adapter: Adapter) -> list[Tick]:
+    try:
+        parsed = adapter.parse(message.decode("utf-8", "replace"))
+    except Unparseable:
+        return []
+    return [*oldest_first(parsed.history), *oldest_first(parsed.ticks)]
+
+
+def _check_account(number: int, stored: list[Item], account: list[Item], config: Config) -> None:
+    wanted = kept(account, config.engine.sample_every)
+    for index, item in enumerate(stored):
+        other = wanted[index] if index < len(wanted) else None
+        assert item == other, f"process {number}, item {index}: stored {item}, the account of its frames has {other}"
+
+
+def kept(items: list[Item], sample_every: int) -> list[Item]:
+    """What is to be stored of `items`: every n-th tick, and what is said between ticks."""
+    found: list[Item] = []
+    ticks = 0
+    for item in items:
+        if isinstance(item, Tick):
+            ticks += 1
+            if ticks % sample_every == 0:
+                found.append(item)
+        elif isinstance(item, Link | Gap | BandEvent):
+            found.append(item)
+    return found
+
+
+def _check_counts(number: int, stored: int, outcome: Outcome, account: list[Item], config: Config) -> None:
+    """The counters say what the account says of as many trades and malformed messages."""
+    metrics, ledger = outcome.event("FINAL METRICS"), outcome.event("LEDGER")
+    read: list[Item] = []
+    received = 0
+    for item in account:
+        if isinstance(item, _RECEIVED):
+            if received == ledger["received"]:
+                break
+            received += 1
+        read.append(item)
+    while read and isinstance(read[-1], Link | Gap | BandEvent):  # said of what came after, or perhaps never read
+        read.pop()
+    counted = {
+        "received": received,
+        "duplicates": sum(isinstance(item, Duplicate) for item in read),
+        "history_dropped": sum(isinstance(item, Dropped) for item in read),
+        "out_of_band": sum(isinstance(item, OutOfBand) for item in read),
+        "malformed": sum(isinstance(item, Malformed) for item in read),
+    }
+    said = {name: ledger[name] for name in counted}
+    assert said == counted, f"process {number}: the ledger says {said}, counted {counted}"
+    gaps = sum(isinstance(item, Gap) for item in read)
+    assert metrics["gaps"] == gaps, f"process {number}: gaps {metrics['gaps']}, counted {gaps}"
+    restored = len(outcome.events("LINK_RESTORED"))
+    assert metrics["reconnects"] == restored, f"reconnects {metrics['reconnects']}, restored {restored}"
+    ticks = sum(isinstance(item, Tick) for item in kept(read, config.engine.sample_every))
+    accounted = stored + ledger["refused"] + ledger["not_stored"]
+    assert accounted >= ticks, f"stored, refused or not stored {accounted} of {ticks} ticks"
+
+
+def _trades(items: Sequence[Item]) -> int:
+    """How many of them the ledger counts as received."""
+    return sum(isinstance(item, _RECEIVED) for item in items)
+
+
+def _rows(db: sqlite3.Connection, query: str, run: int) -> list[tuple[Any, ...]]:
+    return db.execute(f"{query} WHERE run = ? ORDER BY id", (run,)).fetchall()
+
+
+def _compare(what: str, stored: list[tuple[Any, ...]], wanted: list[tuple[Any, ...]], whole: bool) -> None:
+    if not whole:
+        wanted = wanted[: len(stored)]
+    for index, (one, other) in enumerate(zip(stored, wanted, strict=False)):
+        assert one == other, f"{what}[{index}]: stored {one}, the reference has {other}"
+    if len(stored) != len(wanted):
+        rest, kind = (wanted, "missing") if len(stored) < len(wanted) else (stored, "too many")
+        first = rest[min(len(stored), len(wanted))]
+        raise AssertionError(
+            f"{what}: stored {len(stored)}, the reference has {len(wanted)}; the first that is {kind}: {first}"
+        )

@@ -1,0 +1,135 @@
+"""What must happen in time in a process of the swarm, neither sooner nor later. Each check raises AssertionError.
+
+Only what the world saw counts: attempts at the network, writes at the storage, signals, the clock. The engine's own
+words are used for nothing but when it gave up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from sim.world.faults import FaultyStorage
+from sim.world.network import Attempt, SimNetwork
+from sim.world.world import Outcome
+from tradebot.core.events import STALE_DATA, as_unix_ms
+from tradebot.store.policy import AWAY_S, FINAL_FLUSH_S
+
+SLACK_S: Final = 0.25
+"""What turns of threads, polls of the main thread and pauses below a millisecond may come to."""
+
+ATTEMPT_KEYS: Final = ("backoff_max_s", "reconnect_budget_s", "stable_after_s")
+"""Keys of the feed that say when the next attempt is due."""
+
+_ABORT_GRACE_S: Final = 1.0
+_STOPPED_BY: Final = ("OVERLOAD", "STORAGE_FAILED", "DRAIN_TIMEOUT", "stage failed", "thread crashed")
+
+
+def first_stop_s(outcome: Outcome, signals_s: Iterable[float], run_over_s: float | None) -> float:
+    """When a stop was first asked for, whoever did it; infinity: never."""
+    told = [
+        at_s
+        for at_s, line in zip(outcome.times_s, outcome.logs, strict=True)
+        if (line["fields"].get("event") or line["fields"]["message"]) in _STOPPED_BY
+    ]
+    return min([*signals_s, *told, float("inf") if run_over_s is None else run_over_s])
+
+
+# ---- the end -------------------------------------------------------------------------------------------------------
+
+
+def check_drain(asked_s: float, over_s: float | None, drain_timeout_s: float) -> None:
+    """From a stop to where all is stored or given up no more time passes than the drain and a flush may take."""
+    most_s = drain_timeout_s + FINAL_FLUSH_S + _ABORT_GRACE_S + SLACK_S
+    assert over_s is None or over_s - asked_s <= most_s, (
+        f"stopping took {over_s - asked_s:.3f} s, drain_timeout_s is {drain_timeout_s}"
+    )
+
+
+# ---- the storage ---------------------------------------------------------------------------------------------------
+
+
+def check_patience(storage: FaultyStorage, outcome: Outcome, stop_s: float, retry_s: float) -> None:
+    """A write that fails is tried again for storage_retry_s: no longer, and (unless a stop came) no shorter."""
+    assert storage.insisted_s <= retry_s + SLACK_S, (
+        f"a write was tried again {storage.insisted_s:.3f} s after it had first failed, storage_retry_s is {retry_s}"
+    )
+    for at_s, line in zip(outcome.times_s, outcome.logs, strict=True):
+        if line["fields"].get("event") == "STORAGE_FAILED" and at_s < stop_s + SLACK_S:
+            since_s = storage.failing_since_s
+            assert since_s is not None, "the storage was given up, but had not failed"
+            lasted_s = at_s - since_s
+            assert at_s >= stop_s or lasted_s >= retry_s - SLACK_S, (
+                f"the storage was given up {lasted_s:.3f} s after it had first failed, storage_retry_s is {retry_s}"
+            )
+
+
+def check_overload(outcome: Outcome, rate: float, tick_size: int, persist_size: int) -> None:
+    """Storage that is away is no overload where the channels hold what comes until events are spilled.
+
+    `rate`: ticks a second of a feed that sends evenly; each makes three events at most. The sizes are in events.
+    """
+    until_spilled_s = 2 * AWAY_S
+    if tick_size + persist_size / 3 < rate * until_spilled_s:
+        return
+    for overload in outcome.events("OVERLOAD"):
+        assert overload["stage"] != "persist", (
+            f"an overload by persist, though {tick_size} and {persist_size} events hold {until_spilled_s} s of"
+            f" {rate:g} ticks a second: {overload}"
+        )
+
+
+# ---- the link ------------------------------------------------------------------------------------------------------
+
+
+def check_attempts(network: SimNetwork, feed: dict[str, float]) -> None:
+    """Each attempt to connect is made when the one before allows it; `feed` are the values of the feed's keys.
+
+    After the loss of a stable connection, or of the first one: at once. Otherwise within a delay of 1, 2, 4 ... seconds
+    up to the cap, drawn from nothing to all of it, and not before what a server asked for.
+    """
+    most_s = min(feed["backoff_max_s"], feed["reconnect_budget_s"] / 2)
+    sessions = {session.peer: session for session in network.sessions}
+    exponent, at_once = 0, True
+    for before, attempt in zip(network.attempts, network.attempts[1:], strict=False):
+        session = sessions.get(before.number)
+        ended_s = before.ended_s if session is None else session.over_s
+        assert ended_s is not None, f"attempt {attempt.number} was begun beside another one"
+        if session is not None:
+            up_s = ended_s - session.began_s
+            if up_s >= feed["stable_after_s"] - SLACK_S:
+                # Within the slack nobody here knows whether it counts as stable: the larger delay is allowed.
+                at_once = at_once or up_s >= feed["stable_after_s"]
+                exponent = 0 if up_s >= feed["stable_after_s"] + SLACK_S else exponent
+        else:
+            at_once = False
+        allowed_s = 0.0 if at_once else min(most_s, 2.0**exponent)
+        exponent += not at_once
+        at_once = False
+        _check_wait(attempt, attempt.began_s - ended_s, allowed_s, before.retry_after_s)
+
+
+def _check_wait(attempt: Attempt, waited_s: float, allowed_s: float, asked_s: float | None) -> None:
+    least_s = 0.0 if asked_s is None else asked_s
+    told = f"attempt {attempt.number} was made {waited_s:.3f} s after the end of the one before"
+    assert waited_s >= least_s - 0.001, f"{told}, the server had asked for {least_s} s"
+    assert waited_s <= max(allowed_s, least_s) + SLACK_S, f"{told}, not within {max(allowed_s, least_s)} s"
+
+
+# ---- the age of ticks ----------------------------------------------------------------------------------------------
+
+
+def check_ages(orders: Iterable[tuple[Any, Any]], max_age_ms: int, wall_ms: tuple[int, int] | None) -> None:
+    """An order is STALE_DATA if its tick was too old for all of the process's life, and not if it never was.
+
+    `orders` are (reason, ts). `wall_ms`: the wall clock at the start and the end of the process; None: a replay, in
+    which age is not looked at.
+    """
+    for reason, ts in orders:
+        stale = reason == STALE_DATA
+        if not max_age_ms or wall_ms is None:
+            assert not stale, f"an order of {ts} ms was refused for its age, which is not looked at"
+            continue
+        youngest_ms, oldest_ms = (moment - as_unix_ms(ts) for moment in wall_ms)
+        assert not stale or oldest_ms > max_age_ms, f"refused as stale at an age of {oldest_ms} ms at most"
+        assert stale or youngest_ms <= max_age_ms, f"not refused as stale at an age of {youngest_ms} ms at least"

@@ -1,0 +1,313 @@
+"""A look into the running engine from outside: its stages, counters and channels, and what must hold between turns.
+
+The stages are seen as their threads are started, through the seam; nothing in the product knows of it.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import Any, Final
+
+from sim.kernel.runtime import SimRuntime
+from sim.kernel.scheduler import RUNS
+from sim.world.faults import open_files
+from tradebot.core.channel import Channel
+from tradebot.core.events import Notice, Tick
+from tradebot.core.runtime import Thread
+from tradebot.feeds.base import Batch, Feed
+from tradebot.portfolio.positions import Positions, PositionView
+from tradebot.store.batch import StoredCounts
+from tradebot.store.spill import Spill
+from tradebot.threads.counters import Metrics
+from tradebot.threads.ledger import Ledger
+
+LOOK_EVERY_S: Final = 1.0
+LOOK_EVERY_STEPS: Final = 61
+_LOOK_AGAIN_S: Final = 0.000_7
+_LOOKS_MAX: Final = 20
+
+
+class WatchedFeed:
+    """Hands another feed's batches on; `reading` is True while the ingest thread is inside it."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self.push = feed.push
+        self.total = feed.total
+        self.reading = False
+        self.ended = False
+        """Whether it has said that nothing more will come."""
+
+    @property
+    def position(self) -> int:
+        """The other feed's."""
+        return self._feed.position
+
+    def read(self) -> Batch | None:
+        """The other feed's next batch."""
+        self.reading = True
+        batch = self._feed.read()
+        self.reading = False
+        self.ended = batch is None
+        return batch
+
+    def status(self) -> dict[str, object]:
+        """The other feed's."""
+        return self._feed.status()
+
+    def close(self) -> None:
+        """Close the other feed."""
+        self._feed.close()
+
+
+class Watch:
+    """Wraps a process's seam. Everything but `spawn` is the wrapped runtime's."""
+
+    def __init__(self, inner: Any, runtime: SimRuntime) -> None:
+        self._inner = inner
+        self._runtime = runtime
+        self.stages: dict[str, Any] = {}
+        self.feed: WatchedFeed | None = None
+        self.began_s = 0.0
+        """When the newest stage was started, in simulated seconds."""
+        self._batch: tuple[Any, float] = (None, 0.0)
+        self.longest_batch_s = 0.0
+        """For how long, at most, a batch was open while the storage was not in the way."""
+        self.looks = 0
+        """Quiet points at which everything was looked at."""
+        self.glances = 0
+        """Other points at which everything was looked at: between two turns of any threads every count fits too."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def spawn(self, name: str, target: Callable[[], None]) -> Thread:
+        """Start a thread; if it is a stage's, the stage is known from now on."""
+        stage = getattr(getattr(target, "__self__", None), "_stage", None)
+        if stage is not None:
+            self.stages[stage.name] = stage
+            self.began_s = self._runtime.elapsed_s
+            if stage.name == "strategy":
+                self._held: int = stage._stored_ticks + stage._stored_notices
+            elif stage.name == "persist":
+                self._added: int = stage._batch.events  # what the start itself has to tell
+        thread: Thread = self._inner.spawn(name, target)
+        return thread
+
+    def wrap_feed(self, feed: Feed) -> Feed:
+        """The feed as the ingest stage gets it."""
+        self.feed = WatchedFeed(feed)
+        return self.feed
+
+    def forget_frames(self) -> None:
+        """Let go of the frames in which the storage failed, at the end of a process: they know its connection."""
+        persist = self.stages.get("persist")
+        error: BaseException | None = None if persist is None else persist.storage_error
+        while error is not None:
+            error.__traceback__, error = None, error.__cause__ or error.__context__
+
+    def bury(self) -> None:
+        """Close what a killed process left open; its counts can still be looked at."""
+        spilling = getattr(self.stages.get("persist"), "_spilling", None)
+        if spilling is not None and spilling._spill is not None:
+            spilling._spill._file.close()
+        gc.collect()  # what never came to be a stage's
+        if any(name.endswith(".spill") for _descriptor, name in open_files()):
+            for thing in gc.get_objects():  # killed as it was closed: some frame still knows it
+                if isinstance(thing, Spill):
+                    thing._file.close()
+
+    # ---- what can be seen ----------------------------------------------------------------------------------------
+
+    @property
+    def began(self) -> bool:
+        """Whether every stage was started."""
+        return "heartbeat" in self.stages and "ingest" in self.stages
+
+    @property
+    def metrics(self) -> Metrics:
+        """The engine's counters, at any time after `began`."""
+        metrics: Metrics = self.stages["heartbeat"]._metrics
+        return metrics
+
+    @property
+    def channels(self) -> tuple[Channel[Any], ...]:
+        """Tick, signal and persist channel."""
+        channels: tuple[Channel[Any], ...] = self.stages["heartbeat"]._channels
+        return channels
+
+    @property
+    def ticks_stored(self) -> int:
+        """Ticks that the writer knows to be stored by this process."""
+        return int(self.stages["persist"].ticks_stored)
+
+    @property
+    def positions(self) -> list[PositionView]:
+        """The positions of the execution stage, at the prices of the last ticks."""
+        positions: Positions = self.stages["execution"]._execution.positions
+        return positions.views(self.stages["strategy"]._decider.pending_marks)
+
+    @property
+    def handed_over(self) -> int:
+        """Ticks and notices that entered the pipeline and are not known to be stored: what a kill now would cost.
+
+        The front that a resumed run passes over does not count.
+        """
+        strategy = self.stages["strategy"]
+        skipped: int = self._held - strategy._stored_ticks - strategy._stored_notices
+        counts = self._counts
+        stored = counts.ticks + counts.notices - self._held
+        tick = self.channels[0]
+        waiting = tick.depth - self._in_tick  # checkpoints, of which no rows come
+        passed_on: int = strategy.checkpoints
+        return tick.entered + self._added - waiting - passed_on - skipped - stored
+
+    @property
+    def _in_tick(self) -> int:
+        """Ticks and notices in the tick channel."""
+        return sum([len(chunk) for chunk in self.channels[0].queue if isinstance(chunk[0], Tick | Notice)])
+
+    @property
+    def in_batch(self) -> int:
+        """Ticks and notices in the writer's open batch, in the one in commit, and in the spill file."""
+        persist = self.stages["persist"]
+        batches = [persist._batch]
+        found = 0
+        handover = persist._handover
+        if handover is not None:
+            found += handover.waiting_ticks + handover.waiting_notices
+            # Between its commit and the word of it a batch is stored, and not yet confirmed.
+            found -= _over(self._counts, handover._confirmed)
+            if handover._batch is not None and not handover._batch_is_spilled:
+                batches.append(handover._batch)
+        return found + sum([len(batch.ticks) + len(batch.notices) for batch in batches])
+
+    @property
+    def in_spill(self) -> int:
+        """Ticks and notices that a kill now would leave in the spill file for the next start."""
+        handover = self.stages["persist"]._handover
+        if handover is None:
+            return 0
+        found: int = handover.waiting_ticks + handover.waiting_notices
+        return max(0, found - _over(self._counts, handover._confirmed)) if found else 0
+
+    @property
+    def ticks_kept(self) -> int:
+        """Ticks that a kill now would leave in the database or in the spill file."""
+        persist, stored = self.stages["persist"], self._counts.ticks
+        handover = persist._handover
+        if handover is None:
+            return stored + int(persist.ticks_spilled)
+        waiting: int = handover.waiting_ticks
+        return stored + max(0, waiting - (stored - int(handover._confirmed.ticks))) if waiting else stored
+
+    @property
+    def _counts(self) -> StoredCounts:
+        counts: StoredCounts = self.stages["persist"]._committer.storage.counts
+        return counts
+
+    # ---- what must hold -------------------------------------------------------------------------------------------
+
+    def look_every(self, seconds: float = LOOK_EVERY_S, steps: int = LOOK_EVERY_STEPS) -> None:
+        """Look at everything at a quiet point about so often, and every so many steps, as long as the process lives."""
+        self._runtime.call_at(seconds, lambda: self._look(seconds, 0))
+        self._runtime.call_at_step(steps, lambda: self._glance(steps))
+
+    def _glance(self, every: int) -> None:
+        if self.began and self._runtime.between_turns:
+            self.glances += 1
+            self.check()
+        self._runtime.call_at_step(self._runtime.steps + every, lambda: self._glance(every))
+
+    def _look(self, every_s: float, tries: int) -> None:
+        runtime = self._runtime
+        if not self.began:
+            runtime.call_at(runtime.elapsed_s + every_s, lambda: self._look(every_s, 0))
+            return
+        if not quiet(runtime) and tries < _LOOKS_MAX:
+            runtime.call_at(runtime.elapsed_s + _LOOK_AGAIN_S, lambda: self._look(every_s, tries + 1))
+            return
+        if quiet(runtime):
+            self.looks += 1
+            self.check()
+        runtime.call_at(runtime.elapsed_s + every_s, lambda: self._look(every_s, 0))
+
+    def check(self) -> None:
+        """Every count fits every other one, now that no thread is in the middle of a turn. Raises AssertionError."""
+        for channel in self.channels:
+            held = sum([len(chunk) for chunk in channel.queue])
+            assert channel.depth == held == channel.entered - channel.passed, (
+                f"channel {channel.name}: depth {channel.depth}, holds {held}, entered {channel.entered},"
+                f" passed {channel.passed}"
+            )
+            assert channel.high_water <= channel.maxsize, (
+                f"channel {channel.name} held {channel.high_water} events, its bound is {channel.maxsize}"
+            )
+        assert self.feed is not None
+        if self.feed.reading:
+            self._check_ledger()
+        persist = self.stages["persist"]
+        if persist._committer is not None and persist.storage_error is None:
+            self._check_flow()
+            self._note_batch(persist)
+
+    def _note_batch(self, persist: Any) -> None:
+        """Take note of for how long the open batch is known to have held events."""
+        batch, since_s = self._batch
+        now_s = self._runtime.elapsed_s
+        if not persist._batch.events or persist._committer.storage.failing:
+            self._batch = (None, now_s)
+        elif batch is not persist._batch:
+            self._batch = (persist._batch, now_s)
+        else:
+            self.longest_batch_s = max(self.longest_batch_s, now_s - since_s)
+
+    def _check_ledger(self) -> None:
+        """What ingest received is explained whenever it asks for more."""
+        m = self.metrics
+        problems = Ledger(
+            received=m.ingest_received,
+            malformed=m.malformed,
+            duplicates=m.duplicates,
+            history_dropped=m.history_dropped,
+            out_of_band=m.out_of_band,
+            sampled_out=m.sampled_out,
+            already_stored=m.already_stored,
+            refused=m.refused,
+            accepted=m.ingest_processed,
+            stored=m.ingest_processed,
+        ).problems()
+        assert not problems, f"the ledger does not balance at a quiet point: {problems}"
+
+    def _check_flow(self) -> None:
+        """Every event between ingest and the database is in a channel, in the strategy's hands or in the batch."""
+        tick, _signal, persist = self.channels
+        waiting = sum([len(chunk) for chunk in persist.queue if isinstance(chunk[0], Tick | Notice)])
+        hands = self.handed_over - self._in_tick - waiting - self.in_batch
+        idle = _has_waiter(tick.not_empty)
+        most = 0 if idle else tick.maxsize
+        assert 0 <= hands <= most, (
+            f"{hands} ticks and notices in the strategy's hands, not between 0 and {most}: entered {tick.entered},"
+            f" in tick {self._in_tick}, in persist {waiting}, in the batch {self.in_batch}"
+        )
+
+
+def _over(counts: StoredCounts, confirmed: StoredCounts) -> int:
+    """Ticks and notices of `counts` beyond `confirmed`."""
+    return counts.ticks + counts.notices - confirmed.ticks - confirmed.notices
+
+
+def quiet(runtime: SimRuntime) -> bool:
+    """Whether every living thread is parked and none is ready: to be asked by a callback of the world."""
+    scheduler = runtime._scheduler
+    return (
+        runtime.between_turns
+        and not scheduler._ready
+        and all(thread.doing not in (RUNS, "ready") for thread in scheduler._living)
+    )
+
+
+def _has_waiter(condition: Any) -> bool:
+    inner = getattr(condition, "_inner", condition)
+    return bool(inner._waiters)

@@ -1,0 +1,1 @@
+"""Histories drawn at random: which faults, when, and what they must lead to."""

@@ -1,0 +1,337 @@
+"""What each kind of fault does to a running process: the hands of a swarm. When and how much is in its plan."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from mockws_server.actions import Action, Burst, Reset, describe
+from sim.swarm.plan import AT_END, Fault, Moved, Point
+from sim.world.exchange import Exchange
+from sim.world.faults import StorageFaults, bound_files
+from sim.world.torn_writes import Tear
+from sim.world.world import Process
+
+_SOON_S: Final = 0.05
+_HELD_S: Final = 1.0
+_BURST_MAX: Final = 3_000
+_DELAYED: Final = {f"slow_{stage}": f"tradebot-{stage}" for stage in ("ingest", "strategy", "execution", "persist")}
+
+
+class Hands:
+    """Arranges the faults of one process and remembers what was done, which the facts of its end need."""
+
+    def __init__(
+        self,
+        process: Process,
+        storage: StorageFaults,
+        exchange: Exchange | None,
+        injected: Counter[str],
+        until_s: float,
+    ) -> None:
+        self._process = process
+        self._runtime = process.runtime
+        self._storage = storage
+        self._exchange = exchange
+        self._injected = injected
+        self._until_s = until_s
+        self._spill_bytes: int | None = None
+        self.signals_s: list[float] = []
+        self.disk_failing_s = 0.0
+        """The longest time for which files cannot be written."""
+        self.hung: tuple[str, float] | None = None
+        """A stage that has stopped for ever, and since when."""
+        self.file_moved_s: float | None = None
+        """When the database was moved away under the running engine."""
+
+    def arrange(self, faults: tuple[Fault, ...]) -> None:
+        """Have all of `faults` happen in their time, and an end of it all when the safety phase is over."""
+        for fault in faults:
+            if fault.kind == "spill_fails":
+                self._spill_fails(fault)
+        for fault in faults:
+            if fault.kind not in ("spill_fails", "history", "newest_first"):
+                _EFFECTS.get(fault.kind, Hands._weather)(self, fault)
+        self._runtime.call_at(self._until_s, self.heal)
+
+    def heal(self) -> None:
+        """All faults stop."""
+        self._runtime.say("faults stop")
+        self._process.seam.release()
+        storage = self._storage
+        storage.busy_until_s = storage.full_until_s = storage.slow_s = 0.0
+        storage.fail_calls = storage.fail_after_commit = ()
+        storage.tears = ()
+        self._process.disk.spare()
+        bound_files(None)
+        if self._exchange is not None:
+            self._exchange.heal()
+
+    # ---- helpers -------------------------------------------------------------------------------------------------
+
+    def _do(self, fault: Fault, text: str, action: Callable[[], None]) -> None:
+        """Do it now."""
+        self._injected[fault.kind] += 1
+        self._runtime.say(f"FAULT {fault.kind}: {text}")
+        action()
+
+    def _at(self, at_s: float, fault: Fault, text: str, action: Callable[[], None]) -> None:
+        """Do it in its time, unless the faults have stopped by then."""
+        if at_s <= self._until_s:
+            self._runtime.call_at(at_s, partial(self._do, fault, text, action))
+
+    def _window(self, fault: Fault, text: str, begin: Callable[[], None], end: Callable[[], None]) -> None:
+        if fault.at_s > self._until_s:
+            return
+        self._at(fault.at_s, fault, f"{text} for {fault.for_s:g} s", begin)
+        self._runtime.call_at(min(fault.at_s + fault.for_s, self._until_s), end)
+
+    def _when(self, fault: Fault, text: str, action: Callable[[], None]) -> None:
+        """At its time, or at the step that `what` names."""
+        if fault.what is None:
+            self._at(fault.at_s, fault, text, action)
+        else:
+            self._runtime.call_at_step(fault.what, partial(self._do, fault, f"{text} at step {fault.what}", action))
+
+    # ---- the network -----------------------------------------------------------------------------------------------
+
+    def _weather(self, fault: Fault) -> None:
+        """One action at a time of its own, or those of the door: what meets the next handshake, and a loss before."""
+        exchange = self._exchange
+        assert exchange is not None
+        actions: tuple[Action, ...] = fault.what if isinstance(fault.what, tuple) else (fault.what,)
+        if isinstance(fault.what, tuple) and fault.at_s == 0.0:
+            actions = actions[:1]
+        for action in actions:
+            self._at(fault.at_s, fault, describe(action), partial(exchange.perform, action))
+
+    def _server_away(self, fault: Fault) -> None:
+        exchange = self._exchange
+        assert exchange is not None
+        self._window(fault, "the server quits", exchange.quit, exchange.return_if_away)
+
+    def _link_down(self, fault: Fault) -> None:
+        network = self._process.network
+        assert network is not None
+        self._window(fault, "the link is down", partial(network.link_down, bool(fault.what)), network.link_up)
+
+    def _latency(self, fault: Fault) -> None:
+        network = self._process.network
+        assert network is not None
+        self._window(fault, f"latency {fault.what} s", partial(network.slow_down, fault.what), network.slow_down)
+
+    def _clock_skew(self, fault: Fault) -> None:
+        exchange = self._exchange
+        assert exchange is not None
+        begin, end = partial(exchange.set_clock, fault.what), partial(exchange.set_clock, 0)
+        self._window(fault, f"the exchange's clock is {fault.what} ms off", begin, end)
+
+    def _numbers_restart(self, fault: Fault) -> None:
+        exchange = self._exchange
+        assert exchange is not None
+        self._at(fault.at_s, fault, "numbers start at 1 again", exchange.restart_numbering)
+
+    def _price_spike(self, fault: Fault) -> None:
+        exchange = self._exchange
+        assert exchange is not None
+        self._at(fault.at_s, fault, f"a price of {fault.what:g}", partial(exchange.spike, fault.what))
+
+    # ---- stages and clock ------------------------------------------------------------------------------------------
+
+    def _slow(self, fault: Fault) -> None:
+        seam, name = self._process.seam, _DELAYED[fault.kind]
+        begin, end = partial(seam.hold_back, name, fault.what), partial(seam.hold_back, name, 0.0)
+        self._window(fault, f"{fault.what} s at each use of a channel", begin, end)
+
+    def _wall_jump(self, fault: Fault) -> None:
+        self._at(fault.at_s, fault, f"{fault.what} ms", partial(self._runtime.jump_wall, fault.what))
+
+    def _crash(self, fault: Fault) -> None:
+        stage, nth = fault.what
+        self._process.seam.crash(f"tradebot-{stage}", nth, partial(self._do, fault, f"{stage} raises", lambda: None))
+
+    def _hang(self, fault: Fault) -> None:
+        stage, process = fault.what, self._process
+
+        def hangs() -> None:
+            self.hung = self.hung or (stage, self._runtime.elapsed_s)
+            self._runtime.say(f"{stage} hangs")
+
+        def arrange() -> None:
+            process.seam.hang(f"tradebot-{stage}", hangs)
+            process.manager.kill_if_starved()
+
+        self._at(fault.at_s, fault, f"{stage} is to hang", arrange)
+
+    def _full_channel(self, fault: Fault) -> None:
+        """Hold the strategy with one tick in hand, fill the channel behind it, and lose the link."""
+        process, exchange, runtime = self._process, self._exchange, self._runtime
+        assert exchange is not None
+
+        def perform(action: Action) -> None:
+            runtime.call_at(runtime.elapsed_s + _SOON_S, partial(exchange.perform, action))
+
+        def fill() -> None:
+            tick = process.watch.channels[0]
+            room = (tick.maxsize - tick.depth) * process.watch.stages["ingest"]._intake.sample_every
+            if 0 < room <= _BURST_MAX:
+                exchange.perform(Burst(room))
+            perform(Reset())
+            runtime.call_at(runtime.elapsed_s + _HELD_S, lambda: process.seam.hold_back("tradebot-strategy", 0.0))
+
+        def hold() -> None:
+            if process.watch.began:
+                process.seam.hold_back("tradebot-strategy", _HELD_S)
+                exchange.perform(Burst(process.watch.stages["ingest"]._intake.sample_every))
+                runtime.call_at(runtime.elapsed_s + _SOON_S, fill)
+
+        self._at(fault.at_s, fault, "the tick channel is filled, then the link is lost", hold)
+
+    # ---- storage ---------------------------------------------------------------------------------------------------
+
+    def _storage_busy(self, fault: Fault) -> None:
+        self._fails_for(fault)
+        self._storage.busy_from_s = fault.at_s
+        self._storage.busy_until_s = min(fault.at_s + fault.for_s, self._until_s)
+        self._window(fault, "the database is locked", self._tighten, self._loosen)
+
+    def _storage_full(self, fault: Fault) -> None:
+        self._fails_for(fault)
+        self._storage.full_from_s = fault.at_s
+        self._storage.full_until_s = min(fault.at_s + fault.for_s, self._until_s)
+        self._window(fault, "the disk is full", self._tighten, self._loosen)
+
+    def _storage_slow(self, fault: Fault) -> None:
+        def set_slow(seconds: float) -> None:
+            self._storage.slow_s = seconds
+
+        self._window(fault, f"each write takes {fault.what} s", partial(set_slow, fault.what), partial(set_slow, 0.0))
+
+    def _storage_error(self, fault: Fault) -> None:
+        self._storage.fail_calls = fault.what
+        self._at(0.0, fault, f"writes {fault.what} fail", lambda: None)
+
+    def _commit_doubt(self, fault: Fault) -> None:
+        self._storage.fail_after_commit = fault.what
+        self._at(0.0, fault, f"commits {fault.what} are reported as failed", lambda: None)
+
+    def _storage_torn(self, fault: Fault) -> None:
+        transaction, statement, kill = fault.what
+        told = f"{'kill -9' if kill else 'an I/O error'} at statement {statement} of transaction {transaction}"
+        self._storage.tears += (Tear(transaction, statement, kill, partial(self._do, fault, told, lambda: None)),)
+
+    def _spill_fails(self, fault: Fault) -> None:
+        if fault.what is None:
+            self._storage.no_spill = True
+            self._at(0.0, fault, "no room for the spill file", lambda: None)
+        else:
+            self._spill_bytes = fault.what
+            self._at(0.0, fault, f"files end at {fault.what} bytes while the storage fails", lambda: None)
+
+    def _disk_errors(self, fault: Fault) -> None:
+        self._fails_for(fault)
+        begin, end = partial(bound_files, fault.what), partial(bound_files, None)
+        if fault.at_s == 0.0 and self._until_s > 0:  # before the process has taken its first step
+            self._do(fault, f"files end at {fault.what} bytes for {fault.for_s:g} s", begin)
+            self._runtime.call_at(min(fault.for_s, self._until_s), end)
+        else:
+            self._window(fault, f"files end at {fault.what} bytes", begin, end)
+
+    def _fails_for(self, fault: Fault) -> None:
+        if self._spill_bytes is not None or fault.kind == "disk_errors":
+            lasts_s = min(fault.at_s + fault.for_s, self._until_s) - fault.at_s
+            self.disk_failing_s = max(self.disk_failing_s, lasts_s)
+
+    def _tighten(self) -> None:
+        if self._spill_bytes is not None:
+            bound_files(self._spill_bytes)
+
+    def _loosen(self) -> None:
+        bound_files(None)
+
+    def _file_moved(self, fault: Fault) -> None:
+        moved = fault.what
+        assert isinstance(moved, Moved)
+
+        def move() -> None:
+            disk, runtime = self._process.disk, self._runtime
+            if self._process.watch.began and self._process.storage is not None and not disk.is_away:
+                self.file_moved_s = runtime.elapsed_s
+                disk.move_away(moved.log_too, moved.replace)
+                runtime.say("the database is moved away")
+
+        told = "the database is moved away" + (", and another one is put there" if moved.replace else "")
+        if moved.step is None:
+            self._at(fault.at_s, fault, told, move)
+        else:
+            self._runtime.call_at_step(moved.step, partial(self._do, fault, f"{told} at step {moved.step}", move))
+
+    # ---- ends ------------------------------------------------------------------------------------------------------
+
+    def _signal(self) -> None:
+        self.signals_s.append(self._runtime.elapsed_s)
+        self._runtime.send_signal()
+
+    def _sigterm(self, fault: Fault) -> None:
+        self._when(fault, "SIGTERM", self._signal)
+
+    def _second_signal(self, fault: Fault) -> None:
+        def both() -> None:
+            self._signal()
+            self._runtime.call_at(self._runtime.elapsed_s + fault.for_s, self._signal)
+
+        self._when(fault, f"SIGTERM, and another one {fault.for_s:g} s later", both)
+
+    def _kill(self, fault: Fault) -> None:
+        self._when(fault, "kill -9", self._runtime.kill)
+
+    def _kill_in_call(self, fault: Fault) -> None:
+        self._in_call(fault, "kill -9", self._runtime.kill)
+
+    def _power_cut(self, fault: Fault) -> None:
+        process = self._process
+        if fault.what == AT_END:
+            process.power_cut = True
+            self._do(fault, "the power is cut when the process has ended", lambda: None)
+        elif isinstance(fault.what, Point):
+            self._in_call(fault, "the power is cut", process.cut_power)
+        else:
+            self._when(fault, "the power is cut", process.cut_power)
+
+    def _in_call(self, fault: Fault, told: str, kill: Callable[[], None]) -> None:
+        """At a point of the disk, so many after its time."""
+        points, disk = fault.what.number, self._process.disk
+        self._at(
+            fault.at_s, fault, f"{told} at point {points} of the disk from now", lambda: disk.cut_after(points, kill)
+        )
+
+
+_EFFECTS: Final[dict[str, Callable[[Hands, Fault], None]]] = {
+    "server_away": Hands._server_away,
+    "link_down": Hands._link_down,
+    "latency": Hands._latency,
+    "clock_skew": Hands._clock_skew,
+    "numbers_restart": Hands._numbers_restart,
+    "price_spikes": Hands._price_spike,
+    **dict.fromkeys(_DELAYED, Hands._slow),
+    "wall_jumps": Hands._wall_jump,
+    "crash": Hands._crash,
+    "hang": Hands._hang,
+    "full_channel": Hands._full_channel,
+    "file_moved": Hands._file_moved,
+    "storage_busy": Hands._storage_busy,
+    "storage_full": Hands._storage_full,
+    "storage_slow": Hands._storage_slow,
+    "storage_error": Hands._storage_error,
+    "commit_doubt": Hands._commit_doubt,
+    "storage_torn": Hands._storage_torn,
+    "disk_errors": Hands._disk_errors,
+    "sigterm": Hands._sigterm,
+    "second_signal": Hands._second_signal,
+    "kill": Hands._kill,
+    "kill_in_call": Hands._kill_in_call,
+    "power_cut": Hands._power_cut,
+}
+"""By kind; every other kind is weather: actions of mockws."""

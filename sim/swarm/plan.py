@@ -1,0 +1,234 @@
+"""What a swarm history is to be: feed, settings, weather, and which faults come when. Drawn from the seed; pure.
+
+Every kind of fault has a random stream of its own, so that leaving one kind out changes nothing about the others: that
+is what lets a failure be shrunk. The kinds themselves are in `sim.swarm.fault_kinds`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
+
+from msgspec import Struct
+
+T = TypeVar("T")
+Stream = Callable[[str], random.Random]
+"""A random stream that depends on the seed and a name alone."""
+
+SYNTHETIC: Final = "synthetic"
+MOCKWS: Final = "mockws"
+REPLAY: Final = "replay"
+FEEDS: Final = (SYNTHETIC, MOCKWS, REPLAY)
+_FEED_TICKETS: Final = (SYNTHETIC, MOCKWS, MOCKWS, MOCKWS, REPLAY)
+
+ON_CHANCES: Final = (0.1, 0.3, 0.6)
+"""How likely each kind of fault is on: a seed draws one. Where much is wrong at once nothing lasts long enough for
+
+what takes its time, such as a connection that is stable; where little is, few things meet.
+"""
+
+RETRY_AFTER_MAX_S: Final = 5
+SYMBOLS: Final = ("SOL/USDC", "BTC/USD", "ETH/USD", "DOGE/EUR")
+
+
+class Draw:
+    """Draws from one stream, with `random` alone: other methods may differ between versions of Python."""
+
+    def __init__(self, stream: random.Random) -> None:
+        self._random = stream.random
+
+    def chance(self, probability: float) -> bool:
+        """True with that probability."""
+        return self._random() < probability
+
+    def whole(self, low: int, high: int) -> int:
+        """A whole number from `low` to `high`, both included."""
+        return low + int(self._random() * (high - low + 1))
+
+    def seconds(self, low: float, high: float) -> float:
+        """A time between `low` and `high`, to the millisecond."""
+        return round(low + self._random() * (high - low), 3)
+
+    def pick(self, choices: Sequence[T]) -> T:
+        """One of `choices`."""
+        return choices[int(self._random() * len(choices))]
+
+    def times(self, horizon_s: float, most: int) -> list[float]:
+        """One to `most` times within the horizon, in order."""
+        return sorted([self.seconds(0.0, horizon_s) for _ in range(self.whole(1, most))])
+
+
+AT_END: Final = "the end"
+"""As `what` of a fault: when the process has ended, however it did."""
+
+
+class Point(Struct, frozen=True):
+    """As `what` of a fault: so many points of the disk (see `sim.world.disk`) after its time."""
+
+    number: int
+
+
+class Moved(Struct, frozen=True):
+    """As `what` of a fault: what is moved away, and at which step (None: at the fault's time)."""
+
+    log_too: bool
+    replace: bool
+    step: int | None
+
+
+class Fault(Struct, frozen=True):
+    """One fault of one process: its kind, when it begins, how long it lasts, and what else its kind wants to know."""
+
+    kind: str
+    at_s: float
+    for_s: float = 0.0
+    what: Any = None
+
+
+class Life(Struct, frozen=True):
+    """What a kind draws faults for: one process, by number from 1, whose safety phase lasts `safety_s`.
+
+    `by_step`: the feed ends within milliseconds of simulated time, so that steps are the better clock.
+    """
+
+    number: int
+    feed: str
+    safety_s: float
+    by_step: bool
+
+
+class Kind(Struct, frozen=True):
+    """A kind of fault: its name, the feeds it can happen to, and the faults of one process."""
+
+    name: str
+    feeds: frozenset[str]
+    draw: Callable[[Draw, Life], list[Fault]]
+
+
+class Plan(Struct, frozen=True):
+    """One swarm history. `lives` are the faults of each process; one more process follows, without any.
+
+    `values` are configuration keys, `options` those of the command line. `kinds` names the kinds of fault that are on.
+    """
+
+    feed: str
+    kinds: tuple[str, ...]
+    values: dict[str, object]
+    options: dict[str, Any]
+    symbols: tuple[str, ...]
+    steps: tuple[tuple[str, float, float], ...]
+    lines: int
+    safety_s: float
+    lives: tuple[tuple[Fault, ...], ...]
+
+
+def draw_plan(
+    stream: Stream, kinds: Sequence[Kind], only: frozenset[str] | None = None, safety_s: float | None = None
+) -> Plan:
+    """The plan of a seed. `only`: exactly these kinds are on, as far as the feed can have them.
+
+    `safety_s`: no fault comes later than this in any process.
+    """
+    shape = Draw(stream("shape"))
+    feed = shape.pick(_FEED_TICKETS)
+    drawn_safety_s = shape.seconds(8.0, 40.0)
+    lives = shape.pick((1, 1, 1, 2, 2, 3))
+    rate = shape.pick((2.0, 5.0, 10.0, 20.0))
+    speed = shape.pick((None, 1.0, 2.0, 4.0)) if feed == REPLAY else None
+    safety_s = drawn_safety_s if safety_s is None else min(safety_s, drawn_safety_s)
+    life_of = [Life(n, feed, drawn_safety_s, feed == REPLAY and speed is None) for n in range(1, lives + 1)]
+    on_chance = Draw(stream("on")).pick(ON_CHANCES)
+    on: list[str] = []
+    faults: list[list[Fault]] = [[] for _ in life_of]
+    for kind in kinds:
+        draw = Draw(stream(f"fault:{kind.name}"))
+        is_on = draw.chance(on_chance)  # drawn in any case: what follows in this stream must not depend on `only`
+        if not (is_on if only is None else kind.name in only) or feed not in kind.feeds:
+            continue
+        on.append(kind.name)
+        for life, own in zip(life_of, faults, strict=True):
+            own += [fault for fault in kind.draw(draw, life) if fault.at_s <= safety_s]
+    values, options = draw_settings(Draw(stream("settings")), feed, speed)
+    market = Draw(stream("market"))
+    return Plan(
+        feed=feed,
+        kinds=tuple(on),
+        values=values,
+        options=options,
+        symbols=SYMBOLS[: market.pick((1, 1, 2, 4))],
+        steps=_market_steps(market, rate),
+        lines=shape.whole(50, 400),
+        safety_s=safety_s,
+        lives=tuple([tuple(sorted(own, key=lambda fault: fault.at_s)) for own in faults]),
+    )
+
+
+def _market_steps(draw: Draw, rate: float) -> tuple[tuple[str, float, float], ...]:
+    """The market without faults: (what, how many or how long, ticks a second), for ever one after the other."""
+    steps: list[tuple[str, float, float]] = []
+    for _ in range(draw.whole(1, 4)):
+        steps.append(("ticks", draw.whole(5, 100), rate * draw.pick((0.5, 1.0, 2.0))))
+        if draw.chance(0.3):
+            steps.append(("burst", draw.whole(2, 30), 0.0))
+        if draw.chance(0.3):
+            steps.append(("wait", draw.seconds(0.5, 8.0), 0.0))
+    return tuple(steps)
+
+
+def draw_settings(draw: Draw, feed: str, speed: float | None) -> tuple[dict[str, object], dict[str, Any]]:
+    """Configuration keys and options: small and large bounds alike, and short deadlines."""
+    roomy = draw.chance(0.5)
+    values: dict[str, object] = {
+        "engine.ingest_mode": feed,
+        "engine.sample_every": draw.pick((1, 1, 1, 2, 5)),
+        "engine.signal_every_n_ticks": draw.whole(1, 12),
+        "engine.heartbeat_interval_secs": draw.pick((1.0, 2.5, 10.0)),
+        "engine.tick_interval_ms": draw.pick((20, 50, 100, 333)),
+        "channels.tick_channel_size": draw.pick((128, 256, 1024)) if roomy else draw.whole(1, 32),
+        "channels.signal_channel_size": draw.pick((1, 2, 8, 64)),
+        "channels.persist_channel_size": draw.pick((64, 512)) if roomy else draw.whole(1, 32),
+        "persist.batch_size": draw.pick((1, 7, 50, 100, 400)),
+        "persist.flush_interval_ms": draw.pick((50, 300, 1000, 2000)),
+        "persist.storage_retry_s": draw.pick((0.0, 2.0, 8.0, 20.0)),
+        "persist.synchronous": draw.pick(("NORMAL", "NORMAL", "FULL")),
+        "persist.drain_timeout_s": draw.pick((2.0, 10.0, 30.0)),
+        "strategy.name": draw.pick(("periodic", "sma_crossover")),
+        "strategy.short_window": draw.whole(1, 3),
+        "strategy.long_window": draw.whole(4, 9),
+        "strategy.desired_size": draw.pick((0.1, 1.0, 7.0)),
+        "risk_caps.max_exposure_usd": draw.pick((10_000.0, 10_000.0, 500.0)),
+        "risk_caps.max_symbol_exposure_usd": draw.pick((5_000.0, 300.0)),
+        "risk_caps.max_open_orders": draw.pick((10, 10, 10, 1, 0)),
+        "execution.max_tick_age_ms": draw.pick((0, 0, 500, 5_000)),
+        "feed.connect_timeout_s": draw.pick((2.0, 4.0)),
+        "feed.idle_timeout_s": draw.pick((4.0, 6.0, 8.0)),
+        "feed.ping_interval_s": draw.pick((1.0, 2.0)),
+        "feed.backoff_max_s": draw.pick((1.0, 4.0)),
+        "feed.stable_after_s": draw.pick((2.0, 10.0)),
+        "feed.reconnect_budget_s": draw.pick((10.0, 40.0, 60.0)),
+        "feed.parse_error_limit": draw.pick((0, 5, 20, 100)),
+        "feed.max_message_bytes": 16_384,
+        "feed.history": draw.pick(("drop", "keep")),
+    }
+    options: dict[str, Any] = {}
+    if feed == REPLAY:
+        options = {"resume": True, "speed": speed, "strict": draw.chance(0.15)}
+    return values, options
+
+
+def recovery_s(values: dict[str, object]) -> float:
+    """Within how many seconds after the last fault a push feed must be live and caught up, at the latest.
+
+    A silent peer is found after idle_timeout; then come a delay, an attempt that may have been hanging, another delay
+    and what a server asked to be left alone for. The storage is tried again after a second at the latest.
+    """
+
+    def number(key: str) -> float:
+        value = values[f"feed.{key}"]
+        assert isinstance(value, float)
+        return value
+
+    return (
+        number("idle_timeout_s") + number("connect_timeout_s") + 2 * number("backoff_max_s") + RETRY_AFTER_MAX_S + 5.0
+    )

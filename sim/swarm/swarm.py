@@ -1,0 +1,186 @@
+"""One swarm history: processes one after the other under drawn faults, then one without, and what must be true of it.
+
+A process's faults end with its safety phase; from then on it has `recovery_s` to be live and caught up. A process that
+ends before is followed by the next one, as systemd would have it, and the last one meets no faults at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from mockws_server.actions import Action, Burst, Ticks, Wait
+from mockws_server.script import Script
+from sim.kernel.runtime import SimRuntime
+from sim.swarm.fault_injector import Hands
+from sim.swarm.fault_kinds import KINDS
+from sim.swarm.plan import MOCKWS, REPLAY, SYNTHETIC, Fault, Plan, draw_plan, recovery_s
+from sim.world.exchange import Exchange
+from sim.world.exchange_protocols import Kraken
+from sim.world.faults import StorageFaults
+from sim.world.tick_inputs import tick_lines
+from sim.world.world import Faults, Outcome, Process, World
+from tradebot.config.model import Settings
+
+CALM_S: Final = 10.0
+"""How long a push feed is watched after it had time to recover."""
+
+
+HANG_S: Final = 40.0
+"""How much longer a process lasts in which a stage may hang, for the watchdog to starve."""
+
+_ROOMY: Final = 20_000
+"""Size of the tick channel of such a process: it is to hang, not to be overloaded."""
+
+
+class Probe(NamedTuple):
+    """Counts of a process at one moment of the calm phase."""
+
+    received: int
+    accepted: int
+    stored: int
+    sent: int
+    link: object
+
+
+class LifeRun(NamedTuple):
+    """One process of a swarm history and what is known of it."""
+
+    process: Process
+    outcome: Outcome
+    hands: Hands
+    probes: list[Probe]
+    run_seconds: float | None
+    faulty: bool
+
+
+class Swarm:
+    """Plays a plan in a world. `lives` are the processes so far."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        stream = SimRuntime(world.seed).stream
+        self.plan: Plan = draw_plan(stream, tuple(KINDS.values()), world.only, world.safety_s)
+        world.drawn = self.plan.kinds
+        self.exchange = self._exchange()
+        self.lines: list[str] = []
+        self.lives: list[LifeRun] = []
+        if self.plan.feed == REPLAY:
+            self.lines = tick_lines(world, self.plan.lines)
+            world.write_lines("input.jsonl", self.lines)
+
+    def play(self, after_each: Callable[[Swarm], None]) -> None:
+        """Run processes until one has come to its end in order, or all faults are used up; look at each one's end."""
+        for faults in (*self.plan.lives, ()):
+            run_seconds = None if self.plan.feed == REPLAY else self._until_s(bool(faults)) + CALM_S
+            if run_seconds is not None and any(fault.kind == "hang" for fault in faults):
+                run_seconds += HANG_S
+            outcome = self._run(faults, run_seconds)
+            after_each(self)
+            stopped = self.lives[-1].hands.signals_s
+            if outcome.exit_code == 0 and not stopped:
+                return
+
+    @property
+    def safety_s(self) -> float:
+        """How long faults may come."""
+        return self.plan.safety_s
+
+    def settings(self, run_seconds: float | None) -> Settings:
+        """Those of the plan, for a process that lasts so long."""
+        plan = self.plan
+        values: dict[str, object] = {**plan.values, "engine.run_seconds": run_seconds}
+        options: dict[str, Any] = dict(plan.options)
+        if run_seconds is None:
+            values.pop("engine.run_seconds")
+        if plan.feed == REPLAY:
+            values["engine.replay_file"] = str(self.world.directory / "input.jsonl")
+        if "hang" in plan.kinds and plan.feed != REPLAY:
+            values["channels.tick_channel_size"] = _ROOMY
+        if isinstance(self.exchange, Kraken):
+            values |= {"engine.ingest_mode": "realws", "app.symbol": ",".join(plan.symbols)}
+            options["exchange"] = "kraken"
+        return self.world.settings(values, options)
+
+    def _exchange(self) -> Exchange | None:
+        plan = self.plan
+        if plan.feed != MOCKWS:
+            return None
+        steps: list[Action] = []
+        for what, count, rate in plan.steps:
+            if what == "ticks":
+                steps.append(Ticks(int(count), rate))
+            elif what == "burst":
+                steps.append(Burst(int(count)))
+            else:
+                steps.append(Wait(count))
+        script = Script("", tuple(steps), "", plan.symbols, self.world.seed, None)
+        drawn = {fault.kind: fault.what for fault in plan.lives[0] if fault.kind in ("history", "newest_first")}
+        self.world.injected.update(drawn.keys())
+        if drawn:
+            return Kraken(script, snapshot=drawn.get("history", 0), newest_first=drawn.get("newest_first", 0))
+        return Exchange(script)
+
+    def _until_s(self, faulty: bool) -> float:
+        """By when a push feed must be live and caught up."""
+        return (self.safety_s if faulty else 0.0) + recovery_s(self.plan.values)
+
+    def _run(self, faults: tuple[Fault, ...], run_seconds: float | None) -> Outcome:
+        world, plan, exchange = self.world, self.plan, self.exchange
+        storage = StorageFaults()
+        hands: list[Hands] = []
+        probes: list[Probe] = []
+
+        def begin(process: Process) -> None:
+            until_s = self.safety_s if faults else 0.0
+            hands.append(Hands(process, storage, exchange, world.injected, until_s))
+            if faults:
+                hands[0].arrange(faults)
+            elif exchange is not None:
+                exchange.heal()
+            if run_seconds is not None:
+                for before_s in (CALM_S, CALM_S / 2, 0.1):
+                    process.runtime.call_at(run_seconds - before_s, lambda: self._probe(process, probes))
+
+        outcome = world.run(
+            self.settings(run_seconds),
+            Faults(storage=storage, network=None if exchange is None else exchange.online, begin=begin),
+        )
+        if exchange is not None and plan.lives and outcome.sim_s < run_seconds_or(run_seconds):
+            exchange.while_away(int(outcome.sim_s * 10) % 20)
+        self.lives.append(LifeRun(world.processes[-1], outcome, hands[0], probes, run_seconds, bool(faults)))
+        return outcome
+
+    def _probe(self, process: Process, probes: list[Probe]) -> None:
+        watch = process.watch
+        if watch.began and watch.feed is not None:
+            metrics = watch.metrics
+            sent = 0 if self.exchange is None else len(self.exchange.sent)
+            link = watch.feed.status().get("link")
+            probes.append(Probe(metrics.ingest_received, metrics.ingest_processed, watch.ticks_stored, sent, link))
+
+
+def run_seconds_or(run_seconds: float | None) -> float:
+    """`run_seconds`, or for ever."""
+    return float("inf") if run_seconds is None else run_seconds
+
+
+def check_live(life: LifeRun, plan: Plan, exchange: Exchange | None) -> None:
+    """After its faults stopped, a process that lasted its time was live and caught up: all of it, and stored."""
+    if life.outcome.exit_code != 0 or life.hands.signals_s or life.run_seconds is None:
+        return
+    assert len(life.probes) == 3, f"only {len(life.probes)} looks at the calm phase"
+    first, middle, last = life.probes
+    if exchange is not None:
+        assert first.link == last.link == "up", f"the link is {first.link}, then {last.link}, long after all faults"
+        sent, received = middle.sent - first.sent, last.received - first.received
+        assert received >= sent, f"{received} messages received of {sent} sent in calm weather"
+    elif plan.feed == SYNTHETIC:
+        interval_ms = plan.values["engine.tick_interval_ms"]
+        assert isinstance(interval_ms, int)
+        due = int((CALM_S - 0.5) * 1000 / interval_ms)
+        received = last.received - first.received
+        assert received >= due, f"{received} ticks in {CALM_S} s of calm, not {due}"
+    assert last.stored >= first.accepted, (
+        f"of {first.accepted} ticks accepted {CALM_S} s before the end, {last.stored} are stored"
+    )

@@ -1,0 +1,1 @@
+"""What surrounds a simulated engine: network, exchanges, disk, other processes."""

@@ -1,0 +1,317 @@
+"""What had reached the disk: syncs, changes of names and transactions of a simulated process, recorded as they happen.
+
+`sim.world.calls` tells of them. Each is a *point*, at which a kill or a power cut may fall: before, after and, where a
+call does several things, in the middle. What comes back is in `sim.world.power`.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from sim.world.wal import HEADER_BYTES, Index, Mark, read_index, read_wal
+
+_RESERVE_LEFT: Final = 4096
+_BLOCK: Final = 1 << 16
+_READS: Final = ("SELECT", "PRAGMA", "BEGIN", "ROLLBACK", "SAVEPOINT", "RELEASE")
+
+
+class Name(NamedTuple):
+    """A name that was taken off or given to another file since the last sync. `content` is what it led to before."""
+
+    number: int
+    content: bytes | None
+
+
+class Disk:
+    """The files of one database, from process to process. `live` says whether the process still runs."""
+
+    def __init__(self, db_path: Path) -> None:
+        self.db_path = db_path
+        self.path = os.path.realpath(db_path)
+        """That of the database itself; all other names here begin with it."""
+        self.wal_path = db_path.with_name(db_path.name + "-wal")
+        self.shm_path = db_path.with_name(db_path.name + "-shm")
+        self.journal_path = db_path.with_name(db_path.name + "-journal")
+        self.synced: dict[Path, bytes] = {}
+        """Content of the engine's own files at their last sync."""
+        self.names: dict[Path, Name] = {}
+        """Names that changed since anything was synced, with the newest change of each."""
+        self.wal_synced: Mark | None = None
+        """Up to where the log was synced by a commit under FULL or by the engine itself; checkpoints do so too."""
+        self.instead: dict[Path, bytes | None] = {}
+        """Content of files in the middle of the call at which the process died; None: there was none."""
+        self.points = 0
+        """Points that the process passed so far."""
+        self._cut_at: int | None = None
+        self._cut: Callable[[], None] = lambda: None
+        self._live: Callable[[], bool] = lambda: False
+        self._changes = 0
+        self._held: sqlite3.Connection | None = None
+        self._away: dict[Path, Path] = {}
+        self._replaced = False
+
+    # ---- what the world calls ------------------------------------------------------------------------------------
+
+    def begin(self, live: Callable[[], bool]) -> None:
+        """A process begins, which runs while `live()`."""
+        self._live, self.instead = live, {}
+
+    def end(self) -> None:
+        """It has ended, or is dead and unwound."""
+        self._live, self._cut_at, self.points = lambda: False, None, 0
+
+    def cut_after(self, points: int, cut: Callable[[], None]) -> None:
+        """Call `cut`, which kills the process, at the `points`-th point from now (the next one is the first)."""
+        self._cut_at, self._cut = self.points + points, cut
+
+    def spare(self) -> None:
+        """Let the process live, if `cut_after` has not come to its point."""
+        self._cut_at = None
+
+    def hold(self) -> None:
+        """Another program opens the database: no connection that is closed meanwhile is the last one."""
+        if self._held is None and self.db_path.exists():
+            self._held = sqlite3.connect(self.db_path, check_same_thread=False)
+            with suppress(sqlite3.OperationalError):  # a disk that fails for the engine fails for others, too
+                self._held.execute("SELECT COUNT(*) FROM sqlite_master").fetchall()
+
+    def release(self) -> None:
+        """The other program closes the database, if it has opened it."""
+        if self._held is not None:
+            self._held.close()
+            self._held = None
+
+    @property
+    def is_away(self) -> bool:
+        """Whether somebody has moved the database away."""
+        return bool(self._away)
+
+    def move_away(self, log_too: bool, replace: bool) -> None:
+        """Somebody moves the database away, alone or with its log, and may put another file at its place."""
+        names = (self.db_path, self.wal_path, self.shm_path) if log_too else (self.db_path,)
+        live, self._live = self._live, lambda: False  # it is not the process that does it
+        for path in names:
+            if path.exists():
+                self._away[path] = path.with_name(f"away-{path.name}")
+                path.rename(self._away[path])
+        if replace:
+            self.db_path.touch()
+        self._replaced, self._live = replace, live
+
+    def bring_back(self) -> bool:
+        """What was moved away is put back: whether there was a file at its place that nobody put there."""
+        intruder = self.is_away and not self._replaced and self.db_path.exists()
+        for path, away in self._away.items():
+            path.unlink(missing_ok=True)
+            away.rename(path)
+        self._away = {}
+        return intruder
+
+    def own_files(self) -> list[Path]:
+        """All files of the database but those that SQLite writes, in order."""
+        by_sqlite = (self.db_path, self.wal_path, self.shm_path, self.journal_path)
+        found = self.db_path.parent.glob(f"{self.db_path.name}?*")
+        return sorted(path for path in found if path not in by_sqlite and path.is_file())
+
+    def settle(self) -> None:
+        """All that is there has reached the disk."""
+        self.synced = {path: content_of(path) for path in self.own_files()}
+        self.names, self.wal_synced = {}, None
+        wal = read_wal(_read(self.wal_path))
+        if wal is not None:
+            self.wal_synced = Mark(wal.salts, wal.ends[-1] if wal.ends else HEADER_BYTES)
+
+    def index(self) -> Index | None:
+        """What SQLite's shared memory says of the log."""
+        return read_index(_read(self.shm_path, 136))
+
+    # ---- the engine's own files ----------------------------------------------------------------------------------
+
+    @property
+    def is_live(self) -> bool:
+        """Whether there is a process, and it lives."""
+        return self._live()
+
+    def is_ours(self, path: str) -> bool:
+        """Whether a living process does something to one of the files here."""
+        return path.startswith(self.path) and self._live()
+
+    def point(self) -> None:
+        """The process may die here."""
+        if self._next_is_cut():
+            self._cut()
+
+    def sync(self, name: str) -> None:
+        """`name` was synced, and with it every change of names before."""
+        path = self._path(name)
+        self.names = {}
+        if path == self.wal_path:
+            wal = read_wal(_read(path))
+            self.wal_synced = None if wal is None else Mark(wal.salts, path.stat().st_size)
+        elif path.is_file():
+            self.synced[path] = content_of(path)
+
+    def forget_name(self, name: str) -> None:
+        """`name` leads to nothing now, or to another file: to be called before."""
+        path = self._path(name)
+        self._changes += 1
+        self.names.setdefault(path, Name(self._changes, content_of(path) if path.is_file() else None))
+
+    def moved(self, old: str, new: str) -> None:
+        """A file has another name: what of it was synced stays so."""
+        content = self.synced.pop(self._path(old), None)
+        self.synced.pop(self._path(new), None)
+        if content is not None:
+            self.synced[self._path(new)] = content
+
+    def removed(self, name: str) -> None:
+        """A file is gone."""
+        self.synced.pop(self._path(name), None)
+
+    def write(self, call: Callable[[memoryview], int], data: memoryview) -> int:
+        """Write `data`; the process may die when half of it is written."""
+        if self._next_is_cut():
+            call(data[: len(data) // 2])
+            self._cut()
+        return call(data)
+
+    def _path(self, name: str) -> Path:
+        return self.db_path.with_name(os.path.basename(name))
+
+    def _next_is_cut(self) -> bool:
+        self.points += 1
+        return self.points == self._cut_at
+
+    # ---- SQLite's ------------------------------------------------------------------------------------------------
+
+    def statement(self, full: bool, sql: str, run: Callable[[], Any]) -> Any:
+        """Execute a statement outside a transaction, or the end of one. `full`: a commit is synced."""
+        words = sql.lstrip()[:40].upper()
+        if words.startswith("PRAGMA JOURNAL_MODE") and self._live() and _size(self.db_path) == 0:
+            return self._first_start(run)
+        if words.startswith(_READS) or not self._live():
+            return run()
+        return self._commit(full, run)
+
+    def close(self, run: Callable[[], None]) -> None:
+        """Close a connection: the last one moves the log into the database, syncs that and deletes the log."""
+        if not self._live() or not self.wal_path.exists():
+            run()
+            return
+        is_cut = self._next_is_cut()
+        before, log = (_read(self.db_path), _read(self.wal_path)) if is_cut else (b"", b"")
+        run()
+        emptied = not self.wal_path.exists()
+        if emptied:
+            self.names = {}
+        if is_cut:
+            if emptied:
+                self.instead = {self.wal_path: log, self.db_path: _mixed(before, _read(self.db_path))}
+                self._log_is_synced(log)
+            self._cut()
+        self.point()
+
+    def _commit(self, full: bool, run: Callable[[], Any]) -> Any:
+        """A transaction is committed by `run`."""
+        is_cut = self._next_is_cut()
+        before = self.index() if full or is_cut else None
+        database = _read(self.db_path) if is_cut else b""
+        result = run()
+        self.names.pop(self.journal_path, None)  # the log's header was synced before its first commit
+        after = self.index() if full or is_cut else None
+        changed = after is not None and (before is None or before[:2] != after[:2])
+        if is_cut:
+            if changed and after is not None:
+                self._in_the_middle(before, after, database)
+            self._cut()
+        if full and changed and after is not None:
+            self.names = {}
+            wal = read_wal(_read(self.wal_path, HEADER_BYTES))
+            if wal is not None:
+                self.wal_synced = Mark(wal.salts, wal.frame_end(after.frames))
+        self.point()
+        return result
+
+    def _in_the_middle(self, before: Index | None, after: Index, database: bytes) -> None:
+        """The process dies in the midst of a commit: half of its frames are written or, if the commit went on to a
+
+        checkpoint, all of them and a part of the pages that they hold.
+        """
+        log = _read(self.wal_path)
+        wal = read_wal(log)
+        if wal is None:
+            return
+        if after.backfilled:
+            self.instead = {self.db_path: _mixed(database, _read(self.db_path))}
+            self._log_is_synced(log)
+            return
+        began = wal.frame_end(before.frames) if before is not None and before.salts == after.salts else HEADER_BYTES
+        middle = began + (wal.frame_end(after.frames) - began) // 2
+        self.instead = {self.wal_path: log[:middle] + (b"" if wal.first else bytes(len(log) - middle))}
+
+    def _log_is_synced(self, log: bytes) -> None:
+        wal = read_wal(log)
+        self.wal_synced = None if wal is None else Mark(wal.salts, len(log))
+
+    def _first_start(self, run: Callable[[], Any]) -> Any:
+        """A new database is made one with a log: its first page is written under a rollback journal."""
+        self.point()  # there is a file, and nothing in it
+        if self._next_is_cut():
+            self.instead = {self.journal_path: rollback_journal()}
+            self._cut()
+        is_cut = self._next_is_cut()
+        result = run()
+        result.fetchall()  # the page is written when the statement has ended
+        if is_cut:
+            self.instead = {self.journal_path: rollback_journal()}
+            self._cut()
+        self._changes += 1
+        self.names[self.journal_path] = Name(self._changes, rollback_journal())
+        self.point()
+        return result
+
+
+def content_of(path: Path) -> bytes:
+    """All of a file, but of a reserve of zeros at its end no more than a little."""
+    with path.open("rb") as file:
+        blocks = []
+        for block in iter(lambda: file.read(_BLOCK), b""):
+            blocks.append(block)
+            if not block.strip(b"\0"):
+                break
+    content = b"".join(blocks)
+    written = content.rstrip(b"\0")
+    return written + bytes(min(_RESERVE_LEFT, len(content) - len(written)))
+
+
+def rollback_journal() -> bytes:
+    """The journal of a transaction on an empty database: a header of one sector, which says to cut the file to 0."""
+    sector, page = 512, 4096
+    words = (0, 0, 0, sector, page)  # no page was saved; a nonce; pages of the database before; sizes
+    header = bytes.fromhex("d9d505f920a163d7") + b"".join([word.to_bytes(4, "big") for word in words])
+    return header.ljust(sector, b"\0")
+
+
+def _mixed(before: bytes, after: bytes) -> bytes:
+    """Every other page of the new content, as when a checkpoint is cut short."""
+    page = 4096
+    pages = [
+        after[start : start + page] if number % 2 or start >= len(before) else before[start : start + page]
+        for number, start in enumerate(range(0, max(len(before), len(after)), page))
+    ]
+    return b"".join(pages)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else -1
+
+
+def _read(path: Path, most: int = -1) -> bytes:
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        return file.read(most)
+    return b""

@@ -1,0 +1,316 @@
+"""A simulated exchange: plays the scenarios of mockws over the simulated network and remembers all that it sent.
+
+What it sends is made by the same code as bin/mockws sends (`mockws_server.script`, `frames`); here is only what a
+server of sockets does there. Beside the actions of scripts, `at` does anything at a given time of a process: take the
+link down, quit and come back.
+
+An exchange outlives the engine's processes: `online` brings it to the next one, with its numbering going on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from mockws_server.actions import (
+    Action,
+    Burst,
+    DelayHandshake,
+    Disconnect,
+    DropPings,
+    HalfFrame,
+    Quit,
+    Raw,
+    Refuse,
+    Reject,
+    Reset,
+    Stall,
+)
+from mockws_server.frames import Message, Sender
+from mockws_server.handshake_policy import Door
+from mockws_server.script import Player, Script
+from sim.kernel.clock import START_MS
+from sim.kernel.runtime import SimRuntime
+from sim.world import network as net
+from sim.world.network import Handshake, Peer, Received, SimNetwork
+from tradebot.core.events import Tick
+
+ABNORMAL: Final = 1006
+NO_CODE: Final = 1005
+_SEED_STEP: Final = 1_000_003
+
+
+class Sent(Struct, frozen=True):
+    """A message that went out on a connection: the process's number (from 1), the connection's, and the message."""
+
+    process: int
+    peer: int
+    data: bytes
+
+
+class Exchange:
+    """The server's side of one scenario. `skew_ms`: how far its clock is ahead of the engine's at the beginning."""
+
+    def __init__(self, script: Script, *, skew_ms: int = 0) -> None:
+        self._script = script
+        self._skew_ms = skew_ms
+        self._sender = Sender(script.symbols, script.seed)
+        self._numberings = 1
+        self._appointments: list[tuple[float, Callable[[], None]]] = []
+        self._answers: deque[Handshake] = deque()
+        self._always: Handshake | None = None
+        self._hang_ups: deque[tuple[float, int]] = deque()
+        self._door = Door()
+        self._no_pongs_until_s = 0.0
+        self._processes = 0
+        self._elapsed_before_s = 0.0
+        self._stalls: dict[int, float] = {}
+        self._down = False
+        self._fragments = b""
+        self.connections_max = 1
+        """How many a client may have at once: a second one only after a restart was announced."""
+        self.sent: list[Sent] = []
+        """Every message, in the order of sending, swallowed ones not."""
+        self.networks: list[SimNetwork] = []
+        """One for each process, in order."""
+
+    @property
+    def network(self) -> SimNetwork:
+        """That of the running (or last) process."""
+        return self.networks[-1]
+
+    def at(self, seconds: float, do: Callable[[], None]) -> None:
+        """Have `do` called when `seconds` have passed in the next process. It may do anything but block."""
+        self._appointments.append((seconds, do))
+
+    def perform_at(self, seconds: float, action: Action) -> None:
+        """Have an action performed when `seconds` have passed in the next process."""
+        self.at(seconds, lambda: self.perform(action))
+
+    def while_away(self, ticks: int) -> None:
+        """The market goes on while no process listens: so many trades are made that nobody gets."""
+        for message in self._sender.messages(Burst(ticks), self._now_ms()) if ticks else ():
+            self.translate(message.data)
+
+    def answer_next(self, *handshakes: Handshake) -> None:
+        """What the next handshakes meet, one after the other."""
+        self._answers.extend(handshakes)
+
+    def answer_always(self, handshake: Handshake | None) -> None:
+        """What every handshake meets that nothing else was said about; None: it succeeds."""
+        self._always = handshake
+
+    def hang_up_on(self, connections: int, after_s: float, code: int = 1012) -> None:
+        """The next so many connections are closed with `code`, `after_s` after they were made."""
+        self._hang_ups.extend([(after_s, code)] * connections)
+
+    def restart_numbering(self) -> None:
+        """Numbers start at 1 again, with trades that were never made before."""
+        self._sender = Sender(self._script.symbols, self._script.seed + _SEED_STEP * self._numberings)
+        self._numberings += 1
+
+    def spike(self, price: float) -> None:
+        """The market's next trade goes out at a price that cannot be true; what may be sent again later is another."""
+        for message in self._sender.messages(Burst(1), self._now_ms()):
+            tick = replace(msgspec.json.decode(message.data, type=Tick), price=price)
+            self.broadcast(message._replace(data=msgspec.json.encode(tick)))
+
+    def online(self, runtime: SimRuntime) -> SimNetwork:
+        """Join the world of a new process; the script is played from its beginning."""
+        if self.networks:
+            self._elapsed_before_s += self.network.runtime.elapsed_s
+        self._processes += 1
+        self._door = Door()
+        self._no_pongs_until_s = 0.0
+        self._stalls.clear()
+        self._down = False
+        network = SimNetwork(runtime, self)
+        self.networks.append(network)
+        for seconds, do in self._appointments:
+            runtime.call_at(seconds, do)
+        self._appointments = []
+        self._play_on(Player(self._script, runtime.elapsed_s))
+        return network
+
+    def _play_on(self, player: Player) -> None:
+        due_s = player.next_at()
+        if due_s is None or self._down:
+            return
+
+        def turn() -> None:
+            for action in player.due(due_s):
+                self.perform(action)
+            self._play_on(player)
+
+        self.network.runtime.call_at(due_s, turn)
+
+    def set_clock(self, skew_ms: int) -> None:
+        """Set its clock to so much ahead of where the engine's began."""
+        self._skew_ms = skew_ms
+
+    def heal(self) -> None:
+        """Nothing goes wrong from now on; what a client has been told, or was left waiting for, it must get over."""
+        network = self.network
+        self._answers.clear()
+        self._always = None
+        self._hang_ups.clear()
+        self._door.clear()
+        self._no_pongs_until_s = 0.0
+        self._set_pongs()
+        self._stalls.clear()
+        for peer in network.peers:
+            peer.mute = False
+        self._skew_ms = 0
+        network.slow_down()
+        network.link_up()
+        self.return_if_away()
+
+    def _now_ms(self) -> int:
+        # Not the engine's wall clock: that one may jump.
+        return START_MS + self._skew_ms + round((self._elapsed_before_s + self.network.runtime.elapsed_s) * 1000)
+
+    def _open(self) -> list[Peer]:
+        return [peer for peer in self.network.peers if peer.open]
+
+    # ---- actions -----------------------------------------------------------------------------------------------
+
+    def perform(self, action: Action) -> None:
+        """Do what an action says, now."""
+        network = self.network
+        now_s = network.runtime.elapsed_s
+        for message in self._sender.messages(action, self._now_ms()):
+            self.broadcast(message)
+        match action:
+            case Stall():
+                for peer in self._open():
+                    self._mute(peer, action.seconds)
+            case HalfFrame():
+                for peer in self._open():
+                    peer.send_half(self._sender.half(self._now_ms()).data.decode())
+            case Raw():
+                for peer in self._open():
+                    peer.send_bytes(action.data)
+            case Disconnect():
+                for peer in self._open():
+                    _disconnect(peer, action.code, action.reason)
+            case Reset():
+                for peer in self._open():
+                    peer.reset(lose_in_flight=True)
+            case Refuse() | DelayHandshake() | Reject():
+                self._door.add(action, now_s)
+            case DropPings():
+                self._drop_pings(now_s + action.seconds)
+            case Quit():
+                self.quit()
+            case _:
+                pass
+
+    def broadcast(self, message: Message) -> None:
+        """Send a message of the market to all listeners. May be overridden."""
+        if message.opcode == net.TEXT and message.fin:
+            text = self.translate(message.data)
+            for peer in self.listeners():
+                self.send(peer, text)
+            return
+        data = net.frame(message.opcode, message.data, message.fin)
+        whole = None
+        if message.opcode < net.CLOSE:
+            self._fragments = (self._fragments if message.opcode == net.CONTINUATION else b"") + message.data
+            whole = self._fragments if message.fin else None
+        for peer in self.listeners():
+            if peer.send_bytes(data) and whole is not None:
+                self.sent.append(Sent(self._processes, peer.number, whole))
+
+    def send(self, peer: Peer, text: bytes) -> None:
+        """One text message to one client, remembered unless it is swallowed."""
+        if peer.send_bytes(net.frame(net.TEXT, text)):
+            self.sent.append(Sent(self._processes, peer.number, text))
+
+    def translate(self, message: bytes) -> bytes:
+        """A message of the market in this exchange's own form: as it is. May be overridden."""
+        return message
+
+    def listeners(self) -> Sequence[Peer]:
+        """Who gets what is sent to all: every open connection. May be overridden."""
+        return self._open()
+
+    def _mute(self, peer: Peer, seconds: float) -> None:
+        peer.mute = True
+        self._stalls[peer.number] = until_s = self.network.runtime.elapsed_s + seconds
+
+        def speak() -> None:
+            if self._stalls.get(peer.number) == until_s:
+                peer.mute = False
+
+        self.network.later(seconds, speak)
+
+    def _drop_pings(self, until_s: float) -> None:
+        """For all connections, those to come as well."""
+        self._no_pongs_until_s = max(self._no_pongs_until_s, until_s)
+        self._set_pongs()
+        self.network.runtime.call_at(self._no_pongs_until_s, self._set_pongs)
+
+    def _set_pongs(self) -> None:
+        for peer in self._open():
+            peer.answers_pings = self.network.runtime.elapsed_s >= self._no_pongs_until_s
+
+    def quit(self) -> None:
+        """The server's process ends: connections are closed with 1001, and nothing listens until `come_back`."""
+        for peer in self._open():
+            peer.close(1001, "server is going away")
+        self._down = True
+
+    def come_back(self) -> None:
+        """Listen again after `quit`, and play the script from its beginning; the market went on."""
+        self._down = False
+        self._play_on(Player(self._script, self.network.runtime.elapsed_s))
+
+    def return_if_away(self) -> None:
+        """`come_back`, if it quit."""
+        if self._down:
+            self.come_back()
+
+    # ---- Server ------------------------------------------------------------------------------------------------
+
+    def handshake(self, number: int, url: str) -> Handshake:
+        """What was said about the next ones, by a script or otherwise, else about all, else accept."""
+        if self._down:
+            return net.Refuse()
+        if self._answers:
+            return self._answers.popleft()
+        refusal = self._door.on_accept(self.network.runtime.elapsed_s)
+        if refusal is not None:
+            return net.End(reset=refusal.reset)
+        match self._door.on_request():
+            case Reject(status=status, retry_after_s=retry_after_s):
+                return net.Reject(status, None if retry_after_s is None else float(retry_after_s))
+            case DelayHandshake(seconds=seconds):
+                return net.Accept(seconds)
+            case None:
+                return net.Accept() if self._always is None else self._always
+
+    def opened(self, peer: Peer) -> None:
+        """A connection made while pings are dropped gets no pongs either."""
+        self._set_pongs()
+        if self._hang_ups:
+            after_s, code = self._hang_ups.popleft()
+            self.network.later(after_s, lambda: peer.close(code))
+
+    def received(self, peer: Peer, message: Received) -> None:
+        """Nothing that a client says changes what is sent."""
+
+    def fetched(self, number: int, url: str) -> net.Answer | net.Refuse | net.Reject | net.NoAnswer | net.End:
+        """No tokens here. May be overridden."""
+        return net.Refuse()
+
+
+def _disconnect(peer: Peer, code: int, reason: str) -> None:
+    if code == ABNORMAL:
+        peer.end()
+    else:
+        peer.close(None if code == NO_CODE else code, reason)

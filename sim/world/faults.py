@@ -1,0 +1,230 @@
+"""Storage that misbehaves on schedule: busy, full, slow, or failing before or after it did commit; no room to spill."""
+
+from __future__ import annotations
+
+import glob
+import mmap
+import os
+import resource
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+from peewee import SqliteDatabase
+
+from sim.checks.causes import Causes
+from sim.kernel.runtime import SimRuntime
+from sim.world.disk import Disk
+from sim.world.torn_writes import Tear, torn
+from tradebot.store.batch import Batch, StoredCounts
+from tradebot.store.database import BUSY_TIMEOUT_MS, Synchronous
+from tradebot.store.errors import StorageUnavailable
+from tradebot.store.runs import RunRecord
+from tradebot.store.spill import spill_path
+from tradebot.store.writer import SqliteStorage
+
+_RESERVE_LEFT: Final = 4096
+
+
+class StorageFaults(Struct):
+    """What is wrong with the storage, in simulated seconds since the history began. May be changed while it runs."""
+
+    busy_from_s: float = 0.0
+    busy_until_s: float = 0.0
+    full_from_s: float = 0.0
+    full_until_s: float = 0.0
+    slow_s: float = 0.0
+    """Each write takes this long."""
+    fail_calls: tuple[int, ...] = ()
+    """Writes (from 1) that report an I/O error and store nothing."""
+    fail_after_commit: tuple[int, ...] = ()
+    """Commits (from 1) after which an I/O error is reported all the same."""
+    kill_at_write: int | None = None
+    """kill -9 when this write (from 1) is asked for: the batches before it are stored, of it nothing."""
+    kill_at_commit: int | None = None
+    """kill -9 when this commit (from 1) is done, before the engine learns of it."""
+    tears: tuple[Tear, ...] = ()
+    no_spill: bool = False
+    """There is no room for a spill file when the process starts."""
+
+
+class FaultyStorage(SqliteStorage):
+    """The real storage, with faults before a write and after its commit."""
+
+    def __init__(
+        self,
+        path: Path,
+        synchronous: Synchronous,
+        run: RunRecord,
+        faults: StorageFaults,
+        runtime: SimRuntime,
+        disk: Disk,
+    ) -> None:
+        super().__init__(path, synchronous, run)
+        self._faults = faults
+        self._disk = disk
+        self._runtime = runtime
+        self._calls = 0
+        self._commits = 0
+        self._transactions = 0
+        self.causes: Causes | None = None
+        """Once something is stored."""
+        self.failing = False
+        """Whether the last write failed."""
+        self.stored_nowhere = False
+        """Whether a batch counted as stored after the database had been moved away."""
+        self.failing_since_s: float | None = None
+        """When the first of the last writes failed in a row; None: the last one did not."""
+        self.insisted_s = 0.0
+        """How long after a first failure, at most, the same was tried again."""
+        if faults.no_spill:
+            spill_path(path).mkdir()
+
+    def write(self, batch: Batch, patience_ms: int = BUSY_TIMEOUT_MS) -> None:
+        """Write, unless a fault is on: a locked database first uses up the patience, as SQLite's busy handler does."""
+        runtime = self._runtime
+        self._calls += 1
+        if self._calls == self._faults.kill_at_write:
+            runtime.kill()
+        if self.failing_since_s is not None:
+            self.insisted_s = max(self.insisted_s, runtime.elapsed_s - self.failing_since_s)
+        self.failing = True
+        try:
+            self._write(batch, patience_ms)
+        except StorageUnavailable:
+            self.failing_since_s = runtime.elapsed_s if self.failing_since_s is None else self.failing_since_s
+            raise
+        self.failing = False
+        self.failing_since_s = None
+        runtime.note("stored", batch.rows)
+
+    def _write(self, batch: Batch, patience_ms: int) -> None:
+        runtime = self._runtime
+        if self._faults.slow_s:
+            runtime.note("storage", "slow")
+            runtime.sleep(self._faults.slow_s)
+        self._fail_before(patience_ms)
+        runtime.checkpoint()
+        was_away = self._disk.is_away
+        super().write(batch)
+        self.stored_nowhere = self.stored_nowhere or was_away
+
+    def _fail_before(self, patience_ms: int) -> None:
+        faults, runtime = self._faults, self._runtime
+        now_s = runtime.elapsed_s
+        if faults.busy_from_s <= now_s < faults.busy_until_s:
+            runtime.sleep(min(patience_ms / 1000, faults.busy_until_s - now_s))
+            if runtime.elapsed_s < faults.busy_until_s:
+                self._disk.hold()
+                runtime.note("storage", "busy")
+                raise StorageUnavailable("SQLITE_BUSY", "database is locked", passing=True)
+        self._disk.release()
+        if faults.full_from_s <= runtime.elapsed_s < faults.full_until_s:
+            runtime.note("storage", "full")
+            raise StorageUnavailable("SQLITE_FULL", "database or disk is full", passing=True)
+        if self._calls in faults.fail_calls:
+            runtime.note("storage", "failed")
+            raise StorageUnavailable("SQLITE_IOERR", "disk I/O error", passing=True)
+
+    def _transact(self, db: SqliteDatabase, batch: Batch, after: StoredCounts) -> None:
+        self._transactions += 1
+        tears = [tear for tear in self._faults.tears if tear.transaction == self._transactions]
+        super()._transact(torn(db, tears[0], self._runtime) if tears else db, batch, after)
+        if self.causes is None:
+            connection: sqlite3.Connection = db.connection()  # type: ignore[no-untyped-call]
+            rows = connection.execute("SELECT event_id FROM signals WHERE run = ?", (self._run.no,))
+            self.causes = Causes([event_id for (event_id,) in rows])
+        self.causes.committed(batch, after)
+        self._commits += 1
+        if self._commits == self._faults.kill_at_commit:
+            self._runtime.kill()
+        self._runtime.checkpoint()
+        if self._commits in self._faults.fail_after_commit:
+            self._runtime.note("storage", "failed after commit")
+            raise StorageUnavailable("SQLITE_IOERR", "disk I/O error", passing=True)
+
+
+@contextmanager
+def files_bounded() -> Iterator[None]:
+    """Lift what `bound_files` did in here."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def bound_files(size: int | None) -> None:
+    """From now on no file of this (real) process can be written past `size` bytes: the kernel says EFBIG. None: any."""
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard if size is None else size, hard))
+
+
+def open_files() -> list[tuple[int, str]]:
+    """Descriptors of this (real) process and the files that they are open on; none where there is no /proc."""
+    directory = Path("/proc/self/fd")
+    found: list[tuple[int, str]] = []
+    for entry in sorted(directory.iterdir()) if directory.is_dir() else ():
+        with suppress(OSError):  # the one that lists them is gone already
+            found.append((int(entry.name), os.readlink(entry)))
+    return found
+
+
+class Remains:
+    """The files of a database as they were when its process died, whatever unwinding threads did to them since.
+
+    A real death runs no `finally`: SQLite's log is not moved into the database, a spill file gets no end mark.
+    """
+
+    def __init__(self, db_path: Path) -> None:
+        self._db_path = db_path
+        self._spill = spill_path(db_path)
+        self._files: dict[Path, bytes | memoryview] | None = None
+
+    def take(self) -> None:
+        """Remember what there is, unless that was done. To be called in the moment of death."""
+        if self._files is not None:
+            return
+        self._files = {path: self._content(path) for path in self._present() if path.is_file()}
+
+    def put_back(self) -> None:
+        """Make everything as it was. To be called when all threads are gone and have closed what they had open."""
+        if self._spill.is_dir():
+            self._spill.rmdir()
+        if self._files is None:
+            return
+        still_open = [name for _descriptor, name in open_files() if name.startswith(os.path.realpath(self._db_path))]
+        if still_open:
+            raise RuntimeError(f"the killed process's threads are gone, but its files are open: {still_open}")
+        for path in self._present():
+            path.unlink()
+        for path, content in self._files.items():
+            path.write_bytes(content)
+
+    def _present(self) -> list[Path]:
+        return sorted(self._db_path.parent.glob(f"{glob.escape(self._db_path.name)}*"))
+
+    def _content(self, path: Path) -> bytes | memoryview:
+        """All of the file; of a spill file what is written and a little of its reserve of zeros, which is large."""
+        if path != self._spill:
+            return _mapped(path)
+        with path.open("rb") as file:
+            blocks = iter(lambda: file.read(1 << 16).partition(b"\0")[0], b"")
+            return b"".join(blocks) + bytes(_RESERVE_LEFT)
+
+
+def _mapped(path: Path) -> memoryview:
+    """A file's content in pages of its own: megabytes at every kill, all day, would leave the heap full of holes."""
+    size = path.stat().st_size
+    content = memoryview(mmap.mmap(-1, max(1, size)))[:size]
+    with path.open("rb", buffering=0) as file:
+        got = 0
+        while got < size:
+            count = file.readinto(content[got:])
+            if not count:
+                raise RuntimeError(f"{path} became shorter while it was read")
+            got += count
+    return content

@@ -1,0 +1,149 @@
+"""What happened in the processes of one world, in words: for the person who has to understand a failure."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from io import StringIO
+from typing import Any, Final, NamedTuple
+
+from sim.kernel.runtime import Noted, SimRuntime
+
+KEPT_ENTRIES: Final = 20_000
+_DULL_EVENTS: Final = frozenset(
+    {"HEARTBEAT", "batch flushed", "BUY", "SELL", "PRAGMA verification", "initial database state"}
+)
+_DULL_MESSAGES: Final = frozenset({"signal generated", "shadow order executed", "order refused"})
+_DETAIL_CHARS_MAX: Final = 300
+
+
+class Entry(NamedTuple):
+    """One thing that happened: in which process (from 1), when (simulated seconds of that process), and what."""
+
+    process: int
+    at_s: float
+    text: str
+    dull: bool
+    """True for what happens all the time: shown only where everything is asked for."""
+
+
+class Journal:
+    """The entries of one world, the oldest forgotten first."""
+
+    def __init__(self) -> None:
+        self.entries: deque[Entry] = deque(maxlen=KEPT_ENTRIES)
+
+    def add(self, process: int, at_s: float, text: str, dull: bool = False) -> None:
+        """Append an entry."""
+        self.entries.append(Entry(process, at_s, text, dull))
+
+    def lines(self, most: int | None = None) -> list[str]:
+        """The newest `most` entries that are not dull; None: all there are, dull ones too. One line each."""
+        chosen = [entry for entry in self.entries if most is None or not entry.dull]
+        shown = chosen if most is None else chosen[-most:]
+        lines = [f"[{entry.process}] {entry.at_s:10.4f} s  {entry.text}" for entry in shown]
+        earlier = len(chosen) - len(shown)
+        return [f"... {earlier} earlier ones", *lines] if earlier else lines
+
+
+class NotingRuntime(SimRuntime):
+    """A runtime whose notes (of faults, network and storage) stand in the journal too.
+
+    `on_death` is called when the process is killed or exits at once, before any thread unwinds.
+    """
+
+    def __init__(self, seed: int, journal: Journal, process: int, **character: Any) -> None:
+        super().__init__(seed, **character)
+        self.journal = journal
+        self.process = process
+        self.on_death: Callable[[], None] = lambda: None
+        self.was_killed = False
+        """By the world, `exit_now` not counted."""
+
+    def note(self, *fields: Noted) -> None:
+        """See `SimRuntime.note`."""
+        super().note(*fields)
+        if not self.killed:
+            self.say(" ".join(map(str, fields)), dull=fields[0] == "stored")
+
+    def say(self, text: str, dull: bool = False) -> None:
+        """An entry of the journal that is no part of the history's hash."""
+        self.journal.add(self.process, self.elapsed_s, text, dull)
+
+    def exit_now(self, code: int) -> None:
+        """See `SimRuntime.exit_now`."""
+        if not self.killed:
+            self.on_death()
+        super().exit_now(code)
+
+    def kill(self) -> None:
+        """See `SimRuntime.kill`."""
+        if not self.killed:
+            self.was_killed = True
+            self.say("killed")
+            self.on_death()
+        super().kill()
+
+
+class LogStream(StringIO):
+    """Takes the JSON lines of one process's log, each with its time; nothing is written by the dead.
+
+    `signal_on` names lines by event or message: when the first of that name is written, a stop signal comes.
+    """
+
+    def __init__(self, runtime: NotingRuntime, signal_on: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self._runtime = runtime
+        self._signal_on = list(signal_on)
+        self.times_s: list[float] = []
+
+    def write(self, text: str) -> int:
+        """One whole line."""
+        if not self._runtime.killed:
+            self.times_s.append(self._runtime.elapsed_s)
+            super().write(text)
+            for name in [name for name in self._signal_on if f'"{name}"' in text]:
+                self._signal_on.remove(name)
+                self._runtime.send_signal()
+        return len(text)
+
+
+def enter_logs(journal: Journal, process: int, logs: list[dict[str, Any]], times_s: list[float], since: int) -> None:
+    """Put a process's log lines into the journal, among what is there from entry number `since` on."""
+    entries = journal.entries
+    own = [entries.pop() for _ in range(len(entries) - since)][::-1]
+    for line, at_s in zip(logs, times_s, strict=True):
+        own.append(Entry(process, at_s, describe(line), _is_dull(line)))
+    entries.extend(sorted(own, key=lambda entry: entry.at_s))  # stable: notes before the lines of the same moment
+
+
+def _is_dull(line: Mapping[str, Any]) -> bool:
+    fields = line["fields"]
+    if line["level"] == "ERROR":
+        return False
+    message = str(fields["message"])
+    if "suppressed" in fields:  # "7 more held back: signal generated"
+        message = message.partition(": ")[2]
+    return fields.get("event") in _DULL_EVENTS or message in _DULL_MESSAGES | _DULL_EVENTS
+
+
+def describe(line: Mapping[str, Any]) -> str:
+    """A log line for people: level, who, what, and its fields as far as they fit."""
+    fields = dict(line["fields"])
+    message = fields.pop("message")
+    event = fields.pop("event", None)
+    if event in ("HEARTBEAT", "FINAL METRICS"):
+        shown_always = {name: value for name, value in fields.items() if name in _BEAT_FIELDS or "_depth" in name}
+        fields = shown_always | {name: fields[name] for name in _TELLING if fields.get(name)}
+    shown = " ".join(f"{name}={value}" for name, value in fields.items() if value is not None)
+    if len(shown) > _DETAIL_CHARS_MAX:
+        shown = shown[: _DETAIL_CHARS_MAX - 3] + "..."
+    return f"{line['level']:<7} {line['target']}: {message} {shown}".rstrip()
+
+
+_BEAT_FIELDS: Final = frozenset({"ingest_received", "ingest_processed", "tick_count", "persist_count", "link"})
+_TELLING: Final = (
+    "refused", "bp_drops_signal", "risk_vetoes", "stale_vetoes", "rate_vetoes", "persist_errors", "malformed",
+    "duplicates", "gaps", "reconnects",
+)  # fmt: skip
+"""Shown where they are not 0: they say what else was going on."""

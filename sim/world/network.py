@@ -1,0 +1,360 @@
+"""A simulated network: one server, clients that dial it, and links that take time, fall silent and come back.
+
+Everything here runs in callbacks of the world (`SimRuntime.call_at`) or atomically inside a client's call; nothing
+blocks. The clients' side is `sim/world/transport.py`; servers (`sim/world/exchange.py`, the contract suite's peer)
+implement `Server`.
+
+What goes into one direction of a connection comes out at the other end in order, a latency later, as TCP would have
+it: while the link is down it waits, and it comes when the link is up again, unless the connection is over by then. To
+the client go bytes, in pieces of any size, which the product's own decoder reads; to the server go whole messages.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Generic, Literal, Protocol, TypeVar
+
+from msgspec import Struct
+
+from sim.kernel.runtime import SimRuntime
+from tradebot.feeds.websocket.transport import CLOSE_NORMAL
+
+T = TypeVar("T")
+
+LATENCY_S: Final = 0.02
+_SPLIT_CHANCE: Final = 0.1
+
+CONTINUATION: Final = 0
+TEXT: Final = 1
+BINARY: Final = 2
+CLOSE: Final = 8
+PING: Final = 9
+PONG: Final = 10
+
+
+class Accept(Struct, frozen=True):
+    """The handshake succeeds, `after_s` after the request came in."""
+
+    after_s: float = 0.0
+
+
+class Refuse(Struct, frozen=True):
+    """Nothing listens there."""
+
+
+class Reject(Struct, frozen=True):
+    """An HTTP answer other than 101, `after_s` after the request; `retry_after_s` is what its Retry-After asks for."""
+
+    status: int
+    retry_after_s: float | None = None
+    after_s: float = 0.0
+
+
+class NoAnswer(Struct, frozen=True):
+    """The request is taken and nothing is ever answered."""
+
+
+class Answer(Struct, frozen=True):
+    """The text of a 200 answer: only for `Server.fetched`."""
+
+    text: str
+    after_s: float = 0.0
+
+
+class End(Struct, frozen=True):
+    """The end of the stream of bytes: in good order (FIN), or by a reset."""
+
+    reset: bool = False
+
+
+Handshake = Accept | Refuse | Reject | NoAnswer | End
+"""What a server does with a request; End: it ends the connection without an answer."""
+
+ToClient = bytes | End | Accept | Refuse | Reject | Answer
+
+
+class Received(Struct, frozen=True):
+    """What the server's end got from a client: a message, a control frame, or the end of the stream."""
+
+    kind: Literal["text", "ping", "pong", "close", "end"]
+    data: bytes = b""
+
+    @property
+    def code(self) -> int | None:
+        """The code of a close frame, None when it carries none."""
+        return int.from_bytes(self.data[:2], "big") if self.data else None
+
+
+class Server(Protocol):
+    """What answers at the other end. Every call is made by the world: nothing here may block."""
+
+    def handshake(self, number: int, url: str) -> Handshake:
+        """A client asks for a WebSocket; `number` counts attempts from 1. Called when its request has arrived."""
+        ...
+
+    def opened(self, peer: Peer) -> None:
+        """The handshake was answered with 101 just now; what is sent from here on follows it."""
+        ...
+
+    def received(self, peer: Peer, message: Received) -> None:
+        """Something came from the client; "close" and "end" included."""
+        ...
+
+    def fetched(self, number: int, url: str) -> Answer | Refuse | Reject | NoAnswer | End:
+        """A client posts to an HTTP address."""
+        ...
+
+
+BINARY_MESSAGE: Final = "\0 a binary message"
+"""What stands for one among the messages of a session: nothing that anybody can understand."""
+
+
+class Session(Struct):
+    """One connection as the client saw it: the peer's number, and the messages that `receive` handed out.
+
+    `before_last`: how many of them had been handed out before the last call that handed out any. Times are simulated
+    seconds: when the handshake was completed, when the last frame of any kind was handed out, when it was over.
+    """
+
+    peer: int
+    texts: list[str]
+    began_s: float
+    last_frame_s: float
+    over_s: float | None = None
+    before_last: int = 0
+
+
+class Attempt(Struct):
+    """One attempt to connect: times in simulated seconds; `ended_s` and `retry_after_s` (as the server asked) of one
+
+    that failed.
+    """
+
+    number: int
+    began_s: float
+    ended_s: float | None = None
+    retry_after_s: float | None = None
+
+
+class SimNetwork:
+    """The network of one simulated process: it lives as long as its runtime.
+
+    Each message takes `latency_s` and up to as much again, drawn from the seed, but never overtakes another; some
+    arrive in two pieces.
+    """
+
+    def __init__(self, runtime: SimRuntime, server: Server, latency_s: float = LATENCY_S) -> None:
+        self.runtime = runtime
+        self.server = server
+        self.up = True
+        self.unreachable = False
+        self.dialled_at_s: list[float] = []
+        """When each attempt to connect was begun."""
+        self.attempts: list[Attempt] = []
+        self.fetches = 0
+        self.peers: list[Peer] = []
+        """Every connection that the server accepted, in order."""
+        self.sessions: list[Session] = []
+        """Every connection that was completed at the client, in order."""
+        self.sockets = 0
+        """Sockets that the client holds at this moment: dialling or connected."""
+        self.sockets_max = 0
+        self._latency_s = latency_s
+        self._random = runtime.stream("network").random
+        self._pipes: list[_Direction] = []
+
+    def later(self, delay_s: float, call: Callable[[], None]) -> None:
+        """Have the world make `call` in `delay_s` simulated seconds."""
+        self.runtime.call_at(self.runtime.elapsed_s + delay_s, call)
+
+    def slow_down(self, latency_s: float = LATENCY_S) -> None:
+        """From now on each message takes `latency_s` and up to as much again."""
+        self._latency_s = latency_s
+
+    def link_down(self, unreachable: bool = False) -> None:
+        """From now on nothing gets through in either direction; with `unreachable`, dialling fails at once."""
+        self.runtime.note("link", "down")
+        self.up = False
+        self.unreachable = unreachable
+
+    def link_up(self) -> None:
+        """What waited goes on its way, and so does whatever comes after it."""
+        self.runtime.note("link", "up")
+        self.up = True
+        self.unreachable = False
+        self._pipes = [pipe for pipe in self._pipes if not pipe.cut_off]
+        for pipe in self._pipes:
+            pipe.go_on()
+
+    def pipe(self, deliver: Callable[[T], None]) -> Pipe[T]:
+        """A new direction that ends in `deliver`."""
+        pipe = Pipe(self, deliver)
+        self._pipes.append(pipe)
+        return pipe
+
+    def draw_latency_s(self) -> float:
+        """How long the next message takes."""
+        return self._latency_s * (1.0 + self._random())
+
+    def draw_split(self, size: int) -> int:
+        """Where a piece of `size` bytes is cut in two on its way; 0: it is not."""
+        return int(self._random() * size) if self._random() < _SPLIT_CHANCE else 0
+
+    def opened_socket(self) -> None:
+        """The client holds one more socket."""
+        self.sockets += 1
+        self.sockets_max = max(self.sockets_max, self.sockets)
+
+
+class _Direction(Protocol):
+    @property
+    def cut_off(self) -> bool: ...
+
+    def go_on(self) -> None: ...
+
+
+class Pipe(Generic[T]):
+    """One direction of one connection."""
+
+    def __init__(self, network: SimNetwork, deliver: Callable[[T], None]) -> None:
+        self._network = network
+        self._deliver = deliver
+        self._waiting: deque[tuple[float, T]] = deque()
+        self._last_due_s = 0.0
+        self._timer_set = False
+        self._cut_off = False
+
+    @property
+    def cut_off(self) -> bool:
+        """Nothing comes out any more."""
+        return self._cut_off
+
+    def put(self, item: T) -> None:
+        """Send `item`: it comes out a latency after now, behind everything put in before."""
+        if self._cut_off:
+            return
+        network = self._network
+        self._last_due_s = max(self._last_due_s, network.runtime.elapsed_s + network.draw_latency_s())
+        self._waiting.append((self._last_due_s, item))
+        self.go_on()
+
+    def lose(self) -> None:
+        """What is under way never arrives."""
+        self._waiting.clear()
+
+    def cut(self) -> None:
+        """Nothing comes out from now on."""
+        self._cut_off = True
+        self._waiting.clear()
+
+    def go_on(self) -> None:
+        """Set the timer for what is next, if there is anything and the link is up."""
+        if not self._waiting or self._timer_set or not self._network.up:
+            return
+        self._timer_set = True
+        runtime = self._network.runtime
+        due_s = self._waiting[0][0]
+        if due_s < runtime.elapsed_s:  # the link was down: it is on its way only now
+            due_s = runtime.elapsed_s + self._network.draw_latency_s()
+        runtime.call_at(due_s, lambda: self._fire(due_s))
+
+    def _fire(self, now_s: float) -> None:
+        self._timer_set = False
+        while self._waiting and self._network.up and self._waiting[0][0] <= now_s:
+            self._deliver(self._waiting.popleft()[1])
+        self.go_on()
+
+
+def frame(opcode: int, payload: bytes = b"", fin: bool = True) -> bytes:
+    """A server's WebSocket frame."""
+    head = bytes([(0x80 if fin else 0) | opcode])
+    size = len(payload)
+    if size < 126:
+        return head + bytes([size]) + payload
+    if size < 1 << 16:
+        return head + b"\x7e" + struct.pack("!H", size) + payload
+    return head + b"\x7f" + struct.pack("!Q", size) + payload
+
+
+class Peer:
+    """The server's end of one connection. Used by the world (or, in contract tests, between two calls of the client).
+
+    Pings are answered unless `answers_pings` is False; a close frame is answered always. `mute` swallows whatever the
+    server would send, answers included: the connection stays open and silent. `deaf` is for the server's own use.
+    """
+
+    def __init__(self, network: SimNetwork, number: int, url: str, to_client: Pipe[ToClient]) -> None:
+        self._network = network
+        self._to_client = to_client
+        self.number = number
+        self.url = url
+        self.received: list[Received] = []
+        self.answers_pings = True
+        self.mute = False
+        self.deaf = False
+        self._ended = False
+        self._rest: bytes | None = None
+
+    @property
+    def open(self) -> bool:
+        """True until this end has said goodbye or knows of the other one's."""
+        return not self._ended
+
+    def send_bytes(self, data: bytes) -> bool:
+        """Bytes as they are; False when they were swallowed (mute, over, or in the middle of a frame)."""
+        if self._ended or self.mute or self._rest is not None:
+            return False
+        cut = self._network.draw_split(len(data))
+        if cut:
+            self._to_client.put(data[:cut])
+        self._to_client.put(data[cut:])
+        return True
+
+    def send_text(self, text: str) -> bool:
+        """One whole text message; False when it was swallowed."""
+        return self.send_bytes(frame(TEXT, text.encode()))
+
+    def send_half(self, text: str) -> None:
+        """The first half of a text message's bytes. Nothing else goes out before `send_rest`."""
+        whole = frame(TEXT, text.encode())
+        if self.send_bytes(whole[: len(whole) // 2]):
+            self._rest = whole[len(whole) // 2 :]
+
+    def send_rest(self) -> None:
+        """The second half of what `send_half` began."""
+        rest, self._rest = self._rest, None
+        if rest is not None:
+            self.send_bytes(rest)
+
+    def close(self, code: int | None = CLOSE_NORMAL, reason: str = "") -> None:
+        """A close frame, without a code when that is None; the client ends the connection on it."""
+        self.send_bytes(frame(CLOSE, b"" if code is None else struct.pack("!H", code) + reason.encode()))
+        self._ended = True
+
+    def end(self) -> None:
+        """The stream ends without a close frame, as when a server's process ends."""
+        if not self._ended:
+            self._to_client.put(End())
+        self._ended = True
+
+    def reset(self, lose_in_flight: bool = False) -> None:
+        """TCP reset; `lose_in_flight`: what is still on its way is lost with it."""
+        if self._ended:
+            return
+        if lose_in_flight:
+            self._to_client.lose()
+        self._to_client.put(End(reset=True))
+        self._ended = True
+
+    def take(self, message: Received) -> None:
+        """Something has arrived from the client. Called by the pipe."""
+        self.received.append(message)
+        if message.kind == "ping" and self.answers_pings:
+            self.send_bytes(frame(PONG, message.data))
+        elif message.kind == "close":
+            self.send_bytes(frame(CLOSE, message.data[:2]))
+        if message.kind in ("close", "end"):
+            self._ended = True
+        self._network.server.received(self, message)

@@ -1,0 +1,341 @@
+"""A command of a process of its own beside the engine: a thread of the same history, on the same database.
+
+It shares time and schedule with the engine, and nothing else: signals and death are its own. It may be interrupted
+where a database meets others, before and after each of its transactions and between single statements; within a
+transaction that writes it is not, since whoever wants to write then would block with the baton in its hand.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import StringIO
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Literal, cast
+
+from msgspec import Struct
+from peewee import SqliteDatabase
+
+from sim.world.faults import Remains
+from sim.world.journal import NotingRuntime
+from tradebot.core.errors import ExitCode, TradebotError
+from tradebot.core.runtime import Runtime, Thread
+from tradebot.store import session as opening
+from tradebot.store.database import BUSY_TIMEOUT_MS
+from tradebot.store.session import open_existing
+
+Trouble = Literal["wait", "busy", "full", "torn", "doubt", "kill"]
+_WAIT_S: Final = 1.5
+_ERRORS: Final = {
+    "busy": (sqlite3.SQLITE_BUSY, "database is locked"),
+    "full": (sqlite3.SQLITE_FULL, "database or disk is full"),
+    "torn": (sqlite3.SQLITE_IOERR, "disk I/O error"),
+    "doubt": (sqlite3.SQLITE_IOERR, "disk I/O error"),
+}
+
+
+class Woe(Struct, frozen=True):
+    """What meets a command. Points are those at which it can be interrupted, transactions those that write, from 1.
+
+    `trouble` by transaction: "wait" (for others, but not for long), "busy" (its patience goes by), "full" (at the first
+    statement), "torn" (an I/O error at the second), "doubt" (an I/O error though it was committed), "kill" (in the
+    middle of it).
+    """
+
+    kill_at_point: int | None = None
+    signal_at_point: int | None = None
+    trouble: dict[int, Trouble] = {}
+
+
+class Killed(BaseException):
+    """The command's process was killed; the engine's lives on."""
+
+
+class Beside:
+    """One command. `run` gets it as its runtime; `alone`: no engine runs, so that its death is the whole process's.
+
+    `leaves` is a file that stays as it is in the moment of a kill, whatever unwinding does to it.
+    """
+
+    def __init__(
+        self,
+        runtime: NotingRuntime,
+        name: str,
+        run: Callable[[Beside], int],
+        woe: Woe | None = None,
+        alone: bool = False,
+        leaves: Path | None = None,
+    ) -> None:
+        self.code: int | None = None
+        """Its exit code; None: it was killed."""
+        self.error: str | None = None
+        self.wrong: str | None = None
+        """What a check found that was made on its thread."""
+        self.told_ms = 0
+        """The time that it was told last (Unix ms)."""
+        self.answers = StringIO()
+        self.errors = StringIO()
+        self.signalled = False
+        self.failures = 0
+        """How often its storage failed."""
+        self.committed: Callable[[sqlite3.Connection], None] = lambda _connection: None
+        """Called after each of its commits, on its own connection."""
+        self._runtime = runtime
+        self._name = name
+        self._run = run
+        self._woe = Woe() if woe is None else woe
+        self._alone = alone
+        self._remains = None if leaves is None else Remains(leaves)
+        self._points = 0
+        self._transactions = 0
+        self._catching = False
+        self._signals = 0
+        self._dying = runtime.event()
+        self._started = False
+        self._thread: Thread | None = None
+
+    # ---- what the world calls ------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start it, unless it was."""
+        if not self._started:
+            self._started = True  # before: starting a thread is a point at which the world may do the same
+            self._thread = self._runtime.spawn(self._name, self._body)
+
+    def wait(self) -> None:
+        """Wait for its end, on a thread of the history; if nobody has started it, it starts now."""
+        self.start()
+        assert self._thread is not None
+        self._thread.join()
+
+    def kill(self) -> None:
+        """kill -9."""
+        self._runtime.note("kill", self._name)
+        if self._alone:
+            self._runtime.kill()
+        if self._remains is not None and not self._dying.is_set():
+            self._remains.take()
+        self._dying.set()
+
+    def signal(self) -> None:
+        """SIGTERM."""
+        if not self._catching:
+            self.kill()
+            return
+        self._runtime.note("signal", self._name)
+        self._signals += 1
+        self.signalled = True
+
+    # ---- what the command calls: tradebot.core.runtime.Runtime -------------------------------------------------------
+
+    @property
+    def runtime(self) -> Runtime:
+        """This, as the command sees it."""
+        return cast(Runtime, self)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._runtime, name)
+
+    def now_ms(self) -> int:
+        """The simulated wall clock."""
+        self.told_ms = self._runtime.now_ms()
+        return self.told_ms
+
+    def catch_stop_signals(self) -> None:
+        """From now on they are counted; before, they kill."""
+        self._catching = True
+        self.point()
+
+    def stop_signals(self) -> int:
+        """How many came."""
+        return self._signals
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep, until killed at the most."""
+        self._count()
+        self._dying.wait(seconds)
+        self._die_if_killed()
+
+    def point(self) -> None:
+        """It may be interrupted here, and things may happen to it."""
+        self._count()
+        self._runtime.checkpoint()
+        self._die_if_killed()
+
+    def database(self, path: Path) -> SqliteDatabase:
+        """`open_existing`, in steps."""
+        self.point()
+        opened: Any = open_existing(path)
+        whole = opened._db if isinstance(opened, Stepped) else opened  # inside `opened_in_steps`
+        return cast(SqliteDatabase, Stepped(whole, self.point, self._meet, self._done))
+
+    # ---- inside --------------------------------------------------------------------------------------------------
+
+    def _body(self) -> None:
+        code: int | None = None
+        try:
+            code = self._run(self)
+        except Killed:
+            pass
+        except AssertionError as error:
+            self.wrong = str(error)
+        except TradebotError as error:
+            code, self.error = int(ExitCode.CONFIG), str(error)
+        if self._remains is not None:
+            self._remains.put_back()
+        self.code = code
+        self._runtime.note("ended", self._name, code)
+        self._runtime.say(f"{self._name}: {self.answers.getvalue()}{self.errors.getvalue()}{self.error or ''}".rstrip())
+
+    def _count(self) -> None:
+        self._points += 1
+        if self._points == self._woe.signal_at_point:
+            self.signal()
+        if self._points == self._woe.kill_at_point:
+            self.kill()
+        self._die_if_killed()
+
+    def _die_if_killed(self) -> None:
+        if self._dying.is_set():
+            raise Killed
+
+    def _meet(self, statement: int) -> None:
+        """A transaction that writes begins (0), or its next statement is to be executed."""
+        if statement == 0:
+            self._transactions += 1
+        trouble = self._woe.trouble.get(self._transactions)
+        if (trouble, statement) == ("wait", 0):
+            self.sleep(_WAIT_S)
+        elif (trouble, statement) == ("busy", 0):
+            self.sleep(BUSY_TIMEOUT_MS / 1000)
+            self._fail("busy")
+        elif (trouble, statement) == ("full", 1):
+            self._fail("full")
+        elif (trouble, statement) == ("torn", 2):
+            self._fail("torn")
+        elif (trouble, statement) == ("kill", 2):
+            self.kill()
+            self._die_if_killed()
+
+    def _done(self, connection: sqlite3.Connection) -> None:
+        """A transaction that writes is committed."""
+        self.committed(connection)
+        if self._woe.trouble.get(self._transactions) == "doubt":
+            self._fail("doubt")
+
+    def _fail(self, trouble: Trouble) -> None:
+        self._runtime.note("storage", self._name, trouble)
+        self.failures += 1
+        code, text = _ERRORS[trouble]
+        error = sqlite3.OperationalError(text)
+        error.sqlite_errorcode = code
+        raise error
+
+
+class Stepped:
+    """A database on which the calling thread may be interrupted, as far as peewee needs one.
+
+    `point` is called outside transactions that write, `meet` in them with the number of the statement (0: BEGIN).
+    """
+
+    def __init__(
+        self,
+        db: SqliteDatabase,
+        point: Callable[[], None],
+        meet: Callable[[int], None] = lambda _statement: None,
+        done: Callable[[sqlite3.Connection], None] = lambda _connection: None,
+    ) -> None:
+        self._db: Any = db
+        self.point = point
+        self.meet = meet
+        self.done = done
+        self.statement: int | None = None
+        """That of the transaction that writes; None: there is none."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._db, name)
+
+    def atomic(self, *kind: str) -> _Transaction:
+        """A transaction: one that writes if its kind is IMMEDIATE."""
+        return _Transaction(self, self._db, kind)
+
+    def connection(self) -> _Statements:
+        """For plain statements."""
+        return _Statements(self, self._db.connection())
+
+    def execute(self, query: Any, **context: Any) -> Any:
+        """Execute a query of peewee's."""
+        self.step()
+        before = self._db.connection().total_changes
+        cursor = self._db.execute(query, **context)
+        if self.statement is None and self._db.connection().total_changes != before:
+            self.done(self._db.connection())  # a transaction of one statement
+        return cursor
+
+    def execute_sql(self, sql: str, params: Any = None) -> Any:
+        """Execute a statement."""
+        self.step()
+        return self._db.execute_sql(sql, params)
+
+    def step(self) -> None:
+        """One more statement is to be executed."""
+        if self.statement is None:
+            self.point()
+        else:
+            self.statement += 1
+            self.meet(self.statement)
+
+
+class _Statements:
+    def __init__(self, stepped: Stepped, connection: Any) -> None:
+        self._stepped = stepped
+        self._connection = connection
+
+    def execute(self, sql: str, values: Any = ()) -> Any:
+        self._stepped.step()
+        return self._connection.execute(sql, values)
+
+
+class _Transaction:
+    def __init__(self, stepped: Stepped, db: Any, kind: tuple[str, ...]) -> None:
+        self._stepped = stepped
+        self._db = db
+        self._writes = "IMMEDIATE" in kind
+        self._inner = db.atomic(*kind)
+
+    def __enter__(self) -> object:
+        stepped = self._stepped
+        if stepped.statement is None:
+            stepped.point()
+        if self._writes:
+            stepped.meet(0)
+        entered = self._inner.__enter__()
+        if self._writes:
+            stepped.statement = 0
+        return entered
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        stepped = self._stepped
+        if self._writes:
+            stepped.statement = None
+        self._inner.__exit__(kind, error, trace)
+        if kind is None and stepped.statement is None:
+            if self._writes:
+                stepped.done(self._db.connection())
+            stepped.point()
+
+
+@contextmanager
+def opened_in_steps(point: Callable[[], None]) -> Iterator[None]:
+    """Inside, engines open their database in steps, too."""
+    module: Any = opening
+    connect = module.connect
+    module.connect = lambda *args: Stepped(connect(*args), point)
+    try:
+        yield
+    finally:
+        module.connect = connect

@@ -1,0 +1,102 @@
+"""A runtime in which chosen threads are slow, or die: faults enter through the seam, never through the product."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Final
+
+from tradebot.core.runtime import Condition, Lock, Runtime
+
+_FOR_EVER_S: Final = 1e6
+
+
+class Injected(Exception):
+    """The crash that a scenario asked for."""
+
+
+class HeldBack:
+    """Wraps a runtime, real or simulated. Every time a named thread enters a condition (that is: uses a channel)
+
+    it first sleeps `delays_s[name]` seconds, and at its `crashes[name]`-th time it raises Injected instead.
+    Everything else is the wrapped runtime's.
+    """
+
+    def __init__(
+        self, inner: Runtime, delays_s: Mapping[str, float] | None = None, crashes: Mapping[str, int] | None = None
+    ) -> None:
+        self._inner = inner
+        self._delays_s = dict(delays_s or {})
+        self._crashes = dict(crashes or {})
+        self._entries: dict[str, int] = {}
+        self._hangs: dict[str, Callable[[], None]] = {}
+        self._tell: Callable[[], None] = lambda: None
+        self.crashed = False
+        """Whether a thread was made to crash."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def condition(self, lock: Lock | None = None) -> Condition:
+        """A condition of the wrapped runtime whose entrance holds threads back."""
+        return _HeldCondition(self, self._inner.condition(lock))
+
+    def hold_back(self, name: str, delay_s: float) -> None:
+        """From now on the thread called `name` sleeps so long; 0: no more."""
+        self._delays_s[name] = delay_s
+
+    def crash(self, name: str, nth: int, tell: Callable[[], None]) -> None:
+        """Have the thread called `name` raise Injected at its `nth` entrance; `tell` is called just before."""
+        self._crashes[name] = nth
+        self._tell = tell
+
+    def hang(self, name: str, tell: Callable[[], None]) -> None:
+        """Have the thread called `name` stop for ever at its next entrance; `tell` is called when it does."""
+        self._hangs[name] = tell
+
+    def release(self) -> None:
+        """From now on nobody is held back, and nobody is made to crash or hang; who hangs goes on doing so."""
+        self._hangs.clear()
+        self._delays_s.clear()
+        self._crashes.clear()
+
+    def hold(self) -> None:
+        """Called by a thread about to enter a condition."""
+        name = threading.current_thread().name
+        if name in self._hangs:
+            self._hangs.pop(name)()
+            self._inner.sleep(_FOR_EVER_S)
+        if name in self._crashes:
+            self._entries[name] = self._entries.get(name, 0) + 1
+            if self._entries[name] == self._crashes[name]:
+                self.crashed = True
+                self._tell()
+                raise Injected(f"thread {name} was told to crash")
+        delay_s = self._delays_s.get(name, 0.0)
+        if delay_s:
+            self._inner.sleep(delay_s)
+
+
+class _HeldCondition:
+    def __init__(self, owner: HeldBack, inner: Condition) -> None:
+        self._owner = owner
+        self._inner = inner
+
+    def __enter__(self) -> object:
+        self._owner.hold()
+        return self._inner.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> object:
+        return self._inner.__exit__(kind, error, trace)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return self._inner.wait(timeout)
+
+    def notify(self, n: int = 1) -> None:
+        self._inner.notify(n)
+
+    def notify_all(self) -> None:
+        self._inner.notify_all()

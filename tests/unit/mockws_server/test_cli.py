@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+import tradebot
+from mockws_server.cli import main
+from mockws_server.console import Console
+from mockws_server.options import TAKES_VALUE, USAGE, Arguments, parse
+from mockws_server.script import names
+from tradebot.core.errors import ConfigError
+from tradebot.output.streams import GuardedStream
+
+
+def test_defaults() -> None:
+    assert parse([]) == Arguments()
+    assert Arguments().host == "127.0.0.1"
+    assert Arguments().port == 9001
+    assert {Arguments().ticks, Arguments().control} == {"tcp://127.0.0.1:*"}
+
+
+@pytest.mark.parametrize(
+    ("words", "arguments"),
+    [
+        ("--scenario=storm --once --seed=3 --quit-at-end", Arguments(scenario="storm", once=True, seed=3,
+                                                                     quit_at_end=True)),
+        ("--scenario storm", Arguments(scenario="storm")),
+        ("--replay=x.jsonl --speed=max --wait-clients=2", Arguments(replay="x.jsonl", speed=None, wait_clients=2)),
+        ("--replay=- --speed=REALTIME", Arguments(replay="-", speed=1.0)),
+        ("--replay=x --speed=2.5x", Arguments(replay="x", speed=2.5)),
+        ("--host=0.0.0.0 --port=0", Arguments(host="0.0.0.0", port=0)),
+        ("--ticks=tcp://127.0.0.1:5555 --control=ipc:///tmp/x", Arguments(ticks="tcp://127.0.0.1:5555",
+                                                                          control="ipc:///tmp/x")),
+        ("--list", Arguments("list")),
+        ("--scenario=x --help", Arguments("help")),
+        ("-h", Arguments("help")),
+        ("--version", Arguments("version")),
+    ],
+)  # fmt: skip
+def test_options(words: str, arguments: Arguments) -> None:
+    assert parse(words.split()) == arguments
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("storm", 'unexpected argument "storm" (did you mean --scenario=storm?)'),
+        ("--prot=1", 'unknown option "--prot" (did you mean --port?)'),
+        ("--scen=storm", 'unknown option "--scen"'),
+        ("--port=1 --port=2", "--port is given twice"),
+        ("--port", "--port needs a value"),
+        ("--port --once", "--port needs a value"),
+        ("--once=yes", "--once takes no value"),
+        ("--port=65536", "--port: must be a whole number from 0 to 65535"),
+        ("--port=-1", "--port: must be a whole number"),
+        ("--seed=x", "--seed: must be a whole number"),
+        ("--replay=x --wait-clients=101", "--wait-clients: must be a whole number from 0 to 100"),
+        ("--replay=x --speed=fast", "--speed: must be max, realtime or a multiple such as 10x"),
+        ("--replay=x --speed=0x", "--speed: must be max, realtime or a multiple such as 10x"),
+        ("--ticks=127.0.0.1:5555", "--ticks: must be like tcp://127.0.0.1:5555"),
+        ("--ticks=tcp://127.0.0.1:65536", "--ticks: must be like tcp://127.0.0.1:5555"),
+        ("--control=tcp://127.0.0.1", "--control: must be like tcp://127.0.0.1:5555"),
+        ("--scenario=storm --replay=x", "give --scenario or --replay, not both"),
+        ("--once", "--once: only with --scenario"),
+        ("--scenario=storm --speed=max", "--speed: only with --replay"),
+        ("--quit-at-end", "--quit-at-end: only with --scenario or --replay"),
+        ("--", 'unknown option "--"'),
+    ],
+)
+def test_mistakes_get_one_line(words: str, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(words.split())
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_option_of_the_usage_is_known_and_spelled_out() -> None:
+    assert set(re.findall(r"--[a-z-]+", USAGE)) - {"--ingest"} == set(TAKES_VALUE)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("--scenario=strom", 'no scenario "strom" (did you mean storm?)'),
+        ("--scenario=/does/not/exist.toml", "cannot read the scenario: No such file or directory"),
+        ("--replay=/does/not/exist", "No such file or directory; check --replay"),
+        ("--replay=/", "is a directory"),
+        ("--host=256.0.0.1 --port=0", "cannot listen on 256.0.0.1:0"),
+        ("--port=0 --ticks=tcp://256.0.0.1:5555", "--ticks: cannot bind tcp://256.0.0.1:5555"),
+        ("--port=0 --control=ipc:///does/not/exist/x", "--control: cannot bind"),
+        ("what", "unexpected argument"),
+    ],
+)
+def test_errors_are_one_line_and_12(words: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words.split()) == 12
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("mockws: ") and said.err.count("\n") == 1
+    assert says in said.err
+    assert "--replay-file" not in said.err
+
+
+def test_a_mistake_in_a_file_is_said_with_its_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('description = "x"\n[[step]]\ndo = "rest"\n')
+    assert main([f"--scenario={path}"]) == 12
+    assert capsys.readouterr().err.startswith(f"mockws: {path}:2: step 1: do: unknown action")
+
+
+def test_help_version_and_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"mockws {tradebot.__version__}\n"
+    assert main(["--help"]) == 0
+    assert capsys.readouterr().out == USAGE
+    assert main(["--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == names()
+    assert all(len(line.split()) > 5 for line in lines)
+
+
+class Stream(io.StringIO):
+    """A text stream that may claim to be a terminal."""
+
+    def __init__(self, terminal: bool) -> None:
+        super().__init__()
+        self._terminal = terminal
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+
+class TestConsole:
+    def test_one_plain_line_for_each_event(self) -> None:
+        stream = Stream(terminal=False)
+        console = Console(GuardedStream(stream))
+        console.status("never seen")
+        console.say("bad \x1b[31m news\n" + "x" * 1000)
+        [line] = stream.getvalue().splitlines()
+        assert re.match(r"\d\d:\d\d:\d\d bad \\x1b\[31m news\\nxxx", line)
+        assert len(line) < 400
+
+    def test_on_a_terminal_the_status_stays_below(self) -> None:
+        stream = Stream(terminal=True)
+        console = Console(GuardedStream(stream))
+        console.status("3 clients")
+        console.say("news")
+        console.status("")
+        before, _, after = stream.getvalue().partition(" news\n")
+        assert before.startswith("\r\x1b[K3 clients\r\x1b[K")
+        assert after == "3 clients\r\x1b[K"

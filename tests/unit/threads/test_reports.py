@@ -1,0 +1,95 @@
+"""What the stages log and count of a flood of signals: each one is written or summed up, never lost."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+
+from tradebot.config.model import RiskCaps
+from tradebot.core.channel import Channel
+from tradebot.core.events import BUY, SELL, Checkpoint, Event, Notice, Side, Signal, Tick
+from tradebot.core.runtime import RealRuntime
+from tradebot.execution.shadow import ShadowExecution
+from tradebot.output.log import MAX_INFO_PER_S, Log, setup_logging
+from tradebot.store.batch import StoredCounts
+from tradebot.strategy.decider import Decider
+from tradebot.strategy.periodic import Periodic
+from tradebot.threads.counters import Metrics
+from tradebot.threads.execution import ExecutionStage
+from tradebot.threads.strategy import StrategyStage
+
+SIGNALS = 4 * MAX_INFO_PER_S
+
+
+@pytest.fixture
+def stream() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def log(stream: io.StringIO) -> Log:
+    return setup_logging("INFO", "json", RealRuntime(), stream)
+
+
+def channel(name: str) -> Channel[Any]:
+    return Channel(RealRuntime(), name, 10 * SIGNALS)
+
+
+def told_of(stream: io.StringIO, log: Log, kind: str) -> tuple[int, int]:
+    """Lines of this kind, and how many more were summed up."""
+    log.flush_suppressed()
+    fields = [json.loads(line)["fields"] for line in stream.getvalue().splitlines()]
+    written = sum(each["message"] == kind for each in fields)
+    return written, sum(each["suppressed"] for each in fields if each.get("event") == kind and "suppressed" in each)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, SIGNALS])
+def test_every_signal_is_told_or_summed_up(chunk: int, stream: io.StringIO, log: Log) -> None:
+    """G4: however signals come in chunks, and at a bounded number of lines."""
+    metrics = Metrics()
+    ticks: Channel[Tick | Notice | Checkpoint] = channel("tick")
+    strategy = StrategyStage(
+        Decider(Periodic(1), "r", 0.1, 0.75),
+        (ticks, channel("signal"), channel("persist")),
+        push=False,
+        stored=StoredCounts(),
+        metrics=metrics,
+        log=log,
+    )
+    for start in range(0, SIGNALS, chunk):
+        ticks.send([Tick("A", 100.0, 1.0, at) for at in range(start, min(start + chunk, SIGNALS))])
+    ticks.close()
+    strategy.run()
+    written, summed_up = told_of(stream, log, "signal generated")
+    assert written + summed_up == metrics.signal_count == SIGNALS
+    assert written >= MAX_INFO_PER_S
+
+
+@pytest.mark.parametrize("chunk", [1, 7, SIGNALS])
+def test_every_fill_is_told_or_summed_up_and_every_refusal_told(chunk: int, stream: io.StringIO, log: Log) -> None:
+    """G4, I2: fills and refusals of one chunk are told apart in counters and lines."""
+    metrics, runtime = Metrics(), RealRuntime()
+    signals: Channel[Signal] = channel("signal")
+    persist: Channel[Event] = channel("persist")
+    execution = ShadowExecution(RiskCaps(), 0.001)
+    stage = ExecutionStage(execution, (signals, persist), False, 0, metrics, log, runtime)
+    refused = 0
+    made: list[Signal] = []
+    for at in range(SIGNALS):
+        too_much = at % 10 == 3
+        refused += too_much
+        side: Side = BUY if at % 2 else SELL
+        size = 1000.0 if too_much else 0.1
+        made.append(Signal(f"r-{at:010d}-S", "A", side, 0.75, "PERIODIC_TRIGGER", size, 100.0, at))
+    for start in range(0, SIGNALS, chunk):
+        signals.send(made[start : start + chunk])
+    signals.close()
+    stage.run()
+    written, summed_up = told_of(stream, log, "shadow order executed")
+    assert written + summed_up == metrics.shadow_orders == metrics.trade_count == SIGNALS - refused
+    assert written >= MAX_INFO_PER_S
+    assert sum(told_of(stream, log, "order refused")) == metrics.risk_vetoes == refused
+    assert persist.depth == SIGNALS

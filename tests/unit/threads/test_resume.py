@@ -1,0 +1,205 @@
+"""What the stages do in a resumed replay, in a replay and in a push feed, each stage by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any, cast
+
+import pytest
+
+from tests.unit.store_helpers import Logged, signal, tick
+from tradebot.config.model import Config, RiskCaps
+from tradebot.core.channel import Channel
+from tradebot.core.events import BP_DROP_SIGNAL, BUY, STALE_DATA, Notice, Order, Signal, Tick
+from tradebot.core.runtime import RealRuntime
+from tradebot.execution.shadow import ShadowExecution
+from tradebot.feeds.base import Batch, Feed
+from tradebot.feeds.sampling import Intake
+from tradebot.store.batch import StoredCounts
+from tradebot.strategy.base import Decision, Strategy, SymbolHistory
+from tradebot.strategy.decider import Decider
+from tradebot.threads.counters import Metrics
+from tradebot.threads.execution import ExecutionStage
+from tradebot.threads.ingest import IngestStage
+from tradebot.threads.shutdown import Control
+from tradebot.threads.strategy import StrategyStage
+
+
+@pytest.fixture
+def logged() -> Iterator[Logged]:
+    kept = Logged()
+    yield kept
+    kept.log.close()
+
+
+def notice(number: int) -> Notice:
+    return Notice("LINK_UP", number, f"notice {number}")
+
+
+def channel_of(name: str, size: int = 100) -> Channel[Any]:
+    return Channel(RealRuntime(), name, size)
+
+
+def left_in(channel: Channel[Any]) -> list[Any]:
+    """What a stage has put there."""
+    return [event for chunk in channel.take(1000, 0.0) for event in chunk] if channel.depth else []
+
+
+class Always(Strategy):
+    """Buys at each tick."""
+
+    name = "always"
+    lookback = 0
+
+    @classmethod
+    def from_config(cls, config: Config) -> Strategy:
+        raise AssertionError("made by the tests")
+
+    def restore(self, symbol: str, history: SymbolHistory) -> None:
+        raise AssertionError("there is no past")
+
+    def on_ticks(self, symbol: str, ticks: Sequence[Tick]) -> list[Decision]:
+        return [Decision(index, BUY, "ALWAYS") for index in range(len(ticks))]
+
+
+def strategy_stage(
+    logged: Logged, stored: StoredCounts, push: bool = False, signals: int = 100
+) -> tuple[StrategyStage, list[Channel[Any]]]:
+    channels = [channel_of("tick"), channel_of("signal", signals), channel_of("persist")]
+    decider = Decider(Always(), "r1", 0.1, 0.75)
+    stage = StrategyStage(decider, cast(Any, tuple(channels)), push, stored, Metrics(), logged.log)
+    return stage, channels
+
+
+# ---- strategy ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stored", range(5))
+def test_notices_that_are_stored_are_not_handed_on_again(logged: Logged, stored: int) -> None:
+    """I3: a resumed capture stores each notice once, however many there are and however they come in chunks."""
+    stage, channels = strategy_stage(logged, StoredCounts(notices=stored))
+    for number in range(4):
+        channels[0].send([notice(number)])
+    channels[0].close()
+    stage.run()
+    assert left_in(channels[2]) == [notice(number) for number in range(stored, 4)]
+
+
+def test_a_signal_that_nobody_takes_gives_its_prices_back(logged: Logged) -> None:
+    """I2: exposure is as of the signal's tick, whatever was dropped before it."""
+    stage, (ticks, signals, persist) = strategy_stage(logged, StoredCounts(), push=True, signals=1)
+    for number, symbol in enumerate(["A/USD", "B/USD", "C/USD"]):
+        ticks.send([tick(number, symbol, price=10.0 + number)])
+    ticks.close()
+    stage.run()
+    assert [order.reason for order in left_in(persist) if isinstance(order, Order)] == [BP_DROP_SIGNAL] * 2
+    assert len(left_in(signals)) == 1
+    assert dict(stage._decider.pending_marks) == {"B/USD": 11.0, "C/USD": 12.0}
+
+
+def test_prices_given_back_are_older_than_those_that_came_since() -> None:
+    """I2: of two prices of a symbol the newer one counts."""
+
+    class Never(Always):
+        def on_ticks(self, symbol: str, ticks: Sequence[Tick]) -> list[Decision]:
+            return []
+
+    decider = Decider(Never(), "r1", 0.1, 0.75)
+    decider.decide([tick(1, "A/USD", price=11.0), tick(2, "B/USD", price=21.0)])
+    dropped = Signal("r1-1-S", "A/USD", BUY, 0.75, "ALWAYS", 0.1, 10.0, 1, marks=(("B/USD", 20.0), ("C/USD", 30.0)))
+    decider.return_marks([dropped])
+    assert dict(decider.pending_marks) == {"A/USD": 11.0, "B/USD": 21.0, "C/USD": 30.0}
+
+
+def test_of_two_dropped_signals_the_later_one_knows_better() -> None:
+    early = Signal("r1-1-S", "A/USD", BUY, 0.75, "ALWAYS", 0.1, 10.0, 1)
+    late = Signal("r1-2-S", "B/USD", BUY, 0.75, "ALWAYS", 0.1, 20.0, 2, marks=(("A/USD", 12.0),))
+    decider = Decider(Always(), "r1", 0.1, 0.75)
+    decider.return_marks([early, late])
+    assert dict(decider.pending_marks) == {"A/USD": 12.0, "B/USD": 20.0}
+
+
+# ---- ingest --------------------------------------------------------------------------------------------------------
+
+
+class Script:
+    """A feed that hands out batches and remembers what was true when it was asked for each."""
+
+    push = False
+    total = None
+    position = 0
+
+    def __init__(self, batches: list[Batch], closed: list[int]) -> None:
+        self.batches = batches
+        self.closed = closed
+        self.closed_at_read: list[bool] = []
+
+    def read(self) -> Batch | None:
+        self.closed_at_read.append(bool(self.closed))
+        return self.batches.pop(0) if self.batches else None
+
+    def status(self) -> dict[str, object]:
+        return {}
+
+    def close(self) -> None:
+        pass
+
+
+def held_ticks(count: int, closed: list[int]) -> Generator[Tick, None, None]:
+    """The stored ticks; tells when nobody reads them any more, and at which one that was."""
+    number = 0
+    try:
+        for number in range(count):
+            yield tick(number)
+        number = count
+        yield tick(10**6)  # never asked for
+    finally:
+        closed.append(number)
+
+
+def ingest(logged: Logged, batches: list[Batch], stored: int) -> tuple[Script, Channel[Any], Metrics]:
+    closed: list[int] = []
+    feed = Script(batches, closed)
+    channels = (channel_of("tick"), channel_of("signal"), channel_of("persist"))
+    metrics, control = Metrics(), Control(RealRuntime(), ["ingest"])
+    held = held_ticks(stored, closed)
+    stage = IngestStage(cast(Feed, feed), Intake(1), channels, stored, held, metrics, control, logged.log)
+    stage.run()
+    assert stage.complete
+    return feed, channels[0], metrics
+
+
+def test_a_notice_counts_the_stored_ticks_before_it_too(logged: Logged) -> None:
+    """I3: a resumed capture gives each notice its place in the whole run, not in what this process stores."""
+    batches = [
+        Batch([tick(0), tick(1)], notices=((1, notice(7)),)),
+        Batch([tick(2), tick(3), tick(4)], notices=((2, notice(8)),)),
+        Batch([], notices=((0, notice(9)),)),
+    ]
+    _feed, ticks, metrics = ingest(logged, batches, stored=3)
+    notices = [event for event in left_in(ticks) if isinstance(event, Notice)]
+    assert [found.ticks_before for found in notices] == [1, 4, 5]
+    assert (metrics.already_stored, metrics.ingest_processed) == (3, 2)
+
+
+def test_the_stored_ticks_are_let_go_when_all_are_compared(logged: Logged) -> None:
+    """An open read transaction would let the database's log grow as long as the replay lasts."""
+    batches = [Batch([tick(0)]), Batch([tick(1), tick(2)]), Batch([tick(3)])]
+    feed, _ticks, _metrics = ingest(logged, batches, stored=2)
+    assert feed.closed_at_read == [False, False, True, True]
+
+
+# ---- execution -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("push", "reason"), [(False, "SHADOW_RECORDED"), (True, STALE_DATA)])
+def test_only_a_push_feed_has_stale_signals(logged: Logged, push: bool, reason: str) -> None:
+    """S7, S8: what a replay decides does not depend on when it is run."""
+    signals, persist = channel_of("signal"), channel_of("persist")
+    execution = ShadowExecution(RiskCaps(), 0.001, max_tick_age_ms=1000)
+    stage = ExecutionStage(execution, (signals, persist), push, 0, Metrics(), logged.log, RealRuntime())
+    signals.send([signal(7)])
+    signals.close()
+    stage.run()
+    [stored] = left_in(persist)
+    assert stored.reason == reason

@@ -1,0 +1,1 @@
+"""The configuration: its keys, their checks, the TOML file."""

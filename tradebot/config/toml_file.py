@@ -1,0 +1,336 @@
+"""The configuration file: TOML read with tomllib, every mistake in it reported at once as `file:line: key: what`.
+
+tomllib gives no positions, so `key_lines` looks for them in the text once tomllib has accepted it; where it is not
+sure, the line of the section has to do. `read_document` does this for any TOML file of the program.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import tomllib
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from tradebot.config.model import Config, expand_home, xdg_directory
+from tradebot.config.validation import (
+    KEYS,
+    SECTIONS,
+    InvalidValue,
+    build,
+    check_value,
+    cross_problems,
+    did_you_mean,
+    listed,
+    show,
+)
+from tradebot.core.errors import ConfigError, unreadable
+
+MAX_FILE_BYTES: Final = 65_536
+ENV_CONFIG: Final = "TRADEBOT_CONFIG"
+
+KeyPath = tuple[str, ...]
+
+
+class FileContent(NamedTuple):
+    """What a configuration file says: checked values and "FILE:LINE" by dotted key, and all that is wrong.
+
+    `unsure` are the keys it has whose values are wrong and therefore not among the values.
+    """
+
+    values: dict[str, object]
+    places: dict[str, str]
+    problems: list[str]
+    unsure: list[str]
+
+
+class Document(NamedTuple):
+    """A TOML file as parsed: its name as shown in messages, its content, and the lines of its sections and keys."""
+
+    name: str
+    content: dict[str, Any]
+    lines: Mapping[KeyPath, int]
+
+    def place(self, path: KeyPath) -> str:
+        """ "FILE:LINE" of a key, or of its section where the key's own line is not known."""
+        return f"{self.name}:{self.lines.get(path) or self.lines.get(path[:1]) or 1}"
+
+    def problem(self, path: KeyPath, text: str) -> str:
+        """ "FILE:LINE: KEY: text"."""
+        shown = ".".join(part if re.fullmatch(r"[\w-]+", part) else show(part) for part in path)
+        return f"{self.place(path)}: {shown}: {text}"
+
+
+def find(explicit: str | None, environ: Mapping[str, str]) -> tuple[Path, str] | None:
+    """The configuration file to read and who named it, or None when nobody did and the default one does not exist.
+
+    Looks at the command line's `explicit`, then $TRADEBOT_CONFIG (empty counts as not set), then the user's
+    configuration directory. Touches the file system only for the last.
+    """
+    if explicit is not None:
+        return Path(expand_home(explicit)), "command line --config"
+    named = environ.get(ENV_CONFIG)
+    if named:
+        return Path(expand_home(named)), f"environment {ENV_CONFIG}"
+    try:
+        path = default_path(environ)
+    except ConfigError:
+        return None  # who has no home has no file in it
+    return (path, "default place") if may_exist(path) else None
+
+
+def may_exist(path: Path) -> bool:
+    """Whether a file is there, or cannot be looked for: reading it will then say what is wrong. Blocks (I/O)."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError):  # ValueError: a NUL in the name
+        pass
+    return True
+
+
+def default_path(environ: Mapping[str, str]) -> Path:
+    """Where the configuration file is looked for when none is named. Raises ConfigError when there is no home."""
+    return xdg_directory(environ, "XDG_CONFIG_HOME", ".config") / "tradebot" / "tradebot.toml"
+
+
+def load(path: Path) -> Config:
+    """The configuration that the file at `path` describes. Raises ConfigError with all that is wrong. Blocks (I/O)."""
+    content = read(path)
+    config = build(content.values)
+    problems = content.problems + between_keys(config, content.places, content.unsure)
+    if problems:
+        raise ConfigError(listed(problems))
+    return config
+
+
+def between_keys(config: Config, places: Mapping[str, str], unsure: Iterable[str]) -> list[str]:
+    """What is wrong between keys, each with its place; without the rules that need a key of `unsure`."""
+    return [
+        f"{places.get(problem.key) or places.get(problem.other) or 'default'}: {problem.key}: {problem.text}"
+        for problem in cross_problems(config, unsure)
+    ]
+
+
+def read(path: Path) -> FileContent:
+    """Read and check the file at `path`. Blocks (I/O).
+
+    Raises ConfigError when it cannot be read, is not UTF-8 or not TOML; all other mistakes are in `problems`.
+    """
+    walk = _Walk(read_document(path, "configuration file", MAX_FILE_BYTES))
+    walk.top()
+    return FileContent(walk.values, walk.places, walk.problems, walk.unsure)
+
+
+def read_document(path: Path, kind: str, bytes_max: int) -> Document:
+    """Parse the TOML file at `path`, which messages call `kind`. Blocks (I/O).
+
+    Raises ConfigError when it cannot be read, is larger than `bytes_max`, is not UTF-8 or not TOML.
+    """
+    text = _decode(path, _read_bytes(path, kind, bytes_max))
+    try:
+        content = tomllib.loads(text)
+    except RecursionError:
+        raise ConfigError(f"{_name(path)}: not valid TOML: nested too deeply") from None
+    except ValueError as error:  # TOMLDecodeError, and what tomllib lets through, such as a number of 5000 digits
+        raise ConfigError(_syntax_message(path, text, error)) from None
+    return Document(_name(path), content, key_lines(text))
+
+
+def _read_bytes(path: Path, kind: str, bytes_max: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(bytes_max + 1)
+    except FileNotFoundError:
+        raise ConfigError(f"{_name(path)}: no such {kind}") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{_name(path)}: is a directory, not a {kind}") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise unreadable(error, f"{_name(path)}: cannot read the {kind}: {reason}") from None
+    if len(raw) > bytes_max:
+        raise ConfigError(f"{_name(path)}: larger than {bytes_max:_} bytes: this is no {kind}")
+    return raw
+
+
+def _decode(path: Path, raw: bytes) -> str:
+    try:
+        return raw.decode("utf-8-sig")  # editors on Windows put a byte order mark in front
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{_name(path)}:{line}: not UTF-8 text (byte 0x{raw[error.start]:02x})") from None
+
+
+def _name(path: Path) -> str:
+    return str(path) if str(path).isprintable() else show(str(path))
+
+
+def _syntax_message(path: Path, text: str, error: ValueError) -> str:
+    if not isinstance(error, tomllib.TOMLDecodeError):
+        return f"{_name(path)}: not valid TOML: {error}"
+    message = str(error).replace("Invalid value", "Invalid value; text needs quotes")
+    place = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", message)
+    if place is None:
+        return f"{_name(path)}: not valid TOML: {message}"
+    line = place[1] or max(1, len(text.splitlines()))
+    column = f" (column {place[2]})" if place[2] else " (at the end of the file)"
+    return f"{_name(path)}:{line}: not valid TOML: {message[: place.start()]}{column}"
+
+
+class _Walk:
+    """Goes through a parsed document, collecting values, their places and everything that is wrong."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self.values: dict[str, object] = {}
+        self.places: dict[str, str] = {}
+        self.problems: list[str] = []
+        self.unsure: list[str] = []
+
+    def top(self) -> None:
+        for key, value in self._document.content.items():
+            if key in SECTIONS:
+                if isinstance(value, dict):
+                    self._section(key, value)
+                else:
+                    self._problem((key,), f"must be a section, [{key}], not {show(value)}")
+            elif key in KEYS:
+                self._value((key,), value)
+            elif isinstance(value, dict):
+                self._problem((key,), f"unknown section{did_you_mean(key, SECTIONS)}")
+            else:
+                self._unknown((key,), [name for name in KEYS if "." not in name])
+
+    def _section(self, section: str, table: Mapping[str, Any]) -> None:
+        leaves = [name.removeprefix(f"{section}.") for name in KEYS if name.startswith(f"{section}.")]
+        for key, value in table.items():
+            if key in leaves:
+                self._value((section, key), value)
+            else:
+                self._unknown((section, key), leaves)
+
+    def _unknown(self, path: KeyPath, here: list[str]) -> None:
+        hint = did_you_mean(path[-1], here)
+        if not hint:
+            # A right key in the wrong section is the other common mistake.
+            elsewhere = {name.rpartition(".")[2]: name for name in KEYS}
+            found = elsewhere.get(path[-1])
+            hint = f" (did you mean {found}?)" if found else did_you_mean(path[-1], elsewhere.values())
+        self._problem(path, f"unknown key{hint}")
+
+    def _value(self, path: KeyPath, value: object) -> None:
+        name = ".".join(path)
+        try:
+            self.values[name] = check_value(name, value)
+        except InvalidValue as error:
+            self._problem(path, str(error))
+            self.unsure.append(name)
+        else:
+            self.places[name] = self._document.place(path)
+
+    def _problem(self, path: KeyPath, text: str) -> None:
+        self.problems.append(self._document.problem(path, text))
+
+
+_SPACE = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
+_PART = r"""(?:[A-Za-z0-9_-]+|"(?:\\.|[^"\\\n])*"|'[^'\n]*')"""
+_KEY = re.compile(rf"{_PART}(?:[ \t]*\.[ \t]*{_PART})*")
+_SCALAR = re.compile(
+    r'''"""(?:\\[\s\S]|[^\\])*?"""+|\'\'\'[\s\S]*?\'\'\'+|"(?:\\.|[^"\\\n])*"|'[^'\n]*'|[^\s,\]}#"'\[{][^,\]}#\n]*'''
+)
+
+
+_DEPTH = 3  # no key of ours is deeper than two; deeper ones of a mistaken file need no place of their own
+
+
+class _Lost(Exception):
+    """The finder does not understand the text; what it found so far stands."""
+
+
+def key_lines(text: str) -> dict[KeyPath, int]:
+    """The line (from 1) of each section and key of a valid TOML `text`, where it could be found; never raises."""
+    finder = _LineFinder(text)
+    # Positions are a courtesy: a missing one falls back to the section's line.
+    with contextlib.suppress(_Lost, RecursionError, ValueError):
+        finder.run()
+    return finder.lines
+
+
+class _LineFinder:
+    """Skims valid TOML: headers, dotted and quoted keys, inline tables; knows strings, arrays and comments to skip."""
+
+    def __init__(self, text: str) -> None:
+        self.lines: dict[KeyPath, int] = {}
+        self._text = text
+        self._at = 0
+        self._breaks = [match.start() for match in re.finditer("\n", text)]
+
+    def run(self) -> None:
+        section: KeyPath = ()
+        while self._skip_space() < len(self._text):
+            if self._next("["):
+                self._next("[")
+                self._skip_space()
+                section = self._key(())
+                self._skip_space()
+                self._expect("]")
+                self._next("]")
+            else:
+                self._assignment(section)
+
+    def _assignment(self, prefix: KeyPath) -> None:
+        key = self._key(prefix)
+        self._skip_space()
+        self._expect("=")
+        self._value(key)
+
+    def _value(self, key: KeyPath) -> None:
+        self._skip_space()
+        if self._next("["):
+            while self._skip_space() < len(self._text) and not self._next("]"):
+                self._value(key)
+                self._skip_space()
+                self._next(",")
+        elif self._next("{"):
+            while self._skip_space() < len(self._text) and not self._next("}"):
+                self._assignment(key)
+                self._skip_space()
+                self._next(",")
+        else:
+            self._take(_SCALAR)
+
+    def _key(self, prefix: KeyPath) -> KeyPath:
+        line = bisect_right(self._breaks, self._at) + 1
+        # tomllib itself decodes quotes, escapes and dots.
+        inner: Any = tomllib.loads(self._take(_KEY) + " = 0")
+        path = prefix
+        while isinstance(inner, dict) and len(path) < _DEPTH:
+            part = next(iter(inner))
+            path, inner = (*path, part), inner[part]
+            self.lines.setdefault(path, line)
+        return path
+
+    def _skip_space(self) -> int:
+        match = _SPACE.match(self._text, self._at)
+        assert match is not None  # the pattern accepts nothing too
+        self._at = match.end()
+        return self._at
+
+    def _next(self, char: str) -> bool:
+        found = self._text.startswith(char, self._at)
+        self._at += found
+        return found
+
+    def _expect(self, char: str) -> None:
+        if not self._next(char):
+            raise _Lost
+
+    def _take(self, pattern: re.Pattern[str]) -> str:
+        match = pattern.match(self._text, self._at)
+        if match is None:
+            raise _Lost
+        self._at = match.end()
+        return match[0]

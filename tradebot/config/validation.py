@@ -1,0 +1,291 @@
+"""What each configuration key accepts, whoever says it: file, command line or environment.
+
+`KEYS` lists every key by its dotted name ("engine.sample_every"), read off the types and bounds in
+`tradebot.config.model`. Values are checked one by one with `check_value`, put together with `build`, and checked
+against each other with `cross_problems`. All pure.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import inspect as shapes
+
+from tradebot.config.model import Config
+from tradebot.output.redaction import mask
+from tradebot.strategy.registry import broken, strategies
+
+
+class Key(NamedTuple):
+    """One configuration key: its dotted name, the shape of its value and its default."""
+
+    name: str
+    shape: shapes.Type
+    optional: bool
+    default: object
+
+
+class Problem(NamedTuple):
+    """What is wrong with `key` beside `other`; where they were written is for the caller to say."""
+
+    key: str
+    other: str
+    text: str
+
+
+_LISTED_MAX: Final = 50
+
+
+class InvalidValue(ValueError):
+    """A value that a key does not accept; the text says what is wrong, without the key."""
+
+
+def _keys_of(struct: shapes.Type, prefix: str = "") -> Iterable[Key]:
+    assert isinstance(struct, shapes.StructType)
+    for field in struct.fields:
+        shape, name = field.type, prefix + field.name
+        if isinstance(shape, shapes.StructType):
+            yield from _keys_of(shape, name + ".")
+            continue
+        optional = isinstance(shape, shapes.UnionType)
+        if isinstance(shape, shapes.UnionType):
+            shape = next(part for part in shape.types if not isinstance(part, shapes.NoneType))
+        yield Key(name, shape, optional, field.default)
+
+
+KEYS: Final[Mapping[str, Key]] = {key.name: key for key in _keys_of(shapes.type_info(Config))}
+"""Every configuration key by its dotted name, in the order of the configuration file."""
+
+WITH_CREDENTIALS: Final = ("engine.ws_url", "notify.webhook_url")
+"""Keys whose value is never shown unmasked."""
+
+SECTIONS: Final = tuple(dict.fromkeys(name.split(".")[0] for name in KEYS if "." in name))
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """All values by dotted key, in the order of `KEYS`."""
+    flat: dict[str, Any] = {}
+    for name in KEYS:
+        section, _, leaf = name.rpartition(".")
+        flat[name] = getattr(getattr(config, section) if section else config, leaf)
+    return flat
+
+
+def build(values: Mapping[str, object]) -> Config:
+    """The configuration with these (already checked) values by dotted key, and defaults for the rest."""
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        section, _, leaf = name.rpartition(".")
+        (nested.setdefault(section, {}) if section else nested)[leaf] = value
+    return msgspec.convert(nested, Config)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """ " (did you mean ...?)" when a known word is near, else nothing."""
+    # Without the dashes of options, which would make any two of them alike.
+    folded = {_fold(name).strip("-"): name for name in known}
+    near = difflib.get_close_matches(_fold(word).strip("-"), folded, n=1, cutoff=0.6)
+    return f" (did you mean {folded[near[0]]}?)" if near else ""
+
+
+def toml(value: object) -> str:
+    """A text, number or truth value as a configuration file would have it, on one line and printable."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if not isinstance(value, str):
+        return str(value)
+    # Escaped: text from files and command lines must not be able to drive a terminal.
+    return '"' + "".join(char if char.isprintable() and char not in '"\\' else _escape(char) for char in value) + '"'
+
+
+def _escape(char: str) -> str:
+    if char in '"\\':
+        return "\\" + char
+    return f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}"
+
+
+def show(value: object) -> str:
+    """Any value for an error message: printable, on one line, shortened when it is long, credentials in URLs masked."""
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, list):
+        return "a list"
+    if isinstance(value, int) and abs(value) >= 10**30:
+        return "a number of more than 30 digits"
+    text = mask(toml(value))
+    return text if len(text) <= 80 else text[:70] + '..."'
+
+
+def check_value(name: str, value: object) -> object:
+    """`value` as key `name` stores it (one spelling of enumerations, int made float where a float is meant).
+
+    Raises InvalidValue saying what is wrong with it.
+    """
+    shape = KEYS[name].shape
+    if isinstance(shape, shapes.BoolType):
+        if not isinstance(value, bool):
+            raise InvalidValue(f"must be true or false, not {show(value)}")
+        return value
+    if isinstance(shape, shapes.IntType | shapes.FloatType):
+        return _check_number(shape, value)
+    if not isinstance(value, str):
+        raise InvalidValue(f"must be text in quotes, not {show(value)}")
+    if isinstance(shape, shapes.LiteralType):
+        return check_choice(value, [str(choice) for choice in shape.values])
+    assert isinstance(shape, shapes.StrType)
+    _check_text(shape, value)
+    special = _SPECIAL.get(name)
+    return value if special is None else special(value)
+
+
+def value_of_text(name: str, text: str) -> object:
+    """What `text` from a command line means for key `name`, checked like `check_value`. Raises InvalidValue."""
+    shape = KEYS[name].shape
+    if isinstance(shape, shapes.IntType):
+        if not re.fullmatch(r"[+-]?[0-9](_?[0-9]){0,39}", text):
+            raise InvalidValue(f"must be a whole number, not {show(text)}")
+        return check_value(name, int(text))
+    if isinstance(shape, shapes.FloatType):
+        try:
+            return check_value(name, float(text))
+        except ValueError as error:
+            raise (
+                error if isinstance(error, InvalidValue) else InvalidValue(f"must be a number, not {show(text)}")
+            ) from None
+    return check_value(name, text)
+
+
+def check_choice(value: str, choices: Iterable[str]) -> str:
+    """The choice that `value` means, in any case, with or without underscore. Raises InvalidValue."""
+    known = {_fold(choice): choice for choice in choices}
+    choice = known.get(_fold(value))
+    if choice is None:
+        names = ", ".join(known.values())
+        raise InvalidValue(f"{show(value)} is not one of {names}{did_you_mean(value, known.values())}")
+    return choice
+
+
+def _fold(word: str) -> str:
+    return word.lower().replace("_", "").strip()
+
+
+def _readable(limit: float) -> str:
+    return f"{int(limit) if limit == int(limit) else limit:_}"
+
+
+def _check_number(shape: shapes.IntType | shapes.FloatType, value: object) -> int | float:
+    whole = isinstance(shape, shapes.IntType)
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+        raise InvalidValue(f"must be a {'whole ' if whole else ''}number, not {show(value)}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidValue(f"must be a finite number, not {value}")
+    if shape.ge is not None and value < shape.ge:
+        raise InvalidValue(f"must be at least {_readable(shape.ge)}, not {show(value)}")
+    if shape.gt is not None and value <= shape.gt:
+        raise InvalidValue(f"must be more than {_readable(shape.gt)}, not {show(value)}")
+    if shape.le is not None and value > shape.le:
+        raise InvalidValue(f"must be at most {_readable(shape.le)}, not {show(value)}")
+    return value if whole else float(value) + 0.0  # + 0.0 makes -0.0 the 0.0 it equals: the two must hash alike
+
+
+def _check_text(shape: shapes.StrType, value: str) -> None:
+    if not value.strip() and shape.min_length:
+        raise InvalidValue("must not be empty")
+    if shape.max_length is not None and len(value) > shape.max_length:
+        raise InvalidValue(f"must have at most {shape.max_length} characters, not {len(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidValue("is not valid UTF-8") from None
+    if re.search(r"[\x00-\x1f\x7f-\x9f]", value):
+        raise InvalidValue(f"must not hold control characters: {show(value)}")
+
+
+def _check_db_path(value: str) -> str:
+    if value == ":memory:":
+        raise InvalidValue("must be a file: every thread has its own connection, and :memory: would give each its own")
+    return value
+
+
+def _check_ws_url(value: str) -> str:
+    return _check_url(value, "ws", "wss")
+
+
+def _check_webhook_url(value: str) -> str:
+    return _check_url(value, "http", "https")
+
+
+def _check_url(value: str, plain: str, secure: str) -> str:
+    # The value itself is never quoted: it may hold credentials.
+    try:
+        url = urlsplit(value)
+        scheme, host, port = url.scheme, url.hostname, url.port
+    except ValueError as error:
+        raise InvalidValue(f"is not a valid URL: {'bad port' if 'ort' in str(error) else 'bad host'}") from None
+    if scheme not in (plain, secure):
+        raise InvalidValue(f"must begin with {plain}:// or {secure}://")
+    if not host or port == 0 or re.search(r"\s", value):
+        raise InvalidValue(f"is not a valid URL: it needs the form {plain}://HOST[:PORT][/PATH]")
+    return value
+
+
+def _check_hosts(value: str) -> str:
+    for name in value.split(","):
+        if not re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252})", name.strip()):
+            raise InvalidValue(f"{show(name.strip())} is not a host name; separate several with commas, without ports")
+    return value
+
+
+def check_name(text: str) -> str:
+    """A name of a source, a run or the like. Raises InvalidValue."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}", text):
+        raise InvalidValue(f"{show(text)} is no name: up to 64 letters, digits, and . _ : - between them")
+    return text
+
+
+def _check_strategy_name(value: str) -> str:
+    for name, reason in broken().items():
+        if _fold(name) == _fold(value):
+            raise InvalidValue(f"{show(name)} cannot be used: {reason}")
+    return check_choice(value, strategies())
+
+
+_SPECIAL: Final = {
+    "app.db_path": _check_db_path,
+    "engine.ws_url": _check_ws_url,
+    "engine.ws_source": check_name,
+    "metrics.hosts": _check_hosts,
+    "notify.webhook_url": _check_webhook_url,
+    "strategy.name": _check_strategy_name,
+}
+
+
+def listed(problems: Sequence[str]) -> str:
+    """Several problems as the text of one error, one a line; a single one stands alone, of many the first are said."""
+    if len(problems) == 1:
+        return problems[0]
+    more = [f"and {len(problems) - _LISTED_MAX} more"] if len(problems) > _LISTED_MAX else []
+    return "\n".join([f"{len(problems)} things are wrong:", *problems[:_LISTED_MAX], *more])
+
+
+def cross_problems(config: Config, unsure: Iterable[str] = ()) -> list[Problem]:
+    """What is wrong between keys that are each right by themselves; rules that need a key of `unsure` are left out."""
+    problems = []
+    short, long = config.strategy.short_window, config.strategy.long_window
+    if short >= long:
+        text = f"must be smaller than strategy.long_window, but {short} is not smaller than {long}"
+        problems.append(Problem("strategy.short_window", "strategy.long_window", text))
+    for section, url, file in (
+        ("engine", config.engine.ws_url, config.engine.ws_url_file),
+        ("notify", config.notify.webhook_url, config.notify.webhook_url_file),
+    ):
+        if url is not None and file is not None:
+            key = f"{section}.{'ws' if section == 'engine' else 'webhook'}_url"
+            problems.append(Problem(f"{key}_file", key, f"{key} is set, too; keep one of them"))
+    return [problem for problem in problems if not {problem.key, problem.other} & set(unsure)]

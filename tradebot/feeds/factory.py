@@ -1,0 +1,248 @@
+"""Which feed a run reads: from settings to an input whose content is known before the first tick is stored."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+from peewee import SqliteDatabase
+
+from tradebot.config.model import FeedConfig, Settings
+from tradebot.core.errors import OverloadError
+from tradebot.core.events import Tick
+from tradebot.core.ids import short_digest
+from tradebot.core.runtime import Event, Runtime
+from tradebot.feeds.base import Feed, Stopped
+from tradebot.feeds.exchanges import EXCHANGES
+from tradebot.feeds.frame_reader import FrameReader
+from tradebot.feeds.memory import FeedMemory
+from tradebot.feeds.price_band import PriceBand
+from tradebot.feeds.quarantine import Quarantine, quarantine_path
+from tradebot.feeds.replay.feed import DatabaseReplay, FileReplay
+from tradebot.feeds.replay.frame_lines import FrameLineDecoder, check_first_line
+from tradebot.feeds.replay.pacing import PacedFeed
+from tradebot.feeds.sequence_tracker import SequenceGuard
+from tradebot.feeds.synthetic import START_PRICE, SyntheticFeed
+from tradebot.feeds.websocket.feed import Target, WebSocketFeed
+from tradebot.feeds.websocket.retry_after import RetryAfterFile, retry_after_path, server_of
+from tradebot.feeds.websocket.transport import Transport
+from tradebot.output.log import Log
+from tradebot.store.checks import check_readable
+from tradebot.store.database import connect_readonly
+from tradebot.store.errors import DAMAGED, StorageUnavailable
+from tradebot.store.feed_identity import feed_name, synthetic_name
+from tradebot.store.reader import TickSource, find_tick_source, read_ticks
+from tradebot.store.runs import RunRecord
+from tradebot.store.takeover import Carried
+
+_ENCODER = msgspec.json.Encoder()
+
+
+class Input(Struct):
+    """A feed about to be opened.
+
+    `source` names it in the `runs` table. `digest` is the hash of the content, None where it cannot be known
+    beforehand. `stores` is False for a replay of the database's own ticks. `open` makes the feed; a push feed continues
+    from what was carried over, and with a fresh `memory`, where it has any. `feed` is the name of a push feed, by which
+    a restart finds its predecessors; `frames` says whether frames of an exchange are read.
+    """
+
+    push: bool
+    source: str
+    digest: str | None
+    stores: bool
+    unit: str
+    open: Callable[[Carried | None, FeedMemory | None], Feed]
+    feed: str = ""
+    frames: bool = False
+    memory: Callable[[], FeedMemory | None] = lambda: None
+
+
+class Surroundings(Struct):
+    """What an input needs besides its settings. `stop` ends a feed's waits; `stopped` is asked while hashing."""
+
+    db_path: Path
+    runtime: Runtime
+    stop: Event
+    stopped: Callable[[], bool]
+    make_transport: Callable[[Runtime], Transport]
+    log: Log
+
+
+def open_input(settings: Settings, around: Surroundings) -> Input:
+    """The input that `settings` ask for; a replay's content is hashed here. Main thread.
+
+    Raises ConfigError, StorageUnavailable, Stopped.
+    """
+    mode = settings.config.engine.ingest_mode
+    if mode == "synthetic":
+        return _synthetic(settings, around.runtime, around.stop)
+    if mode != "replay":
+        return _live(settings, around)
+    if settings.config.engine.replay_file is not None:
+        return _file(settings, settings.config.engine.replay_file, around)
+    return _database(settings, around)
+
+
+def _file(settings: Settings, name: str, around: Surroundings) -> Input:
+    decoder: FrameLineDecoder | None = None
+    live, feed = settings.live, settings.config.feed
+    strict = settings.options.strict
+    if live is not None:
+        decoder = FrameLineDecoder(
+            EXCHANGES[live.exchange], feed.history, feed.max_symbols, max_price_jump=feed.max_price_jump, strict=strict
+        )
+    exchange = None if live is None else live.exchange
+
+    def first_line(line: bytes) -> None:
+        check_first_line(line, file_feed.name, exchange)
+
+    file_feed = FileReplay(name, strict=strict, decoder=decoder, first_line=first_line, exchange=exchange)
+    digest = file_feed.content_digest(around.stopped)
+    if live is not None and digest is not None:
+        # The same frames read as another exchange's, or through another band, are another input.
+        band = "" if feed.max_price_jump == FeedConfig().max_price_jump else f"band={feed.max_price_jump!r}:"
+        digest = short_digest(f"{live.exchange}:{feed.max_symbols}:{band}{digest}")
+    source = f"file:{Path(name).name}"
+
+    def open_feed(_carried: Carried | None, _memory: FeedMemory | None) -> Feed:
+        return _paced(file_feed, settings, around)
+
+    return Input(False, source, digest, True, "B", open_feed, frames=live is not None)
+
+
+def _live(settings: Settings, around: Surroundings) -> Input:
+    live, feed = settings.live, settings.config.feed
+    assert live is not None
+
+    def make_memory() -> FeedMemory:
+        guard, band = SequenceGuard(feed.max_symbols), PriceBand(feed.max_price_jump)
+        return FeedMemory(guard, band, live.symbols, feed.max_symbols)
+
+    def open_feed(_carried: Carried | None, memory: FeedMemory | None) -> Feed:
+        known = make_memory() if memory is None else memory
+        return WebSocketFeed(
+            Target(live.url, live.symbols),
+            feed,
+            around.make_transport(around.runtime),
+            FrameReader(EXCHANGES[live.exchange], feed.history, known.guard, known.band),
+            Quarantine(quarantine_path(around.db_path)),
+            RetryAfterFile(retry_after_path(around.db_path), server_of(live.url)),
+            around.runtime,
+            around.stop,
+            around.log,
+        )
+
+    name = feed_name(live.exchange, EXCHANGES[live.exchange].market_of(live.url))
+    return Input(True, live.source, None, True, "frame", open_feed, name, frames=True, memory=make_memory)
+
+
+def _database(settings: Settings, around: Surroundings) -> Input:
+    options, db_path = settings.options, around.db_path
+    own_ticks = options.replay_db is None
+    path = db_path if options.replay_db is None else Path(options.replay_db)
+    origin, digest = _database_content(path, options.replay_run, around.stopped)
+    if origin.pruned:
+        around.log.warning(
+            "replaying a pruned run", event="PRUNED_RUN", run_id=origin.run_id, pruned=origin.pruned, left=origin.rows,
+            detail="its oldest ticks are gone: results are those of what is left, under another run id",
+        )  # fmt: skip
+    rows_feed = DatabaseReplay(_rows(path, origin), origin.rows)
+    return Input(
+        False,
+        f"run:{origin.run_id}",
+        digest,
+        not own_ticks,
+        "tick",
+        lambda _carried, _memory: _paced(rows_feed, settings, around),
+    )
+
+
+def _synthetic(settings: Settings, runtime: Runtime, stop: Event) -> Input:
+    config = settings.config
+    symbol = config.app.symbol
+
+    def open_feed(carried: Carried | None, _memory: FeedMemory | None) -> Feed:
+        known = None if carried is None else carried.symbols.get(symbol)
+        price = known.prices[-1] if known is not None and known.prices else None
+        return SyntheticFeed(
+            runtime,
+            stop,
+            symbol,
+            config.engine.tick_interval_ms,
+            config.engine.sample_every,
+            n=0 if carried is None else carried.ticks,
+            price=START_PRICE if price is None else price,
+        )
+
+    name = synthetic_name(symbol)
+    return Input(True, name, None, True, "tick", open_feed, name)
+
+
+def _paced(feed: Feed, settings: Settings, around: Surroundings) -> Feed:
+    speed = settings.options.speed
+    return feed if speed is None else PacedFeed(feed, speed, around.runtime, around.stop, around.log)
+
+
+def _rows(path: Path, origin: TickSource) -> Iterator[list[Tick]]:
+    """The origin's ticks, on a connection that opens with the first chunk, in the thread that reads it."""
+    with _readable_again(path) as db:
+        yield from read_ticks(db, origin)
+
+
+def _database_content(path: Path, run_id: str | None, stopped: Callable[[], bool]) -> tuple[TickSource, str]:
+    for attempt in (1, 2):
+        try:
+            return _read_content(path, run_id, stopped)
+        except StorageUnavailable as error:
+            if error.code not in DAMAGED:
+                raise
+            check_readable(path)  # SQLite calls damaged what the disk cannot read
+            if attempt == 2:
+                raise
+    raise AssertionError("the second attempt returns or raises")
+
+
+def _read_content(path: Path, run_id: str | None, stopped: Callable[[], bool]) -> tuple[TickSource, str]:
+    with _readable(path) as db:
+        origin = find_tick_source(db, run_id)
+        digest = hashlib.sha256()
+        for chunk in read_ticks(db, origin):
+            if stopped():
+                raise Stopped(f"{path}: reading was stopped")
+            digest.update(_ENCODER.encode_lines(chunk))
+        return origin, digest.hexdigest()
+
+
+def stored_ticks(path: Path, record: RunRecord) -> Generator[Tick, None, None]:
+    """The ticks stored of one run, on a connection that lives from the first `next` to `close`."""
+    with _readable_again(path) as db:
+        for chunk in read_ticks(db, TickSource(record.run_id, record.counts.ticks, record.no)):
+            yield from chunk
+
+
+@contextmanager
+def _readable_again(path: Path) -> Iterator[SqliteDatabase]:
+    """Like `_readable`, for what was read whole or opened a moment ago: a failure now is one of the disk, and can pass.
+
+    Raises ConfigError, OverloadError.
+    """
+    try:
+        with _readable(path) as db:
+            yield db
+    except StorageUnavailable as error:
+        raise OverloadError(error.told_of(path)) from error
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[SqliteDatabase]:
+    """A connection for reading `path`, closed at the end. Raises ConfigError, StorageUnavailable."""
+    db = connect_readonly(path)
+    try:
+        yield db
+    finally:
+        db.close()

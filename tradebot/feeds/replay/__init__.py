@@ -1,0 +1,1 @@
+"""A feed that reads recorded files."""

@@ -1,0 +1,197 @@
+"""Replay feeds: recorded ticks in their order of arrival, as fast as the pipeline takes them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Final, Protocol
+
+from tradebot.core.errors import ConfigError, ParseError, TradebotError
+from tradebot.core.events import Tick
+from tradebot.feeds.base import Batch, Stopped
+from tradebot.feeds.replay.byte_source import open_source
+from tradebot.feeds.replay.decompress import Damaged, unpack
+from tradebot.feeds.replay.line_splitter import BOM
+from tradebot.feeds.replay.recognition import HEAD_BYTES, describe, has_commas_between
+from tradebot.feeds.replay.tick_lines import LineDecoder
+
+_LOOK_BYTES_MAX: Final = 1 << 16
+
+
+class Decoder(Protocol):
+    """Bytes of a file to ticks: `lines.LineDecoder` for ticks, `frame_lines.FrameLineDecoder` for recorded frames."""
+
+    def feed(self, data: bytes) -> Batch:
+        """What `data` completes."""
+        ...
+
+    def finish(self, damage: str | None = None) -> Batch:
+        """What is left at the end of the input, or where it broke off for the reason `damage`."""
+        ...
+
+
+class FileReplay:
+    """Ticks of a file of JSON lines (or what `decoder` makes of its lines), plain, gzip or Zstandard, or of standard
+    input (`-`) or another pipe.
+
+    `position` and `total` are in bytes as stored (before decompression); `total` is None for a pipe. The constructor
+    opens the file: raises ConfigError when that fails. Never blocks, except that a pipe is waited for READ_WAIT_S.
+    `first_line` is shown the first line that is not blank before it is decoded, and may refuse the file: `read` and
+    `content_digest` raise its ConfigError. `exchange` is the one whose frames `decoder` expects, for the message about
+    an input without a single tick.
+    """
+
+    push: Final = False
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        strict: bool = False,
+        decoder: Decoder | None = None,
+        first_line: Callable[[bytes], None] = lambda line: None,
+        exchange: str | None = None,
+    ) -> None:
+        self._strict = strict
+        self._exchange = exchange
+        self._head = b""
+        self._ticks = self._malformed = 0
+        self._source = open_source(path)
+        self.total = self._source.total
+        self.position = 0
+        self._decoder: Decoder = LineDecoder(strict=strict) if decoder is None else decoder
+        self._first_line = first_line
+        self._pieces = self._looked_at(unpack(self._counted()))
+        self._failure: TradebotError | None = None
+        self._ended = False
+
+    @property
+    def name(self) -> str:
+        """What the input is called in messages."""
+        return self._source.name
+
+    def content_digest(self, stopped: Callable[[], bool] = lambda: False) -> str | None:
+        """SHA-256 (hex) of the decompressed content, or None for a pipe, which can be read only once.
+
+        Reads the whole file once more: call it before the first `read`, from any thread. `stopped` is asked at each
+        block. Of damaged compressed data, the part that can be read counts. Raises Stopped when `stopped` says so, or
+        ConfigError when a read fails or the first line is refused.
+        """
+        if self.total is None:
+            return None
+        digest = hashlib.sha256()
+        try:
+            for piece in self._looked_at(unpack(self._source.blocks())):
+                if stopped():
+                    raise Stopped(f"{self.name}: reading was stopped")
+                digest.update(piece)
+        except Damaged:
+            pass  # `read` reports it, in its place
+        return digest.hexdigest()
+
+    def _counted(self) -> Iterator[bytes]:
+        for block in self._source.blocks():
+            self.position += len(block)
+            yield block
+
+    def _looked_at(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        """`pieces`; the first line is shown to `first_line` as soon as it is whole, or too long to be waited for."""
+        start = b""
+        for piece in pieces:
+            start = (start + piece).removeprefix(BOM).lstrip()
+            looked = b"\n" in start or len(start) > _LOOK_BYTES_MAX
+            if looked:
+                self._first_line(start.split(b"\n", 1)[0])
+            yield piece
+            if looked:
+                break
+        else:
+            self._first_line(start)
+        yield from pieces
+
+    def read(self) -> Batch | None:
+        """The next ticks; see Feed. Raises ParseError after the good ticks before it: on a malformed line with
+        `strict`, and at the end when no line was a tick, or only the last element of a JSON array, or the file changed
+        while it was read.
+        """
+        if self._failure is not None:
+            raise self._failure
+        if self._ended:
+            return None
+        batch, self._ended = self._next_batch()
+        self._ticks += len(batch.ticks) + batch.duplicates + batch.history_dropped
+        self._malformed += batch.malformed
+        if self._strict and batch.malformed:
+            note = batch.notes[0]
+            looks = "" if self._ticks else f"; the file {describe(self._head, self._exchange)}"
+            self._failure = ParseError(
+                f"{self.name}:{note.line}: {note.reason} (--strict ends at a malformed line){looks}"
+            )
+        elif self._ended and self._source.changed():
+            self._failure = ParseError(
+                f"{self.name}: the file changed while it was replayed, so the result belongs to no version of it; "
+                "replay a finished file into a fresh database"
+            )
+        elif self._ended and not self._ticks:
+            self._failure = ParseError(f"{self.name}: no line is a tick: it {describe(self._head, self._exchange)}")
+        elif self._ended and self._ticks == 1 < self._malformed and has_commas_between(self._head):
+            looks = describe(self._head, self._exchange)
+            self._failure = ParseError(f"{self.name}: no line but the last is a tick: it {looks}")
+        return batch
+
+    def _next_batch(self) -> tuple[Batch, bool]:
+        """The next batch, and whether it is the last one."""
+        try:
+            piece = next(self._pieces, None)
+        except Damaged as damage:
+            return self._decoder.finish(str(damage)), True
+        except ConfigError as error:
+            self._failure = error
+            raise
+        if piece is None:
+            return self._decoder.finish(), True
+        if len(self._head) < HEAD_BYTES and not self._ticks:
+            self._head += piece[: HEAD_BYTES - len(self._head)]
+        return self._decoder.feed(piece), False
+
+    def status(self) -> dict[str, object]:
+        """Nothing: a replay has no link."""
+        return {}
+
+    def close(self) -> None:
+        """Close the file (standard input stays open). Idempotent."""
+        self._ended = True
+        self._source.close()
+
+
+class DatabaseReplay:
+    """Ticks of a stored run, from an iterator of chunks in arrival order; `position` and `total` are in rows.
+
+    Reading blocks and fails as the iterator does.
+    """
+
+    push: Final = False
+
+    def __init__(self, rows: Iterator[list[Tick]], total_rows: int) -> None:
+        self._rows = rows
+        self.total = total_rows
+        self.position = 0
+
+    def read(self) -> Batch | None:
+        """The next chunk, or None at the end."""
+        ticks = next(self._rows, None)
+        if ticks is None:
+            return None
+        self.position += len(ticks)
+        return Batch(ticks)
+
+    def status(self) -> dict[str, object]:
+        """Nothing: a replay has no link."""
+        return {}
+
+    def close(self) -> None:
+        """Give the iterator up: a generator runs its clean-up. Idempotent."""
+        close = getattr(self._rows, "close", None)
+        self._rows = iter(())
+        if close is not None:
+            close()

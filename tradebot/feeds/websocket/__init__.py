@@ -1,0 +1,1 @@
+"""A live feed: one WebSocket connection, kept up."""

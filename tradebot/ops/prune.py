@@ -1,0 +1,124 @@
+"""`tradebot prune`: delete what is old, in passes until all of it is gone, and tell what was deleted and what stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, TextIO
+
+from peewee import SqliteDatabase
+
+from tradebot.core.errors import ConfigError
+from tradebot.core.runtime import Runtime
+from tradebot.output.progress_bar import Progress
+from tradebot.output.streams import GuardedStream
+from tradebot.store.errors import StorageUnavailable, storage_errors
+from tradebot.store.policy import RetryPolicy
+from tradebot.store.pruner import Pruned, Pruner, PruneStopped, Waiting
+from tradebot.store.session import open_existing
+from tradebot.store.spill import spill_path, waiting_run
+
+_RETRY_S: Final = 60.0
+_COUNTED: Final = ("ticks", "signals", "orders", "trades", "notices", "replays")
+_NAMED: Final = 5
+
+
+def run_prune(
+    db_path: Path,
+    keep_ms: int,
+    dry_run: bool,
+    runtime: Runtime,
+    answers: TextIO | None,
+    errors: TextIO | None,
+    open_database: Callable[[Path], SqliteDatabase] = open_existing,
+) -> int:
+    """`tradebot prune`: delete what is older than `keep_ms`. Main thread; blocks for as long as it takes.
+
+    0 when all of that is gone, 1 when a stop signal, a database that stays locked or full or a spill file that cannot
+    be read came between (what is deleted is deleted). `open_database` raises what `open_existing` does. Raises
+    ConfigError.
+    """
+    runtime.catch_stop_signals()
+    out = GuardedStream(answers)
+    cutoff_ms = runtime.now_ms() - keep_ms
+    total, failure, free_bytes = Pruned(), "", None
+    retry = RetryPolicy(_RETRY_S)
+    bar = Progress(errors, None, "rows")
+    try:
+        while True:
+            try:
+                with closing(open_database(db_path)) as db:
+                    waiting, unreadable = _waiting(db_path)
+                    pruner = Pruner(db, cutoff_ms, dry_run, runtime, bar, waiting)
+                    try:
+                        pruner.prune()
+                    finally:
+                        _add(total, pruner.done, dry_run)
+                        if pruner.done.ticks:
+                            retry.succeeded()
+                    free_bytes = _free_bytes(db)
+                if not total.refused:
+                    break
+                failure = f"replays were left alone, for events of them may wait there: {unreadable}"
+            except PruneStopped as stop:
+                failure = str(stop)
+            except StorageUnavailable as error:
+                if not error.passing:
+                    raise ConfigError(error.told_of(db_path)) from error
+                failure = str(error)
+                delay_s = retry.next_delay_s(runtime.monotonic(), None)
+                if delay_s is not None and not runtime.stop_signals():
+                    runtime.sleep(delay_s)
+                    continue
+            out.write(_report(db_path, cutoff_ms, dry_run, total, None))
+            out.write(f"Not finished: {failure}. Run it again to go on.\n")
+            return 1
+    finally:
+        bar.close()
+    out.write(_report(db_path, cutoff_ms, dry_run, total, free_bytes))
+    return 0
+
+
+def _waiting(db_path: Path) -> tuple[Waiting, str]:
+    """What lies in the spill file, and for one that cannot be read why."""
+    try:
+        run_id = waiting_run(spill_path(db_path))
+    except ConfigError as error:
+        return Waiting(readable=False), str(error)
+    return Waiting(run_id), ""
+
+
+def _add(total: Pruned, done: Pruned, dry_run: bool) -> None:
+    """Add what a pass has deleted; one that only counts has counted everything anew."""
+    for name in _COUNTED:
+        setattr(total, name, getattr(done, name) + (0 if dry_run else getattr(total, name)))
+    total.unfinished, total.spilled, total.refused = done.unfinished, done.spilled, done.refused
+
+
+def _free_bytes(db: SqliteDatabase) -> int:
+    with storage_errors():
+        pages, size = (int(db.execute_sql(f"PRAGMA {name}").fetchone()[0]) for name in ("freelist_count", "page_size"))
+    return pages * size
+
+
+def _report(path: Path, cutoff_ms: int, dry_run: bool, done: Pruned, free_bytes: int | None) -> str:
+    before = datetime.fromtimestamp(cutoff_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    counts = ", ".join(f"{getattr(done, name):,} {name}" for name in _COUNTED)
+    lines = [f"{'Would delete' if dry_run else 'Deleted'} from {path} what is older than {before}: {counts}."]
+    if done.unfinished:
+        more = "" if len(done.unfinished) <= _NAMED else f" and {len(done.unfinished) - _NAMED} more"
+        lines.append(
+            f"Left alone, since they have no end: replays {', '.join(done.unfinished[:_NAMED])}{more};"
+            " complete them with --resume."
+        )
+    if done.spilled is not None:
+        lines.append(
+            f"Left alone, since events of it wait in {spill_path(path)}: run {done.spilled}; the next start of the"
+            " engine stores them."
+        )
+    if free_bytes is not None and not dry_run:
+        free_mb = free_bytes / 1e6
+        lines.append(f"Free inside the file for new events: {free_mb:,.1f} MB. The file itself does not shrink.")
+    return "".join(f"{line}\n" for line in lines)

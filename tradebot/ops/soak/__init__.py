@@ -1,0 +1,1 @@
+"""The supervisor beside a running engine, and what it decides on."""

@@ -1,0 +1,134 @@
+"""The stall detector: for how long nothing has shown that the engine gets anywhere. Pure; `now_s` comes with each call.
+
+The clock runs from the last progress. No restart sets it back, whoever asked for it: an engine that is restarted again
+and again without storing a tick is a stalled one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from tradebot.telemetry.status_file import Status  # impure: its module also reads the file, this is a value
+
+STALL_S: Final = 45.0
+_SILENT_S: Final = 3.0
+"""A status is written once a second."""
+
+
+class Newest(NamedTuple):
+    """MAX(id) and MAX(ts) of the ticks; None, None while there are none."""
+
+    id: int | None
+    ts: int | None
+    made: bool = True
+    """Whether there is a table of ticks at all."""
+
+
+class StallDetector:
+    """All times are seconds of one monotonic clock."""
+
+    def __init__(self, now_s: float, limit_s: float = STALL_S) -> None:
+        """The clock starts now."""
+        self.limit_s = limit_s
+        self._progress_s = now_s
+        self._tick_s = now_s
+        self._restarted_s: float | None = None
+        self._newest: Newest | None = None
+        self.moved = False
+        """Whether a new tick was ever seen."""
+
+    def look(self, now_s: float, newest: Newest | None, alive_s: float | None, held: bool = False) -> bool:
+        """Whether the engine is to be restarted for a stall, now that this was seen.
+
+        `newest` is None when the database could not be read. `alive_s` is when the engine last said that its link is
+        live and ingest alive with nothing waiting to be stored: a silent or sampled market counts as progress until
+        then, and no longer. `held`: the engine is stopped on purpose, so that the clock stands still.
+        """
+        if newest is not None:
+            if self._newest is not None and newest.made and _moved(self._newest, newest):
+                self._progress_s = self._tick_s = now_s
+                self.moved = True
+            self._newest = newest
+        if alive_s is not None:
+            self._progress_s = max(self._progress_s, min(alive_s, now_s))
+        if held:
+            self._progress_s = now_s
+        return now_s >= self.due_s
+
+    @property
+    def due_s(self) -> float:
+        """When it will be a stall unless something moves: at least `limit_s` after the last `restarted`."""
+        since_s = self._progress_s
+        if self._restarted_s is not None:
+            since_s = max(since_s, self._restarted_s)
+        return since_s + self.limit_s
+
+    def restarted(self, now_s: float) -> None:
+        """A restart for a stall has been carried out, or there was still a reason against one."""
+        self._restarted_s = now_s
+
+    def since_progress_s(self, now_s: float) -> float:
+        """Seconds since anything last showed that the engine gets on."""
+        return max(0.0, now_s - self._progress_s)
+
+    def since_tick_s(self, now_s: float) -> float:
+        """Seconds since a new tick was last seen in the database."""
+        return max(0.0, now_s - self._tick_s)
+
+    def stalled(self, now_s: float) -> bool:
+        """Whether there has been no progress for the limit, a restart or not."""
+        return self.since_progress_s(now_s) >= self.limit_s
+
+
+def _moved(before: Newest, after: Newest) -> bool:
+    """Whether a tick came between two looks. Fewer than before: deleted, or another file; that is no progress."""
+    return after[:2] != before[:2] and (after.id or 0) >= (before.id or 0)
+
+
+def alive_s(status: Status | None, newest: Newest | None, now_s: float) -> float | None:
+    """When the engine last said that it is well and has nothing left to store; None when it does not say so.
+
+    It is the moment of writing that counts: a stopped process goes on looking alive for as long as its words are fresh.
+    One whose database was removed goes on writing what nobody will ever read.
+    """
+    if status is None or not status.ingest_alive(now_s) or status.still_s or any(status.depths.values()):
+        return None
+    return None if gone(status, newest, now_s) else status.written_s
+
+
+def gone(status: Status | None, newest: Newest | None, now_s: float) -> str | None:
+    """That an engine lives whose database is not there, for people; None while that is not so."""
+    if status is None or newest is None or newest.made or not status.fresh(now_s):
+        return None
+    return f"the database is not there, though process {status.pid} writes it: was it moved away?"
+
+
+def evidence(newest: Newest | None, status: Status | None, now_s: float) -> str:
+    """What there was instead of ticks, for people."""
+    if (lost := gone(status, newest, now_s)) is not None:
+        return lost
+    told = "no new tick"
+    if newest is None:
+        told = "the database cannot be read"
+    elif not newest.made:
+        told = "there is no database of an engine"
+    elif newest.id is None:
+        told = "the database holds no tick"
+    if status is None:
+        return f"{told}, no status of an engine"
+    age_s = now_s - status.written_s
+    if status.state == "ended":
+        return f"{told}, the engine has ended with {status.exit_code}"
+    if not 0 <= age_s < _SILENT_S:
+        return (
+            f"{told}, the engine has written no status for {age_s:.0f} s"
+            if age_s > 0
+            else f"{told}, no status since boot"
+        )
+    if status.still_s:
+        return f"{told}, standing still: {', '.join(sorted(status.still_s))}"
+    if status.link == "down":
+        return f"{told}, the link is down"
+    waiting = sum(status.depths.values())
+    return f"{told}, {waiting} events wait in channels" if waiting else f"{told}, ingest is not alive"

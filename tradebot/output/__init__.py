@@ -1,0 +1,1 @@
+"""What the program prints and logs, and what must not appear in it."""

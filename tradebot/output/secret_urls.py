@@ -1,0 +1,114 @@
+"""URLs that hold credentials, from places that nobody else can look at: the environment or a file.
+
+A command line is shown to every user of the machine by `ps`, and a configuration file is often shared. So the feed's
+URL and the webhook may also come from a variable of the environment, or from a file that the configuration names.
+They are kept out of `Config`, so that no hash and no listing of the configuration depends on them.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from tradebot.cli.arguments import UsageError
+from tradebot.config.model import Config, Secrets, expand_home
+from tradebot.config.validation import InvalidValue, check_value
+from tradebot.core.errors import ConfigError
+from tradebot.output.redaction import escape
+
+ENV_WS_URL: Final = "TRADEBOT_WS_URL"
+ENV_WEBHOOK_URL: Final = "TRADEBOT_WEBHOOK_URL"
+ENV_CREDENTIALS: Final = "CREDENTIALS_DIRECTORY"
+"""Where systemd puts what LoadCredential= names; file names that are not absolute are looked up there."""
+
+_BYTES_MAX: Final = 4096
+_LIVE: Final = ("mockws", "realws")
+
+
+def find_secrets(config: Config, sources: Mapping[str, str], environ: Mapping[str, str]) -> Secrets:
+    """The URLs that environment and files say. Blocks (reads files). `sources`: see Settings.
+
+    Raises ConfigError (a file) or UsageError (the environment), never quoting what it found.
+    """
+    ws_url = None
+    if config.engine.ingest_mode in _LIVE and not sources.get("engine.ws_url", "").startswith("command line"):
+        ws_url = _find("engine.ws_url", ENV_WS_URL, config.engine.ws_url_file, sources, environ)
+    return Secrets(ws_url, find_webhook(config, sources, environ))
+
+
+def find_webhook(config: Config, sources: Mapping[str, str], environ: Mapping[str, str]) -> str | None:
+    """The webhook that environment or a file names; None when neither does. Like `find_secrets`."""
+    return _find("notify.webhook_url", ENV_WEBHOOK_URL, config.notify.webhook_url_file, sources, environ)
+
+
+def _find(
+    key: str, variable: str, file: str | None, sources: Mapping[str, str], environ: Mapping[str, str]
+) -> str | None:
+    text = environ.get(variable)
+    if text:  # empty counts as not set
+        try:
+            return _checked(key, text.strip())
+        except InvalidValue as error:
+            raise UsageError(f"environment {variable}: {error}") from None
+    if file is None:
+        return None
+    path = secret_path(file, environ)
+    try:
+        return _checked(key, _read_line(path))
+    except InvalidValue as error:
+        place = sources.get(f"{key}_file", "default")
+        raise ConfigError(f"{place}: {key}_file: {path}: {error}") from None
+
+
+def _checked(key: str, text: str) -> str:
+    if not text.isprintable():  # said here, because the value would be quoted elsewhere
+        raise InvalidValue("holds control characters")
+    return str(check_value(key, text))
+
+
+def secret_place(key: str, config: Config, sources: Mapping[str, str], environ: Mapping[str, str]) -> str | None:
+    """Where `key` is read from when a run starts, for people; None when from no secret place. Reads nothing."""
+    ws = key == "engine.ws_url"
+    if ws and (config.engine.ingest_mode not in _LIVE or sources.get(key, "").startswith("command line")):
+        return None
+    variable = ENV_WS_URL if ws else ENV_WEBHOOK_URL
+    if environ.get(variable):
+        return f"environment {variable}"
+    file = config.engine.ws_url_file if ws else config.notify.webhook_url_file
+    return None if file is None else escape(str(secret_path(file, environ)))
+
+
+def secret_path(file: str, environ: Mapping[str, str]) -> Path:
+    """The file that a key such as `engine.ws_url_file` means. Raises ConfigError: no such home directory."""
+    path = Path(expand_home(file))
+    credentials = environ.get(ENV_CREDENTIALS)
+    return path if path.is_absolute() or not credentials else Path(credentials) / path
+
+
+def _read_line(path: Path) -> str:
+    """The one line in a file. Raises InvalidValue."""
+    try:
+        # O_NONBLOCK: opening a fifo would wait for a writer.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise InvalidValue("is not a regular file")
+            data = file.read(_BYTES_MAX + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        if isinstance(error, InvalidValue):
+            raise
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise InvalidValue(f"cannot be read: {reason}") from None
+    if len(data) > _BYTES_MAX:
+        raise InvalidValue(f"is larger than {_BYTES_MAX} bytes: it must hold one line, the URL")
+    try:
+        text = data.decode().strip()
+    except UnicodeDecodeError:
+        raise InvalidValue("is not UTF-8 text") from None
+    if not text:
+        raise InvalidValue("is empty: it must hold one line, the URL")
+    if len(text.splitlines()) > 1:
+        raise InvalidValue("has more than one line: it must hold the URL alone")
+    return text

@@ -1,0 +1,1 @@
+"""Positions and money, in exact decimals."""

@@ -1,0 +1,138 @@
+"""Strategies, found by name. Each module of this folder may hold some; adding one is adding one file.
+
+A file that cannot be used (a syntax error, a missing method, a name that another strategy has) matters only to the runs
+that ask for it: `broken` says what is wrong, and where.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib  # impure: adding a strategy is adding a file, so the folder's modules are looked up, once
+import inspect
+import pkgutil  # impure: the same look-up
+import re  # impure: computes only, and is for names in a file that cannot be imported
+from functools import cache
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
+
+import tradebot.strategy
+from tradebot.core.errors import ConfigError
+from tradebot.strategy.base import Decision, Observer, Strategy, SymbolHistory
+
+if TYPE_CHECKING:
+    from tradebot.config.model import Config
+
+__all__ = ["Decision", "Observer", "Strategy", "SymbolHistory", "broken", "create", "strategies"]
+
+_NAME = re.compile(r"""^[ \t]+name\b[^=\n]*=[ \t]*["']([^"'\n]+)["']""", re.MULTILINE)
+
+
+class _Registry(NamedTuple):
+    usable: MappingProxyType[str, type[Strategy]]
+    broken: MappingProxyType[str, str]
+
+
+def strategies() -> MappingProxyType[str, type[Strategy]]:
+    """Every strategy class of this folder that can be used, by name, in order of the names."""
+    return _look_up().usable
+
+
+def broken() -> MappingProxyType[str, str]:
+    """What cannot be used, by the strategy's name and that of its file: "FILE:LINE: what is wrong"."""
+    return _look_up().broken
+
+
+def create(name: str, config: Config) -> Strategy:
+    """A fresh strategy called `name`, with its parameters from `config`.
+
+    Raises ConfigError when there is no such strategy, when it cannot be used, or when its parameters make no sense.
+    """
+    usable, unusable = _look_up()
+    if name in unusable:
+        raise ConfigError(f"strategy.name: {name!r} cannot be used: {unusable[name]}")
+    if name not in usable:
+        close = difflib.get_close_matches(name, usable, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise ConfigError(f"strategy.name: unknown strategy {name!r}{hint}; there are: {', '.join(usable)}")
+    kind = usable[name]
+    try:
+        strategy = kind.from_config(config)
+        if not isinstance(strategy.lookback, int):
+            raise TypeError("lookback is not a whole number")
+    except ConfigError:
+        raise
+    except Exception as error:  # a mistake in somebody's file, not a crash of the engine
+        raise ConfigError(f"strategy.name: {name!r} cannot be used: {_told(error, inspect.getfile(kind))}") from error
+    return strategy
+
+
+@cache
+def _look_up() -> _Registry:
+    """Imports the folder's modules, once."""
+    found: dict[str, list[type[Strategy]]] = {}
+    unusable: dict[str, str] = {}
+    for module_info in pkgutil.iter_modules(tradebot.strategy.__path__):
+        module_name = module_info.name
+        try:
+            module = importlib.import_module(f"{__package__}.{module_name}")
+        except (Exception, SystemExit) as error:
+            file, text = _source(module_info)
+            unusable |= dict.fromkeys((module_name, *_NAME.findall(text)), _told(error, file))
+            continue
+        for item in vars(module).values():
+            if not (inspect.isclass(item) and issubclass(item, Strategy) and item.__module__ == module.__name__):
+                continue
+            name, problem = vars(item).get("name"), _problem(item)
+            if problem is None:
+                found.setdefault(str(name), []).append(item)
+            elif isinstance(name, str) or not inspect.isabstract(item):  # else one that others are made from
+                unusable[name if isinstance(name, str) else module_name] = f"{_place(item)}: {problem}"
+    usable = {name: kinds[0] for name, kinds in sorted(found.items()) if len(kinds) == 1}
+    for name, kinds in found.items():
+        if len(kinds) > 1:
+            unusable[name] = f"{' and '.join(map(_place, kinds))}: two strategies have this name"
+    # A file that cannot be read does not take the name from a strategy that can be used.
+    rest = {name: reason for name, reason in sorted(unusable.items()) if name not in usable}
+    return _Registry(MappingProxyType(usable), MappingProxyType(rest))
+
+
+def _problem(kind: type[Strategy]) -> str | None:
+    """Why a strategy cannot be used; None when it can."""
+    missing = sorted(kind.__abstractmethods__)
+    if missing:
+        return f"class {kind.__name__} lacks {', '.join(missing)}"
+    if not isinstance(vars(kind).get("name"), str):
+        return f"class {kind.__name__} has no name of its own (name = ...)"
+    return None
+
+
+def _place(kind: type[Strategy]) -> str:
+    """ "FILE:LINE" of a class."""
+    try:
+        return f"{inspect.getfile(kind)}:{inspect.getsourcelines(kind)[1]}"
+    except (OSError, TypeError):  # the source has gone, or was never a file
+        return kind.__module__
+
+
+def _told(error: BaseException, file: str) -> str:
+    """ "FILE:LINE: what went wrong", the line being the last one of `file` that the error passed through."""
+    line = None
+    if isinstance(error, SyntaxError) and error.filename == file:
+        line, said = error.lineno, error.msg
+    else:
+        said, trace = str(error), error.__traceback__
+        while trace is not None:
+            if trace.tb_frame.f_code.co_filename == file:
+                line = trace.tb_lineno
+            trace = trace.tb_next
+    return f"{file}{'' if line is None else f':{line}'}: {type(error).__name__}: {said.partition(chr(10))[0]}"
+
+
+def _source(module_info: pkgutil.ModuleInfo) -> tuple[str, str]:
+    """File and text of a module that cannot be imported."""
+    spec = module_info.module_finder.find_spec(module_info.name, None)
+    file = None if spec is None else spec.origin
+    read = getattr(None if spec is None else spec.loader, "get_data", None)
+    if file is None or read is None:
+        return module_info.name, ""
+    return file, read(file).decode("utf-8", "replace")

@@ -1,0 +1,253 @@
+"""The optional Prometheus endpoint: the newest `Status`, turned into metrics when somebody scrapes.
+
+`families` is pure and names every metric; `MetricsServer` hands them to the package prometheus-client (extra
+`[metrics]`) and serves them from a thread of its own (`telemetry/http_server.py`), so that no scraper takes anything
+from the pipeline but a moment of the processor. Counters begin anew with each run, as Prometheus expects of a restart.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+
+from tradebot.config.model import MetricsConfig
+from tradebot.core.errors import ConfigError
+from tradebot.core.events import BP_DROP_SIGNAL, NO_RATE, RISK_CAP, STALE_DATA, as_unix_ms
+from tradebot.core.runtime import Runtime
+from tradebot.output.log import Log
+from tradebot.telemetry.http_request import Request
+from tradebot.telemetry.http_server import PLAIN_TEXT, HttpServer, Response, listen
+from tradebot.telemetry.status_file import Status
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+    from prometheus_client import Metric
+
+Kind = Literal["counter", "gauge"]
+
+THREAD: Final = "tradebot-metrics"
+STAGES: Final = ("ingest", "strategy", "execution", "persist")
+COMMIT: Final = "commit"
+"""The stage that a push feed has besides."""
+PATHS: Final = ("/metrics", "/")
+
+
+class Sample(NamedTuple):
+    """One value of a metric."""
+
+    labels: Mapping[str, str]
+    value: float
+
+
+class Family(NamedTuple):
+    """A metric: its name (a counter's ends in _total), what it means, and its samples."""
+
+    name: str
+    kind: Kind
+    text: str
+    samples: tuple[Sample, ...]
+
+
+class _Counter(NamedTuple):
+    name: str
+    text: str
+    labels: Mapping[str, str] = {}
+
+
+_REFUSALS: Final = "tradebot_refusals_total", "Signals refused, by reason."
+
+OF_COUNTERS: Final[Mapping[str, _Counter]] = {
+    "ingest_received": _Counter("tradebot_ticks_received_total", "Trades that arrived, malformed input included."),
+    "ingest_processed": _Counter("tradebot_ticks_accepted_total", "Trades that entered the tick channel."),
+    "malformed": _Counter("tradebot_malformed_total", "Lines or frames that could not be understood."),
+    "duplicates": _Counter("tradebot_duplicates_total", "Trades dropped because they had been seen before."),
+    "history_dropped": _Counter("tradebot_history_dropped_total", "Trades from before the connection, dropped."),
+    "out_of_band": _Counter("tradebot_out_of_band_total", "Trades whose price was too far from the recent ones."),
+    "sampled_out": _Counter("tradebot_sampled_out_total", "Good trades that sampling left out."),
+    "already_stored": _Counter("tradebot_already_stored_total", "Trades that a resumed run found stored."),
+    "refused": _Counter("tradebot_ticks_refused_total", "Trades lost to overload."),
+    "bp_drops_tick": _Counter("tradebot_tick_channel_refused_total", "Ticks that the full tick channel refused."),
+    "bp_drops_persist": _Counter(
+        "tradebot_tick_channel_refused_by_persist_total", "Those of them for which persistence was the cause."
+    ),
+    "gaps": _Counter("tradebot_gaps_total", "Holes in a sender's numbering."),
+    "reconnects": _Counter("tradebot_reconnects_total", "Connections made after the first."),
+    "tick_count": _Counter("tradebot_strategy_ticks_total", "Accepted ticks that the strategy has taken."),
+    "signal_count": _Counter("tradebot_signals_total", "Signals decided, the refused ones included."),
+    "bp_drops_signal": _Counter(*_REFUSALS, {"reason": BP_DROP_SIGNAL}),
+    "risk_vetoes": _Counter(*_REFUSALS, {"reason": RISK_CAP}),
+    "stale_vetoes": _Counter(*_REFUSALS, {"reason": STALE_DATA}),
+    "rate_vetoes": _Counter(*_REFUSALS, {"reason": NO_RATE}),
+    "shadow_orders": _Counter("tradebot_orders_filled_total", "Orders filled in simulation."),
+    "trade_count": _Counter("tradebot_fills_total", "Simulated fills."),
+    "persist_count": _Counter("tradebot_events_stored_total", "Events stored: ticks, signals, orders and fills."),
+    "persist_errors": _Counter("tradebot_storage_errors_total", "Failed attempts to store a batch."),
+}
+"""Which metric tells which counter of `tradebot.threads.counters`."""
+
+
+def families(status: Status, now_s: float) -> list[Family]:
+    """Every metric of a status, at a moment of the monotonic clock. Pure. What is not known has no sample."""
+    return [*_counters(status.counters), *_of_run(status, now_s), *_of_link(status), *_of_pipeline(status)]
+
+
+def _counters(counters: Mapping[str, int]) -> Iterator[Family]:
+    grouped: dict[str, tuple[str, list[Sample]]] = {}
+    for counter, (name, text, labels) in OF_COUNTERS.items():
+        grouped.setdefault(name, (text, []))[1].append(Sample(labels, counters[counter]))
+    for name, (text, samples) in grouped.items():
+        yield Family(name, "counter", text, tuple(samples))
+
+
+def _of_run(status: Status, now_s: float) -> Iterator[Family]:
+    told = {
+        "version": status.version, "run_id": status.run_id, "mode": status.mode, "ingest": status.ingest,
+        "source": status.source, "config_hash": status.config_hash,
+    }  # fmt: skip
+    yield Family("tradebot_run_info", "gauge", "The run, in its labels; all fills are simulated.", (Sample(told, 1),))
+    yield _gauge("tradebot_start_time_seconds", "When the run began (Unix time).", status.started_ms / 1000)
+    yield _gauge(
+        "tradebot_status_age_seconds", "Since the main thread last looked.", max(0.0, now_s - status.written_s)
+    )
+    yield _gauge("tradebot_draining", "1 while a stop is under way.", status.state != "running")
+    yield _gauge("tradebot_sample_every", "Every how manieth tick is kept.", status.sample_every)
+
+
+def _of_link(status: Status) -> Iterator[Family]:
+    up = None if status.link is None else status.link == "up"
+    down_s = None if up is None else status.link_down_s or 0.0
+    silent_s = None if status.link_age_ms is None else status.link_age_ms / 1000
+    yield _gauge("tradebot_link_up", "1 while the feed's link is up.", up)
+    yield _gauge("tradebot_link_down_seconds", "For how long the link has been down.", down_s)
+    yield _gauge("tradebot_link_silence_seconds", "Since the peer last showed life.", silent_s)
+    asked_s = None if up is None else status.retry_after_s or 0.0
+    yield _gauge("tradebot_retry_after_seconds", "What is left of the pause that the server asked for.", asked_s)
+    symbols = status.symbols
+    silent = {} if symbols is None else {
+        "refused": symbols.refused_count, "silent": symbols.silent_count, "no_trade_yet": symbols.untraded_count,
+    }  # fmt: skip
+    yield Family(
+        "tradebot_symbols_silent", "gauge", "Symbols that were asked for and bring no trades, by reason.",
+        tuple(Sample({"reason": reason}, count) for reason, count in silent.items()),
+    )  # fmt: skip
+    yield _gauge("tradebot_symbols_requested", "Symbols asked for.", None if symbols is None else symbols.requested)
+    announced = () if symbols is None else (Sample({}, symbols.announced),)
+    yield Family("tradebot_exchange_notices_total", "counter", "What the exchange announced.", announced)
+    tick = status.last_tick
+    tick_s = None if tick is None else as_unix_ms(tick.ts_ms) / 1000
+    yield _gauge("tradebot_last_tick_time_seconds", "The last tick's own time (Unix time).", tick_s)
+
+
+def _of_pipeline(status: Status) -> Iterator[Family]:
+    depths = tuple(Sample({"channel": name}, depth) for name, depth in status.depths.items())
+    yield Family("tradebot_channel_depth_events", "gauge", "Events waiting in a channel.", depths)
+    stages = (*STAGES, COMMIT) if status.push else STAGES
+    running = tuple(Sample({"stage": stage}, stage in status.running) for stage in stages)
+    yield Family("tradebot_stage_running", "gauge", "1 while the stage's thread has not ended.", running)
+    still = tuple(Sample({"stage": stage}, status.still_s.get(stage, 0.0)) for stage in stages)
+    yield Family("tradebot_stage_still_seconds", "gauge", "For how long a stage has stood still with work.", still)
+    stored_s = None if status.last_stored_ms is None else status.last_stored_ms / 1000
+    took_s = None if status.commit_ms is None else status.commit_ms / 1000
+    yield _gauge("tradebot_last_commit_time_seconds", "When more than notices was last stored (Unix time).", stored_s)
+    yield _gauge("tradebot_last_commit_duration_seconds", "How long that commit took.", took_s)
+    book = status.book
+    yield _gauge("tradebot_open_positions", "Open simulated positions.", None if book is None else book.open_positions)
+    unit = {} if book is None else {"unit": book.unit}
+    yield _gauge("tradebot_exposure", "Exposure of all positions.", None if book is None else book.exposure, unit)
+    yield _gauge("tradebot_profit", "Simulated profit after fees.", None if book is None else book.profit, unit)
+
+
+def _gauge(name: str, text: str, value: float | None, labels: Mapping[str, str] = MappingProxyType({})) -> Family:
+    return Family(name, "gauge", text, () if value is None else (Sample(dict(labels), float(value)),))
+
+
+class MetricsServer:
+    """Serves the metrics from its construction until `close`. Made and closed by the main thread.
+
+    `read` gives the newest status, None before the first; it is called by the serving thread at each scrape and must
+    not block.
+    """
+
+    def __init__(self, config: MetricsConfig, read: Callable[[], Status | None], runtime: Runtime, log: Log) -> None:
+        """Raises ConfigError when the package is missing or the port cannot be had."""
+        self._read = read
+        self._runtime = runtime
+        self._log = log.bind("metrics")
+        self._app = _application(self._collect)
+        address = config.address
+        try:
+            listener = listen(address, config.port)
+        except OSError as error:
+            raise ConfigError(
+                f"metrics: cannot listen at {address} port {config.port}: {error.strerror or error}; choose another"
+                " metrics.port (0 turns them off) or metrics.address"
+            ) from error
+        self.port: int = listener.getsockname()[1]
+        self._server = HttpServer(listener, _hosts(config), self._answer, THREAD, runtime, self._log)
+        self._log.info("metrics are served", event="METRICS", address=address, port=self.port)
+
+    def close(self) -> None:
+        """Stop serving. Blocks for at most a second; idempotent."""
+        self._server.close()
+
+    def _collect(self) -> list[Family]:
+        status = self._read()
+        return [] if status is None else families(status, self._runtime.monotonic())
+
+    def _answer(self, request: Request) -> Response:
+        """One scrape, by the library's own WSGI application: it chooses format and compression."""
+        if request.path not in PATHS:
+            return Response("404 Not Found", (PLAIN_TEXT,), b"the metrics are at /metrics\n")
+        environ = {
+            "REQUEST_METHOD": "GET",
+            "PATH_INFO": request.path,
+            "QUERY_STRING": request.query,
+            "HTTP_ACCEPT": request.headers.get("accept", ""),
+            "HTTP_ACCEPT_ENCODING": request.headers.get("accept-encoding", ""),
+        }
+        began: list[tuple[str, list[tuple[str, str]]]] = []
+
+        def start_response(status: str, headers: list[tuple[str, str]], exc_info: object = None) -> Any:
+            began.append((status, headers))
+
+        body = b"".join(self._app(environ, start_response))
+        status, headers = began[-1]
+        return Response(status, tuple(headers), body)
+
+
+def _hosts(config: MetricsConfig) -> frozenset[str]:
+    """Names by which a scraper may address the endpoint: this machine's, the configured ones; addresses always may."""
+    named = [] if config.hosts is None else config.hosts.split(",")
+    known = ("localhost", config.address, socket.gethostname(), *named)
+    return frozenset(name.strip().lower().removesuffix(".") for name in known)
+
+
+def _application(collect: Callable[[], list[Family]]) -> Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]:
+    try:
+        import prometheus_client
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+        from prometheus_client.registry import Collector
+    except ImportError as error:
+        raise ConfigError(
+            "metrics.port is set, but the package prometheus-client is not there: pip install 'tradebot[metrics]', or"
+            " metrics.port = 0"
+        ) from error
+
+    class _Collector(Collector):
+        def collect(self) -> Iterator[Metric]:
+            for family in collect():
+                labels = list(family.samples[0].labels) if family.samples else []
+                make = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
+                metric = make(family.name, family.text, labels=labels)
+                for sample in family.samples:
+                    metric.add_metric(list(sample.labels.values()), sample.value)
+                yield metric
+
+    registry = prometheus_client.CollectorRegistry(auto_describe=False)
+    registry.register(_Collector())
+    prometheus_client.ProcessCollector(registry=registry)  # memory, processor time, open files
+    application: Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]] = prometheus_client.make_wsgi_app(registry)
+    return application

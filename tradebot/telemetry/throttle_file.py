@@ -1,0 +1,56 @@
+"""The throttle file: how the soak supervisor tells the next start of an engine to keep fewer ticks.
+
+It lies beside the database (`<database>.throttle.json`). To an engine with a push feed its `sample_every` counts more
+than the configuration file's where it is larger, and less than the command line's; replays never read it, and it is no
+part of the configuration hash.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+from tradebot.core.errors import ConfigError
+from tradebot.core.private_files import read_trusted, replace_private
+from tradebot.store.database import beside
+
+SUFFIX: Final = ".throttle.json"
+MAX_SAMPLE_EVERY: Final = 1000
+_BYTES_MAX: Final = 10_000
+_TO_DO: Final = "remove it to keep all ticks"
+
+
+class Throttle(Struct, frozen=True, forbid_unknown_fields=True):
+    """Every how manieth tick is kept (1: all), the ladder's state that asks for it, and when it was written."""
+
+    sample_every: Annotated[int, Meta(ge=1, le=MAX_SAMPLE_EVERY)]
+    state: str
+    written_ms: int
+
+
+def throttle_path(db_path: Path) -> Path:
+    """Where the throttle of the engine that writes `db_path` lies."""
+    return beside(db_path, SUFFIX)
+
+
+def write_throttle(path: Path, throttle: Throttle) -> None:
+    """Replace the file, on disk before this returns. Blocks. Raises OSError."""
+    replace_private(path, msgspec.json.encode(throttle) + b"\n")
+
+
+def read_throttle(path: Path) -> Throttle | None:
+    """What the file says; None when there is none.
+
+    Raises ConfigError when it cannot be understood, or when another user could have written it. Never waits.
+    """
+    try:
+        return msgspec.json.decode(read_trusted(path, _BYTES_MAX), type=Throttle)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigError(f"throttle file {path}: {error.strerror}; {_TO_DO}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"throttle file {path}: {error}; {_TO_DO}") from error

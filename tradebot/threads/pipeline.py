@@ -1,0 +1,358 @@
+"""The pipeline of one run: makes channels and stages, starts them writer first, watches, and stops them in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any, Final
+
+from msgspec import Struct
+
+from tradebot.config.model import Config
+from tradebot.core.channel import Channel
+from tradebot.core.errors import ExitCode
+from tradebot.core.events import Checkpoint, Event, Notice, Signal, Tick
+from tradebot.core.runtime import Runtime
+from tradebot.core.runtime import Thread as RunningThread
+from tradebot.execution.shadow import ShadowExecution
+from tradebot.feeds.base import Feed
+from tradebot.feeds.sampling import Intake
+from tradebot.feeds.websocket.subscriptions import heartbeat_fields
+from tradebot.output.log import Log
+from tradebot.portfolio.book import Book, book_of
+from tradebot.portfolio.positions import PositionView
+from tradebot.store.batch import StoredCounts
+from tradebot.store.policy import FINAL_FLUSH_S, FlushPolicy, RetryPolicy
+from tradebot.store.spill import Spill
+from tradebot.store.takeover import Memory
+from tradebot.store.writer import Storage
+from tradebot.strategy.decider import Decider
+from tradebot.threads.commit import CommitStage
+from tradebot.threads.counters import Metrics
+from tradebot.threads.execution import ExecutionStage
+from tradebot.threads.heartbeat import Heartbeat, depth_fields
+from tradebot.threads.ingest import CHECKPOINT_TICKS, IngestStage
+from tradebot.threads.ledger import Ledger, NotStored
+from tradebot.threads.persist import PersistStage, writer_stages
+from tradebot.threads.shutdown import Control, Failure
+from tradebot.threads.stage import Stage, Thread
+from tradebot.threads.stall_detector import Mark
+from tradebot.threads.strategy import StrategyStage
+
+STAGES: Final = ("persist", "execution", "strategy", "ingest")
+"""Start order: a stage starts before whoever feeds it."""
+
+WRITERS: Final = frozenset({PersistStage.name, CommitStage.name})
+"""Stages that may have the database or the spill file in use."""
+
+_POLL_S: Final = 0.1
+_ABORT_GRACE_S: Final = 1.0
+_BOOK_READS_MAX: Final = 3
+_AT_WORK_S: Final = 20.0
+"""How long a stage may take over what it has in its hands, beside what its own deadlines allow."""
+
+
+class Parts(Struct):
+    """What a run is made of; the engine opens these, the pipeline joins them."""
+
+    config: Config
+    run_id: str
+    feed: Feed
+    decider: Decider
+    execution: ShadowExecution
+    storage: Storage | None
+    spill: Spill | None
+    stored: StoredCounts
+    held: Generator[Tick, None, None]
+    """The ticks that the database holds of this run already, for a resume to compare its input with."""
+    notices: tuple[Notice, ...] = ()
+    """What the start has to report: stored before everything that the feed brings."""
+    memory: Memory | None = None
+    """What a live feed remembers of each symbol."""
+    checkpoint_ticks: int = CHECKPOINT_TICKS
+
+
+class Pipeline:
+    """Owns the threads of one run. `run` is called once, by the main thread."""
+
+    def __init__(self, parts: Parts, control: Control, runtime: Runtime, log: Log) -> None:
+        config, feed = parts.config, parts.feed
+        self._parts = parts
+        self._config = config
+        self._control = control
+        self._runtime = runtime
+        self._log = log.bind("engine")
+        self._second_signal = False
+        self._abort_at: float | None = None
+        self._stopped_by: str | None = None
+        self._time_over = False
+        self.metrics = metrics = Metrics()
+        sizes = config.channels.sizes(feed.push)
+        self._ticks: Channel[Tick | Notice | Checkpoint] = Channel(runtime, "tick", sizes.tick)
+        self._signals: Channel[Signal] = Channel(runtime, "signal", sizes.signal)
+        self._persisted: Channel[Event] = Channel(runtime, "persist", sizes.persist, producers=2)
+        self.channels: tuple[Channel[Any], ...] = (self._ticks, self._signals, self._persisted)
+        self.ingest = IngestStage(
+            feed,
+            Intake(config.engine.sample_every),
+            (self._ticks, self._signals, self._persisted),
+            parts.stored.ticks,
+            parts.held,
+            metrics,
+            control,
+            log,
+            parts.memory,
+            parts.checkpoint_ticks,
+        )
+        self.strategy = StrategyStage(
+            parts.decider, (self._ticks, self._signals, self._persisted), feed.push, parts.stored, metrics, log
+        )
+        self.execution = ExecutionStage(
+            parts.execution, (self._signals, self._persisted), feed.push, parts.stored.orders, metrics, log, runtime
+        )
+        self.persist, self.commit = writer_stages(
+            self._persisted,
+            parts.storage,
+            parts.spill,
+            parts.run_id,
+            feed.push,
+            FlushPolicy(config.persist.batch_size, config.persist.flush_interval_ms / 1000),
+            RetryPolicy(config.persist.storage_retry_s),
+            metrics,
+            control,
+            log,
+            runtime,
+            parts.notices,
+        )
+        self.heartbeat = Heartbeat(
+            config.engine.heartbeat_interval_secs, metrics, self.channels, self._heartbeat_fields, control, log
+        )
+        stages: list[Stage] = [self.persist, self.execution, self.strategy, self.ingest, self.heartbeat]
+        if self.commit is not None:
+            control.expect(self.commit.name)
+            stages.insert(0, self.commit)
+        self._threads = {stage.name: Thread(runtime, stage, control, log) for stage in stages}
+
+    def run(self, on_poll: Callable[[], None] = lambda: None) -> ExitCode:
+        """Start every thread, wait for the end, and say how it ended. Blocks; main thread only.
+
+        `on_poll` is called about ten times a second. After a second stop signal or a drain that timed out, threads may
+        still be running when this returns.
+        """
+        started: list[RunningThread] = []
+        try:
+            for name, thread in self._threads.items():
+                started.append(self._runtime.spawn(f"tradebot-{name}", thread.main))
+            ended = self._watch(on_poll)
+        except Exception as error:
+            # Even when the main thread itself is at fault, what was accepted is drained and stored.
+            self._log.error("thread crashed", stage="engine", exc_info=error)
+            self._control.fail(ExitCode.CRASH, "engine", f"{type(error).__name__}: {error}")
+            for never_started in list(self._threads.values())[len(started) :]:
+                never_started.end()
+            ended = self._watch(lambda: None)
+        if ended:
+            for running in started:
+                running.join()
+        self._log.flush_suppressed()
+        failure = self._control.failure
+        if self._second_signal:
+            return ExitCode.CRASH
+        return ExitCode.COMPLETE if failure is None else failure.code
+
+    def _watch(self, on_poll: Callable[[], None]) -> bool:
+        """Wait until all stages have ended (True), or patience with them has (False)."""
+        control, runtime = self._control, self._runtime
+        run_seconds = self._config.engine.run_seconds
+        end_at = None if run_seconds is None else runtime.monotonic() + run_seconds
+        while not control.finished.wait(_POLL_S):
+            on_poll()
+            signals = runtime.stop_signals()
+            if signals >= 2:
+                self._second_signal = True
+                self._tell_stop("a second stop signal came")
+                self._log.error("second stop signal: exiting at once", running=control.running())
+                return False
+            if signals and control.drain_deadline is None:
+                self._log.info("stop signal: draining", drain_timeout_s=self._config.persist.drain_timeout_s)
+                self._stop_early("a stop signal came")
+            if end_at is not None and runtime.monotonic() >= end_at and not control.stop.is_set():
+                self._log.info("run_seconds over: draining", run_seconds=run_seconds)
+                self._time_over = True
+                self._stop_early("its seconds were over")
+            if control.stop.is_set() and not self._draining():
+                return False
+        return True
+
+    def _stop_early(self, why: str) -> None:
+        self._tell_stop(why)
+        self._control.begin_stop(self._config.persist.drain_timeout_s)
+
+    def _tell_stop(self, why: str) -> None:
+        push = self._parts.feed.push
+        self._stopped_by = why if push else f"{why} before the end of the replay; --resume completes it"
+
+    def _draining(self) -> bool:
+        """While a stop is under way: keep its deadlines. False when the last one has passed."""
+        control, now = self._control, self._runtime.monotonic()
+        control.begin_stop(self._config.persist.drain_timeout_s)
+        assert control.drain_deadline is not None
+        if now < control.drain_deadline:
+            return True
+        if self._abort_at is None:
+            self._abort_at = now
+            running = control.running()
+            if not set(running) <= WRITERS:
+                self._log.error("drain ran out of time", event="DRAIN_TIMEOUT", running=running)
+                control.fail(ExitCode.OVERLOAD, "engine", f"drain ran out of time; still running: {', '.join(running)}")
+            # What has reached the writer is still flushed; what is before it is given up.
+            self._ticks.abandon()
+            self._signals.abandon()
+            self._persisted.close(everyone=True)
+        if now < self._abort_at + FINAL_FLUSH_S + _ABORT_GRACE_S:
+            return True
+        self._log.error("stages did not end", running=control.running())
+        control.fail(ExitCode.OVERLOAD, "engine", f"stages did not end: {', '.join(control.running())}")
+        return False
+
+    @property
+    def complete(self) -> bool:
+        """True when the feed was read to its end and all of it is stored."""
+        return self.ingest.complete and self._control.failure is None and not self._second_signal
+
+    @property
+    def done(self) -> bool:
+        """Whether the run ended because all was done that it was asked for: a replay whole, or a feed for its time."""
+        return self.complete or (self._parts.feed.push and self._time_over and self._control.failure is None)
+
+    def ledger(self) -> Ledger:
+        """Where every trade that arrived has gone. Exact once all stages have ended."""
+        metrics = self.metrics
+        accepted, stored = metrics.ingest_processed, self.persist.ticks_stored
+        return Ledger(
+            received=metrics.ingest_received,
+            malformed=metrics.malformed,
+            duplicates=metrics.duplicates,
+            history_dropped=metrics.history_dropped,
+            out_of_band=metrics.out_of_band,
+            sampled_out=metrics.sampled_out,
+            already_stored=metrics.already_stored,
+            refused=metrics.refused,
+            accepted=accepted,
+            stored=stored,
+            not_stored=accepted - stored,
+            spilled=self.persist.ticks_spilled,
+            cause=self._cause() if accepted != stored else None,
+        )
+
+    def _cause(self) -> NotStored | None:
+        failure = self._control.failure
+        if self._second_signal:
+            return NotStored.SECOND_SIGNAL
+        if self.persist.stores_nothing:
+            return NotStored.BY_DESIGN
+        if failure is not None and failure.code is ExitCode.CRASH:
+            return NotStored.CRASHED
+        if self.persist.storage_error is not None or (failure is not None and failure.stage in WRITERS):
+            return NotStored.STORAGE_FAILED
+        return NotStored.DRAIN_TIMEOUT if self._abort_at is not None else None
+
+    @property
+    def stopped_by(self) -> str | None:
+        """What ended the run before its feed ended by itself, in words; None when nothing did."""
+        return None if self.ingest.complete else self._stopped_by
+
+    @property
+    def failure(self) -> Failure | None:
+        """What made the run end with another code than 0, if anything did."""
+        return self._control.failure
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no more input is read."""
+        return self._control.stop.is_set()
+
+    def running(self) -> list[str]:
+        """Stages that have not ended."""
+        return self._control.running()
+
+    def _heartbeat_fields(self) -> dict[str, object]:
+        tick, book = self.strategy.last_tick, self.book()
+        fields: dict[str, object] = {"profit": book.profit, "unit": book.unit, **heartbeat_fields(self._parts.feed)}
+        if self.persist.events_waiting:
+            fields["spilled_events"] = self.persist.events_waiting
+        if tick is not None:
+            fields |= {"symbol": tick.symbol, "price": tick.price, "net_qty": book.net_qty}
+        return fields
+
+    def feed_status(self) -> dict[str, object]:
+        """What the feed says of itself. Any thread."""
+        return self._parts.feed.status()
+
+    def marks(self) -> list[Mark]:
+        """How far each running stage has come, for the watchdog. Main thread."""
+        persist, ticks, signals = self.persist, self._ticks, self._signals
+        settings, running, metrics = self._config.persist, self._control.running(), self.metrics
+        executed = metrics.shadow_orders + metrics.risk_vetoes + metrics.stale_vetoes + metrics.rate_vetoes
+        # A stage may have to wait for the writer, and the writer for the storage.
+        allowed_s = _AT_WORK_S + settings.flush_interval_ms / 1000 + settings.storage_retry_s
+        commits = persist.commits if self.commit is None else 0  # those of the commit stage are no progress of this one
+        stored = (commits, persist.events_waiting, persist.events_lost, self._persisted.passed)
+        marks = [
+            Mark("persist", persist.in_hand > 0 or not _is_idle(self._persisted), stored, allowed_s),
+            Mark("strategy", not _is_idle(ticks), (ticks.passed, metrics.tick_count), allowed_s),
+            Mark("execution", not _is_idle(signals), (signals.passed, executed), allowed_s),
+        ]
+        if self.commit is not None:
+            marks.append(Mark("commit", self.commit.is_busy, persist.commits, allowed_s))
+        if self._parts.feed.push and not self.stopping:
+            marks.append(self._ingest_mark())
+        return [mark for mark in marks if mark.stage in running]
+
+    def _ingest_mark(self) -> Mark:
+        """A link must show life, a loss or an attempt in time, whatever comes of it; other push feeds must tick."""
+        overdue_ms = self.feed_status().get("overdue_ms")
+        if isinstance(overdue_ms, int):
+            return Mark("ingest", overdue_ms > 0, None, _AT_WORK_S)
+        interval_s = self._config.engine.tick_interval_ms / 1000
+        return Mark("ingest", True, self.metrics.ingest_received, interval_s + _AT_WORK_S)
+
+    def positions(self) -> list[PositionView]:
+        """Positions at the prices of the last ticks. Any thread; exact once the stages have ended.
+
+        While they run, a fill may be seen in part: two equal results in a row are those of one moment.
+        """
+        return self._parts.execution.positions.views(self._parts.decider.pending_marks)
+
+    def book(self) -> Book:
+        """What the positions come to. Any thread; as `positions`."""
+        views = self.positions()
+        for _ in range(_BOOK_READS_MAX):
+            again = self.positions()
+            if again == views:
+                break
+            views = again
+        tick = self.strategy.last_tick
+        return book_of(views, None if tick is None else tick.symbol)
+
+    @property
+    def continues(self) -> bool:
+        """Whether positions of earlier runs go on in this one."""
+        return self._parts.execution.fees_before != 0
+
+    @property
+    def fees_before(self) -> float:
+        """The fees of the earlier runs that this one continues; they are in the positions."""
+        return self._parts.execution.fees_before
+
+    def busy_s(self) -> dict[str, float]:
+        """Processor seconds each stage's thread used."""
+        return {name: round(thread.busy_s, 3) for name, thread in self._threads.items()}
+
+    def final_fields(self) -> dict[str, Any]:
+        """What the last log line of a run says: all counters, depths and busy times."""
+        return {**self.metrics.snapshot(), **depth_fields(self.channels), "busy_s": self.busy_s()}
+
+
+def _is_idle(channel: Channel[Any]) -> bool:
+    """Whether a consumer has nothing to do: it waits, and nothing waits for it."""
+    return channel.awaited and not channel.depth
