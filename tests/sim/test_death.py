@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from sim.kernel.clock import frozen
 from sim.scenarios.common import flat_values, synthetic_settings
 from sim.world.faults import StorageFaults
 from sim.world.world import Faults, Outcome, Process, World
+from tradebot.core.events import StoredEvent
 from tradebot.store.spill import Spill, spill_path
 
 
@@ -29,8 +31,8 @@ def test_a_spill_that_was_being_written_has_no_end_mark(
     processes: list[Process] = []
     append = Spill.append
 
-    def deadly(spill: Spill, chunk: list[object]) -> None:
-        append(spill, chunk)  # type: ignore[arg-type]
+    def deadly(spill: Spill, events: Sequence[StoredEvent], at_end: bool = False) -> None:
+        append(spill, events, at_end)
         runtime = processes[0].runtime
         runtime.kill() if end == "kill" else runtime.exit_now(1)
 

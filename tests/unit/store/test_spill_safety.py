@@ -134,16 +134,16 @@ def test_a_spill_has_a_bound(tmp_path: Path) -> None:
     assert made.path.stat().st_size == 1024 * 1024, "the reserve too"
     made.begin("r1", StoredCounts())
     many = [tick(number) for number in range(5000)]
-    for _ in range(3):
+    for _ in range(2):
         made.append(many)
     with pytest.raises(OSError, match=r"persist\.spill_max_mb allows 524,288 and keeps 524,288 for the end of the run"):
         made.append(many)
-    assert made.events == 15_000
-    for _ in range(3):
+    assert made.events == 10_000
+    for _ in range(2):
         made.append(many, at_end=True)
     with pytest.raises(OSError, match=r"persist\.spill_max_mb allows 1,048,576$"):
         made.append(many, at_end=True)
-    assert made.events == 30_000
+    assert made.events == 20_000
     made.append(many[:10], at_end=True)
     made.finish()
     assert made.path.stat().st_size <= 1024 * 1024

@@ -65,7 +65,7 @@ class SmallSpill:
         self.append(events)
         self.used = True
 
-    def append(self, chunk: Sequence[Event]) -> None:
+    def append(self, chunk: Sequence[Event], at_end: bool = False) -> None:
         self._may_fail("append")
         if self.events + len(chunk) > self.room:
             raise OSError(27, "File too large")
