@@ -26,11 +26,10 @@ RUN = [
     "zstandard>=0.23,<1",
 ]
 METRICS = ["prometheus-client>=0.21,<1"]
-SIM = ["freezegun>=1.5.1,<2"]
 # setuptools, because one test builds the wheel; without a bound, as it has several major versions a year.
 TEST = [
-    *METRICS, *SIM, "coverage>=7.6,<8", "hypothesis>=6.100,<7", "pytest>=8.3,<10", "pytest-timeout>=2.3.1,<3",
-    "pyyaml>=6,<7", "setuptools>=70.1", "trustme>=1.2,<2",
+    *METRICS, "coverage>=7.6,<8", "freezegun>=1.5.1,<2", "hypothesis>=6.100,<7", "pytest>=8.3,<10",
+    "pytest-timeout>=2.3.1,<3", "pyyaml>=6,<7", "setuptools>=70.1", "trustme>=1.2,<2",
 ]  # fmt: skip
 DEV = [
     *TEST, "mypy>=1.13,<3", "ruff>=0.8,<1", "types-docopt>=0.6.11,<1", "types-PyYAML>=6,<7", "types-tqdm>=4.66,<5",
@@ -56,8 +55,9 @@ setup(
     license="MIT",
     license_files=["LICENSE"],
     python_requires=">=3.11,<3.14",
-    packages=find_packages(include=["tradebot", "tradebot.*", "sim", "sim.*", "mockws_server", "mockws_server.*"]),
-    package_data={"mockws_server": ["scenarios/*.toml"]},
+    # Not sim: the simulator is for development, from a checkout, and its name is too common for site-packages.
+    packages=find_packages(include=["tradebot", "tradebot.*", "mockws_server", "mockws_server.*"]),
+    package_data={"tradebot": ["py.typed"], "mockws_server": ["py.typed", "scenarios/*.toml"]},
     data_files=shared_files(
         "etc/tradebot",
         "etc/systemd",
@@ -68,7 +68,7 @@ setup(
         "fixtures",
     ),
     install_requires=RUN,
-    extras_require={"metrics": METRICS, "sim": SIM, "test": TEST, "dev": DEV, "bench": []},
+    extras_require={"metrics": METRICS, "test": TEST, "dev": DEV, "bench": []},
     entry_points={
         "console_scripts": ["tradebot = tradebot.cli.startup:tradebot", "mockws = tradebot.cli.startup:mockws"]
     },

@@ -27,7 +27,7 @@ def asked() -> dict[str, tuple[str, str]]:
     code = text[text.index("RUN = [") : text.index("def shared_files")]
     exec(code, lists)
     found: dict[str, tuple[str, str]] = {}
-    for extra in ("run", "metrics", "sim", "test", "dev"):
+    for extra in ("run", "metrics", "test", "dev"):
         for requirement in lists[extra.upper()]:
             match = re.fullmatch(r"([A-Za-z-]+)(.*)", requirement)
             assert match is not None, requirement

@@ -357,9 +357,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class TestWheel:
     def test_holds_every_module_and_what_people_copy(self, wheel: Path) -> None:
         names = zipfile.ZipFile(wheel).namelist()
-        packages = ("tradebot", "sim", "mockws_server")
+        packages = ("tradebot", "mockws_server")
         modules = {path.relative_to(REPO).as_posix() for name in packages for path in (REPO / name).rglob("*.py")}
         assert modules <= set(names)
+        assert {f"{name}/py.typed" for name in packages} <= set(names), "type checkers ignore the annotations"
+        assert {name.split("/")[0] for name in names if not name.startswith("tradebot-")} == set(packages)
         # What lies deeper in fixtures is for tests only.
         copied = [path for path in (*(REPO / "etc").rglob("*.*"), *(REPO / "fixtures").glob("*.*")) if path.is_file()]
         assert len(copied) > 10
