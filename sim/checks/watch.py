@@ -16,6 +16,7 @@ from tradebot.core.channel import Channel
 from tradebot.core.events import Notice, Tick
 from tradebot.core.runtime import Thread
 from tradebot.feeds.base import Batch, Feed
+from tradebot.feeds.status import FeedStatus
 from tradebot.portfolio.positions import Positions, PositionView
 from tradebot.store.batch import StoredCounts
 from tradebot.store.spill import Spill
@@ -52,7 +53,7 @@ class WatchedFeed:
         self.ended = batch is None
         return batch
 
-    def status(self) -> dict[str, object]:
+    def status(self) -> FeedStatus:
         """The other feed's."""
         return self._feed.status()
 

@@ -285,7 +285,7 @@ class SoakWorld:
         moved = newest != self._newest
         self._newest = newest
         feed = None if process is None else process.watch.feed
-        linked = feed is not None and feed.status().get("link") == "up"
+        linked = feed is not None and feed.status().link == "up"
         sick = self._frozen or self._held or now_s < self._storage.busy_until_s + self._base_s
         if not linked or sick:
             self._unsure_s = now_s

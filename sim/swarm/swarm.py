@@ -21,6 +21,7 @@ from sim.world.faults import StorageFaults
 from sim.world.tick_inputs import tick_lines
 from sim.world.world import Faults, Outcome, Process, World
 from tradebot.config.model import Settings
+from tradebot.feeds.status import Link
 
 CALM_S: Final = 10.0
 """How long a push feed is watched after it had time to recover."""
@@ -40,7 +41,7 @@ class Probe(NamedTuple):
     accepted: int
     stored: int
     sent: int
-    link: object
+    link: Link | None
 
 
 class LifeRun(NamedTuple):
@@ -156,7 +157,7 @@ class Swarm:
         if watch.began and watch.feed is not None:
             metrics = watch.metrics
             sent = 0 if self.exchange is None else len(self.exchange.sent)
-            link = watch.feed.status().get("link")
+            link = watch.feed.status().link
             probes.append(Probe(metrics.ingest_received, metrics.ingest_processed, watch.ticks_stored, sent, link))
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sim.world.slow_threads import Injected
 from tradebot.feeds.base import Batch, Feed
+from tradebot.feeds.status import FeedStatus
 
 if TYPE_CHECKING:
     from sim.world.world import World
@@ -62,7 +63,7 @@ class CrashingFeed:
             raise Injected("the feed was told to crash")
         return self._feed.read()
 
-    def status(self) -> dict[str, object]:
+    def status(self) -> FeedStatus:
         """The other feed's."""
         return self._feed.status()
 
@@ -92,7 +93,7 @@ class FeedWithoutPosition:
         """The other feed's next batch."""
         return self._feed.read()
 
-    def status(self) -> dict[str, object]:
+    def status(self) -> FeedStatus:
         """The other feed's."""
         return self._feed.status()
 

@@ -19,6 +19,7 @@ from tradebot.core.runtime import RealRuntime, Thread
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.feeds.base import Batch, Feed
 from tradebot.feeds.sampling import Intake
+from tradebot.feeds.status import NO_LINK, FeedStatus
 from tradebot.store.batch import Batch as StoreBatch
 from tradebot.store.batch import StoredCounts
 from tradebot.store.database import connect, connect_readonly
@@ -52,8 +53,8 @@ class Batches:
         self.push = push
         self.close_fails = close_fails
 
-    def status(self) -> dict[str, object]:
-        return {}
+    def status(self) -> FeedStatus:
+        return NO_LINK
 
     def read(self) -> Batch | None:
         batch = self.batches.pop(0) if self.batches else None

@@ -7,6 +7,7 @@ from typing import Final, Protocol
 from msgspec import Struct
 
 from tradebot.core.events import Notice, Tick
+from tradebot.feeds.status import FeedStatus
 
 NOTES_MAX: Final = 20
 """Malformed lines described in one batch; the rest is only counted."""
@@ -62,8 +63,8 @@ class Feed(Protocol):
         """How far the feed has read, in bytes or rows, for a progress bar. Any thread; never blocks."""
         ...
 
-    def status(self) -> dict[str, object]:
-        """What the heartbeat says of the feed: plain fields, empty where there is nothing to say. Any thread."""
+    def status(self) -> FeedStatus:
+        """The state of its link, `NO_LINK` where there is none. Any thread; never blocks."""
         ...
 
     def read(self) -> Batch | None:

@@ -7,6 +7,7 @@ from typing import Final
 from tradebot.core.events import Tick
 from tradebot.core.runtime import Event, Runtime
 from tradebot.feeds.base import READ_WAIT_S, Batch
+from tradebot.feeds.status import NO_LINK, FeedStatus
 
 START_PRICE: Final = 100.0
 CATCH_UP_TICKS_MAX: Final = 64
@@ -116,9 +117,9 @@ class SyntheticFeed:
         price = self.walk.price if self._sequence % self._sample_every else self.walk.step()
         return Tick(self._symbol, price, 1.0, ts)
 
-    def status(self) -> dict[str, object]:
-        """Nothing: it has no link."""
-        return {}
+    def status(self) -> FeedStatus:
+        """That of a feed without a link."""
+        return NO_LINK
 
     def close(self) -> None:
         """Nothing to give back."""

@@ -18,7 +18,6 @@ from tradebot.feeds.frame_reader import FrameReader, Read
 from tradebot.feeds.sequence_tracker import SequenceGuard
 from tradebot.feeds.websocket.client import WebSocketTransport
 from tradebot.feeds.websocket.feed import Target, WebSocketFeed
-from tradebot.feeds.websocket.subscriptions import heartbeat_fields
 from tradebot.output.log import Log, setup_logging
 
 _FILES_MAX: Final = 8
@@ -165,5 +164,5 @@ class _Capture:
     def _report(self) -> None:
         self._log.info(
             "CAPTURING", event="CAPTURING", trades=self._trades, malformed=self._malformed,
-            reconnects=self._reconnects, file=str(self._writer.path), **heartbeat_fields(self._feed),
+            reconnects=self._reconnects, file=str(self._writer.path), **self._feed.status().log_fields(),
         )  # fmt: skip

@@ -21,7 +21,7 @@ from peewee import SqliteDatabase
 from tradebot.cli.arguments import UsageError
 from tradebot.core.errors import ConfigError, ExitCode
 from tradebot.core.runtime import Runtime
-from tradebot.feeds.websocket.subscriptions import SymbolsLook
+from tradebot.feeds.status import SymbolsLook
 from tradebot.output.redaction import escape
 from tradebot.output.streams import GuardedStream
 from tradebot.store.database import connect_readonly, file_of, reading

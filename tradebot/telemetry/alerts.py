@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple
 
 from tradebot.core.errors import ExitCode
-from tradebot.feeds.websocket.subscriptions import SymbolsLook
+from tradebot.feeds.status import SymbolsLook
 from tradebot.telemetry.status_file import Status
 
 Event = Literal[

@@ -7,7 +7,6 @@ import os
 from tradebot.config.model import Config
 from tradebot.core.errors import ExitCode
 from tradebot.core.runtime import Runtime
-from tradebot.feeds.websocket.subscriptions import SymbolsLook
 from tradebot.store.runs import RunInfo
 from tradebot.telemetry.status_file import LastTick, State, Status
 from tradebot.threads.heartbeat import depths
@@ -34,8 +33,6 @@ class Observer:
         """What is to be said now; with an exit code the run is over."""
         pipeline, info, now_s = self._pipeline, self._info, self._runtime.monotonic()
         feed = pipeline.feed_status()
-        link = feed.get("link")
-        age_ms = feed.get("last_frame_age_ms")
         tick = pipeline.strategy.last_tick
         still = self._progress.look(now_s, pipeline.marks())
         stored_s = pipeline.persist.last_stored_s
@@ -58,11 +55,11 @@ class Observer:
             written_s=now_s,
             running=tuple(pipeline.running()),
             still_s={stage: round(for_s, 3) for stage, for_s in still.items()},
-            link=link if link == "up" or link == "down" else None,
-            link_age_ms=age_ms if isinstance(age_ms, int) else None,
-            link_down_s=self._down_s(now_s, link == "down"),
-            retry_after_s=asked_s if isinstance(asked_s := feed.get("retry_after_s"), float) else None,
-            symbols=symbols if isinstance(symbols := feed.get("symbols"), SymbolsLook) else None,
+            link=feed.link,
+            link_age_ms=feed.last_frame_age_ms,
+            link_down_s=self._down_s(now_s, feed.link == "down"),
+            retry_after_s=feed.retry_after_s,
+            symbols=feed.symbols,
             last_tick=None if tick is None else LastTick(tick.symbol, tick.price, tick.ts),
             last_stored_ms=pipeline.persist.last_stored_ms,
             stored_age_s=None if stored_s is None else round(max(0.0, now_s - stored_s), 3),

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from tradebot.core.errors import ConfigError
 from tradebot.core.private_files import replace_private
-from tradebot.feeds.websocket.subscriptions import SymbolsLook
+from tradebot.feeds.status import SymbolsLook
 from tradebot.portfolio.book import Book
 from tradebot.store.database import beside
 

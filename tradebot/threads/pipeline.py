@@ -16,7 +16,7 @@ from tradebot.core.runtime import Thread as RunningThread
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.feeds.base import Feed
 from tradebot.feeds.sampling import Intake
-from tradebot.feeds.websocket.subscriptions import heartbeat_fields
+from tradebot.feeds.status import FeedStatus
 from tradebot.output.log import Log
 from tradebot.portfolio.book import Book, book_of
 from tradebot.portfolio.positions import PositionView
@@ -277,14 +277,14 @@ class Pipeline:
 
     def _heartbeat_fields(self) -> dict[str, object]:
         tick, book = self.strategy.last_tick, self.book()
-        fields: dict[str, object] = {"profit": book.profit, "unit": book.unit, **heartbeat_fields(self._parts.feed)}
+        fields: dict[str, object] = {"profit": book.profit, "unit": book.unit, **self.feed_status().log_fields()}
         if self.persist.events_waiting:
             fields["spilled_events"] = self.persist.events_waiting
         if tick is not None:
             fields |= {"symbol": tick.symbol, "price": tick.price, "net_qty": book.net_qty}
         return fields
 
-    def feed_status(self) -> dict[str, object]:
+    def feed_status(self) -> FeedStatus:
         """What the feed says of itself. Any thread."""
         return self._parts.feed.status()
 
@@ -310,8 +310,8 @@ class Pipeline:
 
     def _ingest_mark(self) -> Mark:
         """A link must show life, a loss or an attempt in time, whatever comes of it; other push feeds must tick."""
-        overdue_ms = self.feed_status().get("overdue_ms")
-        if isinstance(overdue_ms, int):
+        overdue_ms = self.feed_status().overdue_ms
+        if overdue_ms is not None:
             return Mark("ingest", overdue_ms > 0, None, _AT_WORK_S)
         interval_s = self._config.engine.tick_interval_ms / 1000
         return Mark("ingest", True, self.metrics.ingest_received, interval_s + _AT_WORK_S)

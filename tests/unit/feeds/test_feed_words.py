@@ -74,7 +74,7 @@ class TestAnAnnouncedRestart:
         kinds = [notice.kind for notice in of_kind(said)]
         assert kinds == ["LINK_UP", "EXCHANGE_NOTICE", "LINK_LOST", "LINK_RESTORED"], "and no gap"
         assert old.said[-1] == 1001 and new.said[0] == "sub A" and not new.is_over
-        assert made.feed.status()["link"] == "up"
+        assert made.feed.status().link == "up"
 
     def test_when_the_old_one_is_lost_the_new_one_is_there(self, rig: Make) -> None:
         made = rig(Line(text("ack", "t A 1", "restart"), 0.2, lost()), Line(text("ack", "t A 1", "t A 2")))

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from tests.conftest import REPO
 from tests.unit.ops.test_health import LOOK
 from tests.unit.telemetry.test_engine_side import status_of
-from tradebot.feeds.websocket.subscriptions import SymbolsLook
+from tradebot.feeds.status import SymbolsLook
 from tradebot.ops.health import Health, judge
 from tradebot.telemetry.alerts import Alerts
 from tradebot.telemetry.prometheus import families

@@ -21,6 +21,7 @@ from tradebot.execution.shadow import ShadowExecution
 from tradebot.feeds.base import Batch, Feed
 from tradebot.feeds.replay.pacing import PacedFeed
 from tradebot.feeds.sampling import Intake
+from tradebot.feeds.status import NO_LINK, FeedStatus
 from tradebot.store.adoption import adopt
 from tradebot.store.batch import Batch as StoreBatch
 from tradebot.store.batch import StoredCounts
@@ -74,8 +75,8 @@ class Batches:
         self.batches = batches
         self.push = push
 
-    def status(self) -> dict[str, object]:
-        return {}
+    def status(self) -> FeedStatus:
+        return NO_LINK
 
     def read(self) -> Batch | None:
         return self.batches.pop(0) if self.batches else None

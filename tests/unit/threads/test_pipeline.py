@@ -17,6 +17,7 @@ from tradebot.core.events import Tick
 from tradebot.core.runtime import RealRuntime, Thread
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.feeds.base import Batch, Feed
+from tradebot.feeds.status import FeedStatus
 from tradebot.store.batch import StoredCounts
 from tradebot.store.writer import SqliteStorage, Storage
 from tradebot.strategy.decider import Decider
@@ -41,8 +42,8 @@ class ListFeed:
     def read(self) -> Batch | None:
         return Batch(self.chunks.pop(0)) if self.chunks else self.then()
 
-    def status(self) -> dict[str, object]:
-        return {"link": "up"}
+    def status(self) -> FeedStatus:
+        return FeedStatus("up")
 
     def close(self) -> None:
         self.closed = True

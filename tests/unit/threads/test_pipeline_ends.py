@@ -17,6 +17,7 @@ from tradebot.core.errors import ExitCode
 from tradebot.core.events import BUY, Order, Signal, Tick
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.feeds.base import Batch, Feed
+from tradebot.feeds.status import NO_LINK, FeedStatus
 from tradebot.store.batch import StoredCounts
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.policy import FINAL_FLUSH_S
@@ -48,8 +49,8 @@ class Endless:
         self.count += 1
         return Batch([tick(self.count)])
 
-    def status(self) -> dict[str, object]:
-        return {}
+    def status(self) -> FeedStatus:
+        return NO_LINK
 
     def close(self) -> None:
         pass

@@ -15,6 +15,7 @@ from tradebot.core.runtime import RealRuntime
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.feeds.base import Batch, Feed
 from tradebot.feeds.sampling import Intake
+from tradebot.feeds.status import NO_LINK, FeedStatus
 from tradebot.store.batch import StoredCounts
 from tradebot.strategy.base import Decision, Strategy, SymbolHistory
 from tradebot.strategy.decider import Decider
@@ -138,8 +139,8 @@ class Script:
         self.closed_at_read.append(bool(self.closed))
         return self.batches.pop(0) if self.batches else None
 
-    def status(self) -> dict[str, object]:
-        return {}
+    def status(self) -> FeedStatus:
+        return NO_LINK
 
     def close(self) -> None:
         pass

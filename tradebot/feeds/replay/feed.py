@@ -14,6 +14,7 @@ from tradebot.feeds.replay.decompress import Damaged, unpack
 from tradebot.feeds.replay.line_splitter import BOM
 from tradebot.feeds.replay.recognition import HEAD_BYTES, describe, has_commas_between
 from tradebot.feeds.replay.tick_lines import LineDecoder
+from tradebot.feeds.status import NO_LINK, FeedStatus
 
 _LOOK_BYTES_MAX: Final = 1 << 16
 
@@ -154,9 +155,9 @@ class FileReplay:
             self._head += piece[: HEAD_BYTES - len(self._head)]
         return self._decoder.feed(piece), False
 
-    def status(self) -> dict[str, object]:
-        """Nothing: a replay has no link."""
-        return {}
+    def status(self) -> FeedStatus:
+        """That of a feed without a link."""
+        return NO_LINK
 
     def close(self) -> None:
         """Close the file (standard input stays open). Idempotent."""
@@ -185,9 +186,9 @@ class DatabaseReplay:
         self.position += len(ticks)
         return Batch(ticks)
 
-    def status(self) -> dict[str, object]:
-        """Nothing: a replay has no link."""
-        return {}
+    def status(self) -> FeedStatus:
+        """That of a feed without a link."""
+        return NO_LINK
 
     def close(self) -> None:
         """Give the iterator up: a generator runs its clean-up. Idempotent."""

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from tradebot.core.events import Notice, Tick, as_unix_ms
 from tradebot.core.runtime import Event, Runtime
 from tradebot.feeds.base import READ_WAIT_S, Batch, Feed
+from tradebot.feeds.status import FeedStatus
 from tradebot.output.log import Log
 
 LONG_WAIT_S: Final = 60.0
@@ -135,7 +136,7 @@ class PacedFeed:
         self._notices = self._notices[len(notices) :]
         return Batch(list(self._waiting[start : self._next]), notices=notices)
 
-    def status(self) -> dict[str, object]:
+    def status(self) -> FeedStatus:
         """That of the paced feed."""
         return self._feed.status()
 

@@ -13,8 +13,9 @@ from msgspec.structs import replace
 from tradebot.core.errors import NetworkError
 from tradebot.core.events import MAX_SYMBOL_CHARS, Notice
 from tradebot.feeds.exchanges.base import Parsed
+from tradebot.feeds.status import SymbolsLook
 from tradebot.feeds.websocket.announcements import Announcements
-from tradebot.feeds.websocket.subscriptions import UNTRADED_S, Named, Subscriptions, SymbolsLook
+from tradebot.feeds.websocket.subscriptions import UNTRADED_S, Named, Subscriptions
 from tradebot.output.log import Log
 
 _LOOK_EVERY_S: Final = 1.0

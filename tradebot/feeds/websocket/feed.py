@@ -22,6 +22,7 @@ from tradebot.feeds.base import READ_WAIT_S, Batch
 from tradebot.feeds.exchanges.base import Exchange, Parsed, Unparseable
 from tradebot.feeds.frame_reader import FrameReader
 from tradebot.feeds.quarantine import Quarantine
+from tradebot.feeds.status import FeedStatus
 from tradebot.feeds.websocket.exchange_reports import ExchangeReports
 from tradebot.feeds.websocket.handover import Handover
 from tradebot.feeds.websocket.keepalive import Liveness
@@ -105,22 +106,17 @@ class WebSocketFeed:
         """Frames received so far. Any thread; never blocks."""
         return self._reader.frames
 
-    def status(self) -> dict[str, object]:
-        """The link's state for the heartbeat. Any thread; never blocks.
-
-        `overdue_ms`: for how long the link has shown neither life nor a loss nor a new attempt though one was due; 0
-        as long as this feed's thread works, whatever the peer does. `retry_after_s`: how much is left of the time that
-        the server asked to be left alone for; None when it asked for none. `symbols`: a `SymbolsLook`.
-        """
+    def status(self) -> FeedStatus:
+        """The link's state. Any thread; never blocks."""
         last_s, now_s = self._last_frame_s, self._runtime.monotonic()
-        return {
-            "link": "up" if self._connection is not None else "down",
-            "frames": self._reader.frames,
-            "last_frame_age_ms": None if last_s is None else round((now_s - last_s) * 1000),
-            "overdue_ms": round(max(0.0, now_s - self._due_s) * 1000),
-            "retry_after_s": self._pause.left_s(now_s),
-            "symbols": self._reports.look,
-        }
+        return FeedStatus(
+            link="up" if self._connection is not None else "down",
+            frames=self._reader.frames,
+            last_frame_age_ms=None if last_s is None else round((now_s - last_s) * 1000),
+            overdue_ms=round(max(0.0, now_s - self._due_s) * 1000),
+            retry_after_s=self._pause.left_s(now_s),
+            symbols=self._reports.look,
+        )
 
     def read(self) -> Batch:
         """What the next frame brought, or what happened to the link; see Feed.

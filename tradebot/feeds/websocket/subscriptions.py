@@ -10,11 +10,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
-from msgspec import Struct
-
 from tradebot.core.events import MAX_SYMBOL_CHARS, NoticeKind, Tick
-from tradebot.feeds.base import Feed
 from tradebot.feeds.exchanges.base import Parsed
+from tradebot.feeds.status import SymbolsLook
 
 UNTRADED_S: Final = 60.0
 """A symbol without a trade for so long since its link is up is listed; that alone is no alarm."""
@@ -40,36 +38,6 @@ class Named(NamedTuple):
     kind: NoticeKind
     symbol: str
     reason: str
-
-
-class SymbolsLook(Struct, frozen=True):
-    """The symbols at one moment. At most NAMES_MAX names of a kind; the counts are of all.
-
-    `confirmed`: whether the exchange has confirmed something on this connection; None for one that confirms nothing.
-    `refused` with the exchange's words. `untraded`: no trade for UNTRADED_S since the link is up. `announced` counts
-    what the exchange announced in this run, the newest in `announcements`, oldest first.
-    """
-
-    requested: int = 0
-    confirmed: bool | None = None
-    refused: dict[str, str] = {}
-    refused_count: int = 0
-    silent: tuple[str, ...] = ()
-    silent_count: int = 0
-    untraded: tuple[str, ...] = ()
-    untraded_count: int = 0
-    announced: int = 0
-    announcements: tuple[str, ...] = ()
-
-
-def heartbeat_fields(feed: Feed) -> dict[str, object]:
-    """A feed's status as flat fields of a log line: counts in place of names."""
-    fields = feed.status()
-    symbols = fields.pop("symbols", None)
-    if isinstance(symbols, SymbolsLook):
-        counts = {"refused": symbols.refused_count, "silent": symbols.silent_count, "untraded": symbols.untraded_count}
-        fields |= {f"symbols_{kind}": count for kind, count in counts.items() if count}
-    return fields
 
 
 class _Symbol:

@@ -15,6 +15,7 @@ from tradebot.core.runtime import RealRuntime
 from tradebot.feeds.base import READ_WAIT_S, Batch, Malformed
 from tradebot.feeds.replay.feed import DatabaseReplay
 from tradebot.feeds.replay.pacing import LONG_WAIT_S, SAY_EVERY_S, PacedFeed, Pacer
+from tradebot.feeds.status import NO_LINK, FeedStatus
 
 START_MS = 1_700_000_000_000
 
@@ -135,8 +136,8 @@ class _Scripted:
         self._batches: Iterator[Batch] = iter(batches)
         self.closed = False
 
-    def status(self) -> dict[str, object]:
-        return {}
+    def status(self) -> FeedStatus:
+        return NO_LINK
 
     def read(self) -> Batch | None:
         return next(self._batches, None)

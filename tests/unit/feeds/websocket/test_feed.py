@@ -28,7 +28,6 @@ from tradebot.feeds.quarantine import Quarantine
 from tradebot.feeds.sequence_tracker import SequenceGuard
 from tradebot.feeds.websocket.feed import Target, WebSocketFeed
 from tradebot.feeds.websocket.retry_after import RetryAfterFile
-from tradebot.feeds.websocket.subscriptions import heartbeat_fields
 from tradebot.feeds.websocket.transport import ConnectFailed, ConnectionLost, Frame, Limits
 
 URL = "wss://user:hunter2@example.org/ws?api_key=hunter2"
@@ -316,7 +315,7 @@ class TestTheLink:
         line = Line()
         made = rig(line)
         assert made.network.dialled == []
-        assert heartbeat_fields(made.feed) == {
+        assert made.feed.status().log_fields() == {
             "link": "down",
             "frames": 0,
             "last_frame_age_ms": None,
@@ -446,12 +445,12 @@ class TestConnecting:
         """Also beyond the budget (120 s): there is no exit 10 while a server is left alone as it asked."""
         first = rig(ConnectFailed("429", 429, 600.0))
         first.until(lambda: first.clock.seconds >= 200.0)
-        assert first.feed.status()["retry_after_s"] == pytest.approx(450.0, abs=1)
+        assert first.feed.status().retry_after_s == pytest.approx(450.0, abs=1)
         again = rig(Line())
         again.clock.seconds = first.clock.seconds
         again.story(1)
         assert again.network.dialled_s[0] == pytest.approx(600.0, abs=1)
-        assert again.feed.status()["retry_after_s"] is None
+        assert again.feed.status().retry_after_s is None
         third = rig(Line())
         third.story(1)
         assert third.network.dialled_s == [0.0]
@@ -575,7 +574,7 @@ class TestLiveness:
         line = Line(text("ack"), *every(20.0, [Frame("pong")]))
         made = rig(line)
         assert [batch.notices[0][1].kind for batch in made.after(120.0)] == ["LINK_UP"]
-        assert made.feed.status()["link"] == "up"
+        assert made.feed.status().link == "up"
 
     def test_a_subscription_that_is_never_confirmed(self, rig: Make) -> None:
         """Heartbeats and errors are no confirmation."""
@@ -595,19 +594,19 @@ class TestLiveness:
     def test_an_ack_or_any_trade_confirms(self, rig: Make, confirmation: str) -> None:
         made = rig(Line(text(confirmation), *every(5.0, text("beat"))))
         made.after(60.0)
-        assert made.feed.status()["link"] == "up"
+        assert made.feed.status().link == "up"
 
     def test_a_trade_that_there_is_no_room_for_confirms(self, rig: Make) -> None:
         made = rig(Line(text("t A 1"), lost()), Line(text("t B 1"), *every(5.0, text("beat"))), symbols_max=1)
         made.after(60.0)
         assert len(made.network.dialled) == 2
-        assert made.feed.status()["link"] == "up"
+        assert made.feed.status().link == "up"
 
     @pytest.mark.parametrize("more", [{"exchange": Silent}, {"symbols": ()}])
     def test_where_nothing_is_confirmed_nothing_is_waited_for(self, rig: Make, more: dict[str, Any]) -> None:
         made = rig(Line(*every(5.0, text("beat"))), **more)
         made.after(60.0)
-        assert made.feed.status()["link"] == "up"
+        assert made.feed.status().link == "up"
 
     def test_a_receive_never_waits_past_a_deadline_or_the_read_wait(self, rig: Make) -> None:
         line = Line(text("ack"), 0.3, text("beat"))
@@ -621,7 +620,7 @@ class TestLiveness:
         """What the heartbeat and the stall detector read."""
         made = rig(Line(0.5, text("ack", "t A 1"), 2.0, lost()))
         made.feed.read()
-        assert heartbeat_fields(made.feed) == {
+        assert made.feed.status().log_fields() == {
             "link": "up",
             "frames": 0,
             "last_frame_age_ms": 0,
@@ -629,11 +628,11 @@ class TestLiveness:
             "retry_after_s": None,
         }
         made.until(lambda: made.clock.seconds >= 53.5)
-        assert heartbeat_fields(made.feed) == {
+        assert made.feed.status().log_fields() == {
             "link": "up", "frames": 2, "last_frame_age_ms": 2000, "overdue_ms": 0, "retry_after_s": None,
         }  # fmt: skip
         made.feed.read()
-        assert made.feed.status()["link"] == "down" and made.feed.status()["overdue_ms"] == 0
+        assert made.feed.status().link == "down" and made.feed.status().overdue_ms == 0
         assert made.feed.position == 2
 
 
@@ -750,7 +749,7 @@ class TestTheEnd:
         made.feed.close()
         made.feed.close()
         assert line.said == ["sub A", "sub B", 1000]
-        assert made.feed.status()["link"] == "down"
+        assert made.feed.status().link == "down"
 
     def test_close_before_the_first_read(self, rig: Make) -> None:
         made = rig()
