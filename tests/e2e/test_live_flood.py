@@ -41,14 +41,16 @@ def test_a_flood_meets_a_slow_strategy(engine: Engine, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_flood_meets_a_slow_writer(engine: Engine, tmp_path: Path) -> None:
-    """G5, S6, I6: a database that somebody else holds: exit 13 naming the writer, and when it is free all is stored."""
+    """G5, S6, I6: a database that another program holds: exit 13 naming the writer, and when it is free all is stored.
+
+    The spill file has room for a small part of the flood, so that the channels fill.
+    """
     with MockWsProcess(tmp_path) as mockws:
-        live = Live(engine, f"--ws-url={mockws.url}", **SIZES)
+        live = Live(engine, f"--ws-url={mockws.url}", **SIZES, persist__spill_max_mb=1)
         live.wait_notice("LINK_UP")
         with closing(sqlite3.connect(live.db, timeout=30, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
-            # Faster than the writer may find out that the database is away, and begin the spill.
-            mockws.control(actions.Burst(20_000))
+            mockws.control(actions.Burst(40_000))
             live.running.wait_for("OVERLOAD")
         assert_overloaded(live, "persist")
 
