@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import ast
+import io
 import re
 import sqlite3
+import tokenize
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from tradebot.config.reference import ENTRIES, configuration_page
 from tradebot.config.validation import KEYS
 from tradebot.core.errors import ExitCode
+from tradebot.core.events import NoticeKind, Side
+from tradebot.ops.soak.decision_log import Action
 from tradebot.store.database import connect, migrate
 from tradebot.store.models import MODELS, SCHEMA_VERSION
 
@@ -98,3 +105,67 @@ def test_the_schema_page_has_every_table_and_column_of_a_new_database(reference:
         }
     db.close()
     assert told == found
+
+
+class TestLogEvents:
+    ROW = re.compile(r"^\| `([^`]+)` \| ([A-Z, ]+) \|(?: [^|]*\|){3}$", re.M)
+
+    @staticmethod
+    def logged(repo: Path) -> dict[str, set[str]]:
+        """By the name of an event, the levels at which the code logs it, as far as the call shows them."""
+        found: dict[str, set[str]] = {}
+        for path in (repo / "tradebot").rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if not isinstance(node, ast.Call):
+                    continue
+                for keyword in node.keywords:
+                    if keyword.arg == "event" and isinstance(keyword.value, ast.Constant):
+                        level = ast.unparse(node.func).rpartition(".")[2].upper()
+                        found.setdefault(str(keyword.value.value), set()).add(level)
+        return found
+
+    def test_every_event_is_described_with_its_level(self, repo: Path, reference: Path) -> None:
+        rows = self.ROW.findall((reference / "log-events.md").read_text())
+        told = {name: set(levels.split(", ")) for name, levels in rows}
+        assert len(rows) == len(told), "an event is described twice"
+        logged = self.logged(repo)
+        drawn = {*get_args(NoticeKind), *get_args(Side), *get_args(Action)}  # names that the code logs as values
+        assert set(told) == set(logged) | drawn
+        for name, levels in logged.items():
+            known = levels & {"DEBUG", "INFO", "WARNING", "ERROR"}
+            assert known <= told[name], name
+
+
+class TestRules:
+    ID = re.compile(r"\b[GIS]\d{1,2}\b")
+
+    def test_every_rule_that_code_and_documents_cite_is_described(self, repo: Path, reference: Path) -> None:
+        """In comments and docstrings only: other texts may be symbols of a test."""
+        described = set(re.findall(r"^\| ([A-Z]\d+) \|", (reference / "rules.md").read_text(), re.M))
+        cited: dict[str, str] = {}
+        for root in ("tradebot", "sim", "mockws_server", "bench", "tests"):
+            for path in (repo / root).rglob("*.py"):
+                source = path.read_text()
+                if self.ID.search(source):  # a quick look: parsing all files takes seconds
+                    for text in comments_and_docstrings(source):
+                        cited |= dict.fromkeys(self.ID.findall(text), path.name)
+        for page in (*repo.glob("*.md"), *(repo / "docs").rglob("*.md")):
+            cited |= dict.fromkeys(self.ID.findall(page.read_text()), page.name)
+        assert len(described) > 10
+        assert {rule: place for rule, place in cited.items() if rule not in described} == {}
+
+    def test_the_tests_of_a_rule_exist_and_cite_it(self, repo: Path, reference: Path) -> None:
+        rows = re.findall(r"^\| ([A-Z]\d+) \| .* \| (.+) \|$", (reference / "rules.md").read_text(), re.M)
+        for rule, tests in rows:
+            for name in re.findall(r"`([^`]+)`", tests):
+                assert re.search(rf"\b{rule}\b", (repo / name).read_text()), f"{name} does not cite {rule}"
+
+
+def comments_and_docstrings(source: str) -> Iterator[str]:
+    """What a Python file says to people."""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.string
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            yield ast.get_docstring(node) or ""
