@@ -70,7 +70,7 @@ setup(
     install_requires=RUN,
     extras_require={"metrics": METRICS, "test": TEST, "dev": DEV, "bench": []},
     entry_points={
-        "console_scripts": ["tradebot = tradebot.cli.startup:tradebot", "mockws = tradebot.cli.startup:mockws"]
+        "console_scripts": ["tradebot = tradebot.cli.startup:tradebot", "mockws = mockws_server.startup:mockws"]
     },
     zip_safe=False,
 )

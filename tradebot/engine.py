@@ -12,11 +12,11 @@ from msgspec.structs import replace
 from peewee import SqliteDatabase
 
 from tradebot import __version__
-from tradebot.cli.resolve import require_available
 from tradebot.config.model import Settings, config_hash, db_path, result_hash
 from tradebot.core.errors import ConfigError, ExitCode, OverloadError, TradebotError
 from tradebot.core.events import Notice
 from tradebot.core.ids import live_run_id, replay_run_id, short_digest
+from tradebot.core.ledger import Ledger, NotStored
 from tradebot.core.runtime import RealRuntime, Runtime
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.feeds.base import Feed, Stopped
@@ -24,6 +24,7 @@ from tradebot.feeds.factory import Input, Surroundings, open_input, stored_ticks
 from tradebot.feeds.memory import FeedMemory
 from tradebot.feeds.websocket.client import WebSocketTransport
 from tradebot.feeds.websocket.transport import Transport
+from tradebot.ops.gate import require_available
 from tradebot.output.log import Log, setup_logging
 from tradebot.output.redaction import mask
 from tradebot.report.output import Output
@@ -38,7 +39,7 @@ from tradebot.store.spill import Spill, spill_path
 from tradebot.store.takeover import Carried, take_over
 from tradebot.store.writer import SqliteStorage, Storage
 from tradebot.strategy.decider import Decider
-from tradebot.strategy.registry import SymbolHistory, broken, create
+from tradebot.strategy.registry import SymbolHistory, broken, create, unread_keys
 from tradebot.telemetry.exporters import Outlets
 from tradebot.telemetry.publisher import Beacon
 from tradebot.telemetry.sd_notify import Notifier, find_notifier
@@ -46,7 +47,6 @@ from tradebot.telemetry.snapshot import Observer
 from tradebot.telemetry.status_file import status_path
 from tradebot.telemetry.throttle_file import read_throttle, throttle_path
 from tradebot.threads.ingest import CHECKPOINT_TICKS
-from tradebot.threads.ledger import Ledger, NotStored
 from tradebot.threads.pipeline import STAGES, WRITERS, Parts, Pipeline
 from tradebot.threads.shutdown import Control
 from tradebot.threads.strategy import MAX_TAKE
@@ -116,8 +116,8 @@ class _Run:
         self._began_s = edges.runtime.monotonic()
 
     def run(self) -> ExitCode:
-        require_available(self._settings)
         runtime = self._runtime
+        require_available(self._config, runtime)
         stop, transport = self._control.stop, self._edges.make_transport
         around = Surroundings(self._path, runtime, stop, lambda: runtime.stop_signals() > 0, transport, self._root_log)
         settings = self._throttled()
@@ -235,7 +235,8 @@ class _Run:
         elif source.push:
             run_id = live_run_id(self._started_ms, self._runtime.token())
         else:
-            run_id = replay_run_id(source.digest or short_digest(source.source), result_hash(config, replay=True))
+            counted = result_hash(config, replay=True, unread=unread_keys(config.strategy.name))
+            run_id = replay_run_id(source.digest or short_digest(source.source), counted)
         return RunInfo(
             run_id, __version__, config.mode, config.engine.ingest_mode, source.source, config_hash(config),
             source.push, source.feed, source.frames,

@@ -14,6 +14,7 @@ from sim.kernel.scheduler import RUNS
 from sim.world.faults import open_files
 from tradebot.core.channel import Channel
 from tradebot.core.events import Notice, Tick
+from tradebot.core.ledger import Ledger
 from tradebot.core.runtime import Thread
 from tradebot.feeds.base import Batch, Feed
 from tradebot.feeds.status import FeedStatus
@@ -21,7 +22,6 @@ from tradebot.portfolio.positions import Positions, PositionView
 from tradebot.store.batch import StoredCounts
 from tradebot.store.spill import Spill
 from tradebot.threads.counters import Metrics
-from tradebot.threads.ledger import Ledger
 
 LOOK_EVERY_S: Final = 1.0
 LOOK_EVERY_STEPS: Final = 61

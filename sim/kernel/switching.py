@@ -28,7 +28,7 @@ ENGINE: Final = (
     "tradebot.feeds",
 )
 """Modules (and packages) whose code may be interrupted: what threads share. The rest decides, alone."""
-_PURE: Final = ("tradebot.feeds.exchanges", "tradebot.threads.ledger", "tradebot.threads.stall_detector")
+_PURE: Final = ("tradebot.feeds.exchanges", "tradebot.core.ledger", "tradebot.threads.stall_detector")
 _LOCKING: Final = (
     "tradebot.store",
     "tradebot.output.log",

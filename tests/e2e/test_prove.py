@@ -14,6 +14,7 @@ from tradebot.config import toml_file as configfile
 from tradebot.config.model import config_hash
 from tradebot.core.runtime import RealRuntime
 from tradebot.ops.proofs.bundle import FILE_NAME, NAMES, code_version, render
+from tradebot.strategy.registry import CHECKS
 
 KERNEL = "some avg10=1.25 avg60=0.50 avg300=0.10 total=12345\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=6\n"
 PRESSURE = Path("/proc/pressure")
@@ -73,7 +74,7 @@ def test_interrupted_it_ends_its_engines_and_clears_away(engine: Engine) -> None
 def test_the_gate_by_the_bundle_beside_the_database(engine: Engine) -> None:
     """G0, G1: LIVE with a valid bundle still ends with 12 and says why; each thing amiss with it is told."""
     option = engine.config("live.toml", "mode = 'LIVE'\nlive_armed = true\n[app]\ndb_path = 'x.db'\n")
-    live = configfile.load(engine.path("live.toml"))
+    live = configfile.load(engine.path("live.toml"), CHECKS)
     now_ms = RealRuntime().now_ms()
     good = {"config_hash": config_hash(live), "version": code_version(), "made_ms": now_ms}
     text = render(bundle_of(**good))

@@ -113,12 +113,12 @@ def test_an_interrupt_while_it_is_imported_ends_it_quietly(engine: Engine, at: s
     assert not engine.path("x.db").exists()
 
 
-@pytest.mark.parametrize("program", ["tradebot", "mockws"])
-def test_the_installed_programs_end_quietly_too(engine: Engine, program: str) -> None:
+@pytest.mark.parametrize(("module", "program"), [("tradebot.cli", "tradebot"), ("mockws_server", "mockws")])
+def test_the_installed_programs_end_quietly_too(engine: Engine, module: str, program: str) -> None:
     """12.11: their entry point arranges that before it imports anything else."""
     engine.path("sitecustomize.py").write_text(INTERRUPTED)
     paths = {"PYTHONPATH": f"{engine.home}:{REPO}", "INTERRUPT_AT": "msgspec"}
-    script = f"import sys; from tradebot.cli.startup import {program}; sys.exit({program}())"
+    script = f"import sys; from {module}.startup import {program}; sys.exit({program}())"
     done = engine.run(env=paths, command=(sys.executable, "-c", script))
     assert (done.code, done.stdout, done.stderr) == (0, "", "")
 

@@ -10,10 +10,10 @@ import pytest
 
 from tests.unit.store_helpers import Logged
 from tradebot.core.errors import ExitCode, OverloadError
+from tradebot.core.ledger import Ledger, NotStored
 from tradebot.engine import _Run
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.policy import FINAL_FLUSH_S
-from tradebot.threads.ledger import Ledger, NotStored
 
 FULL = StorageUnavailable("SQLITE_FULL", "disk full", passing=True)
 

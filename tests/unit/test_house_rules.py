@@ -1,18 +1,18 @@
 """The rules of the house that a machine can hold: one seam for time and threads, sizes, no stray prints.
 
-That decisions are pure is shown in test_purity.py. Each rule is a function from source text to its breaches, so that
-the rules themselves are tested too.
+Others: test_purity.py (decisions are pure), test_layers.py (the order of the folders). Each rule is a function from
+source text to its breaches, so that the rules themselves are tested too.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
-REPO = Path(__file__).resolve().parents[2]
+from tests.unit.house import REPO, Rule, breaches, imports, sources
+
 PACKAGES = ("tradebot", "sim", "mockws_server", "bench")
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
@@ -36,35 +36,6 @@ ROUND_THE_SEAM = {"datetime.now", "datetime.utcnow", "datetime.today", "date.tod
 
 # Where answers for people are printed; everything else logs.
 MAY_PRINT = ("tradebot/cli/main.py", "tradebot/report/", "mockws_server/cli.py", "sim/__main__.py", "bench/")
-
-Rule = Callable[[str, ast.Module], Iterator[str]]
-
-
-def sources(*roots: str) -> list[Path]:
-    """All Python files under `roots` of the checkout."""
-    found: list[Path] = []
-    for root in roots:
-        place = REPO / root
-        found += sorted(place.rglob("*.py")) if place.is_dir() else [place]
-    return [path for path in found if path.exists()]
-
-
-def breaches(rule: Rule, *roots: str) -> list[str]:
-    """`file:...` for every breach of `rule` under `roots`."""
-    result = []
-    for path in sources(*roots):
-        name = path.relative_to(REPO).as_posix()
-        result += [f"{name}:{breach}" for breach in rule(name, ast.parse(path.read_text(), name))]
-    return result
-
-
-def imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Line and full dotted name of everything imported, anywhere in the file."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield from ((node.lineno, f"{'.' * node.level}{node.module or ''}.{alias.name}") for alias in node.names)
 
 
 def outside_the_seam(name: str, tree: ast.Module) -> Iterator[str]:

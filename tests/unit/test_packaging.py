@@ -380,7 +380,7 @@ class TestWheel:
         assert sorted(pythons.replace(" ", "").split(",")) == ["<3.14", ">=3.11"]
         assert re.search(r"^Requires-Dist: websocket-client.*!=1\.9\.1", metadata, re.MULTILINE)
         assert "tradebot = tradebot.cli.startup:tradebot" in entries
-        assert "mockws = tradebot.cli.startup:mockws" in entries
+        assert "mockws = mockws_server.startup:mockws" in entries
 
     def test_runs_without_the_checkout(self, wheel: Path, tmp_path: Path) -> None:
         with zipfile.ZipFile(wheel) as archive:

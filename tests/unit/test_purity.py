@@ -20,7 +20,8 @@ PURE_FOLDERS = ("portfolio", "strategy", "execution")
 ALLOWED = {
     "__future__", "abc", "collections", "contextlib", "dataclasses", "decimal", "difflib", "enum", "fractions",
     "functools", "heapq", "inspect", "itertools", "math", "msgspec", "operator", "types", "typing",
-    "tradebot.core.events", "tradebot.core.errors", "tradebot.core.ids", "tradebot.portfolio",
+    "tradebot.core.events", "tradebot.core.errors", "tradebot.core.ids", "tradebot.core.number_format",
+    "tradebot.config.validation", "tradebot.portfolio",
     "tradebot.strategy", "tradebot.execution",
 }  # fmt: skip
 ALLOWED_FOR_TYPES = {"tradebot.config.model"}

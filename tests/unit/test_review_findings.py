@@ -15,6 +15,7 @@ from tradebot.config.model import Config
 from tradebot.core.channel import Channel
 from tradebot.core.errors import ConfigError, ExitCode
 from tradebot.core.events import Notice, Tick
+from tradebot.core.ledger import Ledger
 from tradebot.core.runtime import RealRuntime, Thread
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.feeds.base import Batch, Feed
@@ -30,7 +31,6 @@ from tradebot.strategy.decider import Decider
 from tradebot.strategy.registry import create
 from tradebot.threads.counters import Metrics
 from tradebot.threads.ingest import IngestStage
-from tradebot.threads.ledger import Ledger
 from tradebot.threads.pipeline import STAGES, Parts, Pipeline
 from tradebot.threads.shutdown import Control
 

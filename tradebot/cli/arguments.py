@@ -25,16 +25,11 @@ from tradebot.cli.usage import (
     of_command,
 )
 from tradebot.config.validation import did_you_mean, show
-from tradebot.core.errors import ConfigError, ExitCode
+from tradebot.core.errors import HINT, ExitCode, UsageError
 from tradebot.output.redaction import mask
 
-HINT: Final = "try tradebot --help"
 HELP: Final = "help"
 VERSION: Final = "version"
-
-
-class UsageError(ConfigError):
-    """The command line itself is wrong (exit 12 for every command)."""
 
 
 class Arguments(NamedTuple):

@@ -10,14 +10,15 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from tradebot.cli.arguments import HINT, Arguments, UsageError
+from tradebot.cli.arguments import Arguments
 from tradebot.cli.usage import BACKUP, DOCTOR, HEALTH, INSTALL_UNIT, PROVE, PRUNE, RUN, SOAK, STATUS
 from tradebot.config import toml_file as configfile
 from tradebot.config.model import Config, db_path, expand_home
 from tradebot.config.validation import InvalidValue, check_value, show
-from tradebot.core.errors import ConfigError, TradebotError
+from tradebot.core.errors import HINT, ConfigError, TradebotError, UsageError
 from tradebot.core.runtime import RealRuntime
 from tradebot.output.streams import GuardedStream
+from tradebot.strategy.registry import CHECKS
 
 _UNITS_MS: Final = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _DAY_S: Final = 86_400.0
@@ -93,7 +94,7 @@ class _Given:
         """The configuration that `run` would read, and its database."""
         place = configfile.find(self.text("--config"), self.environ)
         try:
-            config = Config() if place is None else configfile.load(place[0])
+            config = Config() if place is None else configfile.load(place[0], CHECKS)
         except ConfigError as error:
             # Misuse (12), and not the answer "no" (1) that a script would take for a sick engine.
             raise UsageError(str(error)) from None
@@ -151,9 +152,9 @@ def _backup(given: _Given) -> int:
 
 
 def _soak(given: _Given) -> int:
+    from tradebot.config.secret_urls import find_webhook
     from tradebot.ops.installed import engine_units, unit_of
     from tradebot.ops.soak.command import SoakOrder, run_soak
-    from tradebot.output.secret_urls import find_webhook
 
     found = given.found()
     webhook_url = find_webhook(found.config, {}, given.environ) or found.config.notify.webhook_url

@@ -12,18 +12,21 @@ import traceback
 from collections.abc import Iterator, Mapping
 
 from tradebot import __version__
-from tradebot.cli.arguments import HELP, VERSION, Arguments, UsageError, help_text, parse
-from tradebot.cli.resolve import resolve, unavailable
+from tradebot.cli.arguments import HELP, VERSION, Arguments, help_text, parse
+from tradebot.cli.resolve import resolve
 from tradebot.cli.startup import interrupts_raise
 from tradebot.cli.usage import CAPTURE, CHECK_CONFIG, OPERATIONS, RUN, SHOW_CONFIG, SOURCES
 from tradebot.config import toml_file as configfile
 from tradebot.config.model import Live, Settings, config_hash, db_path
+from tradebot.config.secret_urls import secret_place
 from tradebot.config.validation import WITH_CREDENTIALS, flatten, toml
-from tradebot.core.errors import ConfigError, ExitCode, TradebotError
+from tradebot.core.errors import ConfigError, ExitCode, TradebotError, UsageError
+from tradebot.core.runtime import RealRuntime
 from tradebot.feeds import sources_file as source_files
+from tradebot.ops.gate import unavailable
 from tradebot.output.redaction import escape, mask, mask_path
-from tradebot.output.secret_urls import secret_place
 from tradebot.output.streams import GuardedStream
+from tradebot.strategy.registry import CHECKS
 
 _COMMENT_COLUMN = 46
 
@@ -95,11 +98,11 @@ def _check_config(arguments: Arguments, environ: Mapping[str, str]) -> int:
         return _answer("no configuration file: the defaults apply\n")
     path, named_by = found
     try:
-        config = configfile.load(path)
+        config = configfile.load(path, CHECKS)
     except ConfigError as error:
         _answer(f"{error}\n")
         return 1
-    notes = "".join(f"note: run would refuse it: {reason}\n" for reason in unavailable(config))
+    notes = "".join(f"note: run would refuse it: {reason}\n" for reason in unavailable(config, RealRuntime()))
     return _answer(f"{path}: valid{'' if arguments.file else f' ({named_by})'}\n{notes}")
 
 

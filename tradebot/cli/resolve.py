@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, get_args
 
-from tradebot.cli.arguments import HINT, Arguments, UsageError
+from tradebot.cli.arguments import Arguments
 from tradebot.cli.usage import CAPTURE
 from tradebot.config import toml_file as configfile
 from tradebot.config.model import (
@@ -17,9 +17,9 @@ from tradebot.config.model import (
     RunOptions,
     Secrets,
     Settings,
-    db_path,
     expand_home,
 )
+from tradebot.config.secret_urls import find_secrets
 from tradebot.config.toml_file import FileContent
 from tradebot.config.validation import (
     KEYS,
@@ -32,11 +32,10 @@ from tradebot.config.validation import (
     show,
     value_of_text,
 )
-from tradebot.core.errors import ConfigError
-from tradebot.core.runtime import RealRuntime
+from tradebot.core.errors import HINT, ConfigError, UsageError
 from tradebot.feeds.endpoint import find_live
 from tradebot.feeds.exchanges import EXCHANGES
-from tradebot.output.secret_urls import find_secrets
+from tradebot.strategy.registry import CHECKS
 
 ENV_LOG_LEVEL: Final = "TRADEBOT_LOG_LEVEL"
 MAX_SPEED: Final = 1_000_000.0
@@ -135,7 +134,7 @@ def resolve(arguments: Arguments, environ: Mapping[str, str], with_secrets: bool
     """
     explicit = arguments.given.get("--config")
     found = configfile.find(None if explicit is None else str(explicit), environ)
-    content = FileContent({}, {}, [], []) if found is None else configfile.read(found[0])
+    content = FileContent({}, {}, [], []) if found is None else configfile.read(found[0], CHECKS)
     gathered = _Gathered(content)
     gathered.take_environment(environ)
     gathered.take_arguments(arguments.given)
@@ -212,7 +211,7 @@ class _Gathered:
             self.values.pop("engine.ws_url_file", None)
             self.sources["engine.ws_url_file"] = "command line --ws-url"
         try:
-            value = value_of_text(key, text)
+            value = value_of_text(key, text, CHECKS)
             self.values[key] = expand_home(str(value)) if key in _PATH_KEYS else value
             self.sources[key] = source
         except InvalidValue as error:
@@ -253,27 +252,3 @@ def misplaced(given: Mapping[str, str | bool], config: Config, sources: Mapping[
     if "--resume" in given and file is None and "--replay-db" not in given:
         problems.append("--resume: nothing is written when a database replays itself, so there is nothing to resume")
     return problems
-
-
-def unavailable(config: Config, environ: Mapping[str, str] | None = None) -> list[str]:
-    """Why this release cannot run a valid configuration; empty when it can.
-
-    `environ` None means the process's. Blocks for a moment with mode LIVE: what the gate asks for is read (see there).
-    """
-    reasons = []
-    if config.mode == "LIVE":
-        # Late: only here are proof bundle and database looked at.
-        from tradebot.ops.gate import live_conditions
-
-        unmet = live_conditions(config, db_path(config, environ), RealRuntime())
-        reasons.append("\n- ".join(["mode LIVE is refused:", *unmet]))
-    if config.mode == "PAPER":
-        reasons.append("mode PAPER comes with a later release; SHADOW is there")
-    return reasons
-
-
-def require_available(settings: Settings, environ: Mapping[str, str] | None = None) -> None:
-    """Raises ConfigError naming everything asked for that this release cannot do, LIVE's unmet conditions included."""
-    reasons = unavailable(settings.config, environ)
-    if reasons:
-        raise ConfigError(listed(reasons))

@@ -1,4 +1,4 @@
-"""The entry points of the installed programs, and Ctrl-C while they are still being imported.
+"""The entry point of the installed program, and Ctrl-C while they are still being imported.
 
 Importing takes about a tenth of a second, in which nothing has begun: an interrupt then ends the process at once and
 without a traceback. It is light on purpose: it imports nothing of the program before that is arranged. bin/launch.py
@@ -17,14 +17,6 @@ def tradebot() -> int:
     """The console script `tradebot`."""
     end_quietly(_code_of(sys.argv[1:]))
     from tradebot.cli.main import main
-
-    return main()
-
-
-def mockws() -> int:
-    """The console script `mockws`."""
-    end_quietly(0)
-    from mockws_server.cli import main
 
     return main()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
@@ -222,7 +222,7 @@ class Live(Struct, frozen=True):
 
 
 class Secrets(Struct, frozen=True):
-    """URLs from the environment or from files, which override the configuration's (`tradebot.output.secret_urls`)."""
+    """URLs from the environment or from files, which override the configuration's (`tradebot.config.secret_urls`)."""
 
     ws_url: str | None = None
     webhook_url: str | None = None
@@ -295,20 +295,14 @@ def config_hash(config: Config) -> str:
     return _digest(values)
 
 
-# Parameters that a strategy does not read. A strategy not named here counts as reading them all.
-_UNREAD: Final[Mapping[str, frozenset[str]]] = {
-    "sma_crossover": frozenset({"engine.signal_every_n_ticks"}),
-    "periodic": frozenset({"strategy.short_window", "strategy.long_window"}),
-}
-
-
-def result_hash(config: Config, replay: bool) -> str:
+def result_hash(config: Config, replay: bool, unread: Collection[str]) -> str:
     """12 hex digits over the keys that can change a result: a part of a replay's run id.
 
     These are mode, strategy (with what it reads of [engine]), execution, risk caps, sampling and history; not paths,
-    sizes, batching or patience. `replay` leaves out what is never applied there (max_tick_age_ms).
+    sizes, batching or patience. `replay` leaves out what is never applied there (max_tick_age_ms); `unread` are the
+    keys that the strategy does not read (`Strategy.unread`).
     """
-    left_out = set(_UNREAD.get(config.strategy.name, ()))
+    left_out = set(unread)
     if replay:
         left_out.add("execution.max_tick_age_ms")
     singles = {"mode", "engine.signal_every_n_ticks", "engine.sample_every", "feed.history"}

@@ -18,6 +18,7 @@ from tradebot.config.model import Config, expand_home, xdg_directory
 from tradebot.config.validation import (
     KEYS,
     SECTIONS,
+    Checks,
     InvalidValue,
     build,
     check_value,
@@ -97,9 +98,9 @@ def default_path(environ: Mapping[str, str]) -> Path:
     return xdg_directory(environ, "XDG_CONFIG_HOME", ".config") / "tradebot" / "tradebot.toml"
 
 
-def load(path: Path) -> Config:
+def load(path: Path, checks: Checks) -> Config:
     """The configuration that the file at `path` describes. Raises ConfigError with all that is wrong. Blocks (I/O)."""
-    content = read(path)
+    content = read(path, checks)
     config = build(content.values)
     problems = content.problems + between_keys(config, content.places, content.unsure)
     if problems:
@@ -115,12 +116,12 @@ def between_keys(config: Config, places: Mapping[str, str], unsure: Iterable[str
     ]
 
 
-def read(path: Path) -> FileContent:
-    """Read and check the file at `path`. Blocks (I/O).
+def read(path: Path, checks: Checks) -> FileContent:
+    """Read and check the file at `path`; `checks` as for `check_value`. Blocks (I/O).
 
     Raises ConfigError when it cannot be read, is not UTF-8 or not TOML; all other mistakes are in `problems`.
     """
-    walk = _Walk(read_document(path, "configuration file", MAX_FILE_BYTES))
+    walk = _Walk(read_document(path, "configuration file", MAX_FILE_BYTES), checks)
     walk.top()
     return FileContent(walk.values, walk.places, walk.problems, walk.unsure)
 
@@ -183,8 +184,9 @@ def _syntax_message(path: Path, text: str, error: ValueError) -> str:
 class _Walk:
     """Goes through a parsed document, collecting values, their places and everything that is wrong."""
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: Document, checks: Checks) -> None:
         self._document = document
+        self._checks = checks
         self.values: dict[str, object] = {}
         self.places: dict[str, str] = {}
         self.problems: list[str] = []
@@ -224,7 +226,7 @@ class _Walk:
     def _value(self, path: KeyPath, value: object) -> None:
         name = ".".join(path)
         try:
-            self.values[name] = check_value(name, value)
+            self.values[name] = check_value(name, value, self._checks)
         except InvalidValue as error:
             self._problem(path, str(error))
             self.unsure.append(name)

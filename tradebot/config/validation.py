@@ -10,7 +10,8 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -19,7 +20,6 @@ from msgspec import inspect as shapes
 
 from tradebot.config.model import Config
 from tradebot.output.redaction import mask
-from tradebot.strategy.registry import broken, strategies
 
 
 class Key(NamedTuple):
@@ -38,6 +38,11 @@ class Problem(NamedTuple):
     other: str
     text: str
 
+
+Checks = Mapping[str, Callable[[str], str]]
+"""What only the layers above can check, by key: a function from a text to what is stored, or raising InvalidValue."""
+
+NO_CHECKS: Final[Checks] = MappingProxyType({})
 
 _LISTED_MAX: Final = 50
 
@@ -89,8 +94,8 @@ def build(values: Mapping[str, object]) -> Config:
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """ " (did you mean ...?)" when a known word is near, else nothing."""
     # Without the dashes of options, which would make any two of them alike.
-    folded = {_fold(name).strip("-"): name for name in known}
-    near = difflib.get_close_matches(_fold(word).strip("-"), folded, n=1, cutoff=0.6)
+    folded = {fold(name).strip("-"): name for name in known}
+    near = difflib.get_close_matches(fold(word).strip("-"), folded, n=1, cutoff=0.6)
     return f" (did you mean {folded[near[0]]}?)" if near else ""
 
 
@@ -122,10 +127,11 @@ def show(value: object) -> str:
     return text if len(text) <= 80 else text[:70] + '..."'
 
 
-def check_value(name: str, value: object) -> object:
+def check_value(name: str, value: object, checks: Checks = NO_CHECKS) -> object:
     """`value` as key `name` stores it (one spelling of enumerations, int made float where a float is meant).
 
-    Raises InvalidValue saying what is wrong with it.
+    `checks` says more of single keys: a strategy's name must be looked up (`tradebot.strategy.registry.CHECKS`).
+    Raises InvalidValue saying what is wrong with the value.
     """
     shape = KEYS[name].shape
     if isinstance(shape, shapes.BoolType):
@@ -140,11 +146,11 @@ def check_value(name: str, value: object) -> object:
         return check_choice(value, [str(choice) for choice in shape.values])
     assert isinstance(shape, shapes.StrType)
     _check_text(shape, value)
-    special = _SPECIAL.get(name)
+    special = _SPECIAL.get(name) or checks.get(name)
     return value if special is None else special(value)
 
 
-def value_of_text(name: str, text: str) -> object:
+def value_of_text(name: str, text: str, checks: Checks) -> object:
     """What `text` from a command line means for key `name`, checked like `check_value`. Raises InvalidValue."""
     shape = KEYS[name].shape
     if isinstance(shape, shapes.IntType):
@@ -158,20 +164,21 @@ def value_of_text(name: str, text: str) -> object:
             raise (
                 error if isinstance(error, InvalidValue) else InvalidValue(f"must be a number, not {show(text)}")
             ) from None
-    return check_value(name, text)
+    return check_value(name, text, checks)
 
 
 def check_choice(value: str, choices: Iterable[str]) -> str:
     """The choice that `value` means, in any case, with or without underscore. Raises InvalidValue."""
-    known = {_fold(choice): choice for choice in choices}
-    choice = known.get(_fold(value))
+    known = {fold(choice): choice for choice in choices}
+    choice = known.get(fold(value))
     if choice is None:
         names = ", ".join(known.values())
         raise InvalidValue(f"{show(value)} is not one of {names}{did_you_mean(value, known.values())}")
     return choice
 
 
-def _fold(word: str) -> str:
+def fold(word: str) -> str:
+    """`word` with what does not tell two names apart taken out: case, underscores, space around it."""
     return word.lower().replace("_", "").strip()
 
 
@@ -249,20 +256,12 @@ def check_name(text: str) -> str:
     return text
 
 
-def _check_strategy_name(value: str) -> str:
-    for name, reason in broken().items():
-        if _fold(name) == _fold(value):
-            raise InvalidValue(f"{show(name)} cannot be used: {reason}")
-    return check_choice(value, strategies())
-
-
 _SPECIAL: Final = {
     "app.db_path": _check_db_path,
     "engine.ws_url": _check_ws_url,
     "engine.ws_source": check_name,
     "metrics.hosts": _check_hosts,
     "notify.webhook_url": _check_webhook_url,
-    "strategy.name": _check_strategy_name,
 }
 
 

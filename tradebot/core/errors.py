@@ -32,6 +32,8 @@ _MEANINGS = {
     ExitCode.OVERLOAD: "a push feed outran the pipeline, or the database stayed locked or full",
 }
 
+HINT: Final = "try tradebot --help"
+"""Ends the message of a UsageError where the help has more to say."""
 
 PASSING_ERRNOS: Final = frozenset({
     errno.EIO,  # a failing disk, or one that is being replaced
@@ -64,6 +66,10 @@ class ConfigError(TradebotError):
     """Usage, configuration, input path or database is unusable (exit 12)."""
 
     exit_code = ExitCode.CONFIG
+
+
+class UsageError(ConfigError):
+    """The command line, or a variable of the environment, is wrong (exit 12 for every command)."""
 
 
 class NetworkError(TradebotError):

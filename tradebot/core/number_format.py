@@ -5,8 +5,6 @@ from __future__ import annotations
 from math import floor, isfinite, log10
 from typing import Final
 
-from tradebot.portfolio.currencies import UNKNOWN_UNIT
-
 _DIGITS: Final = 8
 """Significant digits of a price or quantity below one."""
 _MONEY_DECIMALS: Final = 4
@@ -36,11 +34,6 @@ def money(value: float, decimals: int = _MONEY_DECIMALS, plus: bool = False) -> 
     few = abs(value) < 10.0 ** (1 - decimals)
     text = _plain(value, max(decimals, _decimals(value, _MONEY_DIGITS)) if few else decimals, decimals)
     return f"+{text}" if plus and not text.startswith("-") else text
-
-
-def amount(value: float, unit: str, plus: bool = False) -> str:
-    """An amount of money with its currency, or a note that its currency is not known."""
-    return f"{money(value, plus=plus)} {f'({unit})' if unit == UNKNOWN_UNIT else unit}"
 
 
 def _decimals(value: float, digits: int) -> int:

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from tradebot.cli.arguments import HINT, UsageError
 from tradebot.config.model import Config, Live, RunOptions
 from tradebot.config.validation import did_you_mean
-from tradebot.core.errors import ConfigError
+from tradebot.core.errors import HINT, ConfigError, UsageError
 from tradebot.core.events import MAX_SYMBOL_CHARS
 from tradebot.feeds import sources_file as source_files
 from tradebot.feeds.exchanges import EXCHANGES

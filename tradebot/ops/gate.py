@@ -6,11 +6,12 @@ never open.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tradebot.config.model import Config, config_hash
+from tradebot.config.model import Config, config_hash, db_path
+from tradebot.config.validation import listed
 from tradebot.core.errors import ConfigError
 from tradebot.core.runtime import Runtime
 from tradebot.ops.doctor.checks import check_clock
@@ -103,25 +104,25 @@ def read_bundle(path: Path) -> Found:
     return Found(path, data) if len(data) <= BYTES_MAX else Found(path, None, "it is larger than any bundle")
 
 
-def read_health(config: Config, db_path: Path, runtime: Runtime) -> list[str]:
+def read_health(config: Config, database: Path, runtime: Runtime) -> list[str]:
     """What speaks against a start, as far as it can be seen before one: database, directory, disk and clock.
 
     Blocks for a moment. The findings are those that `tradebot doctor` calls FAIL.
     """
     findings: list[Finding] = []
-    target = beside(db_path, "")
+    target = beside(database, "")
     try:
-        look = look_at(db_path, runtime)
+        look = look_at(database, runtime)
         findings += check_clock(ClockReading(0.0, 0.0, None), look)
         directory = read_file(target.parent)
         if directory is not None:
             file = read_file(target)
             findings += check_permissions(Files(directory, [] if file is None else [file]), Judge(user_name()))
         if look.database_exists:
-            database = read_database(db_path)
+            reading = read_database(database)
             findings += [
-                *check_shape(database, config.persist.synchronous, str(db_path)),
-                check_disk(database, str(db_path)),
+                *check_shape(reading, config.persist.synchronous, str(database)),
+                check_disk(reading, str(database)),
             ]
     except (ConfigError, StorageUnavailable) as error:
         findings.append(unreadable(error, _RESTORE))
@@ -130,7 +131,28 @@ def read_health(config: Config, db_path: Path, runtime: Runtime) -> list[str]:
     return [f"{finding.text}; {finding.advice}" for finding in findings if finding.level == "FAIL"]
 
 
-def live_conditions(config: Config, db_path: Path, runtime: Runtime) -> list[str]:
-    """`unmet` for a run that would write `db_path`, now and with this code. Blocks for a moment (files, database)."""
-    found = read_bundle(bundle_path(db_path))
-    return unmet(config, found, runtime.now_ms(), code_version(), read_health(config, db_path, runtime))
+def live_conditions(config: Config, database: Path, runtime: Runtime) -> list[str]:
+    """`unmet` for a run that would write `database`, now and with this code. Blocks for a moment (files, database)."""
+    found = read_bundle(bundle_path(database))
+    return unmet(config, found, runtime.now_ms(), code_version(), read_health(config, database, runtime))
+
+
+def unavailable(config: Config, runtime: Runtime, environ: Mapping[str, str] | None = None) -> list[str]:
+    """Why this release cannot run a valid configuration; empty when it can.
+
+    `environ` None means the process's. Blocks for a moment with mode LIVE: see `live_conditions`.
+    """
+    reasons = []
+    if config.mode == "LIVE":
+        conditions = live_conditions(config, db_path(config, environ), runtime)
+        reasons.append("\n- ".join(["mode LIVE is refused:", *conditions]))
+    if config.mode == "PAPER":
+        reasons.append("mode PAPER comes with a later release; SHADOW is there")
+    return reasons
+
+
+def require_available(config: Config, runtime: Runtime, environ: Mapping[str, str] | None = None) -> None:
+    """Raises ConfigError naming everything asked for that this release cannot do, LIVE's unmet conditions included."""
+    reasons = unavailable(config, runtime, environ)
+    if reasons:
+        raise ConfigError(listed(reasons))

@@ -18,8 +18,7 @@ import msgspec
 from msgspec import Struct
 from peewee import SqliteDatabase
 
-from tradebot.cli.arguments import UsageError
-from tradebot.core.errors import ConfigError, ExitCode
+from tradebot.core.errors import ConfigError, ExitCode, UsageError
 from tradebot.core.runtime import Runtime
 from tradebot.feeds.status import SymbolsLook
 from tradebot.output.redaction import escape

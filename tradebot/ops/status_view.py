@@ -19,12 +19,13 @@ from msgspec import Struct
 
 from tradebot.core.errors import ConfigError
 from tradebot.core.events import as_unix_ms
-from tradebot.core.number_format import amount, number
+from tradebot.core.number_format import number
 from tradebot.core.runtime import Runtime
 from tradebot.feeds.status import SymbolsLook
 from tradebot.ops.health import MAX_AGE_S, Health, Look, RunLook, code_text, judge, look_with, refuse_unusable, span
 from tradebot.output.redaction import clip, escape, mask
 from tradebot.output.streams import GuardedStream
+from tradebot.portfolio.currencies import amount
 from tradebot.store.database import beside
 from tradebot.store.spill import spill_path
 from tradebot.telemetry.publisher import status_line

@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Final, NamedTuple, TextIO
 
 from tradebot import __version__
-from tradebot.cli.arguments import UsageError
 from tradebot.config.model import STDIN, Config, xdg_directory
 from tradebot.config.validation import show
-from tradebot.core.errors import ConfigError
+from tradebot.core.errors import ConfigError, UsageError
 from tradebot.feeds.sources_file import FILE_NAME as SOURCES_FILE
 from tradebot.ops.installed import DEFAULT, SYSTEM_FOLDERS, WRITTEN, InstalledUnit, Names, read_unit_file
 from tradebot.ops.user_units import for_user

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from tradebot.core.number_format import money
+
 DOLLARS: Final = frozenset({"USD", "USDT", "USDC", "DAI", "FDUSD", "PYUSD", "TUSD"})
 """Counted 1:1 as US dollars."""
 
@@ -66,3 +68,8 @@ def common_unit(symbols: Iterable[str]) -> str:
     """The label of a sum over `symbols`: the unit that all of them have, `UNKNOWN_UNIT` where there is no such unit."""
     units = {unit_of(symbol) for symbol in symbols}
     return units.pop() if len(units) == 1 else UNKNOWN_UNIT
+
+
+def amount(value: float, unit: str, plus: bool = False) -> str:
+    """An amount of money with its currency, or a note that its currency is not known."""
+    return f"{money(value, plus=plus)} {f'({unit})' if unit == UNKNOWN_UNIT else unit}"

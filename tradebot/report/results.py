@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from tradebot.config.model import Settings
 from tradebot.core.errors import ExitCode
 from tradebot.core.events import BP_DROP_SIGNAL, NO_RATE, RISK_CAP, STALE_DATA
+from tradebot.core.ledger import Ledger
 from tradebot.portfolio.book import book_of, total
 from tradebot.portfolio.positions import PositionView
 from tradebot.report.summary import PositionLine, RunSummary
 from tradebot.store.results import StoredResults
 from tradebot.store.runs import RunInfo, RunRecord
-from tradebot.threads.ledger import Ledger
 from tradebot.threads.pipeline import Pipeline
 
 

@@ -10,11 +10,11 @@ from typing import Final
 from msgspec import Struct
 
 from tradebot.core.errors import ExitCode
-from tradebot.core.number_format import amount, money, number
+from tradebot.core.ledger import Ledger
+from tradebot.core.number_format import money, number
 from tradebot.output.redaction import clip, escape, mask
 from tradebot.portfolio.book import total
-from tradebot.portfolio.currencies import UNKNOWN_UNIT, unit_of
-from tradebot.threads.ledger import Ledger
+from tradebot.portfolio.currencies import UNKNOWN_UNIT, amount, unit_of
 
 MAX_SYMBOLS: Final = 40
 _MAX_CELL_CHARS: Final = 28

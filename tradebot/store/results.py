@@ -10,10 +10,10 @@ from peewee import SqliteDatabase, fn
 
 from tradebot.core.errors import ConfigError
 from tradebot.core.events import Fill
+from tradebot.core.ledger import Ledger
 from tradebot.portfolio.positions import Positions
 from tradebot.store.database import file_of, reading
 from tradebot.store.models import NoticeRow, OrderRow, RunRow, TickRow, TradeRow
-from tradebot.threads.ledger import Ledger
 
 _FILL_FIELDS: Final = [TradeRow._meta.fields[name] for name in Fill.__struct_fields__]
 

@@ -49,6 +49,9 @@ class Strategy(ABC):
     name: ClassVar[str]
     """What `strategy.name` in the configuration and `--strategy` call it."""
 
+    unread: ClassVar[frozenset[str]] = frozenset()
+    """Configuration keys of strategies that this one does not read: they do not enter the run id of its replays."""
+
     lookback: int
     """How many last prices of a symbol `restore` needs."""
 

@@ -17,6 +17,7 @@ class Periodic(Strategy):
     """Decides by counting alone, so it exercises everything behind it whatever the market does."""
 
     name: ClassVar[str] = "periodic"
+    unread: ClassVar[frozenset[str]] = frozenset({"strategy.short_window", "strategy.long_window"})
 
     def __init__(self, every_n_ticks: int) -> None:
         """`every_n_ticks` is counted per symbol. Raises ConfigError when it is below 1."""

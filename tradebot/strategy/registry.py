@@ -13,16 +13,20 @@ import pkgutil  # impure: the same look-up
 import re  # impure: computes only, and is for names in a file that cannot be imported
 from functools import cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import tradebot.strategy
+from tradebot.config.validation import Checks, InvalidValue, check_choice, fold, show
 from tradebot.core.errors import ConfigError
 from tradebot.strategy.base import Decision, Observer, Strategy, SymbolHistory
 
 if TYPE_CHECKING:
     from tradebot.config.model import Config
 
-__all__ = ["Decision", "Observer", "Strategy", "SymbolHistory", "broken", "create", "strategies"]
+__all__ = [
+    "CHECKS", "Decision", "Observer", "Strategy", "SymbolHistory", "broken", "check_name", "create", "strategies",
+    "unread_keys",
+]  # fmt: skip
 
 _NAME = re.compile(r"""^[ \t]+name\b[^=\n]*=[ \t]*["']([^"'\n]+)["']""", re.MULTILINE)
 
@@ -40,6 +44,18 @@ def strategies() -> MappingProxyType[str, type[Strategy]]:
 def broken() -> MappingProxyType[str, str]:
     """What cannot be used, by the strategy's name and that of its file: "FILE:LINE: what is wrong"."""
     return _look_up().broken
+
+
+def check_name(text: str) -> str:
+    """The name of the strategy that `text` means, in any case, with or without underscore. Raises InvalidValue."""
+    for name, reason in broken().items():
+        if fold(name) == fold(text):
+            raise InvalidValue(f"{show(name)} cannot be used: {reason}")
+    return check_choice(text, strategies())
+
+
+CHECKS: Final[Checks] = MappingProxyType({"strategy.name": check_name})
+"""For what reads configurations: see `tradebot.config.validation.check_value`."""
 
 
 def create(name: str, config: Config) -> Strategy:
@@ -64,6 +80,12 @@ def create(name: str, config: Config) -> Strategy:
     except Exception as error:  # a mistake in somebody's file, not a crash of the engine
         raise ConfigError(f"strategy.name: {name!r} cannot be used: {_told(error, inspect.getfile(kind))}") from error
     return strategy
+
+
+def unread_keys(name: str) -> frozenset[str]:
+    """The configuration keys that strategy `name` does not read; none are known of one that cannot be used."""
+    usable = strategies()
+    return usable[name].unread if name in usable else frozenset()
 
 
 @cache

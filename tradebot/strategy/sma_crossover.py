@@ -24,6 +24,7 @@ class SmaCrossover(Strategy):
     """
 
     name: ClassVar[str] = "sma_crossover"
+    unread: ClassVar[frozenset[str]] = frozenset({"engine.signal_every_n_ticks"})
 
     def __init__(self, short_window: int, long_window: int) -> None:
         """Windows in ticks. Raises ConfigError unless 1 <= short < long <= MAX_WINDOW."""

@@ -12,9 +12,10 @@ from typing import Final
 
 from tradebot.core.errors import ConfigError
 from tradebot.core.events import as_unix_ms
-from tradebot.core.number_format import amount, number
+from tradebot.core.number_format import number
 from tradebot.core.runtime import Runtime
 from tradebot.output.log import Log
+from tradebot.portfolio.currencies import amount
 from tradebot.telemetry.sd_notify import Notifier
 from tradebot.telemetry.snapshot import Observer
 from tradebot.telemetry.status_file import Status, read_status, write_status

@@ -11,6 +11,7 @@ from tradebot.config.model import Config
 from tradebot.core.channel import Channel
 from tradebot.core.errors import ExitCode
 from tradebot.core.events import Checkpoint, Event, Notice, Signal, Tick
+from tradebot.core.ledger import Ledger, NotStored
 from tradebot.core.runtime import Runtime
 from tradebot.core.runtime import Thread as RunningThread
 from tradebot.execution.shadow import ShadowExecution
@@ -31,7 +32,6 @@ from tradebot.threads.counters import Metrics
 from tradebot.threads.execution import ExecutionStage
 from tradebot.threads.heartbeat import Heartbeat, depth_fields
 from tradebot.threads.ingest import CHECKPOINT_TICKS, IngestStage
-from tradebot.threads.ledger import Ledger, NotStored
 from tradebot.threads.persist import PersistStage, writer_stages
 from tradebot.threads.shutdown import Control, Failure
 from tradebot.threads.stage import Stage, Thread

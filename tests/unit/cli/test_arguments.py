@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tradebot.cli.arguments import Arguments, UsageError, help_text, parse
+from tradebot.cli.arguments import Arguments, help_text, parse
 from tradebot.cli.usage import OF_OTHERS, OPERATIONS, TAKEN, TAKES_VALUE, USAGE
-from tradebot.core.errors import ExitCode
+from tradebot.core.errors import ExitCode, UsageError
 
 
 def test_run_is_the_default_command() -> None:

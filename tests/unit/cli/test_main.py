@@ -19,6 +19,7 @@ from tradebot.config.toml_file import load
 from tradebot.core.errors import ConfigError, ExitCode, NetworkError, OverloadError, ParseError
 from tradebot.feeds.capture_file import CaptureFailed
 from tradebot.feeds.exchanges import EXCHANGES
+from tradebot.strategy.registry import CHECKS
 
 REPO = Path(__file__).resolve().parents[3]
 Engine = Callable[[Callable[[Settings], Any]], list[Settings]]
@@ -252,7 +253,7 @@ def test_show_config_tells_values_and_sources(capsys: pytest.CaptureFixture[str]
 def test_show_config_prints_a_configuration_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show-config", "--config", str(REPO / "etc/tradebot/session.toml")]) == 0
     Path("again.toml").write_text(capsys.readouterr().out)
-    assert load(Path("again.toml")) == load(REPO / "etc/tradebot/session.toml")
+    assert load(Path("again.toml"), CHECKS) == load(REPO / "etc/tradebot/session.toml", CHECKS)
 
 
 def sources_file(tmp_path: Path) -> Path:
@@ -280,7 +281,7 @@ def test_show_config_tells_what_a_source_sets(capsys: pytest.CaptureFixture[str]
         assert line in lines
     assert lines[-1] == "# Listens to kraken at wss://***@example.org/ws: BTC/USD, ETH/USD."
     Path("again.toml").write_text(out)
-    assert load(Path("again.toml")).feed.idle_timeout_s == 5.0
+    assert load(Path("again.toml"), CHECKS).feed.idle_timeout_s == 5.0
 
 
 @pytest.mark.parametrize(

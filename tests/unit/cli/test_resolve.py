@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from tradebot.cli.arguments import UsageError, parse
-from tradebot.cli.resolve import require_available, resolve
+from tradebot.cli.arguments import parse
+from tradebot.cli.resolve import resolve
 from tradebot.config.model import RunOptions, Settings
-from tradebot.core.errors import ConfigError
+from tradebot.core.errors import ConfigError, UsageError
+from tradebot.core.runtime import RealRuntime
+from tradebot.ops.gate import require_available
 
 
 @pytest.fixture
@@ -263,7 +265,7 @@ def test_options_for_another_feed_are_refused(environ: dict[str, str], words: st
     ],
 )
 def test_options_that_fit_together_are_taken(environ: dict[str, str], words: str) -> None:
-    require_available(settle(words, environ))
+    require_available(settle(words, environ).config, RealRuntime())
 
 
 def test_a_feed_named_by_the_file_counts(environ: dict[str, str], tmp_path: Path) -> None:
@@ -287,7 +289,7 @@ def test_a_database_to_replay_replaces_the_file_of_the_configuration(environ: di
 def test_what_comes_later_says_so(environ: dict[str, str]) -> None:
     settings = settle("--mode=paper", environ)  # valid as a configuration
     with pytest.raises(ConfigError) as caught:
-        require_available(settings)
+        require_available(settings.config, RealRuntime())
     assert str(caught.value) == "mode PAPER comes with a later release; SHADOW is there"
 
 
@@ -297,12 +299,12 @@ def test_live_names_each_unmet_condition(environ: dict[str, str], tmp_path: Path
     no_bundle = f"there is no proof bundle {bundle}; run tradebot prove with the --config and --db of this run"
     no_gateway = "no live gateway is built in: this release sends no order anywhere; use mode SHADOW"
     with pytest.raises(ConfigError) as caught:
-        require_available(settle("--mode=live", environ), environ)
+        require_available(settle("--mode=live", environ).config, RealRuntime(), environ)
     armed = "live_armed is not true: set it in the configuration file"
     assert str(caught.value).split("\n- ") == ["mode LIVE is refused:", armed, no_bundle, no_gateway]
     file = tmp_path / "c.toml"
     file.write_text("mode = 'LIVE'\nlive_armed = true\n")
     with pytest.raises(ConfigError) as caught:
-        require_available(settle(f"--config={file} --db={tmp_path}/x.db", environ), environ)
+        require_available(settle(f"--config={file} --db={tmp_path}/x.db", environ).config, RealRuntime(), environ)
     no_bundle = no_bundle.replace(str(bundle), f"{tmp_path}/proof_bundle.json")
     assert str(caught.value).split("\n- ") == ["mode LIVE is refused:", no_bundle, no_gateway]

@@ -11,11 +11,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from tradebot.config.model import Config, config_hash, db_path, expand_home, result_hash
+from tradebot.config import model
+from tradebot.config.model import Config, config_hash, db_path, expand_home
 from tradebot.config.validation import KEYS, build, flatten
 from tradebot.core.errors import ConfigError
+from tradebot.strategy.registry import unread_keys
 
 REPO = Path(__file__).resolve().parents[3]
+
+
+def result_hash(config: Config, replay: bool) -> str:
+    """As a run takes it: without what the strategy does not read."""
+    return model.result_hash(config, replay, unread_keys(config.strategy.name))
 
 
 def changed(name: str, value: Any) -> Config:
@@ -142,7 +149,10 @@ def test_hashes_do_not_tell_5_from_5_0() -> None:
 
 def test_hashes_are_the_same_in_every_process() -> None:
     """S8: independent of PYTHONHASHSEED. The literal also holds every Python version to the same digest."""
-    code = "from tradebot.config.model import *; print(config_hash(Config()), result_hash(Config(), replay=True))"
+    code = (
+        "from tradebot.config.model import *; from tradebot.strategy.registry import unread_keys;"
+        " print(config_hash(Config()), result_hash(Config(), True, unread_keys('sma_crossover')))"
+    )
     printed = {
         subprocess.run(
             [sys.executable, "-c", code],

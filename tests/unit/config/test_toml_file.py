@@ -27,6 +27,7 @@ from tradebot.config.validation import (
     toml,
 )
 from tradebot.core.errors import ConfigError, ExitCode
+from tradebot.strategy.registry import CHECKS
 
 REPO = Path(__file__).resolve().parents[3]
 ETC = REPO / "etc" / "tradebot"
@@ -41,7 +42,7 @@ def problems(file: Path, text: str) -> list[str]:
     """What is wrong with a file of this `text`, without the file's name in front of each line number."""
     file.write_text(text)
     with pytest.raises(ConfigError) as caught:
-        load(file)
+        load(file, CHECKS)
     assert caught.value.exit_code == ExitCode.CONFIG
     lines = str(caught.value).splitlines()
     if len(lines) > 1:
@@ -51,7 +52,7 @@ def problems(file: Path, text: str) -> list[str]:
 
 
 def test_example_is_exactly_the_defaults() -> None:
-    assert load(ETC / "example.toml") == Config()
+    assert load(ETC / "example.toml", CHECKS) == Config()
 
 
 def test_example_names_every_key() -> None:
@@ -65,7 +66,7 @@ def test_example_names_every_key() -> None:
 
 
 def test_session_replays_a_file_of_the_checkout_within_the_caps() -> None:
-    config = load(ETC / "session.toml")
+    config = load(ETC / "session.toml", CHECKS)
     assert config.engine.ingest_mode == "replay"
     assert config.engine.replay_file is not None
     assert (REPO / config.engine.replay_file).is_file()
@@ -76,7 +77,7 @@ def test_session_replays_a_file_of_the_checkout_within_the_caps() -> None:
 
 def test_empty_file_is_the_defaults(file: Path) -> None:
     file.write_text("")
-    assert load(file) == Config()
+    assert load(file, CHECKS) == Config()
 
 
 @pytest.mark.parametrize(
@@ -188,24 +189,24 @@ def test_deep_nesting_and_huge_numbers_are_refused(file: Path) -> None:
 def problems_without_line(file: Path, text: str) -> str:
     file.write_text(text)
     with pytest.raises(ConfigError) as caught:
-        load(file)
+        load(file, CHECKS)
     return str(caught.value)
 
 
 def test_what_is_no_readable_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"missing.toml: no such configuration file"):
-        load(tmp_path / "missing.toml")
+        load(tmp_path / "missing.toml", CHECKS)
     with pytest.raises(ConfigError, match=r"is a directory, not a configuration file"):
-        load(tmp_path)
+        load(tmp_path, CHECKS)
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"cannot read the configuration file: Not a directory"):
-        load(tmp_path / "file" / "below")
+        load(tmp_path / "file" / "below", CHECKS)
     with pytest.raises(ConfigError, match=r"cannot read"):
-        load(Path("nul\0byte"))
+        load(Path("nul\0byte"), CHECKS)
     large = tmp_path / "large.toml"
     large.write_text("#" * (MAX_FILE_BYTES + 1))
     with pytest.raises(ConfigError, match=r"larger than 65_536 bytes"):
-        load(large)
+        load(large, CHECKS)
 
 
 def test_unreadable_file(file: Path) -> None:
@@ -214,7 +215,7 @@ def test_unreadable_file(file: Path) -> None:
     if os.access(file, os.R_OK):
         pytest.skip("the superuser reads everything")
     with pytest.raises(ConfigError, match="Permission denied"):
-        load(file)
+        load(file, CHECKS)
 
 
 @pytest.mark.parametrize(("number", "code"), [(errno.EIO, 13), (errno.EMFILE, 13), (errno.EACCES, 12)])
@@ -228,19 +229,19 @@ def test_a_file_that_may_be_readable_later_is_no_mistake(
 
     monkeypatch.setattr(Path, "open", fail)
     with pytest.raises(ConfigError, match=f"cannot read the configuration file: {os.strerror(number)}") as caught:
-        load(file)
+        load(file, CHECKS)
     assert caught.value.exit_code == code
 
 
 def test_not_utf8_names_line_and_byte(file: Path) -> None:
     file.write_bytes(b"# fine\n# caf\xe9\n")
     with pytest.raises(ConfigError, match=r"t.toml:2: not UTF-8 text \(byte 0xe9\)"):
-        load(file)
+        load(file, CHECKS)
 
 
 def test_byte_order_mark_and_windows_line_ends_are_fine(file: Path) -> None:
     file.write_bytes(b'\xef\xbb\xbfmode = "paper"\r\n[engine]\r\nsample_every = 3\r\n')
-    assert read(file).places == {"mode": f"{file}:1", "engine.sample_every": f"{file}:3"}
+    assert read(file, CHECKS).places == {"mode": f"{file}:1", "engine.sample_every": f"{file}:3"}
 
 
 @pytest.mark.parametrize("name", ["MOCK_WS", "mockws", "Mock_Ws", "mock_ws"])
@@ -248,14 +249,14 @@ def test_enumerations_in_any_case_with_or_without_underscore(file: Path, name: s
     file.write_text(
         f"[engine]\ningest_mode = '{name}'\n[persist]\nsynchronous = 'full'\n[strategy]\nname='SmaCrossover'"
     )
-    config = load(file)
+    config = load(file, CHECKS)
     assert (config.engine.ingest_mode, config.persist.synchronous) == ("mockws", "FULL")
     assert config.strategy.name == "sma_crossover"
 
 
 def test_whole_numbers_are_taken_for_float_keys(file: Path) -> None:
     file.write_text("[risk_caps]\nmax_exposure_usd = 7\n[execution]\nfee_rate = -0.0")
-    config = load(file)
+    config = load(file, CHECKS)
     assert isinstance(config.risk_caps.max_exposure_usd, float)
     assert str(config.execution.fee_rate) == "0.0"
 
@@ -306,7 +307,7 @@ def test_lines_of_keys_in_every_form() -> None:
 
 def test_lines_of_the_example_are_right() -> None:
     lines = (ETC / "example.toml").read_text().splitlines()
-    places = read(ETC / "example.toml").places
+    places = read(ETC / "example.toml", CHECKS).places
     assert len(places) == 39
     for name, place in places.items():
         assert lines[int(place.rpartition(":")[2]) - 1].startswith(name.rpartition(".")[2] + " = ")
@@ -334,7 +335,7 @@ def test_garbage_is_a_config_or_one_readable_error(tmp_path_factory: pytest.Temp
     file = tmp_path_factory.getbasetemp() / "garbage.toml"
     file.write_bytes(raw)
     try:
-        config = load(file)
+        config = load(file, CHECKS)
     except ConfigError as error:
         assert all(line.isprintable() for line in str(error).splitlines())
         assert str(file) in str(error)
@@ -396,7 +397,7 @@ def test_what_show_config_prints_reloads_equal(
     text = "\n".join(describe(Settings(config, RunOptions(), sources), {"HOME": "/h"}))
     file = tmp_path_factory.getbasetemp() / "dump.toml"
     file.write_text(text)
-    assert load(file) == config
+    assert load(file, CHECKS) == config
 
 
 @given(name=st.sampled_from(list(KEYS)), data=st.data())

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tradebot.cli.arguments import UsageError, parse
+from tradebot.cli.arguments import parse
 from tradebot.cli.resolve import resolve
 from tradebot.config.model import Live, Settings
-from tradebot.core.errors import ConfigError
+from tradebot.core.errors import ConfigError, UsageError
 from tradebot.feeds import sources_file as source_files
 from tradebot.feeds.exchanges import EXCHANGES
 

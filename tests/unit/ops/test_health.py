@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from tests.unit.store_helpers import ORIGINAL_SCHEMA, new_run
 from tests.unit.telemetry.test_engine_side import status_of
-from tradebot.cli.arguments import UsageError
+from tradebot.core.errors import UsageError
 from tradebot.core.runtime import RealRuntime
 from tradebot.ops.health import Health, Look, RunLook, judge, look_at, run_health, span, unusable
 from tradebot.output.streams import GuardedStream

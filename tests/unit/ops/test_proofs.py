@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from tradebot.cli.arguments import UsageError
 from tradebot.config import toml_file as configfile
 from tradebot.config.model import (
     ChannelsConfig,
@@ -24,7 +23,7 @@ from tradebot.config.model import (
     StrategyConfig,
     config_hash,
 )
-from tradebot.core.errors import ConfigError, ExitCode, TradebotError
+from tradebot.core.errors import ConfigError, ExitCode, TradebotError, UsageError
 from tradebot.core.runtime import RealRuntime
 from tradebot.ops.proofs import (
     deterministic_replay,
@@ -42,6 +41,7 @@ from tradebot.ops.proofs.manager import CALL_S, Manager, ManagerError, find_mana
 from tradebot.ops.proofs.throttling import PHASES, Rate
 from tradebot.ops.soak.throttle_ladder import RUNGS
 from tradebot.output.streams import GuardedStream
+from tradebot.strategy.registry import CHECKS
 
 KERNEL = "some avg10=1.25 avg60=0.50 avg300=0.10 total=12345\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=6\n"
 
@@ -138,7 +138,7 @@ class TestLab:
         made = Lab(tmp_path, operators, lab.runtime, 1.0)
         option = made.config("c.toml", persist__batch_size=7, engine__replay_file=None)
         assert option == f"--config={tmp_path}/c.toml"
-        read = configfile.load(tmp_path / "c.toml")
+        read = configfile.load(tmp_path / "c.toml", CHECKS)
         assert (read.mode, read.live_armed, read.engine.ingest_mode) == ("SHADOW", False, "synthetic")
         assert (read.app.db_path, read.engine.ws_url, read.engine.ws_source) == (None, None, None)
         assert (read.metrics.port, read.notify.webhook_url, read.engine.run_seconds) == (0, None, None)

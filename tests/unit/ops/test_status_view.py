@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from tests.unit.ops.test_health import Clock
 from tests.unit.store_helpers import batch_of, new_database, new_run, storage_of, tick
 from tests.unit.telemetry.test_engine_side import status_of
-from tradebot.cli.arguments import UsageError
+from tradebot.core.errors import UsageError
 from tradebot.core.runtime import RealRuntime
 from tradebot.ops.health import RunLook
 from tradebot.ops.status_view import View, render, render_line, run_status, spill_waiting, view_of

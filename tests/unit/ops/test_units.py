@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tradebot.cli.arguments import UsageError
 from tradebot.config.model import AppConfig, Config, EngineConfig, NotifyConfig
-from tradebot.core.errors import ConfigError
+from tradebot.core.errors import ConfigError, UsageError
 from tradebot.ops import units
 from tradebot.ops.installed import engine_units, unit_of
 from tradebot.ops.units import (

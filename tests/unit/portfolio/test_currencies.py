@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from tradebot.config.model import RiskCaps
 from tradebot.core.events import BUY, NO_RATE, RISK_CAP, SELL, Fill, Side, Signal
-from tradebot.core.number_format import amount
 from tradebot.execution.risk import ApprovedOrder, RefusedOrder, check
 from tradebot.portfolio.currencies import (
     CURRENCIES,
     DOLLARS,
     UNKNOWN_UNIT,
+    amount,
     common_unit,
     needs_rate,
     quote_currency,

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from tradebot.core.errors import ExitCode
+from tradebot.core.ledger import Ledger, NotStored
 from tradebot.report.summary import MAX_SYMBOLS, PositionLine, RunSummary, render
-from tradebot.threads.ledger import Ledger, NotStored
 
 SUMMARY = RunSummary(
     run_id="r0123456789ab",

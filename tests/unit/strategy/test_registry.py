@@ -15,7 +15,7 @@ from tradebot.config.validation import InvalidValue, check_value
 from tradebot.core.errors import ConfigError
 from tradebot.core.events import Tick
 from tradebot.strategy.periodic import Periodic
-from tradebot.strategy.registry import broken, create, strategies
+from tradebot.strategy.registry import CHECKS, broken, create, strategies
 from tradebot.strategy.sma_crossover import SmaCrossover
 
 ONE_FILE = """
@@ -112,8 +112,8 @@ def test_a_broken_file_is_named_when_it_is_chosen_and_matters_to_nobody_else(fol
     assert f"{file}:{line}: " in str(caught.value) or f"{file}:{line} and " in str(caught.value)
     assert said in str(caught.value)
     with pytest.raises(InvalidValue, match=re.escape(f"{file}:{line}")):
-        check_value("strategy.name", chosen)
-    assert check_value("strategy.name", "sma_crossover") == "sma_crossover"
+        check_value("strategy.name", chosen, CHECKS)
+    assert check_value("strategy.name", "sma_crossover", CHECKS) == "sma_crossover"
 
 
 def test_a_file_is_found_by_the_name_in_it_too(folder: Path) -> None:

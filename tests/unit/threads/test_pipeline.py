@@ -14,6 +14,7 @@ from tradebot.config.model import Config
 from tradebot.core.channel import Channel
 from tradebot.core.errors import ExitCode, ParseError
 from tradebot.core.events import Tick
+from tradebot.core.ledger import NotStored
 from tradebot.core.runtime import RealRuntime, Thread
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.feeds.base import Batch, Feed
@@ -23,7 +24,6 @@ from tradebot.store.writer import SqliteStorage, Storage
 from tradebot.strategy.decider import Decider
 from tradebot.strategy.registry import create
 from tradebot.threads.ingest import overload_cause
-from tradebot.threads.ledger import NotStored
 from tradebot.threads.pipeline import STAGES, Parts, Pipeline
 from tradebot.threads.shutdown import Control
 

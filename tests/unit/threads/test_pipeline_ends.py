@@ -15,6 +15,7 @@ from tradebot.config.model import Config
 from tradebot.config.validation import build
 from tradebot.core.errors import ExitCode
 from tradebot.core.events import BUY, Order, Signal, Tick
+from tradebot.core.ledger import NotStored
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.feeds.base import Batch, Feed
 from tradebot.feeds.status import NO_LINK, FeedStatus
@@ -24,7 +25,6 @@ from tradebot.store.policy import FINAL_FLUSH_S
 from tradebot.store.writer import SqliteStorage
 from tradebot.strategy.base import Decision, Strategy, SymbolHistory
 from tradebot.strategy.decider import Decider
-from tradebot.threads.ledger import NotStored
 from tradebot.threads.pipeline import STAGES, Parts, Pipeline
 from tradebot.threads.shutdown import Control
 

@@ -43,6 +43,7 @@ from tradebot.store.adoption import orphans
 from tradebot.store.database import beside
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.spill import spill_path
+from tradebot.strategy.registry import CHECKS
 from tradebot.telemetry.throttle_file import Throttle, read_throttle, throttle_path
 
 WATCH_S: Final = 1.2
@@ -156,7 +157,7 @@ class Examination:
         path, named_by = found
         self._config_path = path
         try:
-            self._config = configfile.load(path)
+            self._config = configfile.load(path, CHECKS)
         except ConfigError as error:
             advice = "correct it, the engine would end with 12 (tradebot check-config); below, defaults are assumed"
             return fail("config", str(error), Advice.CONFIG_INVALID, advice)

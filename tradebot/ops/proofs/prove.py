@@ -13,10 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from tradebot.cli.arguments import UsageError
 from tradebot.config.model import Config, config_hash
 from tradebot.config.validation import show
-from tradebot.core.errors import TradebotError
+from tradebot.core.errors import TradebotError, UsageError
 from tradebot.core.runtime import Runtime
 from tradebot.ops.proofs.base import Experiment, Means, Outcome, failed, inconclusive
 from tradebot.ops.proofs.bundle import (

@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, TextIO
 
-from tradebot.cli.arguments import UsageError
-from tradebot.core.errors import ConfigError, TradebotError
+from tradebot.core.errors import ConfigError, TradebotError, UsageError
 from tradebot.core.runtime import Runtime
 from tradebot.ops.soak.decision_log import Decision, DecisionLog, SoakLock, check_apart, decisions_path
 from tradebot.ops.soak.last_tick import newest_tick

@@ -10,8 +10,7 @@ from typing import IO, Any, Final, Literal
 import msgspec
 from msgspec import Struct
 
-from tradebot.cli.arguments import UsageError
-from tradebot.core.errors import ConfigError
+from tradebot.core.errors import ConfigError, UsageError
 from tradebot.core.private_files import open_private
 from tradebot.ops.soak.psi import Pressure
 from tradebot.output.redaction import escape

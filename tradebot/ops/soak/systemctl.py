@@ -16,7 +16,7 @@ from typing import IO, Final, Protocol
 
 from msgspec import Struct
 
-from tradebot.cli.arguments import UsageError
+from tradebot.core.errors import UsageError
 from tradebot.core.runtime import Runtime
 from tradebot.output.redaction import clip, escape
 

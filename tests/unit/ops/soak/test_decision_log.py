@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from tradebot.cli.arguments import UsageError
-from tradebot.core.errors import ConfigError
+from tradebot.core.errors import ConfigError, UsageError
 from tradebot.ops.soak.decision_log import Decision, DecisionLog, SoakLock, check_apart, decisions_path
 from tradebot.ops.soak.psi import Pressure
 

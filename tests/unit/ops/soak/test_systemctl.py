@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tradebot.cli.arguments import UsageError
+from tradebot.core.errors import UsageError
 from tradebot.core.runtime import RealRuntime
 from tradebot.ops.soak.systemctl import ServiceError, Sight, Starts, Systemctl, UnitLook, command_words, parse_show
 

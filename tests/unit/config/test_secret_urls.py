@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tradebot.cli.arguments import UsageError, parse
+from tradebot.cli.arguments import parse
 from tradebot.cli.main import describe, main
 from tradebot.cli.resolve import resolve
 from tradebot.config.model import Secrets, Settings, config_hash
-from tradebot.core.errors import ConfigError, TradebotError
+from tradebot.core.errors import ConfigError, TradebotError, UsageError
 from tradebot.output.redaction import mask_path
 
 WS = "wss://user:hunter2@feed.example/ws"

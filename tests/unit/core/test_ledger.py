@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tradebot.threads.ledger import Ledger, NotStored
+from tradebot.core.ledger import Ledger, NotStored
 
 LOST_BEFORE = ("malformed", "duplicates", "history_dropped", "out_of_band", "sampled_out", "already_stored", "refused")
 COUNTS = ("received", *LOST_BEFORE, "accepted", "stored", "not_stored")

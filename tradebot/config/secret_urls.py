@@ -13,10 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from tradebot.cli.arguments import UsageError
 from tradebot.config.model import Config, Secrets, expand_home
 from tradebot.config.validation import InvalidValue, check_value
-from tradebot.core.errors import ConfigError
+from tradebot.core.errors import ConfigError, UsageError
 from tradebot.output.redaction import escape
 
 ENV_WS_URL: Final = "TRADEBOT_WS_URL"

@@ -1,0 +1,13 @@
+"""The entry point of the installed program `mockws`; light, as `tradebot.cli.startup` is and for the same reason."""
+
+from __future__ import annotations
+
+from tradebot.cli.startup import end_quietly
+
+
+def mockws() -> int:
+    """The console script `mockws`."""
+    end_quietly(0)
+    from mockws_server.cli import main
+
+    return main()
