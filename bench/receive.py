@@ -12,6 +12,7 @@ import time
 
 import websocket
 
+from tradebot.core.cancellation import Cancellation
 from tradebot.core.runtime import RealRuntime
 from tradebot.feeds.websocket.client import WebSocketTransport
 from tradebot.feeds.websocket.transport import Limits
@@ -33,7 +34,7 @@ def websocket_client(url: str, frames: int) -> dict[str, float]:
 
 def tradebot(url: str, frames: int) -> dict[str, float]:
     """The receive loop of tradebot's transport."""
-    connection = WebSocketTransport(RealRuntime()).connect(url, Limits(CONNECT_S, 1 << 20), lambda: False)
+    connection = WebSocketTransport(RealRuntime()).connect(url, Limits(CONNECT_S, 1 << 20), Cancellation(RealRuntime()))
     first = 0
     while not first:
         first = len(connection.receive(0.5))

@@ -13,13 +13,14 @@ from peewee import SqliteDatabase
 
 from tradebot import __version__
 from tradebot.config.model import Settings, config_hash, db_path, result_hash
+from tradebot.core.cancellation import Cancellation, Cancelled
 from tradebot.core.errors import ConfigError, ExitCode, OverloadError, TradebotError
 from tradebot.core.events import Notice
 from tradebot.core.ids import live_run_id, replay_run_id, short_digest
 from tradebot.core.ledger import Ledger, NotStored
 from tradebot.core.runtime import RealRuntime, Runtime
 from tradebot.execution.shadow import ShadowExecution
-from tradebot.feeds.base import Feed, Stopped
+from tradebot.feeds.base import Feed
 from tradebot.feeds.factory import Input, Surroundings, open_input, stored_ticks
 from tradebot.feeds.memory import FeedMemory
 from tradebot.feeds.websocket.client import WebSocketTransport
@@ -79,7 +80,7 @@ def run_engine(settings: Settings, edges: Edges | None = None) -> ExitCode:
     run = _Run(settings, edges, log)
     try:
         return run.run()
-    except (Stopped, StartStopped):
+    except (Cancelled, StartStopped):
         log.info("stopped before the pipeline ran", event="STOPPED")
         return ExitCode.COMPLETE
     except TradebotError as error:
@@ -118,8 +119,10 @@ class _Run:
     def run(self) -> ExitCode:
         runtime = self._runtime
         require_available(self._config, runtime)
-        stop, transport = self._control.stop, self._edges.make_transport
-        around = Surroundings(self._path, runtime, stop, lambda: runtime.stop_signals() > 0, transport, self._root_log)
+        starting = Cancellation(runtime, by_signal=True)
+        around = Surroundings(
+            self._path, runtime, self._control.stop, starting, self._edges.make_transport, self._root_log
+        )
         settings = self._throttled()
         source = open_input(settings, around)
         info = self._identify(source)

@@ -31,6 +31,7 @@ from sim.world.network import (
     SimNetwork,
     ToClient,
 )
+from tradebot.core.cancellation import Cancellation
 from tradebot.feeds.websocket.frame_decoder import FrameDecoder
 from tradebot.feeds.websocket.transport import (
     CLOSE_ABNORMAL,
@@ -95,7 +96,7 @@ class SimTransport:
         self._network = network
         self._draw = runtime.stream("pieces of a receive")
 
-    def connect(self, url: str, limits: Limits, stopped: Callable[[], bool]) -> SimConnection:
+    def connect(self, url: str, limits: Limits, cancel: Cancellation) -> SimConnection:
         """See `tradebot.feeds.websocket.transport.Transport`. Blocks through the seam. Raises ConnectFailed."""
         network = self._network
         network.dialled_at_s.append(self._runtime.elapsed_s)
@@ -115,7 +116,7 @@ class SimTransport:
         attempt = Attempt(number, network.dialled_at_s[-1])
         network.attempts.append(attempt)
         try:
-            self._answer(socket, ask, limits, stopped)
+            self._answer(socket, ask, limits, cancel)
         except ConnectFailed as error:
             attempt.ended_s, attempt.retry_after_s = self._runtime.elapsed_s, error.retry_after_s
             raise
@@ -124,7 +125,7 @@ class SimTransport:
         network.sessions.append(session)
         return SimConnection(self._runtime, socket, session, limits, _PIECES[self._draw.getrandbits(2)])
 
-    def fetch(self, url: str, limits: Limits, stopped: Callable[[], bool]) -> str:
+    def fetch(self, url: str, limits: Limits, cancel: Cancellation) -> str:
         """See `tradebot.feeds.websocket.transport.Transport`. Blocks through the seam. Raises ConnectFailed."""
         network = self._network
         network.fetches += 1
@@ -138,16 +139,14 @@ class SimTransport:
             elif not isinstance(answer, NoAnswer):
                 socket.from_server.put(answer)
 
-        answer = self._answer(socket, ask, limits, stopped)
+        answer = self._answer(socket, ask, limits, cancel)
         socket.close()
         assert isinstance(answer, Answer)
         if len(answer.text.encode()) > limits.max_message_bytes:
             raise ConnectFailed(f"the answer has more than {limits.max_message_bytes} bytes", 200)
         return answer.text
 
-    def _answer(
-        self, socket: _Socket, ask: Callable[[None], None], limits: Limits, stopped: Callable[[], bool]
-    ) -> ToClient:
+    def _answer(self, socket: _Socket, ask: Callable[[None], None], limits: Limits, cancel: Cancellation) -> ToClient:
         """Send the request and wait for its answer. The socket is closed unless it came and was good."""
         runtime, network = self._runtime, self._network
         deadline_s = runtime.monotonic() + limits.connect_timeout_s
@@ -157,7 +156,7 @@ class SimTransport:
                 raise ConnectFailed("network is unreachable")
             network.pipe(ask).put(None)
             while not socket.inbox:
-                if stopped():
+                if cancel.is_requested():
                     raise ConnectFailed("given up: the run is stopping")
                 left_s = deadline_s - runtime.monotonic()
                 if left_s <= 0:

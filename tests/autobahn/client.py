@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from tradebot.core.cancellation import Cancellation
 from tradebot.core.runtime import RealRuntime
 from tradebot.feeds.websocket.client import WebSocketConnection, WebSocketTransport
 from tradebot.feeds.websocket.transport import ConnectionLost, Limits
@@ -14,7 +15,7 @@ _QUIET_S = 30.0
 
 
 def _connect(transport: WebSocketTransport, url: str) -> WebSocketConnection:
-    return transport.connect(url, _LIMITS, lambda: False)
+    return transport.connect(url, _LIMITS, Cancellation(RealRuntime()))
 
 
 def echo(connection: WebSocketConnection) -> ConnectionLost | None:

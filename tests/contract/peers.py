@@ -23,6 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from tradebot.core.cancellation import Cancellation
 from tradebot.core.runtime import RealRuntime, Runtime
 from tradebot.feeds.websocket.transport import Limits, Transport
 
@@ -157,9 +158,8 @@ WireBody = Callable[[WireStage], None]
 DriveWire = Callable[[WireBody], None]
 
 
-def never() -> bool:
-    """For `stopped`."""
-    return False
+never = Cancellation(RealRuntime())
+"""Is not requested."""
 
 
 # ---- the real one ----------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import pytest
 
 from tests.contract.peers import GENEROUS, LONG_S, DriveWire, Received, WireStage, drive_wire_real, never
 from tests.contract.sim_peer import drive_wire_simulated
+from tradebot.core.cancellation import Cancellation
 from tradebot.feeds.websocket.transport import (
     CLOSE_ABNORMAL,
     CLOSE_GOING_AWAY,
@@ -306,12 +307,12 @@ def test_a_handshake_that_never_ends_is_over_at_the_deadline(drive: DriveWire) -
 def test_a_stop_gives_the_attempt_up(drive: DriveWire) -> None:
     def case(stage: WireStage) -> None:
         stage.peer.stay_mute()
-        stop = stage.runtime.event()
-        stage.later(0.1, stop.set)
+        stop = Cancellation(stage.runtime)
+        stage.later(0.1, stop.request)
 
         def attempt() -> None:
             with pytest.raises(ConnectFailed):
-                stage.transport.connect(stage.peer.url, GENEROUS, stop.is_set)
+                stage.transport.connect(stage.peer.url, GENEROUS, stop)
 
         assert taken_s(stage, attempt) <= 0.1 + 0.5 + stage.slack_s
 

@@ -15,7 +15,7 @@ QUICK = {
     "sampling_off_by_one": 6,
     "close_wakes_nobody": 3,
     "signal_executed_before_stored": 30,
-    "room_seen_then_used": 14,
+    "room_seen_then_used": 40,
 }
 """Some that take few seeds, and how many they may take here: about a quarter of a second each."""
 

@@ -22,6 +22,7 @@ from sim.world.network import (
     frame,
 )
 from sim.world.transport import MisusedConnection, SimConnection, SimTransport
+from tradebot.core.cancellation import Cancellation
 from tradebot.feeds.websocket.transport import ConnectFailed, ConnectionLost, Limits
 
 URL = "ws://sim:9001"
@@ -61,7 +62,7 @@ class Bench:
         self.transport = SimTransport(self.runtime, self.network)
 
     def connect(self, limits: Limits = LIMITS) -> SimConnection:
-        return self.transport.connect(URL, limits, lambda: False)
+        return self.transport.connect(URL, limits, Cancellation(self.runtime))
 
     @property
     def peer(self) -> Peer:
@@ -111,10 +112,21 @@ def test_a_failed_handshake_says_why_and_leaves_no_socket(
     all_seeds(body, handshake)
 
 
+class Late(Cancellation):
+    """Requested from second 1.7 on."""
+
+    def __init__(self, runtime: SimRuntime) -> None:
+        super().__init__(runtime)
+        self._clock = runtime
+
+    def is_requested(self) -> bool:
+        return self._clock.elapsed_s > 1.7
+
+
 def test_a_stop_ends_a_handshake_within_half_a_second() -> None:
     def body(bench: Bench) -> None:
         with pytest.raises(ConnectFailed, match="stopping"):
-            bench.transport.connect(URL, LIMITS, lambda: bench.runtime.elapsed_s > 1.7)
+            bench.transport.connect(URL, LIMITS, Late(bench.runtime))
         assert 1.7 <= bench.runtime.elapsed_s <= 2.3
 
     all_seeds(body, NoAnswer())
@@ -283,9 +295,9 @@ def test_bytes_are_read_by_the_products_own_decoder() -> None:
 
 def test_fetch_gives_the_answer_or_says_why_not() -> None:
     def body(bench: Bench) -> None:
-        assert bench.transport.fetch("http://sim/token", LIMITS, lambda: False) == "token"
+        assert bench.transport.fetch("http://sim/token", LIMITS, Cancellation(bench.runtime)) == "token"
         with pytest.raises(ConnectFailed) as failed:
-            bench.transport.fetch("http://sim/token", LIMITS, lambda: False)
+            bench.transport.fetch("http://sim/token", LIMITS, Cancellation(bench.runtime))
         assert (failed.value.status, failed.value.retry_after_s) == (503, 7.0)
         assert bench.network.sockets == 0
 

@@ -16,10 +16,6 @@ READ_WAIT_S: Final = 0.5
 """The longest a `Feed.read` may block, so that a stop is noticed in time."""
 
 
-class Stopped(Exception):
-    """A long piece of work (hashing an input) was given up because the stop event was set."""
-
-
 class Malformed(Struct, frozen=True, gc=False):
     """One line or frame that could not be understood: its number (from 1) in the input, and why."""
 

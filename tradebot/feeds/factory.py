@@ -12,11 +12,12 @@ from msgspec import Struct
 from peewee import SqliteDatabase
 
 from tradebot.config.model import FeedConfig, Settings
+from tradebot.core.cancellation import Cancellation, Cancelled
 from tradebot.core.errors import OverloadError
 from tradebot.core.events import Tick
 from tradebot.core.ids import short_digest
-from tradebot.core.runtime import Event, Runtime
-from tradebot.feeds.base import Feed, Stopped
+from tradebot.core.runtime import Runtime
+from tradebot.feeds.base import Feed
 from tradebot.feeds.exchanges import EXCHANGES
 from tradebot.feeds.frame_reader import FrameReader
 from tradebot.feeds.memory import FeedMemory
@@ -63,12 +64,12 @@ class Input(Struct):
 
 
 class Surroundings(Struct):
-    """What an input needs besides its settings. `stop` ends a feed's waits; `stopped` is asked while hashing."""
+    """What an input needs besides its settings. `cancel` ends a feed's waits, `cancel_opening` the hashing."""
 
     db_path: Path
     runtime: Runtime
-    stop: Event
-    stopped: Callable[[], bool]
+    cancel: Cancellation
+    cancel_opening: Cancellation
     make_transport: Callable[[Runtime], Transport]
     log: Log
 
@@ -76,11 +77,11 @@ class Surroundings(Struct):
 def open_input(settings: Settings, around: Surroundings) -> Input:
     """The input that `settings` ask for; a replay's content is hashed here. Main thread.
 
-    Raises ConfigError, StorageUnavailable, Stopped.
+    Raises ConfigError, StorageUnavailable, Cancelled.
     """
     mode = settings.config.engine.ingest_mode
     if mode == "synthetic":
-        return _synthetic(settings, around.runtime, around.stop)
+        return _synthetic(settings, around.runtime, around.cancel)
     if mode != "replay":
         return _live(settings, around)
     if settings.config.engine.replay_file is not None:
@@ -102,7 +103,7 @@ def _file(settings: Settings, name: str, around: Surroundings) -> Input:
         check_first_line(line, file_feed.name, exchange)
 
     file_feed = FileReplay(name, strict=strict, decoder=decoder, first_line=first_line, exchange=exchange)
-    digest = file_feed.content_digest(around.stopped)
+    digest = file_feed.content_digest(around.cancel_opening)
     if live is not None and digest is not None:
         # The same frames read as another exchange's, or through another band, are another input.
         band = "" if feed.max_price_jump == FeedConfig().max_price_jump else f"band={feed.max_price_jump!r}:"
@@ -133,7 +134,7 @@ def _live(settings: Settings, around: Surroundings) -> Input:
             Quarantine(quarantine_path(around.db_path)),
             RetryAfterFile(retry_after_path(around.db_path), server_of(live.url)),
             around.runtime,
-            around.stop,
+            around.cancel,
             around.log,
         )
 
@@ -145,7 +146,7 @@ def _database(settings: Settings, around: Surroundings) -> Input:
     options, db_path = settings.options, around.db_path
     own_ticks = options.replay_db is None
     path = db_path if options.replay_db is None else Path(options.replay_db)
-    origin, digest = _database_content(path, options.replay_run, around.stopped)
+    origin, digest = _database_content(path, options.replay_run, around.cancel_opening)
     if origin.pruned:
         around.log.warning(
             "replaying a pruned run", event="PRUNED_RUN", run_id=origin.run_id, pruned=origin.pruned, left=origin.rows,
@@ -162,7 +163,7 @@ def _database(settings: Settings, around: Surroundings) -> Input:
     )
 
 
-def _synthetic(settings: Settings, runtime: Runtime, stop: Event) -> Input:
+def _synthetic(settings: Settings, runtime: Runtime, cancel: Cancellation) -> Input:
     config = settings.config
     symbol = config.app.symbol
 
@@ -171,7 +172,7 @@ def _synthetic(settings: Settings, runtime: Runtime, stop: Event) -> Input:
         price = known.prices[-1] if known is not None and known.prices else None
         return SyntheticFeed(
             runtime,
-            stop,
+            cancel,
             symbol,
             config.engine.tick_interval_ms,
             config.engine.sample_every,
@@ -185,7 +186,7 @@ def _synthetic(settings: Settings, runtime: Runtime, stop: Event) -> Input:
 
 def _paced(feed: Feed, settings: Settings, around: Surroundings) -> Feed:
     speed = settings.options.speed
-    return feed if speed is None else PacedFeed(feed, speed, around.runtime, around.stop, around.log)
+    return feed if speed is None else PacedFeed(feed, speed, around.runtime, around.cancel, around.log)
 
 
 def _rows(path: Path, origin: TickSource) -> Iterator[list[Tick]]:
@@ -194,10 +195,10 @@ def _rows(path: Path, origin: TickSource) -> Iterator[list[Tick]]:
         yield from read_ticks(db, origin)
 
 
-def _database_content(path: Path, run_id: str | None, stopped: Callable[[], bool]) -> tuple[TickSource, str]:
+def _database_content(path: Path, run_id: str | None, cancel: Cancellation) -> tuple[TickSource, str]:
     for attempt in (1, 2):
         try:
-            return _read_content(path, run_id, stopped)
+            return _read_content(path, run_id, cancel)
         except StorageUnavailable as error:
             if error.code not in DAMAGED:
                 raise
@@ -207,13 +208,13 @@ def _database_content(path: Path, run_id: str | None, stopped: Callable[[], bool
     raise AssertionError("the second attempt returns or raises")
 
 
-def _read_content(path: Path, run_id: str | None, stopped: Callable[[], bool]) -> tuple[TickSource, str]:
+def _read_content(path: Path, run_id: str | None, cancel: Cancellation) -> tuple[TickSource, str]:
     with _readable(path) as db:
         origin = find_tick_source(db, run_id)
         digest = hashlib.sha256()
         for chunk in read_ticks(db, origin):
-            if stopped():
-                raise Stopped(f"{path}: reading was stopped")
+            if cancel.is_requested():
+                raise Cancelled(f"{path}: reading was stopped")
             digest.update(_ENCODER.encode_lines(chunk))
         return origin, digest.hexdigest()
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from tradebot.core.cancellation import Cancellation
 from tradebot.core.events import Tick
-from tradebot.core.runtime import Event, Runtime
+from tradebot.core.runtime import Runtime
 from tradebot.feeds.base import READ_WAIT_S, Batch
 from tradebot.feeds.status import NO_LINK, FeedStatus
 
@@ -63,7 +64,7 @@ class SyntheticFeed:
     def __init__(
         self,
         runtime: Runtime,
-        stop: Event,
+        cancel: Cancellation,
         symbol: str,
         tick_interval_ms: int,
         sample_every: int = 1,
@@ -77,7 +78,7 @@ class SyntheticFeed:
         if sample_every < 1:
             raise ValueError(f"sample_every {sample_every} is not at least 1")
         self._runtime = runtime
-        self._stop = stop
+        self._cancel = cancel
         self._symbol = symbol
         self._interval_ms = tick_interval_ms
         self._sample_every = sample_every
@@ -96,7 +97,7 @@ class SyntheticFeed:
         # From the slot number each time: adding up intervals would gather rounding errors.
         wait_s = self._start_s + self._slot * self._interval_ms / 1000 - now
         if wait_s > 0:
-            self._stop.wait(min(wait_s, READ_WAIT_S))
+            self._cancel.wait(min(wait_s, READ_WAIT_S))
             now = self._runtime.monotonic()
         return Batch(self._due(now - self._start_s))
 

@@ -8,6 +8,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from tradebot.config.model import Live, Settings
+from tradebot.core.cancellation import Cancellation
 from tradebot.core.events import Notice
 from tradebot.core.runtime import RealRuntime, Runtime
 from tradebot.feeds.base import Batch
@@ -67,26 +68,6 @@ def run_capture(settings: Settings) -> str:
         log.close()
 
 
-class _Asked:
-    """Has the interface of an event: set by the first stop signal."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-        self._never = runtime.event()
-
-    def is_set(self) -> bool:
-        return self._runtime.stop_signals() > 0
-
-    def wait(self, timeout: float | None = None) -> bool:
-        self._never.wait(timeout)
-        return self.is_set()
-
-    def set(self) -> None:
-        raise NotImplementedError("only a signal asks for the end")
-
-    clear = set
-
-
 class _Capture:
     """One recording, from its first file to its last."""
 
@@ -108,7 +89,7 @@ class _Capture:
         # A recording takes what comes: what cannot be understood is in it, and is no reason to stop.
         self._feed = WebSocketFeed(
             Target(live.url, live.symbols), replace(config.feed, parse_error_limit=0), WebSocketTransport(runtime),
-            self._reader, None, None, runtime, _Asked(runtime), log,
+            self._reader, None, None, runtime, Cancellation(runtime, by_signal=True), log,
         )  # fmt: skip
 
     def run(self) -> str:

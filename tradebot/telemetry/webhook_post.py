@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from tradebot.core.cancellation import Cancellation
 from tradebot.core.runtime import Runtime
 from tradebot.feeds.websocket.http import HEAD_END, STATUS_LINE, one_line, parse_url
 from tradebot.feeds.websocket.tcp import Attempt, Resolver, Stream, dial
@@ -30,7 +31,7 @@ class HttpPost:
 
         Credentials belong into `headers`, not into `url`.
         """
-        attempt = Attempt(self._runtime, Limits(timeout_s, HEAD_BYTES_MAX), lambda: False)
+        attempt = Attempt(self._runtime, Limits(timeout_s, HEAD_BYTES_MAX), Cancellation(self._runtime))
         try:
             target = parse_url(url, {"http": 80, "https": 443})
             stream = dial(self._resolver, target.host, target.port, target.tls, attempt)

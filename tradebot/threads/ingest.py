@@ -108,12 +108,12 @@ class IngestStage:
                 self._log.error("the feed could not be closed", event="CLOSE_FAILED", exc_info=error)
 
     def _read_on(self) -> None:
-        while not self._control.stop.is_set():
+        while not self._control.stop.is_requested():
             batch = self._feed.read()
             if batch is None:
                 self._offer_checkpoint()
                 self._check_all_compared()
-                self.complete = not self._control.stop.is_set()
+                self.complete = not self._control.stop.is_requested()
                 if self.complete and not self._feed.push:
                     self._log.info("replay finished", event="replay finished", ticks_read=self._metrics.ingest_received)
                 return
@@ -203,7 +203,7 @@ class IngestStage:
 
     def _check_all_compared(self) -> None:
         """At the end of the input. Raises ConfigError when a resumed run holds more ticks than the input has."""
-        if self._already_stored and not self._control.stop.is_set():
+        if self._already_stored and not self._control.stop.is_requested():
             raise ConfigError(
                 f"--resume: the input is not the one this run was begun with: it ends after {self._ticks_before} ticks,"
                 f" and {self._already_stored} more are stored; resume with the same input, or use another --db"

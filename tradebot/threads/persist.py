@@ -184,7 +184,7 @@ class PersistStage:
                 pass_on()
 
     def _announce_end(self, committer: Committer) -> None:
-        if self._control.stop.is_set():
+        if self._control.stop.is_requested():
             # What is in commit, or spilled, came before the end.
             committer.is_draining = self._handover is not None and not self._handover.is_idle
             committer.final_deadline = self._runtime.monotonic() + FINAL_FLUSH_S

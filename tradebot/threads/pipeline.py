@@ -175,11 +175,11 @@ class Pipeline:
             if signals and control.drain_deadline is None:
                 self._log.info("stop signal: draining", drain_timeout_s=self._config.persist.drain_timeout_s)
                 self._stop_early("a stop signal came")
-            if end_at is not None and runtime.monotonic() >= end_at and not control.stop.is_set():
+            if end_at is not None and runtime.monotonic() >= end_at and not control.stop.is_requested():
                 self._log.info("run_seconds over: draining", run_seconds=run_seconds)
                 self._time_over = True
                 self._stop_early("its seconds were over")
-            if control.stop.is_set() and not self._draining():
+            if control.stop.is_requested() and not self._draining():
                 return False
         return True
 
@@ -269,7 +269,7 @@ class Pipeline:
     @property
     def stopping(self) -> bool:
         """Whether no more input is read."""
-        return self._control.stop.is_set()
+        return self._control.stop.is_requested()
 
     def running(self) -> list[str]:
         """Stages that have not ended."""

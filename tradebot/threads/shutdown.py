@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
+from tradebot.core.cancellation import Cancellation
 from tradebot.core.errors import ExitCode
 from tradebot.core.runtime import Event, Runtime
 
@@ -25,8 +26,8 @@ class Control:
         self._runtime = runtime
         self._lock = runtime.lock()
         self._running = set(stages)
-        self.stop: Event = runtime.event()
-        """Set when no more input is to be read: by a signal, the end of --seconds, or a failure."""
+        self.stop = Cancellation(runtime)
+        """Requested when no more input is to be read: by a signal, the end of --seconds, or a failure."""
         self.finished: Event = runtime.event()
         """Set when every stage of the pipeline has ended."""
         self.failure: Failure | None = None
@@ -38,13 +39,13 @@ class Control:
         with self._lock:
             if self.failure is None or (code is ExitCode.CRASH and self.failure.code is not ExitCode.CRASH):
                 self.failure = Failure(code, stage, cause)
-        self.stop.set()
+        self.stop.request()
 
     def begin_stop(self, drain_timeout_s: float) -> None:
         """Stop reading, and give what was accepted `drain_timeout_s` seconds to be stored."""
         if self.drain_deadline is None:
             self.drain_deadline = self._runtime.monotonic() + drain_timeout_s
-        self.stop.set()
+        self.stop.request()
 
     def expect(self, stage: str) -> None:
         """One more stage is to end before the pipeline has finished. Before any thread runs."""

@@ -67,7 +67,7 @@ class Spilling:
         if self._spill is None:
             return False
         try:
-            self._spill.append(in_causal_order(batch, ticks_before), at_end=self._control.stop.is_set())
+            self._spill.append(in_causal_order(batch, ticks_before), at_end=self._control.stop.is_requested())
         except OSError as error:
             self._report(self._spill, error)
             return False

@@ -26,7 +26,7 @@ _STAGE_BUGS: Final = (
         "the writer leaves its loop when it sees the stop, not when nothing more comes",
         "tradebot/threads/persist.py",
         "        while True:\n            room, now = ",
-        "        while not self._control.stop.is_set():\n            room, now = ",
+        "        while not self._control.stop.is_requested():\n            room, now = ",
         40,
     ),
     Bug(
@@ -59,7 +59,7 @@ _STAGE_BUGS: Final = (
         "a storage that stays away is spilled around, but the run ends with 0",
         "tradebot/threads/commit.py",
         '        self._control.fail(ExitCode.OVERLOAD, "persist", f"storage failed: {error}")\n',
-        "        self._control.stop.set()\n",
+        "        self._control.stop.request()\n",
         100,
     ),
     Bug(
@@ -201,7 +201,7 @@ _STAGE_BUGS: Final = (
         "tradebot/threads/ingest.py",
         "        self._control.fail(ExitCode.OVERLOAD, self.name, "
         'f"tick channel full, held up by the {cause} stage")\n',
-        "        self._control.stop.set()\n",
+        "        self._control.stop.request()\n",
         100,
     ),
     Bug(
@@ -263,7 +263,7 @@ _STAGE_BUGS: Final = (
         "the second stop signal is not looked for while the first one is being served",
         "tradebot/threads/pipeline.py",
         "            if signals >= 2:\n",
-        "            if signals >= 2 and not control.stop.is_set():\n",
+        "            if signals >= 2 and not control.stop.is_requested():\n",
         200,
     ),
     Bug(

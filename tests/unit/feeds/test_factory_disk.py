@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from tests.unit.store_helpers import full_batch, new_run, storage_of
+from tradebot.core.cancellation import Cancellation
 from tradebot.core.errors import ExitCode, OverloadError
 from tradebot.core.events import Tick
+from tradebot.core.runtime import RealRuntime
 from tradebot.feeds import factory as inputs
 from tradebot.feeds.factory import stored_ticks
 from tradebot.store.database import connect_readonly
@@ -55,7 +57,7 @@ def test_stored_ticks_that_cannot_be_read_back(path: Path, monkeypatch: pytest.M
 
 def test_one_failed_read_of_a_source_is_read_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = failing(monkeypatch, 1)
-    inputs._database_content(path, None, lambda: False)
+    inputs._database_content(path, None, Cancellation(RealRuntime()))
     assert calls() == 2
 
 
@@ -63,7 +65,7 @@ def test_a_damaged_source_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch
     """Every byte of it can be read, and the second attempt says the same."""
     calls = failing(monkeypatch, 9)
     with pytest.raises(StorageUnavailable) as failure:
-        inputs._database_content(path, None, lambda: False)
+        inputs._database_content(path, None, Cancellation(RealRuntime()))
     assert (failure.value.exit_code, calls()) == (ExitCode.CONFIG, 2)
 
 
@@ -75,7 +77,7 @@ def test_a_source_that_the_disk_cannot_read(path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr("tradebot.store.checks.Path.open", fail)
     with pytest.raises(StorageUnavailable, match=r"x\.db cannot be read: Input/output error \(EIO") as failure:
-        inputs._database_content(path, None, lambda: False)
+        inputs._database_content(path, None, Cancellation(RealRuntime()))
     assert failure.value.exit_code is ExitCode.OVERLOAD
 
 

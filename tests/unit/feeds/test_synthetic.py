@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tradebot.core.cancellation import Cancellation
 from tradebot.core.events import Tick
 from tradebot.core.runtime import RealRuntime
 from tradebot.feeds.base import READ_WAIT_S
@@ -29,29 +30,26 @@ class _Clock(RealRuntime):
         return 1_700_000_000_000 + round((self.seconds - 1000) * 1000)
 
 
-class _Stop:
-    """An event whose waits move the clock."""
+class _Stop(Cancellation):
+    """One whose waits move the clock."""
 
     def __init__(self, clock: _Clock) -> None:
+        super().__init__(clock)
         self.clock = clock
         self.stopped = False
         self.waits: list[float] = []
 
-    def set(self) -> None:
+    def request(self) -> None:
         self.stopped = True
 
-    def clear(self) -> None:
-        self.stopped = False
-
-    def is_set(self) -> bool:
+    def is_requested(self) -> bool:
         return self.stopped
 
-    def wait(self, timeout: float | None = None) -> bool:
-        assert timeout is not None
-        assert timeout > 0
-        self.waits.append(timeout)
+    def wait(self, timeout_s: float) -> bool:
+        assert timeout_s > 0
+        self.waits.append(timeout_s)
         if not self.stopped:
-            self.clock.seconds += timeout
+            self.clock.seconds += timeout_s
         return self.stopped
 
 
@@ -131,7 +129,7 @@ def test_waits_are_short_and_a_stop_ends_them() -> None:
     assert len(feed.read().ticks) == 1
     assert [len(feed.read().ticks) for _ in range(4)] == [0, 0, 0, 1]
     assert max(stop.waits) == READ_WAIT_S
-    stop.set()
+    stop.request()
     clock.seconds += 0.001
     assert feed.read().ticks == []
 

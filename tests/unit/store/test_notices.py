@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from tests.unit.store_helpers import Logged, new_run, tick
 from tradebot.config.model import Config, EngineConfig
+from tradebot.core.cancellation import Cancellation
 from tradebot.core.channel import Channel
 from tradebot.core.errors import ExitCode
 from tradebot.core.events import Notice, Tick
@@ -236,7 +237,7 @@ def test_pacing_keeps_their_place(logged: Any) -> None:
     """A paced replay hands each notice out once, before the tick it stands before and not before the tick after it."""
     runtime = RealRuntime()
     batch = Batch(numbered(3, 1_700_000_000_000), notices=((0, UP), (1, LOST), (3, BACK)), duplicates=2)
-    feed = PacedFeed(cast(Feed, Batches([batch], push=False)), 1000.0, runtime, runtime.event(), logged.log)
+    feed = PacedFeed(cast(Feed, Batches([batch], push=False)), 1000.0, runtime, Cancellation(runtime), logged.log)
     seen: list[object] = []
     duplicates = 0
     while (part := feed.read()) is not None:

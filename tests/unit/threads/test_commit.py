@@ -355,7 +355,7 @@ def test_what_is_spilled_has_the_time_for_draining_however_the_stop_came(tmp_pat
         begin_stop(30.0)
 
     def overload(drain_timeout_s: float) -> None:
-        case.control.stop.set()
+        case.control.stop.request()
         case.runtime.spawn("main", look)
 
     case.control.begin_stop = overload  # type: ignore[method-assign]

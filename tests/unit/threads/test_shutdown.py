@@ -20,7 +20,7 @@ def control(runtime: FakeRuntime) -> Control:
 
 
 def test_at_the_beginning(control: Control) -> None:
-    assert not control.stop.is_set()
+    assert not control.stop.is_requested()
     assert not control.finished.is_set()
     assert (control.failure, control.drain_deadline) == (None, None)
     assert control.running() == ["ingest", "persist", "strategy"]
@@ -30,7 +30,7 @@ class TestFailure:
     def test_stops_reading(self, control: Control) -> None:
         """G5: whatever failed, no more input is read."""
         control.fail(ExitCode.OVERLOAD, "ingest", "full")
-        assert control.stop.is_set()
+        assert control.stop.is_requested()
         assert not control.finished.is_set()
         assert control.failure == Failure(ExitCode.OVERLOAD, "ingest", "full")
 
@@ -53,7 +53,7 @@ class TestStop:
     def test_sets_the_deadline_once(self, control: Control, runtime: FakeRuntime) -> None:
         """S13: asking again, as the engine does at each look, never moves the deadline."""
         control.begin_stop(30.0)
-        assert control.stop.is_set()
+        assert control.stop.is_requested()
         runtime.sleep(10.0)
         control.begin_stop(30.0)
         assert control.drain_deadline == 1030.0

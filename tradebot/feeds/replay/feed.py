@@ -6,9 +6,10 @@ import hashlib
 from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
+from tradebot.core.cancellation import Cancellation, Cancelled
 from tradebot.core.errors import ConfigError, ParseError, TradebotError
 from tradebot.core.events import Tick
-from tradebot.feeds.base import Batch, Stopped
+from tradebot.feeds.base import Batch
 from tradebot.feeds.replay.byte_source import open_source
 from tradebot.feeds.replay.decompress import Damaged, unpack
 from tradebot.feeds.replay.line_splitter import BOM
@@ -71,11 +72,11 @@ class FileReplay:
         """What the input is called in messages."""
         return self._source.name
 
-    def content_digest(self, stopped: Callable[[], bool] = lambda: False) -> str | None:
+    def content_digest(self, cancel: Cancellation) -> str | None:
         """SHA-256 (hex) of the decompressed content, or None for a pipe, which can be read only once.
 
-        Reads the whole file once more: call it before the first `read`, from any thread. `stopped` is asked at each
-        block. Of damaged compressed data, the part that can be read counts. Raises Stopped when `stopped` says so, or
+        Reads the whole file once more: call it before the first `read`, from any thread. `cancel` is polled at each
+        block. Of damaged compressed data, the part that can be read counts. Raises Cancelled when it is requested, or
         ConfigError when a read fails or the first line is refused.
         """
         if self.total is None:
@@ -83,8 +84,8 @@ class FileReplay:
         digest = hashlib.sha256()
         try:
             for piece in self._looked_at(unpack(self._source.blocks())):
-                if stopped():
-                    raise Stopped(f"{self.name}: reading was stopped")
+                if cancel.is_requested():
+                    raise Cancelled(f"{self.name}: reading was stopped")
                 digest.update(piece)
         except Damaged:
             pass  # `read` reports it, in its place

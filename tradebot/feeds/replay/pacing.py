@@ -8,8 +8,9 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from tradebot.core.cancellation import Cancellation
 from tradebot.core.events import Notice, Tick, as_unix_ms
-from tradebot.core.runtime import Event, Runtime
+from tradebot.core.runtime import Runtime
 from tradebot.feeds.base import READ_WAIT_S, Batch, Feed
 from tradebot.feeds.status import FeedStatus
 from tradebot.output.log import Log
@@ -46,11 +47,11 @@ class PacedFeed:
     than LONG_WAIT_S for the next tick is logged when it begins, and every SAY_EVERY_S while it lasts.
     """
 
-    def __init__(self, feed: Feed, speed: float, runtime: Runtime, stop: Event, log: Log) -> None:
+    def __init__(self, feed: Feed, speed: float, runtime: Runtime, cancel: Cancellation, log: Log) -> None:
         self._feed = feed
         self._pacer = Pacer(speed)
         self._runtime = runtime
-        self._stop = stop
+        self._cancel = cancel
         self._position = feed.position
         self._batch_span = (feed.position, feed.position)
         self._waiting: Sequence[Tick] = ()
@@ -104,7 +105,7 @@ class PacedFeed:
         if wait_s > 0:
             if wait_s > LONG_WAIT_S:
                 self._say(wait_s)
-            self._stop.wait(min(wait_s, READ_WAIT_S))
+            self._cancel.wait(min(wait_s, READ_WAIT_S))
         return self._take()
 
     def _say(self, wait_s: float) -> None:

@@ -19,6 +19,7 @@ from typing import Any, Final
 import websocket
 
 from tradebot import __version__
+from tradebot.core.cancellation import Cancellation
 from tradebot.core.runtime import Runtime
 from tradebot.feeds.websocket.frame_decoder import FrameDecoder
 from tradebot.feeds.websocket.http import HEAD_END, STATUS_LINE, Target, one_line, parse_url, refusal, upgrade_problem
@@ -57,10 +58,10 @@ class WebSocketTransport:
         self._send_timeout_s = send_timeout_s
         self._resolver = Resolver(runtime)
 
-    def connect(self, url: str, limits: Limits, stopped: Callable[[], bool]) -> WebSocketConnection:
+    def connect(self, url: str, limits: Limits, cancel: Cancellation) -> WebSocketConnection:
         """A WebSocket connection to `url` (ws:// or wss://). See Transport.connect."""
         target = parse_url(url, {"ws": 80, "wss": 443})
-        attempt = Attempt(self._runtime, limits, stopped)
+        attempt = Attempt(self._runtime, limits, cancel)
         stream = dial(self._resolver, target.host, target.port, target.tls, attempt)
         try:
             decoder = FrameDecoder(limits.max_message_bytes)
@@ -70,10 +71,10 @@ class WebSocketTransport:
             raise
         return WebSocketConnection(self._runtime, stream, decoder, self._send_timeout_s)
 
-    def fetch(self, url: str, limits: Limits, stopped: Callable[[], bool]) -> str:
+    def fetch(self, url: str, limits: Limits, cancel: Cancellation) -> str:
         """The text that an empty POST to `url` (http:// or https://) answers, at most FETCH_BYTES_MAX of it."""
         target = parse_url(url, {"http": 80, "https": 443})
-        attempt = Attempt(self._runtime, limits, stopped)
+        attempt = Attempt(self._runtime, limits, cancel)
         stream = dial(self._resolver, target.host, target.port, target.tls, attempt)
         try:
             attempt.waits_for = f"complete answer to a POST to {target.host}"

@@ -15,9 +15,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from tradebot.config.model import FeedConfig
+from tradebot.core.cancellation import Cancellation
 from tradebot.core.errors import NetworkError, TradebotError
 from tradebot.core.events import Notice
-from tradebot.core.runtime import Event, Runtime
+from tradebot.core.runtime import Runtime
 from tradebot.feeds.base import READ_WAIT_S, Batch
 from tradebot.feeds.exchanges.base import Exchange, Parsed, Unparseable
 from tradebot.feeds.frame_reader import FrameReader
@@ -70,7 +71,7 @@ class WebSocketFeed:
         quarantine: Quarantine | None,
         retry_after: RetryAfterFile | None,
         runtime: Runtime,
-        stop: Event,
+        cancel: Cancellation,
         log: Log,
     ) -> None:
         """Connects with the first `read`, not before."""
@@ -79,7 +80,7 @@ class WebSocketFeed:
         self._transport = transport
         self._reader = reader
         self._runtime = runtime
-        self._stop = stop
+        self._cancel = cancel
         self._log = log.bind("feed")
         self._pause = ServerPause(retry_after, mask(target.url), runtime, self._log)
         self._bad = MalformedFrames(config.parse_error_limit, mask(target.url), quarantine, runtime, self._log)
@@ -157,7 +158,7 @@ class WebSocketFeed:
             )
         wait_s = policy.wait_s(now_s)
         if wait_s > 0:
-            self._stop.wait(min(wait_s, READ_WAIT_S))
+            self._cancel.wait(min(wait_s, READ_WAIT_S))
             return Batch([])
         return self._attempt()
 
@@ -165,9 +166,9 @@ class WebSocketFeed:
         exchange = self._reader.new_connection()
         try:
             url = self._url(exchange)
-            connection = self._transport.connect(url, self._limits(), self._stop.is_set)
+            connection = self._transport.connect(url, self._limits(), self._cancel)
         except ConnectFailed as error:
-            if not self._stop.is_set():
+            if not self._cancel.is_requested():
                 self._failed(error)
             return Batch([])
         messages = exchange.subscriptions(self._target.symbols)
@@ -203,7 +204,7 @@ class WebSocketFeed:
         url = exchange.connection_url(self._target.url, self._target.symbols)
         if exchange.token_url is None:
             return url
-        answer = self._transport.fetch(exchange.token_url, self._limits(), self._stop.is_set)
+        answer = self._transport.fetch(exchange.token_url, self._limits(), self._cancel)
         try:
             return exchange.url_with_token(url, answer)
         except Unparseable as error:
@@ -291,7 +292,7 @@ class WebSocketFeed:
         self._handover_from_s = now_s + self._config.stable_after_s
         exchange = self._reader.fresh_exchange()
         try:
-            connection = self._transport.connect(self._url(exchange), self._limits(), self._stop.is_set)
+            connection = self._transport.connect(self._url(exchange), self._limits(), self._cancel)
         except ConnectFailed as error:
             self._pause.keep(error.retry_after_s, self._runtime.monotonic())
             self._log.warning("connecting before a restart failed", event="CONNECT_FAILED", reason=str(error))

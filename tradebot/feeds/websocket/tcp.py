@@ -11,16 +11,16 @@ import os
 import select
 import socket
 import ssl
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from tradebot.core.cancellation import Cancellation
 from tradebot.core.runtime import Event, Runtime
 from tradebot.feeds.websocket.http import one_line
 from tradebot.feeds.websocket.transport import ConnectFailed, Limits
 
 SLICE_S: Final = 0.25
-"""The longest wait between two looks at `stopped`."""
+"""The longest wait between two polls of the cancellation."""
 
 LOOKUPS_MAX: Final = 4
 """The most name lookups that may hang at the same time (each holds a thread that cannot be interrupted)."""
@@ -37,17 +37,17 @@ _WRONG_NAME, _WRONG_ADDRESS = 62, 64
 class Attempt:
     """One attempt to get an answer from a server: its deadline, and whether it should be given up."""
 
-    def __init__(self, runtime: Runtime, limits: Limits, stopped: Callable[[], bool]) -> None:
+    def __init__(self, runtime: Runtime, limits: Limits, cancel: Cancellation) -> None:
         self.runtime = runtime
         self._timeout_s = limits.connect_timeout_s
         self._end = runtime.monotonic() + limits.connect_timeout_s
-        self._stopped = stopped
+        self._cancel = cancel
         self.waits_for = "an answer"
         """What the attempt is about, for the message when time is over."""
 
     def left_s(self) -> float:
-        """Seconds until the deadline. Raises ConnectFailed when it has passed, or when `stopped` says so."""
-        if self._stopped():
+        """Seconds until the deadline. Raises ConnectFailed when it has passed, or when `cancel` is requested."""
+        if self._cancel.is_requested():
             raise ConnectFailed("given up because a stop was asked for")
         left = self._end - self.runtime.monotonic()
         if left <= 0:

@@ -6,10 +6,11 @@ suite (tests/contract/test_wire.py) holds both to the semantics written here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final, Literal, Protocol
 
 from msgspec import Struct
+
+from tradebot.core.cancellation import Cancellation
 
 CLOSE_NORMAL: Final = 1000
 CLOSE_GOING_AWAY: Final = 1001
@@ -101,14 +102,14 @@ SEND_TIMEOUT_S: Final = 5.0
 class Transport(Protocol):
     """Makes connections. Used by one thread (ingest)."""
 
-    def connect(self, url: str, limits: Limits, stopped: Callable[[], bool]) -> Connection:
+    def connect(self, url: str, limits: Limits, cancel: Cancellation) -> Connection:
         """Connect and complete the handshake, in at most `limits.connect_timeout_s`.
 
-        `stopped` is asked at least every half second; when it says yes the attempt is given up. wss:// always verifies
+        `cancel` is polled at least every half second; once it is requested the attempt ends. wss:// always verifies
         the certificate and the host name. Raises ConnectFailed.
         """
         ...
 
-    def fetch(self, url: str, limits: Limits, stopped: Callable[[], bool]) -> str:
+    def fetch(self, url: str, limits: Limits, cancel: Cancellation) -> str:
         """The text that an HTTP POST to `url` answers (connection tokens); as `connect`. Raises ConnectFailed."""
         ...

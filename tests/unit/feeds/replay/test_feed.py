@@ -13,14 +13,17 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from tradebot.core.cancellation import Cancellation, Cancelled
 from tradebot.core.errors import ConfigError, ExitCode, ParseError, UnreadableNow
 from tradebot.core.events import Tick
-from tradebot.feeds.base import Batch, Feed, Malformed, Stopped
+from tradebot.core.runtime import RealRuntime
+from tradebot.feeds.base import Batch, Feed, Malformed
 from tradebot.feeds.replay import byte_source as source
 from tradebot.feeds.replay.byte_source import BLOCK_BYTES
 from tradebot.feeds.replay.feed import DatabaseReplay, FileReplay
 
 GOOD = b'{"symbol":"a","price":1.5,"volume":2,"ts":%d}\n'
+NEVER = Cancellation(RealRuntime())
 CONTENT = b"".join(GOOD % number for number in range(5000)) + b"?\n" + GOOD % 5000
 TICKS = [Tick("a", 1.5, 2.0, number) for number in range(5001)]
 
@@ -74,7 +77,7 @@ def test_every_form_of_a_file_gives_the_same_ticks_and_digest(form: str, tmp_pat
     path = tmp_path / "session.log"
     path.write_bytes(FORMS[form](CONTENT))
     with _open(path) as feed:
-        assert feed.content_digest() == hashlib.sha256(CONTENT).hexdigest()
+        assert feed.content_digest(NEVER) == hashlib.sha256(CONTENT).hexdigest()
         assert (feed.position, feed.total) == (0, path.stat().st_size)
         assert not feed.push
         found = _drain(feed)
@@ -98,7 +101,7 @@ def test_an_empty_file_ends_at_once(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
     path.touch()
     with _open(path) as feed:
-        assert feed.content_digest() == hashlib.sha256(b"").hexdigest()
+        assert feed.content_digest(NEVER) == hashlib.sha256(b"").hexdigest()
         assert _drain_until(feed, ParseError) == ([], 0, f"{path}: no line is a tick: it is empty")
 
 
@@ -137,7 +140,7 @@ def test_a_truncated_file_keeps_what_is_good_and_says_where_it_ends(form: str, t
     path = tmp_path / "m"
     path.write_bytes(packed[: len(packed) * 3 // 4])
     with _open(path) as feed:
-        digest = feed.content_digest()
+        digest = feed.content_digest(NEVER)
         found = _drain(feed)
         assert digest is not None
     assert 5000 < len(found.ticks) < 20_000
@@ -176,10 +179,10 @@ def test_what_is_appended_after_opening_is_not_read_and_the_end_says_so(tmp_path
     path = tmp_path / "m.jsonl"
     path.write_bytes(GOOD % 0)
     with _open(path) as feed:
-        digest = feed.content_digest()
+        digest = feed.content_digest(NEVER)
         with path.open("ab") as more:
             more.write(GOOD % 1)
-        assert feed.content_digest() == digest
+        assert feed.content_digest(NEVER) == digest
         ticks, malformed, text = _drain_until(feed, ParseError)
     assert (ticks, malformed) == (TICKS[:1], 0)
     assert "changed while it was replayed" in text
@@ -191,7 +194,7 @@ def test_a_file_overwritten_meanwhile_ends_in_an_error(content: bytes, tmp_path:
     path.write_bytes(GOOD % 0)
     os.utime(path, ns=(1, 1))
     with _open(path) as feed:
-        feed.content_digest()
+        feed.content_digest(NEVER)
         path.write_bytes(content)
         assert "changed while it was replayed" in _drain_until(feed, ParseError)[2]
 
@@ -205,13 +208,22 @@ def test_a_file_replaced_by_another_is_read_as_it_was(tmp_path: Path) -> None:
         assert _drain(feed).ticks == TICKS[:1]
 
 
-def test_hashing_stops_when_told(tmp_path: Path) -> None:
+class ThirdTime(Cancellation):
+    """Requested when it is polled for the third time."""
+
+    polls = 0
+
+    def is_requested(self) -> bool:
+        self.polls += 1
+        return self.polls == 3
+
+
+def test_hashing_ends_when_that_is_requested(tmp_path: Path) -> None:
     """S13."""
     path = tmp_path / "m.jsonl"
     path.write_bytes(CONTENT)
-    answers = iter([False, False, True])
-    with _open(path) as feed, pytest.raises(Stopped):
-        feed.content_digest(lambda: next(answers))
+    with _open(path) as feed, pytest.raises(Cancelled):
+        feed.content_digest(ThirdTime(RealRuntime()))
 
 
 def test_missing_directory_and_strange_paths_are_configuration_errors(tmp_path: Path) -> None:
@@ -281,7 +293,7 @@ def test_standard_input_gives_ticks_as_they_come(form: str, pipe: _Pipe) -> None
     packed = FORMS[form](content)
     ticks: list[Tick] = []
     with _open("-") as feed:
-        assert feed.content_digest() is None
+        assert feed.content_digest(NEVER) is None
         assert feed.total is None
         for place in range(0, len(packed), 50):
             os.write(pipe.into, packed[place : place + 50])
@@ -324,7 +336,7 @@ def test_a_file_as_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with path.open("rb") as file:
         monkeypatch.setattr(source, "_STDIN_FD", file.fileno())
         with _open("-") as feed:
-            assert feed.content_digest() is None
+            assert feed.content_digest(NEVER) is None
             assert _drain(feed).ticks == TICKS
 
 
@@ -334,7 +346,7 @@ def test_a_named_pipe_is_a_stream_that_may_wait_for_its_writer(tmp_path: Path, m
     path = tmp_path / "fifo"
     os.mkfifo(path)
     with _open(path) as feed:
-        assert feed.content_digest() is None
+        assert feed.content_digest(NEVER) is None
         assert [feed.read() for _ in range(3)] == [Batch([])] * 3
         with path.open("wb", buffering=0) as writer:
             writer.write(GOOD % 0)

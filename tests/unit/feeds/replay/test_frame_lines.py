@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 
 from tests.unit.talk import START_MS, Talk, tick
 from tradebot.config.model import History
+from tradebot.core.cancellation import Cancellation
 from tradebot.core.errors import ConfigError, ParseError
 from tradebot.core.events import Notice
+from tradebot.core.runtime import RealRuntime
 from tradebot.feeds.base import NOTES_MAX, Batch, Malformed
 from tradebot.feeds.capture_file import CaptureWriter
 from tradebot.feeds.exchanges.mockws import MockWs
@@ -287,10 +289,10 @@ class TestFirstLine:
         def refuse(line: bytes) -> None:
             check_first_line(line, "it", None)
 
-        for call in ("content_digest", "read", "read"):
+        for call in (lambda feed: feed.content_digest(Cancellation(RealRuntime())), FileReplay.read, FileReplay.read):
             feed = FileReplay(str(capture.path), first_line=refuse)
             with pytest.raises(ConfigError, match="add --exchange=kraken"):
-                getattr(feed, call)()
+                call(feed)
             feed.close()
 
     @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.store_helpers import Logged
+from tradebot.core.cancellation import Cancellation
 from tradebot.core.events import Notice, Tick
 from tradebot.core.runtime import RealRuntime
 from tradebot.feeds.base import READ_WAIT_S, Batch, Malformed
@@ -29,27 +30,24 @@ class _Clock(RealRuntime):
         return self.seconds
 
 
-class _Stop:
-    """An event whose waits move the clock."""
+class _Stop(Cancellation):
+    """One whose waits move the clock."""
 
     def __init__(self, clock: _Clock) -> None:
+        super().__init__(clock)
         self.clock = clock
         self.stopped = False
 
-    def set(self) -> None:
+    def request(self) -> None:
         self.stopped = True
 
-    def clear(self) -> None:
-        self.stopped = False
-
-    def is_set(self) -> bool:
+    def is_requested(self) -> bool:
         return self.stopped
 
-    def wait(self, timeout: float | None = None) -> bool:
-        assert timeout is not None
-        assert 0 < timeout <= READ_WAIT_S
+    def wait(self, timeout_s: float) -> bool:
+        assert 0 < timeout_s <= READ_WAIT_S
         if not self.stopped:
-            self.clock.seconds += timeout
+            self.clock.seconds += timeout_s
         return self.stopped
 
 
@@ -120,7 +118,7 @@ def test_a_stop_ends_the_wait_with_nothing() -> None:
         DatabaseReplay(iter([[_tick(START_MS), _tick(START_MS + 9_000)]]), 2), 1.0, clock, stop, Logged(clock).log
     )
     feed.read()
-    stop.set()
+    stop.request()
     assert feed.read() == Batch([])
     assert clock.seconds == 50.0
 

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from tests.unit.store_helpers import Logged
 from tests.unit.talk import START_MS, Talk
 from tradebot.config.model import FeedConfig
+from tradebot.core.cancellation import Cancellation
 from tradebot.core.errors import ConfigError, ExitCode, NetworkError, ParseError
 from tradebot.core.events import Notice
 from tradebot.core.runtime import RealRuntime
@@ -56,25 +57,23 @@ class Clock(RealRuntime):
         return self.tokens
 
 
-class Stop:
-    """An event whose waits move the clock."""
+class Stop(Cancellation):
+    """One whose waits move the clock."""
 
     def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
         self.clock = clock
         self.is_over = False
 
-    def set(self) -> None:
+    def request(self) -> None:
         self.is_over = True
 
-    def clear(self) -> None:
-        self.is_over = False
-
-    def is_set(self) -> bool:
+    def is_requested(self) -> bool:
         return self.is_over
 
-    def wait(self, timeout: float | None = None) -> bool:
-        assert timeout is not None and 0 < timeout <= READ_WAIT_S
-        self.clock.seconds += timeout
+    def wait(self, timeout_s: float) -> bool:
+        assert 0 < timeout_s <= READ_WAIT_S
+        self.clock.seconds += timeout_s
         return self.is_over
 
 
@@ -195,8 +194,8 @@ class Network:
         self.fetched: list[tuple[str, float]] = []
         self.max_message_bytes = 0
 
-    def connect(self, url: str, limits: Limits, stopped: Callable[[], bool]) -> Line:
-        assert not stopped()
+    def connect(self, url: str, limits: Limits, cancel: Cancellation) -> Line:
+        assert not cancel.is_requested()
         self.dialled.append((self.clock.seconds - 50.0, url, limits.connect_timeout_s))
         self.max_message_bytes = limits.max_message_bytes
         self.clock.seconds += min(1.0, limits.connect_timeout_s)
@@ -209,7 +208,7 @@ class Network:
         outcome.clock = self.clock
         return outcome
 
-    def fetch(self, url: str, limits: Limits, stopped: Callable[[], bool]) -> str:
+    def fetch(self, url: str, limits: Limits, cancel: Cancellation) -> str:
         self.fetched.append((url, limits.connect_timeout_s))
         self.clock.seconds += 2.0
         answer = self.answers.pop(0)
@@ -503,7 +502,7 @@ class TestConnecting:
 
     def test_a_stop_during_an_attempt_is_silent(self, rig: Make) -> None:
         def interrupted() -> ConnectFailed:
-            made.stop.set()
+            made.stop.request()
             return ConnectFailed("given up: the run is stopping")
 
         made = rig(interrupted)

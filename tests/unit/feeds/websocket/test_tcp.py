@@ -13,6 +13,7 @@ import pytest
 import trustme
 
 from tests.contract.peers import GENEROUS, LONG_S, RealPeer, Received, never
+from tradebot.core.cancellation import Cancellation
 from tradebot.core.runtime import RealRuntime
 from tradebot.feeds.websocket.client import WebSocketTransport
 from tradebot.feeds.websocket.tcp import LOOKUPS_MAX
@@ -21,19 +22,19 @@ from tradebot.feeds.websocket.transport import ConnectFailed, Connection, Frame,
 IPV4 = "127.0.0.1"
 
 
-def connect(url: str, limits: Limits = GENEROUS, stopped: Callable[[], bool] = never) -> Connection:
-    return WebSocketTransport(RealRuntime()).connect(url, limits, stopped)
+def connect(url: str, limits: Limits = GENEROUS, cancel: Cancellation = never) -> Connection:
+    return WebSocketTransport(RealRuntime()).connect(url, limits, cancel)
 
 
 def failure(
     url: str,
     limits: Limits = GENEROUS,
-    stopped: Callable[[], bool] = never,
+    cancel: Cancellation = never,
     transport: WebSocketTransport | None = None,
 ) -> str:
     """Why connecting fails."""
     with pytest.raises(ConnectFailed) as caught:
-        (transport or WebSocketTransport(RealRuntime())).connect(url, limits, stopped)
+        (transport or WebSocketTransport(RealRuntime())).connect(url, limits, cancel)
     assert str(caught.value).isprintable()
     return str(caught.value)
 
@@ -122,9 +123,9 @@ def test_a_lookup_that_hangs_ends_at_the_deadline_and_serves_the_next_attempt(mo
 
 def test_a_stop_ends_the_wait_for_a_lookup(monkeypatch: pytest.MonkeyPatch) -> None:
     lookups = HangingLookups(monkeypatch)
-    stop = threading.Event()
-    threading.Timer(0.1, stop.set).start()
-    took_s = taken_s(lambda: failure("ws://a.example/", stopped=stop.is_set))
+    stop = Cancellation(RealRuntime())
+    threading.Timer(0.1, stop.request).start()
+    took_s = taken_s(lambda: failure("ws://a.example/", cancel=stop))
     assert took_s <= 0.1 + 0.5
     lookups.go_on.set()
 
@@ -178,9 +179,9 @@ def test_an_address_that_does_not_answer_leaves_time_for_the_next(
 
 
 def test_a_stop_ends_the_wait_for_tcp(black_hole: int) -> None:
-    stop = threading.Event()
-    threading.Timer(0.1, stop.set).start()
-    assert taken_s(lambda: failure(f"ws://{IPV4}:{black_hole}/", stopped=stop.is_set)) <= 0.1 + 0.5
+    stop = Cancellation(RealRuntime())
+    threading.Timer(0.1, stop.request).start()
+    assert taken_s(lambda: failure(f"ws://{IPV4}:{black_hole}/", cancel=stop)) <= 0.1 + 0.5
 
 
 def test_no_proxy_is_used(monkeypatch: pytest.MonkeyPatch, closed_port: int) -> None:
