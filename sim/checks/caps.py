@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
 from tradebot.config.model import RiskCaps
 
@@ -12,8 +14,9 @@ from tradebot.config.model import RiskCaps
 def check_caps(db: sqlite3.Connection, runs: Sequence[int], caps: RiskCaps, open_orders: int = 0) -> None:
     """No order of these consecutive runs took the exposure past a cap, and none was refused for a cap it kept within.
 
-    Exposure is |net position| x price, prices as of the signal's tick. An order that lowers its symbol's position is
-    always allowed. Raises AssertionError.
+    A refused order names the first cap that it would have passed, with the exposure and the limit. Exposure is
+    |net position| x price, prices as of the signal's tick. An order that lowers its symbol's position is always
+    allowed. Raises AssertionError.
     """
     net: dict[str, Fraction] = {}
     price_of: dict[str, Fraction] = {}
@@ -21,10 +24,11 @@ def check_caps(db: sqlite3.Connection, runs: Sequence[int], caps: RiskCaps, open
         ticks = db.execute("SELECT symbol, price FROM ticks WHERE run = ? ORDER BY id", (run,)).fetchall()
         seen = 0
         query = (
-            "SELECT event_id, symbol, side, qty, price, status, reason FROM orders"
+            "SELECT event_id, symbol, side, qty, price, status, reason, refused_by, refused_value, refused_limit"
+            " FROM orders"
             " WHERE run = ? AND reason IN ('SHADOW_RECORDED', 'RISK_CAP') ORDER BY id"
         )
-        for event_id, symbol, side, qty, price, status, reason in db.execute(query, (run,)):
+        for event_id, symbol, side, qty, price, status, reason, *evidence in db.execute(query, (run,)):
             number = int(event_id.rsplit("-", 2)[1])
             for other, value in ticks[seen:number]:
                 price_of[other] = _exact(value)
@@ -33,17 +37,32 @@ def check_caps(db: sqlite3.Connection, runs: Sequence[int], caps: RiskCaps, open
             after = before + (_exact(qty) if side == "BUY" else -_exact(qty))
             exposures = {other: abs(held) * price_of[other] for other, held in net.items()}
             exposures[symbol] = abs(after) * _exact(price)
-            allowed = abs(after) < abs(before) or (
-                exposures[symbol] <= _exact(caps.max_symbol_exposure_usd)
-                and sum(exposures.values()) <= _exact(caps.max_exposure_usd)
-                and open_orders < caps.max_open_orders
+            figures = (
+                ("max_symbol_exposure_usd", exposures[symbol]),
+                ("max_exposure_usd", sum(exposures.values(), Fraction(0))),
+                ("max_open_orders", Fraction(open_orders + 1)),
             )
+            passed = [(name, value) for name, value in figures if value > _exact(getattr(caps, name))]
+            allowed = abs(after) < abs(before) or not passed
             told = f"{event_id} {side} {qty} {symbol} at {price}: exposure {float(exposures[symbol])}"
             assert allowed == (status == "FILLED"), f"order {told} was {status}, reason {reason}, caps {caps}"
             if allowed:
                 net[symbol] = after
+                assert evidence == [None, None, None], f"order {told} was filled, but names a limit: {evidence}"
+            else:
+                _check_evidence(told, evidence, passed[0][0], passed[0][1], getattr(caps, passed[0][0]))
         for other, value in ticks[seen:]:
             price_of[other] = _exact(value)
+
+
+def _check_evidence(told: str, evidence: list[Any], cap: str, value: Fraction, limit: float) -> None:
+    """What the order's row says of its refusal. The value may lie one double higher, so that it is above the limit."""
+    refused_by, refused_value, refused_limit = evidence
+    wanted = f"risk_caps.{cap} {float(value)} above {limit}"
+    assert (refused_by, refused_limit) == (f"risk_caps.{cap}", limit), f"order {told}: {evidence}, not {wanted}"
+    lowest = float(value)
+    assert refused_value in (lowest, math.nextafter(lowest, math.inf)), f"order {told}: {evidence}, not {wanted}"
+    assert refused_value > refused_limit, f"order {told}: {evidence} is within the limit"
 
 
 def _exact(value: float) -> Fraction:

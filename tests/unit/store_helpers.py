@@ -19,7 +19,7 @@ from typing import Any
 from hypothesis import strategies as st
 from peewee import SqliteDatabase
 
-from tradebot.core.events import BUY, SELL, Event, Fill, Order, Signal, Tick
+from tradebot.core.events import BUY, SELL, Event, Fill, LimitBreach, Order, Signal, Tick
 from tradebot.core.runtime import RealRuntime
 from tradebot.output.log import Log, setup_logging
 from tradebot.store.batch import Batch
@@ -252,9 +252,10 @@ def _numbered(parts: Sequence[tuple[str, Any, float, float, float | None, int]])
         made = tuple(
             Fill(f"{stem}-F{i}", f"{stem}-O", symbol, side, amount, price, amount, number) for i in range(fills)
         )
-        events.append(
-            Order(f"{stem}-O", f"{stem}-S", symbol, side, amount, order_price, "FILLED", "RISK_CAP", number, 1, made)
-        )
+        breach = None if made else LimitBreach("risk_caps.max_exposure_usd", price, amount)
+        status: Any = "FILLED" if made else "REJECTED"
+        parts_of = (f"{stem}-O", f"{stem}-S", symbol, side, amount, order_price, status, "RISK_CAP", number, 1, made)
+        events.append(Order(*parts_of, breach))
     return events
 
 

@@ -176,8 +176,19 @@ class Fill(Struct, frozen=True, gc=False):
     is_shadow: int = 1
 
 
+class LimitBreach(Struct, frozen=True, gc=False):
+    """Why an order was refused, in numbers: `value` is above `limit`, which the configuration key `limit_key` sets."""
+
+    limit_key: str
+    value: float
+    limit: float
+
+
 class Order(Struct, frozen=True, gc=False):
-    """An order as it is stored, together with its fills: one event, so that no transaction can part them."""
+    """An order as it is stored, together with its fills: one event, so that no transaction can part them.
+
+    `breach` is there when the order was refused because of a limit.
+    """
 
     event_id: str
     signal_id: str
@@ -190,6 +201,7 @@ class Order(Struct, frozen=True, gc=False):
     ts: int
     is_shadow: int = 1
     fills: tuple[Fill, ...] = ()
+    breach: LimitBreach | None = None
 
 
 class SymbolMemory(Struct, frozen=True, gc=False):

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from tradebot.core.events import BUY, NO_RATE, RISK_CAP, Signal
+from tradebot.core.events import (
+    BP_DROP_SIGNAL,
+    BUY,
+    NO_RATE,
+    RISK_CAP,
+    STALE_DATA,
+    LimitBreach,
+    Order,
+    Signal,
+    as_unix_ms,
+)
 from tradebot.portfolio.currencies import needs_rate
 from tradebot.portfolio.exact import add, exact, multiply, subtract
 from tradebot.portfolio.positions import Positions
@@ -20,11 +31,11 @@ TOTAL_CAP: Final = "risk_caps.max_exposure_usd"
 OPEN_ORDERS_CAP: Final = "risk_caps.max_open_orders"
 TICK_AGE_CAP: Final = "execution.max_tick_age_ms"
 
-_WHAT: Final = {
-    SYMBOL_CAP: "exposure in {symbol} would be {value!r}",
-    TOTAL_CAP: "total exposure would be {value!r}",
-    OPEN_ORDERS_CAP: "open orders would be {value!r}",
-    TICK_AGE_CAP: "the tick of {symbol} is {value!r} ms old",
+_BREACH_TEXTS: Final = {
+    SYMBOL_CAP: "exposure in {symbol} would be {value!r}, above {key} = {limit!r}",
+    TOTAL_CAP: "total exposure would be {value!r}, above {key} = {limit!r}",
+    OPEN_ORDERS_CAP: "open orders would be {value:.0f}, above {key} = {limit:.0f}",
+    TICK_AGE_CAP: "the tick of {symbol} is {value:.0f} ms old, above {key} = {limit:.0f}",
 }
 
 
@@ -37,29 +48,11 @@ class ApprovedOrder(Struct, frozen=True, gc=False):
 
 
 class RefusedOrder(Struct, frozen=True, gc=False):
-    """An order that must not be sent.
-
-    `reason` is a reason code, `cap` the configuration key of the limit, `value` what would have passed it; of NO_RATE
-    there is neither cap nor value nor limit.
-    """
+    """An order that must not be sent: the reason code and, unless the reason is NO_RATE, the limit that it exceeds."""
 
     signal: Signal
     reason: str
-    cap: str | None = None
-    value: Decimal | int = 0
-    limit: float = 0.0
-
-    @property
-    def detail(self) -> str:
-        """For people: what stood against the order."""
-        if self.cap is None:
-            symbol = self.signal.symbol
-            return (
-                f"{symbol} is priced in {needs_rate(symbol)}, and there is no rate to USD, in which risk_caps are set;"
-                " only orders that reduce a position are accepted"
-            )
-        value = self.value if isinstance(self.value, int) else float(self.value)
-        return f"{_WHAT[self.cap].format(symbol=self.signal.symbol, value=value)}, above {self.cap} = {self.limit!r}"
+    breach: LimitBreach | None = None
 
 
 def check(
@@ -82,10 +75,37 @@ def check(
             return RefusedOrder(signal, NO_RATE)
         would_be = multiply(after, price)
         if would_be > exact(caps.max_symbol_exposure_usd):
-            return RefusedOrder(signal, RISK_CAP, SYMBOL_CAP, would_be, caps.max_symbol_exposure_usd)
+            return RefusedOrder(signal, RISK_CAP, _breach(SYMBOL_CAP, would_be, caps.max_symbol_exposure_usd))
         total = add(positions.total_exposure, subtract(would_be, exposure))
         if total > exact(caps.max_exposure_usd):
-            return RefusedOrder(signal, RISK_CAP, TOTAL_CAP, total, caps.max_exposure_usd)
+            return RefusedOrder(signal, RISK_CAP, _breach(TOTAL_CAP, total, caps.max_exposure_usd))
         if open_orders >= caps.max_open_orders:
-            return RefusedOrder(signal, RISK_CAP, OPEN_ORDERS_CAP, open_orders + 1, caps.max_open_orders)
+            return RefusedOrder(signal, RISK_CAP, _breach(OPEN_ORDERS_CAP, open_orders + 1, caps.max_open_orders))
     return ApprovedOrder(signal, signal.desired_size, multiply(qty, price))
+
+
+def check_tick_age(signal: Signal, now_ms: int, max_tick_age_ms: int) -> RefusedOrder | None:
+    """Refuse a signal whose tick is older than `max_tick_age_ms` (0: no limit) at `now_ms` (Unix ms UTC)."""
+    age_ms = now_ms - as_unix_ms(signal.ts)
+    if not max_tick_age_ms or age_ms <= max_tick_age_ms:
+        return None
+    return RefusedOrder(signal, STALE_DATA, _breach(TICK_AGE_CAP, age_ms, max_tick_age_ms))
+
+
+def _breach(limit_key: str, value: Decimal | int, limit: float) -> LimitBreach:
+    """The exact `value` as a double; where that rounds down to the limit itself, the next double above the limit."""
+    return LimitBreach(limit_key, max(float(value), math.nextafter(limit, math.inf)), float(limit))
+
+
+def refusal_text(order: Order) -> str:
+    """Why `order` was refused, for people; everything it says is stored with the order."""
+    breach, symbol = order.breach, order.symbol
+    if breach is not None:
+        text = _BREACH_TEXTS[breach.limit_key]
+        return text.format(symbol=symbol, value=breach.value, key=breach.limit_key, limit=breach.limit)
+    if order.reason == NO_RATE:
+        return (
+            f"{symbol} is priced in {needs_rate(symbol)}, and there is no rate to USD, in which risk_caps are set;"
+            " only orders that reduce a position are accepted"
+        )
+    return "signal channel full" if order.reason == BP_DROP_SIGNAL else f"reason {order.reason}"

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from tradebot.core.events import SHADOW_RECORDED, STALE_DATA, Fill, Order, Signal, as_unix_ms
-from tradebot.execution.risk import TICK_AGE_CAP, ApprovedOrder, RefusedOrder, check
+from tradebot.core.events import SHADOW_RECORDED, Fill, LimitBreach, Order, Signal
+from tradebot.execution.risk import ApprovedOrder, RefusedOrder, check, check_tick_age
 from tradebot.portfolio.book import fees
 from tradebot.portfolio.exact import exact, multiply
 from tradebot.portfolio.positions import Positions
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from tradebot.config.model import RiskCaps
 
 
-def refuse(signal: Signal, reason: str) -> Order:
+def refuse(signal: Signal, reason: str, breach: LimitBreach | None = None) -> Order:
     """The order to be stored for a signal that is not executed; `reason` is a reason code, such as BP_DROP_SIGNAL.
 
-    Any thread. The signal's `marks` are not applied: who drops a signal must hand them on with the next one.
+    `breach`: the limit that it would have exceeded, if that is the reason. Any thread. The signal's `marks` are not
+    applied: who drops a signal must hand them on with the next one.
     """
     return Order(
         event_id=_stem(signal) + "O",
@@ -35,6 +36,7 @@ def refuse(signal: Signal, reason: str) -> Order:
         status="REJECTED",
         reason=reason,
         ts=signal.ts,
+        breach=breach,
     )
 
 
@@ -47,14 +49,10 @@ class ShadowExecution:
     fees_before: float
     """The fees of the fills that `restore` was given."""
 
-    last_refusal: RefusedOrder | None
-    """Why the last call of `execute` refused, in words; None when it filled."""
-
     def __init__(self, caps: RiskCaps, fee_rate: float, max_tick_age_ms: int = 0, rates: bool = True) -> None:
         """`fee_rate` is a share of the notional; `max_tick_age_ms` 0: no tick is too old; `rates`: see `risk.check`."""
         self.positions = Positions()
         self.fees_before = 0.0
-        self.last_refusal = None
         self._caps = caps
         self._fee_rate = exact(fee_rate)
         self._max_tick_age_ms = max_tick_age_ms
@@ -82,24 +80,18 @@ class ShadowExecution:
         positions = self.positions
         for symbol, price in signal.marks:
             positions.mark(symbol, price)
-        verdict = self._stale(signal, now_ms) or check(signal, positions, self._caps, open_orders=0, rates=self._rates)
+        verdict: ApprovedOrder | RefusedOrder | None = None
+        if now_ms is not None:
+            verdict = check_tick_age(signal, now_ms, self._max_tick_age_ms)
+        if verdict is None:
+            verdict = check(signal, positions, self._caps, open_orders=0, rates=self._rates)
         if isinstance(verdict, RefusedOrder):
             # A refused signal's prices count all the same: they are not told again.
             positions.mark(signal.symbol, signal.price)
-            self.last_refusal = verdict
-            return refuse(signal, verdict.reason)
+            return refuse(signal, verdict.reason, verdict.breach)
         order = _filled(verdict, self._fee_rate)
         positions.apply(order.fills[0])
-        self.last_refusal = None
         return order
-
-    def _stale(self, signal: Signal, now_ms: int | None) -> RefusedOrder | None:
-        if now_ms is None or not self._max_tick_age_ms:
-            return None
-        age_ms = now_ms - as_unix_ms(signal.ts)
-        if age_ms <= self._max_tick_age_ms:
-            return None
-        return RefusedOrder(signal, STALE_DATA, TICK_AGE_CAP, age_ms, self._max_tick_age_ms)
 
 
 def _filled(order: ApprovedOrder, fee_rate: Decimal) -> Order:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from peewee import SQL, AutoField, BlobField, FloatField, IntegerField, Model, ModelIndex, SmallIntegerField, TextField
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 
 
 class RunRow(Model):
@@ -110,7 +110,12 @@ class SignalRow(Model):
 
 
 class OrderRow(Model):
-    """An order that would have been sent, or was refused (status REJECTED and the reason)."""
+    """An order that would have been sent, or was refused (status REJECTED and the reason).
+
+    Of an order that was refused because of a limit, `refused_by` is the configuration key of the limit,
+    `refused_limit` its value then, and `refused_value` what would have exceeded it, both in the unit of that key. Null
+    for other refusals, and for orders of schema 4 and before.
+    """
 
     id = AutoField()
     symbol = TextField()
@@ -124,6 +129,9 @@ class OrderRow(Model):
     reason = TextField(null=True)
     is_shadow = IntegerField(default=1, constraints=[SQL("DEFAULT 1")])
     run = IntegerField(null=True)
+    refused_by = TextField(null=True)
+    refused_value = FloatField(null=True)
+    refused_limit = FloatField(null=True)
 
     class Meta:
         table_name = "orders"

@@ -1,9 +1,9 @@
 """The format of a spill file: one JSON array a line. Pure but for `SpillReader`, which reads.
 
 A header `["spill", version, run_id, ticks, signals, orders, trades, notices]` with the counts that the database held,
-then `["t", ...]`, `["s", ...]`, `["o", ...]`, `["n", ...]` with the stored fields of Tick, Signal, Order (its fills
-last) and Notice, then `["end", n]`. The process that writes the file may be killed at any byte: a last line without
-its end is not an error. Behind the last line lie the zeros of the reserve.
+then `["t", ...]`, `["s", ...]`, `["o", ...]`, `["n", ...]` with the stored fields of Tick, Signal, Order (its fills and
+the breach of a limit last) and Notice, then `["end", n]`. The process that writes the file may be killed at any byte: a
+last line without its end is not an error. Behind the last line lie the zeros of the reserve.
 
 Lines stand in causal order: every prefix of them can be stored without an effect before its cause.
 """
@@ -20,10 +20,11 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec.structs import astuple
 
-from tradebot.core.events import Fill, Notice, Order, Signal, StoredEvent, StoredTick, Tick
+from tradebot.core.events import Fill, LimitBreach, Notice, Order, Signal, StoredEvent, StoredTick, Tick
 from tradebot.store.batch import Batch, StoredCounts
 
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
+"""1 had no notices, 2 no breaches of limits; both are read."""
 HEADER_START: Final = b'["spill",'
 # A stored event is at most this long as a JSON line, except with extreme symbols and ids.
 BYTES_AN_EVENT: Final = 512
@@ -34,8 +35,9 @@ _END: Final = "end"
 _ENCODER: Final = msgspec.json.Encoder()
 _TICK_FIELDS: Final = Tick.__struct_fields__
 _SIGNAL_FIELDS: Final = tuple(name for name in Signal.__struct_fields__ if name != "marks")
-_ORDER_FIELDS: Final = Order.__struct_fields__
+_ORDER_FIELDS: Final = tuple(name for name in Order.__struct_fields__ if name not in ("fills", "breach"))
 _FILL_FIELDS: Final = Fill.__struct_fields__
+_BREACH_FIELDS: Final = LimitBreach.__struct_fields__
 _NOTICE_FIELDS: Final = Notice.__struct_fields__
 
 
@@ -117,7 +119,8 @@ def _record(event: StoredEvent) -> list[Any]:
         return ["s", *(getattr(event, name) for name in _SIGNAL_FIELDS)]
     if isinstance(event, Notice):
         return ["n", *astuple(event)]
-    return ["o", *astuple(event)[:-1], [astuple(fill) for fill in event.fills]]
+    breach = None if event.breach is None else astuple(event.breach)
+    return ["o", *(getattr(event, name) for name in _ORDER_FIELDS), [astuple(fill) for fill in event.fills], breach]
 
 
 def _event(record: list[Any]) -> StoredEvent:
@@ -129,10 +132,18 @@ def _event(record: list[Any]) -> StoredEvent:
             return msgspec.convert(dict(zip(_NOTICE_FIELDS, values, strict=True)), Notice)
         case ["s", *values]:
             return msgspec.convert(dict(zip(_SIGNAL_FIELDS, values, strict=True)), Signal)
-        case ["o", *values, [*fills]]:
-            named = [dict(zip(_FILL_FIELDS, fill, strict=True)) for fill in fills]
-            return msgspec.convert(dict(zip(_ORDER_FIELDS, [*values, named], strict=True)), Order)
+        case ["o", *values, [*fills], ([*_] | None) as breach]:
+            return _order(values, fills, breach)
+        case ["o", *values, [*fills]]:  # formats 1 and 2
+            return _order(values, fills, None)
     raise ValueError("is no event")
+
+
+def _order(values: list[Any], fills: list[Any], breach: list[Any] | None) -> Order:
+    named: dict[str, Any] = dict(zip(_ORDER_FIELDS, values, strict=True))
+    named["fills"] = [dict(zip(_FILL_FIELDS, fill, strict=True)) for fill in fills]
+    named["breach"] = None if breach is None else dict(zip(_BREACH_FIELDS, breach, strict=True))
+    return msgspec.convert(named, Order)
 
 
 class SpillReader:

@@ -212,6 +212,11 @@ def _insert_orders(db: SqliteDatabase, run_no: int, orders: list[Order]) -> None
         "reason": [o.reason for o in orders],
         "is_shadow": [o.is_shadow for o in orders],
     }
+    breaches = [o.breach for o in orders]
+    if any(breach is not None for breach in breaches):  # rare, and otherwise there is less to bind
+        columns["refused_by"] = [None if breach is None else breach.limit_key for breach in breaches]
+        columns["refused_value"] = [None if breach is None else breach.value for breach in breaches]
+        columns["refused_limit"] = [None if breach is None else breach.limit for breach in breaches]
     _insert(db, OrderRow, run_no, columns, ("symbol", "qty", "status", "reason", "is_shadow"))
     fills = [fill for order in orders for fill in order.fills]
     if not fills:
@@ -235,7 +240,7 @@ def _insert(
 ) -> None:
     """Insert the rows; where the `alike` columns hold the same in all of them, those values are bound once.
 
-    All of these columns or none, so that there are two statements of each size and not dozens.
+    All of these columns or none, so that there are few statements of each size and not dozens.
     """
     shared: dict[str, Any] = {"run": run_no}
     if all(columns[name].count(columns[name][0]) == len(columns[name]) for name in alike):

@@ -12,6 +12,7 @@ from tradebot.execution.shadow import ShadowExecution
 from tradebot.output.log import Log
 from tradebot.portfolio.currencies import quote_currency
 from tradebot.threads.counters import Metrics
+from tradebot.threads.refusal_lines import log_refusal
 from tradebot.threads.strategy import MAX_TAKE
 
 _SYMBOLS_WARNED_OF: Final = 20
@@ -103,8 +104,4 @@ class ExecutionStage:
             metrics.stale_vetoes += 1
         elif order.reason == NO_RATE:
             metrics.rate_vetoes += 1
-        refusal = self._execution.last_refusal
-        self._log.warning(
-            "order refused", event_id=order.event_id, symbol=order.symbol, side=order.side, reason_code=order.reason,
-            detail=None if refusal is None else refusal.detail,
-        )  # fmt: skip
+        log_refusal(self._log, order)

@@ -14,6 +14,7 @@ from tradebot.output.log import Log
 from tradebot.store.batch import StoredCounts
 from tradebot.strategy.decider import Decider
 from tradebot.threads.counters import Metrics
+from tradebot.threads.refusal_lines import log_refusal
 
 # At most this many events are in a stage's hands at once: part of the bound of what a kill can lose.
 MAX_TAKE: Final = 4096
@@ -100,12 +101,10 @@ class StrategyStage:
         """A push feed's signal is never executed late: it becomes a refused order at once (G5)."""
         self._metrics.bp_drops_signal += len(signals)
         self._decider.return_marks(signals)
-        for signal in signals:
-            self._log.warning(
-                "order refused", event_id=signal.event_id, symbol=signal.symbol, side=signal.side,
-                reason_code=BP_DROP_SIGNAL, detail="signal channel full",
-            )  # fmt: skip
-        self._persist.send([refuse(signal, BP_DROP_SIGNAL) for signal in signals])
+        orders = [refuse(signal, BP_DROP_SIGNAL) for signal in signals]
+        for order in orders:
+            log_refusal(self._log, order)
+        self._persist.send(orders)
 
     def _report(self, signals: Sequence[Signal]) -> None:
         log = self._log

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from fractions import Fraction
 from typing import Literal
@@ -11,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tradebot.config.model import RiskCaps
-from tradebot.core.events import BUY, RISK_CAP, SELL, Fill, Signal
-from tradebot.execution.risk import ApprovedOrder, RefusedOrder, check
+from tradebot.core.events import BUY, RISK_CAP, SELL, Fill, LimitBreach, Signal
+from tradebot.execution.risk import ApprovedOrder, RefusedOrder, check, refusal_text
+from tradebot.execution.shadow import refuse
 from tradebot.portfolio.positions import Positions
 
 CAPS = RiskCaps(max_exposure_usd=1_000.0, max_symbol_exposure_usd=600.0, max_open_orders=2)
@@ -57,7 +59,7 @@ def test_each_cap_binds_exactly(order: Signal, positions: Positions, open_orders
     else:
         assert isinstance(verdict, RefusedOrder)
         assert (verdict.signal, verdict.reason) == (order, RISK_CAP)
-        assert re.match(detail, verdict.detail)
+        assert re.match(detail, refusal_text(refuse(order, verdict.reason, verdict.breach)))
 
 
 def test_rounding_neither_bends_a_cap_nor_closes_it() -> None:
@@ -68,6 +70,14 @@ def test_rounding_neither_bends_a_cap_nor_closes_it() -> None:
     assert isinstance(check(signal(BUY, 0.1, 3.0000000000000004), holding(), caps, 0), RefusedOrder)
     below = RiskCaps(max_exposure_usd=0.30000000000000004, max_symbol_exposure_usd=0.29999999999999993)
     assert isinstance(check(signal(BUY, 0.1, 3.0), holding(), below, 0), RefusedOrder)
+
+
+def test_a_refused_value_is_above_its_limit_though_it_rounds_to_it() -> None:
+    """I2: 0.1 x 3.0000000000000004 is 0.30000000000000004 exactly, and 1e-30 more than a cap is more."""
+    caps = RiskCaps(max_symbol_exposure_usd=600.0)
+    verdict = check(signal(BUY, 1e-30, 1.0), holding(A=(600.0, 1.0)), caps, 0)
+    assert isinstance(verdict, RefusedOrder)
+    assert verdict.breach == LimitBreach("risk_caps.max_symbol_exposure_usd", math.nextafter(600.0, math.inf), 600.0)
 
 
 def test_an_order_that_lowers_exposure_is_always_approved() -> None:
@@ -141,6 +151,12 @@ def test_no_sequence_of_orders_passes_a_cap(
         total = sum(abs(net[s]) * last[s] for s in net if s != symbol) + abs(after) * last[symbol]
         within = abs(after) * last[symbol] <= 600 and total <= 1_000
         assert isinstance(verdict, ApprovedOrder) == (within or abs(after) < abs(before))
+        if isinstance(verdict, RefusedOrder):
+            assert verdict.breach is not None
+            exposure = abs(after) * last[symbol]
+            value, limit = (exposure, 600.0) if exposure > 600 else (total, 1_000.0)
+            assert verdict.breach.limit == limit
+            assert verdict.breach.value == max(float(value), math.nextafter(limit, math.inf))
         if isinstance(verdict, ApprovedOrder):
             net[symbol] = after
             positions.apply(Fill("T", "O", symbol, what, verdict.qty, price, 0.0, 0))

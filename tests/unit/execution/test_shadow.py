@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tradebot.config.model import RiskCaps
-from tradebot.core.events import BP_DROP_SIGNAL, BUY, SELL, Fill, Order, Signal
-from tradebot.execution.risk import RefusedOrder
+from tradebot.core.events import BP_DROP_SIGNAL, BUY, SELL, Fill, LimitBreach, Order, Signal
+from tradebot.execution.risk import refusal_text
 from tradebot.execution.shadow import ShadowExecution, refuse
 
 
@@ -45,7 +45,6 @@ def test_an_approved_signal_is_filled_at_its_price() -> None:
         is_shadow=1,
         fills=(fill,),
     )
-    assert execution.last_refusal is None
     view = execution.positions.view("TEST/USD")
     assert view is not None and (view.net_qty, view.fees) == (0.1, 0.0101)
 
@@ -67,13 +66,10 @@ def test_a_signal_past_a_cap_is_refused_and_leaves_no_trace() -> None:
     assert (order.status, order.reason, order.fills, order.is_shadow) == ("REJECTED", "RISK_CAP", (), 1)
     assert (order.event_id, order.signal_id) == ("rabc-0000000021-O", "rabc-0000000021-S")
     assert (order.qty, order.price, order.ts) == (0.1, 101.0, 1_700_000_020)
-    assert isinstance(execution.last_refusal, RefusedOrder)
-    assert execution.last_refusal.detail == (
-        "exposure in TEST/USD would be 10.1, above risk_caps.max_symbol_exposure_usd = 10.0"
-    )
+    assert order.breach == LimitBreach("risk_caps.max_symbol_exposure_usd", 10.1, 10.0)
+    assert refusal_text(order) == "exposure in TEST/USD would be 10.1, above risk_caps.max_symbol_exposure_usd = 10.0"
     assert execution.positions.views() == []
-    execution.execute(signal(qty=0.01))
-    assert execution.last_refusal is None
+    assert execution.execute(signal(qty=0.01)).breach is None
 
 
 def test_no_open_orders_allowed_means_no_orders() -> None:
@@ -121,16 +117,16 @@ def test_stale_data(ts: int, now_ms: int | None, limit_ms: int, reason: str) -> 
     order = execution.execute(signal(ts=ts), now_ms)
     assert order.reason == reason
     assert order.status == ("REJECTED" if reason == "STALE_DATA" else "FILLED")
-    if execution.last_refusal is not None:
-        assert execution.last_refusal.detail == (
-            "the tick of TEST/USD is 501 ms old, above execution.max_tick_age_ms = 500"
-        )
+    if reason == "STALE_DATA":
+        assert order.breach == LimitBreach("execution.max_tick_age_ms", 501.0, 500.0)
+        assert refusal_text(order) == "the tick of TEST/USD is 501 ms old, above execution.max_tick_age_ms = 500"
 
 
 def test_a_dropped_signal_becomes_a_stored_refusal() -> None:
     order = refuse(signal(), BP_DROP_SIGNAL)
     assert (order.event_id, order.signal_id) == ("rabc-0000000021-O", "rabc-0000000021-S")
-    assert (order.status, order.reason, order.fills) == ("REJECTED", "BP_DROP_SIGNAL", ())
+    assert (order.status, order.reason, order.fills, order.breach) == ("REJECTED", "BP_DROP_SIGNAL", (), None)
+    assert refusal_text(order) == "signal channel full"
 
 
 def test_ids_that_do_not_end_in_s_are_a_mistake() -> None:

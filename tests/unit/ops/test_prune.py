@@ -668,7 +668,7 @@ class TestSpill:
         ("make", "why"),
         [
             (lambda path: path.write_text("some text\n"), "not as tradebot wrote it"),
-            (lambda path: path.write_text('["spill",9,"run-1",0,0,0,0,0]\n'), "format 9, known here: up to 2"),
+            (lambda path: path.write_text('["spill",9,"run-1",0,0,0,0,0]\n'), "format 9, known here: up to 3"),
             (lambda path: path.mkdir(), "is not a regular file"),
         ],
     )

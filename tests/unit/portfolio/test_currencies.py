@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from tradebot.config.model import RiskCaps
 from tradebot.core.events import BUY, NO_RATE, RISK_CAP, SELL, Fill, Side, Signal
-from tradebot.execution.risk import ApprovedOrder, RefusedOrder, check
+from tradebot.execution.risk import ApprovedOrder, RefusedOrder, check, refusal_text
+from tradebot.execution.shadow import refuse
 from tradebot.portfolio.currencies import (
     CURRENCIES,
     DOLLARS,
@@ -65,7 +66,8 @@ def test_an_order_that_no_cap_can_be_held_against_is_refused(symbol: str) -> Non
     for side in (BUY, SELL):
         verdict = check(signal(symbol, side), Positions(), CAPS, open_orders=0)
         assert isinstance(verdict, RefusedOrder) and verdict.reason == NO_RATE
-        assert str(needs_rate(symbol)) in verdict.detail and "USD" in verdict.detail
+        detail = refusal_text(refuse(verdict.signal, verdict.reason, verdict.breach))
+        assert verdict.breach is None and str(needs_rate(symbol)) in detail and "USD" in detail
 
 
 @pytest.mark.parametrize("symbol", ["BTCUSDT", "BTCUSD_PERP", "PI_ETHUSD", "USDT-FUTURES:BTCUSDT", "SOL/USDC"])

@@ -12,21 +12,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from tests.e2e.tmpfs import small_disk
 from tests.unit.store_helpers import (
     ORIGINAL_SCHEMA,
+    batch_of,
     counts,
     dump,
     full_batch,
     new_database,
     new_run,
+    order,
     python,
     rows,
     storage_of,
     unprivileged,
 )
 from tradebot.core.errors import ConfigError
+from tradebot.core.events import LimitBreach
 from tradebot.store.checks import check_path
 from tradebot.store.database import (
     connect,
@@ -409,6 +413,25 @@ def test_row_counts(tmp_path: Path) -> None:
         storage.write(full_batch(1, 10))
     with closing(connect(path)) as db:
         assert row_counts(db) == {"ticks": 10, "signals": 2, "orders": 2, "trades": 2}
+
+
+def test_a_file_of_schema_4_gets_the_limits_of_refusals(tmp_path: Path) -> None:
+    """Orders of then name no limit; those that are stored from now on do."""
+    path = tmp_path / "x.db"
+    record = new_run(path)
+    added = ("refused_by", "refused_value", "refused_limit")
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(
+            "".join(f"ALTER TABLE orders DROP COLUMN {name};" for name in added) + "PRAGMA user_version = 4;"
+            "INSERT INTO orders (symbol, side, qty, status, ts) VALUES ('A', 'BUY', 1, 'REJECTED', 1)"
+        )
+    with closing(connect(path)) as db:
+        assert migrate(db) == 4
+        assert migrate(db) == SCHEMA_VERSION
+    with storage_of(path, record) as storage:
+        storage.write(batch_of(replace(order(1, fills=0), breach=LimitBreach("risk_caps.max_open_orders", 3.0, 2.0))))
+    found = rows(path, f"SELECT {', '.join(added)} FROM orders ORDER BY id")
+    assert found == [(None, None, None), ("risk_caps.max_open_orders", 3.0, 2.0)]
 
 
 def test_a_file_of_schema_2_gets_carried(tmp_path: Path) -> None:

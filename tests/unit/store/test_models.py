@@ -33,7 +33,7 @@ STARRED: dict[str, dict[str, tuple[str, bool]]] = {
 ADDED = {
     "ticks": {"run", "event_id", "seq"},
     "signals": {"run", "event_id", "desired_size", "price"},
-    "orders": {"run", "event_id", "signal_id", "reason", "is_shadow"},
+    "orders": {"run", "event_id", "signal_id", "reason", "is_shadow", "refused_by", "refused_value", "refused_limit"},
     "trades": {"run"},
 }
 # Contract 2: name -> (table, column, unique).

@@ -109,6 +109,20 @@ class TestRoundTrip:
             assert dump_of(db) == dump_of(plain)
             assert not file.exists()
 
+    def test_an_order_of_format_2_names_no_limit(self, path: Path) -> None:
+        """As the version before wrote it: filled and refused orders come in, with the new columns empty."""
+        fill = '["a-T","a-O","A","BUY",1.0,2.0,0.5,3,1]'
+        lines = [
+            '["spill",2,"r1",0,0,0,0,0]', '["s","a-S","A","BUY",0.75,"X",1.0,2.0,3]',
+            f'["o","a-O","a-S","A","BUY",1.0,2.0,"FILLED","X",3,1,[{fill}]]',
+            '["o","b-O","a-S","A","BUY",1.0,2.0,"REJECTED","RISK_CAP",3,1,[]]', '["end",3]',
+        ]  # fmt: skip
+        spill_path(path).write_text("\n".join(lines) + "\n")
+        assert adopted(path) == Adopted("r1", 3, 0, whole=True)
+        found = rows(path, "SELECT event_id, status, refused_by, refused_value, refused_limit FROM orders")
+        assert found == [("a-O", "FILLED", None, None, None), ("b-O", "REJECTED", None, None, None)]
+        assert rows(path, "SELECT event_id, order_id, fees FROM trades") == [("a-T", "a-O", 0.5)]
+
     def test_after_what_is_stored_already(self, path: Path, tmp_path: Path) -> None:
         with storage_of(path, _record(path)) as storage:
             storage.write(full_batch(1, 20))
@@ -428,7 +442,7 @@ class TestOrphans:
             (b"\xff\xfe\n", "line 1 is not as tradebot wrote it"),
             (b'["spill",1,"r1",0,0,0]\n', "line 1 is not as tradebot wrote it"),
             (b'["spill",1,"r1",0,0,0,"x"]\n', "line 1 is not as tradebot wrote it"),
-            (b'["spill",3,"r1",0,0,0,0]\n["t"]\n', "line 1 .*format 3, known here: up to 2"),
+            (b'["spill",4,"r1",0,0,0,0]\n["t"]\n', "line 1 .*format 4, known here: up to 3"),
         ],
     )
     def test_a_file_of_another_kind(self, path: Path, content: bytes, reason: str) -> None:
@@ -444,6 +458,10 @@ class TestOrphans:
             (b'["t","A",-1.0,1.0,1,null,null]\n', 2),
             (b'["o",1]\n', 2),
             (b'["o",1,[1]]\n', 2),
+            (
+                b'["o","a-O","a-S","A","BUY",1.0,1.0,"REJECTED","RISK_CAP",1,1,[],["a limit",1.0]]\n',
+                2,
+            ),
             (b"null\n", 2),
             (b"x" * 1_100_000, 2),
         ],

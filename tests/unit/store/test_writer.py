@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -37,7 +38,7 @@ from tests.unit.store_helpers import (
     tick,
     ticks_st,
 )
-from tradebot.core.events import Event, Order, Signal, Tick
+from tradebot.core.events import Event, LimitBreach, Order, Signal, Tick
 from tradebot.store.batch import Batch, StoredCounts
 from tradebot.store.database import BUSY_TIMEOUT_MS, connect
 from tradebot.store.errors import StorageUnavailable
@@ -86,14 +87,16 @@ class TestRows:
         """Contract 2: kind, value and what links trade to order to signal."""
         with storage_of(path, record) as storage:
             storage.write(batch_of(Tick("A/B", 100.5, 2.0, 17, "id-1", 4), signal(1), order(1, fills=2)))
-        shadow = ("SHADOW_RECORDED", 1, 1)
         assert dump(path) == {
             "ticks": [(1, "A/B", 100.5, 2.0, 17, 1, "id-1", 4)],
             "signals": [
                 (1, "TEST/USD", "BUY:SMA_CROSSOVER", 0.75, 1, "r1-0000000001-S", 0.1, 100.25, 1),
             ],
             "orders": [
-                (1, "TEST/USD", "BUY", 0.1, 100.0, "FILLED", 1, "r1-0000000001-O", "r1-0000000001-S", *shadow),
+                (
+                    *(1, "TEST/USD", "BUY", 0.1, 100.0, "FILLED", 1, "r1-0000000001-O", "r1-0000000001-S"),
+                    *("SHADOW_RECORDED", 1, 1, None, None, None),
+                ),
             ],
             "trades": [
                 (n, f"r1-0000000001-F{n - 1}", "r1-0000000001-O", "TEST/USD", "BUY", 0.05, 100.25, 0.01, 1, 1, 1)
@@ -128,6 +131,7 @@ class TestRows:
             {"qty": 7.0},
             {"status": "CANCELED"},
             {"reason": "RISK_CAP"},
+            {"breach": LimitBreach("risk_caps.max_exposure_usd", 2.5, 1.0)},
             {"is_shadow": 0},
             {"fill_qty": 7.0},
         ],
@@ -153,11 +157,16 @@ class TestRows:
             names = {table: [column.name for column in db.get_columns(table)] for table in rows}
         fills = [fill for each in batch.orders for fill in each.fills]
         wanted: dict[str, list[Any]] = {"signals": batch.signals, "orders": batch.orders, "trades": fills}
-        renamed = {"value": "confidence"}
+        fields: dict[str, Callable[[Any], Any]] = {
+            "value": attrgetter("confidence"),
+            "refused_by": lambda each: None if each.breach is None else each.breach.limit_key,
+            "refused_value": lambda each: None if each.breach is None else each.breach.value,
+            "refused_limit": lambda each: None if each.breach is None else each.breach.limit,
+        }
         for table, made in wanted.items():
             for name in set(names[table]) - {"id", "run", "kind"}:
                 at = names[table].index(name)
-                assert [row[at] for row in rows[table]] == [getattr(each, renamed.get(name, name)) for each in made]
+                assert [row[at] for row in rows[table]] == list(map(fields.get(name, attrgetter(name)), made))
 
     def test_first_and_last_tick_of_interleaved_runs(self, path: Path, record: RunRecord) -> None:
         with storage_of(path, record) as storage:

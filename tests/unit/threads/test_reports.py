@@ -93,3 +93,8 @@ def test_every_fill_is_told_or_summed_up_and_every_refusal_told(chunk: int, stre
     assert written >= MAX_INFO_PER_S
     assert sum(told_of(stream, log, "order refused")) == metrics.risk_vetoes == refused
     assert persist.depth == SIGNALS
+    for line in map(json.loads, stream.getvalue().splitlines()):
+        fields = line["fields"]
+        if fields["message"] == "order refused":
+            found = tuple(fields[name] for name in ("refused_by", "refused_value", "refused_limit"))
+            assert found[0] == "risk_caps.max_symbol_exposure_usd" and found[1] > found[2] == 5_000.0
