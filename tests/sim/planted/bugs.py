@@ -122,7 +122,7 @@ _STAGE_BUGS: Final = (
         "dropped_signal_not_recorded",
         "a signal that found its channel full is counted, but no refused order is stored",
         "tradebot/threads/strategy.py",
-        "        self._persist.send([refuse(signal, BP_DROP_SIGNAL) for signal in signals])\n",
+        "        self._persist.send(orders)\n",
         "",
         200,
     ),
