@@ -1,15 +1,48 @@
-"""What all tests share: the checkout, optional shared data, and how hypothesis searches."""
+"""What all tests share: how their process starts, the checkout, optional shared data, and how hypothesis searches."""
 
 from __future__ import annotations
 
 import os
+import re
+import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 REPO = Path(__file__).resolve().parent.parent
+
+# Variables that change what tradebot does or how it words it; the tests' own three stay.
+INHERITED = re.compile(
+    r"TRADEBOT_(?!(PYTHON|SHARED|OTHER_PYTHONS)$).*|LANG|LANGUAGE|LC_.*|TZ|COLUMNS|NO_COLOR|FORCE_COLOR|CLICOLOR.*"
+    r"|NOTIFY_SOCKET|WATCHDOG_.*|LISTEN_.*|STATE_DIRECTORY|XDG_(CONFIG_HOME|RUNTIME_DIR)|SSL_CERT_.*"
+)
+
+
+def start_afresh() -> None:
+    """Undo what this process inherited and would pass on to its children: signals, umask, locale, time zone, settings.
+
+    A script's background jobs ignore SIGINT and SIGQUIT, nohup ignores SIGHUP, cron has no locale. A signal that is
+    ignored or blocked stays so in every child; one that is caught has its default action there.
+    """
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            # So the tests themselves survive a logout as before.
+            signal.signal(number, lambda _number, _frame: None)
+    os.umask(0o022)
+    for name in [name for name in os.environ if INHERITED.fullmatch(name)]:
+        del os.environ[name]
+    # Far from UTC everywhere: what takes local time for UTC fails on every machine.
+    os.environ["TZ"] = "<+1345>-13:45"
+    time.tzset()
+
+
+start_afresh()
 
 # bin/tradebot prefers .venv; a test that starts it means the Python that runs the tests.
 os.environ.setdefault("TRADEBOT_PYTHON", sys.executable)

@@ -32,8 +32,9 @@ T = TypeVar("T")
 
 
 def environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """A clean environment: a search path, a home of its own, this checkout's package, and `more`."""
+    """A clean environment: a search path, a home of its own, the tests' time zone, this checkout, and `more`."""
     clean = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(home), "PYTHONPATH": str(REPO)}
+    clean |= {name: os.environ[name] for name in ("TZ",) if name in os.environ}
     return clean | dict(more or {})
 
 

@@ -276,7 +276,8 @@ def _tls_trouble(error: OSError | ValueError, host: str) -> str:
             authorities = "no authority known to this machine (SSL_CERT_FILE may name a file with further ones)"
             return f"the certificate of {host} was issued by {authorities}: {said}"
         return f"the certificate of {host} cannot be trusted: {said}"
-    if isinstance(error, ssl.SSLEOFError | ConnectionError):
+    # Which of these a hang-up is depends on the version of Python: 3.11.2 says SSLZeroReturnError, 3.11.7 SSLEOFError.
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError | ConnectionError):
         return f"{host} ended the connection during the TLS handshake"
     if isinstance(error, ssl.SSLError):
         said = (error.reason or str(error)).replace("_", " ").lower()

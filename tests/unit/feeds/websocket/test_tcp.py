@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import trustme
 
-from tests.contract.peers import GENEROUS, LONG_S, RealPeer, Received, never
+from tests.contract.peers import GENEROUS, LONG_S, Link, RealPeer, Received, never
 from tradebot.core.cancellation import Cancellation
 from tradebot.core.runtime import RealRuntime
 from tradebot.feeds.websocket.client import WebSocketTransport
@@ -298,9 +298,18 @@ def test_no_tls_where_tls_was_asked_for() -> None:
         assert said.startswith("no TLS with localhost: ")
 
 
-def test_a_peer_that_hangs_up_during_the_tls_handshake() -> None:
+TLS_CLOSE_NOTIFY = b"\x15\x03\x03\x00\x02\x01\x00"  # an alert (21) of TLS 1.2, two bytes: warning, close_notify
+
+
+@pytest.mark.parametrize("farewell", [b"", TLS_CLOSE_NOTIFY], ids=["without a word", "close_notify"])
+def test_a_peer_that_hangs_up_during_the_tls_handshake(farewell: bytes) -> None:
     with RealPeer() as peer:
-        peer.on_accept = lambda link: link.shut()
+
+        def hang_up(link: Link) -> None:
+            link.send_raw(farewell)
+            link.shut()
+
+        peer.on_accept = hang_up
         assert failure(peer.url.replace("ws://", "wss://")) == "localhost ended the connection during the TLS handshake"
 
 
