@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Literal, NamedTuple, TextIO
+from typing import Final, NamedTuple, TextIO
 
 from tradebot.core.errors import ConfigError, TradebotError, UsageError
 from tradebot.core.runtime import Runtime
@@ -14,8 +14,9 @@ from tradebot.ops.soak.decision_log import Decision, DecisionLog, SoakLock, chec
 from tradebot.ops.soak.last_tick import newest_tick
 from tradebot.ops.soak.probes import Seams
 from tradebot.ops.soak.psi import DEFAULT_ROOT, RESOURCES, read_psi
+from tradebot.ops.soak.reasons import Cause, Obstacle, SkipReason, SoakEnding
 from tradebot.ops.soak.stall import STALL_S
-from tradebot.ops.soak.supervisor import NO_PROGRESS, Supervisor
+from tradebot.ops.soak.supervisor import Supervisor
 from tradebot.ops.soak.systemctl import DEFAULT_SYSTEMCTL, DEFAULT_UNIT, Service, ServiceError, Systemctl, command_words
 from tradebot.ops.soak.throttle_ladder import RUNGS, Rung, rung_of
 from tradebot.output.log import Log, setup_logging
@@ -34,8 +35,6 @@ _SLICE_S: Final = 0.1
 _LINE_EVERY_S: Final = 1.0
 _MANAGER_TRIES: Final = 3
 _MANAGER_PAUSE_S: Final = 0.5
-
-Ending = Literal["a stop signal", "its duration is over", "the pressure stayed"]
 
 
 class SoakOrder(NamedTuple):
@@ -92,7 +91,7 @@ def run_soak(order: SoakOrder, runtime: Runtime, out: TextIO | None, errors: Tex
     finally:
         lock.release()
     tell = log.info if good else log.error
-    tell("soak ended", event="SOAK_END", good=good, ending=ending, state=supervisor.rung.state)
+    tell("soak ended", event="SOAK_END", good=good, ending=ending.value, state=supervisor.rung.state)
     answers = GuardedStream(out)
     answers.write(text + "\n")
     answers.close()
@@ -140,7 +139,7 @@ class _Journal:
         self._webhook = webhook
         self._decisions = decisions
         self._log = log.bind("soak")
-        self._refused: dict[bool, str] = {}
+        self._withheld: dict[Cause | None, SkipReason | Obstacle] = {}
         self.path = decisions.path
         self.lost = 0
 
@@ -161,28 +160,24 @@ class _Journal:
             unit=decision.unit_state, since_progress_s=decision.seconds_since_progress, detail=decision.detail,
             **{f"psi_{name}": decision.pressure.some_avg10(name) for name in RESOURCES},
         )  # fmt: skip
-        if self._webhook is not None and (decision.action == "STALL" or (refused and _of_stall(decision))):
+        if self._webhook is not None and (decision.action == "STALL" or (refused and decision.cause == "STALL")):
             self._webhook.tell(stall_alert(decision.reason, decision.seconds_since_progress))
         elif self._webhook is not None and decision.action != "NONE":
             self._webhook.tell(ladder_alert(decision.state, decision.sample_every, decision.reason))
 
     def _newly_refused(self, decision: Decision) -> bool:
-        """Whether it says why a restart was not made, and the last one of its kind did not say just that."""
-        why = decision.reason.partition("; not ")[2]
-        if not why:
-            self._refused.clear()
+        """Whether a restart was withheld, and not for the reason of the decision before with the same cause."""
+        cause, why = decision.cause, decision.withheld
+        if why is None:
+            self._withheld.clear()
             return False
-        told, self._refused[_of_stall(decision)] = self._refused.get(_of_stall(decision)), why
-        return told != why
+        before, self._withheld[cause] = self._withheld.get(cause), why
+        return before != why
 
     def close(self) -> None:
         self._decisions.close()
         if self._webhook is not None:
             self._webhook.close()
-
-
-def _of_stall(decision: Decision) -> bool:
-    return decision.reason.startswith(NO_PROGRESS)
 
 
 class _Loop:
@@ -201,7 +196,7 @@ class _Loop:
     def elapsed_s(self) -> float:
         return self._runtime.monotonic() - self._began_s
 
-    def run(self, found: str) -> Ending:
+    def run(self, found: str) -> SoakEnding:
         """To the end; what ended it."""
         supervisor, monotonic = self._supervisor, self._runtime.monotonic
         duration_s = self._order.duration_s
@@ -219,11 +214,11 @@ class _Loop:
             if self._stopped_before(min(poll_s, end_s)):
                 break
             if monotonic() >= end_s:
-                return self._end("its duration is over")
+                return self._end(SoakEnding.DURATION_OVER)
             supervisor.poll()
-        return "the pressure stayed" if supervisor.aborted else self._end("a stop signal")
+        return SoakEnding.ABORTED if supervisor.aborted else self._end(SoakEnding.STOP_SIGNAL)
 
-    def _end(self, ending: Ending) -> Ending:
+    def _end(self, ending: SoakEnding) -> SoakEnding:
         self._supervisor.end(ending)
         return ending
 
@@ -343,7 +338,7 @@ def _broken(throttle_file: Path) -> bool:
 
 
 def _verdict(
-    order: SoakOrder, supervisor: Supervisor, journal: _Journal, ending: Ending, elapsed_s: float
+    order: SoakOrder, supervisor: Supervisor, journal: _Journal, ending: SoakEnding, elapsed_s: float
 ) -> tuple[bool, str]:
     """Whether all is well, and the last line."""
     rung, wrong = supervisor.rung, supervisor.unwell()
@@ -351,12 +346,12 @@ def _verdict(
         wrong.append("nothing was decided: it ended before the first poll")
     if journal.lost:
         wrong.append(f"{journal.lost} decisions could not be recorded")
-    stopped = ending == "a stop signal"
+    stopped = ending is SoakEnding.STOP_SIGNAL
     good = not supervisor.aborted and (stopped or not wrong)
     word = "ABORT" if supervisor.aborted else "GOOD" if not wrong else "STOPPED" if stopped else "FAILED"
     maxima = ", ".join(f"{name} {value:g}" for name, value in supervisor.maxima.items()) or "unknown"
     parts = [
-        f"soak: {word} after {_clock(elapsed_s)}: {ending}",
+        f"soak: {word} after {_clock(elapsed_s)}: {ending.value}",
         *wrong,
         f"{supervisor.polls} polls, {supervisor.restarts} restarts ({supervisor.stalls} for a stall),"
         f" greatest PSI some avg10: {maxima}",

@@ -13,6 +13,7 @@ from msgspec import Struct
 from tradebot.core.errors import ConfigError, UsageError
 from tradebot.core.private_files import open_private
 from tradebot.ops.soak.psi import Pressure
+from tradebot.ops.soak.reasons import Cause, Obstacle, SkipReason
 from tradebot.output.redaction import escape
 from tradebot.store.database import beside
 
@@ -25,7 +26,9 @@ FILES_KEPT: Final = 4
 _BEGINS: Final = b'{"timestamp":'
 """How every line begins."""
 
-Action = Literal["NONE", "ENGINE_RESTART", "STALL", "ABORT"]
+_NOT_WRITTEN: Final = ("cause", "withheld")
+
+Action = Cause | Literal["NONE", "ABORT"]
 
 
 class Decision(Struct, frozen=True, kw_only=True):
@@ -52,11 +55,17 @@ class Decision(Struct, frozen=True, kw_only=True):
     """The service manager's ActiveState; None while it does not say."""
     detail: str | None
     """What could not be read or done, and other things a person should know."""
+    cause: Cause | None = None
+    """What the restart was for that was made or withheld. Not in the file, whose `reason` has it in words."""
+    withheld: SkipReason | Obstacle | None = None
+    """Why no restart was made. Not in the file, as `cause`."""
 
     def as_line(self) -> bytes:
         """One line of JSON."""
         fields: dict[str, Any] = {}
         for name in self.__struct_fields__:
+            if name in _NOT_WRITTEN:
+                continue
             value = getattr(self, name)
             if isinstance(value, str):
                 value = escape(value)  # the name of a file may hold what is no text

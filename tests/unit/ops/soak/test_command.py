@@ -20,6 +20,7 @@ from tests.unit.telemetry.test_engine_side import status_of
 from tradebot.core.errors import ConfigError, TradebotError
 from tradebot.ops.soak.command import LiveLine, SoakOrder, _Journal, live_text, run_soak
 from tradebot.ops.soak.decision_log import DecisionLog
+from tradebot.ops.soak.reasons import Cause, RestartFailed, UnitBusy
 from tradebot.output.log import setup_logging
 from tradebot.output.streams import GuardedStream
 from tradebot.telemetry.alerts import Alert
@@ -228,16 +229,20 @@ def test_stalls_and_steps_are_told_to_the_webhook(tmp_path: Path) -> None:
     journal.record(replace(DECISION, action="NONE"))
     journal.record(replace(DECISION, action="ENGINE_RESTART", **up))
     journal.record(replace(DECISION, action="STALL", reason="nothing new for 45 s"))
-    for for_s in (45, 50, None, 46):
-        stall = "" if for_s is None else f"No progress for {for_s}.0 s: x; not done: denied"
-        journal.record(replace(DECISION, action="NONE", reason=stall))
+    denied, busy = RestartFailed("denied"), UnitBusy("tradebot.service", "activating")
+    withheld = [("a", denied), ("the same", denied), ("none", None), ("anew", denied), ("other", busy)]
+    for reason, why in withheld:
+        cause: Cause | None = None if why is None else "STALL"
+        journal.record(replace(DECISION, action="NONE", reason=reason, cause=cause, withheld=why))
+    journal.record(replace(DECISION, action="NONE", reason="a step", cause="ENGINE_RESTART", withheld=denied))
     journal.close()
     log.close()
     assert [(alert.event, alert.text) for alert in told] == [
         ("ladder", "soak: THROTTLE1, 1 of 5 ticks kept: Throttling up to THROTTLE1 due to PSI: CPU 48.0"),
         ("stall", "soak: nothing new for 45 s"),
-        ("stall", "soak: No progress for 45.0 s: x; not done: denied"),
-        ("stall", "soak: No progress for 46.0 s: x; not done: denied"),
+        ("stall", "soak: a"),
+        ("stall", "soak: anew"),
+        ("stall", "soak: other"),
         ("stop", "closed"),
     ]
 

@@ -14,6 +14,7 @@ from tradebot.core.errors import ConfigError
 from tradebot.ops.soak.decision_log import Decision
 from tradebot.ops.soak.probes import Seams
 from tradebot.ops.soak.psi import Pressure, PsiLook
+from tradebot.ops.soak.reasons import SoakEnding
 from tradebot.ops.soak.stall import Newest, alive_s
 from tradebot.ops.soak.supervisor import PSI_OFF, Supervisor
 from tradebot.ops.soak.systemctl import ServiceError, UnitLook
@@ -322,7 +323,7 @@ class TestTrouble:
     def test_the_last_line_says_what_is_wrong(self) -> None:
         bench = Bench(ticking=False)
         bench.poll(9)
-        last = bench.supervisor.end("its duration is over")
+        last = bench.supervisor.end(SoakEnding.DURATION_OVER)
         assert last.reason == "Soak End: its duration is over" and last.detail == "no progress for 45.0 s"
 
 

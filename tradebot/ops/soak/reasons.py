@@ -1,0 +1,107 @@
+"""Why the supervisor restarts the engine, why it does not, and why a soak ends: values that code compares.
+
+`str` of each gives the words for people; no code reads those.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from msgspec import Struct
+
+Cause = Literal["STALL", "ENGINE_RESTART"]
+"""What a restart is for: no progress, or a step of the throttle ladder. Also the action of the decision about it."""
+
+
+class SoakEnding(StrEnum):
+    """What ended a soak."""
+
+    STOP_SIGNAL = "a stop signal"
+    DURATION_OVER = "its duration is over"
+    ABORTED = "the pressure stayed"
+
+
+class ForeignDatabase(Struct, frozen=True):
+    """The unit's engine seems to write another database than the one looked at."""
+
+    unit: str
+    unit_pid: int
+    status_pid: int | None
+    """The process that writes the status beside this database; None where nobody does."""
+
+    def __str__(self) -> str:
+        if self.status_pid is not None:
+            return (
+                f"process {self.status_pid} writes the status beside this database,"
+                f" and {self.unit} is process {self.unit_pid}"
+            )
+        return f"process {self.unit_pid} of {self.unit} has written no status beside this database{db_hint(self.unit)}"
+
+
+class UnitStopped(Struct, frozen=True):
+    """Somebody has stopped the unit, or its run is over."""
+
+    unit: str
+    trouble: str | None
+
+    def __str__(self) -> str:
+        return f"{self.unit} is {self.trouble}, and what was stopped is not started; its next start is throttled"
+
+
+class ConfigurationRefused(Struct, frozen=True):
+    """The engine has ended with 12: another start would end the same way."""
+
+    unit: str
+
+    def __str__(self) -> str:
+        return f"{self.unit} ended with 12, it refuses its configuration: correct that, its log says what, then start"
+
+
+class EngineNeverSeen(Struct, frozen=True):
+    """Nothing of an engine was ever found in or beside the database."""
+
+    unit: str
+    database: str
+
+    def __str__(self) -> str:
+        return f"no engine was ever seen in {self.database}, so none is known to stand still{db_hint(self.unit)}"
+
+
+class ThrottleNotWritten(Struct, frozen=True):
+    """The throttle file could not be brought to where the ladder stands."""
+
+    detail: str
+
+    def __str__(self) -> str:
+        return f"throttle file: {self.detail}"
+
+
+class UnitBusy(Struct, frozen=True):
+    """The manager is starting or stopping the unit already."""
+
+    unit: str
+    active: str
+
+    def __str__(self) -> str:
+        return f"{self.unit} is {self.active} already"
+
+
+class RestartFailed(Struct, frozen=True):
+    """The service manager was asked, and the restart failed."""
+
+    detail: str
+
+    def __str__(self) -> str:
+        return self.detail
+
+
+SkipReason = ForeignDatabase | UnitStopped | ConfigurationRefused | EngineNeverSeen
+"""Why a restart is not asked for, although it could be."""
+Obstacle = ThrottleNotWritten | UnitBusy | RestartFailed
+"""What kept a restart from being carried out. It is tried again at the next poll."""
+
+
+def db_hint(unit: str) -> str:
+    """The question that helps where nothing is seen of an engine that runs."""
+    return f": is --db the one that {unit} writes?"
