@@ -1,4 +1,4 @@
-"""Files that the last version with schema 3 left behind (fixtures/schema3) open and go on under this one."""
+"""Files that earlier versions left behind (fixtures/schema3, fixtures/schema4): this version continues from them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import gzip
 import hashlib
 import json
 import signal
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import pytest
 
@@ -20,15 +21,61 @@ from tests.e2e.process import (
     SESSION_CONFIG,
     Engine,
     assert_sound,
-    dump,
     rows,
     synthetic_units,
     wait_for_ticks,
 )
 
-SCHEMA3: Final = REPO / "fixtures" / "schema3"
-WHOLE_SHA256: Final = "fbfb7dd62b88d7c98fab106b361bdfe5a8c539d4b0530b92747f067f7022ce88"
-"""Of what the version of then stored for the whole of `session.jsonl`: see `digest_of`."""
+
+class Written(NamedTuple):
+    """What a version left behind, and what is known of it."""
+
+    schema: int
+    replay_config: Path
+    replayed_ticks: int
+    """Ticks of `partial.db`."""
+    whole_sha256: str
+    """Of what that version stored for the whole of `session.jsonl`: see `digest_of`."""
+    spill_options: tuple[str, ...]
+    spill_ticks: tuple[int, int]
+    """Ticks in `spilled.db` and in its spill file."""
+    spill_events: int
+    net: dict[str, Decimal]
+    """Positions that a restart of the feed of `exchange.db` takes over."""
+    status_run_id: str
+    config_hash: str
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return REPO / "fixtures" / f"schema{self.schema}"
+
+
+SCHEMA_3: Final = Written(
+    schema=3,
+    replay_config=SESSION_CONFIG,
+    replayed_ticks=950,
+    whole_sha256="fbfb7dd62b88d7c98fab106b361bdfe5a8c539d4b0530b92747f067f7022ce88",
+    spill_options=("--config=tradebot.toml", "--strategy=periodic"),
+    spill_ticks=(64, 85),
+    spill_events=101,
+    # Each of the two lists of symbols was a chain of its own: the newest one of BTCUSDT had sold once.
+    net={"BTCUSDT": Decimal("-0.1"), "ETHUSDT": Decimal("-0.1")},
+    status_run_id="l1796067549189ab1dcd89",
+    config_hash="fabf9150b0fd",
+)
+SCHEMA_4: Final = Written(
+    schema=4,
+    replay_config=Path("replay.toml"),
+    replayed_ticks=949,
+    whole_sha256="7fe35b6d65a4aca09e102f14f1346c7e53f0ada6d1ec85d20ddccc4a0cb9c5ee",
+    spill_options=("--config=spilled.toml",),
+    spill_ticks=(69, 99),
+    spill_events=119,
+    net={"BTCUSDT": Decimal("-0.1"), "ETHUSDT": Decimal("-0.1")},
+    status_run_id="l179608338370215115fcc",
+    config_hash="dd4a75d1d8a3",
+)
 
 COLUMNS: Final = {
     "ticks": "symbol, price, volume, ts, event_id, seq",
@@ -39,10 +86,20 @@ COLUMNS: Final = {
 """What schema 3 stores of an event."""
 
 
+REFUSED_BY: Final = ("refused_by", "refused_value", "refused_limit")
+"""What schema 5 stores of an order beside that."""
+
+
+@pytest.fixture(params=[SCHEMA_3, SCHEMA_4], ids=lambda written: f"schema {written.schema}")
+def written(request: pytest.FixtureRequest) -> Iterator[Written]:
+    """What one of the earlier versions wrote."""
+    yield request.param
+
+
 @pytest.fixture
-def left(engine: Engine) -> Engine:
-    """An engine whose home holds all files of schema 3, under the names that they had."""
-    for path in SCHEMA3.iterdir():
+def left(engine: Engine, written: Written) -> Engine:
+    """An engine whose home holds all files of that version, under the names that they had."""
+    for path in written.folder.iterdir():
         if path.suffix == ".gz":
             engine.path(path.stem).write_bytes(gzip.decompress(path.read_bytes()))
         else:
@@ -73,34 +130,54 @@ def digest_of(db: Path) -> str:
     return hashlib.sha256("\n".join(repr(row) for answer in answers for row in answer).encode()).hexdigest()
 
 
-def test_a_killed_replay_is_completed_to_what_its_own_version_would_have_stored(left: Engine) -> None:
-    """Contract 6: the WAL that the kill left is recovered, and all four tables equal an uninterrupted run's."""
-    replay = (f"--config={SESSION_CONFIG}", "--replay-file=session.jsonl")
+def test_a_killed_replay_is_completed_to_what_its_own_version_would_have_stored(left: Engine, written: Written) -> None:
+    """The WAL that the kill left is recovered, and all four tables equal an uninterrupted run's.
+
+    Only what schema 4 did not store is missing: the limits of the orders that it refused before the kill.
+    """
+    partial, whole = left.path("partial.db"), left.path("whole.db")
+    orders_then = rows(partial, "SELECT COUNT(*) FROM orders")[0][0]
+    replay = (f"--config={written.replay_config}", "--replay-file=session.jsonl")
     done = left.run(*replay, "--db=partial.db", "--resume").expect(0)
-    assert done.ledger["already_stored"] == 950
+    assert done.ledger["already_stored"] == written.replayed_ticks
     left.run(*replay, "--db=whole.db").expect(0)
-    assert dump(left.path("partial.db")) == dump(left.path("whole.db"))
-    assert digest_of(left.path("partial.db")) == WHOLE_SHA256
-    assert_sound(left.path("partial.db"))
+    assert digest_of(partial) == digest_of(whole) == written.whole_sha256
+    limits = f"SELECT {', '.join(REFUSED_BY)} FROM orders ORDER BY id"
+    limits_now = rows(whole, limits)
+    assert rows(partial, limits) == [(None, None, None)] * orders_then + limits_now[orders_then:]
+    refused = f"SELECT {', '.join(REFUSED_BY)}, qty * price FROM orders WHERE status = 'REJECTED'"
+    for key, value, limit, notional in rows(whole, refused):
+        assert (key, limit) == ("risk_caps.max_symbol_exposure_usd", 6183.0)
+        assert value > limit
+        assert min(abs(value - notional), abs(value - 2 * notional)) < 1e-9, "from flat, or on a position of one order"
+    assert len(rows(whole, refused)) == (0 if written.schema == 3 else 33)
+    assert_sound(partial)
 
 
-def test_a_spill_file_is_adopted_and_the_feed_goes_on(left: Engine) -> None:
-    """Contract 6: format 2 is stored in its place, and prices and sides continue without a step left out."""
+def test_a_spill_file_is_adopted_and_the_feed_goes_on(left: Engine, written: Written) -> None:
+    """Format 2 is stored in its place, and prices and sides continue without a step left out."""
     db = left.path("spilled.db")
-    done = left.run("--config=tradebot.toml", "--strategy=periodic", "--db=spilled.db", "--seconds=0.3").expect(0)
+    spilled = left.path("spilled.db.spill").read_text().rstrip("\0").splitlines()
+    orders_then = rows(db, "SELECT COUNT(*) FROM orders")[0][0] + sum(line.startswith('["o"') for line in spilled)
+    done = left.run(*written.spill_options, "--db=spilled.db", "--seconds=0.3").expect(0)
     adopted = done.one("SPILL_ADOPTED")
-    assert (adopted["stored"], adopted["already_stored"], adopted["whole"]) == (101, 0, True)
-    assert done.one("CARRIED_OVER")["ticks"] == 149
+    assert (adopted["stored"], adopted["already_stored"], adopted["whole"]) == (written.spill_events, 0, True)
+    assert done.one("CARRIED_OVER")["ticks"] == sum(written.spill_ticks)
     assert not left.path("spilled.db.spill").exists()
     units = synthetic_units(db)
-    assert len(units) == 149 + done.ledger["stored"]
+    assert len(units) == sum(written.spill_ticks) + done.ledger["stored"]
+    limits = rows(db, "SELECT status, refused_by FROM orders ORDER BY id")
+    assert {key for _, key in limits[:orders_then]} == {None}
+    cap = "risk_caps.max_exposure_usd"
+    assert all(key == (cap if status == "REJECTED" else None) for status, key in limits[orders_then:])
+    assert ("REJECTED" in dict(limits)) == (written.schema == 4)
     kinds = [kind for (kind,) in rows(db, "SELECT kind FROM signals ORDER BY id")]
     assert kinds == [("SELL", "BUY")[n % 2] + ":PERIODIC_TRIGGER" for n in range(len(units) // 10)]
     assert_sound(db)
 
 
 def test_an_exchange_feed_goes_on(left: Engine) -> None:
-    """Contract 3 and 6: window, numbering and position of BTCUSDT are those that its last trade left."""
+    """Window, numbering and position of BTCUSDT are those that its last trade left."""
 
     def talk(peer: Talk) -> None:
         message = peer.hear()
@@ -134,8 +211,16 @@ def net(db: Path) -> dict[str, Decimal]:
     return {symbol: Decimal(text) for symbol, text in stored}
 
 
-def test_a_feed_goes_on_with_another_list_of_symbols(left: Engine) -> None:
-    """Issue 12.7: the list is not the feed: each symbol continues from its newest run, and a new one begins."""
+def fills_of(db: Path) -> dict[str, Decimal]:
+    """Positions that all fills in the database come to."""
+    sums: dict[str, Decimal] = {}
+    for symbol, side, qty in rows(db, "SELECT symbol, side, fill_qty FROM trades"):
+        sums[symbol] = sums.get(symbol, Decimal(0)) + (Decimal(repr(qty)) if side == "BUY" else -Decimal(repr(qty)))
+    return sums
+
+
+def test_a_feed_goes_on_with_another_list_of_symbols(left: Engine, written: Written) -> None:
+    """The list is not the feed: each symbol continues from its newest run, and a new one begins."""
     asked: list[str] = []
 
     def talk(peer: Talk) -> None:
@@ -163,15 +248,15 @@ def test_a_feed_goes_on_with_another_list_of_symbols(left: Engine) -> None:
     assert (carried["runs"], carried["ticks"], carried["symbols"]) == (2, 102, 2)
     assert (done.ledger["duplicates"], done.ledger["stored"]) == (2, 4)
     assert rows(db, "SELECT COUNT(*) FROM notices WHERE kind = 'GAP'") == [(0,)]
-    # Each of the two lists was a chain of its own: the newest one of BTCUSDT had sold once.
-    assert net(db) == {"BTCUSDT": Decimal("-0.1"), "ETHUSDT": Decimal("-0.1")}
+    assert net(db) == written.net
     assert rows(db, "SELECT DISTINCT feeds.name FROM runs JOIN feeds ON feeds.id = runs.feed") == [("binance",)]
     assert_sound(db)
 
 
 def test_a_mockws_feed_goes_on(left: Engine, tmp_path: Path) -> None:
-    """Contract 3 and 6: two symbols, one with a hole that was half filled; the second run ended by a kill."""
+    """Two symbols, one with a hole that was half filled; the second run ended by a kill."""
     db = left.path("push.db")
+    before = fills_of(db)
     left.path("push.db.throttle.json").unlink()
     with MockWsProcess(tmp_path) as mockws:
         running = left.start("--ingest=mockws", f"--ws-url={mockws.url}", "--config=tradebot.toml", "--db=push.db")
@@ -192,39 +277,36 @@ def test_a_mockws_feed_goes_on(left: Engine, tmp_path: Path) -> None:
     [(no,)] = rows(db, "SELECT MAX(id) FROM runs")
     query = f"SELECT symbol, missing FROM notices WHERE kind = 'GAP' AND run = {no}"
     assert rows(db, query) == [("ETH/USDC", 2)]
-    fills = rows(db, f"SELECT symbol, side FROM trades WHERE run = {no}")
-    change = {symbol: sum(Decimal("0.1") if side == "BUY" else Decimal("-0.1") for s, side in fills if s == symbol)
-              for symbol in ("SOL/USDC", "ETH/USDC")}  # fmt: skip
-    assert net(db) == {"SOL/USDC": Decimal("-0.1") + change["SOL/USDC"], "ETH/USDC": change["ETH/USDC"]}
+    assert set(before) == {"SOL/USDC", "ETH/USDC"} and net(db) == fills_of(db)
     assert_sound(db)
 
 
-def test_the_status_file_is_read(left: Engine) -> None:
-    """Contract 8 and 9: a status of then is understood by `status` and `health` of now."""
+def test_the_status_file_is_read(left: Engine, written: Written) -> None:
+    """A status of then is understood by `status` and `health` of now."""
     told = left.run("status", "--db=push.db", "--json")
     said = json.loads(told.stdout)
     assert "Traceback" not in told.stderr
-    assert (said["status"]["run_id"], said["status"]["state"]) == ("l1796067549189ab1dcd89", "ended")
+    assert (said["status"]["run_id"], said["status"]["state"]) == (written.status_run_id, "ended")
 
 
 def test_the_throttle_file_is_obeyed(left: Engine) -> None:
-    """Contract 9: an engine with a push feed keeps every fifth tick, as the file asks."""
+    """An engine with a push feed keeps every fifth tick, as the file asks."""
     left.path("push.db.throttle.json").rename(left.path("fresh.db.throttle.json"))
     done = left.run("--config=tradebot.toml", "--db=fresh.db", "--seconds=0.3").expect(0)
     assert done.one("THROTTLED")["sample_every"] == 5
     assert done.ledger["sampled_out"] >= 4 * done.ledger["stored"] > 0
 
 
-def test_the_configuration_is_accepted_and_means_the_same(left: Engine) -> None:
-    """Contract 2: a key of a later version enters no hash while it has its default."""
+def test_the_configuration_is_accepted_and_means_the_same(left: Engine, written: Written) -> None:
+    """A key of a later version enters no hash while it has its default."""
     left.run("check-config", "tradebot.toml").expect(0)
     shown = left.run("show-config", "--config=tradebot.toml").expect(0).stdout
-    assert "configuration fabf9150b0fd," in shown.splitlines()[0]
+    assert f"configuration {written.config_hash}," in shown.splitlines()[0]
 
 
-def test_every_fixture_is_described() -> None:
-    """No file without a word on how it was made, and small enough to be kept."""
-    described = (SCHEMA3 / "README.md").read_text()
-    names = sorted(path.name for path in SCHEMA3.iterdir() if path.name != "README.md")
+def test_every_fixture_is_described(written: Written) -> None:
+    """The README says of each file how it was made, and they are small enough to be kept."""
+    described = (written.folder / "README.md").read_text()
+    names = sorted(path.name for path in written.folder.iterdir() if path.name != "README.md")
     assert [name for name in names if f"`{name.removesuffix('.gz')}`" not in described] == []
-    assert sum(path.stat().st_size for path in SCHEMA3.iterdir()) < 300_000
+    assert sum(path.stat().st_size for path in written.folder.iterdir()) < 300_000
