@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[2]
@@ -20,10 +21,15 @@ def sources(*roots: str) -> list[Path]:
     return [path for path in found if path.exists()]
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """The syntax tree of a file, read once: every rule looks at it."""
+    return ast.parse(path.read_text(encoding="utf-8"), path.relative_to(REPO).as_posix())
+
+
 def trees(*roots: str) -> dict[str, ast.Module]:
     """The syntax tree of every file under `roots`, by its name in the checkout."""
-    names = {path.relative_to(REPO).as_posix(): path for path in sources(*roots)}
-    return {name: ast.parse(path.read_text(encoding="utf-8"), name) for name, path in names.items()}
+    return {path.relative_to(REPO).as_posix(): tree_of(path) for path in sources(*roots)}
 
 
 def breaches(rule: Rule, *roots: str) -> list[str]:

@@ -117,7 +117,7 @@ def test_a_rate_that_holds_has_every_tick_stored_and_every_order_timed(tmp_path:
 def test_a_rate_that_does_not_hold_says_why(tmp_path: Path) -> None:
     slow = f"{live.STRATEGY}[channels]\ntick_channel_size = 1\n"
     assert live_run.paced(tmp_path, 20_000, 5.0, "writes", slow, 30.0).why.startswith("OVERLOAD after ")
-    assert live_run.paced(tmp_path, 200, 0.5, "writes", live.NO_BATCH, 1e-6).why.startswith("fell 0.0 s behind")
+    assert live_run.paced(tmp_path, 200, 0.5, "writes", live.NO_BATCH, 1e-6).why.endswith(" s behind")
 
 
 @pytest.mark.slow
