@@ -63,8 +63,9 @@ def too_long(name: str, tree: ast.Module) -> Iterator[str]:
 def prints(name: str, tree: ast.Module) -> Iterator[str]:
     """Calls of print() outside the places that talk to people."""
     for node in ast.walk(tree):
-        prints = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
-        if prints and not name.startswith(MAY_PRINT):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+            continue
+        if node.func.id == "print" and not name.startswith(MAY_PRINT):
             yield f"{node.lineno}: print(); log it instead"
 
 
