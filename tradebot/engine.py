@@ -6,9 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from msgspec.structs import replace
 from peewee import SqliteDatabase
 
 from tradebot import __version__
@@ -39,6 +37,7 @@ from tradebot.store.session import StartStopped, Store
 from tradebot.store.spill import Spill, spill_path
 from tradebot.store.takeover import Carried, take_over
 from tradebot.store.writer import SqliteStorage, Storage
+from tradebot.strategy.base import Strategy
 from tradebot.strategy.decider import Decider
 from tradebot.strategy.registry import SymbolHistory, broken, create, unread_keys
 from tradebot.telemetry.exporters import Outlets
@@ -46,7 +45,7 @@ from tradebot.telemetry.publisher import Beacon
 from tradebot.telemetry.sd_notify import Notifier, find_notifier
 from tradebot.telemetry.snapshot import Observer
 from tradebot.telemetry.status_file import status_path
-from tradebot.telemetry.throttle_file import read_throttle, throttle_path
+from tradebot.telemetry.throttle_file import apply_throttle, throttle_path
 from tradebot.threads.ingest import CHECKPOINT_TICKS
 from tradebot.threads.pipeline import STAGES, WRITERS, Parts, Pipeline
 from tradebot.threads.shutdown import Control
@@ -117,70 +116,65 @@ class _Run:
         self._began_s = edges.runtime.monotonic()
 
     def run(self) -> ExitCode:
-        runtime = self._runtime
-        require_available(self._config, runtime)
-        starting = Cancellation(runtime, by_signal=True)
-        around = Surroundings(
-            self._path, runtime, self._control.stop, starting, self._edges.make_transport, self._root_log
-        )
-        settings = self._throttled()
-        source = open_input(settings, around)
-        info = self._identify(source)
-        self._config = settings.config
+        """The steps in their order; the exit code. Before threads run: TradebotError, Cancelled or StartStopped."""
+        require_available(self._config, self._runtime)
+        throttled = apply_throttle(self._settings, throttle_path(self._path), self._log)
+        source = self._open_input(throttled)
+        info = self._identify(source)  # with the configuration as it was given: a throttle is no part of its hash
+        self._config = throttled.config
         self._announce(info)
-        self._outlets = Outlets(
-            self._config, info.run_id, runtime, self._root_log, webhook_url=settings.secrets.webhook_url
-        )
+        outlets = self._open_outlets(info)
         record = self._open_store(info) if source.stores else RunRecord(0, info.run_id)
         if record.complete:
-            self._notifier.ready()  # a service that ends without having been ready counts as failed
-            self._log.info("replay already complete", run_id=info.run_id, ticks=record.counts.ticks)
-            self._show_stored(info, record)
-            return ExitCode.COMPLETE
+            return self._show_stored(info, record)
         parts = self._parts(source, info, record)
         pipeline = Pipeline(parts, self._control, self._runtime, self._root_log)
+        beacon = self._beacon(pipeline, info, source.stores, outlets)
         began_s = self._runtime.monotonic()
-        beacon = self._beacon(pipeline, info, source.stores)
-        with self._edges.output.progress(parts.feed, source.unit, self._root_log) as on_poll:
-
-            def poll() -> None:
-                on_poll(pipeline.metrics.ingest_received)
-                beacon.poll()
-
-            code = pipeline.run(poll)
+        code = self._run_stages(pipeline, parts.feed, source.unit, beacon)
         elapsed_s = self._runtime.monotonic() - began_s
         code, ledger = self._account(pipeline, code)
         code = self._finish(pipeline, record, code, ledger)
         beacon.end(int(code))
         if not source.push:
             self._report_replay(pipeline, elapsed_s)
-        whole_s = round(self._runtime.monotonic() - self._began_s, 3)
-        self._log.info(
-            "FINAL METRICS", event="FINAL METRICS", exit_code=int(code), elapsed_s=whole_s, **pipeline.final_fields()
-        )
-        database = str(self._named) if source.stores else None
-        lost = self._log.lost_lines
+        self._report_metrics(pipeline, code)
+        database, lost = str(self._named) if source.stores else None, self._log.lost_lines
         summary = summarize(self._settings, info, record, pipeline, ledger, code, elapsed_s, database, lost)
         self._edges.output.print_summary(summary)
         if self._control.running():
-            # Threads that cannot be stopped must not keep the process: nothing they could still do would be stored.
-            self._outlets.close()
-            self._log.close()
-            self._runtime.exit_now(int(code))
+            self._exit_with_threads(code, outlets)
         return code
 
-    def _show_stored(self, info: RunInfo, record: RunRecord) -> None:
-        """Print the summary of a replay that is complete already."""
+    # ---- before the pipeline ---------------------------------------------------------------------------------------
+
+    def _open_input(self, settings: Settings) -> Input:
+        """Open what is read, and hash what can be: a stop signal ends that."""
+        hashing = Cancellation(self._runtime, by_signal=True)
+        make_transport = self._edges.make_transport
+        around = Surroundings(self._path, self._runtime, self._control.stop, hashing, make_transport, self._root_log)
+        return open_input(settings, around)
+
+    def _open_outlets(self, info: RunInfo) -> Outlets:
+        url = self._settings.secrets.webhook_url
+        self._outlets = Outlets(self._config, info.run_id, self._runtime, self._root_log, webhook_url=url)
+        return self._outlets
+
+    def _show_stored(self, info: RunInfo, record: RunRecord) -> ExitCode:
+        """Print the summary of a replay that is complete already; nothing is left to do."""
         assert self._store is not None
+        self._notifier.ready()  # a service that ends without having been ready counts as failed
+        self._log.info("replay already complete", run_id=info.run_id, ticks=record.counts.ticks)
         found = self._store.with_database(lambda db: read_results(db, record.no))
         self._edges.output.print(
             f"The database holds this replay already, whole: run {info.run_id},"
             f" {record.counts.ticks:,} ticks in {self._named}. Nothing to do; its summary:\n\n"
         )
         self._edges.output.print_summary(summarize_stored(self._settings, info, found, str(self._named)))
+        return ExitCode.COMPLETE
 
     def failed(self, code: ExitCode, cause: str) -> None:
-        """The run could not begin, or ended by an error: whoever was to be told is told."""
+        """The run could not begin, or ended by an error: notify the configured outputs."""
         if self._outlets is None:
             with suppress(ConfigError):  # a webhook that cannot be used is no reason to hide why the run was refused
                 self._outlets = Outlets.of_refused(
@@ -197,39 +191,10 @@ class _Run:
             self._outlets.close()
         self._notifier.close()
 
-    def _throttled(self) -> Settings:
-        """The settings with the supervisor's throttle in them: a push feed keeps fewer ticks while it asks for that.
-
-        It never keeps more than configured, and what the command line says stays.
-        """
-        settings = self._settings
-        if settings.config.engine.ingest_mode == "replay":
-            return settings
-        try:
-            throttle = read_throttle(throttle_path(self._path))
-        except ConfigError as error:  # a companion file that anybody may have left is no reason not to start
-            self._log.warning("throttle file ignored", event="THROTTLE_IGNORED", detail=str(error))
-            return settings
-        engine = settings.config.engine
-        if throttle is None or throttle.sample_every <= engine.sample_every:
-            return settings
-        told: dict[str, Any] = {
-            "state": throttle.state,
-            "asked": throttle.sample_every,
-            "configured": engine.sample_every,
-        }
-        if settings.sources.get("engine.sample_every", "").startswith("command line"):
-            self._log.warning("not throttled", event="THROTTLE_IGNORED", sample_every=engine.sample_every, **told)
-            return settings
-        self._log.warning("throttled", event="THROTTLED", sample_every=throttle.sample_every, **told)
-        engine = replace(engine, sample_every=throttle.sample_every)
-        return replace(settings, config=replace(settings.config, engine=engine))
-
-    def _beacon(self, pipeline: Pipeline, info: RunInfo, stores: bool) -> Beacon:
+    def _beacon(self, pipeline: Pipeline, info: RunInfo, stores: bool, outlets: Outlets) -> Beacon:
         path = status_path(self._path) if stores else None
         observer = Observer(pipeline, self._config, info, self._started_ms, self._runtime)
-        assert self._outlets is not None
-        return Beacon(path, observer, self._notifier, self._runtime, self._root_log, (self._outlets.look,))
+        return Beacon(path, observer, self._notifier, self._runtime, self._root_log, (outlets.look,))
 
     def _identify(self, source: Input) -> RunInfo:
         config, options = self._config, self._settings.options
@@ -276,12 +241,7 @@ class _Run:
             strategy.observer = lambda fields: debug("SMA_CALC", event="SMA_CALC", **fields)
         age_ms, rates = config.execution.max_tick_age_ms, record.result_rules >= NO_RATE_RULES
         execution = ShadowExecution(config.risk_caps, config.execution.fee_rate, age_ms, rates)
-        carried, memory = None, None
-        if source.push:
-            carried, memory = self._carry_over(source, record, max(1, strategy.lookback), execution)
-            for symbol, known in carried.symbols.items():
-                if known.last_tick:
-                    strategy.restore(symbol, SymbolHistory(known.prices, known.last_side, known.since_signal))
+        carried, memory = self._carry_over(source, record, strategy, execution) if source.push else (None, None)
         return Parts(
             config=config,
             run_id=info.run_id,
@@ -308,9 +268,11 @@ class _Run:
         return (Notice("SPILL_ORPHANED", self._started_ms, text),) if push else ()
 
     def _carry_over(
-        self, source: Input, record: RunRecord, lookback: int, execution: ShadowExecution
+        self, source: Input, record: RunRecord, strategy: Strategy, execution: ShadowExecution
     ) -> tuple[Carried, FeedMemory | None]:
+        """Continue strategy and positions where earlier runs of this feed ended; what the feed needs for the same."""
         assert self._store is not None
+        lookback = max(1, strategy.lookback)
 
         def read(db: SqliteDatabase) -> tuple[Carried, FeedMemory | None]:
             memory = source.memory()
@@ -319,6 +281,9 @@ class _Run:
         carried, memory = self._store.with_database(read)
         marks = [(symbol, known.prices[-1]) for symbol, known in carried.symbols.items() if known.prices]
         execution.restore((), marks, carried.positions)
+        for symbol, known in carried.symbols.items():
+            if known.last_tick:
+                strategy.restore(symbol, SymbolHistory(known.prices, known.last_side, known.since_signal))
         if carried.ticks:
             self._log.info(
                 "continuing from earlier runs", event="CARRIED_OVER", runs=carried.runs, ticks=carried.ticks,
@@ -343,6 +308,30 @@ class _Run:
         except OSError as error:
             self._log.warning("no room for a spill file", detail=str(error))
             return None
+
+    # ---- the pipeline and what follows -----------------------------------------------------------------------------
+
+    def _run_stages(self, pipeline: Pipeline, feed: Feed, unit: str, beacon: Beacon) -> ExitCode:
+        """Run all threads to their end, with a progress bar and a status once a second."""
+        with self._edges.output.progress(feed, unit, self._root_log) as on_poll:
+
+            def poll() -> None:
+                on_poll(pipeline.metrics.ingest_received)
+                beacon.poll()
+
+            return pipeline.run(poll)
+
+    def _report_metrics(self, pipeline: Pipeline, code: ExitCode) -> None:
+        elapsed_s = round(self._runtime.monotonic() - self._began_s, 3)
+        self._log.info(
+            "FINAL METRICS", event="FINAL METRICS", exit_code=int(code), elapsed_s=elapsed_s, **pipeline.final_fields()
+        )
+
+    def _exit_with_threads(self, code: ExitCode, outlets: Outlets) -> None:
+        """Threads that cannot be stopped must not keep the process: nothing they could still do would be stored."""
+        outlets.close()
+        self._log.close()
+        self._runtime.exit_now(int(code))
 
     def _report_replay(self, pipeline: Pipeline, elapsed_s: float) -> None:
         metrics, rate = pipeline.metrics, 0.0

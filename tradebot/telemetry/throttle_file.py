@@ -8,13 +8,16 @@ part of the configuration hash.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
+from tradebot.config.model import Settings
 from tradebot.core.errors import ConfigError
 from tradebot.core.private_files import read_trusted, replace_private
+from tradebot.output.log import Log
 from tradebot.store.database import beside
 
 SUFFIX: Final = ".throttle.json"
@@ -54,3 +57,32 @@ def read_throttle(path: Path) -> Throttle | None:
         raise ConfigError(f"throttle file {path}: {error.strerror}; {_TO_DO}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"throttle file {path}: {error}; {_TO_DO}") from error
+
+
+def apply_throttle(settings: Settings, path: Path, log: Log) -> Settings:
+    """The settings of a start with the throttle file's in them: a push feed keeps fewer ticks while it asks for that.
+
+    It never keeps more than configured, and what the command line says stays. A file that cannot be used is ignored
+    with a warning: any user may have left it there.
+    """
+    engine = settings.config.engine
+    if engine.ingest_mode == "replay":
+        return settings
+    try:
+        throttle = read_throttle(path)
+    except ConfigError as error:
+        log.warning("throttle file ignored", event="THROTTLE_IGNORED", detail=str(error))
+        return settings
+    if throttle is None or throttle.sample_every <= engine.sample_every:
+        return settings
+    fields: dict[str, Any] = {
+        "state": throttle.state,
+        "asked": throttle.sample_every,
+        "configured": engine.sample_every,
+    }
+    if settings.sources.get("engine.sample_every", "").startswith("command line"):
+        log.warning("not throttled", event="THROTTLE_IGNORED", sample_every=engine.sample_every, **fields)
+        return settings
+    log.warning("throttled", event="THROTTLED", sample_every=throttle.sample_every, **fields)
+    engine = replace(engine, sample_every=throttle.sample_every)
+    return replace(settings, config=replace(settings.config, engine=engine))
