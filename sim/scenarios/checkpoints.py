@@ -38,7 +38,7 @@ def _check(world: World, settings: Settings, exchange: Exchange, outcomes: list[
 
 
 @scenario
-def a_quiet_symbol_is_not_forgotten(world: World) -> None:
+def quiet_symbol_state_kept(world: World) -> None:
     """A symbol trades in the first process only, another one in all: its numbers, window and position are kept.
 
     What is sent of it again is dropped, and what is missing of it is told, in whichever process that happens.
@@ -81,7 +81,7 @@ def two_feeds_in_one_database(world: World) -> None:
 
 
 @scenario
-def checkpoints_of_a_sampled_feed(world: World) -> None:
+def sampled_feed_checkpoints(world: World) -> None:
     """Only every n-th trade is stored: after a stop the next process knows the numbers of all that came."""
     exchange = exchange_of(world, Ticks(world.between(30, 100), 20.0))
     settings = live_settings(world, engine__run_seconds=8.0, engine__sample_every=world.between(2, 9))

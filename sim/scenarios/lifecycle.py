@@ -41,7 +41,7 @@ def stop_at_any_moment(world: World) -> None:
 
 
 @scenario
-def second_signal_ends_at_once(world: World) -> None:
+def second_signal_exits(world: World) -> None:
     """The second stop signal ends the process with 1, saying what was not stored."""
     settings = synthetic_settings(world, persist__drain_timeout_s=1000.0)
     storage = StorageFaults(busy_from_s=0.0, busy_until_s=10_000.0)
@@ -55,7 +55,7 @@ def second_signal_ends_at_once(world: World) -> None:
 
 
 @scenario
-def live_is_refused(world: World) -> None:
+def live_mode_refused(world: World) -> None:
     """Mode LIVE, armed or not: exit 12 naming each unmet condition, before any file or connection is made."""
     armed = world.chance(0.5)
     settings = synthetic_settings(world, mode="LIVE", live_armed=armed)
@@ -68,7 +68,7 @@ def live_is_refused(world: World) -> None:
 
 
 @scenario
-def a_crashed_thread_ends_the_process(world: World) -> None:
+def thread_crash(world: World) -> None:
     """Any stage's uncaught exception: exit 1, what reached the writer is stored, nothing lives on (G5)."""
     stage = _STAGES[world.between(0, 3)]
     push = world.chance(0.5)
@@ -91,7 +91,7 @@ def a_crashed_thread_ends_the_process(world: World) -> None:
 
 
 @scenario
-def a_crash_of_the_main_thread_still_drains(world: World) -> None:
+def main_thread_crash(world: World) -> None:
     """A bug in the main thread itself (here: the feed's position, read for the progress bar): exit 1, all stored."""
     settings = synthetic_settings(world)
     outcome = world.run(
@@ -103,7 +103,7 @@ def a_crash_of_the_main_thread_still_drains(world: World) -> None:
 
 
 @scenario
-def drain_out_of_time(world: World) -> None:
+def drain_timeout(world: World) -> None:
     """A stage that cannot drain in time: exit 13, the ledger names the cause, what reached the writer is stored."""
     settings = synthetic_settings(
         world, engine__tick_interval_ms=20, persist__drain_timeout_s=5.0, engine__run_seconds=3600.0
@@ -119,7 +119,7 @@ def drain_out_of_time(world: World) -> None:
 
 
 @scenario
-def restart_continues_a_push_feed(world: World) -> None:
+def push_feed_restart(world: World) -> None:
     """Runs of one push feed, stopped or killed in between, decide together what one uninterrupted run decides."""
     settings = synthetic_settings(world, strategy__desired_size=0.1)
     for _ in range(world.between(1, 3)):

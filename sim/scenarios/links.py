@@ -46,7 +46,7 @@ _LATENCY_MAX_S = 0.05
 
 
 @scenario
-def link_lost_by_any_code(world: World) -> None:
+def link_lost(world: World) -> None:
     """Any close code, an end without one, or a reset: restored at once, what was missed is a gap, nothing is twice."""
     codes = (1000, 1001, 1005, 1006, 1011, 1012, 1013, 4000)
     code = codes[world.between(0, len(codes) - 1)]
@@ -62,7 +62,7 @@ def link_lost_by_any_code(world: World) -> None:
 
 
 @scenario
-def each_close_code(world: World) -> None:
+def all_close_codes(world: World) -> None:
     """One close code after the other, each on a connection that had been stable: every time back at once."""
     codes = (1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 4000, 4999)
     steps = [step for code in codes for step in (Ticks(world.between(15, 25), 10.0), Disconnect(code))]
@@ -96,7 +96,7 @@ def reconnect_storm(world: World) -> None:
 
 
 @scenario
-def pauses_begin_short_again(world: World) -> None:
+def backoff_resets(world: World) -> None:
     """A storm, a stable link, then a server that refuses: the pauses that the storm had made long begin short again."""
     rounds = world.between(6, 10)
     storm_s = rounds * (BACKOFF_MAX_S + 1.0)
@@ -112,7 +112,7 @@ def pauses_begin_short_again(world: World) -> None:
 
 
 @scenario
-def handshake_never_ends(world: World) -> None:
+def handshake_timeout(world: World) -> None:
     """A server that takes connections and never answers, or far too late: each attempt ends at its timeout."""
     attempts = world.between(1, 4)
     exchange = exchange_of(world, Ticks(275, 5.0))
@@ -130,7 +130,7 @@ def handshake_never_ends(world: World) -> None:
 
 
 @scenario
-def told_to_wait(world: World) -> None:
+def retry_after(world: World) -> None:
     """429 and then 503 with Retry-After: no attempt is made before that; without Retry-After the backoff decides."""
     first_s, second_s = world.between(5, 9), world.between(5, 9)
     exchange = exchange_of(
@@ -145,7 +145,7 @@ def told_to_wait(world: World) -> None:
 
 
 @scenario
-def ban_outlasts_budget_and_restart(world: World) -> None:
+def retry_after_survives_restart(world: World) -> None:
     """A server asks for more time than the budget has: no exit, and no request before it is over, restarts included."""
     asked_s = world.between(300, 2000)
     first_s = float(world.between(2, 60)) + BUDGET_S
@@ -162,7 +162,7 @@ def ban_outlasts_budget_and_restart(world: World) -> None:
 
 
 @scenario
-def budget_exhausted(world: World) -> None:
+def reconnect_budget_exhausted(world: World) -> None:
     """No completed handshake for as long as the budget: exit 10, in time, with everything accepted stored."""
     hopeless: tuple[Handshake, ...] = (NoAnswer(), Refused(), Rejected(503), Rejected(429))
     exchange = exchange_of(world, Ticks(world.between(5, 200), 10.0), Disconnect(1011))
@@ -178,7 +178,7 @@ def budget_exhausted(world: World) -> None:
 
 
 @scenario
-def budget_restarts_at_each_handshake(world: World) -> None:
+def reconnect_budget_resets(world: World) -> None:
     """Down for longer than the budget in all, but never at a stretch: the run goes on."""
     down_s = float(world.between(15, 25))
     steps = (Ticks(20, 10.0), Disconnect(1001), Refuse(seconds=down_s), Wait(down_s + BACKOFF_MAX_S + 1.0))
@@ -189,7 +189,7 @@ def budget_restarts_at_each_handshake(world: World) -> None:
 
 
 @scenario
-def mute_peer_is_found(world: World) -> None:
+def mute_peer_detected(world: World) -> None:
     """A peer that falls silent, at once or in the middle of a frame: lost within idle_timeout_s of its last frame."""
     silence: Action = Stall(30.0) if world.chance(0.5) else HalfFrame()
     exchange = exchange_of(world, Ticks(world.between(1, 100), 10.0), silence, Ticks(200, 5.0))
@@ -203,7 +203,7 @@ def mute_peer_is_found(world: World) -> None:
 
 
 @scenario
-def quiet_market_is_not_dead(world: World) -> None:
+def quiet_market_keeps_link(world: World) -> None:
     """Minutes without a trade, with pongs: the link stays, and each ping is sent in its time."""
     quiet_s = float(world.between(120, 600))
     exchange = exchange_of(world, Ticks(10, 10.0), Wait(quiet_s), Ticks(10, 10.0))
@@ -215,7 +215,7 @@ def quiet_market_is_not_dead(world: World) -> None:
 
 
 @scenario
-def unanswered_pings(world: World) -> None:
+def missing_pongs(world: World) -> None:
     """Without pongs a quiet link is lost at its deadline, as often as it is made; one on which trades come is not."""
     busy = world.chance(0.5)
     between: Action = Ticks(150, 5.0) if busy else Wait(30.0)
@@ -229,7 +229,7 @@ def unanswered_pings(world: World) -> None:
 
 
 @scenario
-def link_down_and_back(world: World) -> None:
+def link_outage(world: World) -> None:
     """The network fails for a while: briefly, nothing is lost; longer, the link is lost and restored with a gap."""
     down_s = world.random.random() * 30 if world.chance(0.7) else world.random.random() * 3
     at_s = 5.0 + world.random.random() * 10
@@ -252,7 +252,7 @@ def link_down_and_back(world: World) -> None:
 
 
 @scenario
-def server_restarts(world: World) -> None:
+def server_restart(world: World) -> None:
     """The server goes away and comes back with its market going on: restored as soon as it listens again."""
     exchange = exchange_of(world, Ticks(500, 5.0))
     at_s, away_s = world.between(3, 20), world.between(1, 20)
@@ -264,7 +264,7 @@ def server_restarts(world: World) -> None:
 
 
 @scenario
-def clock_jumps_while_live(world: World) -> None:
+def wall_clock_jumps(world: World) -> None:
     """The wall clock is set by hours, forward or back: no deadline of the feed depends on it."""
     hours = world.between(1, 48) * (1 if world.chance(0.5) else -1)
     exchange = exchange_of(world, Ticks(50, 5.0), Wait(20.0), Ticks(50, 5.0))
@@ -275,7 +275,7 @@ def clock_jumps_while_live(world: World) -> None:
 
 
 @scenario
-def resets_met_while_sending(world: World) -> None:
+def reset_while_sending(world: World) -> None:
     """A reader so slow that resets arrive behind unread trades and are met by its pings: those trades still count."""
     exchange = exchange_of(world, Ticks(300, 10.0))
     for number in range(world.between(1, 6)):
@@ -297,7 +297,7 @@ def _all_lost_in_time(network: SimNetwork) -> None:
 
 
 @scenario
-def any_weather(world: World) -> None:
+def mixed_network_faults(world: World) -> None:
     """Whatever the order of misfortunes: each is found in its time, and the account of all frames is what is stored."""
     steps: list[Action] = []
     for _ in range(world.between(5, 12)):

@@ -21,7 +21,7 @@ from sim.world.world import Faults, World
 
 
 @scenario
-def subscription_never_confirmed(world: World) -> None:
+def subscription_not_confirmed(world: World) -> None:
     """A server that answers pings and never a subscription: given up after idle_timeout_s, as often as it takes."""
     deaf_to = world.between(1, 3)
     exchange = Kraken(script_of(world, Ticks(290, 5.0)), deaf_to=deaf_to)
@@ -37,7 +37,7 @@ def subscription_never_confirmed(world: World) -> None:
 
 
 @scenario
-def quiet_market_after_its_confirmation(world: World) -> None:
+def quiet_confirmed_subscription(world: World) -> None:
     """A subscription that is confirmed stands, however long no trade comes."""
     exchange = Kraken(script_of(world, Wait(1.0), Wait(100.0), Ticks(10, 10.0)))
     outcome = run_live(world, live_settings(world, "kraken", engine__run_seconds=105.0), exchange)
@@ -46,7 +46,7 @@ def quiet_market_after_its_confirmation(world: World) -> None:
 
 
 @scenario
-def history_at_each_connection(world: World) -> None:
+def history_on_connect(world: World) -> None:
     """The last trades are sent with each subscription: dropped, or kept, and then they fill what a loss tore open."""
     keep = world.chance(0.5)
     snapshot = world.between(1, 60)
@@ -64,7 +64,7 @@ def history_at_each_connection(world: World) -> None:
 
 
 @scenario
-def history_after_a_restart(world: World) -> None:
+def history_on_restart(world: World) -> None:
     """Killed and started again with history kept: what was stored before is a duplicate, what was missed is stored."""
     exchange = Kraken(script_of(world, Ticks(200, 5.0)), snapshot=200)
     settings = live_settings(world, "kraken", feed__history="keep", engine__run_seconds=20.0)
@@ -79,7 +79,7 @@ def history_after_a_restart(world: World) -> None:
 
 
 @scenario
-def token_before_each_connection(world: World) -> None:
+def connection_tokens(world: World) -> None:
     """A token is asked for before each connection; without one it is a failed attempt, and none is ever logged."""
     symbol = "SOL-USDC"
     exchange = KuCoin(script_of(world, Ticks(100, 5.0), Disconnect(1001), Ticks(200, 5.0), symbols=(symbol,)))

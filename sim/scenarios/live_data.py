@@ -27,7 +27,7 @@ _SYMBOLS = ("SOL/USDC", "BTC/USD", "ETH/USD", "DOGE/EUR", "ADA/USD", "\u00c5\u00
 
 
 @scenario
-def garbage_below_the_limit(world: World) -> None:
+def malformed_below_limit(world: World) -> None:
     """Runs of frames that cannot be understood, each shorter than parse_error_limit: counted and survived."""
     limit = world.between(2, 40)
     steps: list[Action] = [Ticks(5, 10.0)]
@@ -42,7 +42,7 @@ def garbage_below_the_limit(world: World) -> None:
 
 
 @scenario
-def garbage_at_the_limit(world: World) -> None:
+def malformed_at_limit(world: World) -> None:
     """parse_error_limit such frames in a row, reconnects between them or not: exit 11, all accepted stored."""
     limit = world.between(2, 40)
     before = world.between(1, limit - 1)
@@ -61,7 +61,7 @@ def _quarantined(world: World) -> list[str]:
 
 
 @scenario
-def duplicates_gaps_and_late_trades(world: World) -> None:
+def duplicates_gaps_late_trades(world: World) -> None:
     """Trades sent twice, left out and out of order: each stored once, gaps are what is missing."""
     steps: list[Action] = [Ticks(20, 10.0)]
     skipped = repeated = 0
@@ -89,7 +89,7 @@ def duplicates_gaps_and_late_trades(world: World) -> None:
 
 
 @scenario
-def numbering_starts_anew(world: World) -> None:
+def numbering_jumps_back(world: World) -> None:
     """Numbers far below the last ones: stored, with a gap of unknown size; numbers go on from there."""
     far = OneTick({"symbol": SYMBOL, "price": 50.0, "volume": 1.0, "ts": 1, "event_id": "far", "seq": 10_000})
     exchange = exchange_of(world, Ticks(world.between(5, 50), 10.0), far, Ticks(world.between(5, 50), 10.0))
@@ -153,7 +153,7 @@ def broken_bytes(world: World) -> None:
 
 
 @scenario
-def frames_that_say_nothing(world: World) -> None:
+def other_messages_ignored(world: World) -> None:
     """Messages of other kinds are ignored, in fragments or whole; a trade in fragments is a trade."""
     trade = b'{"symbol":"SOL/USDC","price":50.5,"volume":1.0,"ts":1,"event_id":"in parts"}'
     cut = world.between(1, len(trade) - 1)
@@ -165,7 +165,7 @@ def frames_that_say_nothing(world: World) -> None:
 
 
 @scenario
-def flood_into_a_slow_strategy(world: World) -> None:
+def live_flood_overload(world: World) -> None:
     """More than the strategy can take: exit 13 naming it, every accepted trade stored (G5)."""
     exchange = exchange_of(world, Ticks(20, 10.0), Burst(world.between(200, 1000), 2.0), Ticks(50, 5.0))
     settings = live_settings(world, channels__tick_channel_size=world.between(1, 32), persist__drain_timeout_s=600.0)
@@ -175,7 +175,7 @@ def flood_into_a_slow_strategy(world: World) -> None:
 
 
 @scenario
-def scripts_of_mockws(world: World) -> None:
+def mockws_scenarios(world: World) -> None:
     """Each scenario that mockws brings along, over two minutes and with default patience: the run goes on."""
     known = names()
     script = load(known[world.between(0, len(known) - 1)])

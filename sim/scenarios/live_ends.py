@@ -16,7 +16,7 @@ _STOP_S = 2.0
 
 
 @scenario
-def stop_in_any_state_of_the_link(world: World) -> None:
+def stop_in_any_link_state(world: World) -> None:
     """A stop signal while connecting, waiting to connect, receiving, or in silence: exit 0, soon, all stored (S13)."""
     exchange = exchange_of(world, Ticks(20, 10.0), *_state(world), Ticks(500, 5.0))
     never_up = (None, NoAnswer(), Refuse(), Reject(503, 3600.0))[world.between(0, 3)]
@@ -41,7 +41,7 @@ def _state(world: World) -> tuple[Action, ...]:
 
 
 @scenario
-def kill_a_live_feed_and_restart(world: World) -> None:
+def live_kill_and_restart(world: World) -> None:
     """kill -9 at any moment, as often as it likes: no trade twice, no orphan, what was missed is a stored gap."""
     exchange = exchange_of(
         world, Ticks(75, 5.0), Skip(3), Ticks(50, 10.0), Disconnect(1011), Ticks(500, 5.0), symbols=_SYMBOLS
@@ -60,7 +60,7 @@ def kill_a_live_feed_and_restart(world: World) -> None:
 
 
 @scenario
-def restart_continues_the_numbering(world: World) -> None:
+def numbering_kept_over_restart(world: World) -> None:
     """A clean stop and a restart: the numbers go on, and the trades in between are a gap."""
     exchange = exchange_of(world, Ticks(500, 5.0), symbols=_SYMBOLS[: world.between(1, 2)])
     settings = live_settings(world, engine__run_seconds=10.0)
@@ -76,7 +76,7 @@ def restart_continues_the_numbering(world: World) -> None:
 
 
 @scenario
-def slow_storage_under_a_live_feed(world: World) -> None:
+def live_storage_locked(world: World) -> None:
     """A database that is locked for a while: the link is kept, nothing is lost."""
     busy_s = 1.0 + world.random.random() * 15
     exchange = exchange_of(world, Ticks(50, 5.0), Disconnect(1006), Ticks(250, 5.0))
@@ -86,7 +86,7 @@ def slow_storage_under_a_live_feed(world: World) -> None:
 
 
 @scenario
-def notices_are_spilled_and_adopted(world: World) -> None:
+def notices_spilled(world: World) -> None:
     """A storage that stays full: exit 13, ticks and notices go to the spill file, which the next start stores (G5)."""
     exchange = exchange_of(
         world,
@@ -115,7 +115,7 @@ def notices_are_spilled_and_adopted(world: World) -> None:
 
 
 @scenario
-def late_execution_under_a_live_feed(world: World) -> None:
+def live_execution_slow(world: World) -> None:
     """Execution that cannot follow a live feed: its signals are refused, and the link does not suffer (G5, I6)."""
     exchange = exchange_of(world, Ticks(150, 10.0), Disconnect(1012), Ticks(150, 10.0))
     settings = live_settings(world, engine__signal_every_n_ticks=1, channels__signal_channel_size=2)
@@ -125,7 +125,7 @@ def late_execution_under_a_live_feed(world: World) -> None:
 
 
 @scenario
-def prices_survive_a_restart(world: World) -> None:
+def last_prices_kept_over_restart(world: World) -> None:
     """What was sold cheaply and has grown dear since counts at its last price, after a restart too (I2)."""
     dear = float(world.between(901, 990))  # no more than ten times what it was: within the price band
     settings = live_settings(

@@ -33,7 +33,7 @@ def frames_newest_first(world: World) -> None:
 
 
 @scenario
-def numbers_start_at_one_again(world: World) -> None:
+def numbering_restarts(world: World) -> None:
     """After a test net was wiped, or a symbol listed anew: all trades are stored, and it is reported once."""
     before, after = world.between(20, 150), world.between(20, 300)
     exchange = exchange_of(world, Ticks(before, 10.0), Disconnect(1001), Wait(2.0), Ticks(after, 10.0))
@@ -45,7 +45,7 @@ def numbers_start_at_one_again(world: World) -> None:
 
 
 @scenario
-def numbers_start_at_one_again_across_a_restart(world: World) -> None:
+def numbering_restarts_between_runs(world: World) -> None:
     """The next process knows the numbers of the one before, and what trades they belonged to."""
     exchange = exchange_of(world, Ticks(world.between(50, 200), 20.0))
     settings = live_settings(world, engine__run_seconds=15.0)
@@ -57,7 +57,7 @@ def numbers_start_at_one_again_across_a_restart(world: World) -> None:
 
 
 @scenario
-def one_id_for_all_trades(world: World) -> None:
+def constant_event_id(world: World) -> None:
     """A sender whose ids are constant: its trades are stored, and that is reported once; one sent twice is dropped."""
     count = world.between(20, 100)
     steps: list[Action] = [Wait(1.0)]
@@ -71,7 +71,7 @@ def one_id_for_all_trades(world: World) -> None:
 
 
 @scenario
-def prices_that_cannot_be_true(world: World) -> None:
+def out_of_band_prices(world: World) -> None:
     """Single spikes never reach the strategy; a market that really is elsewhere is believed with the third print."""
     steps: list[Action] = [Ticks(30, 10.0)]
     spikes = world.between(2, 6)
@@ -89,7 +89,7 @@ def prices_that_cannot_be_true(world: World) -> None:
 
 
 @scenario
-def a_spike_after_a_restart(world: World) -> None:
+def out_of_band_price_after_restart(world: World) -> None:
     """The first print of the next process is judged by the prices that the one before it stored."""
     exchange = exchange_of(world, Wait(1.0), Ticks(world.between(40, 100), 20.0))
     settings = live_settings(world, engine__run_seconds=10.0)

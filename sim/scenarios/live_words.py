@@ -35,7 +35,7 @@ def _health(status: Status) -> Health:
 
 
 @scenario
-def one_wrong_topic_of_a_batch(world: World) -> None:
+def wrong_topic_in_batch(world: World) -> None:
     """The exchange refuses ten topics for one: the nine are asked for one by one and flow, the wrong one is named."""
     good = [f"S{number}USDT" for number in range(world.between(1, 14))]
     asked = list(good)
@@ -54,7 +54,7 @@ def one_wrong_topic_of_a_batch(world: World) -> None:
 
 
 @scenario
-def every_symbol_refused(world: World) -> None:
+def all_symbols_refused(world: World) -> None:
     """Nothing but notices: not healthy once they have lasted; exit 10 within the budget, with the exchange's words."""
     exchange = Kraken(script_of(world, Ticks(100, 1.0)), unknown=(SYMBOL,))
     settings = live_settings(world, "kraken", engine__run_seconds=300.0)
@@ -81,7 +81,7 @@ def every_symbol_refused(world: World) -> None:
 
 
 @scenario
-def one_symbol_falls_silent(world: World) -> None:
+def symbol_falls_silent(world: World) -> None:
     """One of two symbols trades no more: it is named after a long time, once; the other one flows on."""
     symbols = ("AUSDT", "BUSDT")
     exchange = Bybit(script_of(world, Ticks(1500, 3.0), symbols=symbols))
@@ -97,7 +97,7 @@ def one_symbol_falls_silent(world: World) -> None:
 
 
 @scenario
-def maintenance_is_announced(world: World) -> None:
+def maintenance_announced(world: World) -> None:
     """What the exchange announces is reported once, in its place, and its end too."""
     exchange = Kraken(script_of(world, Ticks(200, 5.0)))
     for at_s, status in ((5, "maintenance"), (6, "maintenance"), (20, "online")):
@@ -112,7 +112,7 @@ def maintenance_is_announced(world: World) -> None:
 
 
 @scenario
-def restart_is_announced(world: World) -> None:
+def restart_announced(world: World) -> None:
     """A server that will shut down says so: a new connection takes over before that, and no trade is missing."""
     symbol = "BTCUSDT"
     announced_s = 5.0 + 10 * world.random.random()

@@ -63,7 +63,7 @@ def power_cut_at_any_moment(world: World) -> None:
 
 
 @scenario
-def first_start_cut_short(world: World) -> None:
+def first_start_interrupted(world: World) -> None:
     """Killed, or without power, while the very first start makes the database: every later start goes on."""
     settings = synthetic_settings(world, engine__run_seconds=3.0)
     for _ in range(world.between(1, 2)):

@@ -20,7 +20,7 @@ from tradebot.config.model import Settings
 
 
 @scenario
-def replay_to_the_end(world: World) -> None:
+def full_replay(world: World) -> None:
     """Whatever the sizes and the schedule, a replay stores what the straight computation gives (S8)."""
     settings = replay_settings(world, engine__sample_every=world.between(1, 4))
     outcome = world.run(settings)
@@ -35,7 +35,7 @@ def replay_to_the_end(world: World) -> None:
 
 
 @scenario
-def a_replay_of_a_replay(world: World) -> None:
+def replay_of_replay(world: World) -> None:
     """The ticks of a stored run, replayed into another database, give the same rows, run ids aside (S8)."""
     first = world.run(replay_settings(world))
     expect(first, 0)

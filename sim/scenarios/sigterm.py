@@ -1,6 +1,6 @@
 """SIGTERM in every state that a process can be in: it ends with 0, soon, and what was accepted is stored (S13).
 
-A second one, while the first is being served, is in `lifecycle`: `second_signal_ends_at_once`.
+A second one, while the first is being served, is in `lifecycle`: `second_signal_exits`.
 """
 
 from __future__ import annotations

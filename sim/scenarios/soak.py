@@ -17,7 +17,7 @@ def soak_world(world: World, end_s: int, psi_actions: bool = True, forgetful: bo
 
 
 @scenario
-def soak_ladder_up_and_down(world: World) -> None:
+def soak_ladder(world: World) -> None:
     """Three polls of pressure and three minutes of calm: each rung is what the engine keeps, and at last all again."""
     soak = soak_world(world, 240)
     up_s = 31 + world.between(0, 3)
@@ -36,7 +36,7 @@ def soak_ladder_up_and_down(world: World) -> None:
 
 
 @scenario
-def soak_abort_leaves_the_engine_throttled(world: World) -> None:
+def soak_abort(world: World) -> None:
     """Pressure that stays: THROTTLE3, three polls more, and the supervisor gives up."""
     soak = soak_world(world, 200)
     soak.at(20, lambda: soak.press(60.0))
@@ -64,7 +64,7 @@ def soak_stall_and_recovery(world: World) -> None:
 
 
 @scenario
-def soak_ladder_restarts_do_not_hide_a_stall(world: World) -> None:
+def soak_stall_during_ladder(world: World) -> None:
     """An exchange that is gone, while pressure has the engine restarted: the clock runs on, and STALL comes."""
     soak = soak_world(world, 130)
     soak.at(30, lambda: soak.refuse(True))
@@ -78,7 +78,7 @@ def soak_ladder_restarts_do_not_hide_a_stall(world: World) -> None:
 
 
 @scenario
-def soak_quiet_is_not_dead(world: World) -> None:
+def soak_quiet_market(world: World) -> None:
     """Minutes without a trade on a live link, and a trade now and then with 1 of 20 kept: nothing is restarted."""
     soak = soak_world(world, 340)
     soak.at(20, lambda: setattr(soak, "quiet_until_s", 150))

@@ -32,7 +32,7 @@ def _check_nothing_happened(world: World, settings: Settings, outcome: Outcome) 
 
 
 @scenario
-def locked_for_twenty_seconds(world: World) -> None:
+def database_locked_20_s(world: World) -> None:
     """A lock that lasts longer than the channels: spilled, stored in order when it ends, no exit (I6)."""
     settings = _settings(world)
     from_s, slow_s = world.random.random() * 4, 0.1 if world.chance(0.5) else 0.0
@@ -44,7 +44,7 @@ def locked_for_twenty_seconds(world: World) -> None:
 
 
 @scenario
-def locked_again_and_again(world: World) -> None:
+def database_locked_repeatedly(world: World) -> None:
     """Each time that the storage is away is an episode of its own, in a file that was emptied in between."""
     settings = _settings(world)
     storage = StorageFaults()
@@ -65,7 +65,7 @@ def locked_again_and_again(world: World) -> None:
 
 
 @scenario
-def a_commit_takes_two_seconds(world: World) -> None:
+def slow_commit(world: World) -> None:
     """One commit that blocks does not keep events in the channels (I6)."""
     settings = _settings(world, engine__tick_interval_ms=2, engine__run_seconds=8.0)
     storage = StorageFaults()
@@ -83,7 +83,7 @@ def a_commit_takes_two_seconds(world: World) -> None:
 
 
 @scenario
-def disk_full_for_longer_than_the_channels_last(world: World) -> None:
+def disk_full_spills(world: World) -> None:
     """The reserve takes what comes while the disk is full; when it gets room, all is stored."""
     settings = _settings(world)
     from_s = world.random.random() * 8
@@ -93,7 +93,7 @@ def disk_full_for_longer_than_the_channels_last(world: World) -> None:
 
 
 @scenario
-def storage_that_never_returns(world: World) -> None:
+def storage_never_returns(world: World) -> None:
     """After storage_retry_s the engine ends with 13, and the next start adopts everything that was accepted (G5)."""
     settings = _settings(world, persist__storage_retry_s=8.0)
     from_s = 1.0 + world.random.random() * 4
@@ -120,7 +120,7 @@ def _check_adopted(world: World, settings: Settings, outcome: Outcome, ticks: in
 
 
 @scenario
-def killed_while_it_spills(world: World) -> None:
+def kill_while_spilling(world: World) -> None:
     """kill -9 while the storage is away costs what is in the channels and in hands, nothing of the spill."""
     settings = _settings(world)
     from_s = 1.0 + world.random.random() * 3
@@ -131,7 +131,7 @@ def killed_while_it_spills(world: World) -> None:
 
 
 @scenario
-def killed_while_the_spill_is_stored(world: World) -> None:
+def kill_while_draining_spill(world: World) -> None:
     """kill -9 soon after the storage came back, at a commit or not: the next start completes what was begun, once."""
     settings, by_commit = _settings(world), world.chance(0.5)
     from_s = 1.0 + world.random.random() * 3
@@ -168,7 +168,7 @@ def _check_continued(world: World, settings: Settings, outcome: Outcome) -> None
 
 
 @scenario
-def a_spill_that_is_full(world: World) -> None:
+def spill_full(world: World) -> None:
     """spill_max_mb binds: then the channels fill, the run ends as an overload, and all is accounted for (G5)."""
     settings = _settings(
         world,
@@ -218,7 +218,7 @@ def _move(path: Path, to: Path) -> Callable[[], None]:
 
 
 @scenario
-def the_database_is_moved_away(world: World) -> None:
+def database_moved(world: World) -> None:
     """Renamed under the engine: 13 naming the file, the rest spilled, no new file; put back, the start completes it."""
     settings = _settings(world)
     away = world.db_path.with_name("away")

@@ -74,7 +74,7 @@ def storage_full_then_adopted(world: World) -> None:
 
 
 @scenario
-def a_commit_in_doubt_is_not_repeated(world: World) -> None:
+def commit_in_doubt(world: World) -> None:
     """A write that commits and then reports an error is noticed, not stored twice (I3)."""
     settings = replay_settings(world)
     faults = StorageFaults(fail_after_commit=(1, world.between(2, 6)))
@@ -85,7 +85,7 @@ def a_commit_in_doubt_is_not_repeated(world: World) -> None:
 
 
 @scenario
-def locked_while_stopping(world: World) -> None:
+def stop_while_locked(world: World) -> None:
     """A stop while the storage is locked for good: ended by its deadlines, exit 13, the rest spilled and adopted."""
     settings = world.settings(
         {**flat_values(synthetic_settings(world)), "persist.storage_retry_s": 3600.0, "persist.drain_timeout_s": 10.0}

@@ -64,7 +64,7 @@ def prune_between_runs(world: World) -> None:
 
 
 @scenario
-def prune_beside_an_engine(world: World) -> None:
+def prune_while_engine_runs(world: World) -> None:
     """One prune or two at once beside a running engine: it stores as if it were alone, and so does the next one."""
     with upkeep(world, _feed(world)) as up:
         _past(up, 1)
@@ -82,7 +82,7 @@ def prune_beside_an_engine(world: World) -> None:
 
 
 @scenario
-def two_prunes_that_keep_unlike_much(world: World) -> None:
+def concurrent_prunes(world: World) -> None:
     """One waits for a lock while the other deletes a run that it has reckoned with: what must stay stays."""
     with upkeep(world, _feed(world)) as up:
         _past(up, 1)
@@ -97,7 +97,7 @@ def two_prunes_that_keep_unlike_much(world: World) -> None:
 
 
 @scenario
-def prune_while_an_engine_starts(world: World) -> None:
+def prune_while_engine_starts(world: World) -> None:
     """An engine opens its database and takes over what it holds, step by step, while prunes are at work; or dies."""
     with upkeep(world, _feed(world)) as up:
         _past(up, 2)
@@ -127,7 +127,7 @@ def prune_killed_at_every_transaction(world: World) -> None:
 
 
 @scenario
-def prune_of_a_database_that_stays_locked(world: World) -> None:
+def prune_database_locked(world: World) -> None:
     """Another program holds it for longer than a prune is patient: 1 after a minute; and the next one does it all."""
     with upkeep(world, _feed(world)) as up:
         _past(up, 1)
@@ -144,7 +144,7 @@ def prune_of_a_database_that_stays_locked(world: World) -> None:
 
 
 @scenario
-def prune_of_a_replay(world: World) -> None:
+def prune_replay(world: World) -> None:
     """It goes whole or not at all: while part of it is gone it is refused, and when all is, it is stored as before."""
     settings = replay_settings(world, 60, {"resume": True}, persist__batch_size=world.between(5, 30))
     with upkeep(world, settings) as up:
@@ -165,7 +165,7 @@ def prune_of_a_replay(world: World) -> None:
 
 
 @scenario
-def prune_of_a_live_feed(world: World) -> None:
+def prune_live_feed(world: World) -> None:
     """What was said of its links and gaps goes with the ticks before it; the next run goes on with its numbers."""
     exchange = Exchange(script_of(world, Ticks(20, 30.0), Skip(2), Ticks(3, 30.0), Disconnect(), repeat=None))
     settings = live_settings(
@@ -183,7 +183,7 @@ def prune_of_a_live_feed(world: World) -> None:
 
 
 @scenario
-def prune_waits_for_a_spill(world: World) -> None:
+def prune_keeps_spilled_run(world: World) -> None:
     """What a replay could not store waits in a spill file: prune leaves it alone until a start has adopted that."""
     settings = replay_settings(world, 60, {"resume": True}, persist__storage_retry_s=0.2, persist__batch_size=5)
     with upkeep(world, settings) as up:
@@ -205,7 +205,7 @@ def prune_waits_for_a_spill(world: World) -> None:
 
 
 @scenario
-def prune_beside_the_adoption_of_a_spill(world: World) -> None:
+def prune_during_spill_adoption(world: World) -> None:
     """A push feed spilled; starts are killed at any step of adopting that, beside prunes: nothing of it is lost."""
     settings = synthetic_settings(world, engine__tick_interval_ms=50, persist__storage_retry_s=0.2)
     with upkeep(world, settings) as up:
@@ -224,7 +224,7 @@ def prune_beside_the_adoption_of_a_spill(world: World) -> None:
 
 
 @scenario
-def replay_of_a_run_that_is_pruned_meanwhile(world: World) -> None:
+def replay_during_prune(world: World) -> None:
     """Ticks read from another database that is being pruned: all of what was there at the start, or 12."""
     with upkeep(world, _feed(world)) as up:
         _past(up, 1)
@@ -245,7 +245,7 @@ def replay_of_a_run_that_is_pruned_meanwhile(world: World) -> None:
 
 
 @scenario
-def backup_beside_an_engine(world: World) -> None:
+def backup_while_engine_runs(world: World) -> None:
     """A backup is what was stored at one moment, or there is none; prunes go on, and an engine goes on from it."""
     with upkeep(world, _feed(world)) as up:
         _past(up, 1)

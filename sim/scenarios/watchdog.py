@@ -18,7 +18,7 @@ def _longest_hunger_s(times_s: list[float], end_s: float) -> float:
 
 
 @scenario
-def a_stage_that_hangs_starves_the_watchdog(world: World) -> None:
+def watchdog_hung_stage(world: World) -> None:
     """A strategy, execution or writer that hangs while the other threads go on: the watchdog is not fed any more."""
     stage = ("strategy", "execution", "persist")[world.between(0, 2)]
     settings = synthetic_settings(
@@ -42,7 +42,7 @@ def a_stage_that_hangs_starves_the_watchdog(world: World) -> None:
 
 
 @scenario
-def a_quiet_market_feeds_the_watchdog(world: World) -> None:
+def watchdog_quiet_market(world: World) -> None:
     """Minutes without a tick, but with pongs: nothing stands still."""
     exchange = exchange_of(world, Ticks(20, 10.0), Wait(300.0), Ticks(20, 10.0))
     outcome = run_live(world, live_settings(world, engine__run_seconds=310.0), exchange)
@@ -51,7 +51,7 @@ def a_quiet_market_feeds_the_watchdog(world: World) -> None:
 
 
 @scenario
-def a_lost_link_feeds_the_watchdog(world: World) -> None:
+def watchdog_lost_link(world: World) -> None:
     """Attempts that fail for half a minute are the link's own trouble, with its own deadline: nothing stands still."""
     exchange = exchange_of(world, Ticks(20, 10.0), Refuse(seconds=30.0), Ticks(20, 10.0), repeat=None)
     settings = live_settings(world, engine__run_seconds=60.0)
@@ -62,7 +62,7 @@ def a_lost_link_feeds_the_watchdog(world: World) -> None:
 
 
 @scenario
-def a_patient_writer_feeds_the_watchdog(world: World) -> None:
+def watchdog_locked_database(world: World) -> None:
     """A database locked for as long as storage_retry_s allows is waited for, and nothing counts as hanging."""
     settings = synthetic_settings(
         world, engine__run_seconds=90.0, channels__tick_channel_size=100_000, channels__persist_channel_size=100_000,

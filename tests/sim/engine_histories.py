@@ -12,10 +12,10 @@ from sim.world.world import World
 # Fast ones: a replay, one with kills and restarts, one with a broken input, one with stops and links, a power cut.
 # Between them they have every grain (see test_determinism.py).
 HISTORIES = (
-    ("replay_to_the_end", 2),
+    ("full_replay", 2),
     ("kill_and_resume", 8),
-    ("garbage_at_the_limit", 6),
-    ("stop_in_any_state_of_the_link", 7),
+    ("malformed_at_limit", 6),
+    ("stop_in_any_link_state", 7),
     ("power_cut_at_any_moment", 3),
 )
 

@@ -99,7 +99,7 @@ def test_these_histories_have_every_grain(monkeypatch: pytest.MonkeyPatch) -> No
 def test_what_ran_before_in_a_process_changes_nothing(grain: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Caches of the process are filled by the first history; the second finds them full."""
     monkeypatch.setattr("sim.kernel.schedule_profile._GRAINS", (grain,) * 8)
-    names = ["resets_met_while_sending", "stop_at_any_moment", "a_crashed_thread_ends_the_process"]
+    names = ["reset_while_sending", "stop_at_any_moment", "thread_crash"]
     with frozen():
         first = [hash_of(name, 4) for name in names]
         assert [hash_of(name, 4) for name in reversed(names)] == first[::-1]

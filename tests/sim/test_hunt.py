@@ -113,7 +113,7 @@ def test_a_failure_says_what_is_wrong_and_how_to_see_it_again(capsys: pytest.Cap
 
 @pytest.mark.usefixtures("one_is_broken")
 def test_until_failure(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--scenario=replay_to_the_end,broken", "--until-failure", "--jobs=1"]) == 1
+    assert main(["--scenario=full_replay,broken", "--until-failure", "--jobs=1"]) == 1
     assert [line.split()[2] for line in last_lines(capsys.readouterr().out)] == ["ok", "FAIL"]
 
 
@@ -140,7 +140,7 @@ def test_trace_tells_everything(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_minutes_bound_it(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--minutes=0.02", "--scenario=replay_to_the_end", "--jobs=1"]) == 0
+    assert main(["--minutes=0.02", "--scenario=full_replay", "--jobs=1"]) == 0
     assert len(last_lines(capsys.readouterr().out)) >= 1
 
 
@@ -152,7 +152,7 @@ def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_seeds_are_counted_from_the_seed(capsys: pytest.CaptureFixture[str]) -> None:
     """Found by hand: with --seed, --seeds was passed over in silence."""
-    assert main(["--seed=7", "--seeds=2", "--scenario=replay_to_the_end", "--jobs=1"]) == 0
+    assert main(["--seed=7", "--seeds=2", "--scenario=full_replay", "--jobs=1"]) == 0
     ended = [line.split()[0] for line in capsys.readouterr().out.splitlines() if " history=" in line]
     assert ended == ["seed=7", "seed=8"]
 
@@ -179,7 +179,7 @@ def test_misuse_is_one_line_and_12(argument: str, complaint: str, capsys: pytest
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_ctrl_c_ends_it_in_order(jobs: str) -> None:
-    command = [sys.executable, "-m", "sim", "--until-failure", "--scenario=replay_to_the_end", f"--jobs={jobs}"]
+    command = [sys.executable, "-m", "sim", "--until-failure", "--scenario=full_replay", f"--jobs={jobs}"]
     with subprocess.Popen(
         command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:

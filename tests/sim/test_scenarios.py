@@ -41,5 +41,5 @@ def test_a_seed_that_once_failed(name: str, seed: int) -> None:
 
 def test_different_seeds_give_different_histories() -> None:
     with frozen() as freezer:
-        hashes = {run_one("replay_to_the_end", seed, freezer)[0] for seed in range(1, 11)}
+        hashes = {run_one("full_replay", seed, freezer)[0] for seed in range(1, 11)}
     assert len(hashes) == 10

@@ -266,7 +266,7 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[sqlite3.Connec
     yield opened
 
 
-@pytest.mark.parametrize("scenario", ["stop_at_any_moment", "storage_full_then_adopted", "resets_met_while_sending"])
+@pytest.mark.parametrize("scenario", ["stop_at_any_moment", "storage_full_then_adopted", "reset_while_sending"])
 def test_whoever_gives_the_baton_up_holds_neither_the_log_nor_a_transaction(
     scenario: str, connections: list[sqlite3.Connection], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -143,7 +143,7 @@ def test_the_checks_see(up: Upkeep, damage: str) -> None:
             check(up, db)
 
 
-@pytest.mark.parametrize("name", ["two_prunes_that_keep_unlike_much", "prune_waits_for_a_spill"])
+@pytest.mark.parametrize("name", ["concurrent_prunes", "prune_keeps_spilled_run"])
 def test_one_seed_is_one_history(name: str) -> None:
     """S8: also with several processes at once."""
     with frozen() as freezer:

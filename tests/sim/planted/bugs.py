@@ -44,7 +44,7 @@ _STAGE_BUGS: Final = (
         "        events.append(notice)\n",
         "",
         20,
-        "notices_are_spilled_and_adopted",
+        "notices_spilled",
     ),
     Bug(
         "first_batch_not_spilled",
@@ -69,7 +69,7 @@ _STAGE_BUGS: Final = (
         "        if not self._spilling.is_on and not handover.offer(batch):\n",
         "        if not handover.offer(batch) and not self._spilling.is_on:\n",
         20,
-        "locked_for_twenty_seconds",
+        "database_locked_20_s",
     ),
     Bug(
         "spill_emptied_too_soon",
@@ -78,7 +78,7 @@ _STAGE_BUGS: Final = (
         "        return self._batch is None and self._spill_at == self._spill_end\n",
         "        return self._batch is None\n",
         40,
-        "killed_while_the_spill_is_stored",
+        "kill_while_draining_spill",
     ),
     Bug(
         "first_batch_stored_twice",
@@ -87,7 +87,7 @@ _STAGE_BUGS: Final = (
         "            if self._reader.offset != waiting.start:\n                self._reader.pass_over(waiting.start)\n",
         "",
         20,
-        "locked_for_twenty_seconds",
+        "database_locked_20_s",
     ),
     Bug(
         "spill_without_bound",
@@ -96,7 +96,7 @@ _STAGE_BUGS: Final = (
         "        if self.size + len(lines) > size_max:\n",
         "        if False:\n",
         10,
-        "a_spill_that_is_full",
+        "spill_full",
     ),
     Bug(
         "spill_keeps_no_room_for_the_end",
@@ -105,7 +105,7 @@ _STAGE_BUGS: Final = (
         "size_max = self._size_max if at_end else self._size_max_before_end",
         "size_max = self._size_max",
         10,
-        "a_spill_that_is_full",
+        "spill_full",
     ),
     Bug(
         "files_not_compared",
@@ -115,7 +115,7 @@ _STAGE_BUGS: Final = (
         "check_same(self._database, self._opened)\n",
         "        return\n",
         10,
-        "the_database_is_moved_away",
+        "database_moved",
     ),
     # ---- strategy and execution --------------------------------------------------------------------------------------
     Bug(
@@ -256,7 +256,7 @@ _STAGE_BUGS: Final = (
         "        if self.drain_deadline is None:\n            self.drain_deadline =",
         "        if self.drain_deadline is None or self._running:\n            self.drain_deadline =",
         10,
-        "drain_out_of_time",
+        "drain_timeout",
     ),
     Bug(
         "second_signal_ignored",
@@ -274,7 +274,7 @@ _STAGE_BUGS: Final = (
         "            self.not_full.notify_all()\n",
         "            self._gone = True\n            self.not_empty.notify_all()\n",
         40,
-        "a_crashed_thread_ends_the_process",
+        "thread_crash",
     ),
     # ---- channel -----------------------------------------------------------------------------------------------------
     Bug(

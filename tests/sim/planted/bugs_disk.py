@@ -41,7 +41,7 @@ DISK_BUGS: Final = (
         '        if error.code != "SQLITE_READONLY":\n            raise\n',
         "        raise\n",
         40,
-        "first_start_cut_short",
+        "first_start_interrupted",
     ),
     Bug(
         "file_replaced_unnoticed",

@@ -23,7 +23,7 @@ FEED_BUGS: Final = (
         "            self._exponent = 0\n            self._at_once = True\n        delay_s",
         "            self._at_once = True\n        delay_s",
         20,
-        "pauses_begin_short_again",
+        "backoff_resets",
     ),
     Bug(
         "budget_never_exhausted",
@@ -33,7 +33,7 @@ FEED_BUGS: Final = (
         "        self._attempts += 1\n        self._at_once = False\n"
         "        self._deadline_s = now_s + self._budget_s\n",
         10,
-        "budget_exhausted",
+        "reconnect_budget_exhausted",
     ),
     Bug(
         "retry_after_ignored",
@@ -50,7 +50,7 @@ FEED_BUGS: Final = (
         "            policy.begin(now_s, self._pause.begin(now_s))\n",
         "            policy.begin(now_s)\n",
         20,
-        scenario="ban_outlasts_budget_and_restart",
+        scenario="retry_after_survives_restart",
     ),
     # ---- is the link alive -------------------------------------------------------------------------------------------
     Bug(
@@ -84,7 +84,7 @@ FEED_BUGS: Final = (
         "        self._connection = self._broken = None\n",
         "        self._connection = None\n",
         20,
-        "resets_met_while_sending",
+        "reset_while_sending",
     ),
     Bug(
         "loss_told_before_its_frames",
@@ -96,7 +96,7 @@ FEED_BUGS: Final = (
         "            return Batch([], notices=((0, self._lost(str(self._broken), self._broken.code)),))\n"
         "        while self._frames:\n",
         20,
-        "resets_met_while_sending",
+        "reset_while_sending",
     ),
     # ---- what came over it -------------------------------------------------------------------------------------------
     Bug(
@@ -139,7 +139,7 @@ FEED_BUGS: Final = (
         "        if missing == DUPLICATE and not self._is_same(tick, seq):\n",
         "        if missing == DUPLICATE and seq < 0:\n",
         20,
-        "numbers_start_at_one_again",
+        "numbering_restarts",
     ),
     Bug(
         "an_id_is_identity_enough",
@@ -148,7 +148,7 @@ FEED_BUGS: Final = (
         "        if known == digest or (",
         "        if known is not None or (",
         20,
-        "one_id_for_all_trades",
+        "constant_event_id",
     ),
     Bug(
         "contents_forgotten_with_the_process",
@@ -157,7 +157,7 @@ FEED_BUGS: Final = (
         "        if known is None or known.seq != seq:\n            return tick.ts < self.newest_ts()\n",
         "        if known is None or known.seq != seq or isinstance(known, Known):\n            return True\n",
         20,
-        "numbers_start_at_one_again_across_a_restart",
+        "numbering_restarts_between_runs",
     ),
     Bug(
         "band_is_left_after_a_spike",
@@ -166,7 +166,7 @@ FEED_BUGS: Final = (
         "            if self._within(tick.price, median):\n",
         "            if prints.alert or self._within(tick.price, median):\n",
         20,
-        "prices_that_cannot_be_true",
+        "out_of_band_prices",
     ),
     Bug(
         "band_never_moves",
@@ -175,7 +175,7 @@ FEED_BUGS: Final = (
         "        return len(row) >= AGREEING_PRINTS and self._within(min(row), max(row))\n",
         "        return False\n",
         20,
-        "prices_that_cannot_be_true",
+        "out_of_band_prices",
     ),
     Bug(
         "band_forgotten_with_the_process",
@@ -184,7 +184,7 @@ FEED_BUGS: Final = (
         "            self.band.restore(symbol, prints)\n",
         "            pass\n",
         20,
-        "a_spike_after_a_restart",
+        "out_of_band_price_after_restart",
     ),
     Bug(
         "notice_without_its_place",
@@ -210,7 +210,7 @@ FEED_BUGS: Final = (
         "        self.malformed_in_a_row = 0\n        ticks, guard",
         "        ticks, guard",
         20,
-        "garbage_below_the_limit",
+        "malformed_below_limit",
     ),
     Bug(
         "history_counted_as_trades",

@@ -31,7 +31,7 @@ UPKEEP_BUGS: Final = (
         "            after = rows[size:]\n",
         "            after = rows[:size]\n",
         20,
-        "prune_beside_an_engine",
+        "prune_while_engine_runs",
     ),
     Bug(
         "checkpoint_forgets_the_last_side",
@@ -49,7 +49,7 @@ UPKEEP_BUGS: Final = (
         "            if not self._is_as_found(block.run, block.at):\n",
         "            if False:\n",
         40,
-        "prune_beside_an_engine",
+        "prune_while_engine_runs",
     ),
     Bug(
         "prune_overlooks_the_spill",
@@ -58,7 +58,7 @@ UPKEEP_BUGS: Final = (
         "        if run.run_id != self._waiting.run_id:\n",
         "        if True:\n",
         20,
-        "prune_waits_for_a_spill",
+        "prune_keeps_spilled_run",
     ),
     Bug(
         "spill_deleted_before_it_is_stored",
@@ -67,7 +67,7 @@ UPKEEP_BUGS: Final = (
         "    stored, passed, reason = 0, 0, None\n",
         "    stored, passed, reason = 0, 0, None\n    path.unlink()\n",
         40,
-        "prune_beside_the_adoption_of_a_spill",
+        "prune_during_spill_adoption",
     ),
     Bug(
         "fills_summed_up_in_another_order",
@@ -85,7 +85,7 @@ UPKEEP_BUGS: Final = (
         "                if _counts(db, runs)[1] == base.folded:\n",
         "                if base.folded is not None:\n",
         100,
-        "prune_beside_an_engine",
+        "prune_while_engine_runs",
     ),
     Bug(
         "backup_in_place",
@@ -94,7 +94,7 @@ UPKEEP_BUGS: Final = (
         '    part = target.with_name(target.name + ".part")\n    try:\n',
         "    part = target\n    try:\n",
         40,
-        "backup_beside_an_engine",
+        "backup_while_engine_runs",
     ),
     Bug(
         "checkpoint_before_its_ticks",
@@ -103,7 +103,7 @@ UPKEEP_BUGS: Final = (
         "            pieces = self._pieces(batch)\n",
         "            self._offer_checkpoint()\n            pieces = self._pieces(batch)\n",
         60,
-        "a_quiet_symbol_is_not_forgotten",
+        "quiet_symbol_state_kept",
     ),
     Bug(
         "quiet_symbol_forgotten",
@@ -112,7 +112,7 @@ UPKEEP_BUGS: Final = (
         "RestartRow.delete().where((RestartRow.feed == feed_id) & _symbol_in(some)).execute(db)",
         "RestartRow.delete().where(RestartRow.feed == feed_id).execute(db)",
         20,
-        "a_quiet_symbol_is_not_forgotten",
+        "quiet_symbol_state_kept",
     ),
     Bug(
         "feed_of_another_exchange",
@@ -130,6 +130,6 @@ UPKEEP_BUGS: Final = (
         '        after = feed["fill_id"] if no == feed["fill_run"] else None\n',
         "        after = None\n",
         20,
-        "a_quiet_symbol_is_not_forgotten",
+        "quiet_symbol_state_kept",
     ),
 )

@@ -14,7 +14,7 @@ WORDS_BUGS: Final = (
         "        notices = [_notice(named, now_ms) for named in self.subscriptions.heard(parsed, now_s)]\n",
         "        self.subscriptions.heard(parsed, now_s)\n        notices: list[Notice] = []\n",
         10,
-        "one_wrong_topic_of_a_batch",
+        "wrong_topic_in_batch",
     ),
     Bug(
         "refused_batch_not_asked_again",
@@ -23,7 +23,7 @@ WORDS_BUGS: Final = (
         "                self._alone.append(symbol)\n",
         "                pass\n",
         20,
-        "one_wrong_topic_of_a_batch",
+        "wrong_topic_in_batch",
     ),
     Bug(
         "notices_count_as_progress",
@@ -32,7 +32,7 @@ WORDS_BUGS: Final = (
         "        if batch.rows > len(batch.notices):\n",
         "        if batch.rows:\n",
         10,
-        "every_symbol_refused",
+        "all_symbols_refused",
     ),
     Bug(
         "never_confirmed_goes_on",
@@ -41,7 +41,7 @@ WORDS_BUGS: Final = (
         "        self._reports.check_confirmed(now_s, self._config.reconnect_budget_s)\n",
         "",
         10,
-        "every_symbol_refused",
+        "all_symbols_refused",
     ),
     Bug(
         "silent_symbol_unnoticed",
@@ -50,7 +50,7 @@ WORDS_BUGS: Final = (
         "                symbol.silent = True\n",
         "                continue\n",
         10,
-        "one_symbol_falls_silent",
+        "symbol_falls_silent",
     ),
     Bug(
         "announced_restart_waited_for",
@@ -59,7 +59,7 @@ WORDS_BUGS: Final = (
         "        if self._reports.restart_planned and",
         "        if False and",
         10,
-        "restart_is_announced",
+        "restart_announced",
     ),
     Bug(
         "announcement_unheard",
@@ -68,6 +68,6 @@ WORDS_BUGS: Final = (
         "            notices += self._announced(parsed.announcement.text, now_s, now_ms)\n",
         "            pass\n",
         10,
-        "maintenance_is_announced",
+        "maintenance_announced",
     ),
 )
