@@ -59,9 +59,9 @@ class Bus:
         self._say = say
         self.bad = 0
         """Messages that were no tick or no action."""
-        self._bad_untold = 0
+        self._bad_unreported = 0
         self._last_reason = ""
-        self._told_s = -1e9
+        self._reported_s = -1e9
         self._decoder = msgspec.json.Decoder(Tick)
         self._context = zmq.Context()
         try:
@@ -97,7 +97,7 @@ class Bus:
                     self._controls()
                 if self._ticks in events and self._room(_POLL_MS / 1000):
                     self._pass_ticks()
-                self._tell()
+                self._report()
         finally:
             self._context.destroy(linger=0)
 
@@ -126,15 +126,15 @@ class Bus:
 
     def _refuse(self, reason: str) -> None:
         self.bad += 1
-        self._bad_untold += 1
+        self._bad_unreported += 1
         self._last_reason = reason
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         now_s = time.monotonic()
-        if self._bad_untold and now_s - self._told_s >= 1 / _COMPLAINTS_PER_S:
-            more = f" ({self._bad_untold} such messages)" if self._bad_untold > 1 else ""
+        if self._bad_unreported and now_s - self._reported_s >= 1 / _COMPLAINTS_PER_S:
+            more = f" ({self._bad_unreported} such messages)" if self._bad_unreported > 1 else ""
             self._say(f"warning: left out: {self._last_reason}{more}")
-            self._bad_untold, self._told_s = 0, now_s
+            self._bad_unreported, self._reported_s = 0, now_s
 
 
 def _whole(parts: Sequence[bytes], bytes_max: int) -> bytes:

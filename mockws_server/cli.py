@@ -11,7 +11,7 @@ from mockws_server import options, script
 from mockws_server.bus import Addresses
 from mockws_server.console import Console
 from mockws_server.recording import messages
-from mockws_server.server import MockServer, Options, Recording, stop_signals
+from mockws_server.server import MockServer, Recording, ServerOptions, stop_signals
 from tradebot import __version__
 from tradebot.core.errors import ConfigError, ExitCode
 from tradebot.feeds.replay.byte_source import Source, open_source
@@ -50,7 +50,7 @@ def _serve(arguments: options.Arguments) -> int:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())
     try:
         server = MockServer(
-            Options(
+            ServerOptions(
                 arguments.host,
                 arguments.port,
                 Addresses(arguments.ticks, arguments.control),

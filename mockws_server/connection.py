@@ -39,7 +39,7 @@ _OP_PONG: Final = 0x0A
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 
-class End(Enum):
+class ConnectionEnd(Enum):
     """How a connection ends, once what was queued before is out."""
 
     SHUT = auto()
@@ -50,41 +50,41 @@ class End(Enum):
     """A TCP reset."""
 
 
-class Refused(Exception):
+class ConnectionRejected(Exception):
     """A connection that is not let in."""
 
 
-class Owner(Protocol):
+class ConnectionOwner(Protocol):
     """What a connection tells and asks; called by the connection's own threads."""
 
     def drops_pings(self) -> bool:
         """Whether pings are left unanswered now."""
         ...
 
-    def knock(self, connection: Connection) -> None:
+    def connecting(self, connection: ClientConnection) -> None:
         """A connection begins its handshake; its `kill` may be called from now on. Raises Refused: it must not."""
         ...
 
-    def opened(self, connection: Connection) -> None:
+    def opened(self, connection: ClientConnection) -> None:
         """The handshake is complete, frames may be sent."""
         ...
 
-    def closed(self, connection: Connection, why: str) -> None:
+    def closed(self, connection: ClientConnection, why: str) -> None:
         """It is over; `why` on one line. Called for every connection that `opened`, once."""
         ...
 
-    def gone(self, connection: Connection) -> None:
+    def gone(self, connection: ClientConnection) -> None:
         """The socket is closed, whether or not it was ever opened. Called once."""
         ...
 
 
-class Connection(ServerConnection):
+class ClientConnection(ServerConnection):
     """A client. Methods without an underscore may be called by any thread and never block."""
 
-    def __init__(self, sock: socket.socket, *more: Any, owner: Owner, **options: Any) -> None:
+    def __init__(self, sock: socket.socket, *more: Any, owner: ConnectionOwner, **options: Any) -> None:
         self._owner = owner
         self._changed = threading.Condition()
-        self._queue: deque[bytes | End] = deque()
+        self._queue: deque[bytes | ConnectionEnd] = deque()
         self._queued_bytes = 0
         self._ending = False
         self._streaming = False
@@ -100,7 +100,7 @@ class Connection(ServerConnection):
         host, port = sock.getpeername()[:2]
         self.peer = f"{host}:{port}"
         self.socket = sock
-        owner.knock(self)
+        owner.connecting(self)
         super().__init__(sock, *more, **options)  # starts a thread, so it comes last
 
     # What the hub calls.
@@ -118,15 +118,15 @@ class Connection(ServerConnection):
             self._changed.notify_all()
             return True
 
-    def end(self, how: End, why: str, frame: bytes = b"") -> None:
+    def end(self, how: ConnectionEnd, why: str, frame: bytes = b"") -> None:
         """Queue the end of the connection, after `frame`. A mute one sends no frame: its stream just ends."""
         with self._changed:
             if self._ending or self._over:
                 return
             self._ending = True
             self._why = why
-            if how is End.CLOSE_FRAME and time.monotonic() < self._mute_until_s:
-                how, frame = End.SHUT, b""
+            if how is ConnectionEnd.CLOSE_FRAME and time.monotonic() < self._mute_until_s:
+                how, frame = ConnectionEnd.SHUT, b""
             if frame:
                 self._queue.append(frame)
                 self._queued_bytes += len(frame)
@@ -164,7 +164,7 @@ class Connection(ServerConnection):
                     self._changed.notify_all()
                     mute = time.monotonic() < self._mute_until_s
                 if not mute:
-                    self.end(End.SHUT, self._farewell())
+                    self.end(ConnectionEnd.SHUT, self._close_reason())
             elif data[0] & _OPCODE_MASK != _OP_PONG or not self._owner.drops_pings():
                 self.push(data)
 
@@ -179,7 +179,7 @@ class Connection(ServerConnection):
             super().recv_events()
         finally:
             with self._changed:
-                self._over = self._over or self._why or self._farewell()
+                self._over = self._over or self._why or self._close_reason()
                 self._changed.notify_all()
             self._owner.gone(self)
 
@@ -202,7 +202,7 @@ class Connection(ServerConnection):
         self._owner.opened(self)
         try:
             while (piece := self._next()) is not None:
-                if isinstance(piece, End):
+                if isinstance(piece, ConnectionEnd):
                     self._finish(piece)
                     break
                 if not self._write(piece):
@@ -215,14 +215,14 @@ class Connection(ServerConnection):
             self.close_socket()
             self._owner.closed(self, why)
 
-    def _next(self) -> bytes | End | None:
+    def _next(self) -> bytes | ConnectionEnd | None:
         """The next piece to write, or how to end; None when it is over already."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._over)
             if self._over:
                 return None
             first = self._queue.popleft()
-            if isinstance(first, End):
+            if isinstance(first, ConnectionEnd):
                 return first
             parts, size = [first], len(first)
             while self._queue and isinstance(part := self._queue[0], bytes) and size + len(part) <= _PIECE_BYTES:
@@ -269,16 +269,16 @@ class Connection(ServerConnection):
         poll.poll(_POLL_MS)
         return True
 
-    def _finish(self, how: End) -> None:
+    def _finish(self, how: ConnectionEnd) -> None:
         """End the connection as asked. What the client says until then is still read."""
-        if how is End.RESET:
+        if how is ConnectionEnd.RESET:
             with self._changed:
                 self._over = self._why
             with self._io:
                 self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             return
         with self._changed:
-            if how is End.CLOSE_FRAME:
+            if how is ConnectionEnd.CLOSE_FRAME:
                 self._changed.wait_for(lambda: self._peer_closed or self._over, END_S)
             if self._over:
                 return
@@ -286,7 +286,7 @@ class Connection(ServerConnection):
             self.socket.shutdown(socket.SHUT_WR)
         self.wait_gone(END_S)
 
-    def _farewell(self) -> str:
+    def _close_reason(self) -> str:
         """How the client left, by what it said."""
         said = self.protocol.close_rcvd
         return "gone without a close frame" if said is None else f"closed by the client with {int(said.code)}"

@@ -19,12 +19,12 @@ from mockws_server.actions import (
     Text,
     Ticks,
 )
-from mockws_server.market import DEFAULT_SYMBOLS, Market, Shaper
+from mockws_server.market import DEFAULT_SYMBOLS, Market, TickShaper
 
 OP_TEXT: Final = 1
 
 
-class Message(NamedTuple):
+class OutgoingFrame(NamedTuple):
     """One frame to be sent: the payload, and what kind of frame."""
 
     data: bytes
@@ -40,11 +40,11 @@ class Sender:
 
     def __init__(self, symbols: Sequence[str] = DEFAULT_SYMBOLS, seed: int = 1, first_seq: int = 1) -> None:
         self._market = Market(symbols, seed, first_seq)
-        self._shaper = Shaper()
+        self._shaper = TickShaper()
         self._garbage = 0
         self.ticks = 0
 
-    def messages(self, action: Action, ts_ms: int) -> list[Message]:
+    def messages(self, action: Action, ts_ms: int) -> list[OutgoingFrame]:
         """The frames of `action` when it is performed at `ts_ms` (Unix ms), all at once; none for other weather."""
         match action:
             case Ticks() | Burst():
@@ -59,26 +59,27 @@ class Sender:
             case Reorder():
                 self._shaper.reorder(action.count)
             case Text():
-                return [Message(action.data.encode())]
+                return [OutgoingFrame(action.data.encode())]
             case FrameOut():
-                return [Message(action.data, action.opcode, action.fin)]
+                return [OutgoingFrame(action.data, action.opcode, action.fin)]
             case Garbage():
-                return [Message(self._bad(ts_ms)) for _ in range(action.count)]
+                return [OutgoingFrame(self._bad(ts_ms)) for _ in range(action.count)]
             case _:
                 pass
         return []
 
-    def foreign(self, ticks: Sequence[bytes]) -> list[Message]:
+    def external(self, ticks: Sequence[bytes]) -> list[OutgoingFrame]:
         """The frames of ticks (JSON texts) that were made elsewhere; skipping and reordering apply to them too."""
         return self._ticks(self._shaper.pass_on(ticks))
 
-    def half(self, ts_ms: int) -> Message:
+    def half(self, ts_ms: int) -> OutgoingFrame:
         """The frame of which `half_frame` sends the first half: a tick that is not counted or remembered."""
-        return Message(msgspec.json.encode({"symbol": DEFAULT_SYMBOLS[0], "price": 1.0, "volume": 0.0, "ts": ts_ms}))
+        tick = {"symbol": DEFAULT_SYMBOLS[0], "price": 1.0, "volume": 0.0, "ts": ts_ms}
+        return OutgoingFrame(msgspec.json.encode(tick))
 
-    def _ticks(self, ticks: Sequence[bytes]) -> list[Message]:
+    def _ticks(self, ticks: Sequence[bytes]) -> list[OutgoingFrame]:
         self.ticks += len(ticks)
-        return [Message(tick) for tick in ticks]
+        return [OutgoingFrame(tick) for tick in ticks]
 
     def _bad(self, ts_ms: int) -> bytes:
         """The next kind of malformed message, each in turn. Every one of them has to be refused by a careful reader."""

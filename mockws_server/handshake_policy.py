@@ -11,7 +11,7 @@ WAITING_MAX: Final = 100
 """More kinds of weather than this do not wait for those who knock; further ones are left out."""
 
 
-class Door:
+class HandshakePolicy:
     """Decides about new connections, one weather after the other, in the order they were added.
 
     Each of `count` knocks uses up one; a `Refuse` for a time begins at once and stands before all others.

@@ -22,9 +22,9 @@ from mockws_server.actions import (
     Reset,
     Stall,
 )
-from mockws_server.connection import ROOM_BYTES, Connection, End, Refused
-from mockws_server.frames import Message, Sender
-from mockws_server.handshake_policy import Door
+from mockws_server.connection import ROOM_BYTES, ClientConnection, ConnectionEnd, ConnectionRejected
+from mockws_server.frames import OutgoingFrame, Sender
+from mockws_server.handshake_policy import HandshakePolicy
 
 CONNECTIONS_MAX: Final = 100
 """More at a time, those with an unfinished handshake included, are refused."""
@@ -37,7 +37,7 @@ _OP_CLOSE: Final = 8
 _FIN: Final = 0x80
 
 
-def frame_bytes(message: Message) -> bytes:
+def frame_bytes(message: OutgoingFrame) -> bytes:
     """A message as an unmasked frame, as servers send them; also frames that the library would refuse to make."""
     size = len(message.data)
     head = message.opcode | (_FIN if message.fin else 0)
@@ -51,7 +51,7 @@ def frame_bytes(message: Message) -> bytes:
 def close_frame(code: int, reason: str) -> bytes:
     """A close frame, whatever the code; 1005 is one without."""
     payload = b"" if code == NO_CODE else struct.pack("!H", code) + reason.encode()
-    return frame_bytes(Message(payload, _OP_CLOSE))
+    return frame_bytes(OutgoingFrame(payload, _OP_CLOSE))
 
 
 class Hub:
@@ -65,10 +65,10 @@ class Hub:
         self._sender = sender
         self._say = say
         self._quit = quit_
-        self._door = Door()
+        self._handshake_policy = HandshakePolicy()
         self._lock = threading.Condition(threading.RLock())
-        self._clients: list[Connection] = []
-        self._connections: set[Connection] = set()
+        self._clients: list[ClientConnection] = []
+        self._connections: set[ClientConnection] = set()
         self._numbered = 0
         self._no_pongs_until_s = 0.0
         self._stopping = False
@@ -88,19 +88,19 @@ class Hub:
             if messages:
                 self._send(messages)
             else:
-                self._weather(action, time.monotonic())
+                self._perform_fault(action, time.monotonic())
             if note:
-                self._say(f"{note}{self.to_whom()}")
+                self._say(f"{note}{self.recipients()}")
 
-    def clear_door(self) -> None:
+    def clear_handshake_faults(self) -> None:
         """Forget weather for handshakes that nobody has met."""
         with self._lock:
-            self._door.clear()
+            self._handshake_policy.clear()
 
-    def foreign(self, ticks: Sequence[bytes]) -> None:
+    def external(self, ticks: Sequence[bytes]) -> None:
         """Send ticks (or other texts) that were made elsewhere."""
         with self._lock:
-            self._send(self._sender.foreign(ticks))
+            self._send(self._sender.external(ticks))
 
     def has_room(self, timeout_s: float) -> bool:
         """Whether there is no client, or one that is not behind; else wait for it, at most `timeout_s`.
@@ -131,7 +131,7 @@ class Hub:
         """How many sockets are open, those with an unfinished handshake included."""
         return len(self._connections)
 
-    def to_whom(self) -> str:
+    def recipients(self) -> str:
         """ " -> 2 clients", for messages."""
         return f" -> {self.clients} client{'' if self.clients == 1 else 's'}"
 
@@ -146,7 +146,7 @@ class Hub:
         """Take nobody in any more, close all with `code`, and end what is left after `timeout_s`. Blocks as long."""
         with self._lock:
             self._stopping = True
-            self._end(End.CLOSE_FRAME, f"closed by mockws with {code}", close_frame(code, "mockws ends"))
+            self._end(ConnectionEnd.CLOSE_FRAME, f"closed by mockws with {code}", close_frame(code, "mockws ends"))
             self._lock.wait_for(lambda: not self._clients, timeout_s)
             left = list(self._connections)
         for connection in left:
@@ -156,7 +156,7 @@ class Hub:
         """Take nobody in any more, and close all with 1000 once they have what is meant for them. Does not block."""
         with self._lock:
             self._stopping = True
-            self._end(End.CLOSE_FRAME, "closed by mockws with 1000", close_frame(1000, "all is played"))
+            self._end(ConnectionEnd.CLOSE_FRAME, "closed by mockws with 1000", close_frame(1000, "all is played"))
 
     # What the server calls when somebody connects.
 
@@ -165,44 +165,44 @@ class Hub:
         with self._lock:
             if self._stopping or len(self._connections) >= CONNECTIONS_MAX:
                 return Refuse(count=1)
-            return self._door.on_accept(time.monotonic())
+            return self._handshake_policy.on_accept(time.monotonic())
 
-    def knock(self, connection: Connection) -> None:
+    def connecting(self, connection: ClientConnection) -> None:
         """A connection begins its handshake. Raises Refused when it is too late for that."""
         with self._lock:
             if self._stopping:
-                raise Refused
+                raise ConnectionRejected
             self._connections.add(connection)
 
     def answer(self) -> DelayHandshake | Reject | None:
         """What meets a handshake that asks for a WebSocket."""
         with self._lock:
-            return self._door.on_request()
+            return self._handshake_policy.on_request()
 
-    # What connections call (`connection.Owner`).
+    # What connections call (`connection.ConnectionOwner`).
 
     def drops_pings(self) -> bool:
         """Whether pings are left unanswered now."""
         return time.monotonic() < self._no_pongs_until_s
 
-    def opened(self, connection: Connection) -> None:
+    def opened(self, connection: ClientConnection) -> None:
         """The handshake is complete: from now on it gets what all get."""
         with self._lock:
             self._numbered += 1
             connection.number = self._numbered
             self._clients.append(connection)
-            self._say(f"client {connection.number} connected from {connection.peer}{self.to_whom()}")
+            self._say(f"client {connection.number} connected from {connection.peer}{self.recipients()}")
             self._lock.notify_all()
 
-    def closed(self, connection: Connection, why: str) -> None:
+    def closed(self, connection: ClientConnection, why: str) -> None:
         """It is over."""
         with self._lock:
             self._clients.remove(connection)
             self.cut += why.startswith("cut off")
-            self._say(f"client {connection.number} {why}{self.to_whom()}")
+            self._say(f"client {connection.number} {why}{self.recipients()}")
             self._lock.notify_all()
 
-    def gone(self, connection: Connection) -> None:
+    def gone(self, connection: ClientConnection) -> None:
         """Its socket is closed."""
         with self._lock:
             self._connections.discard(connection)
@@ -213,7 +213,7 @@ class Hub:
         clients = self._clients
         return not clients or any(client.backlog_bytes < ROOM_BYTES for client in list(clients))
 
-    def _send(self, messages: Sequence[Message]) -> None:
+    def _send(self, messages: Sequence[OutgoingFrame]) -> None:
         """To all clients, in one piece. The caller holds the lock."""
         if messages and self._push(b"".join(map(frame_bytes, messages))):
             self.frames += len(messages)
@@ -224,7 +224,7 @@ class Hub:
         """Queue it for all clients; whether anybody gets it."""
         return any([client.push(data) for client in self._clients])
 
-    def _weather(self, action: Action, now_s: float) -> None:
+    def _perform_fault(self, action: Action, now_s: float) -> None:
         match action:
             case Raw():
                 self._push(action.data)
@@ -235,13 +235,13 @@ class Hub:
             case Stall():
                 self._mute(now_s + action.seconds)
             case Disconnect(code=code) if code == NO_FRAME:
-                self._end(End.SHUT, "closed by mockws without a close frame")
+                self._end(ConnectionEnd.SHUT, "closed by mockws without a close frame")
             case Disconnect(code=code, reason=reason):
-                self._end(End.CLOSE_FRAME, f"closed by mockws with {code}", close_frame(code, reason))
+                self._end(ConnectionEnd.CLOSE_FRAME, f"closed by mockws with {code}", close_frame(code, reason))
             case Reset():
-                self._end(End.RESET, "reset by mockws")
+                self._end(ConnectionEnd.RESET, "reset by mockws")
             case Refuse() | DelayHandshake() | Reject():
-                if not self._door.add(action, now_s):
+                if not self._handshake_policy.add(action, now_s):
                     self._say("warning: left out, too much is waiting for handshakes already")
             case DropPings():
                 self._no_pongs_until_s = max(self._no_pongs_until_s, now_s + action.seconds)
@@ -254,6 +254,6 @@ class Hub:
         for client in self._clients:
             client.mute(until_s)
 
-    def _end(self, how: End, why: str, frame: bytes = b"") -> None:
+    def _end(self, how: ConnectionEnd, why: str, frame: bytes = b"") -> None:
         for client in self._clients:
             client.end(how, why, frame)

@@ -18,7 +18,7 @@ _FLOOR: Final = 1 * _CENTS
 _NUMBERING_FROM: Final = 4_000_000_000_000_000
 
 
-class _Book:
+class _SymbolMarket:
     """One symbol: its numbering and its price, a walk on a grid of 0.01 that never falls below 1."""
 
     def __init__(self, symbol: str, seed: int, first_seq: int) -> None:
@@ -58,7 +58,7 @@ class Market:
         self._symbols = tuple(symbols)
         self._seed = seed
         self._first_seq = first_seq
-        self._books: dict[str, _Book] = {}
+        self._books: dict[str, _SymbolMarket] = {}
         self._turn: dict[tuple[str, ...], int] = {}
 
     def ticks(self, count: int, ts_ms: int, symbols: Sequence[str] | None = None) -> list[Tick]:
@@ -71,12 +71,12 @@ class Market:
             symbol = chosen[n % len(chosen)]
             book = self._books.get(symbol)
             if book is None:
-                book = self._books[symbol] = _Book(symbol, self._seed, self._first_seq)
+                book = self._books[symbol] = _SymbolMarket(symbol, self._seed, self._first_seq)
             found.append(book.tick(ts_ms))
         return found
 
 
-class Shaper:
+class TickShaper:
     """What becomes of ticks on their way out: left out, held back and turned round, remembered to be sent again.
 
     Ticks are texts (JSON) here; where they come from does not matter.

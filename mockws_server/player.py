@@ -9,23 +9,23 @@ from typing import Final
 
 from mockws_server.actions import Action, Burst, Ticks, Wait, describe
 from mockws_server.hub import Hub
-from mockws_server.recording import UNTIMED_PER_S, Recorded, Replayer
-from mockws_server.script import Player, Script
+from mockws_server.recording import UNTIMED_PER_S, RecordedMessage, RecordingSchedule
+from mockws_server.script import Script, ScriptSchedule
 
-BESIDE_MAX: Final = 16
+CONTROLS_RUNNING_MAX: Final = 16
 """Control messages that take time (ticks, bursts) and may run beside each other."""
 
 _LOOK_S: Final = 0.2
 
 
-class Conductor:
+class Player:
     """Knows the clock. `control` may be called by any thread and does not block; the others block until their end."""
 
     def __init__(self, hub: Hub, say: Callable[[str], None], stop: threading.Event) -> None:
         self._hub = hub
         self._say = say
         self._stop = stop
-        self._beside = threading.Semaphore(BESIDE_MAX)
+        self._control_slots = threading.Semaphore(CONTROLS_RUNNING_MAX)
         self.showing = "waiting for ticks"
         """What is being played now, for the status line."""
 
@@ -36,11 +36,11 @@ class Conductor:
             self._say(f"{note}: left out, it means something only in a scenario")
         elif not isinstance(action, Ticks | Burst):
             self._hub.perform(action, note)
-        elif self._beside.acquire(blocking=False):
-            self._say(f"{note}{self._hub.to_whom()}")
-            threading.Thread(target=self._play_beside, args=(action,), name="control", daemon=True).start()
+        elif self._control_slots.acquire(blocking=False):
+            self._say(f"{note}{self._hub.recipients()}")
+            threading.Thread(target=self._play_control, args=(action,), name="control", daemon=True).start()
         else:
-            self._say(f"{note}: left out, {BESIDE_MAX} control messages are still being played")
+            self._say(f"{note}: left out, {CONTROLS_RUNNING_MAX} control messages are still being played")
 
     def wait_clients(self, count: int) -> bool:
         """Wait until `count` clients are connected; False when the end came first."""
@@ -57,40 +57,40 @@ class Conductor:
 
         Weather for handshakes that nobody met in its round is forgotten.
         """
-        player = Player(script, time.monotonic())
-        told: tuple[int, int] | None = None
-        while self._wait_until(player.next_at()):
-            step = player.step
-            if step is not None and step[:2] != told:
-                if told is not None and step[0] != told[0]:
+        schedule = ScriptSchedule(script, time.monotonic())
+        announced: tuple[int, int] | None = None
+        while self._wait_until(schedule.next_at()):
+            step = schedule.step
+            if step is not None and step[:2] != announced:
+                if announced is not None and step[0] != announced[0]:
                     # Else they would pile up round by round while nobody knocks, and lock out whoever comes next.
-                    self._hub.clear_door()
-                told = step[:2]
+                    self._hub.clear_handshake_faults()
+                announced = step[:2]
                 self.showing = f"{script.name}: step {step[1]} of {len(script.steps)}: {describe(step[2])}"
-                self._say(f"{describe(step[2])}{self._hub.to_whom()}")
-            self._perform(player.due(time.monotonic()))
+                self._say(f"{describe(step[2])}{self._hub.recipients()}")
+            self._perform(schedule.due(time.monotonic()))
 
-    def play_recording(self, name: str, source: Iterator[Recorded | None], speed: float | None) -> None:
+    def play_recording(self, name: str, source: Iterator[RecordedMessage | None], speed: float | None) -> None:
         """Play it from now on, until its end or the program's."""
         self.showing = f"replaying {name}"
-        self._say(f"{self.showing}{self._hub.to_whom()}")
-        replayer = Replayer(source, speed, time.monotonic())
-        told = False
-        while self._wait_until(replayer.next_at()):
-            if replayer.untimed and speed is not None and not told:
-                told = True
+        self._say(f"{self.showing}{self._hub.recipients()}")
+        schedule = RecordingSchedule(source, speed, time.monotonic())
+        announced = False
+        while self._wait_until(schedule.next_at()):
+            if schedule.untimed and speed is not None and not announced:
+                announced = True
                 self._say(f"lines without a time are sent {UNTIMED_PER_S * speed:g} a second")
-            frames = replayer.due(time.monotonic())
+            frames = schedule.due(time.monotonic())
             if frames and self._wait_room():
-                self._hub.foreign(frames)
+                self._hub.external(frames)
 
-    def _play_beside(self, action: Ticks | Burst) -> None:
+    def _play_control(self, action: Ticks | Burst) -> None:
         try:
-            player = Player(Script("control", (action,)), time.monotonic())
-            while self._wait_until(player.next_at()):
-                self._perform(player.due(time.monotonic()))
+            schedule = ScriptSchedule(Script("control", (action,)), time.monotonic())
+            while self._wait_until(schedule.next_at()):
+                self._perform(schedule.due(time.monotonic()))
         finally:
-            self._beside.release()
+            self._control_slots.release()
 
     def _perform(self, actions: list[Action]) -> None:
         for action in actions:

@@ -23,7 +23,7 @@ UNTIMED_PER_S: Final = 100
 FRAMES_AT_ONCE_MAX: Final = 500
 
 
-class Recorded(NamedTuple):
+class RecordedMessage(NamedTuple):
     """One recorded message, and when it came (Unix ms) where that is known."""
 
     data: bytes
@@ -33,7 +33,7 @@ class Recorded(NamedTuple):
 _tick: Final = msgspec.json.Decoder(Tick)
 
 
-def recorded(line: bytes) -> Recorded | None:
+def recorded(line: bytes) -> RecordedMessage | None:
     """What a line (without its LF) holds; None for a blank line or a capture's header. Raises Unparseable."""
     if len(line) > LINE_BYTES_MAX:
         raise Unparseable(TOO_LONG)
@@ -44,21 +44,21 @@ def recorded(line: bytes) -> Recorded | None:
     if isinstance(found, Header):
         return None
     if isinstance(found, Record):
-        return Recorded(found.text.encode(), found.received_ms)
+        return RecordedMessage(found.text.encode(), found.received_ms)
     try:
-        return Recorded(line, as_unix_ms(_tick.decode(line).ts))
+        return RecordedMessage(line, as_unix_ms(_tick.decode(line).ts))
     except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return Recorded(line, None)
+        return RecordedMessage(line, None)
 
 
-def messages(pieces: Iterable[bytes], complain: Callable[[int, str], None]) -> Iterator[Recorded | None]:
+def messages(pieces: Iterable[bytes], complain: Callable[[int, str], None]) -> Iterator[RecordedMessage | None]:
     """The messages of a file's (decompressed) pieces; None where nothing more has come yet.
 
     `complain` is told the number (from 1) of each line that is left out, and why. Blocks where `pieces` does.
     """
     cutter, number = LineCutter(), 0
 
-    def read(line: bytes) -> Recorded | None:
+    def read(line: bytes) -> RecordedMessage | None:
         nonlocal number
         number += 1
         try:
@@ -86,19 +86,19 @@ def messages(pieces: Iterable[bytes], complain: Callable[[int, str], None]) -> I
         yield found
 
 
-class Replayer:
-    """Says which recorded messages are due. Like a `script.Player`: `start_s` is on any clock that counts seconds.
+class RecordingSchedule:
+    """When each recorded message is due, like `script.ScriptSchedule`. `start_s` is on any clock that counts seconds.
 
     `speed`: a multiple of real time, None for as fast as possible. The first message is due at once, the others by how
     much later they came; one from before its predecessor is due with it. Asking may block where the messages come from.
     """
 
-    def __init__(self, source: Iterator[Recorded | None], speed: float | None, start_s: float) -> None:
+    def __init__(self, source: Iterator[RecordedMessage | None], speed: float | None, start_s: float) -> None:
         self._source = source
         self._speed = speed
         self._start_s = self._due_s = start_s
         self._first_ms: int | None = None
-        self._waiting: Recorded | None = None
+        self._waiting: RecordedMessage | None = None
         self._over = False
         self.untimed = 0
         """Messages so far that had no time of their own."""
@@ -128,7 +128,7 @@ class Replayer:
                 self._schedule(self._waiting)
         return self._waiting is not None
 
-    def _schedule(self, message: Recorded) -> None:
+    def _schedule(self, message: RecordedMessage) -> None:
         self.untimed += message.at_ms is None
         if self._speed is None:
             return

@@ -70,7 +70,7 @@ def duration_s(action: Action) -> float:
             return 0.0
 
 
-class Player:
+class ScriptSchedule:
     """Says what of a script is due; a script that starts at `start_s` on any clock that counts seconds.
 
     Ticks spread over time come as `Burst(count=n)`: n ticks to be sent now. What comes out does not depend on how often

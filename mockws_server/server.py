@@ -20,13 +20,13 @@ from websockets.sync.server import Server, ServerConnection, serve
 
 from mockws_server.actions import DelayHandshake, Reject
 from mockws_server.bus import Addresses, Bus
-from mockws_server.connection import Connection, Refused
+from mockws_server.connection import ClientConnection, ConnectionRejected
 from mockws_server.console import Console
 from mockws_server.frames import Sender
 from mockws_server.hub import Hub
 from mockws_server.market import DEFAULT_SYMBOLS, first_seq_at
-from mockws_server.player import Conductor
-from mockws_server.recording import Recorded
+from mockws_server.player import Player
+from mockws_server.recording import RecordedMessage
 from mockws_server.script import Script
 from tradebot.core.errors import ConfigError, ExitCode
 
@@ -52,11 +52,11 @@ class Recording(Struct, frozen=True):
     """A recorded session to be played: its name for people, its messages, and a multiple of real time (None: max)."""
 
     name: str
-    messages: Iterator[Recorded | None]
+    messages: Iterator[RecordedMessage | None]
     speed: float | None
 
 
-class Options(Struct, frozen=True):
+class ServerOptions(Struct, frozen=True):
     """What a server is asked to do. `port` 0 is any free one; `quit_at_end`: leave when all is played."""
 
     host: str
@@ -73,7 +73,7 @@ class Options(Struct, frozen=True):
 class MockServer:
     """Bound to its ports when made (raises ConfigError); `announcement` says where. `run` blocks until the end."""
 
-    def __init__(self, options: Options, console: Console) -> None:
+    def __init__(self, options: ServerOptions, console: Console) -> None:
         self._options = options
         self._console = console
         self._stop = threading.Event()
@@ -83,11 +83,11 @@ class MockServer:
         first_seq = first_seq_at(time.time_ns() // 1_000_000) if options.first_seq is None else options.first_seq
         sender = Sender(script.symbols if script else DEFAULT_SYMBOLS, seed, first_seq)
         self._hub = Hub(sender, console.say, self.stop)
-        self._conductor = Conductor(self._hub, console.say, self._stop)
+        self._player = Player(self._hub, console.say, self._stop)
         self._listening = _listen(options.host, options.port)
         try:
             self._bus = Bus(
-                options.addresses, self._hub.foreign, self._conductor.control, self._hub.has_room, console.say
+                options.addresses, self._hub.external, self._player.control, self._hub.has_room, console.say
             )
         except ConfigError:
             self._listening.close()
@@ -136,17 +136,17 @@ class MockServer:
         return ExitCode.COMPLETE
 
     def _play(self) -> None:
-        options, conductor = self._options, self._conductor
+        options, player = self._options, self._player
         if options.script is None and options.recording is None:
             self._console.say("no --scenario and no --replay: sending what comes by ZeroMQ")
             return
-        if not conductor.wait_clients(options.wait_clients):
+        if not player.wait_clients(options.wait_clients):
             return
         if options.script is not None:
-            conductor.play_script(options.script)
+            player.play_script(options.script)
         elif options.recording is not None:
-            conductor.play_recording(*_fields(options.recording))
-        conductor.showing = "all is played"
+            player.play_recording(*_fields(options.recording))
+        player.showing = "all is played"
         if not self._stop.is_set():
             self._console.say(f"all is played: {self._counts()}")
             if options.quit_at_end:
@@ -175,7 +175,7 @@ class MockServer:
         logger.setLevel(logging.ERROR)
         logger.handlers = [_ToConsole(self._console)]
         return serve(
-            lambda connection: connection.serve() if isinstance(connection, Connection) else None,
+            lambda connection: connection.serve() if isinstance(connection, ClientConnection) else None,
             sock=listening,
             create_connection=cast(type[ServerConnection], self._connect),  # a factory will do, it says
             process_request=self._answer,
@@ -187,15 +187,15 @@ class MockServer:
             logger=logger,
         )
 
-    def _connect(self, sock: socket.socket, *more: Any, **options: Any) -> Connection:
+    def _connect(self, sock: socket.socket, *more: Any, **options: Any) -> ClientConnection:
         """A connection, or the weather's refusal. Takes whatever the library's version hands to its own connections."""
         refusal = self._hub.refusal()
         if refusal is not None:
             if refusal.reset:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             self._console.say(f"refused a connection{' with a reset' if refusal.reset else ''}")
-            raise Refused  # the library closes the socket
-        return Connection(sock, *more, owner=self._hub, **options)
+            raise ConnectionRejected  # the library closes the socket
+        return ClientConnection(sock, *more, owner=self._hub, **options)
 
     def _answer(self, connection: ServerConnection, request: Request) -> Response | None:
         """What a request gets: health, weather, or (None) the handshake it asks for. Blocks while one is delayed."""
@@ -204,7 +204,7 @@ class MockServer:
         weather = self._hub.answer()
         if isinstance(weather, DelayHandshake):
             self._console.say(f"delaying a handshake by {weather.seconds:g} s")
-            assert isinstance(connection, Connection)
+            assert isinstance(connection, ClientConnection)
             connection.wait_gone(weather.seconds)
         elif isinstance(weather, Reject):
             self._console.say(f"rejecting a handshake with {weather.status}")
@@ -223,17 +223,17 @@ class MockServer:
             "frames_dropped": hub.dropped,
             "clients_cut": hub.cut,
             "bad_messages": self._bus.bad,
-            "playing": self._conductor.showing,
+            "playing": self._player.showing,
         }
         return _response(200, "application/json", msgspec.json.encode(body), {})
 
     def _status(self, elapsed_s: float) -> str:
         minutes, seconds = divmod(int(elapsed_s), 60)
-        return f"mockws {minutes}:{seconds:02d} | {self._counts()} | {self._conductor.showing}"
+        return f"mockws {minutes}:{seconds:02d} | {self._counts()} | {self._player.showing}"
 
     def _counts(self) -> str:
         hub = self._hub
-        parts = [hub.to_whom().removeprefix(" -> "), f"{hub.frames} frames sent"]
+        parts = [hub.recipients().removeprefix(" -> "), f"{hub.frames} frames sent"]
         for count, what in (
             (hub.dropped, "frames for nobody"),
             (hub.cut, "clients cut off"),
@@ -256,7 +256,7 @@ class _ToConsole(logging.Handler):
         self._console.say(f"error: {record.getMessage()}{reason}")
 
 
-def _fields(recording: Recording) -> tuple[str, Iterator[Recorded | None], float | None]:
+def _fields(recording: Recording) -> tuple[str, Iterator[RecordedMessage | None], float | None]:
     return recording.name, recording.messages, recording.speed
 
 

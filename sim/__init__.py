@@ -17,7 +17,7 @@ from sim.kernel.errors import (
     TimeLimit,
 )
 from sim.kernel.runtime import SimRuntime
-from sim.runner.trace import Trace
+from sim.kernel.trace import Trace
 
 __all__ = [
     "Deadlock",

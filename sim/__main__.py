@@ -11,8 +11,8 @@ from typing import Final, NamedTuple
 
 import docopt
 
-from sim.kernel.clock import Movable
-from sim.runner.history import SWARM, TRACE_LINES, Order, drawn_scenario, play
+from sim.kernel.clock import SettableClock
+from sim.runner.history import SWARM, TRACE_LINES, HistoryOrder, drawn_scenario, play
 from sim.runner.workers import Report, reports
 from sim.scenarios import SCENARIOS
 from sim.swarm.fault_kinds import KINDS
@@ -71,7 +71,7 @@ class _Task(NamedTuple):
     trace: bool
     shrinks: bool
 
-    def orders(self, end_s: float) -> Iterator[Order]:
+    def orders(self, end_s: float) -> Iterator[HistoryOrder]:
         """One after the other, as long as there is time."""
         numbers = count(self.first) if self.seeds is None else range(self.first, self.first + self.seeds)
         for seed in numbers:
@@ -79,12 +79,12 @@ class _Task(NamedTuple):
                 if _real_s() >= end_s:
                     return
                 bound = name == SWARM
-                yield Order(name, seed, self.only if bound else None, self.safety_s if bound else None)
+                yield HistoryOrder(name, seed, self.only if bound else None, self.safety_s if bound else None)
 
 
-def run_one(name: str, seed: int, freezer: Movable | None) -> tuple[str, str | None, int, float]:
+def run_one(name: str, seed: int, freezer: SettableClock | None) -> tuple[str, str | None, int, float]:
     """One history: its hash, what went wrong (None: nothing), steps and simulated seconds."""
-    history = play(Order(name, seed), freezer)
+    history = play(HistoryOrder(name, seed), freezer)
     failure = None if history.failure is None else "\n".join([history.failure, history.details, *history.journal])
     return history.digest, failure, history.steps, history.sim_s
 
@@ -197,10 +197,10 @@ class _Tally:
     def summary(self) -> str:
         real_min = max(_real_s() - self.began_s, 0.01) / 60
         hours = self.sim_s / 3600
-        told = ", ".join(f"{kind} {n}" for kind, n in sorted(self.injected.items())) or "none"
+        injected = ", ".join(f"{kind} {n}" for kind, n in sorted(self.injected.items())) or "none"
         return (
             f"{self.histories} histories, {self.failed} failed; {hours:.2f} simulated hours in {real_min:.2f} min"
-            f" ({hours / real_min:.2f} h per minute); faults injected: {told}"
+            f" ({hours / real_min:.2f} h per minute); faults injected: {injected}"
         )
 
 

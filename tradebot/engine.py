@@ -40,8 +40,8 @@ from tradebot.store.writer import SqliteStorage, Storage
 from tradebot.strategy.base import Strategy
 from tradebot.strategy.decider import Decider
 from tradebot.strategy.registry import SymbolHistory, broken, create, unread_keys
-from tradebot.telemetry.exporters import Outlets
-from tradebot.telemetry.publisher import Beacon
+from tradebot.telemetry.exporters import Exporters
+from tradebot.telemetry.publisher import Publisher
 from tradebot.telemetry.sd_notify import Notifier, find_notifier
 from tradebot.telemetry.snapshot import Observer
 from tradebot.telemetry.status_file import status_path
@@ -111,7 +111,7 @@ class _Run:
         """What is opened, and opened again: the working directory may be deleted meanwhile."""
         self._store: Store | None = None
         self._notifier = edges.make_notifier()
-        self._outlets: Outlets | None = None
+        self._exporters: Exporters | None = None
         self._started_ms = edges.runtime.now_ms()
         self._began_s = edges.runtime.monotonic()
 
@@ -123,19 +123,19 @@ class _Run:
         info = self._identify(source)  # with the configuration as it was given: a throttle is no part of its hash
         self._config = throttled.config
         self._announce(info)
-        outlets = self._open_outlets(info)
+        exporters = self._open_exporters(info)
         record = self._open_store(info) if source.stores else RunRecord(0, info.run_id)
         if record.complete:
             return self._show_stored(info, record)
         parts = self._parts(source, info, record)
         pipeline = Pipeline(parts, self._control, self._runtime, self._root_log)
-        beacon = self._beacon(pipeline, info, source.stores, outlets)
+        publisher = self._publisher(pipeline, info, source.stores, exporters)
         began_s = self._runtime.monotonic()
-        code = self._run_stages(pipeline, parts.feed, source.unit, beacon)
+        code = self._run_stages(pipeline, parts.feed, source.unit, publisher)
         elapsed_s = self._runtime.monotonic() - began_s
         code, ledger = self._account(pipeline, code)
         code = self._finish(pipeline, record, code, ledger)
-        beacon.end(int(code))
+        publisher.end(int(code))
         if not source.push:
             self._report_replay(pipeline, elapsed_s)
         self._report_metrics(pipeline, code)
@@ -143,7 +143,7 @@ class _Run:
         summary = summarize(self._settings, info, record, pipeline, ledger, code, elapsed_s, database, lost)
         self._edges.output.print_summary(summary)
         if self._control.running():
-            self._exit_with_threads(code, outlets)
+            self._exit_with_threads(code, exporters)
         return code
 
     # ---- before the pipeline ---------------------------------------------------------------------------------------
@@ -155,10 +155,10 @@ class _Run:
         around = Surroundings(self._path, self._runtime, self._control.stop, hashing, make_transport, self._root_log)
         return open_input(settings, around)
 
-    def _open_outlets(self, info: RunInfo) -> Outlets:
+    def _open_exporters(self, info: RunInfo) -> Exporters:
         url = self._settings.secrets.webhook_url
-        self._outlets = Outlets(self._config, info.run_id, self._runtime, self._root_log, webhook_url=url)
-        return self._outlets
+        self._exporters = Exporters(self._config, info.run_id, self._runtime, self._root_log, webhook_url=url)
+        return self._exporters
 
     def _show_stored(self, info: RunInfo, record: RunRecord) -> ExitCode:
         """Print the summary of a replay that is complete already; nothing is left to do."""
@@ -175,26 +175,26 @@ class _Run:
 
     def failed(self, code: ExitCode, cause: str) -> None:
         """The run could not begin, or ended by an error: notify the configured outputs."""
-        if self._outlets is None:
+        if self._exporters is None:
             with suppress(ConfigError):  # a webhook that cannot be used is no reason to hide why the run was refused
-                self._outlets = Outlets.of_refused(
+                self._exporters = Exporters.of_refused(
                     self._config, self._runtime, self._root_log, webhook_url=self._settings.secrets.webhook_url
                 )
-        if self._outlets is not None:
-            self._outlets.failed(code, cause)
+        if self._exporters is not None:
+            self._exporters.failed(code, cause)
 
     def close(self) -> None:
         """Give back the lock, an unused spill reserve and the manager's socket. Idempotent."""
         if self._store is not None:
             self._store.close()
-        if self._outlets is not None:
-            self._outlets.close()
+        if self._exporters is not None:
+            self._exporters.close()
         self._notifier.close()
 
-    def _beacon(self, pipeline: Pipeline, info: RunInfo, stores: bool, outlets: Outlets) -> Beacon:
+    def _publisher(self, pipeline: Pipeline, info: RunInfo, stores: bool, exporters: Exporters) -> Publisher:
         path = status_path(self._path) if stores else None
         observer = Observer(pipeline, self._config, info, self._started_ms, self._runtime)
-        return Beacon(path, observer, self._notifier, self._runtime, self._root_log, (outlets.look,))
+        return Publisher(path, observer, self._notifier, self._runtime, self._root_log, (exporters.look,))
 
     def _identify(self, source: Input) -> RunInfo:
         config, options = self._config, self._settings.options
@@ -262,8 +262,8 @@ class _Run:
         orphan = None if self._store is None else self._store.orphan
         if orphan is None:
             return ()
-        assert self._outlets is not None
-        self._outlets.orphaned(str(orphan.path), orphan.reason)
+        assert self._exporters is not None
+        self._exporters.orphaned(str(orphan.path), orphan.reason)
         text = f"{orphan.path.name}: events of run {orphan.run_id or 'unknown'} were set aside: {orphan.reason}"
         return (Notice("SPILL_ORPHANED", self._started_ms, text),) if push else ()
 
@@ -311,13 +311,13 @@ class _Run:
 
     # ---- the pipeline and what follows -----------------------------------------------------------------------------
 
-    def _run_stages(self, pipeline: Pipeline, feed: Feed, unit: str, beacon: Beacon) -> ExitCode:
+    def _run_stages(self, pipeline: Pipeline, feed: Feed, unit: str, publisher: Publisher) -> ExitCode:
         """Run all threads to their end, with a progress bar and a status once a second."""
         with self._edges.output.progress(feed, unit, self._root_log) as on_poll:
 
             def poll() -> None:
                 on_poll(pipeline.metrics.ingest_received)
-                beacon.poll()
+                publisher.poll()
 
             return pipeline.run(poll)
 
@@ -327,9 +327,9 @@ class _Run:
             "FINAL METRICS", event="FINAL METRICS", exit_code=int(code), elapsed_s=elapsed_s, **pipeline.final_fields()
         )
 
-    def _exit_with_threads(self, code: ExitCode, outlets: Outlets) -> None:
+    def _exit_with_threads(self, code: ExitCode, exporters: Exporters) -> None:
         """Threads that cannot be stopped must not keep the process: nothing they could still do would be stored."""
-        outlets.close()
+        exporters.close()
         self._log.close()
         self._runtime.exit_now(int(code))
 

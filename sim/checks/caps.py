@@ -44,25 +44,25 @@ def check_caps(db: sqlite3.Connection, runs: Sequence[int], caps: RiskCaps, open
             )
             passed = [(name, value) for name, value in figures if value > _exact(getattr(caps, name))]
             allowed = abs(after) < abs(before) or not passed
-            told = f"{event_id} {side} {qty} {symbol} at {price}: exposure {float(exposures[symbol])}"
-            assert allowed == (status == "FILLED"), f"order {told} was {status}, reason {reason}, caps {caps}"
+            described = f"{event_id} {side} {qty} {symbol} at {price}: exposure {float(exposures[symbol])}"
+            assert allowed == (status == "FILLED"), f"order {described} was {status}, reason {reason}, caps {caps}"
             if allowed:
                 net[symbol] = after
-                assert evidence == [None, None, None], f"order {told} was filled, but names a limit: {evidence}"
+                assert evidence == [None, None, None], f"order {described} was filled, but names a limit: {evidence}"
             else:
-                _check_evidence(told, evidence, passed[0][0], passed[0][1], getattr(caps, passed[0][0]))
+                _check_evidence(described, evidence, passed[0][0], passed[0][1], getattr(caps, passed[0][0]))
         for other, value in ticks[seen:]:
             price_of[other] = _exact(value)
 
 
-def _check_evidence(told: str, evidence: list[Any], cap: str, value: Fraction, limit: float) -> None:
+def _check_evidence(described: str, evidence: list[Any], cap: str, value: Fraction, limit: float) -> None:
     """What the order's row says of its refusal. The value may lie one double higher, so that it is above the limit."""
     refused_by, refused_value, refused_limit = evidence
     wanted = f"risk_caps.{cap} {float(value)} above {limit}"
-    assert (refused_by, refused_limit) == (f"risk_caps.{cap}", limit), f"order {told}: {evidence}, not {wanted}"
+    assert (refused_by, refused_limit) == (f"risk_caps.{cap}", limit), f"order {described}: {evidence}, not {wanted}"
     lowest = float(value)
-    assert refused_value in (lowest, math.nextafter(lowest, math.inf)), f"order {told}: {evidence}, not {wanted}"
-    assert refused_value > refused_limit, f"order {told}: {evidence} is within the limit"
+    assert refused_value in (lowest, math.nextafter(lowest, math.inf)), f"order {described}: {evidence}, not {wanted}"
+    assert refused_value > refused_limit, f"order {described}: {evidence} is within the limit"
 
 
 def _exact(value: float) -> Fraction:

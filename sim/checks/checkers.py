@@ -11,22 +11,22 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from sim.checks.account import (
-    Account,
-    BandEvent,
-    Dropped,
-    Duplicate,
-    Gap,
+from sim.checks.feed_model import (
+    BandItem,
+    DroppedItem,
+    DuplicateItem,
+    FeedModel,
+    GapItem,
     Item,
-    Link,
-    Malformed,
-    OutOfBand,
+    LinkItem,
+    MalformedItem,
+    OutOfBandItem,
     oldest_first,
 )
 from sim.checks.restart_model import take_over
-from sim.world.exchange import Exchange
+from sim.world.exchange import SimExchange
 from sim.world.network import Session
-from sim.world.world import Outcome
+from sim.world.world import ProcessOutcome
 from tradebot.config.model import Config, Settings
 from tradebot.core.events import BP_DROP_SIGNAL, STALE_DATA, Order, Signal, Tick
 from tradebot.execution.shadow import ShadowExecution
@@ -38,10 +38,10 @@ from tradebot.strategy.decider import Decider
 from tradebot.strategy.registry import create
 
 _CHANNELS: Final = ("tick", "signal", "persist")
-_RECEIVED: Final = (Tick, Duplicate, Dropped, OutOfBand, Malformed)
+_RECEIVED: Final = (Tick, DuplicateItem, DroppedItem, OutOfBandItem, MalformedItem)
 
 
-def check_outcome(outcome: Outcome, config: Config, push: bool) -> None:
+def check_outcome(outcome: ProcessOutcome, config: Config, push: bool) -> None:
     """The ledger balances and no channel went over its bound."""
     assert outcome.event("LEDGER")["balanced"], f"ledger does not balance: {outcome.event('LEDGER')}"
     metrics = outcome.event("FINAL METRICS")
@@ -50,7 +50,7 @@ def check_outcome(outcome: Outcome, config: Config, push: bool) -> None:
         assert high <= size, f"channel {name} held {high} events, its bound is {size}"
 
 
-def check_accepted_stored(outcome: Outcome) -> None:
+def check_accepted_stored(outcome: ProcessOutcome) -> None:
     """Everything accepted is stored."""
     ledger = outcome.event("LEDGER")
     assert ledger["not_stored"] == 0, f"accepted but not stored: {ledger}"
@@ -160,7 +160,7 @@ def check_run(
         for symbol, price in decider.pending_marks.items():
             execution.positions.mark(symbol, price)
         for one, other in zip_longest(positions, execution.positions.views()):
-            assert one == other, f"positions: {_unlike(one, other)}"
+            assert one == other, f"positions: {_difference(one, other)}"
 
 
 def _order_row(order: Order) -> tuple[Any, ...]:
@@ -172,25 +172,25 @@ def _order_row(order: Order) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _unlike(one: PositionView | None, other: PositionView | None) -> str:
+def _difference(one: PositionView | None, other: PositionView | None) -> str:
     """In what the engine's position differs from the reference's."""
     if one is None or other is None or one.symbol != other.symbol:
         return f"the engine has {one}, the reference {other}"
     fields = zip(one._fields, one, other, strict=True)
-    unlike = [f"{name} {value} instead of {wanted}" for name, value, wanted in fields if value != wanted]
-    return f"{one.symbol}: {', '.join(unlike)}"
+    different = [f"{name} {value} instead of {wanted}" for name, value, wanted in fields if value != wanted]
+    return f"{one.symbol}: {', '.join(different)}"
 
 
 def check_feed(
-    path: Path, settings: Settings, exchange: Exchange, outcomes: Sequence[Outcome], once: bool = True
+    path: Path, settings: Settings, exchange: SimExchange, outcomes: Sequence[ProcessOutcome], once: bool = True
 ) -> None:
     """What the runs stored of an exchange's ticks is what came, each once; what is missing is said where it is missing.
 
     `outcomes` are all processes that read from `exchange`, in order. Against what was sent: stored ticks are a
     subsequence of it, across all runs no trade is there twice. Against what the connections handed out: ticks and
-    notices are those of a plain account (`sim.checks.account`), in its order, up to where each process ended. The next
-    process knows what the account knew at the newest checkpoint that is stored, and what was stored after it. Not
-    `once`: a numbering that restarts forgets what was before it, so that a trade sent again may be stored again.
+    notices are those of the model (`sim.checks.feed_model`), in its order, up to where each process ended. The next
+    process knows what the model knew at the newest stored checkpoint, and what was stored after it. With `once` False
+    a trade may be stored again: a numbering that restarts forgets what came before it.
     """
     assert settings.live is not None
     config, adapter = settings.config, EXCHANGES[settings.live.exchange]
@@ -199,7 +199,7 @@ def check_feed(
     try:
         runs = dict(db.execute("SELECT run_id, id FROM runs").fetchall())
         known: list[Tick] = []
-        knows = Account(adapter, (), keep, config.feed.max_price_jump)
+        model = FeedModel(adapter, (), keep, config.feed.max_price_jump)
         for number, (outcome, network) in enumerate(zip(outcomes, exchange.networks, strict=True), start=1):
             started = outcome.events("START")
             run = runs.get(started[-1]["run_id"]) if started else None
@@ -211,11 +211,11 @@ def check_feed(
             stored, ticks = stored_stream(db, run)
             _check_sent(ticks, [sent.data for sent in exchange.sent if sent.process == number], adapter())
 
-            def account(sessions: Sequence[Session], knows: Account = knows) -> list[Item]:
-                return list(deepcopy(knows).items(sessions))
+            def account(sessions: Sequence[Session], model: FeedModel = model) -> list[Item]:
+                return list(deepcopy(model).items(sessions))
 
             _check_account(number, stored, account(network.sessions), config)
-            if outcome.accounted:
+            if outcome.has_exact_ledger:
                 _check_counts(number, len(ticks), outcome, account(network.sessions), config)
             if outcome.exit_code == 0 and network.sessions and outcome.events("LEDGER"):
                 *earlier, last = network.sessions
@@ -224,7 +224,7 @@ def check_feed(
                 assert received >= least, f"process {number}: {least} trades were handed out, {received} were read"
             known += ticks
             if run is not None:
-                knows = _known_after(knows, outcome, network.sessions, ticks, config.engine.sample_every)
+                model = _known_after(model, outcome, network.sessions, ticks, config.engine.sample_every)
         twice = len(known) - len(set(known))
         assert not (twice and once), f"{twice} trades are stored twice"
     finally:
@@ -232,14 +232,14 @@ def check_feed(
 
 
 def _known_after(
-    knows: Account, outcome: Outcome, sessions: Sequence[Session], stored: list[Tick], sample_every: int
-) -> Account:
+    model: FeedModel, outcome: ProcessOutcome, sessions: Sequence[Session], stored: list[Tick], sample_every: int
+) -> FeedModel:
     """What the process after this one knows: all up to the newest stored checkpoint, then what is stored."""
     covered = 0 if outcome.lost else outcome.covered_ticks
     ledgers = outcome.events("LEDGER")
     # A run whose feed ended in order has checkpointed all of it, though a stage that hung may have made it end with 13.
     whole = bool(ledgers) and covered == ledgers[-1]["accepted"] and (outcome.exit_code == 0 or covered > 0)
-    after, counted, received = deepcopy(knows), 0, 0
+    after, counted, received = deepcopy(model), 0, 0
     if covered or whole:
         for items in after.messages(sessions):
             received += _trades(items)
@@ -270,8 +270,8 @@ def stored_stream(db: sqlite3.Connection, run: int | None) -> tuple[list[Item], 
         assert taken <= before, f"a notice after {before} ticks follows one after {taken}"
         # After a kill the notice may be stored and the last ticks before it not, never the other way round.
         stream += ticks[taken:before]
-        told: dict[str, Item] = {"GAP": Gap(symbol, missing), "PRICE_BAND": BandEvent(symbol)}
-        stream.append(told.get(kind, Link(kind)))
+        by_kind: dict[str, Item] = {"GAP": GapItem(symbol, missing), "PRICE_BAND": BandItem(symbol)}
+        stream.append(by_kind.get(kind, LinkItem(kind)))
         taken = before
     return [*stream, *ticks[taken:]], ticks
 
@@ -312,12 +312,12 @@ def kept(items: list[Item], sample_every: int) -> list[Item]:
             ticks += 1
             if ticks % sample_every == 0:
                 found.append(item)
-        elif isinstance(item, Link | Gap | BandEvent):
+        elif isinstance(item, LinkItem | GapItem | BandItem):
             found.append(item)
     return found
 
 
-def _check_counts(number: int, stored: int, outcome: Outcome, account: list[Item], config: Config) -> None:
+def _check_counts(number: int, stored: int, outcome: ProcessOutcome, account: list[Item], config: Config) -> None:
     """The counters say what the account says of as many trades and malformed messages."""
     metrics, ledger = outcome.event("FINAL METRICS"), outcome.event("LEDGER")
     read: list[Item] = []
@@ -328,24 +328,26 @@ def _check_counts(number: int, stored: int, outcome: Outcome, account: list[Item
                 break
             received += 1
         read.append(item)
-    while read and isinstance(read[-1], Link | Gap | BandEvent):  # said of what came after, or perhaps never read
+    while read and isinstance(
+        read[-1], LinkItem | GapItem | BandItem
+    ):  # said of what came after, or perhaps never read
         read.pop()
     counted = {
         "received": received,
-        "duplicates": sum(isinstance(item, Duplicate) for item in read),
-        "history_dropped": sum(isinstance(item, Dropped) for item in read),
-        "out_of_band": sum(isinstance(item, OutOfBand) for item in read),
-        "malformed": sum(isinstance(item, Malformed) for item in read),
+        "duplicates": sum(isinstance(item, DuplicateItem) for item in read),
+        "history_dropped": sum(isinstance(item, DroppedItem) for item in read),
+        "out_of_band": sum(isinstance(item, OutOfBandItem) for item in read),
+        "malformed": sum(isinstance(item, MalformedItem) for item in read),
     }
     said = {name: ledger[name] for name in counted}
     assert said == counted, f"process {number}: the ledger says {said}, counted {counted}"
-    gaps = sum(isinstance(item, Gap) for item in read)
+    gaps = sum(isinstance(item, GapItem) for item in read)
     assert metrics["gaps"] == gaps, f"process {number}: gaps {metrics['gaps']}, counted {gaps}"
     restored = len(outcome.events("LINK_RESTORED"))
     assert metrics["reconnects"] == restored, f"reconnects {metrics['reconnects']}, restored {restored}"
     ticks = sum(isinstance(item, Tick) for item in kept(read, config.engine.sample_every))
-    accounted = stored + ledger["refused"] + ledger["not_stored"]
-    assert accounted >= ticks, f"stored, refused or not stored {accounted} of {ticks} ticks"
+    has_exact_ledger = stored + ledger["refused"] + ledger["not_stored"]
+    assert has_exact_ledger >= ticks, f"stored, refused or not stored {has_exact_ledger} of {ticks} ticks"
 
 
 def _trades(items: Sequence[Item]) -> int:

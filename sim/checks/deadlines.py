@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from sim.world.faults import FaultyStorage
-from sim.world.network import Attempt, SimNetwork
-from sim.world.world import Outcome
+from sim.world.network import ConnectAttempt, SimNetwork
+from sim.world.world import ProcessOutcome
 from tradebot.core.events import STALE_DATA, as_unix_ms
 from tradebot.store.policy import AWAY_S, FINAL_FLUSH_S
 
@@ -25,14 +25,14 @@ _ABORT_GRACE_S: Final = 1.0
 _STOPPED_BY: Final = ("OVERLOAD", "STORAGE_FAILED", "DRAIN_TIMEOUT", "stage failed", "thread crashed")
 
 
-def first_stop_s(outcome: Outcome, signals_s: Iterable[float], run_over_s: float | None) -> float:
+def first_stop_s(outcome: ProcessOutcome, signals_s: Iterable[float], run_over_s: float | None) -> float:
     """When a stop was first asked for, whoever did it; infinity: never."""
-    told = [
+    logged_s = [
         at_s
         for at_s, line in zip(outcome.times_s, outcome.logs, strict=True)
         if (line["fields"].get("event") or line["fields"]["message"]) in _STOPPED_BY
     ]
-    return min([*signals_s, *told, float("inf") if run_over_s is None else run_over_s])
+    return min([*signals_s, *logged_s, float("inf") if run_over_s is None else run_over_s])
 
 
 # ---- the end -------------------------------------------------------------------------------------------------------
@@ -49,7 +49,7 @@ def check_drain(asked_s: float, over_s: float | None, drain_timeout_s: float) ->
 # ---- the storage ---------------------------------------------------------------------------------------------------
 
 
-def check_patience(storage: FaultyStorage, outcome: Outcome, stop_s: float, retry_s: float) -> None:
+def check_patience(storage: FaultyStorage, outcome: ProcessOutcome, stop_s: float, retry_s: float) -> None:
     """A write that fails is tried again for storage_retry_s: no longer, and (unless a stop came) no shorter."""
     assert storage.insisted_s <= retry_s + SLACK_S, (
         f"a write was tried again {storage.insisted_s:.3f} s after it had first failed, storage_retry_s is {retry_s}"
@@ -64,7 +64,7 @@ def check_patience(storage: FaultyStorage, outcome: Outcome, stop_s: float, retr
             )
 
 
-def check_overload(outcome: Outcome, rate: float, tick_size: int, persist_size: int) -> None:
+def check_overload(outcome: ProcessOutcome, rate: float, tick_size: int, persist_size: int) -> None:
     """Storage that is away is no overload where the channels hold what comes until events are spilled.
 
     `rate`: ticks a second of a feed that sends evenly; each makes three events at most. The sizes are in events.
@@ -109,11 +109,11 @@ def check_attempts(network: SimNetwork, feed: dict[str, float]) -> None:
         _check_wait(attempt, attempt.began_s - ended_s, allowed_s, before.retry_after_s)
 
 
-def _check_wait(attempt: Attempt, waited_s: float, allowed_s: float, asked_s: float | None) -> None:
+def _check_wait(attempt: ConnectAttempt, waited_s: float, allowed_s: float, asked_s: float | None) -> None:
     least_s = 0.0 if asked_s is None else asked_s
-    told = f"attempt {attempt.number} was made {waited_s:.3f} s after the end of the one before"
-    assert waited_s >= least_s - 0.001, f"{told}, the server had asked for {least_s} s"
-    assert waited_s <= max(allowed_s, least_s) + SLACK_S, f"{told}, not within {max(allowed_s, least_s)} s"
+    prefix = f"attempt {attempt.number} was made {waited_s:.3f} s after the end of the one before"
+    assert waited_s >= least_s - 0.001, f"{prefix}, the server had asked for {least_s} s"
+    assert waited_s <= max(allowed_s, least_s) + SLACK_S, f"{prefix}, not within {max(allowed_s, least_s)} s"
 
 
 # ---- the age of ticks ----------------------------------------------------------------------------------------------

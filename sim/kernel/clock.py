@@ -18,7 +18,7 @@ START_MS: Final = 1_704_067_200_000
 """Where simulated wall clocks start unless told otherwise: 2024-01-01T00:00:00Z, Unix ms."""
 
 
-class Movable(Protocol):
+class SettableClock(Protocol):
     """What the simulator asks of a frozen clock."""
 
     def set_ms(self, unix_ms: int) -> None:

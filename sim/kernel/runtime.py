@@ -21,14 +21,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final, TypeVar, cast
 
-from sim.kernel.clock import START_MS, Movable
+from sim.kernel.clock import START_MS, SettableClock
 from sim.kernel.errors import SimExit, SimKilled, ThreadCrashed
-from sim.kernel.schedule_profile import Character, Grain, Kind
+from sim.kernel.schedule_profile import ScheduleKind, ScheduleProfile, SwitchGrain
 from sim.kernel.scheduler import Scheduler
 from sim.kernel.switching import ENGINE, SwitchPoints
 from sim.kernel.sync import SimCondition, SimEvent, SimLock, SimThread
 from sim.kernel.timers import NS, as_ns
-from sim.runner.trace import Trace
+from sim.kernel.trace import Trace
 from tradebot.core.runtime import Condition, Event, Lock, Thread
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ _MONOTONIC_START_NS: Final = 10_000 * NS
 class SimRuntime:
     """`tradebot.core.runtime.Runtime` in simulation, and the driver of one history.
 
-    `seed` decides the schedule and its character (see `sim.kernel.schedule_profile`): which kind of schedule it is, how
+    `seed` decides the schedule and its profile (see `sim.kernel.schedule_profile`): which kind of schedule it is, how
     often free points switch, where threads are interrupted, whether conditions wake spuriously. `kind`, `grain` and the
     chances fix single parts of that character; a `switch_chance` alone means the kind that it decides most of,
     "uniform". `start_ms` is the wall clock at the beginning (Unix ms). `freezer` (from `sim.kernel.clock.frozen`) is
@@ -56,13 +56,13 @@ class SimRuntime:
         self,
         seed: int,
         start_ms: int = START_MS,
-        freezer: Movable | None = None,
+        freezer: SettableClock | None = None,
         *,
         step_ns: int = STEP_NS,
         switch_chance: float | None = None,
         spurious_chance: float | None = None,
-        kind: Kind | None = None,
-        grain: Grain | None = None,
+        kind: ScheduleKind | None = None,
+        grain: SwitchGrain | None = None,
         interrupt_chance: float | None = None,
         interrupts: tuple[str, ...] = ENGINE,
     ) -> None:
@@ -73,20 +73,20 @@ class SimRuntime:
             "switch_chance": switch_chance, "spurious_chance": spurious_chance, "kind": kind, "grain": grain,
             "interrupt_chance": interrupt_chance,
         }  # fmt: skip
-        drawn = Character.drawn(self.stream("character"))
-        self.character = replace(drawn, **{name: value for name, value in fixed.items() if value is not None})
+        drawn = ScheduleProfile.drawn(self.stream("character"))  # a stream's name decides its numbers: keep it
+        self.profile = replace(drawn, **{name: value for name, value in fixed.items() if value is not None})
         choices = self.stream("schedule")
-        schedule = self.character.schedule(choices.random)
+        schedule = self.profile.schedule(choices.random)
         self._scheduler = Scheduler(
             choices,
             schedule,
             step_ns=step_ns,
             on_time=self._time_moved,
             points=SwitchPoints(interrupts),
-            interrupt_chance=0.0 if self.character.grain == "calls" else self.character.interrupt_chance,
-            statements=self.character.grain == "statements",
+            interrupt_chance=0.0 if self.profile.grain == "calls" else self.profile.interrupt_chance,
+            statements=self.profile.grain == "statements",
         )
-        self._scheduler.record("character", self.character.describe(schedule))
+        self._scheduler.record("profile", self.profile.describe(schedule))
         self._tokens = self.stream("token")
         self._freezer = freezer
         self._wall_zero_ms = start_ms
@@ -128,7 +128,7 @@ class SimRuntime:
         inner = SimLock(self._scheduler) if lock is None else lock
         if not isinstance(inner, SimLock):
             raise TypeError(f"a simulated condition needs a simulated lock, not {type(inner).__name__}")
-        return SimCondition(self._scheduler, inner, self.character.spurious_chance)
+        return SimCondition(self._scheduler, inner, self.profile.spurious_chance)
 
     def event(self) -> Event:
         """A new event, not set."""

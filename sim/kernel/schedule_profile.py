@@ -8,24 +8,24 @@ from typing import Final, Literal
 
 from sim.kernel.schedules import Dice, Priorities, Schedule, Shares, Starve, Uniform
 
-Kind = Literal["uniform", "shares", "priorities", "starve"]
-Grain = Literal["calls", "seam", "statements"]
+ScheduleKind = Literal["uniform", "shares", "priorities", "starve"]
+SwitchGrain = Literal["calls", "seam", "statements"]
 """Where threads may lose the baton: in blocking calls, at every use of the seam as well, or at statements too."""
 
 # Drawn with equal chance. Half of all histories switch in blocking calls only: they are fast, and easiest to read.
-_KINDS: Final[tuple[Kind, ...]] = ("uniform",) * 3 + ("shares",) * 2 + ("priorities",) * 2 + ("starve",)
-_GRAINS: Final[tuple[Grain, ...]] = ("calls",) * 4 + ("seam",) * 2 + ("statements",) * 2
+_KINDS: Final[tuple[ScheduleKind, ...]] = ("uniform",) * 3 + ("shares",) * 2 + ("priorities",) * 2 + ("starve",)
+_GRAINS: Final[tuple[SwitchGrain, ...]] = ("calls",) * 4 + ("seam",) * 2 + ("statements",) * 2
 _SWITCH_CHANCES: Final = (0.02, 0.1, 0.3, 0.6)
 _SPURIOUS_CHANCES: Final = (0.0, 0.0, 0.02, 0.1)
 _INTERRUPT_CHANCES: Final = (0.01, 0.03, 0.1, 0.3)
 
 
 @dataclass(frozen=True)
-class Character:
+class ScheduleProfile:
     """The parts of it that are drawn, or fixed by whoever makes a runtime."""
 
-    kind: Kind
-    grain: Grain
+    kind: ScheduleKind
+    grain: SwitchGrain
     switch_chance: float
     """That a point which need not block hands the baton on (of `priorities` it decides nothing)."""
     spurious_chance: float
@@ -41,11 +41,11 @@ class Character:
     """Of `starve`: for how many steps it may be passed over while it could run."""
 
     @staticmethod
-    def drawn(dice: random.Random) -> Character:
+    def drawn(dice: random.Random) -> ScheduleProfile:
         """From a stream of its own, of which every character draws as much as every other."""
         switch_chance = _SWITCH_CHANCES[dice.getrandbits(2)]
         spurious_chance = _SPURIOUS_CHANCES[dice.getrandbits(2)]
-        return Character(
+        return ScheduleProfile(
             switch_chance=switch_chance,
             spurious_chance=spurious_chance,
             kind=_KINDS[dice.getrandbits(3)],

@@ -18,13 +18,13 @@ from _thread import allocate_lock
 from collections.abc import Callable
 from typing import Any, Final, Literal
 
+from sim.kernel import machine
 from sim.kernel.errors import Deadlock, Livelock, SimKilled, Stuck, ThreadsLeft, TimeLimit
 from sim.kernel.schedules import Schedule
 from sim.kernel.stacks import stacks_of
 from sim.kernel.switching import SwitchPoints
-from sim.kernel.timers import NS, BatonThread, StepCalls, Timers, Wait, as_ns
-from sim.runner.trace import Trace
-from sim.world import machine
+from sim.kernel.timers import NS, BatonThread, BatonWait, StepCalls, Timers, as_ns
+from sim.kernel.trace import Trace
 
 FREE_POLLS: Final = 1_000
 """Clock reads and flag tests between two steps that cost no time; later ones cost a step's time each."""
@@ -106,9 +106,9 @@ class Scheduler:
                 finally:
                     self.interrupted -= 1
 
-    def new_wait(self, timeout: float | None) -> Wait:
+    def new_wait(self, timeout: float | None) -> BatonWait:
         """A wait of the calling thread that ends after `timeout` seconds at the latest; `park` then blocks on it."""
-        wait = Wait(self._caller(), timeout is not None)
+        wait = BatonWait(self._caller(), timeout is not None)
         if timeout is not None:
             self._timers.add(self.now_ns + as_ns(timeout), wait)
         return wait
@@ -119,7 +119,7 @@ class Scheduler:
         me.doing = doing
         self._switch(me)
 
-    def wake(self, wait: Wait) -> None:
+    def wake(self, wait: BatonWait) -> None:
         """End `wait`, unless it has ended: its thread may run again. Never gives the baton up."""
         if wait.ended:
             return
@@ -211,7 +211,7 @@ class Scheduler:
                     failure.append(error)
 
         try:
-            with machine.held_still():
+            with machine.pinned_process():
                 self._start_main(body)
                 self._await_end()
         finally:
@@ -268,7 +268,7 @@ class Scheduler:
 
     def _fire_due(self) -> None:
         while (item := self._timers.pop(self.now_ns)) is not None:
-            if not isinstance(item, Wait):
+            if not isinstance(item, BatonWait):
                 self._call(item)
             else:
                 item.ended = item.timed_out = True

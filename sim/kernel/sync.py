@@ -6,7 +6,7 @@ from types import TracebackType
 
 from sim.kernel.errors import SimKilled
 from sim.kernel.scheduler import Scheduler
-from sim.kernel.timers import BatonThread, Wait
+from sim.kernel.timers import BatonThread, BatonWait
 
 
 class SimLock:
@@ -16,7 +16,7 @@ class SimLock:
         self._scheduler = scheduler
         self._owner: BatonThread | None = None
         self._world_has_it = False
-        self._waiting: list[Wait] = []
+        self._waiting: list[BatonWait] = []
 
     def __enter__(self) -> bool:
         scheduler = self._scheduler
@@ -71,7 +71,7 @@ class SimCondition:
         self._scheduler = scheduler
         self._lock = lock
         self._spurious_chance = spurious_chance
-        self._waiters: list[Wait] = []
+        self._waiters: list[BatonWait] = []
 
     def __enter__(self) -> bool:
         return self._lock.__enter__()
@@ -119,7 +119,7 @@ class SimEvent:
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
         self._flag = False
-        self._waiters: list[Wait] = []
+        self._waiters: list[BatonWait] = []
 
     def set(self) -> None:
         """Set the flag and wake every waiter. Never parks, but may be interrupted before and after."""
@@ -187,7 +187,7 @@ class SimThread:
         return alive
 
 
-def _forget(waits: list[Wait], wait: Wait) -> None:
+def _forget(waits: list[BatonWait], wait: BatonWait) -> None:
     """Take `wait` out of `waits`, if whoever ended it has not done so."""
     if wait in waits:
         waits.remove(wait)

@@ -34,10 +34,10 @@ class BatonThread:
         self.ident = 0
         self.finished = False
         self.doing = "not yet run"
-        self.joiners: list[Wait] = []
+        self.joiners: list[BatonWait] = []
 
 
-class Wait:
+class BatonWait:
     """One blocking wait of one thread; ends once, by a wake-up or by its timer."""
 
     __slots__ = ("ended", "thread", "timed", "timed_out")
@@ -67,14 +67,14 @@ class Timers:
     """
 
     def __init__(self) -> None:
-        self._heap: list[tuple[int, int, Wait | Call]] = []
+        self._heap: list[tuple[int, int, BatonWait | Call]] = []
         self._sequence = itertools.count()
         self._stale = 0
 
     def __len__(self) -> int:
         return len(self._heap)
 
-    def add(self, due_ns: int, item: Wait | Call) -> None:
+    def add(self, due_ns: int, item: BatonWait | Call) -> None:
         """Have `item` come out of `pop` once it is `due_ns`."""
         heapq.heappush(self._heap, (due_ns, next(self._sequence), item))
 
@@ -85,7 +85,7 @@ class Timers:
             self._stale -= 1
         return self._heap[0][0] if self._heap else None
 
-    def pop(self, now_ns: int) -> Wait | Call | None:
+    def pop(self, now_ns: int) -> BatonWait | Call | None:
         """The next item that is due by `now_ns`, never a stale one; None when there is none."""
         while self._heap and self._heap[0][0] <= now_ns:
             item = heapq.heappop(self._heap)[2]
@@ -120,12 +120,12 @@ class StepCalls:
     def pop(self, step: int, interrupted: bool) -> Call | None:
         """The next call that is due; None when there is none."""
         item = self._any.pop(step) or (None if interrupted else self._calm.pop(step))
-        assert not isinstance(item, Wait)
+        assert not isinstance(item, BatonWait)
         if item is None:
             due = [timers.next_due_ns() for timers in (self._any, self._calm)]
             self.next_step = min([step for step in due if step is not None], default=math.inf)
         return item
 
 
-def _is_stale(item: Wait | Call) -> bool:
-    return isinstance(item, Wait) and item.ended
+def _is_stale(item: BatonWait | Call) -> bool:
+    return isinstance(item, BatonWait) and item.ended

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from sim.kernel.clock import Movable
+from sim.kernel.clock import SettableClock
 from sim.kernel.errors import SimError
 from sim.kernel.runtime import SimRuntime
 from sim.scenarios import SCENARIOS
@@ -21,7 +21,7 @@ SWARM: Final = "swarm"
 SWARM_CHANCE: Final = 0.8
 """How likely a seed that draws its scenario draws the swarm."""
 
-_UPKEEP_CHANCE: Final = 0.15
+_MAINTENANCE_CHANCE: Final = 0.15
 """How likely one that does not draws a scenario of prune and backup."""
 
 TRACE_LINES: Final = 60
@@ -30,7 +30,7 @@ _SHORTEST_S: Final = 0.2
 _ALIKE_CHARS: Final = 50
 
 
-class Order(NamedTuple):
+class HistoryOrder(NamedTuple):
     """What to run. `only` and `safety_s` bind a swarm: exactly these kinds of faults, and none later than that."""
 
     scenario: str
@@ -52,7 +52,7 @@ class Order(NamedTuple):
 class History(NamedTuple):
     """What came of an order. `failure` is one line, None when nothing is wrong; `details` what more there is to say."""
 
-    order: Order
+    order: HistoryOrder
     digest: str
     failure: str | None
     details: str
@@ -87,13 +87,13 @@ def drawn_scenario(seed: int) -> str:
         return SWARM
     # From a stream of their own: they came later, and change nothing about what the other seeds draw.
     late = Draw(SimRuntime(seed).stream("upkeep"))
-    upkeep = [name for name, function in SCENARIOS.items() if function.__module__ == "sim.scenarios.upkeep"]
-    if late.chance(_UPKEEP_CHANCE):
-        return late.pick(upkeep)
-    return draw.pick([name for name in SCENARIOS if name != SWARM and name not in upkeep])
+    maintenance = [name for name, function in SCENARIOS.items() if function.__module__ == "sim.scenarios.maintenance"]
+    if late.chance(_MAINTENANCE_CHANCE):
+        return late.pick(maintenance)
+    return draw.pick([name for name in SCENARIOS if name != SWARM and name not in maintenance])
 
 
-def play(order: Order, freezer: Movable | None, lines: int | None = TRACE_LINES) -> History:
+def play(order: HistoryOrder, freezer: SettableClock | None, lines: int | None = TRACE_LINES) -> History:
     """Run one history. `lines` of its journal are kept, None: all. Never raises for what is wrong with the history."""
     failure, details = None, ""
     with tempfile.TemporaryDirectory(prefix="tradebot-sim-", dir=_fast_directory()) as directory:
@@ -102,7 +102,7 @@ def play(order: Order, freezer: Movable | None, lines: int | None = TRACE_LINES)
         try:
             SCENARIOS[order.scenario](world)
         except Exception as error:
-            failure, details = _told(error)
+            failure, details = _describe_error(error)
         # The directory's name is the only thing in it that differs from run to run.
         journal = [line.replace(directory, "WORLD") for line in world.journal.lines(lines)]
         failure = None if failure is None else failure.replace(directory, "WORLD")
@@ -114,7 +114,7 @@ def play(order: Order, freezer: Movable | None, lines: int | None = TRACE_LINES)
     )
 
 
-def _told(error: Exception) -> tuple[str, str]:
+def _describe_error(error: Exception) -> tuple[str, str]:
     """An error as one line, and what more is to be shown: nothing for a check that says what is wrong by itself."""
     text = str(error)
     if isinstance(error, AssertionError):
@@ -137,7 +137,7 @@ def _fast_directory() -> str | None:
 
 def shrink(
     failed: History,
-    freezer: Movable | None,
+    freezer: SettableClock | None,
     stopped: Callable[[], bool] = lambda: False,
     most: int = SHRINK_HISTORIES_MAX,
 ) -> Shrunk | None:
@@ -163,7 +163,7 @@ def _sort(failure: str) -> str:
 
 
 class _Search:
-    def __init__(self, failed: History, freezer: Movable | None, stopped: Callable[[], bool], most: int) -> None:
+    def __init__(self, failed: History, freezer: SettableClock | None, stopped: Callable[[], bool], most: int) -> None:
         self.best = failed
         self.tried = 0
         self._freezer = freezer

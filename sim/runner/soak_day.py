@@ -142,13 +142,13 @@ def play_day(seed: int, hours: float, directory: Path) -> list[str]:
         f"after {hours / _SETTLED:g} h: {_shown(before)}",
         f"after {hours:g} h: {_shown(after)}",
     ]
-    told = "\n".join(lines)
-    assert not soak.supervisor.aborted and soak.now_s >= end_s, f"it ended early\n{told}"
-    assert soak.supervisor.rung == RUNGS[0] and soak.supervisor.unwell() == [], told
-    assert after.rss_bytes - before.rss_bytes < RSS_GROWTH_MAX, f"memory grew\n{told}"
-    assert after.blocks < 1.25 * before.blocks, f"objects are left behind\n{told}"
-    assert after.open_files <= before.open_files + 4, f"files are left open\n{told}"
-    assert after.decision_bytes < 1024 * 1024, f"decisions grow without bound\n{told}"
+    summary = "\n".join(lines)
+    assert not soak.supervisor.aborted and soak.now_s >= end_s, f"it ended early\n{summary}"
+    assert soak.supervisor.rung == RUNGS[0] and soak.supervisor.unwell() == [], summary
+    assert after.rss_bytes - before.rss_bytes < RSS_GROWTH_MAX, f"memory grew\n{summary}"
+    assert after.blocks < 1.25 * before.blocks, f"objects are left behind\n{summary}"
+    assert after.open_files <= before.open_files + 4, f"files are left open\n{summary}"
+    assert after.decision_bytes < 1024 * 1024, f"decisions grow without bound\n{summary}"
     return lines
 
 

@@ -14,7 +14,7 @@ from multiprocessing.synchronize import Event as SharedEvent
 from typing import Final, NamedTuple
 
 from sim.kernel.clock import FrozenClock, frozen
-from sim.runner.history import History, Order, Shrunk, play, shrink
+from sim.runner.history import History, HistoryOrder, Shrunk, play, shrink
 
 _AHEAD: Final = 4
 """Histories that wait, per process: enough that none is idle, few enough that an end comes soon."""
@@ -48,7 +48,7 @@ def _prepare(stop: SharedEvent, started: Synchronized[int]) -> None:
     _Worker.clock = _Worker.open.enter_context(frozen())
 
 
-def _work(order: Order, lines: int | None, shrinks: bool) -> Report:
+def _work(order: HistoryOrder, lines: int | None, shrinks: bool) -> Report:
     clock, stop = _Worker.clock, _Worker.stop
     history = play(order, clock, lines)
     if history.failure is None or not shrinks:
@@ -57,7 +57,7 @@ def _work(order: Order, lines: int | None, shrinks: bool) -> Report:
 
 
 @contextmanager
-def reports(orders: Iterator[Order], jobs: int, lines: int | None, shrinks: bool) -> Iterator[Iterator[Report]]:
+def reports(orders: Iterator[HistoryOrder], jobs: int, lines: int | None, shrinks: bool) -> Iterator[Iterator[Report]]:
     """Play `orders` as they are asked for; one report each, in their order, whatever ends first.
 
     Leaving the block gives up what is under way, as soon as the histories being played have ended.
@@ -77,7 +77,7 @@ def reports(orders: Iterator[Order], jobs: int, lines: int | None, shrinks: bool
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _submit(pool: ProcessPoolExecutor, order: Order, lines: int | None, shrinks: bool) -> Future[Report]:
+def _submit(pool: ProcessPoolExecutor, order: HistoryOrder, lines: int | None, shrinks: bool) -> Future[Report]:
     """As `pool.submit`, which may start a worker: that one must not die of a Ctrl-C before it has come to ignore it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -87,7 +87,7 @@ def _submit(pool: ProcessPoolExecutor, order: Order, lines: int | None, shrinks:
 
 
 def _in_order(
-    pool: ProcessPoolExecutor, orders: Iterator[Order], jobs: int, lines: int | None, shrinks: bool
+    pool: ProcessPoolExecutor, orders: Iterator[HistoryOrder], jobs: int, lines: int | None, shrinks: bool
 ) -> Iterator[Report]:
     waiting: deque[Future[Report]] = deque()
     for order in orders:

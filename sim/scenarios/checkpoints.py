@@ -9,9 +9,9 @@ from sim.checks import prune_invariants as kept
 from sim.checks.checkers import check_database, check_feed, check_run
 from sim.scenarios.common import run_id_of, scenario
 from sim.scenarios.live import SYMBOL, exchange_of, live_settings, run_live, script_of
-from sim.world.exchange import Exchange
-from sim.world.exchange_protocols import Kraken, KuCoin
-from sim.world.world import Faults, Outcome, World
+from sim.world.exchange import SimExchange
+from sim.world.exchange_protocols import SimKraken, SimKuCoin
+from sim.world.world import Faults, ProcessOutcome, World
 from tradebot.config.model import Settings
 
 _QUIET = "QUIET/USD"
@@ -28,7 +28,7 @@ def _any_end(world: World) -> dict[str, Any]:
     return ends[world.between(0, len(ends) - 1)]
 
 
-def _check(world: World, settings: Settings, exchange: Exchange, outcomes: list[Outcome]) -> None:
+def _check(world: World, settings: Settings, exchange: SimExchange, outcomes: list[ProcessOutcome]) -> None:
     check_database(world.db_path)
     check_feed(world.db_path, settings, exchange, outcomes)
     kept.check_carried(world.db_path, world.db_path)
@@ -69,8 +69,8 @@ def quiet_symbol_state_kept(world: World) -> None:
 def two_feeds_in_one_database(world: World) -> None:
     """Two exchanges with one symbol, in turn: neither continues what the other one left."""
     script = script_of(world, Ticks(world.between(20, 100), 20.0))
-    exchanges: dict[str, Exchange] = {"kraken": Kraken(script), "kucoin": KuCoin(script)}
-    outcomes: dict[str, list[Outcome]] = {name: [] for name in exchanges}
+    exchanges: dict[str, SimExchange] = {"kraken": SimKraken(script), "kucoin": SimKuCoin(script)}
+    outcomes: dict[str, list[ProcessOutcome]] = {name: [] for name in exchanges}
     settings = {name: live_settings(world, name, engine__run_seconds=10.0) for name in exchanges}
     for turn in range(world.between(3, 6)):
         name = ("kraken", "kucoin")[turn % 2]

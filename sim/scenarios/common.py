@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sim.checks.checkers import check_database, check_outcome, check_run
 from sim.world.tick_inputs import tick_lines
-from sim.world.world import Outcome, World
+from sim.world.world import ProcessOutcome, World
 from tradebot.config.model import Settings
 from tradebot.config.validation import flatten
 
@@ -53,19 +53,19 @@ def synthetic_settings(world: World, **keys: object) -> Settings:
     return world.settings(values | {key.replace("__", "."): value for key, value in keys.items()})
 
 
-def run_id_of(outcome: Outcome) -> str:
+def run_id_of(outcome: ProcessOutcome) -> str:
     """The run id that the process announced."""
     return str(outcome.event("START")["run_id"])
 
 
-def check_all(world: World, settings: Settings, outcome: Outcome, push: bool, whole: bool = True) -> None:
+def check_all(world: World, settings: Settings, outcome: ProcessOutcome, push: bool, whole: bool = True) -> None:
     """Everything that must hold after a run whose stages all ended."""
     check_outcome(outcome, settings.config, push)
     check_database(world.db_path)
     check_run(world.db_path, settings.config, run_id_of(outcome), whole)
 
 
-def expect(outcome: Outcome, code: int) -> None:
+def expect(outcome: ProcessOutcome, code: int) -> None:
     """The exit code that the contract names for what happened."""
     assert outcome.exit_code == code, f"exit code {outcome.exit_code} instead of {code}: {outcome.error or ''}"
 

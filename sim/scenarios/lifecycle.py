@@ -61,9 +61,9 @@ def live_mode_refused(world: World) -> None:
     settings = synthetic_settings(world, mode="LIVE", live_armed=armed)
     outcome = world.run(settings)
     expect(outcome, 12)
-    told = outcome.error or ""
-    assert "mode LIVE is refused" in told and "proof bundle" in told and "no live gateway" in told, told
-    assert ("live_armed is not true" in told) != armed
+    message = outcome.error or ""
+    assert "mode LIVE is refused" in message and "proof bundle" in message and "no live gateway" in message, message
+    assert ("live_armed is not true" in message) != armed
     assert not world.db_path.exists() and not outcome.logs
 
 

@@ -36,10 +36,8 @@ from sim.scenarios.live import (
     run_live,
     within,
 )
-from sim.world.exchange import Exchange
-from sim.world.network import Handshake, NoAnswer, SimNetwork
-from sim.world.network import Refuse as Refused
-from sim.world.network import Reject as Rejected
+from sim.world.exchange import SimExchange
+from sim.world.network import Handshake, HandshakeRefused, HandshakeRejected, HandshakeUnanswered, SimNetwork
 from sim.world.world import World
 
 _LATENCY_MAX_S = 0.05
@@ -117,7 +115,7 @@ def handshake_timeout(world: World) -> None:
     attempts = world.between(1, 4)
     exchange = exchange_of(world, Ticks(275, 5.0))
     if world.chance(0.5):
-        exchange.answer_next(*[NoAnswer()] * attempts)
+        exchange.answer_next(*[HandshakeUnanswered()] * attempts)
     else:
         exchange.perform_at(0.0, DelayHandshake(CONNECT_S + 1.0, attempts))
     outcome = run_live(world, live_settings(world), exchange)
@@ -164,7 +162,12 @@ def retry_after_survives_restart(world: World) -> None:
 @scenario
 def reconnect_budget_exhausted(world: World) -> None:
     """No completed handshake for as long as the budget: exit 10, in time, with everything accepted stored."""
-    hopeless: tuple[Handshake, ...] = (NoAnswer(), Refused(), Rejected(503), Rejected(429))
+    hopeless: tuple[Handshake, ...] = (
+        HandshakeUnanswered(),
+        HandshakeRefused(),
+        HandshakeRejected(503),
+        HandshakeRejected(429),
+    )
     exchange = exchange_of(world, Ticks(world.between(5, 200), 10.0), Disconnect(1011))
     never_up = world.chance(0.3)
     for_ever = hopeless[world.between(0, len(hopeless) - 1)]
@@ -285,7 +288,7 @@ def reset_while_sending(world: World) -> None:
     assert outcome.events("LINK_LOST")
 
 
-def _reset_all(exchange: Exchange) -> None:
+def _reset_all(exchange: SimExchange) -> None:
     for peer in exchange.listeners():
         peer.reset()
 

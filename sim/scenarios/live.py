@@ -9,9 +9,9 @@ from mockws_server.actions import Action
 from mockws_server.script import Script
 from sim.checks.checkers import check_accepted_stored, check_feed
 from sim.scenarios.common import check_all, expect
-from sim.world.exchange import Exchange
+from sim.world.exchange import SimExchange
 from sim.world.network import SimNetwork
-from sim.world.world import Faults, Outcome, World
+from sim.world.world import Faults, ProcessOutcome, World
 from tradebot.config.model import Settings
 
 SYMBOL: Final = "SOL/USDC"
@@ -56,12 +56,14 @@ def script_of(world: World, *steps: Action, symbols: Sequence[str] = (SYMBOL,), 
     return Script("", steps, "", tuple(symbols), world.seed, repeat)
 
 
-def exchange_of(world: World, *steps: Action, symbols: Sequence[str] = (SYMBOL,), repeat: int | None = 1) -> Exchange:
+def exchange_of(
+    world: World, *steps: Action, symbols: Sequence[str] = (SYMBOL,), repeat: int | None = 1
+) -> SimExchange:
     """An exchange that plays `steps`; its clock is up to two seconds off."""
-    return Exchange(script_of(world, *steps, symbols=symbols, repeat=repeat), skew_ms=world.between(-2000, 2000))
+    return SimExchange(script_of(world, *steps, symbols=symbols, repeat=repeat), skew_ms=world.between(-2000, 2000))
 
 
-def run_live(world: World, settings: Settings, exchange: Exchange, code: int = 0, **faults: Any) -> Outcome:
+def run_live(world: World, settings: Settings, exchange: SimExchange, code: int = 0, **faults: Any) -> ProcessOutcome:
     """One process that must end with `code`, everything accepted stored, the feed as the account of its frames."""
     outcome = world.run(settings, Faults(network=exchange.online, **faults))
     expect(outcome, code)
@@ -85,7 +87,7 @@ def retries_s(network: SimNetwork) -> list[float]:
     return found
 
 
-def missing(outcome: Outcome) -> int:
+def missing(outcome: ProcessOutcome) -> int:
     """How many trades all gaps of known size come to."""
     return sum([gap["missing"] or 0 for gap in outcome.events("GAP")])
 

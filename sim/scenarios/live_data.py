@@ -20,7 +20,7 @@ from mockws_server.actions import (
 from mockws_server.script import load, names
 from sim.scenarios.common import scenario
 from sim.scenarios.live import SYMBOL, exchange_of, live_settings, missing, run_live
-from sim.world.exchange import Exchange
+from sim.world.exchange import SimExchange
 from sim.world.world import World
 
 _SYMBOLS = ("SOL/USDC", "BTC/USD", "ETH/USD", "DOGE/EUR", "ADA/USD", "\u00c5\u00dfet/\u20ac")
@@ -148,8 +148,8 @@ def broken_bytes(world: World) -> None:
     exchange = exchange_of(world, Ticks(50, 10.0), breach, Ticks(100, 5.0))
     outcome = run_live(world, live_settings(world, feed__max_message_bytes=4096), exchange)
     assert f"close code {code}" in outcome.event("LINK_LOST")["detail"]
-    told = [message.code for message in exchange.network.peers[0].received if message.kind == "close"]
-    assert told == [code]
+    close_codes = [message.code for message in exchange.network.peers[0].received if message.kind == "close"]
+    assert close_codes == [code]
 
 
 @scenario
@@ -189,4 +189,4 @@ def mockws_scenarios(world: World) -> None:
         feed__stable_after_s=30.0,
         feed__reconnect_budget_s=120.0,
     )
-    run_live(world, settings, Exchange(script))
+    run_live(world, settings, SimExchange(script))

@@ -7,8 +7,8 @@ from itertools import pairwise
 from mockws_server.actions import Action, Disconnect, OneTick, Skip, Ticks, Wait
 from sim.scenarios.common import scenario
 from sim.scenarios.live import SYMBOL, exchange_of, live_settings, run_live, script_of
-from sim.world.exchange_protocols import Kraken
-from sim.world.world import Outcome, World
+from sim.world.exchange_protocols import SimKraken
+from sim.world.world import ProcessOutcome, World
 
 
 def _trade(price: float, event_id: str, ts: int = 1) -> OneTick:
@@ -22,7 +22,7 @@ def frames_newest_first(world: World) -> None:
     steps: list[Action] = [Ticks(60, 10.0), Skip(world.between(1, 9)), Ticks(60, 10.0), Disconnect(1011)]
     symbols = (SYMBOL, "BTC/USD")[: world.between(1, 2)]
     script = script_of(world, *steps, Ticks(100, 10.0), symbols=symbols)
-    exchange = Kraken(script, snapshot=world.between(0, 30), newest_first=trades)
+    exchange = SimKraken(script, snapshot=world.between(0, 30), newest_first=trades)
     settings = live_settings(world, "kraken", app__symbol=",".join(symbols), feed__history="keep")
     outcome = run_live(world, settings, exchange)
     for symbol in symbols:
@@ -100,7 +100,7 @@ def out_of_band_price_after_restart(world: World) -> None:
     assert not [row for row in world.dump()["ticks"] if "spike" in row]
 
 
-def _only_one_refused(outcome: Outcome) -> None:
+def _only_one_refused(outcome: ProcessOutcome) -> None:
     assert outcome.event("LEDGER")["out_of_band"] == 1, outcome.event("LEDGER")
     assert len(outcome.events("PRICE_BAND")) == 1
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from sim.checks.checkers import check_database, check_run
 from sim.scenarios.common import expect, run_id_of, scenario, synthetic_settings
 from sim.world.faults import StorageFaults
-from sim.world.world import Faults, Outcome, Process, World
+from sim.world.world import Faults, ProcessOutcome, SimProcess, World
 from tradebot.config.model import Settings
 
 
-def check_power_cut(world: World, settings: Settings, outcome: Outcome) -> None:
+def check_power_cut(world: World, settings: Settings, outcome: ProcessOutcome) -> None:
     """The next start goes on from what the power cut left; what was stored and synced, or spilled, is there."""
     process = world.processes[-1]
     assert process.loss is not None, "the power was not cut"
-    told = process.watch.ticks_kept if process.watch.began else 0
+    kept = process.observer.ticks_kept if process.observer.began else 0
     next_start = world.run(settings)
     expect(next_start, 0)
     aside = next_start.events("SPILL_ORPHANED")
@@ -26,8 +26,8 @@ def check_power_cut(world: World, settings: Settings, outcome: Outcome) -> None:
     found = len([row for row in world.dump()["ticks"] if row[5] == 1])
     lost = process.loss.ticks.get(run_id, 0)
     assert not (lost and settings.config.persist.synchronous == "FULL"), f"power: {lost} synced ticks are lost"
-    assert found >= told - lost, (
-        f"power: {found} ticks are stored, {told} were stored or spilled, of which {lost} not synced"
+    assert found >= kept - lost, (
+        f"power: {found} ticks are stored, {kept} were stored or spilled, of which {lost} not synced"
     )
 
 
@@ -39,7 +39,7 @@ def spill_then_power_cut(world: World) -> None:
     )
     from_s, points = 2.0 + world.random.random() * 8, world.between(1, 30)
 
-    def begin(process: Process) -> None:
+    def begin(process: SimProcess) -> None:
         process.runtime.call_at(from_s, lambda: process.disk.cut_after(points, process.cut_power))
 
     storage = StorageFaults(busy_from_s=from_s, busy_until_s=1e9)
@@ -55,7 +55,7 @@ def power_cut_at_any_moment(world: World) -> None:
     if world.chance(0.3):
         at_s = 0.0
 
-    def begin(process: Process) -> None:
+    def begin(process: SimProcess) -> None:
         process.runtime.call_at(at_s, lambda: process.disk.cut_after(points, process.cut_power))
 
     outcome = world.run(settings, Faults(begin=begin, power_cut_at_end=True))
@@ -69,7 +69,7 @@ def first_start_interrupted(world: World) -> None:
     for _ in range(world.between(1, 2)):
         points, power = world.between(1, 14), world.chance(0.5)
 
-        def begin(process: Process, points: int = points, power: bool = power) -> None:
+        def begin(process: SimProcess, points: int = points, power: bool = power) -> None:
             process.disk.cut_after(points, process.cut_power if power else process.runtime.kill)
 
         world.run(settings, Faults(begin=begin))
@@ -82,11 +82,11 @@ def adoption_then_power_cut(world: World) -> None:
     """Events wait in a spill file; the start that stores them is cut short: they are in the one place or the other."""
     settings = synthetic_settings(world, persist__storage_retry_s=1.0)
     outcome = world.run(settings, Faults(storage=StorageFaults(full_from_s=3.0, full_until_s=1e9)))
-    kept = world.processes[-1].watch.ticks_kept
+    kept = world.processes[-1].observer.ticks_kept
     for _ in range(world.between(1, 3)):
         points = world.between(1, 16)
 
-        def begin(process: Process, points: int = points) -> None:
+        def begin(process: SimProcess, points: int = points) -> None:
             process.disk.cut_after(points, process.cut_power)
 
         world.run(settings, Faults(begin=begin))

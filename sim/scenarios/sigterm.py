@@ -12,18 +12,18 @@ from sim.checks.checkers import check_accepted_stored
 from sim.scenarios.common import check_all, expect, replay_settings, scenario, synthetic_settings
 from sim.scenarios.live import exchange_of, live_settings, run_live
 from sim.world.faults import StorageFaults, bound_files
-from sim.world.network import Handshake, NoAnswer, Refuse
-from sim.world.world import Faults, Outcome, World
+from sim.world.network import Handshake, HandshakeRefused, HandshakeUnanswered
+from sim.world.world import Faults, ProcessOutcome, World
 from tradebot.config.model import Settings
 
 _SOON_S: Final = 2.0
 
 
-def _ended_soon(outcome: Outcome, signal_s: float) -> None:
+def _ended_soon(outcome: ProcessOutcome, signal_s: float) -> None:
     assert outcome.sim_s - signal_s <= _SOON_S, f"{outcome.sim_s - signal_s} s from the signal to the end"
 
 
-def _when(outcome: Outcome, name: str) -> float:
+def _when(outcome: ProcessOutcome, name: str) -> float:
     """When the first line with this event or message was logged."""
     for at_s, line in zip(outcome.times_s, outcome.logs, strict=True):
         if name in (line["fields"].get("event"), line["fields"]["message"]):
@@ -31,7 +31,7 @@ def _when(outcome: Outcome, name: str) -> float:
     raise AssertionError(f"no log line {name}")
 
 
-def _stored(world: World, settings: Settings, outcome: Outcome, push: bool = True) -> None:
+def _stored(world: World, settings: Settings, outcome: ProcessOutcome, push: bool = True) -> None:
     check_accepted_stored(outcome)
     check_all(world, settings, outcome, push)
 
@@ -69,7 +69,7 @@ def sigterm_while_the_database_cannot_be_opened(world: World) -> None:
     _ended_soon(outcome, _when(outcome, "storage unavailable"))
 
 
-def _without_a_link(world: World, answer: Handshake, **faults: Any) -> Outcome:
+def _without_a_link(world: World, answer: Handshake, **faults: Any) -> ProcessOutcome:
     exchange = exchange_of(world, Ticks(50, 5.0))
     exchange.answer_always(answer)
     settings = live_settings(
@@ -82,14 +82,14 @@ def _without_a_link(world: World, answer: Handshake, **faults: Any) -> Outcome:
 def sigterm_while_connecting(world: World) -> None:
     """A handshake that nobody answers: given up."""
     at_s = 1.0 + world.random.random() * 50
-    outcome = _without_a_link(world, NoAnswer(), signals_at_s=(at_s,))
+    outcome = _without_a_link(world, HandshakeUnanswered(), signals_at_s=(at_s,))
     _ended_soon(outcome, at_s)
 
 
 @scenario
 def sigterm_while_backing_off(world: World) -> None:
     """A refused connection, and the wait before the next attempt: cut short."""
-    outcome = _without_a_link(world, Refuse(), signal_on=("CONNECT_FAILED",))
+    outcome = _without_a_link(world, HandshakeRefused(), signal_on=("CONNECT_FAILED",))
     _ended_soon(outcome, _when(outcome, "CONNECT_FAILED"))
 
 

@@ -18,7 +18,7 @@ from sim.kernel.clock import START_MS
 from sim.scenarios.live import exchange_of
 from sim.world import network as net
 from sim.world.faults import StorageFaults
-from sim.world.world import Faults, Outcome, Process, World
+from sim.world.world import Faults, ProcessOutcome, SimProcess, World
 from tradebot.config.model import Settings
 from tradebot.core.errors import TradebotError
 from tradebot.ops.soak.decision_log import Decision, DecisionLog
@@ -71,7 +71,7 @@ class SoakWorld:
         self._end_s = end_s
         self._base_s = 0.0
         self._second = 0
-        self._process: Process | None = None
+        self._process: SimProcess | None = None
         self._frozen = False
         self._held = False
         self._storage = StorageFaults()
@@ -147,7 +147,7 @@ class SoakWorld:
         """From now on the stage's thread hangs, for as long as the process lives."""
         if self._process is not None:
             self._held = True
-            self._process.seam.hold_back(f"tradebot-{stage}", 1e6)
+            self._process.seam.delay_thread(f"tradebot-{stage}", 1e6)
 
     def crash(self, stage: str) -> None:
         """The stage's thread raises."""
@@ -162,7 +162,7 @@ class SoakWorld:
 
     def refuse(self, connections: bool) -> None:
         """The exchange refuses all connections and drops those it has; or no longer."""
-        self.exchange.answer_always(net.Refuse() if connections else None)
+        self.exchange.answer_always(net.HandshakeRefused() if connections else None)
         if connections and self._process is not None:
             for peer in self.exchange.network.peers:
                 if peer.open:
@@ -222,13 +222,13 @@ class SoakWorld:
 
     # ---- processes -----------------------------------------------------------------------------------------------
 
-    def _begin(self, process: Process) -> None:
+    def _begin(self, process: SimProcess) -> None:
         self._process = process
         self._frozen = self._held = self._asked = False
         self._storage.busy_from_s = self._storage.busy_until_s = 0.0
         process.runtime.call_at(self._second + 1 - self._base_s, self._tick_of_clock)
 
-    def _ended(self, outcome: Outcome) -> None:
+    def _ended(self, outcome: ProcessOutcome) -> None:
         status = self._read_status()
         if status is not None:
             self._bases.setdefault(status.run_id, self._base_s)
@@ -284,7 +284,7 @@ class SoakWorld:
         newest = newest_tick(self.world.db_path)
         moved = newest != self._newest
         self._newest = newest
-        feed = None if process is None else process.watch.feed
+        feed = None if process is None else process.observer.feed
         linked = feed is not None and feed.status().link == "up"
         sick = self._frozen or self._held or now_s < self._storage.busy_until_s + self._base_s
         if not linked or sick:

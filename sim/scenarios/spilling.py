@@ -8,7 +8,7 @@ from pathlib import Path
 from sim.checks.checkers import check_accepted_stored, check_database, check_run
 from sim.scenarios.common import check_all, expect, flat_values, run_id_of, scenario, synthetic_settings
 from sim.world.faults import StorageFaults
-from sim.world.world import Faults, Outcome, Process, World
+from sim.world.world import Faults, ProcessOutcome, SimProcess, World
 from tradebot.config.model import Settings
 from tradebot.store.spill import spill_path
 
@@ -22,7 +22,7 @@ def _settings(world: World, **keys: object) -> Settings:
     return synthetic_settings(world, **usual | keys)
 
 
-def _check_nothing_happened(world: World, settings: Settings, outcome: Outcome) -> None:
+def _check_nothing_happened(world: World, settings: Settings, outcome: ProcessOutcome) -> None:
     """Exit 0, everything accepted is stored once and in order, and no file is left."""
     expect(outcome, 0)
     assert not outcome.events("OVERLOAD") and not outcome.events("SPILLED") and not outcome.events("STORAGE_FAILED")
@@ -49,7 +49,7 @@ def database_locked_repeatedly(world: World) -> None:
     settings = _settings(world)
     storage = StorageFaults()
 
-    def begin(process: Process) -> None:
+    def begin(process: SimProcess) -> None:
         def lock(from_s: float, for_s: float) -> None:
             storage.busy_from_s, storage.busy_until_s = from_s, from_s + for_s
 
@@ -70,7 +70,7 @@ def slow_commit(world: World) -> None:
     settings = _settings(world, engine__tick_interval_ms=2, engine__run_seconds=8.0)
     storage = StorageFaults()
 
-    def begin(process: Process) -> None:
+    def begin(process: SimProcess) -> None:
         def slow(seconds: float) -> None:
             storage.slow_s = seconds
 
@@ -110,7 +110,7 @@ def _full(lock: StorageFaults) -> StorageFaults:
     return StorageFaults(full_from_s=lock.busy_from_s, full_until_s=lock.busy_until_s)
 
 
-def _check_adopted(world: World, settings: Settings, outcome: Outcome, ticks: int) -> None:
+def _check_adopted(world: World, settings: Settings, outcome: ProcessOutcome, ticks: int) -> None:
     following = world.run(world.settings({**flat_values(settings), "engine.run_seconds": 3.0}))
     expect(following, 0)
     assert following.event("SPILL_ADOPTED")["whole"]
@@ -138,7 +138,7 @@ def kill_while_draining_spill(world: World) -> None:
     until_s, slow_s = from_s + 3.0 + world.random.random() * 10, 0.1 if world.chance(0.5) else 0.0
     storage = StorageFaults(busy_from_s=from_s, busy_until_s=until_s, slow_s=slow_s)
 
-    def begin(process: Process) -> None:
+    def begin(process: SimProcess) -> None:
         def returned() -> None:
             assert process.storage is not None
             if by_commit:
@@ -152,11 +152,11 @@ def kill_while_draining_spill(world: World) -> None:
     _check_continued(world, settings, outcome)
 
 
-def _check_continued(world: World, settings: Settings, outcome: Outcome) -> None:
+def _check_continued(world: World, settings: Settings, outcome: ProcessOutcome) -> None:
     assert outcome.exit_code is None
-    watch = world.processes[0].watch
-    accepted, lost = watch.channels[0].entered, watch.handed_over - watch.in_spill
-    bound = 2 * watch.channels[0].maxsize + watch.channels[2].maxsize + 2 * settings.config.persist.batch_size
+    observer = world.processes[0].observer
+    accepted, lost = observer.channels[0].entered, observer.handed_over - observer.in_spill
+    bound = 2 * observer.channels[0].maxsize + observer.channels[2].maxsize + 2 * settings.config.persist.batch_size
     assert lost <= bound, f"{lost} of {accepted} ticks were in channels and in hands, more than {bound}"
     following = world.run(world.settings({**flat_values(settings), "engine.run_seconds": 3.0}))
     expect(following, 0)
@@ -181,7 +181,7 @@ def spill_full(world: World) -> None:
     returns = world.chance(0.5)
     storage = StorageFaults(busy_from_s=2.0, busy_until_s=1e9)
 
-    def begin(process: Process) -> None:
+    def begin(process: SimProcess) -> None:
         if returns:
             process.runtime.call_at(50.0, lambda: setattr(storage, "busy_until_s", 50.0))
 
@@ -202,7 +202,7 @@ def spill_full(world: World) -> None:
     check_run(world.db_path, settings.config, run_id_of(outcome), whole=True)
 
 
-def _check_whole(world: World, settings: Settings, outcome: Outcome) -> None:
+def _check_whole(world: World, settings: Settings, outcome: ProcessOutcome) -> None:
     check_accepted_stored(outcome)
     check_all(world, settings, outcome, push=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sim.scenarios.common import scenario
-from sim.swarm.invariants import judge_left, judge_life
+from sim.swarm.invariants import check_final_state, check_process
 from sim.swarm.swarm import Swarm
 from sim.world.world import World
 
@@ -12,5 +12,5 @@ from sim.world.world import World
 def swarm(world: World) -> None:
     """Any feed under any mixture of faults: whatever ends, ends with its code; whatever lives is live afterwards."""
     history = Swarm(world)
-    history.play(after_each=judge_life)
-    judge_left(history)
+    history.play(after_each=check_process)
+    check_final_state(history)

@@ -8,12 +8,12 @@ from mockws_server.actions import Refuse, Ticks, Wait
 from sim.scenarios.common import expect, scenario, synthetic_settings
 from sim.scenarios.live import exchange_of, live_settings, run_live
 from sim.world.faults import StorageFaults
-from sim.world.world import Faults, Process, World
+from sim.world.world import Faults, SimProcess, World
 
 _FED_S = 1.2
 
 
-def _longest_hunger_s(times_s: list[float], end_s: float) -> float:
+def _longest_pause_s(times_s: list[float], end_s: float) -> float:
     return max(later - earlier for earlier, later in pairwise([0.0, *times_s, end_s]))
 
 
@@ -27,15 +27,15 @@ def watchdog_hung_stage(world: World) -> None:
     )  # fmt: skip
     hang_s = 20.0 + world.between(0, 30)
 
-    def begin(process: Process) -> None:
+    def begin(process: SimProcess) -> None:
         seam, runtime = process.seam, process.runtime
-        runtime.call_at(hang_s, lambda: seam.hold_back(f"tradebot-{stage}", 10_000.0))
+        runtime.call_at(hang_s, lambda: seam.delay_thread(f"tradebot-{stage}", 10_000.0))
 
     outcome = world.run(settings, Faults(begin=begin))
     expect(outcome, 13)
     fed_s = world.processes[-1].manager.alive_s
-    told = outcome.event("STANDING_STILL")["for_s"]
-    assert stage in told, told
+    stalled_for = outcome.event("STANDING_STILL")["for_s"]
+    assert stage in stalled_for, stalled_for
     last_s = max(fed_s)
     # Twenty seconds at work, a second of batching and five of patience with the storage.
     assert 24.0 <= last_s - hang_s <= 29.0, f"hung at {hang_s} s, last fed at {last_s} s"
@@ -47,7 +47,7 @@ def watchdog_quiet_market(world: World) -> None:
     exchange = exchange_of(world, Ticks(20, 10.0), Wait(300.0), Ticks(20, 10.0))
     outcome = run_live(world, live_settings(world, engine__run_seconds=310.0), exchange)
     assert not outcome.events("STANDING_STILL")
-    assert _longest_hunger_s(world.processes[-1].manager.alive_s, outcome.sim_s) <= _FED_S
+    assert _longest_pause_s(world.processes[-1].manager.alive_s, outcome.sim_s) <= _FED_S
 
 
 @scenario
@@ -58,7 +58,7 @@ def watchdog_lost_link(world: World) -> None:
     outcome = world.run(settings, Faults(network=exchange.online))
     expect(outcome, 0)
     assert not outcome.events("STANDING_STILL")
-    assert _longest_hunger_s(world.processes[-1].manager.alive_s, outcome.sim_s) <= _FED_S
+    assert _longest_pause_s(world.processes[-1].manager.alive_s, outcome.sim_s) <= _FED_S
 
 
 @scenario
@@ -71,4 +71,4 @@ def watchdog_locked_database(world: World) -> None:
     outcome = world.run(settings, Faults(storage=StorageFaults(busy_from_s=5.0, busy_until_s=60.0)))
     expect(outcome, 0)
     assert not outcome.events("STANDING_STILL")
-    assert _longest_hunger_s(world.processes[-1].manager.alive_s, outcome.sim_s) <= _FED_S
+    assert _longest_pause_s(world.processes[-1].manager.alive_s, outcome.sim_s) <= _FED_S

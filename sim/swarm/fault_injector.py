@@ -9,10 +9,10 @@ from typing import Final
 
 from mockws_server.actions import Action, Burst, Reset, describe
 from sim.swarm.plan import AT_END, Fault, Moved, Point
-from sim.world.exchange import Exchange
+from sim.world.exchange import SimExchange
 from sim.world.faults import StorageFaults, bound_files
-from sim.world.torn_writes import Tear
-from sim.world.world import Process
+from sim.world.torn_writes import TornTransaction
+from sim.world.world import SimProcess
 
 _SOON_S: Final = 0.05
 _HELD_S: Final = 1.0
@@ -20,14 +20,14 @@ _BURST_MAX: Final = 3_000
 _DELAYED: Final = {f"slow_{stage}": f"tradebot-{stage}" for stage in ("ingest", "strategy", "execution", "persist")}
 
 
-class Hands:
+class FaultInjector:
     """Arranges the faults of one process and remembers what was done, which the facts of its end need."""
 
     def __init__(
         self,
-        process: Process,
+        process: SimProcess,
         storage: StorageFaults,
-        exchange: Exchange | None,
+        exchange: SimExchange | None,
         injected: Counter[str],
         until_s: float,
     ) -> None:
@@ -53,7 +53,7 @@ class Hands:
                 self._spill_fails(fault)
         for fault in faults:
             if fault.kind not in ("spill_fails", "history", "newest_first"):
-                _EFFECTS.get(fault.kind, Hands._weather)(self, fault)
+                _INJECTORS.get(fault.kind, FaultInjector._network_fault)(self, fault)
         self._runtime.call_at(self._until_s, self.heal)
 
     def heal(self) -> None:
@@ -63,7 +63,7 @@ class Hands:
         storage = self._storage
         storage.busy_until_s = storage.full_until_s = storage.slow_s = 0.0
         storage.fail_calls = storage.fail_after_commit = ()
-        storage.tears = ()
+        storage.torn_transactions = ()
         self._process.disk.spare()
         bound_files(None)
         if self._exchange is not None:
@@ -97,7 +97,7 @@ class Hands:
 
     # ---- the network -----------------------------------------------------------------------------------------------
 
-    def _weather(self, fault: Fault) -> None:
+    def _network_fault(self, fault: Fault) -> None:
         """One action at a time of its own, or those of the door: what meets the next handshake, and a loss before."""
         exchange = self._exchange
         assert exchange is not None
@@ -142,7 +142,7 @@ class Hands:
 
     def _slow(self, fault: Fault) -> None:
         seam, name = self._process.seam, _DELAYED[fault.kind]
-        begin, end = partial(seam.hold_back, name, fault.what), partial(seam.hold_back, name, 0.0)
+        begin, end = partial(seam.delay_thread, name, fault.what), partial(seam.delay_thread, name, 0.0)
         self._window(fault, f"{fault.what} s at each use of a channel", begin, end)
 
     def _wall_jump(self, fault: Fault) -> None:
@@ -174,17 +174,17 @@ class Hands:
             runtime.call_at(runtime.elapsed_s + _SOON_S, partial(exchange.perform, action))
 
         def fill() -> None:
-            tick = process.watch.channels[0]
-            room = (tick.maxsize - tick.depth) * process.watch.stages["ingest"]._intake.sample_every
+            tick = process.observer.channels[0]
+            room = (tick.maxsize - tick.depth) * process.observer.stages["ingest"]._intake.sample_every
             if 0 < room <= _BURST_MAX:
                 exchange.perform(Burst(room))
             perform(Reset())
-            runtime.call_at(runtime.elapsed_s + _HELD_S, lambda: process.seam.hold_back("tradebot-strategy", 0.0))
+            runtime.call_at(runtime.elapsed_s + _HELD_S, lambda: process.seam.delay_thread("tradebot-strategy", 0.0))
 
         def hold() -> None:
-            if process.watch.began:
-                process.seam.hold_back("tradebot-strategy", _HELD_S)
-                exchange.perform(Burst(process.watch.stages["ingest"]._intake.sample_every))
+            if process.observer.began:
+                process.seam.delay_thread("tradebot-strategy", _HELD_S)
+                exchange.perform(Burst(process.observer.stages["ingest"]._intake.sample_every))
                 runtime.call_at(runtime.elapsed_s + _SOON_S, fill)
 
         self._at(fault.at_s, fault, "the tick channel is filled, then the link is lost", hold)
@@ -219,8 +219,10 @@ class Hands:
 
     def _storage_torn(self, fault: Fault) -> None:
         transaction, statement, kill = fault.what
-        told = f"{'kill -9' if kill else 'an I/O error'} at statement {statement} of transaction {transaction}"
-        self._storage.tears += (Tear(transaction, statement, kill, partial(self._do, fault, told, lambda: None)),)
+        description = f"{'kill -9' if kill else 'an I/O error'} at statement {statement} of transaction {transaction}"
+        self._storage.torn_transactions += (
+            TornTransaction(transaction, statement, kill, partial(self._do, fault, description, lambda: None)),
+        )
 
     def _spill_fails(self, fault: Fault) -> None:
         if fault.what is None:
@@ -257,16 +259,18 @@ class Hands:
 
         def move() -> None:
             disk, runtime = self._process.disk, self._runtime
-            if self._process.watch.began and self._process.storage is not None and not disk.is_away:
+            if self._process.observer.began and self._process.storage is not None and not disk.is_away:
                 self.file_moved_s = runtime.elapsed_s
                 disk.move_away(moved.log_too, moved.replace)
                 runtime.say("the database is moved away")
 
-        told = "the database is moved away" + (", and another one is put there" if moved.replace else "")
+        description = "the database is moved away" + (", and another one is put there" if moved.replace else "")
         if moved.step is None:
-            self._at(fault.at_s, fault, told, move)
+            self._at(fault.at_s, fault, description, move)
         else:
-            self._runtime.call_at_step(moved.step, partial(self._do, fault, f"{told} at step {moved.step}", move))
+            self._runtime.call_at_step(
+                moved.step, partial(self._do, fault, f"{description} at step {moved.step}", move)
+            )
 
     # ---- ends ------------------------------------------------------------------------------------------------------
 
@@ -300,38 +304,41 @@ class Hands:
         else:
             self._when(fault, "the power is cut", process.cut_power)
 
-    def _in_call(self, fault: Fault, told: str, kill: Callable[[], None]) -> None:
+    def _in_call(self, fault: Fault, description: str, kill: Callable[[], None]) -> None:
         """At a point of the disk, so many after its time."""
         points, disk = fault.what.number, self._process.disk
         self._at(
-            fault.at_s, fault, f"{told} at point {points} of the disk from now", lambda: disk.cut_after(points, kill)
+            fault.at_s,
+            fault,
+            f"{description} at point {points} of the disk from now",
+            lambda: disk.cut_after(points, kill),
         )
 
 
-_EFFECTS: Final[dict[str, Callable[[Hands, Fault], None]]] = {
-    "server_away": Hands._server_away,
-    "link_down": Hands._link_down,
-    "latency": Hands._latency,
-    "clock_skew": Hands._clock_skew,
-    "numbers_restart": Hands._numbers_restart,
-    "price_spikes": Hands._price_spike,
-    **dict.fromkeys(_DELAYED, Hands._slow),
-    "wall_jumps": Hands._wall_jump,
-    "crash": Hands._crash,
-    "hang": Hands._hang,
-    "full_channel": Hands._full_channel,
-    "file_moved": Hands._file_moved,
-    "storage_busy": Hands._storage_busy,
-    "storage_full": Hands._storage_full,
-    "storage_slow": Hands._storage_slow,
-    "storage_error": Hands._storage_error,
-    "commit_doubt": Hands._commit_doubt,
-    "storage_torn": Hands._storage_torn,
-    "disk_errors": Hands._disk_errors,
-    "sigterm": Hands._sigterm,
-    "second_signal": Hands._second_signal,
-    "kill": Hands._kill,
-    "kill_in_call": Hands._kill_in_call,
-    "power_cut": Hands._power_cut,
+_INJECTORS: Final[dict[str, Callable[[FaultInjector, Fault], None]]] = {
+    "server_away": FaultInjector._server_away,
+    "link_down": FaultInjector._link_down,
+    "latency": FaultInjector._latency,
+    "clock_skew": FaultInjector._clock_skew,
+    "numbers_restart": FaultInjector._numbers_restart,
+    "price_spikes": FaultInjector._price_spike,
+    **dict.fromkeys(_DELAYED, FaultInjector._slow),
+    "wall_jumps": FaultInjector._wall_jump,
+    "crash": FaultInjector._crash,
+    "hang": FaultInjector._hang,
+    "full_channel": FaultInjector._full_channel,
+    "file_moved": FaultInjector._file_moved,
+    "storage_busy": FaultInjector._storage_busy,
+    "storage_full": FaultInjector._storage_full,
+    "storage_slow": FaultInjector._storage_slow,
+    "storage_error": FaultInjector._storage_error,
+    "commit_doubt": FaultInjector._commit_doubt,
+    "storage_torn": FaultInjector._storage_torn,
+    "disk_errors": FaultInjector._disk_errors,
+    "sigterm": FaultInjector._sigterm,
+    "second_signal": FaultInjector._second_signal,
+    "kill": FaultInjector._kill,
+    "kill_in_call": FaultInjector._kill_in_call,
+    "power_cut": FaultInjector._power_cut,
 }
 """By kind; every other kind is weather: actions of mockws."""

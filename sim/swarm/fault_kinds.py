@@ -37,9 +37,9 @@ from sim.swarm.plan import (
     SYNTHETIC,
     Draw,
     Fault,
-    Kind,
-    Life,
+    FaultKind,
     Moved,
+    PlannedProcess,
     Point,
 )
 
@@ -57,76 +57,76 @@ _BREACHES: Final[tuple[Action, ...]] = (
     Text("x" * 20_000),
 )
 
-KINDS: Final[dict[str, Kind]] = {}
+KINDS: Final[dict[str, FaultKind]] = {}
 """By name, in the order of drawing."""
 
 
 def _kind(
     name: str, feeds: frozenset[str]
-) -> Callable[[Callable[[Draw, Life], list[Fault]]], Callable[[Draw, Life], list[Fault]]]:
-    def register(draw: Callable[[Draw, Life], list[Fault]]) -> Callable[[Draw, Life], list[Fault]]:
-        KINDS[name] = Kind(name, feeds, draw)
+) -> Callable[[Callable[[Draw, PlannedProcess], list[Fault]]], Callable[[Draw, PlannedProcess], list[Fault]]]:
+    def register(draw: Callable[[Draw, PlannedProcess], list[Fault]]) -> Callable[[Draw, PlannedProcess], list[Fault]]:
+        KINDS[name] = FaultKind(name, feeds, draw)
         return draw
 
     return register
 
 
-def _weather(name: str, most: int, action: Callable[[Draw], Action]) -> None:
+def _network_fault(name: str, most: int, action: Callable[[Draw], Action]) -> None:
     """A kind that is an action of mockws's, up to `most` times."""
 
-    def draw(d: Draw, life: Life) -> list[Fault]:
-        return [Fault(name, at_s, what=action(d)) for at_s in d.times(life.safety_s, most)]
+    def draw(d: Draw, planned: PlannedProcess) -> list[Fault]:
+        return [Fault(name, at_s, what=action(d)) for at_s in d.times(planned.safety_s, most)]
 
-    KINDS[name] = Kind(name, _LIVE, draw)
+    KINDS[name] = FaultKind(name, _LIVE, draw)
 
 
-_weather("close_codes", 4, lambda d: Disconnect(d.pick(_CODES)))
-_weather("reset", 3, lambda d: Reset())
-_weather("half_frame", 2, lambda d: HalfFrame())
-_weather("mute", 2, lambda d: Stall(d.seconds(0.5, 12.0)))
-_weather("drop_pings", 2, lambda d: DropPings(d.seconds(1.0, 20.0)))
-_weather("garbage", 4, lambda d: Garbage(d.pick((1, 3, 8, 25))))
-_weather("duplicates", 6, lambda d: Duplicate(d.whole(1, 40)))
-_weather("gaps", 5, lambda d: Skip(d.whole(1, 20)))
-_weather("reorder", 5, lambda d: Reorder(d.whole(2, 8)))
-_weather("broken_utf8", 3, lambda d: FrameOut(1, d.pick((b"\xc3\x28", b'{"symbol":"\xff', b"\xed\xa0\x80"))))
-_weather("broken_bytes", 3, lambda d: d.pick(_BREACHES))
+_network_fault("close_codes", 4, lambda d: Disconnect(d.pick(_CODES)))
+_network_fault("reset", 3, lambda d: Reset())
+_network_fault("half_frame", 2, lambda d: HalfFrame())
+_network_fault("mute", 2, lambda d: Stall(d.seconds(0.5, 12.0)))
+_network_fault("drop_pings", 2, lambda d: DropPings(d.seconds(1.0, 20.0)))
+_network_fault("garbage", 4, lambda d: Garbage(d.pick((1, 3, 8, 25))))
+_network_fault("duplicates", 6, lambda d: Duplicate(d.whole(1, 40)))
+_network_fault("gaps", 5, lambda d: Skip(d.whole(1, 20)))
+_network_fault("reorder", 5, lambda d: Reorder(d.whole(2, 8)))
+_network_fault("broken_utf8", 3, lambda d: FrameOut(1, d.pick((b"\xc3\x28", b'{"symbol":"\xff', b"\xed\xa0\x80"))))
+_network_fault("broken_bytes", 3, lambda d: d.pick(_BREACHES))
 
 
 @_kind("numbering", _LIVE)
-def _numbering(d: Draw, life: Life) -> list[Fault]:
+def _numbering(d: Draw, planned: PlannedProcess) -> list[Fault]:
     """A number far ahead: what comes after it looks as if the numbering began anew."""
     found = []
-    for n, at_s in enumerate(d.times(life.safety_s, 2)):
-        seq = _FAR * (10 * life.number + n)
+    for n, at_s in enumerate(d.times(planned.safety_s, 2)):
+        seq = _FAR * (10 * planned.number + n)
         tick = {"symbol": SYMBOLS[0], "price": 50.0, "volume": 1.0, "ts": 1, "event_id": f"far-{seq}", "seq": seq}
         found.append(Fault("numbering", at_s, what=OneTick(tick)))
     return found
 
 
 @_kind("numbers_restart", _LIVE)
-def _numbers_restart(d: Draw, life: Life) -> list[Fault]:
+def _numbers_restart(d: Draw, planned: PlannedProcess) -> list[Fault]:
     """The exchange's numbers start at 1 again: those seen before come with other trades."""
-    return [Fault("numbers_restart", at_s) for at_s in d.times(life.safety_s, 2)]
+    return [Fault("numbers_restart", at_s) for at_s in d.times(planned.safety_s, 2)]
 
 
 @_kind("price_spikes", _LIVE)
-def _price_spikes(d: Draw, life: Life) -> list[Fault]:
+def _price_spikes(d: Draw, planned: PlannedProcess) -> list[Fault]:
     """Prices that cannot be true, no three of them in a row alike."""
-    times = d.times(life.safety_s, 4)
+    times = d.times(planned.safety_s, 4)
     return [Fault("price_spikes", at_s, what=(1e5, 1e-3, 1e9, 1e-7)[n % 4]) for n, at_s in enumerate(times)]
 
 
-def _at_the_door(name: str, action: Callable[[Draw], Action]) -> None:
+def _at_handshake(name: str, action: Callable[[Draw], Action]) -> None:
     """A kind that meets handshakes: first the link is lost, unless it is met at the very first connection."""
 
-    def draw(d: Draw, life: Life) -> list[Fault]:
+    def draw(d: Draw, planned: PlannedProcess) -> list[Fault]:
         return [
             Fault(name, 0.0 if d.chance(0.3) else at_s, what=(action(d), Disconnect(1001)))
-            for at_s in d.times(life.safety_s, 2)
+            for at_s in d.times(planned.safety_s, 2)
         ]
 
-    KINDS[name] = Kind(name, _LIVE, draw)
+    KINDS[name] = FaultKind(name, _LIVE, draw)
 
 
 def _reject(status: int) -> Callable[[Draw], Action]:
@@ -136,7 +136,7 @@ def _reject(status: int) -> Callable[[Draw], Action]:
     return draw
 
 
-_at_the_door(
+_at_handshake(
     "refuse",
     lambda d: (
         Refuse(d.whole(1, 4), None, d.chance(0.5))
@@ -144,10 +144,10 @@ _at_the_door(
         else Refuse(None, d.seconds(0.5, 15.0), d.chance(0.5))
     ),
 )
-_at_the_door("http_429", _reject(429))
-_at_the_door("http_503", _reject(503))
-_at_the_door("slow_handshake", lambda d: DelayHandshake(d.seconds(0.5, 6.0), d.whole(1, 3)))
-_at_the_door("no_handshake", lambda d: DelayHandshake(3600.0, d.whole(1, 3)))
+_at_handshake("http_429", _reject(429))
+_at_handshake("http_503", _reject(503))
+_at_handshake("slow_handshake", lambda d: DelayHandshake(d.seconds(0.5, 6.0), d.whole(1, 3)))
+_at_handshake("no_handshake", lambda d: DelayHandshake(3600.0, d.whole(1, 3)))
 
 
 def _window(
@@ -155,13 +155,13 @@ def _window(
 ) -> None:
     """A kind that lasts a while; where a feed is over in milliseconds, from the beginning or soon after."""
 
-    def draw(d: Draw, life: Life) -> list[Fault]:
-        at_s = d.seconds(0.0, life.safety_s)
-        if life.by_step:
+    def draw(d: Draw, planned: PlannedProcess) -> list[Fault]:
+        at_s = d.seconds(0.0, planned.safety_s)
+        if planned.by_step:
             at_s = round(at_s / 1e4, 6) if d.chance(0.5) else 0.0
         return [Fault(name, at_s, d.seconds(0.1, longest_s), what(d))]
 
-    KINDS[name] = Kind(name, feeds, draw)
+    KINDS[name] = FaultKind(name, feeds, draw)
 
 
 _window("server_away", _LIVE, 15.0)
@@ -178,131 +178,131 @@ _window("storage_full", _ALL, 15.0)
 
 
 @_kind("hang", _ALL)
-def _hang(d: Draw, life: Life) -> list[Fault]:
+def _hang(d: Draw, planned: PlannedProcess) -> list[Fault]:
     """A stage stops for ever where it uses a channel: in most histories soon, so that the watchdog has time to bite."""
     stage, at_s = (
         d.pick(("strategy", "execution", "persist", "commit")),
-        d.seconds(0.0, d.pick((2.0, 2.0, life.safety_s))),
+        d.seconds(0.0, d.pick((2.0, 2.0, planned.safety_s))),
     )
-    return [Fault("hang", 0.0 if life.by_step else at_s, what=stage)] if d.chance(0.6) else []
+    return [Fault("hang", 0.0 if planned.by_step else at_s, what=stage)] if d.chance(0.6) else []
 
 
 @_kind("full_channel", _LIVE)
-def _full_channel(d: Draw, life: Life) -> list[Fault]:
+def _full_channel(d: Draw, planned: PlannedProcess) -> list[Fault]:
     """The tick channel is filled to its last place, and then the link is lost: a notice that finds no room."""
-    return [Fault("full_channel", d.seconds(0.5, life.safety_s))] if d.chance(0.4) else []
+    return [Fault("full_channel", d.seconds(0.5, planned.safety_s))] if d.chance(0.4) else []
 
 
 @_kind("file_moved", _ALL)
-def _file_moved(d: Draw, life: Life) -> list[Fault]:
+def _file_moved(d: Draw, planned: PlannedProcess) -> list[Fault]:
     """The database is moved away under the engine: with its log or without, another one put there or not."""
-    at_s, step = d.seconds(0.3, life.safety_s), d.whole(60, 600)
-    what = Moved(d.chance(0.5), d.chance(0.5), step if life.by_step else None)
-    return [Fault("file_moved", 0.0 if life.by_step else at_s, what=what)] if d.chance(0.4) else []
+    at_s, step = d.seconds(0.3, planned.safety_s), d.whole(60, 600)
+    what = Moved(d.chance(0.5), d.chance(0.5), step if planned.by_step else None)
+    return [Fault("file_moved", 0.0 if planned.by_step else at_s, what=what)] if d.chance(0.4) else []
 
 
 @_kind("history", _LIVE)
-def _history(d: Draw, life: Life) -> list[Fault]:
+def _history(d: Draw, planned: PlannedProcess) -> list[Fault]:
     """An exchange that sends its last trades with each subscription: one for all processes, drawn with the first."""
     snapshot = d.whole(1, 60)
-    return [Fault("history", 0.0, what=snapshot)] if life.number == 1 else []
+    return [Fault("history", 0.0, what=snapshot)] if planned.number == 1 else []
 
 
 @_kind("newest_first", _LIVE)
-def _newest_first(d: Draw, life: Life) -> list[Fault]:
+def _newest_first(d: Draw, planned: PlannedProcess) -> list[Fault]:
     """An exchange that sends several trades a frame, the newest first: drawn as `history` is."""
     trades = d.whole(2, 6)
-    return [Fault("newest_first", 0.0, what=trades)] if life.number == 1 else []
+    return [Fault("newest_first", 0.0, what=trades)] if planned.number == 1 else []
 
 
 @_kind("wall_jumps", _ALL)
-def _wall_jumps(d: Draw, life: Life) -> list[Fault]:
+def _wall_jumps(d: Draw, planned: PlannedProcess) -> list[Fault]:
     return [
         Fault("wall_jumps", at_s, what=d.pick((1, -1)) * d.whole(1, d.pick((3_000, 3_600_000, 2 * _DAY_MS))))
-        for at_s in d.times(life.safety_s, 3)
+        for at_s in d.times(planned.safety_s, 3)
     ]
 
 
 @_kind("storage_error", _ALL)
-def _storage_error(d: Draw, _life: Life) -> list[Fault]:
+def _storage_error(d: Draw, _life: PlannedProcess) -> list[Fault]:
     """The n-th write reports an I/O error, or two in a row do."""
     first = d.whole(1, 12)
     return [Fault("storage_error", 0.0, what=(first, first + d.whole(0, 1)))]
 
 
 @_kind("commit_doubt", _ALL)
-def _commit_doubt(d: Draw, _life: Life) -> list[Fault]:
+def _commit_doubt(d: Draw, _life: PlannedProcess) -> list[Fault]:
     """The n-th commit succeeds and an error is reported all the same."""
     return [Fault("commit_doubt", 0.0, what=(d.whole(1, 8), d.whole(1, 20)))]
 
 
 @_kind("storage_torn", _ALL)
-def _storage_torn(d: Draw, _life: Life) -> list[Fault]:
+def _storage_torn(d: Draw, _life: PlannedProcess) -> list[Fault]:
     """In the middle of the n-th transaction the process is killed, or a statement reports an I/O error."""
     return [Fault("storage_torn", 0.0, what=(d.whole(1, 8), d.whole(1, 5), d.chance(0.5)))]
 
 
 @_kind("disk_errors", _ALL)
-def _disk_errors(d: Draw, life: Life) -> list[Fault]:
+def _disk_errors(d: Draw, planned: PlannedProcess) -> list[Fault]:
     """Files can grow to so many bytes only, for a while: the kernel itself says no, from the start on or later."""
-    at_s = 0.0 if d.chance(0.4) or life.by_step else d.seconds(0.0, life.safety_s)
+    at_s = 0.0 if d.chance(0.4) or planned.by_step else d.seconds(0.0, planned.safety_s)
     return [Fault("disk_errors", at_s, d.seconds(0.5, 20.0), d.pick((0, 1_000, 100_000)))] if d.chance(0.6) else []
 
 
 @_kind("spill_fails", _ALL)
-def _spill_fails(d: Draw, _life: Life) -> list[Fault]:
+def _spill_fails(d: Draw, _life: PlannedProcess) -> list[Fault]:
     """No room for a spill file at the start (None), or files can only grow to so many bytes while the disk is full."""
     return [Fault("spill_fails", 0.0, what=None if d.chance(0.4) else d.whole(0, 6_000))]
 
 
-def _ending(name: str) -> Callable[[Draw, Life], Fault]:
+def _ending(name: str) -> Callable[[Draw, PlannedProcess], Fault]:
     """Something that comes once, at a time or at a step (then `what` is the step)."""
 
-    def draw(d: Draw, life: Life) -> Fault:
-        at_s, step, by_step = d.seconds(0.05, life.safety_s), d.whole(1, 600), life.by_step or d.chance(0.25)
+    def draw(d: Draw, planned: PlannedProcess) -> Fault:
+        at_s, step, by_step = d.seconds(0.05, planned.safety_s), d.whole(1, 600), planned.by_step or d.chance(0.25)
         return Fault(name, 0.0, what=step) if by_step else Fault(name, at_s)
 
     return draw
 
 
 @_kind("sigterm", _ALL)
-def _sigterm(d: Draw, life: Life) -> list[Fault]:
-    return [_ending("sigterm")(d, life)]
+def _sigterm(d: Draw, planned: PlannedProcess) -> list[Fault]:
+    return [_ending("sigterm")(d, planned)]
 
 
 @_kind("second_signal", _ALL)
-def _second_signal(d: Draw, life: Life) -> list[Fault]:
+def _second_signal(d: Draw, planned: PlannedProcess) -> list[Fault]:
     """Two signals, the second one so long after the first (`for_s`)."""
-    first, wait_s = _ending("second_signal")(d, life), d.seconds(0.0, 1.5)
+    first, wait_s = _ending("second_signal")(d, planned), d.seconds(0.0, 1.5)
     return [Fault(first.kind, first.at_s, wait_s, first.what)] if d.chance(0.5) else []
 
 
 @_kind("kill", _ALL)
-def _kill(d: Draw, life: Life) -> list[Fault]:
-    return [_ending("kill")(d, life)]
+def _kill(d: Draw, planned: PlannedProcess) -> list[Fault]:
+    return [_ending("kill")(d, planned)]
 
 
 @_kind("kill_in_call", _ALL)
-def _kill_in_call(d: Draw, life: Life) -> list[Fault]:
+def _kill_in_call(d: Draw, planned: PlannedProcess) -> list[Fault]:
     """kill -9 before, after or in the midst of the n-th call to the disk from the start or from a time on."""
-    return [_in_call("kill_in_call", d, life)]
+    return [_in_call("kill_in_call", d, planned)]
 
 
 @_kind("power_cut", _ALL)
-def _power_cut(d: Draw, life: Life) -> list[Fault]:
+def _power_cut(d: Draw, planned: PlannedProcess) -> list[Fault]:
     """The power is cut: like either kill, or just after the process has ended. `what`: a step, a point, or the end."""
-    ending, in_call = _ending("power_cut")(d, life), _in_call("power_cut", d, life)
+    ending, in_call = _ending("power_cut")(d, planned), _in_call("power_cut", d, planned)
     return [d.pick((ending, in_call, in_call, Fault("power_cut", 0.0, what=AT_END)))]
 
 
-def _in_call(name: str, d: Draw, life: Life) -> Fault:
-    at_s = d.seconds(0.0, life.safety_s)
-    at_s = 0.0 if life.by_step or d.chance(0.4) else at_s
+def _in_call(name: str, d: Draw, planned: PlannedProcess) -> Fault:
+    at_s = d.seconds(0.0, planned.safety_s)
+    at_s = 0.0 if planned.by_step or d.chance(0.4) else at_s
     return Fault(name, at_s, what=Point(d.whole(1, d.pick((5, 5, 30, 90)))))
 
 
 @_kind("crash", _ALL)
-def _crash(d: Draw, _life: Life) -> list[Fault]:
+def _crash(d: Draw, _life: PlannedProcess) -> list[Fault]:
     """A stage raises at the n-th time it uses a channel."""
     what = (d.pick(("ingest", "strategy", "execution", "persist")), d.whole(1, 400))
     return [Fault("crash", 0.0, what=what)] if d.chance(0.5) else []

@@ -16,7 +16,7 @@ from sim.swarm.fault_kinds import KINDS
 from tradebot.core.errors import ExitCode
 
 
-class Facts(Struct, frozen=True, kw_only=True):
+class ProcessFacts(Struct, frozen=True, kw_only=True):
     """What happened to one process. Times are simulated seconds of that process; None: it did not happen."""
 
     ended_s: float
@@ -56,13 +56,13 @@ class Facts(Struct, frozen=True, kw_only=True):
     """A replay with --strict has a malformed line."""
 
 
-class Cause(Struct, frozen=True):
+class ExitCause(Struct, frozen=True):
     """Why a process ends as it does: `possible` says whether it can be the cause, `certain` whether it must be."""
 
     name: str
     code: ExitCode
-    possible: Callable[[Facts], bool]
-    certain: Callable[[Facts], bool]
+    possible: Callable[[ProcessFacts], bool]
+    certain: Callable[[ProcessFacts], bool]
 
 
 _NOTICED_S: Final = 0.3
@@ -71,46 +71,48 @@ _NOTICED_S: Final = 0.3
 _OVERDUE_S: Final = 1.0
 
 
-def _unreadable(facts: Facts, frames: int) -> bool:
+def _unreadable(facts: ProcessFacts, frames: int) -> bool:
     return 0 < facts.unreadable_limit <= frames
 
 
-def _no_link(facts: Facts, slack_s: float) -> bool:
+def _no_link(facts: ProcessFacts, slack_s: float) -> bool:
     return facts.budget_s is not None and facts.no_handshake_s >= facts.budget_s + slack_s
 
 
-def _second_signal(facts: Facts, slack_s: float) -> bool:
+def _second_signal(facts: ProcessFacts, slack_s: float) -> bool:
     until_s = facts.ended_s if facts.over_s is None else facts.over_s
     return len(facts.signals_s) >= 2 and until_s - facts.signals_s[1] >= slack_s
 
 
-def _gone(facts: Facts) -> bool:
+def _gone(facts: ProcessFacts) -> bool:
     """Whether something was left to be written when the file was moved away: the end of the run, if nothing else."""
     return facts.file_moved_s is not None and facts.over_s is not None and facts.file_moved_s < facts.over_s
 
 
-CAUSES: Final[tuple[Cause, ...]] = (
-    Cause("a crash", ExitCode.CRASH, lambda f: f.crashed, lambda f: f.crashed),
-    Cause("a second signal", ExitCode.CRASH, lambda f: _second_signal(f, 0.0), lambda f: _second_signal(f, _NOTICED_S)),
-    Cause("overload", ExitCode.OVERLOAD, lambda f: f.refused > 0, lambda f: f.refused > 0),
-    Cause("a storage that failed", ExitCode.OVERLOAD, lambda f: f.storage_failing, lambda f: f.storage_failing),
-    Cause("a drain out of time", ExitCode.OVERLOAD, lambda f: f.drain_timed_out, lambda f: f.drain_timed_out),
-    Cause("a database that is gone", ExitCode.OVERLOAD, lambda f: f.file_moved_s is not None, lambda f: _gone(f)),
-    Cause("an end not recorded", ExitCode.OVERLOAD, lambda f: f.end_unrecorded, lambda f: f.end_unrecorded),
-    Cause("a disk that failed", ExitCode.OVERLOAD, lambda f: f.disk_failing_s > 0, lambda _f: False),
-    Cause("no handshake", ExitCode.NETWORK, lambda f: _no_link(f, -0.01), lambda f: _no_link(f, 5.0)),
-    Cause(
+EXIT_CAUSES: Final[tuple[ExitCause, ...]] = (
+    ExitCause("a crash", ExitCode.CRASH, lambda f: f.crashed, lambda f: f.crashed),
+    ExitCause(
+        "a second signal", ExitCode.CRASH, lambda f: _second_signal(f, 0.0), lambda f: _second_signal(f, _NOTICED_S)
+    ),
+    ExitCause("overload", ExitCode.OVERLOAD, lambda f: f.refused > 0, lambda f: f.refused > 0),
+    ExitCause("a storage that failed", ExitCode.OVERLOAD, lambda f: f.storage_failing, lambda f: f.storage_failing),
+    ExitCause("a drain out of time", ExitCode.OVERLOAD, lambda f: f.drain_timed_out, lambda f: f.drain_timed_out),
+    ExitCause("a database that is gone", ExitCode.OVERLOAD, lambda f: f.file_moved_s is not None, lambda f: _gone(f)),
+    ExitCause("an end not recorded", ExitCode.OVERLOAD, lambda f: f.end_unrecorded, lambda f: f.end_unrecorded),
+    ExitCause("a disk that failed", ExitCode.OVERLOAD, lambda f: f.disk_failing_s > 0, lambda _f: False),
+    ExitCause("no handshake", ExitCode.NETWORK, lambda f: _no_link(f, -0.01), lambda f: _no_link(f, 5.0)),
+    ExitCause(
         "unreadable frames",
         ExitCode.PARSE,
         lambda f: _unreadable(f, f.unreadable),
         lambda f: _unreadable(f, f.surely_unreadable),
     ),
-    Cause("a malformed line", ExitCode.PARSE, lambda f: f.strict_malformed, lambda _f: False),
+    ExitCause("a malformed line", ExitCode.PARSE, lambda f: f.strict_malformed, lambda _f: False),
 )
 """Each cause of an exit code other than 0 that can meet a run that was configured well."""
 
 
-def expected_exit(facts: Facts) -> frozenset[int | None]:
+def expected_exit(facts: ProcessFacts) -> frozenset[int | None]:
     """The exit codes that the contract allows for what happened; None stands for a killed process.
 
     A crash outranks everything; of several other causes the first one counts, and which that was is not known here.
@@ -125,8 +127,8 @@ def expected_exit(facts: Facts) -> frozenset[int | None]:
         if 0 < facts.disk_failing_s >= facts.storage_retry_s:
             codes.add(int(ExitCode.OVERLOAD))
         return frozenset(codes)
-    certain: set[int | None] = {int(cause.code) for cause in CAUSES if cause.certain(facts)}
-    possible: set[int | None] = {int(cause.code) for cause in CAUSES if cause.possible(facts)}
+    certain: set[int | None] = {int(cause.code) for cause in EXIT_CAUSES if cause.certain(facts)}
+    possible: set[int | None] = {int(cause.code) for cause in EXIT_CAUSES if cause.possible(facts)}
     if int(ExitCode.CRASH) in certain:
         return frozenset({int(ExitCode.CRASH)})
     codes = {*possible}
@@ -135,7 +137,7 @@ def expected_exit(facts: Facts) -> frozenset[int | None]:
     return frozenset(codes)
 
 
-def describe(facts: Facts) -> str:
+def describe(facts: ProcessFacts) -> str:
     """The facts that are not as in an uneventful run, in one line."""
     unusual = [
         f"{name} {value:.3f}" if isinstance(value, float) else name if value is True else f"{name} {value}"
@@ -147,7 +149,7 @@ def describe(facts: Facts) -> str:
     return ", ".join(unusual)
 
 
-def _may_be_over(facts: Facts) -> bool:
+def _may_be_over(facts: ProcessFacts) -> bool:
     """Whether there is a reason to end with 0."""
     time_over = facts.run_seconds is not None and facts.ended_s >= facts.run_seconds
     return bool(facts.signals_s) or time_over or facts.fed_out
@@ -161,7 +163,7 @@ _LOSSES: Final = frozenset(
         "link_down", "full_channel", "refuse", "http_429", "http_503", "slow_handshake", "no_handshake",
     }
 )  # fmt: skip
-_DOOR: Final = frozenset(
+_HANDSHAKE: Final = frozenset(
     {"refuse", "http_429", "http_503", "slow_handshake", "no_handshake", "server_away", "link_down", "latency"}
 )
 _STORAGE: Final = frozenset(
@@ -187,7 +189,7 @@ EARLIER: Final[Mapping[str, frozenset[str]]] = {
 EXPLAINED_BY: Final[Mapping[str, frozenset[str]]] = {
     "LINK_LOST": _LOSSES,
     "LINK_RESTORED": _LOSSES,
-    "CONNECT_FAILED": _DOOR,
+    "CONNECT_FAILED": _HANDSHAKE,
     "GAP": _LOSSES | {"gaps", "reorder", "numbering", "numbers_restart", "price_spikes"},
     "PRICE_BAND": frozenset({"price_spikes"}),
     "malformed input": ALWAYS,  # how many there must be is counted elsewhere
@@ -209,7 +211,7 @@ EXPLAINED_BY: Final[Mapping[str, frozenset[str]]] = {
     "OVERLOAD": ALWAYS,  # the facts must say so
     "order refused": ALWAYS,  # the reference must say so
     "thread crashed": frozenset({"crash"}),
-    "stage failed": _DOOR | {"garbage", "broken_bytes"} | ALWAYS,
+    "stage failed": _HANDSHAKE | {"garbage", "broken_bytes"} | ALWAYS,
     "second stop signal: exiting at once": frozenset({"second_signal"}),
 }
 """Every WARNING and ERROR line, by its event or else its message: the kinds of fault that explain it."""

@@ -86,7 +86,7 @@ class Fault(Struct, frozen=True):
     what: Any = None
 
 
-class Life(Struct, frozen=True):
+class PlannedProcess(Struct, frozen=True):
     """What a kind draws faults for: one process, by number from 1, whose safety phase lasts `safety_s`.
 
     `by_step`: the feed ends within milliseconds of simulated time, so that steps are the better clock.
@@ -98,16 +98,16 @@ class Life(Struct, frozen=True):
     by_step: bool
 
 
-class Kind(Struct, frozen=True):
+class FaultKind(Struct, frozen=True):
     """A kind of fault: its name, the feeds it can happen to, and the faults of one process."""
 
     name: str
     feeds: frozenset[str]
-    draw: Callable[[Draw, Life], list[Fault]]
+    draw: Callable[[Draw, PlannedProcess], list[Fault]]
 
 
 class Plan(Struct, frozen=True):
-    """One swarm history. `lives` are the faults of each process; one more process follows, without any.
+    """One swarm history. `process_faults` are the faults of each process; one more process follows, without any.
 
     `values` are configuration keys, `options` those of the command line. `kinds` names the kinds of fault that are on.
     """
@@ -120,11 +120,11 @@ class Plan(Struct, frozen=True):
     steps: tuple[tuple[str, float, float], ...]
     lines: int
     safety_s: float
-    lives: tuple[tuple[Fault, ...], ...]
+    process_faults: tuple[tuple[Fault, ...], ...]
 
 
 def draw_plan(
-    stream: Stream, kinds: Sequence[Kind], only: frozenset[str] | None = None, safety_s: float | None = None
+    stream: Stream, kinds: Sequence[FaultKind], only: frozenset[str] | None = None, safety_s: float | None = None
 ) -> Plan:
     """The plan of a seed. `only`: exactly these kinds are on, as far as the feed can have them.
 
@@ -133,22 +133,24 @@ def draw_plan(
     shape = Draw(stream("shape"))
     feed = shape.pick(_FEED_TICKETS)
     drawn_safety_s = shape.seconds(8.0, 40.0)
-    lives = shape.pick((1, 1, 1, 2, 2, 3))
+    processes = shape.pick((1, 1, 1, 2, 2, 3))
     rate = shape.pick((2.0, 5.0, 10.0, 20.0))
     speed = shape.pick((None, 1.0, 2.0, 4.0)) if feed == REPLAY else None
     safety_s = drawn_safety_s if safety_s is None else min(safety_s, drawn_safety_s)
-    life_of = [Life(n, feed, drawn_safety_s, feed == REPLAY and speed is None) for n in range(1, lives + 1)]
+    planned_processes = [
+        PlannedProcess(n, feed, drawn_safety_s, feed == REPLAY and speed is None) for n in range(1, processes + 1)
+    ]
     on_chance = Draw(stream("on")).pick(ON_CHANCES)
     on: list[str] = []
-    faults: list[list[Fault]] = [[] for _ in life_of]
+    faults: list[list[Fault]] = [[] for _ in planned_processes]
     for kind in kinds:
         draw = Draw(stream(f"fault:{kind.name}"))
         is_on = draw.chance(on_chance)  # drawn in any case: what follows in this stream must not depend on `only`
         if not (is_on if only is None else kind.name in only) or feed not in kind.feeds:
             continue
         on.append(kind.name)
-        for life, own in zip(life_of, faults, strict=True):
-            own += [fault for fault in kind.draw(draw, life) if fault.at_s <= safety_s]
+        for planned, own in zip(planned_processes, faults, strict=True):
+            own += [fault for fault in kind.draw(draw, planned) if fault.at_s <= safety_s]
     values, options = draw_settings(Draw(stream("settings")), feed, speed)
     market = Draw(stream("market"))
     return Plan(
@@ -160,7 +162,7 @@ def draw_plan(
         steps=_market_steps(market, rate),
         lines=shape.whole(50, 400),
         safety_s=safety_s,
-        lives=tuple([tuple(sorted(own, key=lambda fault: fault.at_s)) for own in faults]),
+        process_faults=tuple([tuple(sorted(own, key=lambda fault: fault.at_s)) for own in faults]),
     )
 
 

@@ -12,14 +12,14 @@ from typing import Any, Final, NamedTuple
 from mockws_server.actions import Action, Burst, Ticks, Wait
 from mockws_server.script import Script
 from sim.kernel.runtime import SimRuntime
-from sim.swarm.fault_injector import Hands
+from sim.swarm.fault_injector import FaultInjector
 from sim.swarm.fault_kinds import KINDS
 from sim.swarm.plan import MOCKWS, REPLAY, SYNTHETIC, Fault, Plan, draw_plan, recovery_s
-from sim.world.exchange import Exchange
-from sim.world.exchange_protocols import Kraken
+from sim.world.exchange import SimExchange
+from sim.world.exchange_protocols import SimKraken
 from sim.world.faults import StorageFaults
 from sim.world.tick_inputs import tick_lines
-from sim.world.world import Faults, Outcome, Process, World
+from sim.world.world import Faults, ProcessOutcome, SimProcess, World
 from tradebot.config.model import Settings
 from tradebot.feeds.status import Link
 
@@ -44,19 +44,19 @@ class Probe(NamedTuple):
     link: Link | None
 
 
-class LifeRun(NamedTuple):
+class ProcessRun(NamedTuple):
     """One process of a swarm history and what is known of it."""
 
-    process: Process
-    outcome: Outcome
-    hands: Hands
+    process: SimProcess
+    outcome: ProcessOutcome
+    injector: FaultInjector
     probes: list[Probe]
     run_seconds: float | None
     faulty: bool
 
 
 class Swarm:
-    """Plays a plan in a world. `lives` are the processes so far."""
+    """Plays a plan in a world. `process_runs` are the processes so far."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -65,20 +65,20 @@ class Swarm:
         world.drawn = self.plan.kinds
         self.exchange = self._exchange()
         self.lines: list[str] = []
-        self.lives: list[LifeRun] = []
+        self.process_runs: list[ProcessRun] = []
         if self.plan.feed == REPLAY:
             self.lines = tick_lines(world, self.plan.lines)
             world.write_lines("input.jsonl", self.lines)
 
     def play(self, after_each: Callable[[Swarm], None]) -> None:
         """Run processes until one has come to its end in order, or all faults are used up; look at each one's end."""
-        for faults in (*self.plan.lives, ()):
+        for faults in (*self.plan.process_faults, ()):
             run_seconds = None if self.plan.feed == REPLAY else self._until_s(bool(faults)) + CALM_S
             if run_seconds is not None and any(fault.kind == "hang" for fault in faults):
                 run_seconds += HANG_S
             outcome = self._run(faults, run_seconds)
             after_each(self)
-            stopped = self.lives[-1].hands.signals_s
+            stopped = self.process_runs[-1].injector.signals_s
             if outcome.exit_code == 0 and not stopped:
                 return
 
@@ -98,12 +98,12 @@ class Swarm:
             values["engine.replay_file"] = str(self.world.directory / "input.jsonl")
         if "hang" in plan.kinds and plan.feed != REPLAY:
             values["channels.tick_channel_size"] = _ROOMY
-        if isinstance(self.exchange, Kraken):
+        if isinstance(self.exchange, SimKraken):
             values |= {"engine.ingest_mode": "realws", "app.symbol": ",".join(plan.symbols)}
             options["exchange"] = "kraken"
         return self.world.settings(values, options)
 
-    def _exchange(self) -> Exchange | None:
+    def _exchange(self) -> SimExchange | None:
         plan = self.plan
         if plan.feed != MOCKWS:
             return None
@@ -116,27 +116,29 @@ class Swarm:
             else:
                 steps.append(Wait(count))
         script = Script("", tuple(steps), "", plan.symbols, self.world.seed, None)
-        drawn = {fault.kind: fault.what for fault in plan.lives[0] if fault.kind in ("history", "newest_first")}
+        drawn = {
+            fault.kind: fault.what for fault in plan.process_faults[0] if fault.kind in ("history", "newest_first")
+        }
         self.world.injected.update(drawn.keys())
         if drawn:
-            return Kraken(script, snapshot=drawn.get("history", 0), newest_first=drawn.get("newest_first", 0))
-        return Exchange(script)
+            return SimKraken(script, snapshot=drawn.get("history", 0), newest_first=drawn.get("newest_first", 0))
+        return SimExchange(script)
 
     def _until_s(self, faulty: bool) -> float:
         """By when a push feed must be live and caught up."""
         return (self.safety_s if faulty else 0.0) + recovery_s(self.plan.values)
 
-    def _run(self, faults: tuple[Fault, ...], run_seconds: float | None) -> Outcome:
+    def _run(self, faults: tuple[Fault, ...], run_seconds: float | None) -> ProcessOutcome:
         world, plan, exchange = self.world, self.plan, self.exchange
         storage = StorageFaults()
-        hands: list[Hands] = []
+        injector: list[FaultInjector] = []
         probes: list[Probe] = []
 
-        def begin(process: Process) -> None:
+        def begin(process: SimProcess) -> None:
             until_s = self.safety_s if faults else 0.0
-            hands.append(Hands(process, storage, exchange, world.injected, until_s))
+            injector.append(FaultInjector(process, storage, exchange, world.injected, until_s))
             if faults:
-                hands[0].arrange(faults)
+                injector[0].arrange(faults)
             elif exchange is not None:
                 exchange.heal()
             if run_seconds is not None:
@@ -147,18 +149,20 @@ class Swarm:
             self.settings(run_seconds),
             Faults(storage=storage, network=None if exchange is None else exchange.online, begin=begin),
         )
-        if exchange is not None and plan.lives and outcome.sim_s < run_seconds_or(run_seconds):
+        if exchange is not None and plan.process_faults and outcome.sim_s < run_seconds_or(run_seconds):
             exchange.while_away(int(outcome.sim_s * 10) % 20)
-        self.lives.append(LifeRun(world.processes[-1], outcome, hands[0], probes, run_seconds, bool(faults)))
+        self.process_runs.append(
+            ProcessRun(world.processes[-1], outcome, injector[0], probes, run_seconds, bool(faults))
+        )
         return outcome
 
-    def _probe(self, process: Process, probes: list[Probe]) -> None:
-        watch = process.watch
-        if watch.began and watch.feed is not None:
-            metrics = watch.metrics
+    def _probe(self, process: SimProcess, probes: list[Probe]) -> None:
+        observer = process.observer
+        if observer.began and observer.feed is not None:
+            metrics = observer.metrics
             sent = 0 if self.exchange is None else len(self.exchange.sent)
-            link = watch.feed.status().link
-            probes.append(Probe(metrics.ingest_received, metrics.ingest_processed, watch.ticks_stored, sent, link))
+            link = observer.feed.status().link
+            probes.append(Probe(metrics.ingest_received, metrics.ingest_processed, observer.ticks_stored, sent, link))
 
 
 def run_seconds_or(run_seconds: float | None) -> float:
@@ -166,12 +170,12 @@ def run_seconds_or(run_seconds: float | None) -> float:
     return float("inf") if run_seconds is None else run_seconds
 
 
-def check_live(life: LifeRun, plan: Plan, exchange: Exchange | None) -> None:
+def check_live(process_run: ProcessRun, plan: Plan, exchange: SimExchange | None) -> None:
     """After its faults stopped, a process that lasted its time was live and caught up: all of it, and stored."""
-    if life.outcome.exit_code != 0 or life.hands.signals_s or life.run_seconds is None:
+    if process_run.outcome.exit_code != 0 or process_run.injector.signals_s or process_run.run_seconds is None:
         return
-    assert len(life.probes) == 3, f"only {len(life.probes)} looks at the calm phase"
-    first, middle, last = life.probes
+    assert len(process_run.probes) == 3, f"only {len(process_run.probes)} looks at the calm phase"
+    first, middle, last = process_run.probes
     if exchange is not None:
         assert first.link == last.link == "up", f"the link is {first.link}, then {last.link}, long after all faults"
         sent, received = middle.sent - first.sent, last.received - first.received

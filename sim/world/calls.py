@@ -22,10 +22,10 @@ def recording(disk: Disk, live: Callable[[], bool]) -> Iterator[None]:
     """Tell `disk` of the calls that one process makes inside, while `live()`."""
     system: Any = os
     library: Any = sqlite3  # the module that peewee uses too
-    told = _Told(disk)
+    recorder = _CallRecorder(disk)
     wrapped: dict[str, Callable[..., Callable[..., Any]]] = {
-        "fsync": told.sync, "fdatasync": told.sync, "replace": told.move, "rename": told.move, "unlink": told.remove,
-        "remove": told.remove, "pwrite": told.write, "write": told.write,
+        "fsync": recorder.sync, "fdatasync": recorder.sync, "replace": recorder.move, "rename": recorder.move,
+        "unlink": recorder.remove, "remove": recorder.remove, "pwrite": recorder.write, "write": recorder.write,
     }  # fmt: skip
     real = {name: getattr(system, name) for name in wrapped}
     connect = library.connect
@@ -33,7 +33,7 @@ def recording(disk: Disk, live: Callable[[], bool]) -> Iterator[None]:
     try:
         for name, wrap in wrapped.items():
             setattr(system, name, wrap(real[name]))
-        library.connect = told.connect(connect)
+        library.connect = recorder.connect(connect)
         yield
     finally:
         library.connect = connect
@@ -42,7 +42,7 @@ def recording(disk: Disk, live: Callable[[], bool]) -> Iterator[None]:
         disk.end()
 
 
-class Connection(sqlite3.Connection):
+class RecordedConnection(sqlite3.Connection):
     """A connection that tells the disk of its transactions."""
 
     disk: Disk | None = None
@@ -68,7 +68,7 @@ class Connection(sqlite3.Connection):
 class _Cursor(sqlite3.Cursor):
     def execute(self, sql: str, parameters: Any = ()) -> Any:
         connection, run = self.connection, super().execute
-        assert isinstance(connection, Connection)
+        assert isinstance(connection, RecordedConnection)
         if connection.disk is None or (connection.in_transaction and not sql.startswith(_IN_TRANSACTION)):
             return run(sql, parameters)
         if sql.upper().startswith("PRAGMA SYNCHRONOUS ="):
@@ -76,7 +76,7 @@ class _Cursor(sqlite3.Cursor):
         return connection.disk.statement(connection.full, sql, lambda: run(sql, parameters))
 
 
-class _Told:
+class _CallRecorder:
     """Wraps functions so that the disk is told of what they do to its files."""
 
     def __init__(self, disk: Disk) -> None:
@@ -86,9 +86,9 @@ class _Told:
         """`sqlite3.connect`."""
 
         def connect(*args: Any, **options: Any) -> Any:
-            connection = call(*args, **{"factory": Connection, **options})
+            connection = call(*args, **{"factory": RecordedConnection, **options})
             name = str(args[0]).removeprefix("file://").partition("?")[0]
-            if os.path.realpath(name) == self._disk.path and isinstance(connection, Connection):
+            if os.path.realpath(name) == self._disk.path and isinstance(connection, RecordedConnection):
                 connection.disk = self._disk
             return connection
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from sim.world.wal import HEADER_BYTES, Index, Mark, read_index, read_wal
+from sim.world.wal import HEADER_BYTES, Index, WalPosition, read_index, read_wal
 
 _RESERVE_LEFT: Final = 4096
 _BLOCK: Final = 1 << 16
@@ -41,7 +41,7 @@ class Disk:
         """Content of the engine's own files at their last sync."""
         self.names: dict[Path, Name] = {}
         """Names that changed since anything was synced, with the newest change of each."""
-        self.wal_synced: Mark | None = None
+        self.wal_synced: WalPosition | None = None
         """Up to where the log was synced by a commit under FULL or by the engine itself; checkpoints do so too."""
         self.instead: dict[Path, bytes | None] = {}
         """Content of files in the middle of the call at which the process died; None: there was none."""
@@ -124,7 +124,7 @@ class Disk:
         self.names, self.wal_synced = {}, None
         wal = read_wal(_read(self.wal_path))
         if wal is not None:
-            self.wal_synced = Mark(wal.salts, wal.ends[-1] if wal.ends else HEADER_BYTES)
+            self.wal_synced = WalPosition(wal.salts, wal.ends[-1] if wal.ends else HEADER_BYTES)
 
     def index(self) -> Index | None:
         """What SQLite's shared memory says of the log."""
@@ -152,7 +152,7 @@ class Disk:
         self.names = {}
         if path == self.wal_path:
             wal = read_wal(_read(path))
-            self.wal_synced = None if wal is None else Mark(wal.salts, path.stat().st_size)
+            self.wal_synced = None if wal is None else WalPosition(wal.salts, path.stat().st_size)
         elif path.is_file():
             self.synced[path] = content_of(path)
 
@@ -233,7 +233,7 @@ class Disk:
             self.names = {}
             wal = read_wal(_read(self.wal_path, HEADER_BYTES))
             if wal is not None:
-                self.wal_synced = Mark(wal.salts, wal.frame_end(after.frames))
+                self.wal_synced = WalPosition(wal.salts, wal.frame_end(after.frames))
         self.point()
         return result
 
@@ -256,7 +256,7 @@ class Disk:
 
     def _log_is_synced(self, log: bytes) -> None:
         wal = read_wal(log)
-        self.wal_synced = None if wal is None else Mark(wal.salts, len(log))
+        self.wal_synced = None if wal is None else WalPosition(wal.salts, len(log))
 
     def _first_start(self, run: Callable[[], Any]) -> Any:
         """A new database is made one with a log: its first page is written under a rollback journal."""

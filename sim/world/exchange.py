@@ -31,13 +31,13 @@ from mockws_server.actions import (
     Reset,
     Stall,
 )
-from mockws_server.frames import Message, Sender
-from mockws_server.handshake_policy import Door
-from mockws_server.script import Player, Script
+from mockws_server.frames import OutgoingFrame, Sender
+from mockws_server.handshake_policy import HandshakePolicy
+from mockws_server.script import Script, ScriptSchedule
 from sim.kernel.clock import START_MS
 from sim.kernel.runtime import SimRuntime
 from sim.world import network as net
-from sim.world.network import Handshake, Peer, Received, SimNetwork
+from sim.world.network import Handshake, Peer, ReceivedMessage, SimNetwork
 from tradebot.core.events import Tick
 
 ABNORMAL: Final = 1006
@@ -53,7 +53,7 @@ class Sent(Struct, frozen=True):
     data: bytes
 
 
-class Exchange:
+class SimExchange:
     """The server's side of one scenario. `skew_ms`: how far its clock is ahead of the engine's at the beginning."""
 
     def __init__(self, script: Script, *, skew_ms: int = 0) -> None:
@@ -65,7 +65,7 @@ class Exchange:
         self._answers: deque[Handshake] = deque()
         self._always: Handshake | None = None
         self._hang_ups: deque[tuple[float, int]] = deque()
-        self._door = Door()
+        self._handshake_policy = HandshakePolicy()
         self._no_pongs_until_s = 0.0
         self._processes = 0
         self._elapsed_before_s = 0.0
@@ -125,7 +125,7 @@ class Exchange:
         if self.networks:
             self._elapsed_before_s += self.network.runtime.elapsed_s
         self._processes += 1
-        self._door = Door()
+        self._handshake_policy = HandshakePolicy()
         self._no_pongs_until_s = 0.0
         self._stalls.clear()
         self._down = False
@@ -134,18 +134,18 @@ class Exchange:
         for seconds, do in self._appointments:
             runtime.call_at(seconds, do)
         self._appointments = []
-        self._play_on(Player(self._script, runtime.elapsed_s))
+        self._play_on(ScriptSchedule(self._script, runtime.elapsed_s))
         return network
 
-    def _play_on(self, player: Player) -> None:
-        due_s = player.next_at()
+    def _play_on(self, schedule: ScriptSchedule) -> None:
+        due_s = schedule.next_at()
         if due_s is None or self._down:
             return
 
         def turn() -> None:
-            for action in player.due(due_s):
+            for action in schedule.due(due_s):
                 self.perform(action)
-            self._play_on(player)
+            self._play_on(schedule)
 
         self.network.runtime.call_at(due_s, turn)
 
@@ -159,7 +159,7 @@ class Exchange:
         self._answers.clear()
         self._always = None
         self._hang_ups.clear()
-        self._door.clear()
+        self._handshake_policy.clear()
         self._no_pongs_until_s = 0.0
         self._set_pongs()
         self._stalls.clear()
@@ -202,7 +202,7 @@ class Exchange:
                 for peer in self._open():
                     peer.reset(lose_in_flight=True)
             case Refuse() | DelayHandshake() | Reject():
-                self._door.add(action, now_s)
+                self._handshake_policy.add(action, now_s)
             case DropPings():
                 self._drop_pings(now_s + action.seconds)
             case Quit():
@@ -210,7 +210,7 @@ class Exchange:
             case _:
                 pass
 
-    def broadcast(self, message: Message) -> None:
+    def broadcast(self, message: OutgoingFrame) -> None:
         """Send a message of the market to all listeners. May be overridden."""
         if message.opcode == net.TEXT and message.fin:
             text = self.translate(message.data)
@@ -268,7 +268,7 @@ class Exchange:
     def come_back(self) -> None:
         """Listen again after `quit`, and play the script from its beginning; the market went on."""
         self._down = False
-        self._play_on(Player(self._script, self.network.runtime.elapsed_s))
+        self._play_on(ScriptSchedule(self._script, self.network.runtime.elapsed_s))
 
     def return_if_away(self) -> None:
         """`come_back`, if it quit."""
@@ -280,19 +280,19 @@ class Exchange:
     def handshake(self, number: int, url: str) -> Handshake:
         """What was said about the next ones, by a script or otherwise, else about all, else accept."""
         if self._down:
-            return net.Refuse()
+            return net.HandshakeRefused()
         if self._answers:
             return self._answers.popleft()
-        refusal = self._door.on_accept(self.network.runtime.elapsed_s)
+        refusal = self._handshake_policy.on_accept(self.network.runtime.elapsed_s)
         if refusal is not None:
-            return net.End(reset=refusal.reset)
-        match self._door.on_request():
+            return net.StreamEnd(reset=refusal.reset)
+        match self._handshake_policy.on_request():
             case Reject(status=status, retry_after_s=retry_after_s):
-                return net.Reject(status, None if retry_after_s is None else float(retry_after_s))
+                return net.HandshakeRejected(status, None if retry_after_s is None else float(retry_after_s))
             case DelayHandshake(seconds=seconds):
-                return net.Accept(seconds)
+                return net.HandshakeAccepted(seconds)
             case None:
-                return net.Accept() if self._always is None else self._always
+                return net.HandshakeAccepted() if self._always is None else self._always
 
     def opened(self, peer: Peer) -> None:
         """A connection made while pings are dropped gets no pongs either."""
@@ -301,12 +301,12 @@ class Exchange:
             after_s, code = self._hang_ups.popleft()
             self.network.later(after_s, lambda: peer.close(code))
 
-    def received(self, peer: Peer, message: Received) -> None:
+    def received(self, peer: Peer, message: ReceivedMessage) -> None:
         """Nothing that a client says changes what is sent."""
 
-    def fetched(self, number: int, url: str) -> net.Answer | net.Refuse | net.Reject | net.NoAnswer | net.End:
+    def fetched(self, number: int, url: str) -> net.FetchOutcome:
         """No tokens here. May be overridden."""
-        return net.Refuse()
+        return net.HandshakeRefused()
 
 
 def _disconnect(peer: Peer, code: int, reason: str) -> None:

@@ -10,19 +10,19 @@ from typing import Any
 
 import msgspec
 
-from mockws_server.frames import Message
+from mockws_server.frames import OutgoingFrame
 from mockws_server.script import Script
-from sim.checks.account import WINDOW
+from sim.checks.feed_model import WINDOW
 from sim.kernel.runtime import SimRuntime
 from sim.world import network as net
-from sim.world.exchange import Exchange
-from sim.world.network import Peer, Received, SimNetwork
+from sim.world.exchange import SimExchange
+from sim.world.network import Peer, ReceivedMessage, SimNetwork
 from tradebot.core.events import Tick
 
 _TICK = msgspec.json.Decoder(Tick)
 
 
-class Asked(Exchange):
+class SubscriptionExchange(SimExchange):
     """Sends trades only to those who asked, in its own form. `deaf_to`: so many connections are never confirmed."""
 
     def __init__(self, script: Script, *, skew_ms: int = 0, deaf_to: int = 0) -> None:
@@ -46,7 +46,7 @@ class Asked(Exchange):
         peer.deaf = self._deaf_to > 0
         self._deaf_to -= peer.deaf
 
-    def received(self, peer: Peer, message: Received) -> None:
+    def received(self, peer: Peer, message: ReceivedMessage) -> None:
         """A text is heard, unless this connection meets deaf ears."""
         if message.kind == "text" and peer.open and not peer.deaf:
             self.heard(peer, json.loads(message.data))
@@ -60,7 +60,7 @@ class Asked(Exchange):
         self.send(peer, json.dumps(value, separators=(",", ":")).encode())
 
 
-class Kraken(Asked):
+class SimKraken(SubscriptionExchange):
     """Version 2 of Kraken's API: an answer to each subscription, then a snapshot of the last `snapshot` trades.
 
     `newest_first` above 0: snapshots begin with their newest trade, and so do frames, each of so many trades. `unknown`
@@ -121,7 +121,7 @@ class Kraken(Asked):
         trade = self._trade(message)
         return message if trade is None else _update([trade])
 
-    def broadcast(self, message: Message) -> None:
+    def broadcast(self, message: OutgoingFrame) -> None:
         """Newest first: a trade waits for those that fill its frame."""
         trade = self._trade(message.data) if self._newest_first and message.opcode == net.TEXT else None
         if trade is None:
@@ -160,23 +160,25 @@ def _update(trades: list[dict[str, Any]]) -> bytes:
     return json.dumps({"channel": "trade", "type": "update", "data": trades}, separators=(",", ":")).encode()
 
 
-class KuCoin(Asked):
+class SimKuCoin(SubscriptionExchange):
     """KuCoin's classic API: a token for each connection, then topics. Tokens are never given twice."""
 
     def __init__(self, script: Script, *, skew_ms: int = 0) -> None:
         super().__init__(script, skew_ms=skew_ms)
-        self.token_answers: deque[net.Refuse | net.Reject | net.NoAnswer | net.End] = deque()
+        self.token_answers: deque[
+            net.HandshakeRefused | net.HandshakeRejected | net.HandshakeUnanswered | net.StreamEnd
+        ] = deque()
         """What the next requests for a token meet; a token when it is empty."""
         self.tokens: list[str] = []
         self.urls: list[str] = []
 
-    def fetched(self, number: int, url: str) -> net.Answer | net.Refuse | net.Reject | net.NoAnswer | net.End:
+    def fetched(self, number: int, url: str) -> net.FetchOutcome:
         """A token, or what stands in `token_answers`."""
         if self.token_answers:
             return self.token_answers.popleft()
         self.tokens.append(f"secret{number}token")
         servers = [{"endpoint": "wss://sim.kucoin.example/endpoint", "pingInterval": 18000, "pingTimeout": 10000}]
-        return net.Answer(
+        return net.HttpAnswer(
             json.dumps({"code": "200000", "data": {"token": self.tokens[-1], "instanceServers": servers}})
         )
 
@@ -184,7 +186,7 @@ class KuCoin(Asked):
         """Only with the newest token."""
         self.urls.append(url)
         if not self.tokens or f"token={self.tokens[-1]}" not in url:
-            return net.Reject(401)
+            return net.HandshakeRejected(401)
         return super().handshake(number, url)
 
     def heard(self, peer: Peer, said: dict[str, Any]) -> None:
@@ -216,7 +218,7 @@ class KuCoin(Asked):
         return json.dumps(said, separators=(",", ":")).encode()
 
 
-class Binance(Asked):
+class SimBinance(SubscriptionExchange):
     """Binance's plain streams: an answer with the message's number, and trades by their own numbers."""
 
     def heard(self, peer: Peer, said: dict[str, Any]) -> None:
@@ -244,7 +246,7 @@ class Binance(Asked):
         return json.dumps(trade, separators=(",", ":")).encode()
 
 
-class Bybit(Asked):
+class SimBybit(SubscriptionExchange):
     """Bybit: trades of the topics that a client asked for; a message with one unknown topic is refused as a whole.
 
     `silenced`: symbols of which nothing is sent any more.

@@ -10,7 +10,7 @@ WATCHDOG_S: Final = 60.0
 """As in etc/systemd: for so long the watchdog may go without being fed."""
 
 
-class HearingManager:
+class FakeSystemd:
     """The `Notifier` of a simulated process. Times are simulated seconds of that process."""
 
     def __init__(self, runtime: SimRuntime) -> None:

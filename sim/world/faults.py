@@ -18,7 +18,7 @@ from peewee import SqliteDatabase
 from sim.checks.causes import Causes
 from sim.kernel.runtime import SimRuntime
 from sim.world.disk import Disk
-from sim.world.torn_writes import Tear, torn
+from sim.world.torn_writes import TornTransaction, torn
 from tradebot.store.batch import Batch, StoredCounts
 from tradebot.store.database import BUSY_TIMEOUT_MS, Synchronous
 from tradebot.store.errors import StorageUnavailable
@@ -46,7 +46,7 @@ class StorageFaults(Struct):
     """kill -9 when this write (from 1) is asked for: the batches before it are stored, of it nothing."""
     kill_at_commit: int | None = None
     """kill -9 when this commit (from 1) is done, before the engine learns of it."""
-    tears: tuple[Tear, ...] = ()
+    torn_transactions: tuple[TornTransaction, ...] = ()
     no_spill: bool = False
     """There is no room for a spill file when the process starts."""
 
@@ -131,8 +131,8 @@ class FaultyStorage(SqliteStorage):
 
     def _transact(self, db: SqliteDatabase, batch: Batch, after: StoredCounts) -> None:
         self._transactions += 1
-        tears = [tear for tear in self._faults.tears if tear.transaction == self._transactions]
-        super()._transact(torn(db, tears[0], self._runtime) if tears else db, batch, after)
+        torn_transactions = [tear for tear in self._faults.torn_transactions if tear.transaction == self._transactions]
+        super()._transact(torn(db, torn_transactions[0], self._runtime) if torn_transactions else db, batch, after)
         if self.causes is None:
             connection: sqlite3.Connection = db.connection()  # type: ignore[no-untyped-call]
             rows = connection.execute("SELECT event_id FROM signals WHERE run = ?", (self._run.no,))
@@ -173,7 +173,7 @@ def open_files() -> list[tuple[int, str]]:
     return found
 
 
-class Remains:
+class FileSnapshot:
     """The files of a database as they were when its process died, whatever unwinding threads did to them since.
 
     A real death runs no `finally`: SQLite's log is not moved into the database, a spill file gets no end mark.
@@ -184,13 +184,13 @@ class Remains:
         self._spill = spill_path(db_path)
         self._files: dict[Path, bytes | memoryview] | None = None
 
-    def take(self) -> None:
+    def save(self) -> None:
         """Remember what there is, unless that was done. To be called in the moment of death."""
         if self._files is not None:
             return
         self._files = {path: self._content(path) for path in self._present() if path.is_file()}
 
-    def put_back(self) -> None:
+    def restore_files(self) -> None:
         """Make everything as it was. To be called when all threads are gone and have closed what they had open."""
         if self._spill.is_dir():
             self._spill.rmdir()

@@ -10,10 +10,10 @@ from typing import Any, Final, NamedTuple
 from sim.kernel.runtime import Noted, SimRuntime
 
 KEPT_ENTRIES: Final = 20_000
-_DULL_EVENTS: Final = frozenset(
+_ROUTINE_EVENTS: Final = frozenset(
     {"HEARTBEAT", "batch flushed", "BUY", "SELL", "PRAGMA verification", "initial database state"}
 )
-_DULL_MESSAGES: Final = frozenset({"signal generated", "shadow order executed", "order refused"})
+_ROUTINE_MESSAGES: Final = frozenset({"signal generated", "shadow order executed", "order refused"})
 _DETAIL_CHARS_MAX: Final = 300
 
 
@@ -23,7 +23,7 @@ class Entry(NamedTuple):
     process: int
     at_s: float
     text: str
-    dull: bool
+    routine: bool
     """True for what happens all the time: shown only where everything is asked for."""
 
 
@@ -33,27 +33,27 @@ class Journal:
     def __init__(self) -> None:
         self.entries: deque[Entry] = deque(maxlen=KEPT_ENTRIES)
 
-    def add(self, process: int, at_s: float, text: str, dull: bool = False) -> None:
+    def add(self, process: int, at_s: float, text: str, routine: bool = False) -> None:
         """Append an entry."""
-        self.entries.append(Entry(process, at_s, text, dull))
+        self.entries.append(Entry(process, at_s, text, routine))
 
     def lines(self, most: int | None = None) -> list[str]:
         """The newest `most` entries that are not dull; None: all there are, dull ones too. One line each."""
-        chosen = [entry for entry in self.entries if most is None or not entry.dull]
+        chosen = [entry for entry in self.entries if most is None or not entry.routine]
         shown = chosen if most is None else chosen[-most:]
         lines = [f"[{entry.process}] {entry.at_s:10.4f} s  {entry.text}" for entry in shown]
         earlier = len(chosen) - len(shown)
         return [f"... {earlier} earlier ones", *lines] if earlier else lines
 
 
-class NotingRuntime(SimRuntime):
+class JournalRuntime(SimRuntime):
     """A runtime whose notes (of faults, network and storage) stand in the journal too.
 
     `on_death` is called when the process is killed or exits at once, before any thread unwinds.
     """
 
-    def __init__(self, seed: int, journal: Journal, process: int, **character: Any) -> None:
-        super().__init__(seed, **character)
+    def __init__(self, seed: int, journal: Journal, process: int, **profile: Any) -> None:
+        super().__init__(seed, **profile)
         self.journal = journal
         self.process = process
         self.on_death: Callable[[], None] = lambda: None
@@ -64,11 +64,11 @@ class NotingRuntime(SimRuntime):
         """See `SimRuntime.note`."""
         super().note(*fields)
         if not self.killed:
-            self.say(" ".join(map(str, fields)), dull=fields[0] == "stored")
+            self.say(" ".join(map(str, fields)), routine=fields[0] == "stored")
 
-    def say(self, text: str, dull: bool = False) -> None:
+    def say(self, text: str, routine: bool = False) -> None:
         """An entry of the journal that is no part of the history's hash."""
-        self.journal.add(self.process, self.elapsed_s, text, dull)
+        self.journal.add(self.process, self.elapsed_s, text, routine)
 
     def exit_now(self, code: int) -> None:
         """See `SimRuntime.exit_now`."""
@@ -91,7 +91,7 @@ class LogStream(StringIO):
     `signal_on` names lines by event or message: when the first of that name is written, a stop signal comes.
     """
 
-    def __init__(self, runtime: NotingRuntime, signal_on: tuple[str, ...] = ()) -> None:
+    def __init__(self, runtime: JournalRuntime, signal_on: tuple[str, ...] = ()) -> None:
         super().__init__()
         self._runtime = runtime
         self._signal_on = list(signal_on)
@@ -113,18 +113,18 @@ def enter_logs(journal: Journal, process: int, logs: list[dict[str, Any]], times
     entries = journal.entries
     own = [entries.pop() for _ in range(len(entries) - since)][::-1]
     for line, at_s in zip(logs, times_s, strict=True):
-        own.append(Entry(process, at_s, describe(line), _is_dull(line)))
+        own.append(Entry(process, at_s, describe(line), _is_routine(line)))
     entries.extend(sorted(own, key=lambda entry: entry.at_s))  # stable: notes before the lines of the same moment
 
 
-def _is_dull(line: Mapping[str, Any]) -> bool:
+def _is_routine(line: Mapping[str, Any]) -> bool:
     fields = line["fields"]
     if line["level"] == "ERROR":
         return False
     message = str(fields["message"])
     if "suppressed" in fields:  # "7 more held back: signal generated"
         message = message.partition(": ")[2]
-    return fields.get("event") in _DULL_EVENTS or message in _DULL_MESSAGES | _DULL_EVENTS
+    return fields.get("event") in _ROUTINE_EVENTS or message in _ROUTINE_MESSAGES | _ROUTINE_EVENTS
 
 
 def describe(line: Mapping[str, Any]) -> str:
@@ -134,7 +134,7 @@ def describe(line: Mapping[str, Any]) -> str:
     event = fields.pop("event", None)
     if event in ("HEARTBEAT", "FINAL METRICS"):
         shown_always = {name: value for name, value in fields.items() if name in _BEAT_FIELDS or "_depth" in name}
-        fields = shown_always | {name: fields[name] for name in _TELLING if fields.get(name)}
+        fields = shown_always | {name: fields[name] for name in _NOTABLE_COUNTERS if fields.get(name)}
     shown = " ".join(f"{name}={value}" for name, value in fields.items() if value is not None)
     if len(shown) > _DETAIL_CHARS_MAX:
         shown = shown[: _DETAIL_CHARS_MAX - 3] + "..."
@@ -142,7 +142,7 @@ def describe(line: Mapping[str, Any]) -> str:
 
 
 _BEAT_FIELDS: Final = frozenset({"ingest_received", "ingest_processed", "tick_count", "persist_count", "link"})
-_TELLING: Final = (
+_NOTABLE_COUNTERS: Final = (
     "refused", "bp_drops_signal", "risk_vetoes", "stale_vetoes", "rate_vetoes", "persist_errors", "malformed",
     "duplicates", "gaps", "reconnects",
 )  # fmt: skip

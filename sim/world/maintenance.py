@@ -12,8 +12,8 @@ from typing import Any, Final
 from sim.checks import prune_invariants as kept
 from sim.checks.checkers import check_database, check_run
 from sim.scenarios.common import run_id_of
-from sim.world.side_process import Beside, Trouble, Woe
-from sim.world.world import Faults, Outcome, Process, World
+from sim.world.side_process import CommandFaults, SideProcess, Trouble
+from sim.world.world import Faults, ProcessOutcome, SimProcess, World
 from tradebot.config.model import Settings
 from tradebot.core.runtime import Runtime
 from tradebot.ops import backup
@@ -28,48 +28,50 @@ _BACKUP_STEPS: Final = 8
 """Steps of a backup at which others may run: fewer than any database has pages, however SQLite lays them out."""
 
 
-def draw_woe(world: World, often: float = 0.15) -> Woe:
+def draw_command_faults(world: World, often: float = 0.15) -> CommandFaults:
     """A kill or a SIGTERM at some point, perhaps, and trouble with some transactions."""
     trouble = {n: _TROUBLES[world.between(0, len(_TROUBLES) - 1)] for n in range(1, 16) if world.chance(often)}
     kill = world.between(1, 80) if world.chance(0.25) else None
     signal = world.between(1, 60) if world.chance(0.25) else None
-    return Woe(kill, signal, trouble)
+    return CommandFaults(kill, signal, trouble)
 
 
 @dataclass
-class Errand:
+class ScheduledCommand:
     """A command that is to run: from `at_s` on (seconds of its process), or when the engine beside it has ended."""
 
     name: str
-    run: Callable[[Beside], int]
-    woe: Woe = field(default_factory=Woe)
+    run: Callable[[SideProcess], int]
+    faults: CommandFaults = field(default_factory=CommandFaults)
     at_s: float = 0.0
     leaves: Path | None = None
-    committed: Callable[[Beside, Any], None] = lambda _beside, _db: None
-    beside: Beside | None = None
+    committed: Callable[[SideProcess, Any], None] = lambda _side_process, _db: None
+    side_process: SideProcess | None = None
     """Once its process has begun."""
 
     @property
     def code(self) -> int | None:
         """How it ended; None: it was killed."""
-        return None if self.beside is None else self.beside.code
+        return None if self.side_process is None else self.side_process.code
 
     @property
     def said(self) -> str:
         """What it wrote."""
-        assert self.beside is not None
-        return self.beside.answers.getvalue() + self.beside.errors.getvalue() + (self.beside.error or "")
+        assert self.side_process is not None
+        return (
+            self.side_process.answers.getvalue() + self.side_process.errors.getvalue() + (self.side_process.error or "")
+        )
 
-    def begin(self, process: Process, alone: bool) -> None:
+    def begin(self, process: SimProcess, alone: bool) -> None:
         """Have it start in its time."""
         runtime = process.runtime
-        beside = self.beside = Beside(runtime, self.name, self.run, self.woe, alone, self.leaves)
-        beside.committed = partial(self.committed, beside)
-        process.beside.append(beside)
-        runtime.call_at(self.at_s, beside.start)
+        side_process = self.side_process = SideProcess(runtime, self.name, self.run, self.faults, alone, self.leaves)
+        side_process.committed = partial(self.committed, side_process)
+        process.side_processes.append(side_process)
+        runtime.call_at(self.at_s, side_process.start)
 
 
-class Upkeep:
+class MaintainedDatabase:
     """One database and its wall clock, which goes on from process to process."""
 
     def __init__(self, world: World, settings: Settings, block: int) -> None:
@@ -82,73 +84,85 @@ class Upkeep:
 
     # ---- processes -----------------------------------------------------------------------------------------------
 
-    def engine(self, *errands: Errand, settings: Settings | None = None, **faults: Any) -> Outcome:
+    def run_engine(
+        self, *commands: ScheduledCommand, settings: Settings | None = None, **faults: Any
+    ) -> ProcessOutcome:
         """An engine, beside it the errands; afterwards everything is looked at."""
-        return self._run(settings or self.settings, errands, Faults(**faults))
+        return self._run(settings or self.settings, commands, Faults(**faults))
 
-    def alone(self, *errands: Errand) -> None:
+    def run_alone(self, *commands: ScheduledCommand) -> None:
         """The errands, without an engine: a kill of the only one is a kill of the process."""
-        self._run(self.settings, errands, Faults(engine=False))
+        self._run(self.settings, commands, Faults(engine=False))
 
     def pause(self, seconds: float) -> None:
         """Nobody runs."""
         self.elapsed_ms += int(seconds * 1000)
 
-    def _run(self, settings: Settings, errands: tuple[Errand, ...], faults: Faults) -> Outcome:
-        def begin(process: Process) -> None:
+    def _run(self, settings: Settings, commands: tuple[ScheduledCommand, ...], faults: Faults) -> ProcessOutcome:
+        def begin(process: SimProcess) -> None:
             process.runtime.jump_wall(self.elapsed_ms)
-            for errand in errands:
-                errand.begin(process, alone=not faults.engine and len(errands) == 1)
+            for command in commands:
+                command.begin(process, alone=not faults.engine and len(commands) == 1)
 
         faults.begin = begin
         outcome = self.world.run(settings, faults)
         self.elapsed_ms += int(outcome.sim_s * 1000) + 1
-        for errand in errands:
-            assert errand.beside is not None
-            assert errand.beside.wrong is None, errand.beside.wrong
+        for command in commands:
+            assert command.side_process is not None
+            assert command.side_process.wrong is None, command.side_process.wrong
         if self.world.db_path.exists():
             self.check(settings, outcome)
         return outcome
 
     # ---- errands -------------------------------------------------------------------------------------------------
 
-    def prune(self, keep_ms: int, woe: Woe | None = None, at_s: float = 0.0, name: str = "prune") -> Errand:
+    def prune_command(
+        self, keep_ms: int, faults: CommandFaults | None = None, at_s: float = 0.0, name: str = "prune"
+    ) -> ScheduledCommand:
         """`tradebot prune`; what must hold at its commits and at its end is looked at there."""
 
-        def run(beside: Beside) -> int:
+        def run(side_process: SideProcess) -> int:
             with kept.reading(self.world.db_path) as db:
                 covered = kept.covered(db)
             code = run_prune(
-                self.world.db_path, keep_ms, False, beside.runtime, beside.answers, beside.errors, beside.database
+                self.world.db_path,
+                keep_ms,
+                False,
+                side_process.runtime,
+                side_process.answers,
+                side_process.errors,
+                side_process.database,
             )
-            if code == 0 and "Left alone" not in beside.answers.getvalue():
+            if code == 0 and "Left alone" not in side_process.answers.getvalue():
                 with kept.reading(self.world.db_path) as db:
-                    kept.check_finished(db, beside.told_ms - keep_ms, covered, self.block)
+                    kept.check_finished(db, side_process.last_now_ms - keep_ms, covered, self.block)
             return code
 
-        def committed(beside: Beside, db: Any) -> None:
+        def committed(side_process: SideProcess, db: Any) -> None:
             kept.check_commit(db)
-            kept.check_young(db, beside.told_ms - keep_ms, self._gone)
+            kept.check_young(db, side_process.last_now_ms - keep_ms, self._gone)
             self._gone = kept.newest_gone(db)
 
-        return Errand(name, run, Woe() if woe is None else woe, at_s, committed=committed)
+        return ScheduledCommand(name, run, CommandFaults() if faults is None else faults, at_s, committed=committed)
 
-    def backup(self, target: Path, woe: Woe | None = None, at_s: float = 0.0) -> Errand:
+    def backup_command(self, target: Path, faults: CommandFaults | None = None, at_s: float = 0.0) -> ScheduledCommand:
         """`tradebot backup`, in a number of steps that does not depend on SQLite."""
 
-        def run(beside: Beside) -> int:
+        def run(side_process: SideProcess) -> int:
             with kept.reading(self.world.db_path) as db:
                 pages = int(db.execute("PRAGMA page_count").fetchone()[0])
             _set(backup, "_STEP_PAGES", max(1, pages // _BACKUP_STEPS))
-            runtime = _FewSleeps(beside)
-            return run_backup(self.world.db_path, target, True, runtime.runtime, beside.answers, beside.errors)
+            runtime = _FewSleeps(side_process)
+            return run_backup(
+                self.world.db_path, target, True, runtime.runtime, side_process.answers, side_process.errors
+            )
 
         part = target.with_name(target.name + ".part")
-        return Errand("backup", run, Woe() if woe is None else woe, at_s, part)
+        return ScheduledCommand("backup", run, CommandFaults() if faults is None else faults, at_s, part)
 
     # ---- checks --------------------------------------------------------------------------------------------------
 
-    def check(self, settings: Settings, outcome: Outcome) -> None:
+    def check(self, settings: Settings, outcome: ProcessOutcome) -> None:
         """The database is sound; with all that was deleted put back it is what one is that nobody pruned."""
         path = self.world.db_path
         kept.keep_deleted(path)
@@ -159,8 +173,8 @@ class Upkeep:
         check_database(whole)
         kept.check_carried(path, whole)
         if outcome.events("START"):
-            watch, is_whole = self.world.processes[-1].watch, outcome.exit_code == 0
-            positions = watch.positions if is_whole and watch.began else None
+            observer, is_whole = self.world.processes[-1].observer, outcome.exit_code == 0
+            positions = observer.positions if is_whole and observer.began else None
             check_run(whole, settings.config, run_id_of(outcome), is_whole, positions)
 
     def check_copy(self, target: Path) -> None:
@@ -185,8 +199,8 @@ class Upkeep:
 class _FewSleeps:
     """A command's runtime; it sleeps as often as every backup does, and no more."""
 
-    def __init__(self, beside: Beside) -> None:
-        self._beside = beside
+    def __init__(self, side_process: SideProcess) -> None:
+        self._side_process = side_process
         self._left = _BACKUP_STEPS
 
     @property
@@ -197,13 +211,13 @@ class _FewSleeps:
         return runtime
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._beside, name)
+        return getattr(self._side_process, name)
 
     def sleep(self, seconds: float) -> None:
         """Sleep, or do nothing."""
         if self._left:
             self._left -= 1
-            self._beside.sleep(seconds)
+            self._side_process.sleep(seconds)
 
 
 def _set(module: Any, name: str, value: Any) -> None:
@@ -211,7 +225,7 @@ def _set(module: Any, name: str, value: Any) -> None:
 
 
 @contextmanager
-def upkeep(world: World, settings: Settings) -> Iterator[Upkeep]:
+def maintained_database(world: World, settings: Settings) -> Iterator[MaintainedDatabase]:
     """A database whose prunes delete few ticks at once."""
     block = world.between(2, 5)
     places: tuple[tuple[Any, str], ...] = (
@@ -220,7 +234,7 @@ def upkeep(world: World, settings: Settings) -> Iterator[Upkeep]:
     before = [getattr(module, name) for module, name in places]
     _set(policy, "_BLOCK_TICKS", (block, block, block))
     try:
-        yield Upkeep(world, settings, block)
+        yield MaintainedDatabase(world, settings, block)
     finally:
         for (module, name), value in zip(places, before, strict=True):
             _set(module, name, value)

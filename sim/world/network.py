@@ -34,17 +34,17 @@ PING: Final = 9
 PONG: Final = 10
 
 
-class Accept(Struct, frozen=True):
+class HandshakeAccepted(Struct, frozen=True):
     """The handshake succeeds, `after_s` after the request came in."""
 
     after_s: float = 0.0
 
 
-class Refuse(Struct, frozen=True):
+class HandshakeRefused(Struct, frozen=True):
     """Nothing listens there."""
 
 
-class Reject(Struct, frozen=True):
+class HandshakeRejected(Struct, frozen=True):
     """An HTTP answer other than 101, `after_s` after the request; `retry_after_s` is what its Retry-After asks for."""
 
     status: int
@@ -52,30 +52,33 @@ class Reject(Struct, frozen=True):
     after_s: float = 0.0
 
 
-class NoAnswer(Struct, frozen=True):
+class HandshakeUnanswered(Struct, frozen=True):
     """The request is taken and nothing is ever answered."""
 
 
-class Answer(Struct, frozen=True):
+class HttpAnswer(Struct, frozen=True):
     """The text of a 200 answer: only for `Server.fetched`."""
 
     text: str
     after_s: float = 0.0
 
 
-class End(Struct, frozen=True):
+class StreamEnd(Struct, frozen=True):
     """The end of the stream of bytes: in good order (FIN), or by a reset."""
 
     reset: bool = False
 
 
-Handshake = Accept | Refuse | Reject | NoAnswer | End
+Handshake = HandshakeAccepted | HandshakeRefused | HandshakeRejected | HandshakeUnanswered | StreamEnd
 """What a server does with a request; End: it ends the connection without an answer."""
 
-ToClient = bytes | End | Accept | Refuse | Reject | Answer
+FetchOutcome = HttpAnswer | HandshakeRefused | HandshakeRejected | HandshakeUnanswered | StreamEnd
+"""How a server answers an HTTP request."""
+
+ToClient = bytes | StreamEnd | HandshakeAccepted | HandshakeRefused | HandshakeRejected | HttpAnswer
 
 
-class Received(Struct, frozen=True):
+class ReceivedMessage(Struct, frozen=True):
     """What the server's end got from a client: a message, a control frame, or the end of the stream."""
 
     kind: Literal["text", "ping", "pong", "close", "end"]
@@ -98,11 +101,11 @@ class Server(Protocol):
         """The handshake was answered with 101 just now; what is sent from here on follows it."""
         ...
 
-    def received(self, peer: Peer, message: Received) -> None:
+    def received(self, peer: Peer, message: ReceivedMessage) -> None:
         """Something came from the client; "close" and "end" included."""
         ...
 
-    def fetched(self, number: int, url: str) -> Answer | Refuse | Reject | NoAnswer | End:
+    def fetched(self, number: int, url: str) -> FetchOutcome:
         """A client posts to an HTTP address."""
         ...
 
@@ -126,7 +129,7 @@ class Session(Struct):
     before_last: int = 0
 
 
-class Attempt(Struct):
+class ConnectAttempt(Struct):
     """One attempt to connect: times in simulated seconds; `ended_s` and `retry_after_s` (as the server asked) of one
 
     that failed.
@@ -152,7 +155,7 @@ class SimNetwork:
         self.unreachable = False
         self.dialled_at_s: list[float] = []
         """When each attempt to connect was begun."""
-        self.attempts: list[Attempt] = []
+        self.attempts: list[ConnectAttempt] = []
         self.fetches = 0
         self.peers: list[Peer] = []
         """Every connection that the server accepted, in order."""
@@ -290,7 +293,7 @@ class Peer:
         self._to_client = to_client
         self.number = number
         self.url = url
-        self.received: list[Received] = []
+        self.received: list[ReceivedMessage] = []
         self.answers_pings = True
         self.mute = False
         self.deaf = False
@@ -336,7 +339,7 @@ class Peer:
     def end(self) -> None:
         """The stream ends without a close frame, as when a server's process ends."""
         if not self._ended:
-            self._to_client.put(End())
+            self._to_client.put(StreamEnd())
         self._ended = True
 
     def reset(self, lose_in_flight: bool = False) -> None:
@@ -345,10 +348,10 @@ class Peer:
             return
         if lose_in_flight:
             self._to_client.lose()
-        self._to_client.put(End(reset=True))
+        self._to_client.put(StreamEnd(reset=True))
         self._ended = True
 
-    def take(self, message: Received) -> None:
+    def take(self, message: ReceivedMessage) -> None:
         """Something has arrived from the client. Called by the pipe."""
         self.received.append(message)
         if message.kind == "ping" and self.answers_pings:

@@ -40,7 +40,7 @@ def lose_power(disk: Disk, random_of: random.Random) -> Loss:
     before = ticks_of(disk.db_path)
     _give_names_back(disk, dice)
     for path in disk.own_files():
-        _weather(disk, path, dice)
+        _keep_part(disk, path, dice)
     lost, commits = _tear_log(disk, dice)
     disk.shm_path.unlink(missing_ok=True)
     after = ticks_of(disk.db_path)
@@ -106,7 +106,7 @@ def _give_names_back(disk: Disk, dice: _Dice) -> None:
             disk.synced[path] = name.content
 
 
-def _weather(disk: Disk, path: Path, dice: _Dice) -> None:
+def _keep_part(disk: Disk, path: Path, dice: _Dice) -> None:
     """One of the engine's own files: what was synced, and any part of what was written since."""
     fate, part, whole_length = dice.one_of(4), dice.one_of(_EIGHTHS + 1), dice.one_of(2)
     synced, written = disk.synced.get(path), content_of(path)

@@ -18,8 +18,8 @@ from typing import Any, Final, Literal, cast
 from msgspec import Struct
 from peewee import SqliteDatabase
 
-from sim.world.faults import Remains
-from sim.world.journal import NotingRuntime
+from sim.world.faults import FileSnapshot
+from sim.world.journal import JournalRuntime
 from tradebot.core.errors import ExitCode, TradebotError
 from tradebot.core.runtime import Runtime, Thread
 from tradebot.store import session as opening
@@ -36,7 +36,7 @@ _ERRORS: Final = {
 }
 
 
-class Woe(Struct, frozen=True):
+class CommandFaults(Struct, frozen=True):
     """What meets a command. Points are those at which it can be interrupted, transactions those that write, from 1.
 
     `trouble` by transaction: "wait" (for others, but not for long), "busy" (its patience goes by), "full" (at the first
@@ -53,7 +53,7 @@ class Killed(BaseException):
     """The command's process was killed; the engine's lives on."""
 
 
-class Beside:
+class SideProcess:
     """One command. `run` gets it as its runtime; `alone`: no engine runs, so that its death is the whole process's.
 
     `leaves` is a file that stays as it is in the moment of a kill, whatever unwinding does to it.
@@ -61,10 +61,10 @@ class Beside:
 
     def __init__(
         self,
-        runtime: NotingRuntime,
+        runtime: JournalRuntime,
         name: str,
-        run: Callable[[Beside], int],
-        woe: Woe | None = None,
+        run: Callable[[SideProcess], int],
+        faults: CommandFaults | None = None,
         alone: bool = False,
         leaves: Path | None = None,
     ) -> None:
@@ -73,7 +73,7 @@ class Beside:
         self.error: str | None = None
         self.wrong: str | None = None
         """What a check found that was made on its thread."""
-        self.told_ms = 0
+        self.last_now_ms = 0
         """The time that it was told last (Unix ms)."""
         self.answers = StringIO()
         self.errors = StringIO()
@@ -85,9 +85,9 @@ class Beside:
         self._runtime = runtime
         self._name = name
         self._run = run
-        self._woe = Woe() if woe is None else woe
+        self._faults = CommandFaults() if faults is None else faults
         self._alone = alone
-        self._remains = None if leaves is None else Remains(leaves)
+        self._snapshot = None if leaves is None else FileSnapshot(leaves)
         self._points = 0
         self._transactions = 0
         self._catching = False
@@ -115,8 +115,8 @@ class Beside:
         self._runtime.note("kill", self._name)
         if self._alone:
             self._runtime.kill()
-        if self._remains is not None and not self._dying.is_set():
-            self._remains.take()
+        if self._snapshot is not None and not self._dying.is_set():
+            self._snapshot.save()
         self._dying.set()
 
     def signal(self) -> None:
@@ -140,8 +140,8 @@ class Beside:
 
     def now_ms(self) -> int:
         """The simulated wall clock."""
-        self.told_ms = self._runtime.now_ms()
-        return self.told_ms
+        self.last_now_ms = self._runtime.now_ms()
+        return self.last_now_ms
 
     def catch_stop_signals(self) -> None:
         """From now on they are counted; before, they kill."""
@@ -183,17 +183,17 @@ class Beside:
             self.wrong = str(error)
         except TradebotError as error:
             code, self.error = int(ExitCode.CONFIG), str(error)
-        if self._remains is not None:
-            self._remains.put_back()
+        if self._snapshot is not None:
+            self._snapshot.restore_files()
         self.code = code
         self._runtime.note("ended", self._name, code)
         self._runtime.say(f"{self._name}: {self.answers.getvalue()}{self.errors.getvalue()}{self.error or ''}".rstrip())
 
     def _count(self) -> None:
         self._points += 1
-        if self._points == self._woe.signal_at_point:
+        if self._points == self._faults.signal_at_point:
             self.signal()
-        if self._points == self._woe.kill_at_point:
+        if self._points == self._faults.kill_at_point:
             self.kill()
         self._die_if_killed()
 
@@ -205,7 +205,7 @@ class Beside:
         """A transaction that writes begins (0), or its next statement is to be executed."""
         if statement == 0:
             self._transactions += 1
-        trouble = self._woe.trouble.get(self._transactions)
+        trouble = self._faults.trouble.get(self._transactions)
         if (trouble, statement) == ("wait", 0):
             self.sleep(_WAIT_S)
         elif (trouble, statement) == ("busy", 0):
@@ -222,7 +222,7 @@ class Beside:
     def _done(self, connection: sqlite3.Connection) -> None:
         """A transaction that writes is committed."""
         self.committed(connection)
-        if self._woe.trouble.get(self._transactions) == "doubt":
+        if self._faults.trouble.get(self._transactions) == "doubt":
             self._fail("doubt")
 
     def _fail(self, trouble: Trouble) -> None:

@@ -12,11 +12,11 @@ from tradebot.core.runtime import Condition, Lock, Runtime
 _FOR_EVER_S: Final = 1e6
 
 
-class Injected(Exception):
+class InjectedCrash(Exception):
     """The crash that a scenario asked for."""
 
 
-class HeldBack:
+class FaultyRuntime:
     """Wraps a runtime, real or simulated. Every time a named thread enters a condition (that is: uses a channel)
 
     it first sleeps `delays_s[name]` seconds, and at its `crashes[name]`-th time it raises Injected instead.
@@ -31,7 +31,7 @@ class HeldBack:
         self._crashes = dict(crashes or {})
         self._entries: dict[str, int] = {}
         self._hangs: dict[str, Callable[[], None]] = {}
-        self._tell: Callable[[], None] = lambda: None
+        self._on_injected: Callable[[], None] = lambda: None
         self.crashed = False
         """Whether a thread was made to crash."""
 
@@ -40,20 +40,20 @@ class HeldBack:
 
     def condition(self, lock: Lock | None = None) -> Condition:
         """A condition of the wrapped runtime whose entrance holds threads back."""
-        return _HeldCondition(self, self._inner.condition(lock))
+        return _DelayedCondition(self, self._inner.condition(lock))
 
-    def hold_back(self, name: str, delay_s: float) -> None:
+    def delay_thread(self, name: str, delay_s: float) -> None:
         """From now on the thread called `name` sleeps so long; 0: no more."""
         self._delays_s[name] = delay_s
 
-    def crash(self, name: str, nth: int, tell: Callable[[], None]) -> None:
-        """Have the thread called `name` raise Injected at its `nth` entrance; `tell` is called just before."""
+    def crash(self, name: str, nth: int, on_injected: Callable[[], None]) -> None:
+        """Have the thread called `name` raise Injected at its `nth` entrance; `on_injected` is called just before."""
         self._crashes[name] = nth
-        self._tell = tell
+        self._on_injected = on_injected
 
-    def hang(self, name: str, tell: Callable[[], None]) -> None:
-        """Have the thread called `name` stop for ever at its next entrance; `tell` is called when it does."""
-        self._hangs[name] = tell
+    def hang(self, name: str, on_injected: Callable[[], None]) -> None:
+        """Have the thread called `name` stop for ever at its next entrance; `on_injected` is called when it does."""
+        self._hangs[name] = on_injected
 
     def release(self) -> None:
         """From now on nobody is held back, and nobody is made to crash or hang; who hangs goes on doing so."""
@@ -71,15 +71,15 @@ class HeldBack:
             self._entries[name] = self._entries.get(name, 0) + 1
             if self._entries[name] == self._crashes[name]:
                 self.crashed = True
-                self._tell()
-                raise Injected(f"thread {name} was told to crash")
+                self._on_injected()
+                raise InjectedCrash(f"thread {name} was told to crash")
         delay_s = self._delays_s.get(name, 0.0)
         if delay_s:
             self._inner.sleep(delay_s)
 
 
-class _HeldCondition:
-    def __init__(self, owner: HeldBack, inner: Condition) -> None:
+class _DelayedCondition:
+    def __init__(self, owner: FaultyRuntime, inner: Condition) -> None:
         self._owner = owner
         self._inner = inner
 

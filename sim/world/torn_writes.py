@@ -15,25 +15,25 @@ from sim.kernel.runtime import SimRuntime
 from tradebot.store.errors import StorageUnavailable
 
 
-class Tear(Struct, frozen=True):
+class TornTransaction(Struct, frozen=True):
     """In the `transaction`-th transaction, instead of its `statement`-th statement (from 1): `kill` or an I/O error.
 
-    `tell` is called just before.
+    `on_injected` is called just before.
     """
 
     transaction: int
     statement: int
     kill: bool
-    tell: Callable[[], None]
+    on_injected: Callable[[], None]
 
 
-def torn(db: SqliteDatabase, tear: Tear, runtime: SimRuntime) -> SqliteDatabase:
+def torn(db: SqliteDatabase, tear: TornTransaction, runtime: SimRuntime) -> SqliteDatabase:
     """`db`, on which one statement does not come to be executed: counted from now, on its connections and by models."""
     return cast(SqliteDatabase, _Torn(db, tear, runtime))
 
 
 class _Torn:
-    def __init__(self, db: SqliteDatabase, tear: Tear, runtime: SimRuntime) -> None:
+    def __init__(self, db: SqliteDatabase, tear: TornTransaction, runtime: SimRuntime) -> None:
         self._db: Any = db
         self._tear = tear
         self._runtime = runtime
@@ -54,7 +54,7 @@ class _Torn:
         self._statements += 1
         if self._statements != self._tear.statement:
             return
-        self._tear.tell()
+        self._tear.on_injected()
         if self._tear.kill:
             self._runtime.kill()
         self._runtime.note("storage", "torn")

@@ -17,18 +17,18 @@ from typing import Final
 from sim.kernel.runtime import SimRuntime
 from sim.world.network import (
     BINARY_MESSAGE,
-    Accept,
-    Answer,
-    Attempt,
-    End,
-    NoAnswer,
+    ConnectAttempt,
+    HandshakeAccepted,
+    HandshakeRefused,
+    HandshakeRejected,
+    HandshakeUnanswered,
+    HttpAnswer,
     Peer,
     Pipe,
-    Received,
-    Refuse,
-    Reject,
+    ReceivedMessage,
     Session,
     SimNetwork,
+    StreamEnd,
     ToClient,
 )
 from tradebot.core.cancellation import Cancellation
@@ -62,13 +62,13 @@ class _Socket:
         self.inbox: deque[ToClient] = deque()
         self.arrived = network.runtime.event()
         self.from_server: Pipe[ToClient] = network.pipe(self._arrive)
-        self.to_server: Pipe[Received] | None = None
+        self.to_server: Pipe[ReceivedMessage] | None = None
         self.was_reset = False
         self._closed = False
         network.opened_socket()
 
     def _arrive(self, item: ToClient) -> None:
-        self.was_reset = self.was_reset or item == End(reset=True)
+        self.was_reset = self.was_reset or item == StreamEnd(reset=True)
         self.inbox.append(item)
         self.arrived.set()
 
@@ -85,7 +85,7 @@ class _Socket:
         self.network.sockets -= 1
         self.from_server.cut()
         if self.to_server is not None:
-            self.to_server.put(Received("end"))
+            self.to_server.put(ReceivedMessage("end"))
 
 
 class SimTransport:
@@ -106,14 +106,14 @@ class SimTransport:
 
         def ask(_nothing: None) -> None:
             handshake = network.server.handshake(number, url)
-            if isinstance(handshake, Accept):
+            if isinstance(handshake, HandshakeAccepted):
                 network.later(handshake.after_s, lambda: _accept(socket, number, url))
-            elif isinstance(handshake, Reject):
+            elif isinstance(handshake, HandshakeRejected):
                 network.later(handshake.after_s, lambda: socket.from_server.put(handshake))
-            elif not isinstance(handshake, NoAnswer):
+            elif not isinstance(handshake, HandshakeUnanswered):
                 socket.from_server.put(handshake)
 
-        attempt = Attempt(number, network.dialled_at_s[-1])
+        attempt = ConnectAttempt(number, network.dialled_at_s[-1])
         network.attempts.append(attempt)
         try:
             self._answer(socket, ask, limits, cancel)
@@ -134,14 +134,14 @@ class SimTransport:
 
         def ask(_nothing: None) -> None:
             answer = network.server.fetched(number, url)
-            if isinstance(answer, Answer | Reject):
+            if isinstance(answer, HttpAnswer | HandshakeRejected):
                 network.later(answer.after_s, lambda: socket.from_server.put(answer))
-            elif not isinstance(answer, NoAnswer):
+            elif not isinstance(answer, HandshakeUnanswered):
                 socket.from_server.put(answer)
 
         answer = self._answer(socket, ask, limits, cancel)
         socket.close()
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, HttpAnswer)
         if len(answer.text.encode()) > limits.max_message_bytes:
             raise ConnectFailed(f"the answer has more than {limits.max_message_bytes} bytes", 200)
         return answer.text
@@ -163,11 +163,11 @@ class SimTransport:
                     raise ConnectFailed(f"no completed handshake within {limits.connect_timeout_s:g} s")
                 socket.wait(min(left_s, _LOOK_S))
             answer = socket.inbox.popleft()
-            if isinstance(answer, Refuse):
+            if isinstance(answer, HandshakeRefused):
                 raise ConnectFailed("connection refused")
-            if isinstance(answer, Reject):
+            if isinstance(answer, HandshakeRejected):
                 raise ConnectFailed(f"the server answered {answer.status}", answer.status, answer.retry_after_s)
-            if isinstance(answer, End):
+            if isinstance(answer, StreamEnd):
                 raise ConnectFailed("the connection ended before the handshake was complete")
         except BaseException:
             socket.close()
@@ -182,8 +182,8 @@ def _accept(socket: _Socket, number: int, url: str) -> None:
     socket.to_server = network.pipe(peer.take)
     network.peers.append(peer)
     if socket.from_server.cut_off:  # the client gave up before
-        socket.to_server.put(Received("end"))
-    socket.from_server.put(Accept())
+        socket.to_server.put(ReceivedMessage("end"))
+    socket.from_server.put(HandshakeAccepted())
     network.server.opened(peer)
 
 
@@ -215,7 +215,7 @@ class SimConnection:
                 return frames
             ending = self._decoder.ending
             if ending is not None:
-                self._to_server.put(Received("close", ending.answer))
+                self._to_server.put(ReceivedMessage("close", ending.answer))
                 raise self._lost(ending.reason, ending.code)
             if not self._read_arrived():
                 left_s = deadline_s - self._runtime.monotonic()
@@ -236,7 +236,7 @@ class SimConnection:
                 continue
             if pieces:
                 break
-            assert isinstance(piece, End)
+            assert isinstance(piece, StreamEnd)
             raise self._lost("the connection was reset" if piece.reset else "the connection ended", CLOSE_ABNORMAL)
         return pieces > 0
 
@@ -245,7 +245,7 @@ class SimConnection:
         self._session.last_frame_s = self._runtime.elapsed_s
         for frame in frames:
             if frame.kind == "ping":
-                self._to_server.put(Received("pong", frame.data))
+                self._to_server.put(ReceivedMessage("pong", frame.data))
             elif frame.kind == "text":
                 self._session.texts.append(frame.text)
             elif frame.kind == "binary":
@@ -256,19 +256,19 @@ class SimConnection:
 
         The network takes any amount at once, also while the link is down.
         """
-        self._send("send_text", Received("text", text.encode()))
+        self._send("send_text", ReceivedMessage("text", text.encode()))
 
     def ping(self) -> None:
         """See `tradebot.feeds.websocket.transport.Connection`."""
-        self._send("ping", Received("ping"))
+        self._send("ping", ReceivedMessage("ping"))
 
     def close(self, code: int = CLOSE_NORMAL) -> None:
         """See `tradebot.feeds.websocket.transport.Connection`. Never blocks."""
         if not self._is_over:
-            self._to_server.put(Received("close", struct.pack("!H", code)))
+            self._to_server.put(ReceivedMessage("close", struct.pack("!H", code)))
             self._end()
 
-    def _send(self, what: str, message: Received) -> None:
+    def _send(self, what: str, message: ReceivedMessage) -> None:
         self._begin(what)
         if self._socket.was_reset:
             raise self._lost("the connection was reset", CLOSE_ABNORMAL)

@@ -15,7 +15,7 @@ _INDEX_BYTES: Final = 136
 _SECTOR_BYTES: Final = 512
 
 
-class Mark(NamedTuple):
+class WalPosition(NamedTuple):
     """A place in the log: the salts of its generation (they change when SQLite begins it anew), and an offset."""
 
     salts: bytes

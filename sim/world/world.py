@@ -16,19 +16,19 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, Final
 
-from sim.checks.watch import Watch
-from sim.kernel.clock import Movable
+from sim.checks.engine_observer import EngineObserver
+from sim.kernel.clock import SettableClock
 from sim.kernel.errors import SimExit, SimKilled
 from sim.kernel.runtime import SimRuntime
 from sim.world.calls import recording
 from sim.world.disk import Disk
-from sim.world.fake_systemd import HearingManager
-from sim.world.faults import FaultyStorage, Remains, StorageFaults, files_bounded, open_files
-from sim.world.journal import Journal, LogStream, NotingRuntime, enter_logs
+from sim.world.fake_systemd import FakeSystemd
+from sim.world.faults import FaultyStorage, FileSnapshot, StorageFaults, files_bounded, open_files
+from sim.world.journal import Journal, JournalRuntime, LogStream, enter_logs
 from sim.world.network import SimNetwork
 from sim.world.power import Loss, lose_power, recovered
-from sim.world.side_process import Beside
-from sim.world.slow_threads import HeldBack
+from sim.world.side_process import SideProcess
+from sim.world.slow_threads import FaultyRuntime
 from sim.world.transport import SimTransport
 from tradebot.config.model import Config, RunOptions, Settings, db_path
 from tradebot.config.validation import KEYS, build, check_value
@@ -47,7 +47,7 @@ _LIMIT_S: Final = 100_000.0
 
 
 @dataclass
-class Outcome:
+class ProcessOutcome:
     """How one simulated process ended."""
 
     exit_code: int | None
@@ -66,7 +66,7 @@ class Outcome:
     """How many of its ticks a stored checkpoint covers."""
 
     @property
-    def accounted(self) -> bool:
+    def has_exact_ledger(self) -> bool:
         """Whether it gave an account that must be exact: to the end, and not after a second signal, which meets threads
 
         in the midst of counting; and what it stored is still there.
@@ -87,15 +87,15 @@ class Outcome:
 
 
 @dataclass
-class Process:
+class SimProcess:
     """A simulated process that is about to run, and what the world may take hold of."""
 
     number: int
-    runtime: NotingRuntime
-    seam: HeldBack
-    watch: Watch
+    runtime: JournalRuntime
+    seam: FaultyRuntime
+    observer: EngineObserver
     network: SimNetwork | None
-    manager: HearingManager
+    manager: FakeSystemd
     disk: Disk
     power_cut: bool = False
     """Whether its end, or what came just after it, was a power cut."""
@@ -105,14 +105,14 @@ class Process:
     """Whether it made a new database where the one that it wrote had been moved away."""
     storage: FaultyStorage | None = None
     """Once the engine has opened it."""
-    beside: list[Beside] = field(default_factory=list)
+    side_processes: list[SideProcess] = field(default_factory=list)
     """Commands beside the engine; the history goes on until they have ended too."""
 
-    def bury(self) -> None:
+    def close_leftovers(self) -> None:
         """Give back what it left open when it was killed."""
         if self.storage is not None:
             self.storage._db = None  # of a stage that was killed as it closed it
-        self.watch.bury()
+        self.observer.close_leftovers()
 
     def cut_power(self) -> None:
         """The machine is off: what had not reached the disk may be lost."""
@@ -127,7 +127,7 @@ class Faults:
 
     `signal_on` names log lines by event or message: when the first one of that name is written, SIGTERM comes.
     `jumps_ms` are (seconds, ms): the wall clock is set forward or back by so much. `network` makes the network that the
-    process's WebSocket connections go over (see `sim.world.exchange.Exchange.online`); without it there is none.
+    process's WebSocket connections go over (see `sim.world.exchange.SimExchange.online`); without it there is none.
     `begin` is called before the process starts: it may arrange anything with the world's calls of its runtime. A
     checkpoint comes every `checkpoint_ticks` ticks. Without `engine` there is none, only what is beside it.
     """
@@ -145,7 +145,7 @@ class Faults:
     jumps_ms: tuple[tuple[float, int], ...] = ()
     wrap_feed: Callable[[Feed, SimRuntime], Feed] = lambda feed, _runtime: feed
     network: Callable[[SimRuntime], SimNetwork] | None = None
-    begin: Callable[[Process], None] = lambda _process: None
+    begin: Callable[[SimProcess], None] = lambda _process: None
     engine: bool = True
     checkpoint_ticks: int = CHECKPOINT_TICKS
 
@@ -157,14 +157,14 @@ class World:
     they may come at most; `drawn` is what it drew, `injected` counts what was done, by kind.
     """
 
-    def __init__(self, seed: int, directory: Path, freezer: Movable | None = None) -> None:
+    def __init__(self, seed: int, directory: Path, freezer: SettableClock | None = None) -> None:
         self.seed = seed
         self.directory = directory
         self.db_path = directory / "sim.db"
         self._freezer = freezer
         self.random = SimRuntime(seed).stream("scenario")
-        self.outcomes: list[Outcome] = []
-        self.processes: list[Process] = []
+        self.outcomes: list[ProcessOutcome] = []
+        self.processes: list[SimProcess] = []
         self.disk = Disk(self.db_path)
         self.journal = Journal()
         self.only: frozenset[str] | None = None
@@ -189,58 +189,60 @@ class World:
         sourced = find_live(config, chosen, origins, None, {})
         return Settings(sourced.config, chosen, {}, sourced.live)
 
-    def run(self, settings: Settings, faults: Faults | None = None) -> Outcome:
+    def run(self, settings: Settings, faults: Faults | None = None) -> ProcessOutcome:
         """One process from start to end, or to its kill. Raises SimError when the simulation itself fails."""
         faults = Faults() if faults is None else faults
         number = len(self.processes) + 1
-        runtime = NotingRuntime(self.seed * 1009 + number, self.journal, number, freezer=self._freezer)
+        runtime = JournalRuntime(self.seed * 1009 + number, self.journal, number, freezer=self._freezer)
         answers, errors = StringIO(), LogStream(runtime, faults.signal_on)
         code: int | None = None
         error = None
         since = len(self.journal.entries)
-        remains = Remains(db_path(settings.config))
-        runtime.on_death = remains.take
+        snapshot = FileSnapshot(db_path(settings.config))
+        runtime.on_death = snapshot.save
         runtime.say("process starts")
         try:
             with files_bounded(), _leaving_files_open(), recording(self.disk, lambda: not runtime.killed):
                 process = self._process(number, runtime, faults)
                 edges = _edges(process, faults, Output(answers, errors))
-                main = partial(_main, settings if faults.engine else None, edges, process.beside)
+                main = partial(_main, settings if faults.engine else None, edges, process.side_processes)
                 code = int(runtime.run(main, until_s=_LIMIT_S))
         except SimKilled as death:
             code = death.code if isinstance(death, SimExit) else None
             with _leaving_files_open():
-                self.processes[-1].watch.forget_frames()
-                self.processes[-1].bury()
+                self.processes[-1].observer.drop_tracebacks()
+                self.processes[-1].close_leftovers()
         except TradebotError as failure:
             code, error = int(failure.exit_code), str(failure)
         finally:
             process = self.processes[-1]
-            process.watch.forget_frames()
+            process.observer.drop_tracebacks()
             if process.power_cut and not runtime.was_killed:
-                remains.take()
+                snapshot.save()
                 with _leaving_files_open():
-                    process.bury()
+                    process.close_leftovers()
             self.disk.release()
-            remains.put_back()
+            snapshot.restore_files()
             self._after_death(process)
             _close_inputs(self.directory)
             logs = [json.loads(line) for line in errors.getvalue().splitlines()]
             enter_logs(self.journal, number, logs, errors.times_s, since)
             how = "killed" if code is None else f"exit code {code}{f': {error}' if error else ''}"
             self.journal.add(number, runtime.elapsed_s, f"process ended: {how}")
-        outcome = Outcome(
+        outcome = ProcessOutcome(
             code, error, logs, answers.getvalue(), runtime.history_hash(), runtime.steps, runtime.elapsed_s,
             errors.times_s, covered_ticks=covered_ticks(db_path(settings.config), logs),
         )  # fmt: skip
         self.outcomes.append(outcome)
-        self._tell_losses(process.loss)
+        self._record_losses(process.loss)
         return outcome
 
-    def _process(self, number: int, runtime: NotingRuntime, faults: Faults) -> Process:
-        seam = HeldBack(runtime, faults.delays_s, faults.crashes)
+    def _process(self, number: int, runtime: JournalRuntime, faults: Faults) -> SimProcess:
+        seam = FaultyRuntime(runtime, faults.delays_s, faults.crashes)
         network = None if faults.network is None else faults.network(runtime)
-        process = Process(number, runtime, seam, Watch(seam, runtime), network, HearingManager(runtime), self.disk)
+        process = SimProcess(
+            number, runtime, seam, EngineObserver(seam, runtime), network, FakeSystemd(runtime), self.disk
+        )
         self.processes.append(process)
         for at_s in faults.signals_at_s:
             runtime.call_at(at_s, runtime.send_signal)
@@ -253,11 +255,11 @@ class World:
         process.power_cut = faults.power_cut_at_end
         for at_s, ms in faults.jumps_ms:
             runtime.call_at(at_s, partial(runtime.jump_wall, ms))
-        process.watch.look_every()
+        process.observer.check_periodically()
         faults.begin(process)
         return process
 
-    def _after_death(self, process: Process) -> None:
+    def _after_death(self, process: SimProcess) -> None:
         """The files are what the process left in the middle of a call, and after a power cut what reached the disk."""
         process.made_another = self.disk.bring_back()
         for path, content in self.disk.instead.items():
@@ -270,7 +272,7 @@ class World:
             lost = process.loss
             process.runtime.say(f"power is back: {lost.commits} of {lost.commits_before} commits in the log are lost")
 
-    def _tell_losses(self, loss: Loss | None) -> None:
+    def _record_losses(self, loss: Loss | None) -> None:
         """Note with each process what a power cut took of its run."""
         for outcome in self.outcomes if loss is not None else ():
             for start in outcome.events("START"):
@@ -303,7 +305,7 @@ def _close_inputs(directory: Path) -> None:
             os.close(descriptor)
 
 
-def _edges(process: Process, faults: Faults, output: Output) -> Edges:
+def _edges(process: SimProcess, faults: Faults, output: Output) -> Edges:
     runtime = process.runtime
 
     def make_storage(path: Path, synchronous: Synchronous, run: RunRecord) -> FaultyStorage:
@@ -311,22 +313,22 @@ def _edges(process: Process, faults: Faults, output: Output) -> Edges:
         return process.storage
 
     return Edges(
-        runtime=process.watch,
+        runtime=process.observer,
         output=output,
         make_storage=make_storage,
-        wrap_feed=lambda feed: process.watch.wrap_feed(faults.wrap_feed(feed, runtime)),
+        wrap_feed=lambda feed: process.observer.wrap_feed(faults.wrap_feed(feed, runtime)),
         make_transport=lambda _seam: _transport(runtime, process.network),
         make_notifier=lambda: process.manager,
         checkpoint_ticks=faults.checkpoint_ticks,
     )
 
 
-def _main(settings: Settings | None, edges: Edges, beside: list[Beside]) -> ExitCode:
+def _main(settings: Settings | None, edges: Edges, side_processes: list[SideProcess]) -> ExitCode:
     """The engine, unless there is none; and what is beside it, to its end."""
     try:
         return ExitCode.COMPLETE if settings is None else run_engine(settings, edges)
     finally:
-        for command in beside:
+        for command in side_processes:
             command.wait()
 
 
@@ -364,4 +366,4 @@ def dump(path: Path) -> dict[str, list[tuple[Any, ...]]]:
         db.close()
 
 
-__all__ = ["ExitCode", "Faults", "Outcome", "World", "dump"]
+__all__ = ["ExitCode", "Faults", "ProcessOutcome", "World", "dump"]

@@ -12,18 +12,19 @@ from sim.world.network import (
     BINARY,
     PING,
     PONG,
-    Accept,
-    Answer,
-    End,
+    FetchOutcome,
     Handshake,
-    NoAnswer,
-    Refuse,
-    Reject,
+    HandshakeAccepted,
+    HandshakeRefused,
+    HandshakeRejected,
+    HandshakeUnanswered,
+    HttpAnswer,
     SimNetwork,
+    StreamEnd,
     frame,
 )
 from sim.world.network import Peer as NetworkPeer
-from sim.world.network import Received as NetworkReceived
+from sim.world.network import ReceivedMessage as NetworkReceived
 from sim.world.transport import SimTransport
 from tests.contract.peers import LONG_S, Received, WireBody, WireStage
 
@@ -39,7 +40,7 @@ class SimPeer:
     def __init__(self, runtime: SimRuntime) -> None:
         self.network = SimNetwork(runtime, self, latency_s=0.001)
         self._runtime = runtime
-        self._script: deque[Accept | Reject | NoAnswer | End | Answer] = deque()
+        self._script: deque[Handshake | HttpAnswer] = deque()
         self._down = False
         self._answer_pings = True
         self._came = runtime.event()
@@ -50,17 +51,17 @@ class SimPeer:
     def handshake(self, number: int, url: str) -> Handshake:
         """What the script says; accepted when it says nothing."""
         if self._down:
-            return Refuse()
-        step = self._script.popleft() if self._script else Accept()
-        assert not isinstance(step, Answer), "an answer is for fetch"
+            return HandshakeRefused()
+        step = self._script.popleft() if self._script else HandshakeAccepted()
+        assert not isinstance(step, HttpAnswer), "an answer is for fetch"
         return step
 
-    def fetched(self, number: int, url: str) -> Answer | Refuse | Reject | NoAnswer | End:
+    def fetched(self, number: int, url: str) -> FetchOutcome:
         """What the script says."""
         if self._down:
-            return Refuse()
+            return HandshakeRefused()
         step = self._script.popleft()
-        assert not isinstance(step, Accept), "an accepted handshake is for connect"
+        assert not isinstance(step, HandshakeAccepted), "an accepted handshake is for connect"
         return step
 
     def opened(self, peer: NetworkPeer) -> None:
@@ -75,10 +76,10 @@ class SimPeer:
     # ---- the script ----
 
     def accept(self) -> None:
-        self._script.append(Accept())
+        self._script.append(HandshakeAccepted())
 
     def refuse(self, status: int, retry_after: str | None = None) -> None:
-        self._script.append(Reject(status, self._seconds(retry_after)))
+        self._script.append(HandshakeRejected(status, self._seconds(retry_after)))
 
     def _seconds(self, retry_after: str | None) -> float | None:
         if retry_after is None:
@@ -94,13 +95,13 @@ class SimPeer:
         return max(0.0, (when - now).total_seconds())
 
     def stay_mute(self) -> None:
-        self._script.append(NoAnswer())
+        self._script.append(HandshakeUnanswered())
 
     def hang_up(self) -> None:
-        self._script.append(End())
+        self._script.append(StreamEnd())
 
     def answer(self, text: str) -> None:
-        self._script.append(Answer(text))
+        self._script.append(HttpAnswer(text))
 
     def go_down(self) -> None:
         self._down = True

@@ -33,7 +33,7 @@ from tradebot.cli.arguments import parse
 from tradebot.cli.resolve import resolve
 from tradebot.config.model import Config
 
-HELDBACK: Final = (sys.executable, REPO / "tests" / "e2e" / "heldback_engine.py")
+HELDBACK: Final = (sys.executable, REPO / "tests" / "e2e" / "slow_engine.py")
 
 SLACK_S: Final = 0.5
 """How much later than its deadline a fault may be found."""

@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.process import REPO, SESSION, SESSION_CONFIG, Engine, Finished, assert_sound, counts, dump, rows
 
-SCRIPT = REPO / "tests" / "e2e" / "heldback_engine.py"
+SCRIPT = REPO / "tests" / "e2e" / "slow_engine.py"
 SMALL = """
 [engine]
 tick_interval_ms = 1

@@ -11,12 +11,12 @@ from sim.checks.checkers import check_database
 from sim.kernel.clock import frozen
 from sim.scenarios.common import flat_values, synthetic_settings
 from sim.world.faults import StorageFaults
-from sim.world.world import Faults, Outcome, Process, World
+from sim.world.world import Faults, ProcessOutcome, SimProcess, World
 from tradebot.core.events import StoredEvent
 from tradebot.store.spill import Spill, spill_path
 
 
-def spilling(world: World, faults: Faults) -> Outcome:
+def spilling(world: World, faults: Faults) -> ProcessOutcome:
     """A push feed whose disk is full from the third second on, with a drain that lasts: the batches are spilled."""
     values = {"engine.tick_interval_ms": 50, "persist.storage_retry_s": 1.0, "persist.batch_size": 2}
     settings = world.settings({**flat_values(synthetic_settings(world)), **values})
@@ -28,7 +28,7 @@ def test_a_spill_that_was_being_written_has_no_end_mark(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
     """S13: a stage's `finally` finishes the file, which a process that is gone does not."""
-    processes: list[Process] = []
+    processes: list[SimProcess] = []
     append = Spill.append
 
     def deadly(spill: Spill, events: Sequence[StoredEvent], at_end: bool = False) -> None:
@@ -71,7 +71,7 @@ def test_files_that_the_dying_make_are_gone(tmp_path: Path, monkeypatch: pytest.
         world = World(1, tmp_path, clock)
         status = Path(f"{world.db_path}.status.json")
 
-        def begin(process: Process) -> None:
+        def begin(process: SimProcess) -> None:
             def dying() -> None:
                 process.runtime.kill()
                 status.write_text("written by the dead")
@@ -95,4 +95,4 @@ def test_files_that_the_dying_make_are_gone(tmp_path: Path, monkeypatch: pytest.
 def test_an_account_must_be_exact_when_it_was_given_to_its_end(said: list[str], exact: bool) -> None:
     """A process that was killed between its ledger and its last line owes none; nor one that a second signal ended."""
     logs = [{"level": "INFO", "fields": {"message": name, "event": name}} for name in said]
-    assert Outcome(None, None, logs, "", "", 0, 0.0).accounted is exact
+    assert ProcessOutcome(None, None, logs, "", "", 0, 0.0).has_exact_ledger is exact

@@ -12,7 +12,7 @@ import freezegun
 import pytest
 
 from sim.kernel.clock import frozen
-from sim.kernel.schedule_profile import Character
+from sim.kernel.schedule_profile import ScheduleProfile
 from sim.kernel.schedules import Dice, Schedule
 from tests.contract.history import history
 from tests.e2e.test_determinism import other_pythons
@@ -79,13 +79,13 @@ def test_other_pythons_agree(minor: int, here: list[str], tmp_path: Path) -> Non
 
 def test_these_histories_have_every_grain(monkeypatch: pytest.MonkeyPatch) -> None:
     grains: Counter[str] = Counter()
-    schedule = Character.schedule
+    schedule = ScheduleProfile.schedule
 
-    def spy(character: Character, dice: Dice) -> Schedule:
-        grains[character.grain] += 1
-        return schedule(character, dice)
+    def spy(profile: ScheduleProfile, dice: Dice) -> Schedule:
+        grains[profile.grain] += 1
+        return schedule(profile, dice)
 
-    monkeypatch.setattr(Character, "schedule", spy)
+    monkeypatch.setattr(ScheduleProfile, "schedule", spy)
     first = HISTORIES[0]
     with frozen():
         hash_of(*first)

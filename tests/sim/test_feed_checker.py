@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 
 from mockws_server.actions import Disconnect, Duplicate, Skip, Ticks
-from sim.checks.account import Account, Gap, Numbering
-from sim.checks.account import Duplicate as Repeated
 from sim.checks.checkers import check_feed
+from sim.checks.feed_model import DuplicateItem, FeedModel, GapItem, NumberingModel
 from sim.kernel.clock import frozen
 from sim.scenarios.live import exchange_of, live_settings
-from sim.world.exchange import Exchange
+from sim.world.exchange import SimExchange
 from sim.world.world import Faults, World
 from tradebot.config.model import Settings
 from tradebot.core.events import Tick
@@ -28,8 +27,14 @@ class Finished:
     def __init__(self, directory: Path) -> None:
         with frozen() as freezer:
             self.world = World(3, directory, freezer)
-            self.exchange: Exchange = exchange_of(
-                self.world, Ticks(20, 10.0), Skip(3), Ticks(20, 10.0), Duplicate(4), Disconnect(1011), Ticks(40, 10.0)
+            self.exchange: SimExchange = exchange_of(
+                self.world,
+                Ticks(20, 10.0),
+                Skip(3),
+                Ticks(20, 10.0),
+                Duplicate(4),
+                Disconnect(1011),
+                Ticks(40, 10.0),
             )
             self.settings: Settings = live_settings(self.world, engine__run_seconds=10.0)
             self.world.run(self.settings, Faults(network=self.exchange.online))
@@ -101,34 +106,34 @@ def numbered(seq: int, price: float = 1.0) -> Tick:
 
 
 def test_the_account_of_numbers() -> None:
-    numbering = Numbering()
+    numbering = NumberingModel()
     said = [numbering.take(numbered(seq), seq) for seq in (5, 6, 9, 7, 7, 8, 10, 20_000, 3, 4)]
     assert said == [
         [],
         [],
-        [Gap("A", 2)],
+        [GapItem("A", 2)],
         [],
-        [Repeated("A")],
+        [DuplicateItem("A")],
         [],
         [],
-        [Gap("A", 19_989)],
-        [Gap("A", None)],
+        [GapItem("A", 19_989)],
+        [GapItem("A", None)],
         [],
     ]
 
 
 def test_the_account_of_numbers_with_other_contents() -> None:
-    numbering = Numbering()
+    numbering = NumberingModel()
     said = [
         numbering.take(numbered(seq, price), seq) for seq, price in ((5, 1.0), (5, 2.0), (5, 2.0), (5, 3.0), (6, 1.0))
     ]
-    assert said == [[], [Gap("A", None)], [Repeated("A")], [], []]
+    assert said == [[], [GapItem("A", None)], [DuplicateItem("A")], [], []]
 
 
 def test_the_account_of_a_frame_that_begins_with_its_newest_trade() -> None:
     """As the feed reads it (seed 703227): nothing is missing between trades that only came the other way round."""
-    account = Account(Kraken, (), keep_history=False)
+    account = FeedModel(Kraken, (), keep_history=False)
     ticks = [Tick("A", 1.0, 1.0, seq, None, seq) for seq in (3, 7, 6, 5)]
     assert list(account._trades(ticks[:1])) == ticks[:1]
-    assert list(account._trades(ticks[1:])) == [Gap("A", 1), *ticks[:0:-1]]
-    assert list(account._trades([*ticks[2:], ticks[1]])) == [Repeated("A")] * 3
+    assert list(account._trades(ticks[1:])) == [GapItem("A", 1), *ticks[:0:-1]]
+    assert list(account._trades([*ticks[2:], ticks[1]])) == [DuplicateItem("A")] * 3

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+import sim.kernel.machine
 import sim.kernel.scheduler
-import sim.world.machine
 from sim import Deadlock, Livelock, SimRuntime, Stuck, ThreadCrashed, TimeLimit
 from tradebot.core.runtime import Event, Runtime
 
@@ -29,7 +29,7 @@ def beat_for_ever(runtime: Runtime, never: Event) -> None:
 
 
 def test_a_thread_that_computes_for_ever_is_shown_and_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sim.world.machine, "STUCK_AFTER_S", 0.5)
+    monkeypatch.setattr(sim.kernel.machine, "STUCK_AFTER_S", 0.5)
     runtime = SimRuntime(1)
 
     def compute() -> None:

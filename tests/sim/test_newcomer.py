@@ -9,7 +9,7 @@ import pytest
 
 from sim.__main__ import main
 from sim.kernel.clock import frozen
-from sim.runner.history import Order, play
+from sim.runner.history import HistoryOrder, play
 from sim.scenarios import SCENARIOS
 from sim.scenarios.common import replay_settings
 from sim.world.world import World
@@ -33,7 +33,7 @@ def test_the_example_of_the_page_has_ten_lines_and_passes() -> None:
         [added] = set(SCENARIOS) - names
         assert f"--scenario={added} " in PAGE.read_text()
         with frozen() as clock:
-            assert [play(Order(added, seed), clock).failure for seed in (1, 2, 3)] == [None, None, None]
+            assert [play(HistoryOrder(added, seed), clock).failure for seed in (1, 2, 3)] == [None, None, None]
     finally:
         for name in set(SCENARIOS) - names:
             del SCENARIOS[name]
@@ -46,7 +46,7 @@ def test_a_check_without_words_is_told_by_its_source(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setitem(SCENARIOS, "wrong", wrong)
     with frozen() as clock:
-        failure = play(Order("wrong", 1), clock).failure
+        failure = play(HistoryOrder("wrong", 1), clock).failure
     assert failure is not None
     assert re.fullmatch(r"raise AssertionError .*\(test_newcomer\.py:\d+\)", failure)
 
@@ -67,6 +67,8 @@ def test_a_failure_is_told_from_what_is_wrong_to_what_happened(
         "rerun: python -m sim --scenario=wrong --seed=3",
         "what happened ([process] simulated time):",
     ]
-    told = "\n".join(lines[5:])
-    assert "process starts" in told and "replay finished" in told and told.endswith("process ended: exit code 0")
-    assert "more held back" not in told, "what is dull is dull in sum too"
+    printed = "\n".join(lines[5:])
+    assert (
+        "process starts" in printed and "replay finished" in printed and printed.endswith("process ended: exit code 0")
+    )
+    assert "more held back" not in printed, "what is dull is dull in sum too"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sim.swarm.fault_kinds import KINDS
-from sim.swarm.oracle import EARLIER, EXPLAINED_BY, Facts, describe, expected_exit, unexplained
+from sim.swarm.oracle import EARLIER, EXPLAINED_BY, ProcessFacts, describe, expected_exit, unexplained
 
 RUN: dict[str, Any] = {"ended_s": 60.1, "run_seconds": 60.0, "over_s": 60.05, "budget_s": 40.0, "unreadable_limit": 5}
 
@@ -54,7 +54,7 @@ RUN: dict[str, Any] = {"ended_s": 60.1, "run_seconds": 60.0, "over_s": 60.05, "b
 )
 def test_exit_codes(happened: dict[str, Any], codes: set[int | None]) -> None:
     """Contract 7, case by case."""
-    assert expected_exit(Facts(**(RUN | happened))) == codes
+    assert expected_exit(ProcessFacts(**(RUN | happened))) == codes
 
 
 def line(level: str, message: str, **fields: object) -> dict[str, Any]:
@@ -87,5 +87,5 @@ def test_every_explanation_is_a_kind_of_fault() -> None:
 
 
 def test_facts_are_told_in_a_line() -> None:
-    told = describe(Facts(**RUN, refused=3, crashed=True))
+    told = describe(ProcessFacts(**RUN, refused=3, crashed=True))
     assert "refused 3" in told and "crashed" in told and "killed" not in told and "\n" not in told

@@ -17,7 +17,7 @@ from sim.kernel.clock import frozen
 from sim.scenarios.common import synthetic_settings
 from sim.world.calls import recording
 from sim.world.disk import Disk, rollback_journal
-from sim.world.faults import Remains
+from sim.world.faults import FileSnapshot
 from sim.world.power import lose_power
 from sim.world.wal import HEADER_BYTES, read_wal, torn
 from sim.world.world import Faults, World
@@ -41,14 +41,14 @@ class Dead(Exception):
 @contextmanager
 def process(path: Path, opened: list[sqlite3.Connection]) -> Iterator[Disk]:
     """What is done inside is recorded; then the process is dead: nothing that closing its connections does counts."""
-    disk, remains = Disk(path), Remains(path)
+    disk, snapshot = Disk(path), FileSnapshot(path)
     with recording(disk, lambda: True):
         with suppress(Dead):
             yield disk
-        remains.take()
+        snapshot.save()
     for connection in opened:
         connection.close()
-    remains.put_back()
+    snapshot.restore_files()
     for file, content in disk.instead.items():
         file.write_bytes(content or b"")
 

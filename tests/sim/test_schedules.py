@@ -8,11 +8,11 @@ from collections.abc import Callable
 import pytest
 
 from sim import SimRuntime
-from sim.kernel.schedule_profile import Character, Kind
+from sim.kernel.schedule_profile import ScheduleKind, ScheduleProfile
 from sim.kernel.schedules import Priorities, Shares, Starve, Uniform
 from sim.kernel.timers import BatonThread
 
-KINDS: tuple[Kind, ...] = ("uniform", "shares", "priorities", "starve")
+KINDS: tuple[ScheduleKind, ...] = ("uniform", "shares", "priorities", "starve")
 
 
 def threads(count: int) -> list[BatonThread]:
@@ -86,23 +86,23 @@ def test_starve_passes_its_victim_over_until_it_has_waited_enough() -> None:
 
 
 def test_every_kind_is_drawn() -> None:
-    characters = [SimRuntime(seed).character for seed in range(200)]
-    assert {character.kind for character in characters} == set(KINDS)
-    assert len({(c.kind, c.switch_chance, c.spurious_chance, c.horizon, c.victim) for c in characters}) > 150
+    profiles = [SimRuntime(seed).profile for seed in range(200)]
+    assert {profile.kind for profile in profiles} == set(KINDS)
+    assert len({(c.kind, c.switch_chance, c.spurious_chance, c.horizon, c.victim) for c in profiles}) > 150
 
 
 def test_the_trace_begins_with_the_character() -> None:
     for kind in KINDS:
         runtime = SimRuntime(1, kind=kind)
-        assert f"character {kind}" in runtime.trace.last[0]
-        assert isinstance(runtime.character, Character)
+        assert f"profile {kind}" in runtime.trace.last[0]
+        assert isinstance(runtime.profile, ScheduleProfile)
 
 
 # ---- fairness ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_loop_that_never_blocks_starves_nobody_for_ever(kind: Kind) -> None:
+def test_a_loop_that_never_blocks_starves_nobody_for_ever(kind: ScheduleKind) -> None:
     """Two threads take turns at a lock until a third, of lower priority or starved, has said that it is done."""
     for seed in range(40):
         runtime = SimRuntime(seed, kind=kind)
@@ -203,7 +203,7 @@ def stale_read(runtime: SimRuntime) -> bool:
     return worst[0] >= 20
 
 
-def first_seed(toy: Callable[[SimRuntime], bool], kind: Kind | None, seeds: int) -> int | None:
+def first_seed(toy: Callable[[SimRuntime], bool], kind: ScheduleKind | None, seeds: int) -> int | None:
     """The first seed (from 0) whose history has the race; None: none of so many."""
     runtimes = (SimRuntime(seed, kind=kind, grain="calls", spurious_chance=0.0) for seed in range(seeds))
     return next((runtime.seed for runtime in runtimes if toy(runtime)), None)
@@ -211,12 +211,12 @@ def first_seed(toy: Callable[[SimRuntime], bool], kind: Kind | None, seeds: int)
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("toy", [lost_update, used_before_made])
-def test_every_kind_finds_shallow_races(toy: Callable[[SimRuntime], bool], kind: Kind) -> None:
+def test_every_kind_finds_shallow_races(toy: Callable[[SimRuntime], bool], kind: ScheduleKind) -> None:
     assert first_seed(toy, kind, seeds=60) is not None
 
 
 @pytest.mark.parametrize("kind", ["priorities", "starve"])
-def test_priorities_and_starvation_find_what_takes_a_run_of_luck(kind: Kind) -> None:
+def test_priorities_and_starvation_find_what_takes_a_run_of_luck(kind: ScheduleKind) -> None:
     assert first_seed(stale_read, kind, seeds=400) is not None
 
 

@@ -21,8 +21,8 @@ import freezegun.api
 import loguru
 import pytest
 
+import sim.kernel.machine
 import sim.kernel.scheduler
-import sim.world.machine
 from sim import (
     Deadlock,
     Livelock,
@@ -36,9 +36,9 @@ from sim import (
     frozen,
 )
 from sim.kernel.clock import START_MS
-from sim.kernel.schedule_profile import Kind
-from sim.kernel.timers import STALE_MAX, BatonThread, Timers, Wait
-from sim.runner.trace import Trace
+from sim.kernel.schedule_profile import ScheduleKind
+from sim.kernel.timers import STALE_MAX, BatonThread, BatonWait, Timers
+from sim.kernel.trace import Trace
 from tests.contract.history import history
 from tradebot.core.runtime import Runtime
 
@@ -46,9 +46,9 @@ REPO = Path(__file__).resolve().parents[2]
 SEEDS = (1, 2, 3, 6, 8, 14)
 # The same on every supported Python and machine. Of three kinds and grains: see test_the_seeds_here_differ_in_kind.
 GOLDEN = {
-    1: "be624a6ff0ab452e7f5c01e0d943dc48dd383bb0f1a6e3bf85d89c9c26f9a874",
-    6: "e13b0718bd41e6e4fe7374096cd0990257d61874bd20ac68871c656887e85934",
-    14: "b4a6aa85aa86f0d2468ad26f231684a46b2049956dd4d5e4bf7eca0431f3e623",
+    1: "372d100fd66783667857023f0566d3b1e5a1d65cf19b744d44f4f64516400e55",
+    6: "d1d1e5a0ef83d0ae0af3ab263b8ed24a72a42599e39988a26590be9bdee40ec9",
+    14: "3589306e0145860d63c88934c9e2ae98fd70a807ec68f182855d7bf60c821404",
 }
 IF_GOLDEN_DIFFERS = (
     "on one Python only: a breach of determinism; on all: sim/ or tradebot/core/channel.py was changed, "
@@ -96,10 +96,10 @@ def test_a_history_is_the_same_on_every_python(seed: int) -> None:
 
 
 def test_the_seeds_here_differ_in_kind() -> None:
-    characters = [SimRuntime(seed).character for seed in GOLDEN]
-    assert {character.grain for character in characters} == {"calls", "seam", "statements"}
-    assert len({character.kind for character in characters}) == 3
-    assert {SimRuntime(seed).character.kind for seed in SEEDS} == {"uniform", "shares", "priorities", "starve"}
+    profiles = [SimRuntime(seed).profile for seed in GOLDEN]
+    assert {profile.grain for profile in profiles} == {"calls", "seam", "statements"}
+    assert len({profile.kind for profile in profiles}) == 3
+    assert {SimRuntime(seed).profile.kind for seed in SEEDS} == {"uniform", "shares", "priorities", "starve"}
 
 
 def hashes_of(python: str, hash_seed: str, path: str = "") -> list[str]:
@@ -249,7 +249,7 @@ def turns(runtime: SimRuntime) -> list[str]:
 
 
 def test_with_unequal_shares_some_threads_are_far_behind() -> None:
-    def spread(kind: Kind) -> int:
+    def spread(kind: ScheduleKind) -> int:
         """Over 20 seeds: how many turns of others the last thread was behind the first, at the most."""
         worst = 0
         for seed in range(20):
@@ -340,9 +340,9 @@ def test_a_history_keeps_no_timers_of_ended_waits() -> None:
 
 def test_timers_of_ended_waits_are_cleared_out() -> None:
     timers, thread = Timers(), BatonThread("t", "t", 1)
-    timers.add(5, kept := Wait(thread, timed=True))
+    timers.add(5, kept := BatonWait(thread, timed=True))
     for i in range(20 * STALE_MAX):
-        wait = Wait(thread, timed=True)
+        wait = BatonWait(thread, timed=True)
         timers.add(10 + i, wait)
         wait.ended = True
         timers.went_stale()
@@ -696,8 +696,8 @@ def test_a_thread_the_simulation_does_not_know_may_not_block_in_it() -> None:
 
 
 def test_a_thread_that_blocks_outside_the_seam_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sim.world.machine, "STUCK_AFTER_S", 0.5)
-    monkeypatch.setattr(sim.world.machine, "UNWIND_WAIT_S", 0.05)
+    monkeypatch.setattr(sim.kernel.machine, "STUCK_AFTER_S", 0.5)
+    monkeypatch.setattr(sim.kernel.machine, "UNWIND_WAIT_S", 0.05)
     runtime = SimRuntime(1)
     outside = threading.Event()
 

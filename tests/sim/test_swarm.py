@@ -14,10 +14,10 @@ import pytest
 from mockws_server.actions import Disconnect
 from sim.kernel.clock import frozen
 from sim.kernel.runtime import SimRuntime
-from sim.runner.history import History, Order, drawn_scenario, play, shrink
+from sim.runner.history import History, HistoryOrder, drawn_scenario, play, shrink
 from sim.scenarios import SCENARIOS, swarm
 from sim.swarm.fault_kinds import KINDS
-from sim.swarm.invariants import judge_left, judge_life
+from sim.swarm.invariants import check_final_state, check_process
 from sim.swarm.plan import FEEDS, Plan, draw_plan
 from sim.swarm.swarm import Swarm
 from sim.world.world import World
@@ -44,7 +44,7 @@ def histories(first: int, count: int) -> list[History]:
     with frozen() as clock:
         for seed in range(first, first + count):
             if seed not in _played:
-                _played[seed] = play(Order("swarm", seed), clock)
+                _played[seed] = play(HistoryOrder("swarm", seed), clock)
     return [_played[seed] for seed in range(first, first + count)]
 
 
@@ -69,7 +69,7 @@ def test_each_seed_is_a_history_of_its_own() -> None:
     hundred = histories(1, 100)
     assert len({history.digest for history in hundred}) == 100
     with frozen() as clock:
-        assert play(Order("swarm", 17), clock).digest == hundred[16].digest
+        assert play(HistoryOrder("swarm", 17), clock).digest == hundred[16].digest
 
 
 # ---- the plan ------------------------------------------------------------------------------------------------------
@@ -79,7 +79,7 @@ def test_a_seed_draws_everything() -> None:
     plans = [plan(seed) for seed in range(300)]
     assert {drawn.feed for drawn in plans} == set(FEEDS)
     assert {kind for drawn in plans for kind in drawn.kinds} == set(KINDS)
-    assert {len(drawn.lives) for drawn in plans} == {1, 2, 3}
+    assert {len(drawn.process_faults) for drawn in plans} == {1, 2, 3}
     on = [kind for drawn in plans if drawn.feed == "mockws" for kind in drawn.kinds]
     share = len(on) / (len(KINDS) * sum(drawn.feed == "mockws" for drawn in plans))
     assert 0.28 < share < 0.39, "each kind is on in a third of the histories"
@@ -92,14 +92,14 @@ def test_leaving_a_kind_out_changes_nothing_about_the_others(seed: int) -> None:
     for kind in whole.kinds:
         rest = plan(seed, frozenset(whole.kinds) - {kind})
         assert rest.values == whole.values and rest.options == whole.options and rest.steps == whole.steps
-        kept = [[fault for fault in life if fault.kind != kind] for life in whole.lives]
-        assert [list(life) for life in rest.lives] == kept
+        kept = [[fault for fault in life if fault.kind != kind] for life in whole.process_faults]
+        assert [list(life) for life in rest.process_faults] == kept
 
 
 def test_faults_can_be_bound() -> None:
     drawn = plan(3, frozenset({"kill", "mute"}), 5.0)
     assert set(drawn.kinds) <= {"kill", "mute"} and drawn.safety_s == 5.0
-    assert all(fault.at_s <= 5.0 for life in drawn.lives for fault in life)
+    assert all(fault.at_s <= 5.0 for life in drawn.process_faults for fault in life)
     assert plan(3, frozenset()).kinds == ()
 
 
@@ -148,7 +148,7 @@ def test_a_broken_engine_is_found_within_ten_seeds(
     found: list[str | None] = []
     with frozen() as clock:
         for seed in range(1, 11):
-            found.append(play(Order("swarm", seed), clock).failure)
+            found.append(play(HistoryOrder("swarm", seed), clock).failure)
             if re.search(complaint, found[-1] or ""):
                 return
     pytest.fail(f"not found: {found}")
@@ -166,7 +166,7 @@ def test_a_failure_is_shrunk_to_the_faults_it_needs(monkeypatch: pytest.MonkeyPa
     with frozen() as clock:
         failed = next(
             history
-            for history in (play(Order("swarm", seed), clock) for seed in range(1, 30))
+            for history in (play(HistoryOrder("swarm", seed), clock) for seed in range(1, 30))
             if history.failure and len(history.faults) > 5
         )
         shrunk = shrink(failed, clock)
@@ -188,25 +188,25 @@ def test_the_journal_tells_of_faults_and_logs_in_order() -> None:
             history = Swarm(world)
             if history.exchange is not None:
                 break
-        history.play(judge_life)
-        judge_left(history)
-    watch = history.lives[0].process.watch
-    assert watch.looks > 5 and watch.glances > 5, "the running engine was looked at"
+        history.play(check_process)
+        check_final_state(history)
+    observer = history.process_runs[0].process.observer
+    assert observer.quiet_checks > 5 and observer.turn_checks > 5, "the running engine was looked at"
     text = "\n".join(world.journal.lines(500))
     assert "FAULT close_codes: disconnect" in text
     assert text.index("FAULT close_codes") < text.index("WARNING ingest: link lost") < text.index("link restored")
     assert text.endswith("process ended: exit code 0")
-    codes = [fault.what for life in history.plan.lives for fault in life]
+    codes = [fault.what for life in history.plan.process_faults for fault in life]
     assert all(isinstance(code, Disconnect) for code in codes)
 
 
 def test_killed_processes_leave_no_file_open(tmp_path: Path) -> None:
     """Hunts last for hours: what a killed process would have given back by its death has to be given back for it."""
     with frozen() as clock:
-        play(Order("kill_and_resume", 1), clock)
+        play(HistoryOrder("kill_and_resume", 1), clock)
         before = len(list(Path("/proc/self/fd").iterdir()))
         for seed in range(2, 8):
-            play(Order("kill_and_resume", seed), clock)
+            play(HistoryOrder("kill_and_resume", seed), clock)
         assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from sim import Livelock, SimKilled, SimRuntime
 from sim.kernel.clock import frozen
-from sim.kernel.schedule_profile import Grain
+from sim.kernel.schedule_profile import SwitchGrain
 from sim.kernel.scheduler import Scheduler
 from sim.kernel.switching import ENGINE, SwitchPoints, statement_lines
 from sim.world.world import World
@@ -53,13 +53,13 @@ def told_before_set(runtime: SimRuntime) -> bool:
     """What is written just before an event is set can be seen while the event is not."""
     event, told, seen = runtime.event(), [False], [False]
 
-    def watch() -> None:
+    def observer() -> None:
         for _ in range(20):
             runtime.checkpoint()
             seen[0] = seen[0] or (told[0] and not event.is_set())
 
     def main() -> None:
-        thread = runtime.spawn("watch", watch)
+        thread = runtime.spawn("watch", observer)
         runtime.checkpoint()
         told[0] = True
         event.set()
@@ -86,7 +86,7 @@ def plain_lost_update(runtime: SimRuntime) -> bool:
     return value[0] != 10
 
 
-def found(toy: Callable[[SimRuntime], bool], grain: Grain, seeds: int = 60) -> int:
+def found(toy: Callable[[SimRuntime], bool], grain: SwitchGrain, seeds: int = 60) -> int:
     """In how many of so many histories the race shows."""
     return sum([toy(SimRuntime(seed, grain=grain, interrupts=HERE)) for seed in range(seeds)])
 
@@ -130,7 +130,7 @@ def test_only_the_named_modules_are_interrupted() -> None:
 
 
 def test_every_grain_is_drawn() -> None:
-    assert {SimRuntime(seed).character.grain for seed in range(100)} == {"calls", "seam", "statements"}
+    assert {SimRuntime(seed).profile.grain for seed in range(100)} == {"calls", "seam", "statements"}
 
 
 def test_a_kill_may_come_between_two_statements() -> None:

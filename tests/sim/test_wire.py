@@ -9,16 +9,17 @@ import pytest
 from sim import SimRuntime
 from sim.world.network import (
     TEXT,
-    Accept,
-    Answer,
-    End,
+    FetchOutcome,
     Handshake,
-    NoAnswer,
+    HandshakeAccepted,
+    HandshakeRefused,
+    HandshakeRejected,
+    HandshakeUnanswered,
+    HttpAnswer,
     Peer,
-    Received,
-    Refuse,
-    Reject,
+    ReceivedMessage,
     SimNetwork,
+    StreamEnd,
     frame,
 )
 from sim.world.transport import MisusedConnection, SimConnection, SimTransport
@@ -34,7 +35,7 @@ class Stub:
     """A server that does as told."""
 
     def __init__(self, handshake: Handshake | None = None) -> None:
-        self.answer: Handshake = Accept() if handshake is None else handshake
+        self.answer: Handshake = HandshakeAccepted() if handshake is None else handshake
         self.peer: Peer | None = None
         self.asked: list[tuple[int, str]] = []
 
@@ -45,11 +46,11 @@ class Stub:
     def opened(self, peer: Peer) -> None:
         self.peer = peer
 
-    def received(self, peer: Peer, message: Received) -> None:
+    def received(self, peer: Peer, message: ReceivedMessage) -> None:
         pass
 
-    def fetched(self, number: int, url: str) -> Answer | Refuse | Reject | NoAnswer | End:
-        return Answer("token", after_s=1.0) if number == 1 else Reject(503, 7.0)
+    def fetched(self, number: int, url: str) -> FetchOutcome:
+        return HttpAnswer("token", after_s=1.0) if number == 1 else HandshakeRejected(503, 7.0)
 
 
 class Bench:
@@ -87,16 +88,16 @@ def test_a_handshake_takes_the_latency_there_and_back_and_what_the_server_adds()
         assert 2 * LATENCY_S + 0.5 <= bench.runtime.elapsed_s <= 4 * LATENCY_S + 0.51
         assert bench.server.asked == [(1, URL)]
 
-    all_seeds(body, Accept(after_s=0.5))
+    all_seeds(body, HandshakeAccepted(after_s=0.5))
 
 
 @pytest.mark.parametrize(
     ("handshake", "status", "retry_after_s", "least_s", "most_s"),
     [
-        (Refuse(), None, None, 2 * LATENCY_S, 4 * LATENCY_S),
-        (End(), None, None, 2 * LATENCY_S, 4 * LATENCY_S),
-        (Reject(429, 3.0, after_s=1.0), 429, 3.0, 1.0, 1.5),
-        (NoAnswer(), None, None, 5.0, 5.0),
+        (HandshakeRefused(), None, None, 2 * LATENCY_S, 4 * LATENCY_S),
+        (StreamEnd(), None, None, 2 * LATENCY_S, 4 * LATENCY_S),
+        (HandshakeRejected(429, 3.0, after_s=1.0), 429, 3.0, 1.0, 1.5),
+        (HandshakeUnanswered(), None, None, 5.0, 5.0),
     ],
 )
 def test_a_failed_handshake_says_why_and_leaves_no_socket(
@@ -129,7 +130,7 @@ def test_a_stop_ends_a_handshake_within_half_a_second() -> None:
             bench.transport.connect(URL, LIMITS, Late(bench.runtime))
         assert 1.7 <= bench.runtime.elapsed_s <= 2.3
 
-    all_seeds(body, NoAnswer())
+    all_seeds(body, HandshakeUnanswered())
 
 
 def test_messages_arrive_whole_in_order_and_not_before_their_latency() -> None:
@@ -160,7 +161,7 @@ def test_nothing_gets_through_while_the_link_is_down_and_all_of_it_afterwards() 
         bench.network.link_up()
         assert texts(connection, 1.0) == ["one"]
         connection.receive(1.0)
-        assert bench.peer.received == [Received("text", b"two")]
+        assert bench.peer.received == [ReceivedMessage("text", b"two")]
 
     all_seeds(body)
 
@@ -250,7 +251,7 @@ def test_a_client_that_gave_up_before_the_server_accepted_is_known_to_be_gone() 
         bench.runtime.sleep(10.0)
         assert [message.kind for message in bench.peer.received] == ["end"]
 
-    all_seeds(body, Accept(after_s=8.0))
+    all_seeds(body, HandshakeAccepted(after_s=8.0))
 
 
 @pytest.mark.parametrize("how", ["after close", "after loss", "by another thread"])

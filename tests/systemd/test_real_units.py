@@ -41,7 +41,7 @@ def engine(options: str) -> str:
 
 
 def held_back(faults: Mapping[str, object], options: str) -> str:
-    return f"{sys.executable} {REPO}/tests/e2e/heldback_engine.py '{json.dumps(faults)}' {options}"
+    return f"{sys.executable} {REPO}/tests/e2e/slow_engine.py '{json.dumps(faults)}' {options}"
 
 
 def free_port() -> int:

@@ -236,7 +236,7 @@ def _readable_again(path: Path) -> Iterator[SqliteDatabase]:
         with _readable(path) as db:
             yield db
     except StorageUnavailable as error:
-        raise OverloadError(error.told_of(path)) from error
+        raise OverloadError(error.describe(path)) from error
 
 
 @contextmanager

@@ -67,7 +67,7 @@ def run_backup(
             sync_directory(target.absolute().parent)
     except StorageUnavailable as error:
         if not error.passing:
-            raise ConfigError(error.told_of(db_path)) from error
+            raise ConfigError(error.describe(db_path)) from error
         return _failed(errors, target, str(error))
     except OSError as error:
         return _failed(errors, target, f"{error.strerror or error}")
@@ -162,7 +162,7 @@ def _copy(db_path: Path, part: Path, runtime: Runtime, errors: TextIO | None) ->
             elif runtime.monotonic() - moved_s > _HELD_S_MAX:  # sqlite3 itself would try for ever
                 raise BackupFailed(f"locked for {_HELD_S_MAX:g} s")
             bar.update((total - remaining) * page_bytes, None)
-            _stop_if_told(runtime)
+            _check_stop_requested(runtime)
             runtime.sleep(_PAUSE_S)
 
         try:
@@ -181,7 +181,7 @@ def _check(part: Path, runtime: Runtime) -> None:
         try:
             found = _value(copy, "PRAGMA integrity_check")
         except sqlite3.OperationalError:
-            _stop_if_told(runtime)
+            _check_stop_requested(runtime)
             raise
         if found != "ok":
             raise BackupFailed(f"the copy is damaged, so the database is ({found}); see `tradebot doctor`")
@@ -195,6 +195,6 @@ def _value(db: sqlite3.Connection, sql: str) -> Any:
     return db.execute(sql).fetchone()[0]
 
 
-def _stop_if_told(runtime: Runtime) -> None:
+def _check_stop_requested(runtime: Runtime) -> None:
     if runtime.stop_signals():
         raise BackupFailed("stopped by a signal")

@@ -133,9 +133,9 @@ class _Capture:
         for note in batch.notes:
             self._log.warning("malformed frame", frame=note.line, reason=note.reason)
         for _index, notice in batch.notices:
-            self._tell(notice)
+            self._print_notice(notice)
 
-    def _tell(self, notice: Notice) -> None:
+    def _print_notice(self, notice: Notice) -> None:
         self._reconnects += notice.kind == "LINK_RESTORED"
         if notice.kind == "LINK_LOST":
             self._writer.flush()  # connecting again may take its time

@@ -221,20 +221,20 @@ def database_trouble(look: Look, status: Status) -> str | None:
 
 def _by_progress(look: Look, status: Status, max_age_s: float) -> Health:
     stored_s = look.stored_age_s
-    told = "nothing stored yet" if stored_s is None else f"last stored {span(stored_s)} ago"
+    stored = "nothing stored yet" if stored_s is None else f"last stored {span(stored_s)} ago"
     note = _symbols_note(status.symbols)
     note += "" if look.locked is None else f"; the database is locked: {look.locked}"
     if (status.uptime_s if stored_s is None else stored_s) <= max_age_s:
-        return Health(True, told + note)
+        return Health(True, stored + note)
     if status.ingest_alive(look.now_s):
         if status.link is not None and (wrong := _unfed(status, stored_s)) is not None:
-            return Health(False, f"{told}; {wrong}{note}")
+            return Health(False, f"{stored}; {wrong}{note}")
         heard = "" if status.link_age_ms is None else f", last heard of the peer {span(status.link_age_ms / 1000)} ago"
         link = "the link is up" if status.link == "up" else "ingest is at work"
-        return Health(True, f"{told}, but {link}{heard}: a quiet market{note}")
+        return Health(True, f"{stored}, but {link}{heard}: a quiet market{note}")
     if status.link == "down":
-        return Health(False, f"{told}; the link is down for {span(status.link_down_s or 0.0)}{note}")
-    return Health(False, f"{told}; ingest has ended{note}")
+        return Health(False, f"{stored}; the link is down for {span(status.link_down_s or 0.0)}{note}")
+    return Health(False, f"{stored}; ingest has ended{note}")
 
 
 def _unfed(status: Status, stored_s: float | None) -> str | None:

@@ -66,7 +66,7 @@ def run_prune(
                 failure = str(stop)
             except StorageUnavailable as error:
                 if not error.passing:
-                    raise ConfigError(error.told_of(db_path)) from error
+                    raise ConfigError(error.describe(db_path)) from error
                 failure = str(error)
                 delay_s = retry.next_delay_s(runtime.monotonic(), None)
                 if delay_s is not None and not runtime.stop_signals():

@@ -305,7 +305,7 @@ def run_status(db_path: Path, as_json: bool, watch: bool, runtime: Runtime, answ
     if not watch:
         view = view_of(db_path, runtime)
         answers.write(_json(view) if as_json else render(view))
-        return 0 if _tells(view) else 1
+        return 0 if _has_answer(view) else 1
     try:
         while not answers.lost:  # somebody still reads
             answers.write(_frame(view_of(db_path, runtime), as_json, answers))
@@ -316,7 +316,7 @@ def run_status(db_path: Path, as_json: bool, watch: bool, runtime: Runtime, answ
     return 0
 
 
-def _tells(view: View) -> bool:
+def _has_answer(view: View) -> bool:
     known = view.status is not None or view.last_run is not None
     return known or bool(view.database_bytes and not view.trouble)
 

@@ -77,7 +77,7 @@ class StorageUnavailable(TradebotError):
         """
         return StorageUnavailable(self.code, self.detail, self.passing)
 
-    def told_of(self, path: Path) -> str:
+    def describe(self, path: Path) -> str:
         """The message with the database's name before it, once: what comes of opening it tells that itself."""
         text = str(self)
         named = text.startswith((f"database {path}: ", f"database {path.absolute()}: "))

@@ -307,7 +307,7 @@ class Pruner:
             self.done.orders += OrderRow.select().where(block.decided(OrderRow)).count(self._db)
             self.done.trades += TradeRow.select().where(block.decided(TradeRow)).count(self._db)
         self._policy.pause_s(0.0)  # nobody waits for a reader: the blocks may grow
-        self._stop_if_told()
+        self._check_stop_requested()
 
     def _is_as_found(self, run: _Run, pruned: int) -> bool:
         fields = RunRow.pruned_ticks, RunRow.last_end_ms, RunRow.pruned_trades, RunRow.folded_trades
@@ -348,9 +348,9 @@ class Pruner:
 
     def _pause(self, began_s: float) -> None:
         self._runtime.sleep(self._policy.pause_s(self._runtime.monotonic() - began_s))
-        self._stop_if_told()
+        self._check_stop_requested()
 
-    def _stop_if_told(self) -> None:
+    def _check_stop_requested(self) -> None:
         if self._runtime.stop_signals():
             raise PruneStopped("stopped by a signal")
 

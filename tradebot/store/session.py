@@ -116,10 +116,10 @@ class Store:
                         continue
                     failure = unreadable
                 if not failure.passing:
-                    raise ConfigError(failure.told_of(self.path)) from error
+                    raise ConfigError(failure.describe(self.path)) from error
                 delay_s = retry.next_delay_s(self._runtime.monotonic(), None)
                 if delay_s is None:
-                    raise OverloadError(failure.told_of(self.path)) from error
+                    raise OverloadError(failure.describe(self.path)) from error
                 self._log.warning("storage unavailable", detail=str(failure), retry_in_s=delay_s)
                 self._runtime.sleep(delay_s)
                 if stoppable and self._runtime.stop_signals():

@@ -78,7 +78,9 @@ def create(name: str, config: Config) -> Strategy:
     except ConfigError:
         raise
     except Exception as error:  # a mistake in somebody's file, not a crash of the engine
-        raise ConfigError(f"strategy.name: {name!r} cannot be used: {_told(error, inspect.getfile(kind))}") from error
+        raise ConfigError(
+            f"strategy.name: {name!r} cannot be used: {_describe_error(error, inspect.getfile(kind))}"
+        ) from error
     return strategy
 
 
@@ -99,7 +101,7 @@ def _look_up() -> _Registry:
             module = importlib.import_module(f"{__package__}.{module_name}")
         except (Exception, SystemExit) as error:
             file, text = _source(module_info)
-            unusable |= dict.fromkeys((module_name, *_NAME.findall(text)), _told(error, file))
+            unusable |= dict.fromkeys((module_name, *_NAME.findall(text)), _describe_error(error, file))
             continue
         for item in vars(module).values():
             if not (inspect.isclass(item) and issubclass(item, Strategy) and item.__module__ == module.__name__):
@@ -136,7 +138,7 @@ def _place(kind: type[Strategy]) -> str:
         return kind.__module__
 
 
-def _told(error: BaseException, file: str) -> str:
+def _describe_error(error: BaseException, file: str) -> str:
     """ "FILE:LINE: what went wrong", the line being the last one of `file` that the error passed through."""
     line = None
     if isinstance(error, SyntaxError) and error.filename == file:

@@ -17,7 +17,7 @@ from tradebot.telemetry.status_file import Status
 from tradebot.telemetry.webhook import Post, Webhook
 
 
-class Outlets:
+class Exporters:
     """Made before the run begins, so that a port in use ends it with 12. Main thread."""
 
     def __init__(
@@ -52,7 +52,7 @@ class Outlets:
     @classmethod
     def of_refused(
         cls, config: Config, runtime: Runtime, log: Log, post: Post | None = None, webhook_url: str | None = None
-    ) -> Outlets:
+    ) -> Exporters:
         """For a run that could not begin: only the webhook, to which that can be told. Raises ConfigError: no URL."""
         return cls(replace(config, metrics=MetricsConfig()), "", runtime, log, post, webhook_url)
 
@@ -62,18 +62,18 @@ class Outlets:
         self._ended = status.state == "ended"
         if self._webhook is not None:
             for alert in self._alerts.look(status):
-                self._webhook.tell(alert)
+                self._webhook.send(alert)
 
     def failed(self, code: ExitCode, cause: str) -> None:
         """The run could not begin, or ended by an exception: told, unless its end was told already. Never blocks."""
         if self._webhook is not None and not self._ended:
             self._ended = True
-            self._webhook.tell(exit_alert(int(code), cause))
+            self._webhook.send(exit_alert(int(code), cause))
 
     def orphaned(self, file: str, reason: str) -> None:
         """The start has set a spill file aside. Never blocks."""
         if self._webhook is not None:
-            self._webhook.tell(orphan_alert(file, reason))
+            self._webhook.send(orphan_alert(file, reason))
 
     def close(self) -> None:
         """Send what is left and stop serving. Blocks for three seconds at most, none without outlets; idempotent."""

@@ -103,11 +103,11 @@ def _counters(counters: Mapping[str, int]) -> Iterator[Family]:
 
 
 def _of_run(status: Status, now_s: float) -> Iterator[Family]:
-    told = {
+    labels = {
         "version": status.version, "run_id": status.run_id, "mode": status.mode, "ingest": status.ingest,
         "source": status.source, "config_hash": status.config_hash,
     }  # fmt: skip
-    yield Family("tradebot_run_info", "gauge", "The run, in its labels; all fills are simulated.", (Sample(told, 1),))
+    yield Family("tradebot_run_info", "gauge", "The run, in its labels; all fills are simulated.", (Sample(labels, 1),))
     yield _gauge("tradebot_start_time_seconds", "When the run began (Unix time).", status.started_ms / 1000)
     yield _gauge(
         "tradebot_status_age_seconds", "Since the main thread last looked.", max(0.0, now_s - status.written_s)

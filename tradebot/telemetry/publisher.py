@@ -23,7 +23,7 @@ from tradebot.telemetry.status_file import Status, read_status, write_status
 EVERY_S: Final = 1.0
 
 
-class Beacon:
+class Publisher:
     """Main thread only. Blocks as long as writing a small file takes; never raises for it."""
 
     def __init__(
@@ -63,7 +63,7 @@ class Beacon:
             self._stopping = True
             self._notifier.stopping()
         self._notifier.status(status_line(status))
-        self._tell_still(status)
+        self._report_stalls(status)
         if not status.still_s:
             self._notifier.alive()
         self._write(status)
@@ -80,7 +80,7 @@ class Beacon:
         for watcher in self._watchers:
             watcher(status)
 
-    def _tell_still(self, status: Status) -> None:
+    def _report_stalls(self, status: Status) -> None:
         still = sorted(status.still_s)
         if still and still != self._still:
             self._log.error(

@@ -138,7 +138,7 @@ class Webhook:
         """Let go because of the limits or a full queue."""
         self._thread = runtime.spawn(THREAD, self._run)
 
-    def tell(self, alert: Alert) -> None:
+    def send(self, alert: Alert) -> None:
         """Queue an alert, if its limits allow. Never blocks, never raises."""
         before = self._limits.admit(alert.event, self._runtime.monotonic())
         if before is None:
@@ -155,7 +155,7 @@ class Webhook:
             taken = 0
         if not taken:
             self.suppressed += 1
-            self._log.warning("webhook queue full", event="WEBHOOK_DROPPED", told=alert.event)
+            self._log.warning("webhook queue full", event="WEBHOOK_DROPPED", alert=alert.event)
 
     def close(self) -> None:
         """Send what is left, for at most two seconds; the rest is given up. Idempotent."""
@@ -193,7 +193,7 @@ class Webhook:
                 break
         self.failed += 1
         self._log.warning(
-            "webhook failed", event="WEBHOOK_FAILED", told=message.event, url=self._target.shown, detail=problem
+            "webhook failed", event="WEBHOOK_FAILED", alert=message.event, url=self._target.shown, detail=problem
         )  # fmt: skip
 
     def _attempt(self, body: bytes) -> tuple[str, bool]:
@@ -226,8 +226,8 @@ def take_apart(url: str) -> Target:
     place = host if port is None else f"{host}:{port}"
     headers = {"Content-Type": "application/json", "User-Agent": "tradebot"}
     if parts.username is not None:
-        told = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        headers["Authorization"] = "Basic " + base64.b64encode(told.encode()).decode()
+        credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        headers["Authorization"] = "Basic " + base64.b64encode(credentials.encode()).decode()
     clean = urlunsplit((parts.scheme, place, parts.path or "/", parts.query, ""))
     return Target(clean, headers, f"{parts.scheme}://{place}/{MASK}")
 

@@ -169,7 +169,7 @@ class Pipeline:
             signals = runtime.stop_signals()
             if signals >= 2:
                 self._second_signal = True
-                self._tell_stop("a second stop signal came")
+                self._announce_stop("a second stop signal came")
                 self._log.error("second stop signal: exiting at once", running=control.running())
                 return False
             if signals and control.drain_deadline is None:
@@ -184,10 +184,10 @@ class Pipeline:
         return True
 
     def _stop_early(self, why: str) -> None:
-        self._tell_stop(why)
+        self._announce_stop(why)
         self._control.begin_stop(self._config.persist.drain_timeout_s)
 
-    def _tell_stop(self, why: str) -> None:
+    def _announce_stop(self, why: str) -> None:
         push = self._parts.feed.push
         self._stopped_by = why if push else f"{why} before the end of the replay; --resume completes it"
 

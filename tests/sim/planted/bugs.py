@@ -7,8 +7,8 @@ from typing import Final
 from tests.sim.planted.bug import Bug
 from tests.sim.planted.bugs_disk import DISK_BUGS
 from tests.sim.planted.bugs_feeds import FEED_BUGS
-from tests.sim.planted.bugs_upkeep import UPKEEP_BUGS
-from tests.sim.planted.bugs_words import WORDS_BUGS
+from tests.sim.planted.bugs_maintenance import UPKEEP_BUGS
+from tests.sim.planted.bugs_messages import WORDS_BUGS
 
 _STAGE_BUGS: Final = (
     # ---- persist -----------------------------------------------------------------------------------------------------

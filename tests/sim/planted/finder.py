@@ -129,8 +129,8 @@ def hunt(directory: Path, first: int, seeds: int, scenario: str | None) -> tuple
         return passed, None
     wrong = [line.removeprefix("wrong: ") for line in lines if line.startswith("wrong: ")]
     if done.returncode != 1 or len(wrong) != 1:
-        told = (done.stderr.strip() or done.stdout.strip()).splitlines()[-3:]
-        raise Odd(f"{' '.join(command[1:])} ended with {done.returncode}: {' / '.join(told)}")
+        tail = (done.stderr.strip() or done.stdout.strip()).splitlines()[-3:]
+        raise Odd(f"{' '.join(command[1:])} ended with {done.returncode}: {' / '.join(tail)}")
     found = re.match(r"seed=(\d+) .* scenario=(\w+)$", ends[-1])
     assert found is not None, ends[-1]
     frames: list[str] = re.findall(rf'^ +File "{re.escape(str(directory))}/([^"]+)", line', done.stdout, re.M)

@@ -28,10 +28,10 @@ from mockws_server.actions import (
     Ticks,
     Wait,
 )
-from mockws_server.frames import Message, Sender
-from mockws_server.handshake_policy import WAITING_MAX, Door
+from mockws_server.frames import OutgoingFrame, Sender
+from mockws_server.handshake_policy import WAITING_MAX, HandshakePolicy
 from mockws_server.hub import close_frame, frame_bytes
-from mockws_server.market import Market, Shaper, first_seq_at
+from mockws_server.market import Market, TickShaper, first_seq_at
 from tradebot.core.events import Tick
 from tradebot.feeds.exchanges.base import Unparseable
 from tradebot.feeds.exchanges.mockws import MockWs
@@ -86,7 +86,7 @@ def texts(*numbers: int) -> list[bytes]:
 
 class TestShaper:
     def test_skipping_leaves_out_the_next_ones(self) -> None:
-        shaper = Shaper()
+        shaper = TickShaper()
         shaper.skip(2)
         shaper.skip(1)
         assert shaper.pass_on(texts(1, 2)) == []
@@ -94,14 +94,14 @@ class TestShaper:
         assert shaper.skipped == 3
 
     def test_reordering_holds_back_until_there_are_enough(self) -> None:
-        shaper = Shaper()
+        shaper = TickShaper()
         shaper.reorder(3)
         assert shaper.pass_on(texts(1, 2)) == []
         assert shaper.pass_on(texts(3, 4)) == texts(3, 2, 1, 4)
         assert shaper.pass_on(texts(5)) == texts(5)
 
     def test_the_last_ones_are_sent_again_as_they_were_sent(self) -> None:
-        shaper = Shaper()
+        shaper = TickShaper()
         assert shaper.again(3) == []
         shaper.reorder(2)
         shaper.pass_on(texts(1, 2, 3))
@@ -110,7 +110,7 @@ class TestShaper:
         assert shaper.again(9) == texts(2, 1, 3)
 
     def test_memory_is_bounded(self) -> None:
-        shaper = Shaper()
+        shaper = TickShaper()
         shaper.pass_on(texts(*range(5 * MEMORY_TICKS)))
         assert len(shaper.again(10 * MEMORY_TICKS)) == MEMORY_TICKS
         for _ in range(5):
@@ -120,7 +120,7 @@ class TestShaper:
     @given(st.lists(st.one_of(st.tuples(st.just("skip"), st.integers(1, 5)), st.tuples(st.just("reorder"),
            st.integers(2, 5)), st.tuples(st.just("ticks"), st.integers(0, 9)))))  # fmt: skip
     def test_no_tick_is_made_up_or_sent_twice(self, steps: list[tuple[str, int]]) -> None:
-        shaper, given_in, out = Shaper(), 0, list[bytes]()
+        shaper, given_in, out = TickShaper(), 0, list[bytes]()
         for what, count in steps:
             if what == "ticks":
                 out += shaper.pass_on(texts(*range(given_in, given_in + count)))
@@ -146,14 +146,14 @@ class TestSender:
     def test_order_and_numbers_of_made_up_and_of_foreign_ticks(self) -> None:
         sender = Sender(("A",))
 
-        def sent(messages: list[Message]) -> list[int]:
+        def sent(messages: list[OutgoingFrame]) -> list[int]:
             return [json.loads(message.data)["seq"] for message in messages]
 
         sender.messages(Skip(2), 1)
         assert sent(sender.messages(Burst(3), 1)) == [3]
         sender.messages(Reorder(2), 1)
         assert sent(sender.messages(Burst(1), 1)) == []
-        assert sent(sender.foreign([b'{"seq":99}'])) == [99, 4]
+        assert sent(sender.external([b'{"seq":99}'])) == [99, 4]
         assert sent(sender.messages(Duplicate(2), 1)) == [99, 4]
         assert sent(sender.messages(OneTick({"seq": -1}), 1)) == [-1]
         assert sender.ticks == 6
@@ -163,8 +163,8 @@ class TestSender:
         assert Sender().messages(action, 1) == []
 
     def test_texts_and_frames_are_as_they_are(self) -> None:
-        assert Sender().messages(Text("é"), 1) == [Message("é".encode())]
-        assert Sender().messages(FrameOut(9, b"\xff", fin=False), 1) == [Message(b"\xff", 9, False)]
+        assert Sender().messages(Text("é"), 1) == [OutgoingFrame("é".encode())]
+        assert Sender().messages(FrameOut(9, b"\xff", fin=False), 1) == [OutgoingFrame(b"\xff", 9, False)]
 
     def test_every_kind_of_garbage_is_refused_by_the_engine(self) -> None:
         """So that a run of it counts towards parse_error_limit."""
@@ -186,11 +186,11 @@ class TestFrameBytes:
         [(0, "8100"), (125, "817d"), (126, "817e007e"), (65_535, "817effff"), (65_536, "817f0000000000010000")],
     )
     def test_lengths(self, size: int, head: str) -> None:
-        assert frame_bytes(Message(b"x" * size)) == bytes.fromhex(head) + b"x" * size
+        assert frame_bytes(OutgoingFrame(b"x" * size)) == bytes.fromhex(head) + b"x" * size
 
     def test_opcodes_and_fin(self) -> None:
-        assert frame_bytes(Message(b"", 9)) == b"\x89\x00"
-        assert frame_bytes(Message(b"", 15, fin=False)) == b"\x0f\x00"
+        assert frame_bytes(OutgoingFrame(b"", 9)) == b"\x89\x00"
+        assert frame_bytes(OutgoingFrame(b"", 15, fin=False)) == b"\x0f\x00"
 
     def test_close_frames(self) -> None:
         assert close_frame(1011, "é") == b"\x88\x04\x03\xf3" + "é".encode()
@@ -199,39 +199,39 @@ class TestFrameBytes:
 
 class TestDoor:
     def test_one_weather_after_the_other(self) -> None:
-        door = Door()
+        policy = HandshakePolicy()
         late, busy, shut = DelayHandshake(2.0), Reject(429, count=2), Refuse(count=2)
         for weather in (busy, shut, late):
-            door.add(weather, 0.0)
+            policy.add(weather, 0.0)
         knocks = []
         for _ in range(6):
-            refused = door.on_accept(0.0)
-            knocks.append(refused or door.on_request())
+            refused = policy.on_accept(0.0)
+            knocks.append(refused or policy.on_request())
         assert knocks == [busy, busy, shut, shut, late, None]
 
     def test_a_refusal_for_a_time_stands_before_all_others(self) -> None:
-        door = Door()
+        policy = HandshakePolicy()
         busy, shut = Reject(503), Refuse(seconds=3.0)
-        door.add(busy, 0.0)
-        door.add(shut, 10.0)
-        assert [door.on_accept(at) for at in (10.0, 12.9)] == [shut, shut]
-        assert door.on_accept(13.0) is None
-        assert door.on_request() is busy
-        assert door.on_request() is None
+        policy.add(busy, 0.0)
+        policy.add(shut, 10.0)
+        assert [policy.on_accept(at) for at in (10.0, 12.9)] == [shut, shut]
+        assert policy.on_accept(13.0) is None
+        assert policy.on_request() is busy
+        assert policy.on_request() is None
 
     def test_what_waits_is_bounded_and_can_be_forgotten(self) -> None:
-        door = Door()
-        assert all(door.add(Reject(503), 0.0) for _ in range(WAITING_MAX))
-        assert not door.add(Reject(503), 0.0)
-        assert door.add(Refuse(seconds=9.0), 0.0)
-        door.clear()
-        assert (door.on_accept(1.0), door.on_request()) == (None, None)
-        door.add(Reject(429, count=2), 0.0)
-        assert [bool(door.on_request()) for _ in range(3)] == [True, True, False]
+        policy = HandshakePolicy()
+        assert all(policy.add(Reject(503), 0.0) for _ in range(WAITING_MAX))
+        assert not policy.add(Reject(503), 0.0)
+        assert policy.add(Refuse(seconds=9.0), 0.0)
+        policy.clear()
+        assert (policy.on_accept(1.0), policy.on_request()) == (None, None)
+        policy.add(Reject(429, count=2), 0.0)
+        assert [bool(policy.on_request()) for _ in range(3)] == [True, True, False]
 
     def test_nothing_happens_without_weather(self) -> None:
-        assert Door().on_accept(5.0) is None
-        assert Door().on_request() is None
+        assert HandshakePolicy().on_accept(5.0) is None
+        assert HandshakePolicy().on_request() is None
 
 
 def test_a_tick_is_what_msgspec_makes_of_it() -> None:

@@ -30,8 +30,8 @@ from mockws_server.actions import (
     Ticks,
     Wait,
 )
-from mockws_server.recording import FRAMES_AT_ONCE_MAX, Recorded, Replayer, messages
-from mockws_server.script import TICKS_AT_ONCE_MAX, Player, Script, duration_s, load, names, parse
+from mockws_server.recording import FRAMES_AT_ONCE_MAX, RecordedMessage, RecordingSchedule, messages
+from mockws_server.script import TICKS_AT_ONCE_MAX, Script, ScriptSchedule, duration_s, load, names, parse
 from tradebot.config.model import FeedConfig
 from tradebot.core.errors import ConfigError
 from tradebot.feeds.replay.decompress import Damaged, unpack
@@ -41,9 +41,9 @@ STEP = '[[step]]\ndo = "wait"\nseconds = 1\n'
 
 def play(script: Script, until_s: float = 1e9, start_s: float = 0.0) -> list[tuple[float, Action]]:
     """What is due, each at its time, asking exactly then."""
-    player, found = Player(script, start_s), list[tuple[float, Action]]()
-    while (at_s := player.next_at()) is not None and at_s <= until_s:
-        found += [(at_s, action) for action in player.due(at_s)]
+    schedule, found = ScriptSchedule(script, start_s), list[tuple[float, Action]]()
+    while (at_s := schedule.next_at()) is not None and at_s <= until_s:
+        found += [(at_s, action) for action in schedule.due(at_s)]
     return found
 
 
@@ -74,28 +74,28 @@ class TestPlayer:
         assert len(play(Script("s", (Text("a"), Wait(1.0)), repeat=None), until_s=1000.0)) == 1001
 
     def test_says_whose_turn_it_is(self) -> None:
-        player = Player(Script("s", (Text("a"), Wait(1.0)), repeat=2), 0.0)
-        turns = [player.step]
+        schedule = ScriptSchedule(Script("s", (Text("a"), Wait(1.0)), repeat=2), 0.0)
+        turns = [schedule.step]
         for at_s in (0.0, 0.0, 0.5, 1.0, 1.0):
-            player.due(at_s)
-            turns.append(player.step)
+            schedule.due(at_s)
+            turns.append(schedule.step)
         first, wait = (1, 1, Text("a")), (1, 2, Wait(1.0))
         # Once a wait has begun, the next one is the one to come.
         assert turns == [first, wait, (2, 1, Text("a")), (2, 1, Text("a")), (2, 2, Wait(1.0)), None]
-        assert player.next_at() is None
-        assert player.due(10.0) == []
+        assert schedule.next_at() is None
+        assert schedule.due(10.0) == []
 
     def test_nothing_is_due_too_early(self) -> None:
-        player = Player(Script("s", (Ticks(5, 1.0),)), 10.0)
-        assert player.next_at() == 10.0
-        assert player.due(9.9) == []
-        assert player.due(10.0) == [Burst(1)]
-        assert player.due(10.9) == []
+        schedule = ScriptSchedule(Script("s", (Ticks(5, 1.0),)), 10.0)
+        assert schedule.next_at() == 10.0
+        assert schedule.due(9.9) == []
+        assert schedule.due(10.0) == [Burst(1)]
+        assert schedule.due(10.9) == []
 
     def test_who_asks_late_gets_many_at_once_but_not_too_many(self) -> None:
-        player = Player(Script("s", (Burst(1_000_000), Text("end"))), 0.0)
+        schedule = ScriptSchedule(Script("s", (Burst(1_000_000), Text("end"))), 0.0)
         counts = []
-        while isinstance(action := player.due(0.0)[0], Burst):
+        while isinstance(action := schedule.due(0.0)[0], Burst):
             counts.append(action.count)
         assert sum(counts) == 1_000_000
         assert max(counts) == TICKS_AT_ONCE_MAX
@@ -127,11 +127,11 @@ class TestPlayer:
             ]  # fmt: skip
 
         exact = play(script)
-        player, rarely, at_s = Player(script, 0.0), list[Action](), 0.0
+        schedule, rarely, at_s = ScriptSchedule(script, 0.0), list[Action](), 0.0
         for step_s in [*asked, 1e9]:
             at_s += step_s
-            while (next_s := player.next_at()) is not None and next_s <= at_s:
-                rarely += player.due(at_s)
+            while (next_s := schedule.next_at()) is not None and next_s <= at_s:
+                rarely += schedule.due(at_s)
             assert len(flat(rarely)) == len(flat([action for due_s, action in exact if due_s <= at_s]))
         assert flat(rarely) == flat([action for _, action in exact])
         assert len([at_s for at_s, _ in exact]) == len(exact)
@@ -254,55 +254,55 @@ class TestFiles:
             parse(data, "x")
 
 
-def replay(*found: tuple[str, int | None]) -> Iterator[Recorded]:
-    return iter([Recorded(text.encode(), at_ms) for text, at_ms in found])
+def replay(*found: tuple[str, int | None]) -> Iterator[RecordedMessage]:
+    return iter([RecordedMessage(text.encode(), at_ms) for text, at_ms in found])
 
 
 class TestReplayer:
     def test_each_when_it_came_at_a_multiple_of_real_time(self) -> None:
-        replayer = Replayer(replay(("a", 5000), ("b", 5500), ("c", 5400), ("d", 7000)), 2.0, 100.0)
-        assert replayer.next_at() == 100.0
-        assert replayer.due(100.0) == [b"a"]
-        assert replayer.next_at() == 100.25
-        assert replayer.due(100.24) == []
-        assert replayer.due(100.25) == [b"b", b"c"]
-        assert replayer.due(100.9) == []
-        assert replayer.due(101.0) == [b"d"]
-        assert replayer.next_at() is None
+        schedule = RecordingSchedule(replay(("a", 5000), ("b", 5500), ("c", 5400), ("d", 7000)), 2.0, 100.0)
+        assert schedule.next_at() == 100.0
+        assert schedule.due(100.0) == [b"a"]
+        assert schedule.next_at() == 100.25
+        assert schedule.due(100.24) == []
+        assert schedule.due(100.25) == [b"b", b"c"]
+        assert schedule.due(100.9) == []
+        assert schedule.due(101.0) == [b"d"]
+        assert schedule.next_at() is None
 
     def test_as_fast_as_possible_in_pieces(self) -> None:
-        replayer = Replayer(replay(*[("x", n * 1000) for n in range(1200)]), None, 5.0)
+        schedule = RecordingSchedule(replay(*[("x", n * 1000) for n in range(1200)]), None, 5.0)
         sizes = []
-        while (at_s := replayer.next_at()) is not None:
+        while (at_s := schedule.next_at()) is not None:
             assert at_s == 5.0
-            sizes.append(len(replayer.due(5.0)))
+            sizes.append(len(schedule.due(5.0)))
         assert sizes == [FRAMES_AT_ONCE_MAX, FRAMES_AT_ONCE_MAX, 200]
 
     def test_lines_without_a_time_come_evenly(self) -> None:
-        replayer = Replayer(replay(("a", None), ("b", None), ("c", None)), 2.0, 0.0)
+        schedule = RecordingSchedule(replay(("a", None), ("b", None), ("c", None)), 2.0, 0.0)
         times = []
-        while (at_s := replayer.next_at()) is not None:
+        while (at_s := schedule.next_at()) is not None:
             times.append(at_s)
-            replayer.due(at_s)
+            schedule.due(at_s)
         assert times == pytest.approx([0.0, 0.005, 0.01])
-        assert replayer.untimed == 3
+        assert schedule.untimed == 3
 
     def test_between_lines_with_a_time_they_come_with_the_one_before(self) -> None:
-        replayer = Replayer(replay(("a", 1000), ("b", None), ("c", 2000)), 1.0, 0.0)
-        assert replayer.due(0.0) == [b"a", b"b"]
-        assert replayer.next_at() == 1.0
+        schedule = RecordingSchedule(replay(("a", 1000), ("b", None), ("c", 2000)), 1.0, 0.0)
+        assert schedule.due(0.0) == [b"a", b"b"]
+        assert schedule.next_at() == 1.0
 
     def test_nothing_yet_is_not_the_end(self) -> None:
-        source = iter([Recorded(b"a", 1), None, Recorded(b"b", 1)])
-        replayer = Replayer(source, 1.0, 0.0)
-        assert replayer.due(0.0) == [b"a"]
-        assert replayer.next_at() == 0.0
-        assert replayer.due(0.0) == [b"b"]
-        assert replayer.next_at() is None
+        source = iter([RecordedMessage(b"a", 1), None, RecordedMessage(b"b", 1)])
+        schedule = RecordingSchedule(source, 1.0, 0.0)
+        assert schedule.due(0.0) == [b"a"]
+        assert schedule.next_at() == 0.0
+        assert schedule.due(0.0) == [b"b"]
+        assert schedule.next_at() is None
 
 
 class TestRecording:
-    def read(self, data: bytes, piece: int = 7) -> tuple[list[Recorded | None], list[tuple[int, str]]]:
+    def read(self, data: bytes, piece: int = 7) -> tuple[list[RecordedMessage | None], list[tuple[int, str]]]:
         complaints: list[tuple[int, str]] = []
         pieces = iter([data[at : at + piece] for at in range(0, len(data), piece)])
         found = messages(unpack(pieces), lambda line, reason: complaints.append((line, reason)))
@@ -316,10 +316,10 @@ class TestRecording:
         for piece in (1, 7, 10_000):
             assert self.read(text.encode(), piece) == (
                 [
-                    Recorded(tick.encode(), 1_700_000_000_000),  # old data in seconds
-                    Recorded('{"x": "é"}'.encode(), 5),
-                    Recorded(b"pong", None),
-                    Recorded(b"[1]", None),
+                    RecordedMessage(tick.encode(), 1_700_000_000_000),  # old data in seconds
+                    RecordedMessage('{"x": "é"}'.encode(), 5),
+                    RecordedMessage(b"pong", None),
+                    RecordedMessage(b"[1]", None),
                 ],
                 [],
             )
@@ -327,7 +327,7 @@ class TestRecording:
     def test_lines_that_are_no_good_are_left_out_and_told(self) -> None:
         text = b"a\n\xff\n" + b"x" * (1 << 20) + b"yz\nb\n" + b'{"received_ms":"x"}\n'
         found, complaints = self.read(text, 100_000)
-        assert found == [Recorded(b"a", None), Recorded(b"b", None)]
+        assert found == [RecordedMessage(b"a", None), RecordedMessage(b"b", None)]
         assert [line for line, _ in complaints] == [2, 3, 5]
         assert "not UTF-8" in complaints[0][1]
         assert "longer than" in complaints[1][1]
@@ -339,5 +339,5 @@ class TestRecording:
 
         complaints: list[tuple[int, str]] = []
         found = list(messages(pieces(), lambda line, reason: complaints.append((line, reason))))
-        assert found == [Recorded(b"a", None)]
+        assert found == [RecordedMessage(b"a", None)]
         assert complaints == [(2, "corrupt after 3 bytes")]

@@ -21,7 +21,7 @@ from tradebot.core.runtime import RealRuntime
 from tradebot.portfolio.book import Book, book_of
 from tradebot.portfolio.exact import finite
 from tradebot.portfolio.positions import PositionView
-from tradebot.telemetry.publisher import Beacon, status_line
+from tradebot.telemetry.publisher import Publisher, status_line
 from tradebot.telemetry.sd_notify import NoManager, SystemdNotifier, find_notifier
 from tradebot.telemetry.snapshot import Observer
 from tradebot.telemetry.status_file import LastTick, Status, read_status, status_path, write_status
@@ -191,7 +191,7 @@ def test_an_unreadable_status_file_is_reported_and_replaced(tmp_path: Path, left
     else:
         path.write_bytes(left)
     runtime, logged = RealRuntime(), Logged()
-    beacon = Beacon(path, cast(Observer, Looking()), NoManager(), runtime, logged.log)
+    beacon = Publisher(path, cast(Observer, Looking()), NoManager(), runtime, logged.log)
     beacon.poll()
     beacon.end(0)
     logged.log.close()
@@ -202,7 +202,7 @@ def test_an_unreadable_status_file_is_reported_and_replaced(tmp_path: Path, left
 
 def test_a_first_status_file_is_no_news(tmp_path: Path) -> None:
     logged = Logged()
-    Beacon(tmp_path / "s.json", cast(Observer, Looking()), NoManager(), RealRuntime(), logged.log).end(0)
+    Publisher(tmp_path / "s.json", cast(Observer, Looking()), NoManager(), RealRuntime(), logged.log).end(0)
     logged.log.close()
     assert logged.lines() == []
 

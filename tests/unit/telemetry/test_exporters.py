@@ -17,7 +17,7 @@ from tradebot.config.model import Config, MetricsConfig, NotifyConfig
 from tradebot.core.errors import ConfigError, ExitCode
 from tradebot.core.runtime import RealRuntime, Thread
 from tradebot.output.log import setup_logging
-from tradebot.telemetry.exporters import Outlets
+from tradebot.telemetry.exporters import Exporters
 
 TOLD = Config(notify=NotifyConfig("https://h/x", link_lost_s=5.0, refusals_per_minute=10))
 
@@ -43,7 +43,7 @@ def told(*steps: Any, config: Config = TOLD) -> Posted:
 
     def main() -> None:
         log = setup_logging("INFO", "json", runtime, StringIO())
-        outlets = Outlets(config, "r1", runtime, log, posted)
+        outlets = Exporters(config, "r1", runtime, log, posted)
         for step in steps:
             if isinstance(step, tuple):
                 outlets.failed(*step)
@@ -84,7 +84,7 @@ class NoThreads(RealRuntime):
 
 def test_nothing_at_all_by_default() -> None:
     runtime = NoThreads()
-    outlets = Outlets(Config(), "r1", runtime, setup_logging("INFO", "json", runtime, StringIO()))
+    outlets = Exporters(Config(), "r1", runtime, setup_logging("INFO", "json", runtime, StringIO()))
     outlets.look(status_of())
     outlets.failed(ExitCode.CRASH, "x")
     outlets.close()
@@ -96,8 +96,8 @@ def test_a_port_in_use_ends_the_run_before_it_begins() -> None:
         config = replace(TOLD, metrics=MetricsConfig(port=taken.getsockname()[1]))
         runtime, posted = RealRuntime(), Posted()
         with pytest.raises(ConfigError, match=r"choose another metrics\.port"):
-            Outlets(config, "r1", runtime, setup_logging("INFO", "json", runtime, StringIO()), posted)
-        outlets = Outlets.of_refused(config, runtime, setup_logging("INFO", "json", runtime, StringIO()), posted)
+            Exporters(config, "r1", runtime, setup_logging("INFO", "json", runtime, StringIO()), posted)
+        outlets = Exporters.of_refused(config, runtime, setup_logging("INFO", "json", runtime, StringIO()), posted)
         outlets.failed(ExitCode.CONFIG, "the port")
         outlets.close()
     assert [body["fields"] for body in posted.bodies] == [{"exit_code": 12}]

@@ -78,7 +78,7 @@ class Run:
             webhook = Webhook(URL, "r1", self.runtime, log, self.receiver, "box")
             self.began_s = self.runtime.monotonic()
             for alert in alerts:
-                webhook.tell(alert)
+                webhook.send(alert)
             assert self.runtime.monotonic() - self.began_s < 0.1, "telling never waits"
             if wait_s:
                 self.runtime.sleep(wait_s)
@@ -175,7 +175,7 @@ def test_a_full_queue_drops_and_counts() -> None:
         webhook._limits = _NoLimits()
         for _ in range(5):
             for alert in many:
-                webhook.tell(alert)
+                webhook.send(alert)
         webhook.close()
         webhook._thread.join()
         return webhook.suppressed, webhook._queue.high_water
@@ -198,10 +198,10 @@ def test_a_flood_of_one_event_is_cut_and_the_next_message_says_by_how_much() -> 
         log = setup_logging("INFO", "json", run.runtime, run.stream)
         webhook = Webhook(URL, "r1", run.runtime, log, run.receiver, "box")
         for _ in range(100):
-            webhook.tell(STALL)
-        webhook.tell(Alert("stop", "info", "another event has its own limit"))
+            webhook.send(STALL)
+        webhook.send(Alert("stop", "info", "another event has its own limit"))
         run.runtime.sleep(61.0)
-        webhook.tell(STALL)
+        webhook.send(STALL)
         webhook.close()
         return webhook.suppressed
 
@@ -399,7 +399,7 @@ def test_over_http_from_its_own_thread(server: _Server) -> None:
     runtime = RealRuntime()
     log: Log = setup_logging("INFO", "json", runtime, StringIO())
     webhook = Webhook(f"http://127.0.0.1:{server.server_port}/", "r1", runtime, log)
-    webhook.tell(STALL)
+    webhook.send(STALL)
     webhook.close()
     assert webhook.sent == 1
     assert json.loads(server.got[0][3])["text"] == STALL.text

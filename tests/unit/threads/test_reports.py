@@ -38,7 +38,7 @@ def channel(name: str) -> Channel[Any]:
     return Channel(RealRuntime(), name, 10 * SIGNALS)
 
 
-def told_of(stream: io.StringIO, log: Log, kind: str) -> tuple[int, int]:
+def describe(stream: io.StringIO, log: Log, kind: str) -> tuple[int, int]:
     """Lines of this kind, and how many more were summed up."""
     log.flush_suppressed()
     fields = [json.loads(line)["fields"] for line in stream.getvalue().splitlines()]
@@ -63,7 +63,7 @@ def test_every_signal_is_told_or_summed_up(chunk: int, stream: io.StringIO, log:
         ticks.send([Tick("A", 100.0, 1.0, at) for at in range(start, min(start + chunk, SIGNALS))])
     ticks.close()
     strategy.run()
-    written, summed_up = told_of(stream, log, "signal generated")
+    written, summed_up = describe(stream, log, "signal generated")
     assert written + summed_up == metrics.signal_count == SIGNALS
     assert written >= MAX_INFO_PER_S
 
@@ -88,10 +88,10 @@ def test_every_fill_is_told_or_summed_up_and_every_refusal_told(chunk: int, stre
         signals.send(made[start : start + chunk])
     signals.close()
     stage.run()
-    written, summed_up = told_of(stream, log, "shadow order executed")
+    written, summed_up = describe(stream, log, "shadow order executed")
     assert written + summed_up == metrics.shadow_orders == metrics.trade_count == SIGNALS - refused
     assert written >= MAX_INFO_PER_S
-    assert sum(told_of(stream, log, "order refused")) == metrics.risk_vetoes == refused
+    assert sum(describe(stream, log, "order refused")) == metrics.risk_vetoes == refused
     assert persist.depth == SIGNALS
     for line in map(json.loads, stream.getvalue().splitlines()):
         fields = line["fields"]

@@ -103,7 +103,7 @@ class ExchangeReports:
         notices = [_notice(named, now_ms) for named in self.subscriptions.fallen_silent(now_s)]
         if self._untraded_at_s is not None and now_s >= self._untraded_at_s:
             self._untraded_at_s = None
-            self._tell_untraded(self.subscriptions.untraded(now_s), frames)
+            self._report_untraded(self.subscriptions.untraded(now_s), frames)
         self._look_again(now_s)
         return notices
 
@@ -111,7 +111,7 @@ class ExchangeReports:
         news = self._announcements
         self.look = replace(self.subscriptions.look(now_s), announced=news.count, announcements=news.newest)
 
-    def _tell_untraded(self, names: Sequence[str], frames: int) -> None:
+    def _report_untraded(self, names: Sequence[str], frames: int) -> None:
         shown = list(names[:_LOGGED_NAMES_MAX])
         if not self._traded:
             self._log.warning(

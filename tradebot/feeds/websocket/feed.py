@@ -352,7 +352,7 @@ class WebSocketFeed:
             read = self._reader.refuse("a binary frame")
         else:
             return None
-        said = () if read.parsed is None else self._heed(read.parsed, now_ms)
+        said = () if read.parsed is None else self._apply_control(read.parsed, now_ms)
         if read.out_of_band:
             more = f" (and {len(read.out_of_band) - 1} more of this frame)" if len(read.out_of_band) > 1 else ""
             self._bad.keep(frame, read.out_of_band[0] + more, now_ms)
@@ -365,7 +365,7 @@ class WebSocketFeed:
             batch = replace(batch, notices=(*batch.notices, *((len(batch.ticks), notice) for notice in said)))
         return batch if _says_something(batch) else None
 
-    def _heed(self, parsed: Parsed, now_ms: int) -> Sequence[Notice]:
+    def _apply_control(self, parsed: Parsed, now_ms: int) -> Sequence[Notice]:
         """What a frame says beside trades, as far as it is to be reported."""
         if parsed.kind in ("trades", "ack"):
             self._liveness.confirmed()

@@ -55,21 +55,21 @@ class MalformedFrames:
             self._unnoted += 1
             return replace(batch, notes=())
         self._note_at_s = now_s + _NOTE_EVERY_S
-        self._tell_unnoted()
+        self._report_unnoted()
         return batch
 
     def poll(self) -> None:
         """Say what is due. Call often."""
         if self._unnoted and self._runtime.monotonic() >= self._note_at_s:
-            self._tell_unnoted()
+            self._report_unnoted()
 
     def close(self) -> None:
         """Say the rest and close the quarantine. Idempotent."""
-        self._tell_unnoted()
+        self._report_unnoted()
         if self._quarantine is not None:
             self._quarantine.close()
 
-    def _tell_unnoted(self) -> None:
+    def _report_unnoted(self) -> None:
         if self._unnoted:
             self._log.warning("malformed frames not listed", event="MALFORMED_MORE", frames=self._unnoted)
             self._unnoted = 0

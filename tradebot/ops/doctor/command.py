@@ -189,7 +189,7 @@ class Examination:
             yield check_wal(found.wal_bytes, _at_work(look))
             yield check_disk(found, shlex.quote(str(path)))
             limit_s = CHECK_S_MAX if _at_work(look) else None
-            integrity = read_integrity(path, found.size, self._runtime, limit_s, self._tell)
+            integrity = read_integrity(path, found.size, self._runtime, limit_s, self._show_progress)
             yield check_integrity(integrity, self._restore(path))
             if self._before_update:
                 running = None if at_work is None else at_work.version
@@ -200,9 +200,9 @@ class Examination:
             advice = "find out what is wrong with the file system or the disk below it"
             yield fail("database", f"{path}: {error.strerror}", Advice.DATABASE_DISK, advice)
         finally:
-            self._tell("")
+            self._show_progress("")
 
-    def _tell(self, line: str) -> None:
+    def _show_progress(self, line: str) -> None:
         if self._errors.isatty():
             self._errors.write(_WIPE + line)
 

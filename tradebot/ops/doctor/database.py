@@ -181,13 +181,13 @@ def check_wal(wal_bytes: int, engine_runs: bool) -> Finding:
     """Whether the WAL stays as small as the writer keeps it."""
     text = f"{wal_bytes / 1e6:,.1f} MB"
     if wal_bytes > WAL_BYTES_MAX:
-        told = f"{text}: a reader has kept it from being reset, or still does"
+        summary = f"{text}: a reader has kept it from being reset, or still does"
         if engine_runs:
             advice = (
                 "end readers that hold a transaction open (sqlite3 shells, copies); the next checkpoint cuts it down"
             )
-            return warn("wal", told, Advice.WAL_HELD, advice)
-        return warn("wal", told, Advice.WAL_LEFT, "start the engine once: it takes it in and cuts it down")
+            return warn("wal", summary, Advice.WAL_HELD, advice)
+        return warn("wal", summary, Advice.WAL_LEFT, "start the engine once: it takes it in and cuts it down")
     return ok("wal", text)
 
 
@@ -196,18 +196,20 @@ def check_disk(found: DatabaseReading, path: str) -> Finding:
     pace = growth(found)
     free = f"{found.disk_free / 1e9:,.1f} GB free"
     advice = f"make room: `tradebot prune --keep=30d --db={path}`, another disk, or a larger engine.sample_every"
-    told = free
+    summary = free
     if pace.bytes_per_tick is not None and pace.ticks_per_day is not None:
         daily = pace.bytes_per_tick * pace.ticks_per_day
-        told += f", {daily / 1e6:,.1f} MB a day at {pace.ticks_per_day:,.0f} ticks of {pace.bytes_per_tick:.0f} bytes"
+        summary += (
+            f", {daily / 1e6:,.1f} MB a day at {pace.ticks_per_day:,.0f} ticks of {pace.bytes_per_tick:.0f} bytes"
+        )
     else:
-        told += ", too little history to tell how fast the database grows"
+        summary += ", too little history to tell how fast the database grows"
     if pace.days_left is not None:
-        told += f": {pace.days_left:,.0f} days left"
+        summary += f": {pace.days_left:,.0f} days left"
     full = found.disk_free < FREE_BYTES_MIN or (pace.days_left is not None and pace.days_left < DAYS_FAIL)
     if full or (pace.days_left is not None and pace.days_left < DAYS_WARN):
-        return (fail if full else warn)("disk", told, Advice.DISK_FULL, advice)
-    return ok("disk", told)
+        return (fail if full else warn)("disk", summary, Advice.DISK_FULL, advice)
+    return ok("disk", summary)
 
 
 class Integrity(NamedTuple):
@@ -240,11 +242,12 @@ def check_integrity(found: Integrity, restore: str) -> Finding:
 
 
 def read_integrity(
-    path: Path, size: int, runtime: Runtime, limit_s: float | None, tell: Callable[[str], None]
+    path: Path, size: int, runtime: Runtime, limit_s: float | None, on_progress: Callable[[str], None]
 ) -> Integrity:
     """Have SQLite check the file. Blocks: minutes for many GB, at most about `limit_s`. KeyboardInterrupt passes.
 
-    `tell` gets a line for people about every second. Raises ConfigError, StorageUnavailable when it cannot be opened.
+    `on_progress` gets a progress line about every second. Raises ConfigError, or StorageUnavailable when the
+    file cannot be opened.
     """
     whole = size <= WHOLE_CHECK_BYTES
     db = connect_readonly(path)
@@ -253,7 +256,7 @@ def read_integrity(
             present = set(db.get_tables())
         tables = [model._meta.table_name for model in MODELS if model._meta.table_name in present]
         statements = ["PRAGMA integrity_check"] if whole else [f'PRAGMA quick_check("{name}")' for name in tables]
-        watch = _Watch(runtime, limit_s, tell, size)
+        watch = _Watch(runtime, limit_s, on_progress, size)
         connection: sqlite3.Connection = db.connection()  # type: ignore[no-untyped-call]  # peewee has no types
         problems, finished = _run(connection, statements, watch)
     finally:
@@ -282,11 +285,11 @@ def _run(connection: sqlite3.Connection, statements: Iterable[str], watch: _Watc
 class _Watch:
     """Called by SQLite now and then: tells how long it has taken, and ends the check when its time is over."""
 
-    def __init__(self, runtime: Runtime, limit_s: float | None, tell: Callable[[str], None], size: int) -> None:
+    def __init__(self, runtime: Runtime, limit_s: float | None, on_progress: Callable[[str], None], size: int) -> None:
         self._runtime = runtime
         self._began_s = self._told_s = runtime.monotonic()
         self._limit_s = limit_s
-        self._tell = tell
+        self._on_progress = on_progress
         self._size = size
         self.is_over = False
 
@@ -298,7 +301,7 @@ class _Watch:
         now_s = self._runtime.monotonic()
         if now_s - self._told_s >= 1.0:
             self._told_s = now_s
-            self._tell(f"checking {self._size / 1e6:,.0f} MB: {now_s - self._began_s:.0f} s (Ctrl-C ends it)")
+            self._on_progress(f"checking {self._size / 1e6:,.0f} MB: {now_s - self._began_s:.0f} s (Ctrl-C ends it)")
         self.is_over = self._limit_s is not None and now_s - self._began_s > self._limit_s
         return int(self.is_over)
 

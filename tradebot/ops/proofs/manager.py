@@ -116,11 +116,11 @@ def find_manager(command: str | None, environ: Mapping[str, str], token: str) ->
     """
     default = "systemctl" if os.geteuid() == 0 else "systemctl --user"
     words = command_words(default if command is None else command)
-    told = _values(_call([*words, "show", "--property=Version,UnitPath"], CALL_S))
-    places = [Path(place) for place in told.get("UnitPath", "").split()]
-    if not told.get("Version") or not places:
+    properties = _values(_call([*words, "show", "--property=Version,UnitPath"], CALL_S))
+    places = [Path(place) for place in properties.get("UnitPath", "").split()]
+    if not properties.get("Version") or not places:
         raise ManagerError(f"{' '.join(words)}: does not say which units it reads: no systemd")
-    return Manager(words, _runtime_folder(places, environ), told["Version"], token)
+    return Manager(words, _runtime_folder(places, environ), properties["Version"], token)
 
 
 def _runtime_folder(places: Sequence[Path], environ: Mapping[str, str]) -> Path:
@@ -189,7 +189,7 @@ def _values(text: str) -> dict[str, str]:
 
 
 def _call(words: Sequence[str], within_s: float) -> str:
-    told = " ".join(words[:6])
+    shown = " ".join(words[:6])
     try:
         done = subprocess.run(
             words,
@@ -201,12 +201,12 @@ def _call(words: Sequence[str], within_s: float) -> str:
             env={**os.environ, "SYSTEMD_COLORS": "0", "SYSTEMD_PAGER": ""},
         )
     except subprocess.TimeoutExpired:
-        raise ManagerError(f"{told}: no answer within {within_s:g} s") from None
+        raise ManagerError(f"{shown}: no answer within {within_s:g} s") from None
     except (OSError, ValueError) as error:
-        raise ManagerError(f"{told}: {getattr(error, 'strerror', None) or error}") from None
+        raise ManagerError(f"{shown}: {getattr(error, 'strerror', None) or error}") from None
     if done.returncode:
         said = (done.stderr or done.stdout).decode("utf-8", "replace").strip().splitlines()
         raise ManagerError(
-            f"{told}: exit {done.returncode}: {clip(escape(said[0]), _ERROR_CHARS_MAX) if said else 'nothing said'}"
+            f"{shown}: exit {done.returncode}: {clip(escape(said[0]), _ERROR_CHARS_MAX) if said else 'nothing said'}"
         )
     return done.stdout.decode("utf-8", "replace")

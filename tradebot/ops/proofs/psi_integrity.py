@@ -47,8 +47,8 @@ def run(lab: Lab, means: Means) -> Outcome:
     if not faults and root.resolve() != KERNEL_ROOT:
         # What lies elsewhere anybody may have written, and a bundle with this proof passed counts for the LIVE gate.
         return inconclusive(f"{root} is not the kernel's {KERNEL_ROOT}: leave --psi-root out", evidence)
-    told = f"{len(evidence['lines'])} lines of the kernel read and kept as they are"
-    return judged(list(dict.fromkeys(faults)), told, evidence)
+    summary = f"{len(evidence['lines'])} lines of the kernel read and kept as they are"
+    return judged(list(dict.fromkeys(faults)), summary, evidence)
 
 
 def _look(root: Path, evidence: Evidence, totals: dict[str, list[int]]) -> list[str]:

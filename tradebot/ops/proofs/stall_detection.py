@@ -133,7 +133,7 @@ def _wait_for_stalls(lab: Lab, watched: Sequence[_Watched]) -> dict[str, float]:
 
 
 def _judge(lab: Lab, manager: Manager, it: _Watched, found_s: float | None, evidence: Evidence) -> list[str]:
-    told = f"PSI actions {it.actions}"
+    where = f"PSI actions {it.actions}"
     decisions, stalls = it.decisions(), it.stalls()
     seen: dict[str, Any] = {
         "psi_actions": it.actions,
@@ -147,7 +147,7 @@ def _judge(lab: Lab, manager: Manager, it: _Watched, found_s: float | None, evid
     evidence["engines"].append(seen)
     if found_s is None:
         seen["log"] = lab.tail(lab.path(f"soak-{it.actions}.log").read_text(errors="replace"))
-        return [f"{told}: no STALL within {STALL_S + POLL_S + SLACK_S + START_S:.0f} s"]
+        return [f"{where}: no STALL within {STALL_S + POLL_S + SLACK_S + START_S:.0f} s"]
     lab.wait(lambda: it.newest_id() >= it.stopped_at_id + WORK_TICKS, f"ticks after the restart of {it.unit}", FLOW_S)
     seen["after"] = after = manager.show(it.unit, "MainPID", "InvocationID", "NRestarts", "ActiveState")
     seen["ticks_before"], seen["ticks_after"] = it.stopped_at_id, it.newest_id()
@@ -156,7 +156,7 @@ def _judge(lab: Lab, manager: Manager, it: _Watched, found_s: float | None, evid
     # systemd counts its own restarts, and begins anew with one that somebody asked for.
     by_itself = after["NRestarts"] != "0"
     actions = [one["action"] for one in decisions]
-    return [f"{told}: {fault}" for fault in faults_of(actions, it.stall_s, restarted, by_itself)]
+    return [f"{where}: {fault}" for fault in faults_of(actions, it.stall_s, restarted, by_itself)]
 
 
 def faults_of(actions: Sequence[str], stall_s: float, restarted: bool, by_itself: bool) -> list[str]:

@@ -102,8 +102,8 @@ def judge(measured: list[Rate], evidence: Evidence) -> Outcome:
         wanted = base / rate.sample_every
         if abs(rate.ticks_per_s - wanted) > TOLERANCE * wanted:
             faults.append(f"{rate.phase}: {rate.ticks_per_s:.1f} ticks/s, {wanted:.1f} wanted")
-    told = ", ".join(f"{rate.phase} {rate.ticks_per_s:.1f}" for rate in measured)
-    return judged(faults, f"ticks/s: {told}", evidence)
+    rates = ", ".join(f"{rate.phase} {rate.ticks_per_s:.1f}" for rate in measured)
+    return judged(faults, f"ticks/s: {rates}", evidence)
 
 
 EXPERIMENT: Final = Experiment(

@@ -90,8 +90,8 @@ def run_soak(order: SoakOrder, runtime: Runtime, out: TextIO | None, errors: Tex
             journal.close()
     finally:
         lock.release()
-    tell = log.info if good else log.error
-    tell("soak ended", event="SOAK_END", good=good, ending=ending.value, state=supervisor.rung.state)
+    log_line = log.info if good else log.error
+    log_line("soak ended", event="SOAK_END", good=good, ending=ending.value, state=supervisor.rung.state)
     answers = GuardedStream(out)
     answers.write(text + "\n")
     answers.close()
@@ -150,20 +150,20 @@ class _Journal:
             self.lost += 1
             self._log.error("a decision could not be recorded", event="DECISION_LOST", detail=error.strerror)
         refused = self._newly_refused(decision)
-        tell: Callable[..., None] = self._log.debug
+        log_line: Callable[..., None] = self._log.debug
         if decision.action != "NONE" or refused:
-            tell = self._log.warning
+            log_line = self._log.warning
         elif decision.detail is not None:
-            tell = self._log.info
-        tell(
+            log_line = self._log.info
+        log_line(
             "soak decision", event=decision.action, state=decision.state, reason=decision.reason,
             unit=decision.unit_state, since_progress_s=decision.seconds_since_progress, detail=decision.detail,
             **{f"psi_{name}": decision.pressure.some_avg10(name) for name in RESOURCES},
         )  # fmt: skip
         if self._webhook is not None and (decision.action == "STALL" or (refused and decision.cause == "STALL")):
-            self._webhook.tell(stall_alert(decision.reason, decision.seconds_since_progress))
+            self._webhook.send(stall_alert(decision.reason, decision.seconds_since_progress))
         elif self._webhook is not None and decision.action != "NONE":
-            self._webhook.tell(ladder_alert(decision.state, decision.sample_every, decision.reason))
+            self._webhook.send(ladder_alert(decision.state, decision.sample_every, decision.reason))
 
     def _newly_refused(self, decision: Decision) -> bool:
         """Whether a restart was withheld, and not for the reason of the decision before with the same cause."""

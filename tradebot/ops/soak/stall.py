@@ -108,27 +108,27 @@ def evidence(newest: Newest | None, status: Status | None, now_s: float) -> str:
     """What there was instead of ticks, for people."""
     if (lost := gone(status, newest, now_s)) is not None:
         return lost
-    told = "no new tick"
+    summary = "no new tick"
     if newest is None:
-        told = "the database cannot be read"
+        summary = "the database cannot be read"
     elif not newest.made:
-        told = "there is no database of an engine"
+        summary = "there is no database of an engine"
     elif newest.id is None:
-        told = "the database holds no tick"
+        summary = "the database holds no tick"
     if status is None:
-        return f"{told}, no status of an engine"
+        return f"{summary}, no status of an engine"
     age_s = now_s - status.written_s
     if status.state == "ended":
-        return f"{told}, the engine has ended with {status.exit_code}"
+        return f"{summary}, the engine has ended with {status.exit_code}"
     if not 0 <= age_s < _SILENT_S:
         return (
-            f"{told}, the engine has written no status for {age_s:.0f} s"
+            f"{summary}, the engine has written no status for {age_s:.0f} s"
             if age_s > 0
-            else f"{told}, no status since boot"
+            else f"{summary}, no status since boot"
         )
     if status.still_s:
-        return f"{told}, standing still: {', '.join(sorted(status.still_s))}"
+        return f"{summary}, standing still: {', '.join(sorted(status.still_s))}"
     if status.link == "down":
-        return f"{told}, the link is down"
+        return f"{summary}, the link is down"
     waiting = sum(status.depths.values())
-    return f"{told}, {waiting} events wait in channels" if waiting else f"{told}, ingest is not alive"
+    return f"{summary}, {waiting} events wait in channels" if waiting else f"{summary}, ingest is not alive"

@@ -113,7 +113,7 @@ class Systemctl:
         return parse_show(self._call("show", SHOW_S))
 
     def _call(self, verb: str, limit_s: float) -> str:
-        told = f"{' '.join(self._words)} {verb} {self._unit}"
+        call = f"{' '.join(self._words)} {verb} {self._unit}"
         # Files in memory, not pipes: an engine that a stand-in started may have inherited them, and never closes them.
         with _memory("stdout") as out, _memory("stderr") as errors:
             try:
@@ -125,16 +125,16 @@ class Systemctl:
                     env={**os.environ, "SYSTEMD_COLORS": "0", "SYSTEMD_PAGER": ""},
                 )
             except (OSError, ValueError) as error:
-                raise ServiceError(f"{told}: {getattr(error, 'strerror', None) or error}") from None
-            self._wait(process, told, limit_s, (out, errors))
+                raise ServiceError(f"{call}: {getattr(error, 'strerror', None) or error}") from None
+            self._wait(process, call, limit_s, (out, errors))
             answer, complaint = _content(out), _content(errors)
         if process.returncode:
             said = (complaint or answer).strip().splitlines()
             last = clip(escape(said[-1]), 300) if said else "and nothing said"
-            raise ServiceError(f"{told}: exit {process.returncode}: {last}")
+            raise ServiceError(f"{call}: exit {process.returncode}: {last}")
         return answer
 
-    def _wait(self, process: subprocess.Popen[bytes], told: str, limit_s: float, files: Sequence[IO[bytes]]) -> None:
+    def _wait(self, process: subprocess.Popen[bytes], call: str, limit_s: float, files: Sequence[IO[bytes]]) -> None:
         """Until the client has ended. Only the client is given up: what it asked for goes on without it."""
         monotonic, signals = self._runtime.monotonic, self._runtime.stop_signals
         until_s, before = monotonic() + limit_s, signals()
@@ -151,7 +151,7 @@ class Systemctl:
             if why:
                 process.kill()
                 process.wait()
-                raise ServiceError(f"{told}: {why}")
+                raise ServiceError(f"{call}: {why}")
 
 
 def _memory(name: str) -> IO[bytes]:

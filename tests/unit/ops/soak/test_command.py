@@ -48,9 +48,9 @@ class Soak:
         self.manager = tmp_path / "manager"
         self.says("ActiveState=active")
 
-    def says(self, told: str, code: int = 0) -> None:
+    def says(self, output: str, code: int = 0) -> None:
         """What the manager answers to everything."""
-        self.manager.write_text(f"#!/bin/sh\necho '{told}'\nexit {code}\n")
+        self.manager.write_text(f"#!/bin/sh\necho '{output}'\nexit {code}\n")
         self.manager.chmod(0o755)
 
     def run(self, **changes: Any) -> int:
@@ -214,14 +214,14 @@ def test_polls_that_a_long_restart_has_taken_the_place_of_are_not_made_up_for(
 
 
 def test_stalls_and_steps_are_told_to_the_webhook(tmp_path: Path) -> None:
-    told: list[Alert] = []
+    output: list[Alert] = []
 
     class Hook:
-        def tell(self, alert: Alert) -> None:
-            told.append(alert)
+        def send(self, alert: Alert) -> None:
+            output.append(alert)
 
         def close(self) -> None:
-            told.append(Alert("stop", "info", "closed"))
+            output.append(Alert("stop", "info", "closed"))
 
     log = setup_logging("INFO", "json", SimRuntime(1), StringIO())
     journal = _Journal(DecisionLog(tmp_path / "d.jsonl"), log, Hook())  # type: ignore[arg-type]
@@ -237,7 +237,7 @@ def test_stalls_and_steps_are_told_to_the_webhook(tmp_path: Path) -> None:
     journal.record(replace(DECISION, action="NONE", reason="a step", cause="ENGINE_RESTART", withheld=denied))
     journal.close()
     log.close()
-    assert [(alert.event, alert.text) for alert in told] == [
+    assert [(alert.event, alert.text) for alert in output] == [
         ("ladder", "soak: THROTTLE1, 1 of 5 ticks kept: Throttling up to THROTTLE1 due to PSI: CPU 48.0"),
         ("stall", "soak: nothing new for 45 s"),
         ("stall", "soak: a"),
@@ -274,9 +274,9 @@ def test_a_soak_that_saw_nothing_is_no_good_one(tmp_path: Path) -> None:
     soak.manager.write_text('#!/bin/sh\n[ -e "$0.asked" ] && exit 1\n: >"$0.asked"\n')
     status_path(soak.db).unlink()
     assert soak.run(duration_s=20.0) == 1
-    told = soak.out.getvalue()
-    assert told.startswith("soak: FAILED after 0:00:20: its duration is over; the unit was never seen: ")
-    assert f"no tick and no engine was ever seen in {soak.db}: is --db the one that tradebot.service writes?" in told
+    output = soak.out.getvalue()
+    assert output.startswith("soak: FAILED after 0:00:20: its duration is over; the unit was never seen: ")
+    assert f"no tick and no engine was ever seen in {soak.db}: is --db the one that tradebot.service writes?" in output
 
 
 def test_one_that_was_ended_before_it_saw_anything_says_so(tmp_path: Path) -> None:

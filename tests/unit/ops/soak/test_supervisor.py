@@ -274,8 +274,8 @@ class TestStall:
         bench = Bench(ticking=False, unit=failed)
         bench.poll(30)
         assert bench.restarts == []
-        told = [line for line in bench.lines if "refuses its configuration" in line.reason]
-        assert len(told) == 1 and all(line.action == "NONE" for line in told)
+        already_reported = [line for line in bench.lines if "refuses its configuration" in line.reason]
+        assert len(already_reported) == 1 and all(line.action == "NONE" for line in already_reported)
         bench.poll(8, unit=UnitLook(load="loaded", active="active"))
         assert bench.restarts == [], "whoever started it has the whole limit for that"
         bench.poll()
@@ -303,8 +303,8 @@ class TestTrouble:
         bench.poll(20)
         details = [line.detail for line in bench.lines]
         assert details[0] is not None
-        for told in ("PSI /x/cpu: gone", "database is locked", "damaged", "No such file"):
-            assert told in details[0]
+        for already_reported in ("PSI /x/cpu: gone", "database is locked", "damaged", "No such file"):
+            assert already_reported in details[0]
         assert details[1:] == [None] * 20
         assert all("tried again" in line.reason for line in bench.lines[9:])
         assert bench.poll(problems=("PSI /x/cpu: other",))[0].detail == "PSI /x/cpu: other"

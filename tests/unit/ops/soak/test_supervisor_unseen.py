@@ -84,8 +84,8 @@ class TestNoEngine:
         bench = Bench(made=False, unit=UnitLook(load="loaded", active=active, main_pid=pid))
         bench.poll(40)
         assert bench.restarts == []
-        (told,) = [line for line in bench.lines if "; not restarted" in line.reason]
-        assert told.reason == (
+        (already_reported,) = [line for line in bench.lines if "; not restarted" in line.reason]
+        assert already_reported.reason == (
             "No progress for 45.0 s: there is no database of an engine, no status of an engine; not restarted: no"
             " engine was ever seen in this database, so none is known to stand still: is --db the one that"
             " tradebot.service writes?"
@@ -167,10 +167,13 @@ class TestRemovedDatabase:
         bench = Bench()
         for _ in range(8):
             bench.poll(made=False, status=status_of(written_s=bench.now_s + 4.5))
-        told = "the database is not there, though process 7 writes it: was it moved away?"
-        assert bench.restarts == [] and bench.supervisor.unwell() == [told]
+        already_reported = "the database is not there, though process 7 writes it: was it moved away?"
+        assert bench.restarts == [] and bench.supervisor.unwell() == [already_reported]
         bench.poll(status=status_of(written_s=bench.now_s + 4.5))
-        assert bench.lines[-1].action == "STALL" and bench.lines[-1].reason == f"No progress for 45.0 s: {told}"
+        assert (
+            bench.lines[-1].action == "STALL"
+            and bench.lines[-1].reason == f"No progress for 45.0 s: {already_reported}"
+        )
         bench.poll(made=True, status=status_of(written_s=bench.now_s + 4.5))
         assert bench.supervisor.unwell() == []
 

@@ -15,10 +15,10 @@ from sim.scenarios.common import (
     synthetic_settings,
 )
 from sim.scenarios.live import live_settings, script_of
-from sim.world.exchange import Exchange
+from sim.world.exchange import SimExchange
 from sim.world.faults import StorageFaults
-from sim.world.maintenance import Upkeep, draw_woe, upkeep
-from sim.world.side_process import Woe, opened_in_steps
+from sim.world.maintenance import MaintainedDatabase, draw_command_faults, maintained_database
+from sim.world.side_process import CommandFaults, opened_in_steps
 from sim.world.world import World
 from tradebot.config.model import Settings
 
@@ -35,172 +35,178 @@ def _feed(world: World) -> Settings:
     )
 
 
-def _quiet(up: Upkeep) -> Settings:
+def _quiet(database: MaintainedDatabase) -> Settings:
     """The same feed, without signals: afterwards those of earlier runs may all be deleted."""
-    return up.world.settings({**flat_values(up.settings), "engine.signal_every_n_ticks": 1000})
+    return database.world.settings({**flat_values(database.settings), "engine.signal_every_n_ticks": 1000})
 
 
-def _past(up: Upkeep, runs: int) -> None:
+def _past(database: MaintainedDatabase, runs: int) -> None:
     """Runs of the feed, the first to its end, others perhaps killed."""
-    expect(up.engine(), 0)
+    expect(database.run_engine(), 0)
     for _ in range(runs - 1):
-        up.pause(up.world.between(0, 5))
-        up.engine(kill_at_step=up.world.between(300, 2000) if up.world.chance(0.5) else None)
+        database.pause(database.world.between(0, 5))
+        database.run_engine(kill_at_step=database.world.between(300, 2000) if database.world.chance(0.5) else None)
 
 
 @scenario
 def prune_between_runs(world: World) -> None:
     """Prunes, many of them cut short; each restart goes on as if nobody had ever pruned, and the last one finishes."""
-    with upkeep(world, _feed(world)) as up:
-        _past(up, world.between(1, 2))
+    with maintained_database(world, _feed(world)) as database:
+        _past(database, world.between(1, 2))
         for _ in range(world.between(1, 3)):
-            up.alone(up.prune(world.between(0, up.elapsed_ms), draw_woe(world)))
+            database.run_alone(
+                database.prune_command(world.between(0, database.elapsed_ms), draw_command_faults(world))
+            )
             if world.chance(0.5):
-                expect(up.engine(settings=_quiet(up) if world.chance(0.5) else None), 0)
-        last = up.prune(0)
-        up.alone(last)
+                expect(database.run_engine(settings=_quiet(database) if world.chance(0.5) else None), 0)
+        last = database.prune_command(0)
+        database.run_alone(last)
         assert last.code == 0, f"exit code {last.code}: {last.said}"
-        expect(up.engine(), 0)
+        expect(database.run_engine(), 0)
 
 
 @scenario
 def prune_while_engine_runs(world: World) -> None:
     """One prune or two at once beside a running engine: it stores as if it were alone, and so does the next one."""
-    with upkeep(world, _feed(world)) as up:
-        _past(up, 1)
+    with maintained_database(world, _feed(world)) as database:
+        _past(database, 1)
         for _ in range(2):
-            keep_ms, at_s = world.between(0, up.elapsed_ms), world.between(0, 250) / 100
+            keep_ms, at_s = world.between(0, database.elapsed_ms), world.between(0, 250) / 100
             later_s = (0.001, 0.7)[world.between(0, 1)]
-            errands = [
-                up.prune(keep_ms, draw_woe(world), at_s=at_s + later_s * n, name=f"prune {n}")
+            commands = [
+                database.prune_command(keep_ms, draw_command_faults(world), at_s=at_s + later_s * n, name=f"prune {n}")
                 for n in range(world.between(1, 2))
             ]
             kill = world.between(300, 2000) if world.chance(0.3) else None
-            outcome = up.engine(*errands, kill_at_step=kill)
+            outcome = database.run_engine(*commands, kill_at_step=kill)
             assert outcome.exit_code in (0, None), outcome.error
-        expect(up.engine(up.prune(0, at_s=1.0)), 0)
+        expect(database.run_engine(database.prune_command(0, at_s=1.0)), 0)
 
 
 @scenario
 def concurrent_prunes(world: World) -> None:
     """One waits for a lock while the other deletes a run that it has reckoned with: what must stay stays."""
-    with upkeep(world, _feed(world)) as up:
-        _past(up, 1)
-        second_ms = up.elapsed_ms
-        up.pause(1)
-        expect(up.engine(), 0)
-        waits = up.prune(0, Woe(trouble={world.between(1, 3): "wait"}))
-        other = up.prune(up.elapsed_ms - second_ms - 500, at_s=world.between(0, 100) / 100, name="other")
-        up.alone(waits, other)
+    with maintained_database(world, _feed(world)) as database:
+        _past(database, 1)
+        second_ms = database.elapsed_ms
+        database.pause(1)
+        expect(database.run_engine(), 0)
+        waits = database.prune_command(0, CommandFaults(trouble={world.between(1, 3): "wait"}))
+        other = database.prune_command(
+            database.elapsed_ms - second_ms - 500, at_s=world.between(0, 100) / 100, name="other"
+        )
+        database.run_alone(waits, other)
         assert 0 in (waits.code, other.code), f"both ended with {waits.code}: {waits.said}{other.said}"
-        expect(up.engine(), 0)
+        expect(database.run_engine(), 0)
 
 
 @scenario
 def prune_while_engine_starts(world: World) -> None:
     """An engine opens its database and takes over what it holds, step by step, while prunes are at work; or dies."""
-    with upkeep(world, _feed(world)) as up:
-        _past(up, 2)
+    with maintained_database(world, _feed(world)) as database:
+        _past(database, 2)
         with opened_in_steps(lambda: world.processes[-1].runtime.checkpoint()):
             for _ in range(2):
-                one = up.prune(world.between(0, up.elapsed_ms), draw_woe(world, 0.05))
-                errands = [one, up.prune(0, at_s=(0.0, 0.001)[world.between(0, 1)], name="other")]
+                one = database.prune_command(world.between(0, database.elapsed_ms), draw_command_faults(world, 0.05))
+                commands = [one, database.prune_command(0, at_s=(0.0, 0.001)[world.between(0, 1)], name="other")]
                 kill = world.between(10, 400) if world.chance(0.5) else None
-                outcome = up.engine(*errands, kill_at_step=kill)
+                outcome = database.run_engine(*commands, kill_at_step=kill)
                 assert outcome.exit_code in (0, None), outcome.error
-        expect(up.engine(), 0)
+        expect(database.run_engine(), 0)
 
 
 @scenario
 def prune_killed_at_every_transaction(world: World) -> None:
     """kill -9 in the middle of the first transaction, then of the second: nothing of it is done, the next goes on."""
-    with upkeep(world, _feed(world)) as up:
-        _past(up, 1)
-        keep_ms = world.between(0, up.elapsed_ms // 2)
+    with maintained_database(world, _feed(world)) as database:
+        _past(database, 1)
+        keep_ms = world.between(0, database.elapsed_ms // 2)
         for number in range(1, 100):
-            errand = up.prune(keep_ms, Woe(trouble={number: "kill"}))
-            up.alone(errand)
-            if errand.code is not None:
+            command = database.prune_command(keep_ms, CommandFaults(trouble={number: "kill"}))
+            database.run_alone(command)
+            if command.code is not None:
                 break
-        assert errand.code == 0, f"exit code {errand.code}: {errand.said}"
-        expect(up.engine(), 0)
+        assert command.code == 0, f"exit code {command.code}: {command.said}"
+        expect(database.run_engine(), 0)
 
 
 @scenario
 def prune_database_locked(world: World) -> None:
     """Another program holds it for longer than a prune is patient: 1 after a minute; and the next one does it all."""
-    with upkeep(world, _feed(world)) as up:
-        _past(up, 1)
+    with maintained_database(world, _feed(world)) as database:
+        _past(database, 1)
         free = world.between(1, 4)
-        errand = up.prune(0, Woe(trouble=dict.fromkeys(range(free, 200), "busy")))
-        up.alone(errand)
-        assert errand.code == 1 and "Not finished: " in errand.said and "SQLITE_BUSY" in errand.said, errand.said
+        command = database.prune_command(0, CommandFaults(trouble=dict.fromkeys(range(free, 200), "busy")))
+        database.run_alone(command)
+        assert command.code == 1 and "Not finished: " in command.said and "SQLITE_BUSY" in command.said, command.said
         waited_s = world.outcomes[-1].sim_s
         assert 60 <= waited_s <= 75, f"it gave up after {waited_s} s"
-        last = up.prune(0)
-        up.alone(last)
+        last = database.prune_command(0)
+        database.run_alone(last)
         assert last.code == 0, f"exit code {last.code}: {last.said}"
-        expect(up.engine(), 0)
+        expect(database.run_engine(), 0)
 
 
 @scenario
 def prune_replay(world: World) -> None:
     """It goes whole or not at all: while part of it is gone it is refused, and when all is, it is stored as before."""
     settings = replay_settings(world, 60, {"resume": True}, persist__batch_size=world.between(5, 30))
-    with upkeep(world, settings) as up:
-        expect(up.engine(), 0)
+    with maintained_database(world, settings) as database:
+        expect(database.run_engine(), 0)
         first = world.dump()
         for _ in range(world.between(1, 3)):
-            up.pause(1)
-            up.alone(up.prune(0, draw_woe(world, 0.3)))
+            database.pause(1)
+            database.run_alone(database.prune_command(0, draw_command_faults(world, 0.3)))
             runs = _replays(world)
             if runs and world.chance(0.5):
-                expect(up.engine(), 12 if runs[0][1] else 0)
-        up.pause(1)
-        last = up.prune(0)
-        up.alone(last)
+                expect(database.run_engine(), 12 if runs[0][1] else 0)
+        database.pause(1)
+        last = database.prune_command(0)
+        database.run_alone(last)
         assert last.code == 0 and not _replays(world), f"exit code {last.code}: {last.said}"
-        expect(up.engine(), 0)
+        expect(database.run_engine(), 0)
         assert _without_ids(world.dump()) == _without_ids(first), "stored again, it is another replay"
 
 
 @scenario
 def prune_live_feed(world: World) -> None:
     """What was said of its links and gaps goes with the ticks before it; the next run goes on with its numbers."""
-    exchange = Exchange(script_of(world, Ticks(20, 30.0), Skip(2), Ticks(3, 30.0), Disconnect(), repeat=None))
+    exchange = SimExchange(script_of(world, Ticks(20, 30.0), Skip(2), Ticks(3, 30.0), Disconnect(), repeat=None))
     settings = live_settings(
         world, engine__run_seconds=1.5, engine__signal_every_n_ticks=world.between(1, 4), persist__flush_interval_ms=200
     )
-    with upkeep(world, settings) as up:
-        expect(up.engine(network=exchange.online), 0)
+    with maintained_database(world, settings) as database:
+        expect(database.run_engine(network=exchange.online), 0)
         for _ in range(2):
-            prune = up.prune(world.between(0, up.elapsed_ms), draw_woe(world), at_s=world.between(0, 120) / 100)
-            expect(up.engine(prune, network=exchange.online), 0)
-        last = up.prune(0)
-        up.alone(last)
+            prune = database.prune_command(
+                world.between(0, database.elapsed_ms), draw_command_faults(world), at_s=world.between(0, 120) / 100
+            )
+            expect(database.run_engine(prune, network=exchange.online), 0)
+        last = database.prune_command(0)
+        database.run_alone(last)
         assert last.code == 0, f"exit code {last.code}: {last.said}"
-        expect(up.engine(network=exchange.online), 0)
+        expect(database.run_engine(network=exchange.online), 0)
 
 
 @scenario
 def prune_keeps_spilled_run(world: World) -> None:
     """What a replay could not store waits in a spill file: prune leaves it alone until a start has adopted that."""
     settings = replay_settings(world, 60, {"resume": True}, persist__storage_retry_s=0.2, persist__batch_size=5)
-    with upkeep(world, settings) as up:
+    with maintained_database(world, settings) as database:
         full = StorageFaults(full_from_s=0.0, full_until_s=1000.0)
-        failed = up.engine(storage=full)
+        failed = database.run_engine(storage=full)
         expect(failed, 13)
-        up.pause(1)
-        waits = up.prune(0, draw_woe(world, 0.2))
-        up.alone(waits)
+        database.pause(1)
+        waits = database.prune_command(0, draw_command_faults(world, 0.2))
+        database.run_alone(waits)
         run_id = run_id_of(failed)
         assert [name for name, _pruned in _replays(world)] == [run_id], "the run of the spill is gone"
         if waits.code == 0:
             assert f"run {run_id}; the next start of the engine stores them" in waits.said, waits.said
-        expect(up.engine(), 0)
-        up.pause(1)
-        last = up.prune(0)
-        up.alone(last)
+        expect(database.run_engine(), 0)
+        database.pause(1)
+        last = database.prune_command(0)
+        database.run_alone(last)
         assert last.code == 0 and not _replays(world), f"exit code {last.code}: {last.said}"
 
 
@@ -208,15 +214,15 @@ def prune_keeps_spilled_run(world: World) -> None:
 def prune_during_spill_adoption(world: World) -> None:
     """A push feed spilled; starts are killed at any step of adopting that, beside prunes: nothing of it is lost."""
     settings = synthetic_settings(world, engine__tick_interval_ms=50, persist__storage_retry_s=0.2)
-    with upkeep(world, settings) as up:
-        failed = up.engine(storage=StorageFaults(full_from_s=1.0, full_until_s=1000.0))
+    with maintained_database(world, settings) as database:
+        failed = database.run_engine(storage=StorageFaults(full_from_s=1.0, full_until_s=1000.0))
         expect(failed, 13)
         run_id, ledger = run_id_of(failed), failed.event("LEDGER")
         with opened_in_steps(lambda: world.processes[-1].runtime.checkpoint()):
             for _ in range(world.between(1, 3)):
-                prune = up.prune(world.between(0, up.elapsed_ms), draw_woe(world, 0.05))
-                up.engine(prune, kill_at_step=world.between(2, 60))
-            up.engine(up.prune(0), signals_at_s=(0.5,))
+                prune = database.prune_command(world.between(0, database.elapsed_ms), draw_command_faults(world, 0.05))
+                database.run_engine(prune, kill_at_step=world.between(2, 60))
+            database.run_engine(database.prune_command(0), signals_at_s=(0.5,))
         with reading(world.db_path) as db:
             stored = db.execute("SELECT ticks FROM runs WHERE run_id = ?", (run_id,)).fetchone()[0]
         assert ledger["spilled"], "nothing was spilled"
@@ -226,47 +232,49 @@ def prune_during_spill_adoption(world: World) -> None:
 @scenario
 def replay_during_prune(world: World) -> None:
     """Ticks read from another database that is being pruned: all of what was there at the start, or 12."""
-    with upkeep(world, _feed(world)) as up:
-        _past(up, 1)
+    with maintained_database(world, _feed(world)) as database:
+        _past(database, 1)
         before = [row[1:5] for row in world.dump()["ticks"]]
         other = world.directory / "other.db"
         values = flat_values(replay_settings(world)) | {"app.db_path": str(other)}
         values.pop("engine.replay_file")
         settings = world.settings(values, {"replay_db": str(world.db_path), "speed": world.between(1, 50)})
         with opened_in_steps(lambda: world.processes[-1].runtime.checkpoint()):
-            outcome = up.engine(up.prune(0, at_s=world.between(0, 100) / 1e6), settings=settings)
+            outcome = database.run_engine(
+                database.prune_command(0, at_s=world.between(0, 100) / 1e6), settings=settings
+            )
         read = [row[1:5] for row in world.dump(other)["ticks"]]
         if outcome.exit_code == 0:
             assert read and before[-len(read) :] == read, f"{len(read)} ticks were read of {len(before)}"
         else:
             expect(outcome, 12)
-            told = [outcome.error or "", *(str(line["fields"].get("detail")) for line in outcome.logs)]
-            assert any("was pruned while it was read" in text for text in told), told
+            messages = [outcome.error or "", *(str(line["fields"].get("detail")) for line in outcome.logs)]
+            assert any("was pruned while it was read" in text for text in messages), messages
 
 
 @scenario
 def backup_while_engine_runs(world: World) -> None:
     """A backup is what was stored at one moment, or there is none; prunes go on, and an engine goes on from it."""
-    with upkeep(world, _feed(world)) as up:
-        _past(up, 1)
+    with maintained_database(world, _feed(world)) as database:
+        _past(database, 1)
         target = world.directory / "copy.db"
         for _ in range(2):
             before = target.read_bytes() if target.exists() else None
             kill, signal = (world.between(1, 12) if world.chance(0.3) else None for _ in range(2))
-            errand = up.backup(target, Woe(kill, signal), at_s=world.between(0, 200) / 100)
-            prune = up.prune(world.between(0, up.elapsed_ms), at_s=errand.at_s)
-            up.engine(errand, prune, kill_at_step=world.between(100, 2000) if world.chance(0.3) else None)
+            command = database.backup_command(target, CommandFaults(kill, signal), at_s=world.between(0, 200) / 100)
+            prune = database.prune_command(world.between(0, database.elapsed_ms), at_s=command.at_s)
+            database.run_engine(command, prune, kill_at_step=world.between(100, 2000) if world.chance(0.3) else None)
             after = target.read_bytes() if target.exists() else None
-            assert errand.code == 0 or after == before, "a backup that failed has changed what was there"
-            if errand.code == 0:
-                up.check_copy(target)
-        last = up.backup(target)
-        up.alone(last)
+            assert command.code == 0 or after == before, "a backup that failed has changed what was there"
+            if command.code == 0:
+                database.check_copy(target)
+        last = database.backup_command(target)
+        database.run_alone(last)
         assert last.code == 0, f"exit code {last.code}: {last.said}"
         assert not target.with_name("copy.db.part").exists()
-        up.check_copy(target)
-        up.restore(target)
-        expect(up.engine(up.prune(0, at_s=0.5)), 0)
+        database.check_copy(target)
+        database.restore(target)
+        expect(database.run_engine(database.prune_command(0, at_s=0.5)), 0)
 
 
 def _replays(world: World) -> list[tuple[str, int]]:

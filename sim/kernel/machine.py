@@ -20,7 +20,7 @@ _LOOK_EVERY_S: Final = 0.25
 
 
 @contextmanager
-def held_still() -> Iterator[None]:
+def pinned_process() -> Iterator[None]:
     """Keep this thread and those it starts on one processor, and the cyclic garbage collector out.
 
     One processor: handing the baton over is then four times as fast. The collector runs when so many objects have been

@@ -23,13 +23,13 @@ from tradebot.store.batch import StoredCounts
 from tradebot.store.spill import Spill
 from tradebot.threads.counters import Metrics
 
-LOOK_EVERY_S: Final = 1.0
-LOOK_EVERY_STEPS: Final = 61
-_LOOK_AGAIN_S: Final = 0.000_7
-_LOOKS_MAX: Final = 20
+CHECK_EVERY_S: Final = 1.0
+CHECK_EVERY_STEPS: Final = 61
+_RETRY_S: Final = 0.000_7
+_TRIES_MAX: Final = 20
 
 
-class WatchedFeed:
+class ObservedFeed:
     """Hands another feed's batches on; `reading` is True while the ingest thread is inside it."""
 
     def __init__(self, feed: Feed) -> None:
@@ -62,22 +62,22 @@ class WatchedFeed:
         self._feed.close()
 
 
-class Watch:
+class EngineObserver:
     """Wraps a process's seam. Everything but `spawn` is the wrapped runtime's."""
 
     def __init__(self, inner: Any, runtime: SimRuntime) -> None:
         self._inner = inner
         self._runtime = runtime
         self.stages: dict[str, Any] = {}
-        self.feed: WatchedFeed | None = None
+        self.feed: ObservedFeed | None = None
         self.began_s = 0.0
         """When the newest stage was started, in simulated seconds."""
         self._batch: tuple[Any, float] = (None, 0.0)
         self.longest_batch_s = 0.0
         """For how long, at most, a batch was open while the storage was not in the way."""
-        self.looks = 0
+        self.quiet_checks = 0
         """Quiet points at which everything was looked at."""
-        self.glances = 0
+        self.turn_checks = 0
         """Other points at which everything was looked at: between two turns of any threads every count fits too."""
 
     def __getattr__(self, name: str) -> Any:
@@ -98,17 +98,17 @@ class Watch:
 
     def wrap_feed(self, feed: Feed) -> Feed:
         """The feed as the ingest stage gets it."""
-        self.feed = WatchedFeed(feed)
+        self.feed = ObservedFeed(feed)
         return self.feed
 
-    def forget_frames(self) -> None:
+    def drop_tracebacks(self) -> None:
         """Let go of the frames in which the storage failed, at the end of a process: they know its connection."""
         persist = self.stages.get("persist")
         error: BaseException | None = None if persist is None else persist.storage_error
         while error is not None:
             error.__traceback__, error = None, error.__cause__ or error.__context__
 
-    def bury(self) -> None:
+    def close_leftovers(self) -> None:
         """Close what a killed process left open; its counts can still be looked at."""
         spilling = getattr(self.stages.get("persist"), "_spilling", None)
         if spilling is not None and spilling._spill is not None:
@@ -210,29 +210,29 @@ class Watch:
 
     # ---- what must hold -------------------------------------------------------------------------------------------
 
-    def look_every(self, seconds: float = LOOK_EVERY_S, steps: int = LOOK_EVERY_STEPS) -> None:
+    def check_periodically(self, seconds: float = CHECK_EVERY_S, steps: int = CHECK_EVERY_STEPS) -> None:
         """Look at everything at a quiet point about so often, and every so many steps, as long as the process lives."""
-        self._runtime.call_at(seconds, lambda: self._look(seconds, 0))
-        self._runtime.call_at_step(steps, lambda: self._glance(steps))
+        self._runtime.call_at(seconds, lambda: self._check_when_quiet(seconds, 0))
+        self._runtime.call_at_step(steps, lambda: self._check_between_turns(steps))
 
-    def _glance(self, every: int) -> None:
+    def _check_between_turns(self, every: int) -> None:
         if self.began and self._runtime.between_turns:
-            self.glances += 1
+            self.turn_checks += 1
             self.check()
-        self._runtime.call_at_step(self._runtime.steps + every, lambda: self._glance(every))
+        self._runtime.call_at_step(self._runtime.steps + every, lambda: self._check_between_turns(every))
 
-    def _look(self, every_s: float, tries: int) -> None:
+    def _check_when_quiet(self, every_s: float, tries: int) -> None:
         runtime = self._runtime
         if not self.began:
-            runtime.call_at(runtime.elapsed_s + every_s, lambda: self._look(every_s, 0))
+            runtime.call_at(runtime.elapsed_s + every_s, lambda: self._check_when_quiet(every_s, 0))
             return
-        if not quiet(runtime) and tries < _LOOKS_MAX:
-            runtime.call_at(runtime.elapsed_s + _LOOK_AGAIN_S, lambda: self._look(every_s, tries + 1))
+        if not quiet(runtime) and tries < _TRIES_MAX:
+            runtime.call_at(runtime.elapsed_s + _RETRY_S, lambda: self._check_when_quiet(every_s, tries + 1))
             return
         if quiet(runtime):
-            self.looks += 1
+            self.quiet_checks += 1
             self.check()
-        runtime.call_at(runtime.elapsed_s + every_s, lambda: self._look(every_s, 0))
+        runtime.call_at(runtime.elapsed_s + every_s, lambda: self._check_when_quiet(every_s, 0))
 
     def check(self) -> None:
         """Every count fits every other one, now that no thread is in the middle of a turn. Raises AssertionError."""
@@ -285,11 +285,12 @@ class Watch:
         """Every event between ingest and the database is in a channel, in the strategy's hands or in the batch."""
         tick, _signal, persist = self.channels
         waiting = sum([len(chunk) for chunk in persist.queue if isinstance(chunk[0], Tick | Notice)])
-        hands = self.handed_over - self._in_tick - waiting - self.in_batch
+        in_strategy = self.handed_over - self._in_tick - waiting - self.in_batch
         idle = _has_waiter(tick.not_empty)
         most = 0 if idle else tick.maxsize
-        assert 0 <= hands <= most, (
-            f"{hands} ticks and notices in the strategy's hands, not between 0 and {most}: entered {tick.entered},"
+        assert 0 <= in_strategy <= most, (
+            f"{in_strategy} ticks and notices in the strategy's hands, not between 0 and {most}:"
+            f" entered {tick.entered},"
             f" in tick {self._in_tick}, in persist {waiting}, in the batch {self.in_batch}"
         )
 

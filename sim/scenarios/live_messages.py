@@ -5,8 +5,8 @@ from __future__ import annotations
 from mockws_server.actions import Ticks, Wait
 from sim.scenarios.common import check_all, expect, scenario
 from sim.scenarios.live import BACKOFF_MAX_S, BUDGET_S, SYMBOL, live_settings, missing, run_live, script_of, within
-from sim.world.exchange_protocols import Binance, Bybit, Kraken
-from sim.world.world import Faults, Outcome, World
+from sim.world.exchange_protocols import SimBinance, SimBybit, SimKraken
+from sim.world.world import Faults, ProcessOutcome, World
 from tradebot.feeds.websocket.subscriptions import CONFIRM_LEAST_S
 from tradebot.ops.health import Health, Look, RunLook, judge
 from tradebot.telemetry.status_file import Status, read_status, status_path
@@ -15,7 +15,7 @@ _TYPO = "TYPOUSDT"
 _MAX_AGE_S = 20.0
 
 
-def _named(world: World, outcome: Outcome, kind: str) -> list[str]:
+def _named(world: World, outcome: ProcessOutcome, kind: str) -> list[str]:
     """The words of the stored notices of a kind, which the log must tell as well."""
     found = [row[4] for row in world.dump()["notices"] if row[2] == kind]
     assert [line["detail"] for line in outcome.events(kind)] == found
@@ -40,7 +40,7 @@ def wrong_topic_in_batch(world: World) -> None:
     good = [f"S{number}USDT" for number in range(world.between(1, 14))]
     asked = list(good)
     asked.insert(world.between(0, len(good)), _TYPO)
-    exchange = Bybit(script_of(world, Wait(8.0), Ticks(40 * len(good), 10.0), symbols=good))
+    exchange = SimBybit(script_of(world, Wait(8.0), Ticks(40 * len(good), 10.0), symbols=good))
     settings = live_settings(world, "bybit", app__symbol=",".join(asked), engine__run_seconds=20.0 + 4.0 * len(good))
     outcome = run_live(world, settings, exchange)
     words = _named(world, outcome, "SYMBOL_REFUSED")
@@ -56,7 +56,7 @@ def wrong_topic_in_batch(world: World) -> None:
 @scenario
 def all_symbols_refused(world: World) -> None:
     """Nothing but notices: not healthy once they have lasted; exit 10 within the budget, with the exchange's words."""
-    exchange = Kraken(script_of(world, Ticks(100, 1.0)), unknown=(SYMBOL,))
+    exchange = SimKraken(script_of(world, Ticks(100, 1.0)), unknown=(SYMBOL,))
     settings = live_settings(world, "kraken", engine__run_seconds=300.0)
     looks: list[Health] = []
 
@@ -84,7 +84,7 @@ def all_symbols_refused(world: World) -> None:
 def symbol_falls_silent(world: World) -> None:
     """One of two symbols trades no more: it is named after a long time, once; the other one flows on."""
     symbols = ("AUSDT", "BUSDT")
-    exchange = Bybit(script_of(world, Ticks(1500, 3.0), symbols=symbols))
+    exchange = SimBybit(script_of(world, Ticks(1500, 3.0), symbols=symbols))
     silent_s = world.between(20, 60)
     exchange.at(silent_s, lambda: exchange.silenced.add("AUSDT"))
     settings = live_settings(world, "bybit", app__symbol=",".join(symbols), engine__run_seconds=silent_s + 400.0)
@@ -99,7 +99,7 @@ def symbol_falls_silent(world: World) -> None:
 @scenario
 def maintenance_announced(world: World) -> None:
     """What the exchange announces is reported once, in its place, and its end too."""
-    exchange = Kraken(script_of(world, Ticks(200, 5.0)))
+    exchange = SimKraken(script_of(world, Ticks(200, 5.0)))
     for at_s, status in ((5, "maintenance"), (6, "maintenance"), (20, "online")):
         exchange.at(at_s + 0.5, lambda status=status: exchange.announce(status))  # type: ignore[misc]
     outcome = run_live(world, live_settings(world, "kraken", engine__run_seconds=30.0), exchange)
@@ -116,7 +116,7 @@ def restart_announced(world: World) -> None:
     """A server that will shut down says so: a new connection takes over before that, and no trade is missing."""
     symbol = "BTCUSDT"
     announced_s = 5.0 + 10 * world.random.random()
-    exchange = Binance(script_of(world, Ticks(world.between(300, 600), 10.0), symbols=(symbol,)))
+    exchange = SimBinance(script_of(world, Ticks(world.between(300, 600), 10.0), symbols=(symbol,)))
     exchange.at(announced_s, exchange.announce_shutdown)
 
     def shut_down() -> None:

@@ -24,53 +24,53 @@ CALM: Final = 16
 """How many accepted prices in a row end an episode of refused ones."""
 
 
-class Link(NamedTuple):
+class LinkItem(NamedTuple):
     """The link came up, was lost, or was restored."""
 
     kind: str
 
 
-class Gap(NamedTuple):
+class GapItem(NamedTuple):
     """Trades of a symbol are missing; None: the numbering restarted."""
 
     symbol: str
     missing: int | None
 
 
-class Duplicate(NamedTuple):
+class DuplicateItem(NamedTuple):
     """A trade that came before."""
 
     symbol: str
 
 
-class Dropped(NamedTuple):
+class DroppedItem(NamedTuple):
     """A trade from before the connection, which is not wanted."""
 
     symbol: str
 
 
-class OutOfBand(NamedTuple):
+class OutOfBandItem(NamedTuple):
     """A trade whose price is too far from the recent ones."""
 
     symbol: str
 
 
-class BandEvent(NamedTuple):
+class BandItem(NamedTuple):
     """The first such trade of an episode, or the price level changed."""
 
     symbol: str
 
 
-class Malformed(NamedTuple):
+class MalformedItem(NamedTuple):
     """A message that cannot be understood."""
 
     text: str
 
 
-Item = Link | Gap | Duplicate | Dropped | OutOfBand | BandEvent | Malformed | Tick
+Item = LinkItem | GapItem | DuplicateItem | DroppedItem | OutOfBandItem | BandItem | MalformedItem | Tick
 
 
-class Numbering:
+class NumberingModel:
     """All trades of one symbol that had a number, since the numbering began or restarted."""
 
     def __init__(self) -> None:
@@ -78,42 +78,42 @@ class Numbering:
         self.highest = self._lowest = -1
         self._reported = False
 
-    def take(self, tick: Tick, seq: int) -> list[Gap | Duplicate]:
+    def take(self, tick: Tick, seq: int) -> list[GapItem | DuplicateItem]:
         """What is to be said before the trade; a Duplicate: instead of it."""
         symbol, content, highest = tick.symbol, _content(tick), self.highest
-        said: list[Gap | Duplicate] = []
+        said: list[GapItem | DuplicateItem] = []
         if self.seen and (seq < highest - WINDOW or self.seen.get(seq, content) != content):
             # A restart, of which a sender that gives all trades one number makes one with each trade.
             if not self._reported or highest - self._lowest >= SETTLED:
-                said = [Gap(symbol, None)]
+                said = [GapItem(symbol, None)]
             self._reported = True
             self.seen.clear()
         elif seq in self.seen:
-            return [Duplicate(symbol)]
+            return [DuplicateItem(symbol)]
         elif self.seen and seq > highest + 1:
-            said = [Gap(symbol, seq - highest - 1)]
+            said = [GapItem(symbol, seq - highest - 1)]
         self.highest = max(highest, seq) if self.seen else seq
         self._lowest = min(self._lowest, seq) if self.seen else seq
         self.seen[seq] = content
         return said
 
 
-class Ids:
+class EventIdModel:
     """All trades of one symbol that had an event id and no number."""
 
     def __init__(self) -> None:
         self._seen: dict[str, set[tuple[int, float, float]]] = {}
         self._new_since_restart: int | None = None
 
-    def take(self, tick: Tick, event_id: str) -> list[Gap | Duplicate]:
-        """As of `Numbering`."""
+    def take(self, tick: Tick, event_id: str) -> list[GapItem | DuplicateItem]:
+        """As of `NumberingModel`."""
         known, content = self._seen.setdefault(event_id, set()), _content(tick)
         if content in known:
-            return [Duplicate(tick.symbol)]
-        said: list[Gap | Duplicate] = []
+            return [DuplicateItem(tick.symbol)]
+        said: list[GapItem | DuplicateItem] = []
         if known:
             if self._new_since_restart is None or self._new_since_restart >= SETTLED:
-                said = [Gap(tick.symbol, None)]
+                said = [GapItem(tick.symbol, None)]
             self._new_since_restart = 0
         elif self._new_since_restart is not None:
             self._new_since_restart += 1
@@ -121,7 +121,7 @@ class Ids:
         return said
 
 
-class Band:
+class PriceBandModel:
     """The prices of one symbol: what is far from the median of the last 15 is refused until three in a row agree."""
 
     def __init__(self, max_jump: float) -> None:
@@ -135,7 +135,7 @@ class Band:
         self._row = []
         self._calm_since_refusal = CALM
 
-    def take(self, tick: Tick) -> list[BandEvent | OutOfBand]:
+    def take(self, tick: Tick) -> list[BandItem | OutOfBandItem]:
         """What is to be said before the trade; an OutOfBand: instead of it."""
         price, symbol = tick.price, tick.symbol
         recent = sorted(self.accepted[-15:])
@@ -146,10 +146,10 @@ class Band:
         if len(self._row) >= 3 and self._near(self._row[-3:]):
             self.accepted = self._row[-3:-1]
             self._accept(price)
-            return [BandEvent(symbol)]
-        said: list[BandEvent | OutOfBand] = [BandEvent(symbol)] if self._calm_since_refusal >= CALM else []
+            return [BandItem(symbol)]
+        said: list[BandItem | OutOfBandItem] = [BandItem(symbol)] if self._calm_since_refusal >= CALM else []
         self._calm_since_refusal = 0
-        return [*said, OutOfBand(symbol)]
+        return [*said, OutOfBandItem(symbol)]
 
     def _accept(self, price: float) -> None:
         self.accepted.append(price)
@@ -164,7 +164,7 @@ def _content(tick: Tick) -> tuple[int, float, float]:
     return tick.ts, tick.price, tick.volume
 
 
-class Account:
+class FeedModel:
     """Everything that the sessions of one process mean, in order.
 
     `adapter` reads the messages, one object a connection. `known` are the ticks stored by earlier runs; `keep_history`:
@@ -181,10 +181,10 @@ class Account:
     ) -> None:
         self._adapter = adapter
         self._max_jump = max_jump
-        self._bands: dict[str, Band] = {}
+        self._bands: dict[str, PriceBandModel] = {}
         self._keep_history = keep_history
-        self._numberings: dict[str, Numbering] = {}
-        self._ids: dict[str, Ids] = {}
+        self._numberings: dict[str, NumberingModel] = {}
+        self._ids: dict[str, EventIdModel] = {}
         self.remember(known)
 
     def items(self, sessions: Sequence[Session]) -> Iterator[Item]:
@@ -195,11 +195,11 @@ class Account:
     def messages(self, sessions: Sequence[Session]) -> Iterator[list[Item]]:
         """The items of each message, and of each change of the link; a message is read when it is asked for."""
         for number, session in enumerate(sessions):
-            yield [Link("LINK_RESTORED" if number else "LINK_UP")]
+            yield [LinkItem("LINK_RESTORED" if number else "LINK_UP")]
             adapter = self._adapter()
             for text in session.texts:
                 yield list(self._message(adapter, text))
-            yield [Link("LINK_LOST")]
+            yield [LinkItem("LINK_LOST")]
 
     def begin_process(self) -> None:
         """What is known from here on is what another process was told of."""
@@ -216,14 +216,14 @@ class Account:
         try:
             parsed = adapter.parse(text)
         except Unparseable:
-            yield Malformed(text)
+            yield MalformedItem(text)
             return
         if not self._keep_history:
-            yield from [Dropped(tick.symbol) for tick in parsed.history]
+            yield from [DroppedItem(tick.symbol) for tick in parsed.history]
         for item in (*self._trades(parsed.history if self._keep_history else []), *self._trades(parsed.ticks)):
             said = self._band(item.symbol).take(item) if isinstance(item, Tick) else []
             yield from said
-            if not any(isinstance(word, OutOfBand) for word in said):
+            if not any(isinstance(word, OutOfBandItem) for word in said):
                 yield item
 
     def _trades(self, ticks: Sequence[Tick]) -> Iterator[Item]:
@@ -233,30 +233,30 @@ class Account:
         """
         turned = _falling(ticks) and not self._is_next(ticks[0])
         decided = [(tick, self._judge(tick)) for tick in (reversed(ticks) if turned else ticks)]
-        yield from [word for _tick, said in decided for word in said if isinstance(word, Duplicate)]
-        new = [(tick, said) for tick, said in decided if not any(isinstance(word, Duplicate) for word in said)]
-        gaps: list[tuple[Gap, list[int]]] = []
+        yield from [word for _tick, said in decided for word in said if isinstance(word, DuplicateItem)]
+        new = [(tick, said) for tick, said in decided if not any(isinstance(word, DuplicateItem) for word in said)]
+        gaps: list[tuple[GapItem, list[int]]] = []
         for number, (first, said) in enumerate(new):
             behind = [id(tick) for tick, _said in new[number:] if _behind(first, tick)]
-            gaps += [(word, behind) for word in said if isinstance(word, Gap)]
+            gaps += [(word, behind) for word in said if isinstance(word, GapItem)]
         sent = [tick for tick, _said in new]
         for tick in oldest_first(sent[::-1] if turned else sent):
             yield from [gap for gap, behind in gaps if id(tick) in behind]
             gaps = [(gap, behind) for gap, behind in gaps if id(tick) not in behind]
             yield tick
 
-    def _band(self, symbol: str) -> Band:
-        return self._bands.setdefault(symbol, Band(self._max_jump))
+    def _band(self, symbol: str) -> PriceBandModel:
+        return self._bands.setdefault(symbol, PriceBandModel(self._max_jump))
 
     def _is_next(self, tick: Tick) -> bool:
         known = self._numberings.get(tick.symbol)
         return known is not None and bool(known.seen) and tick.seq == known.highest + 1
 
-    def _judge(self, tick: Tick) -> list[Gap | Duplicate]:
+    def _judge(self, tick: Tick) -> list[GapItem | DuplicateItem]:
         if tick.seq is not None:
-            return self._numberings.setdefault(tick.symbol, Numbering()).take(tick, tick.seq)
+            return self._numberings.setdefault(tick.symbol, NumberingModel()).take(tick, tick.seq)
         if tick.event_id is not None:
-            return self._ids.setdefault(tick.symbol, Ids()).take(tick, tick.event_id)
+            return self._ids.setdefault(tick.symbol, EventIdModel()).take(tick, tick.event_id)
         return []
 
 

@@ -7,7 +7,7 @@ from sim.checks.checkers import check_run
 from sim.scenarios.common import check_all, expect, flat_values, run_id_of, scenario
 from sim.scenarios.live import exchange_of, live_settings, run_live
 from sim.world.faults import StorageFaults
-from sim.world.network import NoAnswer, Refuse, Reject
+from sim.world.network import HandshakeRefused, HandshakeRejected, HandshakeUnanswered
 from sim.world.world import Faults, World
 
 _SYMBOLS = ("SOL/USDC", "BTC/USD")
@@ -19,7 +19,7 @@ _STOP_S = 2.0
 def stop_in_any_link_state(world: World) -> None:
     """A stop signal while connecting, waiting to connect, receiving, or in silence: exit 0, soon, all stored (S13)."""
     exchange = exchange_of(world, Ticks(20, 10.0), *_state(world), Ticks(500, 5.0))
-    never_up = (None, NoAnswer(), Refuse(), Reject(503, 3600.0))[world.between(0, 3)]
+    never_up = (None, HandshakeUnanswered(), HandshakeRefused(), HandshakeRejected(503, 3600.0))[world.between(0, 3)]
     exchange.answer_always(never_up)
     at_s = 0.2 + world.random.random() * 20
     settings = live_settings(

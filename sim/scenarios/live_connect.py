@@ -15,8 +15,8 @@ from sim.scenarios.live import (
     script_of,
     within,
 )
-from sim.world.exchange_protocols import Kraken, KuCoin
-from sim.world.network import NoAnswer, Refuse, Reject
+from sim.world.exchange_protocols import SimKraken, SimKuCoin
+from sim.world.network import HandshakeRefused, HandshakeRejected, HandshakeUnanswered
 from sim.world.world import Faults, World
 
 
@@ -24,7 +24,7 @@ from sim.world.world import Faults, World
 def subscription_not_confirmed(world: World) -> None:
     """A server that answers pings and never a subscription: given up after idle_timeout_s, as often as it takes."""
     deaf_to = world.between(1, 3)
-    exchange = Kraken(script_of(world, Ticks(290, 5.0)), deaf_to=deaf_to)
+    exchange = SimKraken(script_of(world, Ticks(290, 5.0)), deaf_to=deaf_to)
     outcome = run_live(world, live_settings(world, "kraken"), exchange)
     losses = outcome.events("LINK_LOST")
     assert len(losses) == deaf_to and all("not confirmed" in loss["detail"] for loss in losses), losses
@@ -39,7 +39,7 @@ def subscription_not_confirmed(world: World) -> None:
 @scenario
 def quiet_confirmed_subscription(world: World) -> None:
     """A subscription that is confirmed stands, however long no trade comes."""
-    exchange = Kraken(script_of(world, Wait(1.0), Wait(100.0), Ticks(10, 10.0)))
+    exchange = SimKraken(script_of(world, Wait(1.0), Wait(100.0), Ticks(10, 10.0)))
     outcome = run_live(world, live_settings(world, "kraken", engine__run_seconds=105.0), exchange)
     assert not outcome.events("LINK_LOST")
     assert outcome.event("FINAL METRICS")["ingest_received"] == 10
@@ -53,7 +53,7 @@ def history_on_connect(world: World) -> None:
     steps: list[Action] = [Ticks(20, 10.0)]
     for _ in range(world.between(1, 3)):
         steps += [Ticks(world.between(20, 60), 10.0), Disconnect(1011)]
-    exchange = Kraken(script_of(world, *steps, Ticks(50, 5.0)), snapshot=snapshot)
+    exchange = SimKraken(script_of(world, *steps, Ticks(50, 5.0)), snapshot=snapshot)
     settings = live_settings(world, "kraken", feed__history="keep" if keep else "drop")
     outcome = run_live(world, settings, exchange)
     ledger = outcome.event("LEDGER")
@@ -66,7 +66,7 @@ def history_on_connect(world: World) -> None:
 @scenario
 def history_on_restart(world: World) -> None:
     """Killed and started again with history kept: what was stored before is a duplicate, what was missed is stored."""
-    exchange = Kraken(script_of(world, Ticks(200, 5.0)), snapshot=200)
+    exchange = SimKraken(script_of(world, Ticks(200, 5.0)), snapshot=200)
     settings = live_settings(world, "kraken", feed__history="keep", engine__run_seconds=20.0)
     world.run(settings, Faults(network=exchange.online, kill_at_s=5.0 + 10 * world.random.random()))
     exchange.while_away(world.between(0, 20))
@@ -82,8 +82,8 @@ def history_on_restart(world: World) -> None:
 def connection_tokens(world: World) -> None:
     """A token is asked for before each connection; without one it is a failed attempt, and none is ever logged."""
     symbol = "SOL-USDC"
-    exchange = KuCoin(script_of(world, Ticks(100, 5.0), Disconnect(1001), Ticks(200, 5.0), symbols=(symbol,)))
-    failures = (Refuse(), Reject(429, 5.0), Reject(500), NoAnswer())
+    exchange = SimKuCoin(script_of(world, Ticks(100, 5.0), Disconnect(1001), Ticks(200, 5.0), symbols=(symbol,)))
+    failures = (HandshakeRefused(), HandshakeRejected(429, 5.0), HandshakeRejected(500), HandshakeUnanswered())
     failing = [failures[world.between(0, len(failures) - 1)] for _ in range(world.between(0, 3))]
     exchange.token_answers.extend(failing)
     outcome = run_live(world, live_settings(world, "kucoin", app__symbol=symbol), exchange)
@@ -93,7 +93,7 @@ def connection_tokens(world: World) -> None:
     assert len(set(exchange.urls)) == len(exchange.urls) == len(network.sessions) == 2
     most_s = sum([max(CONNECT_S, 5.0) + BACKOFF_MAX_S for _ in failing]) + 1.0
     within(network.sessions[0].began_s, 0.0, most_s, "connected")
-    told = [line for line in outcome.logs if any(token in str(line) for token in exchange.tokens)]
-    assert not told, told
+    leaks = [line for line in outcome.logs if any(token in str(line) for token in exchange.tokens)]
+    assert not leaks, leaks
     pings = [said for said in network.peers[0].received if said.kind == "text" and b'"ping"' in said.data]
     assert pings, "KuCoin's own pings are sent"
