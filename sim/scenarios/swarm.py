@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from sim.scenarios.common import scenario
-from sim.swarm.invariants import check_final_state, check_process
+from sim.swarm.final_state import check_final_state
+from sim.swarm.invariants import check_process
 from sim.swarm.swarm import Swarm
 from sim.world.world import World
 

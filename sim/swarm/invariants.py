@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Final
 
-from sim.checks.caps import check_caps
-from sim.checks.checkers import check_database, check_feed, check_outcome, check_run
+from sim.checks.checkers import check_outcome
 from sim.checks.deadlines import (
     SLACK_S,
-    check_ages,
     check_attempts,
     check_drain,
     check_overload,
@@ -20,13 +17,11 @@ from sim.checks.deadlines import (
     first_stop_s,
 )
 from sim.checks.feed_model import FeedModel, Item, MalformedItem
-from sim.checks.input_model import check_replayed, check_walk, ticks_of_lines
-from sim.kernel.clock import START_MS
+from sim.checks.input_model import ticks_of_lines
 from sim.swarm.oracle import ProcessFacts, describe, expected_exit, unexplained
 from sim.swarm.plan import MOCKWS, REPLAY, SYNTHETIC
 from sim.swarm.swarm import ProcessRun, Swarm, check_live
 from sim.world.world import ProcessOutcome
-from tradebot.core.events import BP_DROP_SIGNAL, INT64_MAX, Tick
 from tradebot.feeds.exchanges import EXCHANGES
 from tradebot.store.policy import FINAL_FLUSH_S
 from tradebot.telemetry.publisher import EVERY_S
@@ -43,7 +38,7 @@ _LOOKS_S: Final = 2.5
 def check_process(swarm: Swarm) -> None:
     """Check the process that ended last."""
     process_run = swarm.process_runs[-1]
-    with _about(process_run.process.number):
+    with naming_process(process_run.process.number):
         facts = facts_of(swarm, process_run)
         allowed, code = expected_exit(facts), process_run.outcome.exit_code
         description = "killed" if code is None else f"exit code {code}"
@@ -57,7 +52,8 @@ def check_process(swarm: Swarm) -> None:
 
 
 @contextmanager
-def _about(number: int) -> Iterator[None]:
+def naming_process(number: int) -> Iterator[None]:
+    """Prefix the message of a failed check with the number of the process."""
     try:
         yield
     except AssertionError as error:
@@ -311,101 +307,3 @@ def _may_lose(outcome: ProcessOutcome) -> bool:
     named = any(outcome.events(name) for name in ("SPILL_FAILED", "DRAIN_TIMEOUT"))
     said = {line["fields"]["message"] for line in outcome.logs}
     return named or outcome.exit_code == 1 or bool(said & {"no room for a spill file", "stages did not end"})
-
-
-# ---- what they left ------------------------------------------------------------------------------------------------
-
-
-def check_final_state(swarm: Swarm) -> None:
-    """Check what all processes left together: the database."""
-    world, plan = swarm.world, swarm.plan
-    if not world.db_path.exists():
-        return
-    db = sqlite3.connect(world.db_path)
-    try:
-        if not db.execute("SELECT name FROM sqlite_master WHERE name = 'runs'").fetchall():
-            return
-        runs = [no for (no,) in db.execute("SELECT id FROM runs ORDER BY id")]
-        check_database(world.db_path)
-        config = swarm.settings(None).config
-        check_caps(db, runs, config.risk_caps)
-        for process_run in swarm.process_runs:
-            with _about(process_run.process.number):
-                _check_rows(swarm, process_run, db)
-        if plan.feed == SYNTHETIC:
-            check_walk(db, runs)
-        elif plan.feed == REPLAY:
-            rows = db.execute("SELECT symbol, price, volume, ts, event_id, seq FROM ticks ORDER BY id")
-            last = swarm.process_runs[-1]
-            lost = last.process.loss is not None and bool(last.process.loss.ticks)
-            whole = last.outcome.exit_code == 0 and not last.injector.signals_s and not lost
-            check_replayed([Tick(*row) for row in rows], swarm.lines, config.engine.sample_every, whole)
-    finally:
-        db.close()
-    if swarm.exchange is not None:
-        renumbered = not {"numbering", "numbers_restart", "price_spikes"}.isdisjoint(plan.kinds)
-        check_feed(world.db_path, swarm.settings(None), swarm.exchange, world.outcomes, once=not renumbered)
-
-
-def _check_rows(swarm: Swarm, process_run: ProcessRun, db: sqlite3.Connection) -> None:
-    """The rows of a process's run are what the reference makes of its ticks, and as many as it said it stored."""
-    outcome, plan = process_run.outcome, swarm.plan
-    if not outcome.events("START"):
-        return
-    run_id = str(outcome.event("START")["run_id"])
-    ended = bool(outcome.events("LEDGER"))
-    ledger = outcome.event("LEDGER") if ended else {}
-    all_kept = ended and ledger["not_stored"] == ledger["spilled"] and outcome.exit_code != 1
-    lost = outcome.events("NOT_STORED")
-    given_up = bool(lost and lost[-1]["events_lost"]) or bool(outcome.events("DRAIN_TIMEOUT"))
-    whole = all_kept and not given_up
-    if plan.feed == REPLAY:  # only the process that came to its end must have made it whole, the others are resumed
-        whole = process_run is swarm.process_runs[-1] and outcome.exit_code == 0 and not process_run.injector.signals_s
-    loss = process_run.process.loss
-    whole = whole and not (outcome.lost if plan.feed != REPLAY else loss is not None and loss.ticks)
-    full = plan.values["persist.synchronous"] == "FULL"
-    assert not (full and outcome.lost), f"{outcome.lost} ticks were stored under synchronous=FULL, and are lost"
-    # A process that was killed after its ledger may not have come to value them at the last prices.
-    valued = outcome.exit_code is not None and process_run.process.observer.began
-    positions = process_run.process.observer.positions if ended and valued else None
-    check_run(swarm.world.db_path, swarm.settings(None).config, run_id, whole, positions)
-    # A process that was killed between its ledger and its last line has not told them.
-    description = bool(outcome.events("FINAL METRICS"))
-    if whole and description and plan.feed == MOCKWS and swarm.process_runs[-1].process.observer.began:
-        refused = sum(event.get("notices_refused", 0) for event in outcome.events("OVERLOAD"))
-        _check_notices(db, run_id, outcome.event("FINAL METRICS"), refused)
-    query = "SELECT reason, ts FROM orders WHERE run = (SELECT id FROM runs WHERE run_id = ?) AND reason != ?"
-    max_age_ms = swarm.settings(None).config.execution.max_tick_age_ms
-    check_ages(db.execute(query, (run_id, BP_DROP_SIGNAL)), max_age_ms, _wall_ms(swarm, process_run))
-    if plan.feed == REPLAY or not process_run.process.observer.began:
-        return
-    found = db.execute(
-        "SELECT COUNT(*) FROM ticks WHERE run = (SELECT id FROM runs WHERE run_id = ?)", (run_id,)
-    ).fetchone()[0]
-    if not ended:
-        least = process_run.process.observer.ticks_kept - outcome.lost
-        assert found >= least, f"{found} ticks are stored; before it was killed {least} were, or in the spill file"
-        return
-    kept = ledger["stored"] + ledger["spilled"] - outcome.lost
-    # What a failing storage stored without saying so counts as lost, until somebody looks.
-    most = ledger["accepted"] if outcome.events("STORAGE_FAILED") else kept
-    assert kept <= found <= most, f"{found} ticks are stored; the ledger says {ledger}"
-
-
-def _check_notices(db: sqlite3.Connection, run_id: str, metrics: dict[str, int], refused: int) -> None:
-    """All of a run's gaps and restored links are stored, but those `refused` by an overload: so many notices."""
-    query = "SELECT COUNT(*) FROM notices WHERE run = (SELECT id FROM runs WHERE run_id = ?) AND kind = ?"
-    for kind, counter in (("GAP", "gaps"), ("LINK_RESTORED", "reconnects")):
-        found, description = db.execute(query, (run_id, kind)).fetchone()[0], metrics[counter]
-        assert description - refused <= found <= description, (
-            f"{found} notices {kind} are stored, {description} were told"
-        )
-
-
-def _wall_ms(swarm: Swarm, process_run: ProcessRun) -> tuple[int, int] | None:
-    """Between which times the engine's wall clock stood in a process; None: in a replay it is not asked."""
-    if swarm.plan.feed == REPLAY:
-        return None
-    if process_run.faulty and "wall_jumps" in swarm.plan.kinds:
-        return -INT64_MAX, INT64_MAX
-    return START_MS, START_MS + int(process_run.outcome.sim_s * 1000) + 1

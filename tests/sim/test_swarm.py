@@ -17,7 +17,8 @@ from sim.kernel.runtime import SimRuntime
 from sim.runner.history import History, HistoryOrder, drawn_scenario, play, shrink
 from sim.scenarios import SCENARIOS, swarm
 from sim.swarm.fault_kinds import KINDS
-from sim.swarm.invariants import check_final_state, check_process
+from sim.swarm.final_state import check_final_state
+from sim.swarm.invariants import check_process
 from sim.swarm.plan import FEEDS, Plan, draw_plan
 from sim.swarm.swarm import Swarm
 from sim.world.world import World
