@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, settings
 
 REPO = Path(__file__).resolve().parent.parent
 
-# Variables that change what tradebot does or how it words it; the tests' own three stay.
+# Variables that change what tradebot does or how it words it; the tests' own stay.
 INHERITED = re.compile(
-    r"TRADEBOT_(?!(PYTHON|SHARED|OTHER_PYTHONS)$).*|LANG|LANGUAGE|LC_.*|TZ|COLUMNS|NO_COLOR|FORCE_COLOR|CLICOLOR.*"
+    r"TRADEBOT_(?!PYTHON|SHARED|OTHER_PYTHONS|SIM_|KILLS).*|LANG|LANGUAGE|LC_.*|TZ|COLUMNS|NO_COLOR|FORCE_COLOR|CLICOLOR.*"
     r"|NOTIFY_SOCKET|WATCHDOG_.*|LISTEN_.*|STATE_DIRECTORY|XDG_(CONFIG_HOME|RUNTIME_DIR)|SSL_CERT_.*"
 )
 
@@ -48,10 +48,12 @@ start_afresh()
 os.environ.setdefault("TRADEBOT_PYTHON", sys.executable)
 
 # No deadline anywhere: a slow machine is no error. In CI the examples are the same each time, so that a red build is
-# red for its change; at home they vary, so that new ones are found.
-settings.register_profile("home", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# red for its change; at home they vary, so that new ones are found: forty a run are many after a week of runs.
+# HYPOTHESIS_PROFILE=deep searches long, for what was changed; tests that set a number of their own keep it.
+settings.register_profile("home", max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("home"), derandomize=True, print_blob=True)
-settings.load_profile("ci" if os.environ.get("CI") else "home")
+settings.register_profile("deep", settings.get_profile("home"), max_examples=2000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "home"))
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from sim.kernel.clock import frozen
 from sim.scenarios import SCENARIOS
 
 # More with TRADEBOT_SIM_SEEDS=500; `make sim` runs as many as one likes.
-SEEDS = int(os.environ.get("TRADEBOT_SIM_SEEDS", "2"))
+SEEDS = int(os.environ.get("TRADEBOT_SIM_SEEDS", "1"))
 REPO = Path(__file__).resolve().parents[2]
 
 

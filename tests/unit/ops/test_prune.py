@@ -193,7 +193,7 @@ def past_runs(min_size: int, max_size: int) -> st.SearchStrategy[list[PastRun]]:
 
 class TestAnyHistory:
     @given(runs=past_runs(1, 4), share=st.floats(0, 1.1))
-    @hypothesis_settings(max_examples=30, deadline=None)
+    @hypothesis_settings(max_examples=15, deadline=None)
     def test_a_restart_finds_what_it_would_have_found(self, runs: list[PastRun], share: float) -> None:
         """Contract 6: positions to the last digit, windows, last sides; no orphan at any commit; nothing young goes."""
         with history(runs) as (db, end_ms):
@@ -210,7 +210,7 @@ class TestAnyHistory:
             assert dump_of(db) == again
 
     @given(runs=past_runs(1, 4), more=_new_runs)
-    @hypothesis_settings(max_examples=30, deadline=None)
+    @hypothesis_settings(max_examples=15, deadline=None)
     def test_fills_that_come_later_are_added_once(self, runs: list[PastRun], more: list[PastRun]) -> None:
         """Contract 6: also when all rows of the table were pruned, so that new ones get their row ids again."""
         with history([*runs, *more]) as (db, _end_ms):
@@ -224,7 +224,7 @@ class TestAnyHistory:
             assert restart_of(db, "a:X")[1] == wanted
 
     @given(runs=past_runs(1, 4), share=st.floats(0, 1.1), steps=st.integers(0, 12))
-    @hypothesis_settings(max_examples=30, deadline=None)
+    @hypothesis_settings(max_examples=15, deadline=None)
     def test_one_that_is_cut_short_is_finished_by_the_next(self, runs: list[PastRun], share: float, steps: int) -> None:
         """Stopped, or killed, after any transaction."""
         with history(runs) as (db, end_ms):

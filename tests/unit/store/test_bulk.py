@@ -58,7 +58,7 @@ def chunked(ticks: list[Tick], sizes: list[int]) -> Iterator[list[Tick]]:
 @example(count=1000, pool=[Tick("A", 1.0, 1.0, 1)], sizes=[300])
 @example(count=2999, pool=[Tick("A", 1.0, 1.0, 1), Tick("A", 1.0, 1.0, 1, event_id="x")], sizes=[1, 2])
 @example(count=2999, pool=[Tick("A", 1.0, 1.0, 1), Tick("B", 1.0, 1.0, 1)], sizes=[1])
-@hypothesis_settings(max_examples=40)
+@hypothesis_settings(max_examples=20)
 def test_a_batch_of_ticks_equals_executemany(count: int, pool: list[Tick], sizes: list[int]) -> None:
     """Contract 6: any number of rows, any mix of symbols, ids and numbers, in order, with row ids that count on."""
     ticks = [pool[index * index % len(pool)] for index in range(count)]
@@ -74,7 +74,7 @@ def test_a_batch_of_ticks_equals_executemany(count: int, pool: list[Tick], sizes
 
 
 @given(count=st.integers(0, 3000), before=st.integers(0, 3))
-@hypothesis_settings(max_examples=40)
+@hypothesis_settings(max_examples=20)
 def test_row_ids_grow_by_one_and_the_last_is_returned(count: int, before: int) -> None:
     with memory() as db:
         for _ in range(before):

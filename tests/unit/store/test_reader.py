@@ -58,7 +58,7 @@ def bits(ticks: list[Tick]) -> list[tuple[object, ...]]:
 
 class TestTicks:
     @given(ticks=st.lists(ticks_st, min_size=1, max_size=30))
-    @hypothesis_settings(max_examples=60)
+    @hypothesis_settings(max_examples=30)
     def test_come_back_bit_for_bit_and_in_order(self, ticks: list[Tick]) -> None:
         """S8, contract 3: a replay of stored ticks sees what the first run saw."""
         batch = Batch()

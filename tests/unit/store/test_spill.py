@@ -95,7 +95,7 @@ def stored_plainly(path: Path, *batches: Batch) -> dict[str, list[Any]]:
 
 class TestRoundTrip:
     @given(ticks=st.lists(ticks_st, max_size=8), decided=decided_st)
-    @hypothesis_settings(max_examples=40)
+    @hypothesis_settings(max_examples=25)
     def test_all_events_come_back_exactly(self, ticks: list[Tick], decided: list[StoredEvent]) -> None:
         """Contract 6: the rows are those that the writer would have made, to the last bit of each price."""
         batch = Batch()
@@ -318,7 +318,7 @@ for number in range(10**9):
 
 class TestOnce:
     @given(stored=st.integers(0, 12), spilled=st.integers(1, 12))
-    @hypothesis_settings(max_examples=40)
+    @hypothesis_settings(max_examples=25)
     def test_rows_that_are_stored_already_are_passed_over(self, stored: int, spilled: int) -> None:
         """I3: a commit in doubt that did happen, or an adoption that was killed before it deleted the file."""
         first, in_doubt, rest = (
@@ -476,7 +476,7 @@ class TestOrphans:
         self.set_aside(path, "line 3 is not as tradebot wrote it", "r1", (1, 0, 0, 0))
 
     @given(content=st.binary(max_size=200), header=st.booleans())
-    @hypothesis_settings(max_examples=60)
+    @hypothesis_settings(max_examples=30)
     def test_any_bytes_are_adopted_or_set_aside(self, content: bytes, header: bool) -> None:
         start = b'["spill",1,"r9",0,0,0,0]\n' if header else b""
         with TemporaryDirectory() as place, memory_run() as (db, _):

@@ -496,7 +496,7 @@ class _InMemory:
 
 
 @given(st.lists(_steps, min_size=1, max_size=4), st.integers(1, 7), st.integers(1, 9), st.integers(1, 3))
-@hypothesis_settings(max_examples=100)
+@hypothesis_settings(max_examples=50)
 def test_any_history_cut_anywhere_comes_to_what_all_its_events_come_to(
     runs: list[list[tuple[str, int, Any, bool]]], every: int, cut: int, lookback: int
 ) -> None:

@@ -105,7 +105,7 @@ class TestRows:
         }  # fmt: skip
 
     @given(batches=st.lists(st.tuples(st.lists(ticks_st, max_size=8), decided_st), min_size=1, max_size=4))
-    @hypothesis_settings(max_examples=40)
+    @hypothesis_settings(max_examples=20)
     def test_counters_are_the_rows(self, batches: list[tuple[list[Tick], list[Event]]]) -> None:
         """Contract 2 and 6: the counters of the run change with its rows, whatever a batch holds."""
         held = StoredCounts()

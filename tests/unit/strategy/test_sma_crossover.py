@@ -183,14 +183,14 @@ def test_prices_of_markets_are_held_in_floats(pool: list[float]) -> None:
     assert floats_after(pool[:1] * 40)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(prices=price_series)
 def test_decisions_equal_exact_arithmetic(prices: list[float]) -> None:
     """S8: for any doubles, tiny and huge, decisions are those of fractions of their shortest decimals."""
     assert decided(prices) == exact(prices)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(prices=price_series, lengths=windows)
 def test_decisions_equal_exact_arithmetic_for_any_windows(prices: list[float], lengths: tuple[int, int]) -> None:
     assert decided(prices, *lengths) == exact(prices, *lengths)
@@ -212,7 +212,7 @@ def test_long_windows(short: int, long: int) -> None:
     assert decided(prices, short, long) == expected
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(prices=price_series, cuts=st.lists(st.integers(0, 100)), watched=st.booleans())
 def test_how_ticks_are_cut_changes_nothing(prices: list[float], cuts: list[int], watched: bool) -> None:
     """S8: channel and batch sizes, and a watching debug log, never change a decision."""
@@ -227,7 +227,7 @@ def test_how_ticks_are_cut_changes_nothing(prices: list[float], cuts: list[int],
     assert found == exact(prices, 3, 8)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(prices=price_series, cut=st.integers(0, 100), spare=st.integers(0, 10))
 def test_a_restart_changes_nothing(prices: list[float], cut: int, spare: int) -> None:
     """S8: after `restore` with the last `lookback` prices (or more) decisions go on as if nothing had happened."""
@@ -258,7 +258,7 @@ def test_symbols_do_not_touch_each_other() -> None:
     assert [d.side for d in found] == ["BUY", "SELL"]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(prices=price_series.filter(bool))
 def test_sma_calc_tells_the_averages_exactly_rounded(prices: list[float]) -> None:
     """G4: averages so far in the warm-up, then of the windows; differences never contradict the action."""
