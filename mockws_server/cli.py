@@ -1,9 +1,12 @@
-"""The command `mockws`: options to a running server, and how every error reaches the person at the terminal."""
+"""The program `mockws`: options to a running server, and how every error reaches the person at the terminal."""
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
@@ -12,10 +15,12 @@ from mockws_server.bus import Addresses
 from mockws_server.console import Console
 from mockws_server.recording import messages
 from mockws_server.server import MockServer, Recording, ServerOptions, stop_signals
-from tradebot import __version__
+from tradebot.cli.program import HELP, VERSION, Arguments, Command, Program
+from tradebot.cli.words import take_apart
 from tradebot.core.errors import ConfigError, ExitCode
 from tradebot.feeds.replay.byte_source import Source, open_source
 from tradebot.feeds.replay.decompress import unpack
+from tradebot.output.json_answer import json_answer
 from tradebot.output.streams import GuardedStream
 
 _COMPLAINTS_MAX = 20
@@ -24,15 +29,12 @@ _COMPLAINTS_MAX = 20
 def main(argv: list[str] | None = None) -> int:
     """Serve until a signal; the process's exit code. Main thread. Raises nothing: errors become one line on stderr."""
     try:
-        arguments = options.parse(sys.argv[1:] if argv is None else argv)
-        match arguments.command:
-            case "help":
-                return _answer(options.USAGE)
-            case "version":
-                return _answer(f"mockws {__version__}\n")
-            case "list":
-                return _answer("".join(f"{name:12} {script.load(name).description}\n" for name in script.names()))
-        return _serve(arguments)
+        arguments = take_apart(MOCKWS, sys.argv[1:] if argv is None else argv)
+        if arguments.command == HELP:
+            return _answer(MOCKWS.help_text())
+        if arguments.command == VERSION:
+            return _answer(MOCKWS.version_text())
+        return MOCKWS.command(arguments.command).function(arguments, os.environ)
     except ConfigError as error:
         GuardedStream(sys.stderr).write(f"mockws: {error}\n")
         return ExitCode.CONFIG
@@ -40,7 +42,41 @@ def main(argv: list[str] | None = None) -> int:
         return ExitCode.COMPLETE
 
 
-def _serve(arguments: options.Arguments) -> int:
+def _serve_or_list(arguments: Arguments, _environ: Mapping[str, str]) -> int:
+    if "--list" not in arguments.given:
+        return _serve(options.read(arguments.given))
+    scenarios = {name: script.load(name).description for name in script.names()}
+    if "--json" in arguments.given:
+        rows = [{"name": name, "description": description} for name, description in scenarios.items()]
+        return _answer(json_answer({"format": 1, "scenarios": rows}))
+    return _answer("".join(f"{name:12} {description}\n" for name, description in scenarios.items()))
+
+
+MOCKWS: Final = Program(
+    name="mockws",
+    about=options.ABOUT,
+    groups=(),
+    commands=(
+        Command(
+            "serve",
+            "Run",
+            "Send ticks over WebSocket, with every kind of fault.",
+            options.USAGE,
+            {
+                ExitCode.COMPLETE: "stopped by SIGINT, SIGTERM or SIGHUP; everything is played (--quit-at-end); listed",
+                ExitCode.CRASH: "internal error, a bug",
+                ExitCode.CONFIG: "the command line, a scenario or a recording is wrong, or an address is taken",
+            },
+            _serve_or_list,
+        ),
+    ),
+    default="serve",
+    notes=options.NOTES,
+    explain=options.explain,
+)
+
+
+def _serve(arguments: options.CommandLine) -> int:
     played = None if arguments.scenario is None else script.load(arguments.scenario)
     if played is not None and arguments.once:
         played = msgspec.structs.replace(played, repeat=1)
@@ -71,7 +107,7 @@ def _serve(arguments: options.Arguments) -> int:
             source.close()
 
 
-def _recording(arguments: options.Arguments, console: Console) -> tuple[Source | None, Recording | None]:
+def _recording(arguments: options.CommandLine, console: Console) -> tuple[Source | None, Recording | None]:
     if arguments.replay is None:
         return None, None
     try:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.unit.test_layers import ORDER
 from tradebot.cli.arguments import parse
-from tradebot.cli.usage import USAGE
+from tradebot.cli.registry import TRADEBOT
 from tradebot.core.errors import ExitCode
 
 # Files of users, which no checkout has.
@@ -113,4 +113,4 @@ def test_every_run_option_of_the_contract_is_in_the_help() -> None:
         *("speed", "history", "ws-url", "ws-source", "symbol", "sample-every", "seconds", "strategy"),
         *("log-level", "log-format", "run-id"),
     }
-    assert [name for name in options if f"--{name}" not in USAGE] == []
+    assert [name for name in options if f"--{name}" not in TRADEBOT.command("run").options] == []

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, Final, get_args
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple, get_args
 
-from tradebot.cli.arguments import Arguments
-from tradebot.cli.usage import CAPTURE
-from tradebot.config import toml_file as configfile
+from msgspec.structs import replace
+
+from tradebot.cli.program import Arguments
+from tradebot.cli.set_option import read_sets
+from tradebot.config import toml_file
 from tradebot.config.model import (
     STDIN,
     Config,
@@ -17,6 +20,7 @@ from tradebot.config.model import (
     RunOptions,
     Secrets,
     Settings,
+    db_path,
     expand_home,
 )
 from tradebot.config.secret_urls import find_secrets
@@ -28,6 +32,7 @@ from tradebot.config.validation import (
     check_choice,
     check_name,
     check_value,
+    cross_problems,
     listed,
     show,
     value_of_text,
@@ -57,6 +62,15 @@ _OVERRIDES: Final[Mapping[str, str]] = {
 }
 
 _PATH_KEYS: Final = ("app.db_path", "engine.replay_file")
+_COMMAND_LINE: Final = "command line "
+
+# A URL comes from the configuration or from a file of its own: the one that the command line names replaces the other.
+_REPLACES: Final[Mapping[str, str]] = {
+    "engine.ws_url": "engine.ws_url_file",
+    "engine.ws_url_file": "engine.ws_url",
+    "notify.webhook_url": "notify.webhook_url_file",
+    "notify.webhook_url_file": "notify.webhook_url",
+}
 
 
 def _path(text: str) -> str:
@@ -126,28 +140,56 @@ _ONLY_WITH: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
+class FoundConfig(NamedTuple):
+    """What --config, --db and --set come to: the configuration, its file where there is one, and the database.
+
+    `sources`: see Settings.
+    """
+
+    config: Config
+    config_path: Path | None
+    db_path: Path
+    sources: Mapping[str, str]
+
+
+def find_config(arguments: Arguments, environ: Mapping[str, str]) -> FoundConfig:
+    """The configuration for a command that looks after an engine: without what only a run asks for. Blocks (file I/O).
+
+    Raises UsageError when only the command line is wrong, else ConfigError.
+    """
+    place, content = _read_file(arguments, environ)
+    words = _words({}, arguments.sets)
+    if "--db" in arguments.given and "--db" in words.given:
+        words.problems.append(f"--db and {words.written['--db']}: give one of them; {HINT}")
+    gathered = _Gathered(content, words)
+    gathered.take_arguments()
+    config = gathered.checked()
+    if "--db" in arguments.given:
+        try:
+            named = _path(str(arguments.given["--db"]))
+        except InvalidValue as error:
+            raise UsageError(f"--db: {error}; {HINT}") from None
+        config = replace(config, app=replace(config.app, db_path=named))
+    return FoundConfig(config, place and place[0], db_path(config, environ), gathered.sources)
+
+
 def resolve(arguments: Arguments, environ: Mapping[str, str], with_secrets: bool = True) -> Settings:
     """The settings of a run: command line over environment over configuration file over defaults. Blocks (file I/O).
 
     Without `with_secrets` neither the files nor the environment's variables that hold secret URLs are read.
     Raises UsageError when only the command line (or environment) is wrong, else ConfigError; either names all there is.
     """
-    explicit = arguments.given.get("--config")
-    found = configfile.find(None if explicit is None else str(explicit), environ)
-    content = FileContent({}, {}, [], []) if found is None else configfile.read(found[0], CHECKS)
-    gathered = _Gathered(content)
+    found, content = _read_file(arguments, environ)
+    words = _words(arguments.given, arguments.sets)
+    gathered = _Gathered(content, words)
     gathered.take_environment(environ)
-    gathered.take_arguments(arguments.given)
-    if arguments.command == CAPTURE:
-        gathered.listen(arguments.given)
-    config = build(gathered.values)
-    file_problems = content.problems + configfile.between_keys(config, content.places, content.unsure)
-    usage_problems = gathered.problems
-    if not file_problems and not usage_problems:
-        usage_problems = misplaced(arguments.given, config, gathered.sources)
-    if file_problems or usage_problems:
-        error = ConfigError if file_problems else UsageError
-        raise error(listed(file_problems + usage_problems))
+    gathered.take_arguments()
+    if arguments.command == "capture":
+        gathered.listen()
+    config = gathered.checked()
+    problems = misplaced(words.written, config, gathered.sources)
+    if problems:
+        raise UsageError(listed(problems))
     gathered.sources["config file"] = "none" if found is None else f"{found[0]} ({found[1]})"
     options = RunOptions(**gathered.options)
     secrets = find_secrets(config, gathered.sources, environ) if with_secrets else Secrets()
@@ -156,48 +198,109 @@ def resolve(arguments: Arguments, environ: Mapping[str, str], with_secrets: bool
     return Settings(sourced.config, options, gathered.sources | sourced.sources, sourced.live, secrets)
 
 
+def _read_file(arguments: Arguments, environ: Mapping[str, str]) -> tuple[tuple[Path, str] | None, FileContent]:
+    explicit = arguments.given.get("--config")
+    found = toml_file.find(None if explicit is None else str(explicit), environ)
+    return found, FileContent({}, {}, [], []) if found is None else toml_file.read(found[0], CHECKS)
+
+
+class _Words(NamedTuple):
+    """What the command line says. A key that --set names stands under its option, where it has one.
+
+    `written`: how each option was written, "--sample-every" or "--set engine.sample_every". `keys`: all other keys of
+    --set with their texts.
+    """
+
+    given: dict[str, str | bool]
+    written: dict[str, str]
+    keys: dict[str, str]
+    problems: list[str]
+
+
+def _words(given: Mapping[str, str | bool], sets: Sequence[str]) -> _Words:
+    keys, problems = read_sets(sets)
+    words = _Words(dict(given), {option: option for option in given}, keys, problems)
+    for option, key in _OVERRIDES.items():
+        if key not in keys:
+            continue
+        if option in given:
+            problems.append(f"{option} and --set {key}: give one of them; {HINT}")
+        else:
+            words.given[option], words.written[option] = keys.pop(key), f"--set {key}"
+    return words
+
+
 class _Gathered:
     """Values as they come in, later ones winning over earlier ones, with their sources."""
 
-    def __init__(self, content: FileContent) -> None:
+    def __init__(self, content: FileContent, words: _Words) -> None:
         self.values: dict[str, object] = dict(content.values)
         self.options: dict[str, Any] = {}
         self.sources = dict.fromkeys((*KEYS, *RunOptions.__struct_fields__), "default") | content.places
-        self.problems: list[str] = []
+        self.problems: list[str] = list(words.problems)
+        self._file_problems = content.problems
+        self._unsure = list(content.unsure)
+        self._words = words
         for key in _PATH_KEYS:
             if key in self.values:
                 self.values[key] = expand_home(str(self.values[key]))
+
+    def checked(self) -> Config:
+        """The configuration that the values make.
+
+        Raises UsageError when only the command line (or environment) is wrong, else ConfigError, with all that is.
+        """
+        config = build(self.values)
+        file_problems, usage_problems = list(self._file_problems), list(self.problems)
+        for problem in cross_problems(config, self._unsure):
+            places = [self.sources[problem.key], self.sources[problem.other]]
+            said_here = next((place for place in places if place.startswith(_COMMAND_LINE)), None)
+            if said_here is None:
+                place = next((place for place in places if place != "default"), "default")
+                file_problems.append(f"{place}: {problem.key}: {problem.text}")
+            else:
+                usage_problems.append(f"{said_here.removeprefix(_COMMAND_LINE)}: {problem.key}: {problem.text}")
+        if file_problems or usage_problems:
+            error = ConfigError if file_problems else UsageError
+            raise error(listed(file_problems + usage_problems))
+        return config
 
     def take_environment(self, environ: Mapping[str, str]) -> None:
         text = environ.get(ENV_LOG_LEVEL)
         if text:  # empty counts as not set
             self._option("log_level", _log_level, text, f"environment {ENV_LOG_LEVEL}", f"environment {ENV_LOG_LEVEL}")
 
-    def take_arguments(self, given: Mapping[str, str | bool]) -> None:
+    def take_arguments(self) -> None:
+        given = self._words.given
         for option, value in given.items():
-            source = f"command line {option}"
+            written = self._words.written[option]
+            source = f"{_COMMAND_LINE}{written}"
             if option in _FLAGS:
                 self.options[_FLAGS[option]] = True
                 self.sources[_FLAGS[option]] = source
             elif option in _OPTIONS:
                 field, meaning = _OPTIONS[option]
-                self._option(field, meaning, str(value), option, source)
+                self._option(field, meaning, str(value), written, source)
             elif option in _OVERRIDES:
-                self._override(_OVERRIDES[option], str(value), option, source)
+                self._override(_OVERRIDES[option], str(value), written)
+        for key, text in self._words.keys.items():
+            self._override(key, text, f"--set {key}")
         if "--replay-db" in given and "--replay-file" not in given:
             # The database asked for now replaces the file that a configuration names.
             self.values.pop("engine.replay_file", None)
             self.sources["engine.replay_file"] = "command line --replay-db"
 
-    def listen(self, given: Mapping[str, str | bool]) -> None:
+    def listen(self) -> None:
         """A capture needs no --ingest: it records an exchange, unless the configuration names the other live feed."""
+        given = self._words.given
         told = self.values.get("engine.ingest_mode") == "mockws" and not {"--exchange", "--ws-source"} & given.keys()
         if "--ingest" not in given and not told:
             self.values["engine.ingest_mode"] = "realws"
             self.sources["engine.ingest_mode"] = "command line capture"
         mode = self.values.get("engine.ingest_mode")
         if mode in ("synthetic", "replay"):
-            self.problems.append(f"--ingest: only a live feed can be captured (realws or mockws), not {mode}")
+            written = self._words.written.get("--ingest", "--ingest")
+            self.problems.append(f"{written}: only a live feed can be captured (realws or mockws), not {mode}")
 
     def _option(self, field: str, meaning: Callable[[str], object], text: str, name: str, source: str) -> None:
         try:
@@ -206,49 +309,58 @@ class _Gathered:
         except InvalidValue as error:
             self.problems.append(f"{name}: {error}")
 
-    def _override(self, key: str, text: str, option: str, source: str) -> None:
-        if key == "engine.ws_url":  # it replaces the file that a configuration names
-            self.values.pop("engine.ws_url_file", None)
-            self.sources["engine.ws_url_file"] = "command line --ws-url"
+    def _override(self, key: str, text: str, written: str) -> None:
+        source, replaced = f"{_COMMAND_LINE}{written}", _REPLACES.get(key)
+        if replaced is not None and not self.sources[replaced].startswith(_COMMAND_LINE):
+            # The other way of naming the same URL, where only a configuration file names it.
+            self.values.pop(replaced, None)
+            self.sources[replaced] = source
         try:
             value = value_of_text(key, text, CHECKS)
             self.values[key] = expand_home(str(value)) if key in _PATH_KEYS else value
             self.sources[key] = source
         except InvalidValue as error:
-            self.problems.append(f"{option}: {error}")
+            self.problems.append(f"{written}: {error}")
+            self._unsure.append(key)
 
 
-def misplaced(given: Mapping[str, str | bool], config: Config, sources: Mapping[str, str]) -> list[str]:
-    """Options of the command line that say nothing for this feed, or contradict each other, each with what to do."""
+def misplaced(written: Mapping[str, str], config: Config, sources: Mapping[str, str]) -> list[str]:
+    """Options of the command line that say nothing for this feed, or contradict each other, each with what to do.
+
+    `written`: how each option was written.
+    """
     feed = config.engine.ingest_mode
     told = f"the feed is {feed} ({sources['engine.ingest_mode']})"
     problems = [
-        f"{option}: only for the feed {' or '.join(feeds)}, but {told}"
-        + (f"; add --ingest={feeds[0]}" if "--ingest" not in given and len(feeds) == 1 else "")
+        f"{written[option]}: only for the feed {' or '.join(feeds)}, but {told}"
+        + (f"; add --ingest={feeds[0]}" if "--ingest" not in written and len(feeds) == 1 else "")
         for option, feeds in _ONLY_WITH.items()
-        if option in given and feed not in feeds
+        if option in written and feed not in feeds
     ]
-    if "--exchange" in given and "--ws-source" in given:
-        problems.append(f"--exchange and --ws-source: give one of them; {HINT}")
-    elif "--ws-sources" in given and config.engine.ws_source is None:
+    if "--exchange" in written and "--ws-source" in written:
+        problems.append(f"--exchange and {written['--ws-source']}: give one of them; {HINT}")
+    elif "--ws-sources" in written and config.engine.ws_source is None:
         problems.append(f"--ws-sources: says where a source is looked up; name the source with --ws-source; {HINT}")
-    if feed != "replay":
-        return problems
+    return problems if feed != "replay" else [*problems, *_misplaced_in_replay(written, config, sources)]
+
+
+def _misplaced_in_replay(written: Mapping[str, str], config: Config, sources: Mapping[str, str]) -> list[str]:
     file = config.engine.replay_file
-    if "--replay-file" in given and "--replay-db" in given:
-        return [*problems, f"--replay-file and --replay-db: give one of them; {HINT}"]
-    if "--replay-run" in given and file is not None:
+    if "--replay-file" in written and "--replay-db" in written:
+        return [f"{written['--replay-file']} and --replay-db: give one of them; {HINT}"]
+    problems = []
+    if "--replay-run" in written and file is not None:
         source = sources["engine.replay_file"]
         problems.append(
             f"--replay-run: chooses a run of a database, but a file is replayed ({source}); use --replay-db"
         )
-    recorded = [option for option in ("--exchange", "--ws-source") if option in given]
+    recorded = [written[option] for option in ("--exchange", "--ws-source") if option in written]
     if recorded and file is None:
         problems.append(f"{recorded[0]}: says how recorded frames are read; name their file with --replay-file")
-    if "--run-id" in given and file != STDIN:
+    if "--run-id" in written and file != STDIN:
         problems.append(
             "--run-id: only for a replay from standard input (--replay-file=-); others have ids of their own"
         )
-    if "--resume" in given and file is None and "--replay-db" not in given:
+    if "--resume" in written and file is None and "--replay-db" not in written:
         problems.append("--resume: nothing is written when a database replays itself, so there is nothing to resume")
     return problems

@@ -153,6 +153,8 @@ def check_value(name: str, value: object, checks: Checks = NO_CHECKS) -> object:
 def value_of_text(name: str, text: str, checks: Checks) -> object:
     """What `text` from a command line means for key `name`, checked like `check_value`. Raises InvalidValue."""
     shape = KEYS[name].shape
+    if isinstance(shape, shapes.BoolType):
+        return check_value(name, {"true": True, "false": False}.get(text.lower(), text))
     if isinstance(shape, shapes.IntType):
         if not re.fullmatch(r"[+-]?[0-9](_?[0-9]){0,39}", text):
             raise InvalidValue(f"must be a whole number, not {show(text)}")

@@ -32,7 +32,7 @@ _MEANINGS = {
     ExitCode.OVERLOAD: "a push feed outran the pipeline, or the database stayed locked or full",
 }
 
-HINT: Final = "try tradebot --help"
+HINT: Final = "try tradebot run --help"
 """Ends the message of a UsageError where the help has more to say."""
 
 PASSING_ERRNOS: Final = frozenset({

@@ -209,6 +209,26 @@ def describe(found: tuple[Path, str] | None, sources: Iterable[Source]) -> list[
     return [escape(line) for line in lines]
 
 
+def as_object(found: tuple[Path, str] | None, sources: Iterable[Source]) -> dict[str, object]:
+    """The same for scripts. Nothing secret."""
+    exchanges = [
+        {"name": name, "url": exchange.url, "needs_token": exchange.token_url is not None}
+        for name, exchange in EXCHANGES.items()
+    ]
+    entries = [
+        {
+            "name": source.name,
+            "exchange": source.exchange,
+            "symbols": source.symbols,
+            "url": None if source.url is None else mask(source.url),
+            "limits": source.limits,
+        }
+        for source in sources
+    ]
+    file, named_by = (None, None) if found is None else (str(found[0]), found[1])
+    return {"format": 1, "exchanges": exchanges, "file": file, "named_by": named_by, "sources": entries}
+
+
 def _shortened(symbols: tuple[str, ...]) -> str:
     more = [f"and {len(symbols) - _SYMBOLS_SHOWN} more"] if len(symbols) > _SYMBOLS_SHOWN else []
     return " ".join([*symbols[:_SYMBOLS_SHOWN], *more])

@@ -19,6 +19,7 @@ from typing import Any, Final, TextIO
 from tradebot.core.errors import ConfigError
 from tradebot.core.private_files import PRIVATE_MODE, open_private, sync_directory
 from tradebot.core.runtime import Runtime
+from tradebot.output.json_answer import json_answer
 from tradebot.output.progress_bar import Progress
 from tradebot.output.streams import GuardedStream
 from tradebot.store.checks import check_existing
@@ -45,7 +46,13 @@ class BackupFailed(Exception):
 
 
 def run_backup(
-    db_path: Path, target: Path, force: bool, runtime: Runtime, answers: TextIO | None, errors: TextIO | None
+    db_path: Path,
+    target: Path,
+    force: bool,
+    runtime: Runtime,
+    answers: TextIO | None,
+    errors: TextIO | None,
+    as_json: bool = False,
 ) -> int:
     """`tradebot backup`: copy `db_path` to `target`, checked and on disk. Main thread; blocks as long as it takes.
 
@@ -74,6 +81,8 @@ def run_backup(
     except BackupFailed as error:
         return _failed(errors, target, str(error))
     text = f"{target}: {size / 1e6:,.1f} MB, checked, as {db_path} was when the backup began.\n"
+    if as_json:
+        text = json_answer({"format": 1, "file": str(target), "bytes": size, "database": str(db_path), "checked": True})
     GuardedStream(answers).write(text)
     return 0
 

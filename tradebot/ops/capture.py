@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
@@ -51,8 +51,26 @@ class _Recorder(FrameReader):
         return read
 
 
-def run_capture(settings: Settings) -> str:
-    """Record until the seconds are over or a stop signal comes; what to tell the person who asked for it.
+class Captured(NamedTuple):
+    """What a recording came to. `file`: its last file, None when no frame came."""
+
+    frames: int
+    trades: int
+    exchange: str
+    file: str | None
+
+    def text(self) -> str:
+        """For people."""
+        if self.file is None:
+            return "no frame came: nothing was captured\n"
+        return (
+            f"{self.frames:,} frames ({self.trades:,} trades) captured, the last of them in {self.file}\n"
+            f"replay a file with --ingest=replay --replay-file=FILE --exchange={self.exchange}\n"
+        )
+
+
+def run_capture(settings: Settings) -> Captured:
+    """Record until the seconds are over or a stop signal comes; what was recorded.
 
     Blocks; main thread. Raises ConfigError (no place for the files), NetworkError (no connection within the reconnect
     budget), CaptureFailed (disk full); what was flushed before is whole.
@@ -92,7 +110,7 @@ class _Capture:
             self._reader, None, None, runtime, Cancellation(runtime, by_signal=True), log,
         )  # fmt: skip
 
-    def run(self) -> str:
+    def run(self) -> Captured:
         """Record to the end."""
         self._log.info("capture starting", event="START", source=self._live.source, file=str(self._writer.path))
         try:
@@ -103,13 +121,8 @@ class _Capture:
             self._log.info("capture ended", event="END", frames=self._writer.frames, file=str(self._writer.path))
             if not self._writer.frames:
                 self._writer.path.unlink(missing_ok=True)  # a header and nothing else
-        if not self._writer.frames:
-            return "no frame came: nothing was captured\n"
-        return (
-            f"{self._writer.frames:,} frames ({self._trades:,} trades) captured, the last of them in"
-            f" {self._writer.path}\nreplay a file with --ingest=replay --replay-file=FILE"
-            f" --exchange={self._live.exchange}\n"
-        )
+        file = str(self._writer.path) if self._writer.frames else None
+        return Captured(self._writer.frames, self._trades, self._live.exchange, file)
 
     def _record(self) -> None:
         runtime = self._runtime

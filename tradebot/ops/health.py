@@ -21,6 +21,7 @@ from peewee import SqliteDatabase
 from tradebot.core.errors import ConfigError, ExitCode, UsageError
 from tradebot.core.runtime import Runtime
 from tradebot.feeds.status import SymbolsLook
+from tradebot.output.json_answer import json_answer
 from tradebot.output.redaction import escape
 from tradebot.output.streams import GuardedStream
 from tradebot.store.database import connect_readonly, file_of, reading
@@ -269,13 +270,20 @@ def _list(names: Sequence[str], count: int) -> str:
     return ", ".join(names) + more
 
 
-def run_health(db_path: Path, max_age_s: float, runtime: Runtime, answers: GuardedStream) -> int:
-    """One line, and 0 for healthy or 1. Blocks as `look_at`. Raises UsageError (see `unusable`), nothing else."""
+def run_health(db_path: Path, max_age_s: float, runtime: Runtime, answers: GuardedStream, as_json: bool = False) -> int:
+    """One line (`as_json`: of JSON), and 0 for healthy or 1. Blocks as `look_at`.
+
+    Raises UsageError (see `unusable`), nothing else.
+    """
     refuse_unusable(db_path)
     try:
         health = judge(look_at(db_path, runtime), max_age_s)
     except ConfigError as error:
         health = Health(False, str(error))
+    if as_json:
+        found = {"format": 1, "healthy": health.ok, "health": health.text, "database": str(db_path)}
+        answers.write(json_answer(found))
+        return 0 if health.ok else 1
     answers.write(f"{'healthy' if health.ok else 'UNHEALTHY'}: {escape(health.text)} [{escape(str(db_path))}]\n")
     return 0 if health.ok else 1
 

@@ -12,6 +12,7 @@ from peewee import SqliteDatabase
 
 from tradebot.core.errors import ConfigError
 from tradebot.core.runtime import Runtime
+from tradebot.output.json_answer import json_answer
 from tradebot.output.progress_bar import Progress
 from tradebot.output.streams import GuardedStream
 from tradebot.store.errors import StorageUnavailable, storage_errors
@@ -33,6 +34,7 @@ def run_prune(
     answers: TextIO | None,
     errors: TextIO | None,
     open_database: Callable[[Path], SqliteDatabase] = open_existing,
+    as_json: bool = False,
 ) -> int:
     """`tradebot prune`: delete what is older than `keep_ms`. Main thread; blocks for as long as it takes.
 
@@ -72,12 +74,18 @@ def run_prune(
                 if delay_s is not None and not runtime.stop_signals():
                     runtime.sleep(delay_s)
                     continue
-            out.write(_report(db_path, cutoff_ms, dry_run, total, None))
-            out.write(f"Not finished: {failure}. Run it again to go on.\n")
+            if as_json:
+                out.write(json_answer(_as_object(db_path, cutoff_ms, dry_run, total, None, failure)))
+            else:
+                out.write(_report(db_path, cutoff_ms, dry_run, total, None))
+                out.write(f"Not finished: {failure}. Run it again to go on.\n")
             return 1
     finally:
         bar.close()
-    out.write(_report(db_path, cutoff_ms, dry_run, total, free_bytes))
+    if as_json:
+        out.write(json_answer(_as_object(db_path, cutoff_ms, dry_run, total, free_bytes, None)))
+    else:
+        out.write(_report(db_path, cutoff_ms, dry_run, total, free_bytes))
     return 0
 
 
@@ -101,6 +109,24 @@ def _free_bytes(db: SqliteDatabase) -> int:
     with storage_errors():
         pages, size = (int(db.execute_sql(f"PRAGMA {name}").fetchone()[0]) for name in ("freelist_count", "page_size"))
     return pages * size
+
+
+def _as_object(
+    path: Path, cutoff_ms: int, dry_run: bool, done: Pruned, free_bytes: int | None, failure: str | None
+) -> dict[str, object]:
+    """The report for scripts. With `dry_run` the counts are what would be deleted."""
+    return {
+        "format": 1,
+        "database": str(path),
+        "finished": failure is None,
+        "failure": failure,
+        "dry_run": dry_run,
+        "older_than_ms": cutoff_ms,
+        "deleted": {name: getattr(done, name) for name in _COUNTED},
+        "unfinished_replays": done.unfinished,
+        "run_in_spill_file": done.spilled,
+        "free_bytes": None if dry_run else free_bytes,
+    }
 
 
 def _report(path: Path, cutoff_ms: int, dry_run: bool, done: Pruned, free_bytes: int | None) -> str:

@@ -25,6 +25,7 @@ from tradebot.core.errors import ConfigError, UsageError
 from tradebot.feeds.sources_file import FILE_NAME as SOURCES_FILE
 from tradebot.ops.installed import DEFAULT, SYSTEM_FOLDERS, WRITTEN, InstalledUnit, Names, read_unit_file
 from tradebot.ops.user_units import for_user
+from tradebot.output.json_answer import json_answer
 
 ENGINE: Final = DEFAULT.engine
 SOAK: Final = DEFAULT.soak
@@ -64,7 +65,7 @@ class Installation(NamedTuple):
 class Order(NamedTuple):
     """What install-unit was asked for: with which configuration (and its file), for whom, and whether only to print.
 
-    `replace`: a unit that runs with another configuration is to have this one.
+    `replace`: a unit that runs with another configuration is to have this one. `as_json`: answer for scripts.
     """
 
     config: Config
@@ -73,6 +74,7 @@ class Order(NamedTuple):
     print_only: bool
     names: Names = DEFAULT
     replace: bool = False
+    as_json: bool = False
 
 
 def run_install_unit(
@@ -95,7 +97,8 @@ def run_install_unit(
     for complaint in [] if order.user else unreadable(installation):
         errors.write(f"tradebot: warning: {complaint}\n")
     if order.print_only:
-        out.write(texts[names.engine])
+        unit = texts[names.engine]
+        out.write(json_answer({"format": 1, "name": names.engine, "unit": unit}) if order.as_json else unit)
         return 0
     if not order.user and os.geteuid() != 0:
         raise ConfigError("only root can install units for the system; run it as root, or add --user for your own")
@@ -114,9 +117,15 @@ def run_install_unit(
         files[root / "etc/sysusers.d/tradebot.conf"] = find_template(SYSUSERS).read_text()
     for path, text in files.items():
         _write(path, text)
-        out.write(f"wrote {path}\n")
-    out.write("".join(f"{change}\n" for change in changes))
-    out.write(_next_steps(order, root == Path("/")))
+        if not order.as_json:
+            out.write(f"wrote {path}\n")
+    steps = _next_steps(order, root == Path("/"))
+    if order.as_json:
+        written = [str(path) for path in files]
+        out.write(json_answer({"format": 1, "written": written, "changes": changes, "to_do": steps}))
+        return 0
+    notes = [] if order.config_path else ["no configuration: the defaults apply, synthetic ticks (--config=FILE)"]
+    out.write("".join(f"{line}\n" for line in (*changes, *notes, *(f"to do: {step}" for step in steps))))
     return 0
 
 
@@ -181,17 +190,18 @@ def _write(path: Path, text: str) -> None:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def _next_steps(order: Order, here: bool) -> str:
-    """What to do next. Where this is the machine installed for, the user is made and the manager reads its files."""
+def _next_steps(order: Order, here: bool) -> list[str]:
+    """The commands to give next.
+
+    Where this is the machine installed for, the user is made and the manager reads its files.
+    """
     systemctl = ["systemctl", *["--user"] * order.user]
     commands = [[*systemctl, "daemon-reload"]]
     if not order.user:
         commands.insert(0, ["systemd-sysusers", "tradebot.conf"])
-    lines = [] if order.config_path else ["no configuration: the defaults apply, synthetic ticks (--config=FILE)"]
-    lines += [f"to do: {' '.join(command)}" for command in commands if not (here and _done(command))]
+    steps = [" ".join(command) for command in commands if not (here and _done(command))]
     both = f"{order.names.engine} {order.names.soak}"
-    lines += [f"to do: {' '.join(systemctl)} enable --now {both}    (restart, where they run already)"]
-    return "".join(f"{line}\n" for line in lines)
+    return [*steps, f"{' '.join(systemctl)} enable --now {both}    (restart, where they run already)"]
 
 
 def _done(command: list[str]) -> bool:

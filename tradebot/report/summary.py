@@ -12,6 +12,7 @@ from msgspec import Struct
 from tradebot.core.errors import ExitCode
 from tradebot.core.ledger import Ledger
 from tradebot.core.number_format import money, number
+from tradebot.output.json_answer import json_answer
 from tradebot.output.redaction import clip, escape, mask
 from tradebot.portfolio.book import total
 from tradebot.portfolio.currencies import UNKNOWN_UNIT, amount, unit_of
@@ -103,6 +104,12 @@ def render(summary: RunSummary, encoding: str) -> str:
     # Even UTF-8 cannot write a lone surrogate, which a file name that is not UTF-8 turns into.
     writable = "utf-8" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else "ascii"
     return text.encode(writable, "backslashreplace").decode(writable)
+
+
+def as_object_line(summary: RunSummary) -> str:
+    """The summary for scripts: one JSON object on one line, with the fields of `RunSummary`."""
+    fields = {name: getattr(summary, name) for name in summary.__struct_fields__}
+    return json_answer({"format": 1, **fields, "ticks_per_s": round(summary.ticks_per_s, 3)})
 
 
 def _ledger_block(ledger: Ledger) -> list[str]:

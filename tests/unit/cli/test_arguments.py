@@ -9,9 +9,9 @@ import docopt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tradebot.cli.usage import OF_OTHERS, OPERATIONS, TAKEN, TAKES_VALUE, USAGE
 
 from tradebot.cli.arguments import Arguments, help_text, parse
-from tradebot.cli.usage import OF_OTHERS, OPERATIONS, TAKEN, TAKES_VALUE, USAGE
 from tradebot.core.errors import ExitCode, UsageError
 
 

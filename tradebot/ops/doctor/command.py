@@ -37,6 +37,7 @@ from tradebot.ops.doctor.update import check_update
 from tradebot.ops.health import Look, database_trouble, look_at, look_with, unusable
 from tradebot.ops.installed import DEFAULT, engine_units, unit_of
 from tradebot.ops.status_view import spill_waiting
+from tradebot.output.json_answer import json_answer
 from tradebot.output.redaction import mask
 from tradebot.output.streams import GuardedStream
 from tradebot.store.adoption import orphans
@@ -64,19 +65,28 @@ def run_doctor(
     answers: GuardedStream,
     errors: GuardedStream,
     before_update: bool = False,
+    as_json: bool = False,
 ) -> int:
     """Print every finding; 0, 1 when one is FAIL, or 12 when there can be no database at the path that was named.
 
     `config_file` and `db` as given on the command line. `before_update`: also whether this version can take over.
+    `as_json`: all of it in one object at the end.
 
     Blocks for a few seconds, longer for a large database (see `read_integrity`). Changes nothing.
     """
     counts: Counter[str] = Counter()
+    findings: list[Finding] = []
     examination = Examination(config_file, db, environ, runtime, errors, before_update)
     for finding in examination.findings():
         counts[finding.level] += 1
-        answers.write(finding.lines())
-    answers.write(f"\n{counts['ok']} ok, {counts['warn']} warnings, {counts['FAIL']} failed\n")
+        findings.append(finding)
+        if not as_json:
+            answers.write(finding.lines())
+    if as_json:
+        totals = {"ok": counts["ok"], "warnings": counts["warn"], "failed": counts["FAIL"]}
+        answers.write(json_answer({"format": 1, **totals, "findings": findings}))
+    else:
+        answers.write(f"\n{counts['ok']} ok, {counts['warn']} warnings, {counts['FAIL']} failed\n")
     if examination.misused:
         return ExitCode.CONFIG
     return 1 if counts["FAIL"] else 0

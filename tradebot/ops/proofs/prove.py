@@ -39,6 +39,7 @@ from tradebot.ops.proofs.reading_while_writing import EXPERIMENT as READING_WHIL
 from tradebot.ops.proofs.stall_detection import EXPERIMENT as STALL_DETECTION
 from tradebot.ops.proofs.throttling import EXPERIMENT as THROTTLING
 from tradebot.ops.soak.psi import DEFAULT_ROOT
+from tradebot.output.json_answer import json_answer
 from tradebot.output.redaction import clip, escape
 from tradebot.output.streams import GuardedStream
 from tradebot.store.database import beside
@@ -59,8 +60,15 @@ _WIPE: Final = "\r\x1b[K"
 _REASON_CHARS_MAX: Final = 500
 
 
-def list_proofs(answers: GuardedStream) -> int:
+def list_proofs(answers: GuardedStream, as_json: bool = False) -> int:
     """What `prove --list` says; 0."""
+    if as_json:
+        proofs = [
+            {"name": each.name, "claim": each.claim, "at_most_s": each.at_most_s, "needs_systemd": each.needs_systemd}
+            for each in EXPERIMENTS
+        ]
+        answers.write(json_answer({"format": 1, "proofs": proofs}))
+        return 0
     for experiment in EXPERIMENTS:
         needs = "; needs systemd" if experiment.needs_systemd else ""
         answers.write(f"{experiment.name:<22} {experiment.claim} (at most {experiment.at_most_s} s{needs})\n")
@@ -86,6 +94,7 @@ def run_prove(
     runtime: Runtime,
     answers: GuardedStream,
     errors: GuardedStream,
+    as_json: bool = False,
 ) -> int:
     """Make the experiments; 0 when all of them passed, else 1. Main thread; blocks for minutes.
 
@@ -109,27 +118,45 @@ def run_prove(
         errors.write(f"{wipe}tradebot: interrupted: the experiments were ended and removed, no bundle was written\n")
         return 1
     took_s = runtime.monotonic() - began_s
-    answers.write(table(proofs, took_s))
     all_passed = all(proof.verdict == Verdict.PASSED for proof in proofs)
-    if only is not None:
-        answers.write("No bundle was written: --only leaves proofs out. The LIVE gate asks for all of them.\n")
-        return 0 if all_passed else 1
-    bundle = Bundle(
-        version=code_version(),
-        config_hash=config_hash(config),
-        made_ms=began_ms,
-        made_at=iso(began_ms),
-        took_s=rounded(took_s),
-        machine=_machine(means),
-        proofs=tuple(proofs),
-    )
-    path = bundle_path(db_path)
-    write_bundle(path, seal(bundle))
-    answers.write(_closing(path, bundle, all_passed))
+    if not as_json:
+        answers.write(table(proofs, took_s))
+    path, bundle = bundle_path(db_path), None
+    if only is None:
+        bundle = Bundle(
+            version=code_version(),
+            config_hash=config_hash(config),
+            made_ms=began_ms,
+            made_at=iso(began_ms),
+            took_s=rounded(took_s),
+            machine=_machine(means),
+            proofs=tuple(proofs),
+        )
+        write_bundle(path, seal(bundle))
+    if as_json:
+        answers.write(_as_json(proofs, took_s, all_passed, path, bundle))
+    else:
+        answers.write(_closing(path, bundle, all_passed))
     return 0 if all_passed else 1
 
 
-def _closing(path: Path, bundle: Bundle, all_passed: bool) -> str:
+def _as_json(proofs: Sequence[Proof], took_s: float, passed: bool, path: Path, bundle: Bundle | None) -> str:
+    """The verdicts for scripts; the bundle's path and hash are null where none was written."""
+    return json_answer(
+        {
+            "format": 1,
+            "passed": passed,
+            "took_s": rounded(took_s),
+            "bundle": None if bundle is None else str(path),
+            "config_hash": None if bundle is None else bundle.config_hash,
+            "proofs": proofs,
+        }
+    )
+
+
+def _closing(path: Path, bundle: Bundle | None, all_passed: bool) -> str:
+    if bundle is None:
+        return "No bundle was written: --only leaves proofs out. The LIVE gate asks for all of them.\n"
     meaning = "good for 7 days, for this code and this configuration" if all_passed else "the LIVE gate stays shut"
     return f"{escape(str(path))}: configuration {bundle.config_hash}, {meaning}\n{ABOUT}\n"
 

@@ -19,6 +19,7 @@ from tradebot.ops.soak.stall import STALL_S
 from tradebot.ops.soak.supervisor import Supervisor
 from tradebot.ops.soak.systemctl import DEFAULT_SYSTEMCTL, DEFAULT_UNIT, Service, ServiceError, Systemctl, command_words
 from tradebot.ops.soak.throttle_ladder import RUNGS, Rung, rung_of
+from tradebot.output.json_answer import json_answer
 from tradebot.output.log import Log, setup_logging
 from tradebot.output.redaction import clip, escape
 from tradebot.output.streams import GuardedStream
@@ -53,6 +54,7 @@ class SoakOrder(NamedTuple):
     webhook_url: str | None = None
     log_level: str = "info"
     log_format: str | None = None
+    as_json: bool = False
 
 
 def run_soak(order: SoakOrder, runtime: Runtime, out: TextIO | None, errors: TextIO | None) -> int:
@@ -93,7 +95,13 @@ def run_soak(order: SoakOrder, runtime: Runtime, out: TextIO | None, errors: Tex
     log_line = log.info if good else log.error
     log_line("soak ended", event="SOAK_END", good=good, ending=ending.value, state=supervisor.rung.state)
     answers = GuardedStream(out)
-    answers.write(text + "\n")
+    if order.as_json:
+        text = json_answer({
+            "format": 1, "good": good, "ending": ending, "state": supervisor.rung.state, "verdict": text,
+            "elapsed_s": round(loop.elapsed_s, 3), "restarts": supervisor.restarts, "stalls": supervisor.stalls,
+            "decisions": str(path),
+        })  # fmt: skip
+    answers.write(text.removesuffix("\n") + "\n")
     answers.close()
     log.close()
     return 0 if good else 1

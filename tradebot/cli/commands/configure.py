@@ -1,0 +1,169 @@
+"""The group "Configure": what the settings are, whether a file is valid, and the systemd units."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Final
+
+from tradebot.cli.answers import answer, answer_json
+from tradebot.cli.commands.options import CONFIG, HELP, JSON, LOGS
+from tradebot.cli.commands.run import RUN_OPTIONS
+from tradebot.cli.given import Given
+from tradebot.cli.program import Arguments, Command
+from tradebot.cli.resolve import resolve
+from tradebot.cli.show_config import as_object, describe
+from tradebot.config import toml_file
+from tradebot.core.errors import ConfigError
+from tradebot.core.runtime import RealRuntime
+from tradebot.feeds import sources_file
+from tradebot.strategy.registry import CHECKS
+
+GROUP: Final = "Configure"
+
+_SHOW_CONFIG: Final = f"""\
+Usage:
+  tradebot show-config [--set=KEY=VALUE]... [options]
+
+Takes the options of run. The output is a valid configuration file; credentials in it are masked.
+
+{RUN_OPTIONS}
+Output options:
+{LOGS}{JSON}{HELP}"""
+
+_CHECK_CONFIG: Final = f"""\
+Usage:
+  tradebot check-config [options] [FILE]
+
+Checks FILE, or the file named with --config, else the file that run would read.
+
+Options:
+{CONFIG}{JSON}{HELP}"""
+
+_SOURCES: Final = f"""\
+Usage:
+  tradebot sources [options]
+
+Options:
+{CONFIG}\
+  --ws-sources=FILE   Read this ws_sources.toml; it must exist. Default: the one beside the configuration file, else
+                      ~/.config/tradebot/ws_sources.toml, else the examples that come with tradebot.
+{JSON}{HELP}"""
+
+_INSTALL_UNIT: Final = f"""\
+Usage:
+  tradebot install-unit [options]
+
+Installs the units for the engine, for its supervisor (tradebot soak) and for a local feed (mockws).
+
+Options:
+{CONFIG}\
+  --user              Install into your own service manager (systemctl --user), without root.
+  --name=NAME         Install the units of a second engine: NAME.service, with its database in /var/lib/NAME.
+  --replace           Let the installed unit run with another configuration than before.
+  --print             Only write the engine's unit to standard output.
+{JSON}{HELP}"""
+
+
+def _show_config(arguments: Arguments, environ: Mapping[str, str]) -> int:
+    # Whoever asks may not be allowed to read the secrets that a run reads.
+    settings = resolve(arguments, environ, with_secrets=False)
+    if "--json" in arguments.given:
+        return answer_json(as_object(settings, environ))
+    return answer("\n".join(describe(settings, environ)) + "\n")
+
+
+def _check_config(arguments: Arguments, environ: Mapping[str, str]) -> int:
+    as_json, explicit = "--json" in arguments.given, arguments.given.get("--config")
+    if arguments.file is not None:
+        explicit = arguments.file
+    found = toml_file.find(None if explicit is None else str(explicit), environ)
+    if found is None:
+        if not as_json:
+            return answer("no configuration file: the defaults apply\n")
+        return answer_json({"format": 1, "file": None, "named_by": None, "valid": True, "problems": [], "notes": []})
+    from tradebot.ops.gate import unavailable
+
+    path, named_by = found
+    problems, notes = [], []
+    try:
+        notes = unavailable(toml_file.load(path, CHECKS), RealRuntime())
+    except ConfigError as error:
+        problems = str(error).splitlines()
+    if as_json:
+        by = "command line" if arguments.file else named_by
+        verdict = {"file": str(path), "named_by": by, "valid": not problems, "problems": problems, "notes": notes}
+        answer_json({"format": 1, **verdict})
+    elif problems:
+        answer("".join(f"{line}\n" for line in problems))
+    else:
+        noted = "".join(f"note: run would refuse it: {reason}\n" for reason in notes)
+        answer(f"{path}: valid{'' if arguments.file else f' ({named_by})'}\n{noted}")
+    return 1 if problems else 0
+
+
+def _sources(arguments: Arguments, environ: Mapping[str, str]) -> int:
+    explicit, file = (arguments.given.get(name) for name in ("--config", "--ws-sources"))
+    found = toml_file.find(None if explicit is None else str(explicit), environ)
+    place = sources_file.find(None if file is None else str(file), None if found is None else found[0], environ)
+    known = {} if place is None else sources_file.load(place[0])
+    if "--json" in arguments.given:
+        return answer_json(sources_file.as_object(place, known.values()))
+    return answer("\n".join(sources_file.describe(place, known.values())) + "\n")
+
+
+def _install_unit(arguments: Arguments, environ: Mapping[str, str]) -> int:
+    from tradebot.ops.units import Order, names_of, run_install_unit
+
+    given = Given(arguments, environ)
+    names, found = names_of(given.text("--name")), given.found()
+    order = Order(
+        found.config,
+        found.config_path,
+        given.flag("--user"),
+        given.flag("--print"),
+        names,
+        given.flag("--replace"),
+        given.flag("--json"),
+    )
+    return run_install_unit(order, environ, sys.stdout, sys.stderr)
+
+
+COMMANDS: Final[tuple[Command, ...]] = (
+    Command(
+        "show-config",
+        GROUP,
+        "Print the configuration as run would use it, with the source of each value.",
+        _SHOW_CONFIG,
+        {0: "printed", 1: "a file cannot be used; the message says why", 12: "the command line is wrong"},
+        _show_config,
+    ),
+    Command(
+        "check-config",
+        GROUP,
+        "Check whether a configuration file is valid.",
+        _CHECK_CONFIG,
+        {0: "valid, or there is no file and the defaults apply", 1: "not valid", 12: "the command line is wrong"},
+        _check_config,
+    ),
+    Command(
+        "sources",
+        GROUP,
+        "List the supported exchanges and the entries of ws_sources.toml.",
+        _SOURCES,
+        {0: "listed", 1: "ws_sources.toml cannot be used", 12: "the command line is wrong"},
+        _sources,
+    ),
+    Command(
+        "install-unit",
+        GROUP,
+        "Install the systemd units, adapted to this installation.",
+        _INSTALL_UNIT,
+        {
+            0: "installed, or printed",
+            1: "not installed: no permission, or the configuration does not suit a service",
+            12: "the command line or the configuration is wrong, or --replace is needed",
+        },
+        _install_unit,
+    ),
+)

@@ -1,0 +1,132 @@
+"""The group "Run": the engine itself, and the recorder of live feeds."""
+
+from __future__ import annotations
+
+import faulthandler
+import sys
+from collections.abc import Mapping
+from typing import Final
+
+from tradebot.cli.answers import answer, answer_json
+from tradebot.cli.commands.options import CONFIG, DB, HELP, JSON, LOGS, SET
+from tradebot.cli.program import Arguments, Command
+from tradebot.cli.resolve import resolve
+from tradebot.core.errors import ExitCode
+
+GROUP: Final = "Run"
+
+RUN_OPTIONS: Final = f"""\
+Configuration options:
+{CONFIG}{SET}{DB}\
+  --mode=MODE         shadow, paper or live.
+  --strategy=NAME     The strategy that decides: sma_crossover, periodic, or one of your own.
+
+Feed options:
+  --ingest=FEED       Where ticks come from: synthetic, replay, mockws or realws.
+  --sample-every=N    Keep every N-th tick.
+  --symbol=SYM        The symbol of the synthetic feed. With realws: the symbols to subscribe to, separated by commas.
+  --history=CHOICE    Trades from before the subscription, which some feeds send first: drop or keep.
+  --seconds=N         Stop after N seconds.
+
+Replay options:
+  --replay-file=FILE  Replay ticks from a JSON lines file (also .gz or .zst; - is standard input).
+  --replay-db=FILE    Replay the ticks of another database. Without --replay-file and --replay-db the ticks of --db are
+                      replayed, and nothing is written.
+  --replay-run=ID     The run of the database to replay. Default: its newest.
+  --resume            Continue a replay that the database holds in part.
+  --strict            Stop at the first malformed line (exit code 11).
+  --speed=SPEED       max, realtime, or a multiple of real time such as 10x. Default: max.
+  --run-id=ID         The run's name, for a replay from standard input.
+
+Live feed options:
+  --exchange=NAME     The exchange to connect to; in a replay, the exchange whose frames the file holds.
+  --ws-source=NAME    Take exchange, symbols and limits from this entry of ws_sources.toml.
+  --ws-sources=FILE   Read this ws_sources.toml; it must exist. Default: the one beside the configuration file, else
+                      ~/.config/tradebot/ws_sources.toml, else the examples that come with tradebot.
+  --ws-url=URL        Connect to this URL (ws:// or wss://). Other users of the machine can read the command line: for
+                      a URL with credentials use engine.ws_url_file or $TRADEBOT_WS_URL.
+"""
+"""The options of run, which show-config takes as well."""
+
+_RUN: Final = f"""\
+Usage:
+  tradebot [run] [--set=KEY=VALUE]... [options]
+
+The run ends with the replay, after --seconds, or on SIGINT, SIGTERM or SIGHUP; accepted events are stored first.
+
+{RUN_OPTIONS}
+Output options:
+{LOGS}\
+  --json              Print the summary at the end as one JSON object on one line.
+{HELP}"""
+
+_CAPTURE: Final = f"""\
+Usage:
+  tradebot capture [--set=KEY=VALUE]... [options]
+
+Records until --seconds are over or a stop signal arrives. Name the feed with --ws-source, or with --exchange and
+--symbol. Replay a file later with: tradebot --ingest=replay --replay-file=FILE --exchange=NAME
+
+Feed options:
+{CONFIG}{SET}\
+  --ingest=FEED       realws or mockws. Default: realws, unless the configuration says mockws.
+  --exchange=NAME     The exchange to connect to.
+  --symbol=SYM        The symbols to subscribe to, as the exchange writes them, separated by commas.
+  --ws-source=NAME    Take exchange, symbols and limits from this entry of ws_sources.toml.
+  --ws-sources=FILE   Read this ws_sources.toml; it must exist. Default: as for run.
+  --ws-url=URL        Connect to this URL (ws:// or wss://). Other users of the machine can read the command line: for
+                      a URL with credentials use engine.ws_url_file or $TRADEBOT_WS_URL.
+  --seconds=N         Stop after N seconds.
+
+Output options:
+  --out=DIR           Write the files to this directory, which is created if necessary. Default: the working directory.
+  --max-mb=N          Keep at most N megabytes; the oldest file is deleted first. Default: 1024.
+{LOGS}{JSON}{HELP}"""
+
+
+def _run(arguments: Arguments, environ: Mapping[str, str]) -> int:
+    settings = resolve(arguments, environ)
+    # Late: the engine brings in the database and the threads, which no other command needs.
+    from tradebot.engine import run_engine
+
+    # A crash in compiled code, and the watchdog's SIGABRT, leave the stacks of all threads on standard error.
+    if sys.__stderr__ is not None:
+        faulthandler.enable(sys.__stderr__)
+    if "--json" in arguments.given:
+        from tradebot.engine import Edges
+        from tradebot.report.output import Output
+
+        return run_engine(settings, Edges(output=Output(as_json=True)))
+    return run_engine(settings)
+
+
+def _capture(arguments: Arguments, environ: Mapping[str, str]) -> int:
+    settings = resolve(arguments, environ)  # it sends no order, so that any mode will do
+    from tradebot.ops.capture import run_capture
+
+    captured = run_capture(settings)
+    return answer_json(captured) if "--json" in arguments.given else answer(captured.text())
+
+
+COMMANDS: Final[tuple[Command, ...]] = (
+    Command(
+        "run",
+        GROUP,
+        "Run the engine. This is the default when no command is named.",
+        _RUN,
+        {code.value: f"{code.name:9} {code.meaning}" for code in ExitCode},
+        _run,
+    ),
+    Command(
+        "capture",
+        GROUP,
+        "Record the frames of a live feed in compressed files, for replays.",
+        _CAPTURE,
+        {
+            0: "recorded until the end, or stopped by a signal",
+            1: "no connection, no place to write to, a full disk, or a configuration that cannot be used",
+            12: "the command line is wrong",
+        },
+        _capture,
+    ),
+)

@@ -1,0 +1,54 @@
+"""`--set KEY=VALUE`: any configuration key on the command line, checked like the file's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tradebot.config.validation import KEYS, SECTIONS, did_you_mean, show
+from tradebot.output.redaction import escape
+
+_NAME_CHARS_MAX = 80
+
+
+class SetKeys(NamedTuple):
+    """What the --set options say: a text for each key, not checked yet, and what is wrong with the options."""
+
+    texts: dict[str, str]
+    problems: list[str]
+
+
+def read_sets(sets: Sequence[str]) -> SetKeys:
+    """The keys and texts of KEY=VALUE words. Pure; a value is never quoted in a problem, since it may be a secret."""
+    texts: dict[str, str] = {}
+    problems = []
+    for word in sets:
+        key, equals, text = word.partition("=")
+        if not equals:
+            problems.append(f"--set: {show(key)} has no value{_meant(key)}; write --set KEY=VALUE")
+        elif key not in KEYS:
+            problems.append(f"--set {_named(key)}: {_unknown(key)}")
+        elif key in texts:
+            problems.append(f"--set {key}: is given twice; give it once")
+        else:
+            texts[key] = text
+    return SetKeys(texts, problems)
+
+
+def _named(key: str) -> str:
+    return escape(key) if len(key) <= _NAME_CHARS_MAX and key == key.strip() and key else show(key)
+
+
+def _unknown(key: str) -> str:
+    if key in SECTIONS:
+        keys = [name for name in KEYS if name.startswith(f"{key}.")]
+        return f"is a section; name one of its keys, for example {keys[0]}"
+    return f"unknown key{_meant(key)}; tradebot show-config lists all keys"
+
+
+def _meant(key: str) -> str:
+    """A key that is near; above all one that was named without its section."""
+    if key in KEYS:
+        return ""
+    leaves = [name for name in KEYS if name.rpartition(".")[2] == key.rpartition(".")[2]]
+    return f" (did you mean {leaves[0]}?)" if len(leaves) == 1 else did_you_mean(key, KEYS)
