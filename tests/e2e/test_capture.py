@@ -181,7 +181,7 @@ def test_a_stop_while_connecting(engine: Engine) -> None:
         ((), 12, "needs --ws-source=NAME, or --exchange=NAME and --symbol=SYM"),
         (("--exchange=okx",), 12, "--exchange=okx needs --symbol=SYM"),
         (("--exchange=okx", "--symbol=A", "--max-mb=0"), 12, "--max-mb: must be a whole number of megabytes"),
-        (("--exchange=okx", "--symbol=A", "--db=x"), 12, "--db: capture only takes"),
+        (("--exchange=okx", "--symbol=A", "--db=x"), 12, "--db: capture takes no such option"),
         (("--exchange=okx", "--symbol=A", "--out=taken"), 1, "taken/okx"),
         (("--ws-source=nowhere",), 1, "has no source nowhere"),
     ],

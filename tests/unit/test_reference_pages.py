@@ -13,6 +13,9 @@ from typing import get_args
 
 import pytest
 
+from mockws_server.cli import MOCKWS
+from tradebot.cli.reference import commands_page
+from tradebot.cli.registry import TRADEBOT
 from tradebot.config.reference import ENTRIES, configuration_page
 from tradebot.config.validation import KEYS
 from tradebot.core.errors import ExitCode
@@ -69,6 +72,19 @@ class TestConfiguration:
         read += re.findall(r'^ENV_[A-Z_]+: Final = "([A-Z_]+)"', code, re.M)
         assert len(set(read)) >= 7
         assert sorted(name for name in set(read) if f"| `{name}` |" not in page) == []
+
+
+def test_commands_are_those_of_the_registry(reference: Path) -> None:
+    """Every command of both programs, its usage text and its exit codes."""
+    page = (reference / "commands.md").read_text()
+    assert page == commands_page(TRADEBOT, MOCKWS), "run bin/write-reference"
+    for program in (TRADEBOT, MOCKWS):
+        for command in program.commands:
+            assert f"# {program.called(command.name)}\n" in page
+            assert command.usage in page
+            assert all(
+                f"| {int(code)} | {' '.join(what.split())} |" in page for code, what in command.exit_codes.items()
+            )
 
 
 def test_exit_codes_are_those_of_the_code(reference: Path) -> None:

@@ -95,7 +95,9 @@ def _scan(program: Program, command: str, argv: Sequence[str], hint: str) -> tup
 
 def _near_option(program: Program, command: str, name: str) -> str:
     """A near option of the command; else one of another command, with that command's name."""
-    near = did_you_mean(name, (*program.command(command).options, "--help", "--version"))
+    own = (*program.command(command).options, "--version")
+    begun = [option for option in own if option.startswith(name)] if len(name) > 2 else []
+    near = f" (did you mean {begun[0]}?)" if len(begun) == 1 else did_you_mean(name, own)
     if near:
         return near
     for other in program.commands:

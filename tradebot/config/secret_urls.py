@@ -33,13 +33,15 @@ def find_secrets(config: Config, sources: Mapping[str, str], environ: Mapping[st
     Raises ConfigError (a file) or UsageError (the environment), never quoting what it found.
     """
     ws_url = None
-    if config.engine.ingest_mode in _LIVE and not sources.get("engine.ws_url", "").startswith("command line"):
+    if config.engine.ingest_mode in _LIVE and not _on_command_line("engine.ws_url", config, sources):
         ws_url = _find("engine.ws_url", ENV_WS_URL, config.engine.ws_url_file, sources, environ)
     return Secrets(ws_url, find_webhook(config, sources, environ))
 
 
 def find_webhook(config: Config, sources: Mapping[str, str], environ: Mapping[str, str]) -> str | None:
     """The webhook that environment or a file names; None when neither does. Like `find_secrets`."""
+    if _on_command_line("notify.webhook_url", config, sources):
+        return None
     return _find("notify.webhook_url", ENV_WEBHOOK_URL, config.notify.webhook_url_file, sources, environ)
 
 
@@ -47,7 +49,7 @@ def _find(
     key: str, variable: str, file: str | None, sources: Mapping[str, str], environ: Mapping[str, str]
 ) -> str | None:
     text = environ.get(variable)
-    if text:  # empty counts as not set
+    if text and not _file_on_command_line(key, file, sources):  # empty counts as not set
         try:
             return _checked(key, text.strip())
         except InvalidValue as error:
@@ -71,13 +73,24 @@ def _checked(key: str, text: str) -> str:
 def secret_place(key: str, config: Config, sources: Mapping[str, str], environ: Mapping[str, str]) -> str | None:
     """Where `key` is read from when a run starts, for people; None when from no secret place. Reads nothing."""
     ws = key == "engine.ws_url"
-    if ws and (config.engine.ingest_mode not in _LIVE or sources.get(key, "").startswith("command line")):
+    if (ws and config.engine.ingest_mode not in _LIVE) or _on_command_line(key, config, sources):
         return None
     variable = ENV_WS_URL if ws else ENV_WEBHOOK_URL
-    if environ.get(variable):
-        return f"environment {variable}"
     file = config.engine.ws_url_file if ws else config.notify.webhook_url_file
+    if environ.get(variable) and not _file_on_command_line(key, file, sources):
+        return f"environment {variable}"
     return None if file is None else escape(str(secret_path(file, environ)))
+
+
+def _on_command_line(key: str, config: Config, sources: Mapping[str, str]) -> bool:
+    """Whether the command line itself says the URL, so that it wins over environment and files."""
+    url = config.engine.ws_url if key == "engine.ws_url" else config.notify.webhook_url
+    return url is not None and sources.get(key, "").startswith("command line")
+
+
+def _file_on_command_line(key: str, file: str | None, sources: Mapping[str, str]) -> bool:
+    """Whether the command line names the URL's file, so that it wins over the environment."""
+    return file is not None and sources.get(f"{key}_file", "").startswith("command line")
 
 
 def secret_path(file: str, environ: Mapping[str, str]) -> Path:

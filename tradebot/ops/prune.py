@@ -74,18 +74,13 @@ def run_prune(
                 if delay_s is not None and not runtime.stop_signals():
                     runtime.sleep(delay_s)
                     continue
-            if as_json:
-                out.write(json_answer(_as_object(db_path, cutoff_ms, dry_run, total, None, failure)))
-            else:
-                out.write(_report(db_path, cutoff_ms, dry_run, total, None))
-                out.write(f"Not finished: {failure}. Run it again to go on.\n")
+            report = _as_json if as_json else _report
+            out.write(report(db_path, cutoff_ms, dry_run, total, None, failure))
             return 1
     finally:
         bar.close()
-    if as_json:
-        out.write(json_answer(_as_object(db_path, cutoff_ms, dry_run, total, free_bytes, None)))
-    else:
-        out.write(_report(db_path, cutoff_ms, dry_run, total, free_bytes))
+    report = _as_json if as_json else _report
+    out.write(report(db_path, cutoff_ms, dry_run, total, free_bytes, ""))
     return 0
 
 
@@ -111,25 +106,25 @@ def _free_bytes(db: SqliteDatabase) -> int:
     return pages * size
 
 
-def _as_object(
-    path: Path, cutoff_ms: int, dry_run: bool, done: Pruned, free_bytes: int | None, failure: str | None
-) -> dict[str, object]:
+def _as_json(path: Path, cutoff_ms: int, dry_run: bool, done: Pruned, free_bytes: int | None, failure: str) -> str:
     """The report for scripts. With `dry_run` the counts are what would be deleted."""
-    return {
-        "format": 1,
-        "database": str(path),
-        "finished": failure is None,
-        "failure": failure,
-        "dry_run": dry_run,
-        "older_than_ms": cutoff_ms,
-        "deleted": {name: getattr(done, name) for name in _COUNTED},
-        "unfinished_replays": done.unfinished,
-        "run_in_spill_file": done.spilled,
-        "free_bytes": None if dry_run else free_bytes,
-    }
+    return json_answer(
+        {
+            "format": 1,
+            "database": str(path),
+            "finished": not failure,
+            "failure": failure or None,
+            "dry_run": dry_run,
+            "older_than_ms": cutoff_ms,
+            "deleted": {name: getattr(done, name) for name in _COUNTED},
+            "unfinished_replays": done.unfinished,
+            "run_in_spill_file": done.spilled,
+            "free_bytes": None if dry_run else free_bytes,
+        }
+    )
 
 
-def _report(path: Path, cutoff_ms: int, dry_run: bool, done: Pruned, free_bytes: int | None) -> str:
+def _report(path: Path, cutoff_ms: int, dry_run: bool, done: Pruned, free_bytes: int | None, failure: str) -> str:
     before = datetime.fromtimestamp(cutoff_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     counts = ", ".join(f"{getattr(done, name):,} {name}" for name in _COUNTED)
     lines = [f"{'Would delete' if dry_run else 'Deleted'} from {path} what is older than {before}: {counts}."]
@@ -147,4 +142,6 @@ def _report(path: Path, cutoff_ms: int, dry_run: bool, done: Pruned, free_bytes:
     if free_bytes is not None and not dry_run:
         free_mb = free_bytes / 1e6
         lines.append(f"Free inside the file for new events: {free_mb:,.1f} MB. The file itself does not shrink.")
+    if failure:
+        lines.append(f"Not finished: {failure}. Run it again to go on.")
     return "".join(f"{line}\n" for line in lines)

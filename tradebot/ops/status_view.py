@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 
-import msgspec
 from msgspec import Struct
 
 from tradebot.core.errors import ConfigError
@@ -23,6 +22,7 @@ from tradebot.core.number_format import number
 from tradebot.core.runtime import Runtime
 from tradebot.feeds.status import SymbolsLook
 from tradebot.ops.health import MAX_AGE_S, Health, Look, RunLook, code_text, judge, look_with, refuse_unusable, span
+from tradebot.output.json_answer import json_answer
 from tradebot.output.redaction import clip, escape, mask
 from tradebot.output.streams import GuardedStream
 from tradebot.portfolio.currencies import amount
@@ -338,4 +338,4 @@ def _rest(runtime: Runtime) -> None:
 
 
 def _json(view: View) -> str:
-    return msgspec.json.encode(view).decode() + "\n"
+    return json_answer(view)

@@ -19,6 +19,7 @@ from tradebot.config.toml_file import load
 from tradebot.core.errors import ConfigError, ExitCode, NetworkError, OverloadError, ParseError
 from tradebot.feeds.capture_file import CaptureFailed
 from tradebot.feeds.exchanges import EXCHANGES
+from tradebot.ops.capture import Captured
 from tradebot.strategy.registry import CHECKS
 
 REPO = Path(__file__).resolve().parents[3]
@@ -120,7 +121,7 @@ def test_an_interrupt_before_the_engine_takes_over_is_a_served_stop(
     def interrupted(*_args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tradebot.cli.main.describe", interrupted)
+    monkeypatch.setattr("tradebot.cli.commands.configure.describe", interrupted)
     assert main(["show-config"]) == 1
 
 
@@ -196,6 +197,12 @@ def test_check_config_says_yes(capsys: pytest.CaptureFixture[str], monkeypatch: 
         "no configuration file: the defaults apply",
         "good.toml: valid (environment TRADEBOT_CONFIG)",
     ]
+
+
+def test_check_config_takes_one_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check-config", "--config=a.toml", "b.toml"]) == 12
+    told = "tradebot: give FILE or --config=FILE, not both; try tradebot check-config --help\n"
+    assert capsys.readouterr() == ("", told)
 
 
 def test_check_config_says_no_with_all_errors(capsys: pytest.CaptureFixture[str]) -> None:
@@ -359,9 +366,9 @@ def test_capture_answers_what_was_captured_in_any_mode(
 ) -> None:
     """It sends no order, so that no gate is in its way."""
     Path("c.toml").write_text(f"mode = '{mode}'\n")
-    calls = capture(lambda _settings: "3 frames\n")
+    calls = capture(lambda _settings: Captured(3, 2, "okx", "okx-1.jsonl"))
     assert main(["capture", "--config=c.toml", "--exchange=okx", "--symbol=A"]) == 0
-    assert capsys.readouterr().out == "3 frames\n"
+    assert capsys.readouterr().out.startswith("3 frames (2 trades) captured, the last of them in okx-1.jsonl\n")
     assert calls[0].live is not None and calls[0].live.exchange == "okx"
 
 
@@ -377,7 +384,7 @@ def test_a_capture_that_fails_answers_no(capture: Engine, capsys: pytest.Capture
     "words", [[], ["--exchange=okx"], ["--ingest=replay"], ["--exchange=okx", "--symbol=A", "--max-mb=0"], ["--db=x"]]
 )
 def test_a_misused_capture_answers_12(capture: Engine, words: list[str]) -> None:
-    calls = capture(lambda _settings: "")
+    calls = capture(lambda _settings: Captured(0, 0, "okx", None))
     assert main(["capture", *words]) == 12
     assert calls == []
 
@@ -391,7 +398,7 @@ def test_run_hands_live_feeds_to_the_engine(engine: Engine, words: list[str]) ->
 
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"tradebot {__version__}\n"
+    assert capsys.readouterr().out.splitlines()[0] == f"tradebot {__version__}"
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
     assert "Usage:" in out

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tradebot.cli.arguments import parse
-from tradebot.cli.main import describe, main
+from tradebot.cli.main import main
 from tradebot.cli.resolve import resolve
+from tradebot.cli.show_config import describe
 from tradebot.config.model import Secrets, Settings, config_hash
 from tradebot.core.errors import ConfigError, TradebotError, UsageError
 from tradebot.output.redaction import mask_path

@@ -388,7 +388,7 @@ CONFIGS = st.fixed_dictionaries({}, optional={name: values_of(name) for name in 
 def test_what_show_config_prints_reloads_equal(
     tmp_path_factory: pytest.TempPathFactory, values: dict[str, Any]
 ) -> None:
-    from tradebot.cli.main import describe
+    from tradebot.cli.show_config import describe
 
     config = build(values)
     if cross_problems(config):

@@ -97,7 +97,7 @@ class TestByExchange:
         """The symbol of the synthetic feed is no choice."""
         assert refused(f"--ingest=realws --exchange=kraken{more}", environ) == (
             "--exchange=kraken needs --symbol=SYM, as the exchange writes it (several with commas between);"
-            " try tradebot --help"
+            " try tradebot run --help"
         )
 
     def test_more_symbols_than_the_configuration_allows(self, environ: dict[str, str], tmp_path: Path) -> None:
@@ -196,12 +196,12 @@ class TestNothingNamed:
     def test_both(self, environ: dict[str, str]) -> None:
         for mode in ("realws", "replay --replay-file=x"):
             assert refused(f"--ingest={mode} --exchange=kraken --ws-source=main", environ) == (
-                "--exchange and --ws-source: give one of them; try tradebot --help"
+                "--exchange and --ws-source: give one of them; try tradebot run --help"
             )
 
     def test_a_file_to_look_in_and_nothing_to_look_for(self, environ: dict[str, str]) -> None:
         assert refused("--ingest=realws --exchange=kraken --symbol=A --ws-sources=x", environ) == (
-            "--ws-sources: says where a source is looked up; name the source with --ws-source; try tradebot --help"
+            "--ws-sources: says where a source is looked up; name the source with --ws-source; try tradebot run --help"
         )
 
 

@@ -1,55 +1,67 @@
 from __future__ import annotations
 
 import io
+import json
+import platform
 import re
+import sqlite3
 from pathlib import Path
 
 import pytest
 
 import tradebot
-from mockws_server.cli import main
+from mockws_server.cli import MOCKWS, main
 from mockws_server.console import Console
-from mockws_server.options import TAKES_VALUE, USAGE, Arguments, parse
+from mockws_server.options import CommandLine, read
 from mockws_server.script import names
+from tradebot.cli.program import HELP, VERSION, Arguments
+from tradebot.cli.words import take_apart
 from tradebot.core.errors import ConfigError
 from tradebot.output.streams import GuardedStream
 
 
+def parse(words: list[str]) -> CommandLine:
+    return read(take_apart(MOCKWS, words).given)
+
+
 def test_defaults() -> None:
-    assert parse([]) == Arguments()
-    assert Arguments().host == "127.0.0.1"
-    assert Arguments().port == 9001
-    assert {Arguments().ticks, Arguments().control} == {"tcp://127.0.0.1:*"}
+    assert parse([]) == CommandLine()
+    assert CommandLine().host == "127.0.0.1"
+    assert CommandLine().port == 9001
+    assert {CommandLine().ticks, CommandLine().control} == {"tcp://127.0.0.1:*"}
 
 
 @pytest.mark.parametrize(
     ("words", "arguments"),
     [
-        ("--scenario=storm --once --seed=3 --quit-at-end", Arguments(scenario="storm", once=True, seed=3,
+        ("--scenario=storm --once --seed=3 --quit-at-end", CommandLine(scenario="storm", once=True, seed=3,
                                                                      quit_at_end=True)),
-        ("--scenario storm", Arguments(scenario="storm")),
-        ("--replay=x.jsonl --speed=max --wait-clients=2", Arguments(replay="x.jsonl", speed=None, wait_clients=2)),
-        ("--replay=- --speed=REALTIME", Arguments(replay="-", speed=1.0)),
-        ("--replay=x --speed=2.5x", Arguments(replay="x", speed=2.5)),
-        ("--host=0.0.0.0 --port=0", Arguments(host="0.0.0.0", port=0)),
-        ("--ticks=tcp://127.0.0.1:5555 --control=ipc:///tmp/x", Arguments(ticks="tcp://127.0.0.1:5555",
+        ("--scenario storm", CommandLine(scenario="storm")),
+        ("--replay=x.jsonl --speed=max --wait-clients=2", CommandLine(replay="x.jsonl", speed=None, wait_clients=2)),
+        ("--replay=- --speed=REALTIME", CommandLine(replay="-", speed=1.0)),
+        ("--replay=x --speed=2.5x", CommandLine(replay="x", speed=2.5)),
+        ("--host=0.0.0.0 --port=0", CommandLine(host="0.0.0.0", port=0)),
+        ("--ticks=tcp://127.0.0.1:5555 --control=ipc:///tmp/x", CommandLine(ticks="tcp://127.0.0.1:5555",
                                                                           control="ipc:///tmp/x")),
-        ("--list", Arguments("list")),
-        ("--scenario=x --help", Arguments("help")),
-        ("-h", Arguments("help")),
-        ("--version", Arguments("version")),
     ],
 )  # fmt: skip
-def test_options(words: str, arguments: Arguments) -> None:
+def test_options(words: str, arguments: CommandLine) -> None:
     assert parse(words.split()) == arguments
+
+
+@pytest.mark.parametrize(
+    ("words", "command"), [("--scenario=x --help", HELP), ("-h", HELP), ("--version", VERSION), ("-V", VERSION)]
+)
+def test_help_and_version_win(words: str, command: str) -> None:
+    assert take_apart(MOCKWS, words.split()) == Arguments(command, {})
 
 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
         ("storm", 'unexpected argument "storm" (did you mean --scenario=storm?)'),
-        ("--prot=1", 'unknown option "--prot" (did you mean --port?)'),
-        ("--scen=storm", 'unknown option "--scen"'),
+        ("--prot=1", "unknown option --prot (did you mean --port?)"),
+        ("--scen=storm", "unknown option --scen"),
         ("--port=1 --port=2", "--port is given twice"),
         ("--port", "--port needs a value"),
         ("--port --once", "--port needs a value"),
@@ -65,9 +77,10 @@ def test_options(words: str, arguments: Arguments) -> None:
         ("--control=tcp://127.0.0.1", "--control: must be like tcp://127.0.0.1:5555"),
         ("--scenario=storm --replay=x", "give --scenario or --replay, not both"),
         ("--once", "--once: only with --scenario"),
+        ("--json", "--json: only with --list"),
         ("--scenario=storm --speed=max", "--speed: only with --replay"),
         ("--quit-at-end", "--quit-at-end: only with --scenario or --replay"),
-        ("--", 'unknown option "--"'),
+        ("--", "unexpected --"),
     ],
 )
 def test_mistakes_get_one_line(words: str, says: str) -> None:
@@ -78,7 +91,8 @@ def test_mistakes_get_one_line(words: str, says: str) -> None:
 
 
 def test_every_option_of_the_usage_is_known_and_spelled_out() -> None:
-    assert set(re.findall(r"--[a-z-]+", USAGE)) - {"--ingest"} == set(TAKES_VALUE)
+    named = set(re.findall(r"--[a-z-]+", MOCKWS.help_text())) - {"--ingest"}
+    assert named == set(MOCKWS.command("serve").options)
 
 
 @pytest.mark.parametrize(
@@ -112,9 +126,9 @@ def test_a_mistake_in_a_file_is_said_with_its_place(tmp_path: Path, capsys: pyte
 
 def test_help_version_and_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"mockws {tradebot.__version__}\n"
+    assert capsys.readouterr().out.splitlines()[0] == f"mockws {tradebot.__version__}"
     assert main(["--help"]) == 0
-    assert capsys.readouterr().out == USAGE
+    assert capsys.readouterr().out == MOCKWS.help_text()
     assert main(["--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == names()
@@ -151,3 +165,17 @@ class TestConsole:
         before, _, after = stream.getvalue().partition(" news\n")
         assert before.startswith("\r\x1b[K3 clients\r\x1b[K")
         assert after == "3 clients\r\x1b[K"
+
+
+def test_the_list_for_scripts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in answer["scenarios"]] == names()
+    assert all(row["description"] for row in answer["scenarios"])
+
+
+def test_the_versions_of_what_it_runs_on(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-V"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"Python {platform.python_version()}" in lines and f"SQLite {sqlite3.sqlite_version}" in lines
+    assert any(line.startswith("pyzmq ") for line in lines)

@@ -14,7 +14,7 @@ from tradebot.cli.program import Arguments, Command
 from tradebot.cli.resolve import resolve
 from tradebot.cli.show_config import as_object, describe
 from tradebot.config import toml_file
-from tradebot.core.errors import ConfigError
+from tradebot.core.errors import ConfigError, UsageError
 from tradebot.core.runtime import RealRuntime
 from tradebot.feeds import sources_file
 from tradebot.strategy.registry import CHECKS
@@ -76,6 +76,8 @@ def _show_config(arguments: Arguments, environ: Mapping[str, str]) -> int:
 def _check_config(arguments: Arguments, environ: Mapping[str, str]) -> int:
     as_json, explicit = "--json" in arguments.given, arguments.given.get("--config")
     if arguments.file is not None:
+        if explicit is not None:
+            raise UsageError("give FILE or --config=FILE, not both; try tradebot check-config --help")
         explicit = arguments.file
     found = toml_file.find(None if explicit is None else str(explicit), environ)
     if found is None:

@@ -41,8 +41,8 @@ _PROVE: Final = f"""\
 Usage:
   tradebot prove [--set=KEY=VALUE]... [options]
 
-The experiments take minutes and use a directory of their own beside the database, which is not opened. Give the
---config, --db and --set of the run that is to pass the LIVE gate: the bundle is good for that configuration only.
+The experiments take minutes and use a directory of their own beside the database, which is not opened. Give
+the --config, --db and --set of the run that is to pass the LIVE gate: the bundle is good for that configuration only.
 
 Options:
 {CONFIG}{SET}{DB}\

@@ -64,8 +64,8 @@ _CAPTURE: Final = f"""\
 Usage:
   tradebot capture [--set=KEY=VALUE]... [options]
 
-Records until --seconds are over or a stop signal arrives. Name the feed with --ws-source, or with --exchange and
---symbol. Replay a file later with: tradebot --ingest=replay --replay-file=FILE --exchange=NAME
+Records until --seconds are over or a stop signal arrives. Name the feed with --ws-source, or else with --exchange
+and --symbol. Replay a file later with: tradebot --ingest=replay --replay-file=FILE --exchange=NAME
 
 Feed options:
 {CONFIG}{SET}\
