@@ -28,7 +28,8 @@ from tradebot.feeds.base import Feed
 from tradebot.store.batch import Batch
 from tradebot.store.database import Synchronous
 from tradebot.store.runs import RunRecord
-from tradebot.store.writer import SqliteStorage
+from tradebot.store.session import SqliteStore
+from tradebot.store.writer import SqliteWriter
 from tradebot.strategy.base import Decision
 from tradebot.strategy.periodic import Periodic
 
@@ -97,7 +98,7 @@ class StampedFeed:
         return batch
 
 
-class StampedStorage(SqliteStorage):
+class StampedWriter(SqliteWriter):
     """The storage, and when each transaction began and was done."""
 
     def __init__(self, path: Path, synchronous: Synchronous, run: RunRecord, stamps: Stamps, file: Path) -> None:
@@ -106,15 +107,28 @@ class StampedStorage(SqliteStorage):
         self._file = file
 
     def write(self, batch: Batch, patience_ms: int = 5000) -> None:
-        """As SqliteStorage."""
+        """As SqliteWriter."""
         begun_ns = time.monotonic_ns()
         super().write(batch, patience_ms)
         self._stamps.stored(batch, begun_ns, time.monotonic_ns())
 
     def close(self) -> None:
-        """As SqliteStorage; then the stamps are complete."""
+        """As SqliteWriter; then the stamps are complete."""
         super().close()
         self._stamps.write(self._file)
+
+
+class StampedStore(SqliteStore):
+    """The store, whose writer stamps."""
+
+    def __init__(self, *arguments: Any, stamps: Stamps, file: Path) -> None:
+        super().__init__(*arguments)
+        self._stamps = stamps
+        self._file = file
+
+    def writer(self, record: RunRecord) -> StampedWriter:
+        """As SqliteStore."""
+        return StampedWriter(self.path, self.synchronous, record, self._stamps, self._file)
 
 
 def stamp_decisions(stamps: Stamps) -> None:
@@ -136,7 +150,7 @@ def main() -> int:
     """Run the engine; its exit code."""
     file, what, options = Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
     stamps = Stamps()
-    edges = Edges(make_storage=lambda path, synchronous, run: StampedStorage(path, synchronous, run, stamps, file))
+    edges = Edges(make_store=lambda *arguments: StampedStore(*arguments, stamps=stamps, file=file))
     if what == "orders":
         edges.wrap_feed = lambda feed: StampedFeed(feed, stamps)
         stamp_decisions(stamps)

@@ -32,7 +32,7 @@ from tradebot.core.events import BUY, SELL, Fill, Order, OrderStatus, Side, Sign
 from tradebot.store.batch import Batch
 from tradebot.store.database import Synchronous, connect, migrate
 from tradebot.store.runs import RunInfo, RunRecord, begin_run
-from tradebot.store.writer import SqliteStorage
+from tradebot.store.writer import SqliteWriter
 
 SIGNAL_EVERY = 15
 QUERIES = (
@@ -75,7 +75,7 @@ def write(db_path: Path, seconds: float, ticks: int, synchronous: Synchronous, s
     """Write until the time is over or so many ticks are stored."""
     record = begin(db_path, age_s)
     start_ms = time.time_ns() // 1_000_000 - round(age_s * 1000)
-    storage = SqliteStorage(db_path, synchronous, record)
+    storage = SqliteWriter(db_path, synchronous, record)
     storage.open()
     took_s, stored, began_s = [], 0, time.perf_counter()
     while time.perf_counter() - began_s < seconds and not 0 < ticks <= stored:

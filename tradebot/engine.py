@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from peewee import SqliteDatabase
 
 from tradebot import __version__
 from tradebot.config.model import Settings, config_hash, db_path, result_hash
 from tradebot.core.cancellation import Cancellation, Cancelled
 from tradebot.core.errors import ConfigError, ExitCode, OverloadError, TradebotError
-from tradebot.core.events import Notice
+from tradebot.core.events import Notice, Tick
 from tradebot.core.ids import live_run_id, replay_run_id, short_digest
 from tradebot.core.ledger import Ledger, NotStored
 from tradebot.core.runtime import RealRuntime, Runtime
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.feeds.base import Feed
-from tradebot.feeds.factory import Input, Surroundings, open_input, stored_ticks
+from tradebot.feeds.factory import Input, Surroundings, open_input
 from tradebot.feeds.memory import FeedMemory
 from tradebot.feeds.websocket.client import WebSocketTransport
 from tradebot.feeds.websocket.transport import Transport
@@ -29,14 +27,13 @@ from tradebot.output.redaction import mask
 from tradebot.report.output import Output
 from tradebot.report.results import summarize, summarize_stored
 from tradebot.store.database import Synchronous, absolute
-from tradebot.store.errors import FILE_REPLACED
+from tradebot.store.errors import FILE_REPLACED, StartStopped
 from tradebot.store.policy import FINAL_FLUSH_S, MAX_BATCH_EVENTS
-from tradebot.store.results import read_results
-from tradebot.store.runs import NO_RATE_RULES, RunInfo, RunRecord, begin_run, finish_run
-from tradebot.store.session import StartStopped, Store
+from tradebot.store.protocol import RunEnd, Store
+from tradebot.store.runs import NO_RATE_RULES, RunInfo, RunRecord
+from tradebot.store.session import SqliteStore
 from tradebot.store.spill import Spill, spill_path
-from tradebot.store.takeover import Carried, take_over
-from tradebot.store.writer import SqliteStorage, Storage
+from tradebot.store.takeover import Carried
 from tradebot.strategy.base import Strategy
 from tradebot.strategy.decider import Decider
 from tradebot.strategy.registry import SymbolHistory, broken, create, unread_keys
@@ -60,7 +57,7 @@ class Edges:
 
     runtime: Runtime = field(default_factory=RealRuntime)
     output: Output = field(default_factory=Output)
-    make_storage: Callable[[Path, Synchronous, RunRecord], Storage] = SqliteStorage
+    make_store: Callable[[Path, Synchronous, float, Runtime, Log], Store] = SqliteStore
     wrap_feed: Callable[[Feed], Feed] = lambda feed: feed
     make_transport: Callable[[Runtime], Transport] = WebSocketTransport
     make_notifier: Callable[[], Notifier] = find_notifier
@@ -165,7 +162,7 @@ class _Run:
         assert self._store is not None
         self._notifier.ready()  # a service that ends without having been ready counts as failed
         self._log.info("replay already complete", run_id=info.run_id, ticks=record.counts.ticks)
-        found = self._store.with_database(lambda db: read_results(db, record.no))
+        found = self._store.read_results(record)
         self._edges.output.print(
             f"The database holds this replay already, whole: run {info.run_id},"
             f" {record.counts.ticks:,} ticks in {self._named}. Nothing to do; its summary:\n\n"
@@ -229,9 +226,10 @@ class _Run:
 
     def _open_store(self, info: RunInfo) -> RunRecord:
         persist = self._config.persist
-        self._store = Store(self._path, persist.synchronous, persist.storage_retry_s, self._runtime, self._root_log)
-        resume = self._settings.options.resume
-        return self._store.with_database(lambda db: begin_run(db, info, self._started_ms, resume))
+        self._store = self._edges.make_store(
+            self._path, persist.synchronous, persist.storage_retry_s, self._runtime, self._root_log
+        )
+        return self._store.begin_run(info, self._started_ms, self._settings.options.resume)
 
     def _parts(self, source: Input, info: RunInfo, record: RunRecord) -> Parts:
         config = self._config
@@ -248,10 +246,10 @@ class _Run:
             feed=self._edges.wrap_feed(source.open(carried, memory)),
             decider=Decider(strategy, info.run_id, config.strategy.desired_size, config.strategy.confidence),
             execution=execution,
-            storage=self._storage(record),
+            storage=None if self._store is None else self._store.writer(record),
             spill=self._reserve_spill(source.push),
             stored=record.counts,
-            held=stored_ticks(self._path, record),
+            held=_no_ticks() if self._store is None else self._store.stored_ticks(record),
             notices=self._start_notices(source.push),
             memory=memory,
             checkpoint_ticks=self._edges.checkpoint_ticks,
@@ -274,11 +272,7 @@ class _Run:
         assert self._store is not None
         lookback = max(1, strategy.lookback)
 
-        def read(db: SqliteDatabase) -> tuple[Carried, FeedMemory | None]:
-            memory = source.memory()
-            return take_over(db, record.no, lookback, memory), memory
-
-        carried, memory = self._store.with_database(read)
+        carried, memory = self._store.read_restart_state(record, lookback, source.memory)
         marks = [(symbol, known.prices[-1]) for symbol, known in carried.symbols.items() if known.prices]
         execution.restore((), marks, carried.positions)
         for symbol, known in carried.symbols.items():
@@ -290,11 +284,6 @@ class _Run:
                 symbols=len(carried.symbols),
             )  # fmt: skip
         return carried, memory
-
-    def _storage(self, record: RunRecord) -> Storage | None:
-        if self._store is None:
-            return None
-        return self._edges.make_storage(self._path, self._store.synchronous, record)
 
     def _reserve_spill(self, push: bool) -> Spill | None:
         """Room for every event that can be on its way. Without room for that, the run begins all the same."""
@@ -365,16 +354,20 @@ class _Run:
         """Write how the run ended, unless a stage still holds the database."""
         if self._store is None or WRITERS & set(self._control.running()):
             return code
-        ended_ms, complete = self._runtime.now_ms(), pipeline.complete and code is ExitCode.COMPLETE
+        complete = pipeline.complete and code is ExitCode.COMPLETE
+        end = RunEnd(self._runtime.now_ms(), int(code), complete, ledger.as_dict())
         failure = pipeline.persist.storage_error
         if failure is not None and failure.code == FILE_REPLACED:
             return code  # what stands at the path now is not what this run wrote, or no longer whole
         patience_s = 0.0 if failure is not None else FINAL_FLUSH_S
         try:
-            self._store.at_the_end(
-                lambda db: finish_run(db, record.no, ended_ms, int(code), complete, ledger.as_dict()), patience_s
-            )
+            self._store.finish_run(record, end, patience_s)
         except OverloadError as error:
             self._log.error("the run's end could not be recorded", event="FINISH_FAILED", detail=str(error))
             return ExitCode.OVERLOAD if code is ExitCode.COMPLETE else code
         return code
+
+
+def _no_ticks() -> Generator[Tick, None, None]:
+    """The stored ticks of a run that stores nothing."""
+    yield from ()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from sim.world.faults import FaultyStorage
+from sim.world.faults import FaultyWriter
 from sim.world.network import ConnectAttempt, SimNetwork
 from sim.world.world import ProcessOutcome
 from tradebot.core.events import STALE_DATA, as_unix_ms
@@ -49,7 +49,7 @@ def check_drain(asked_s: float, over_s: float | None, drain_timeout_s: float) ->
 # ---- the storage ---------------------------------------------------------------------------------------------------
 
 
-def check_patience(storage: FaultyStorage, outcome: ProcessOutcome, stop_s: float, retry_s: float) -> None:
+def check_patience(storage: FaultyWriter, outcome: ProcessOutcome, stop_s: float, retry_s: float) -> None:
     """A write that fails is tried again for storage_retry_s: no longer, and (unless a stop came) no shorter."""
     assert storage.insisted_s <= retry_s + SLACK_S, (
         f"a write was tried again {storage.insisted_s:.3f} s after it had first failed, storage_retry_s is {retry_s}"

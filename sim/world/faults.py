@@ -7,10 +7,10 @@ import mmap
 import os
 import resource
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from msgspec import Struct
 from peewee import SqliteDatabase
@@ -19,12 +19,15 @@ from sim.checks.causes import Causes
 from sim.kernel.runtime import SimRuntime
 from sim.world.disk import Disk
 from sim.world.torn_writes import TornTransaction, torn
+from tradebot.core.runtime import Runtime
+from tradebot.output.log import Log
 from tradebot.store.batch import Batch, StoredCounts
 from tradebot.store.database import BUSY_TIMEOUT_MS, Synchronous
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.runs import RunRecord
+from tradebot.store.session import SqliteStore
 from tradebot.store.spill import spill_path
-from tradebot.store.writer import SqliteStorage
+from tradebot.store.writer import SqliteWriter
 
 _RESERVE_LEFT: Final = 4096
 
@@ -51,7 +54,7 @@ class StorageFaults(Struct):
     """There is no room for a spill file when the process starts."""
 
 
-class FaultyStorage(SqliteStorage):
+class FaultyWriter(SqliteWriter):
     """The real storage, with faults before a write and after its commit."""
 
     def __init__(
@@ -145,6 +148,34 @@ class FaultyStorage(SqliteStorage):
         if self._commits in self._faults.fail_after_commit:
             self._runtime.note("storage", "failed after commit")
             raise StorageUnavailable("SQLITE_IOERR", "disk I/O error", passing=True)
+
+
+class WriterWorld(NamedTuple):
+    """What a `FaultyWriter` meets, and `made`, which is called with each one that is made."""
+
+    faults: StorageFaults
+    runtime: SimRuntime
+    disk: Disk
+    made: Callable[[FaultyWriter], None]
+
+
+class FaultyStore(SqliteStore):
+    """The real store, whose writers meet faults."""
+
+    def __init__(
+        self, path: Path, synchronous: Synchronous, storage_retry_s: float, runtime: Runtime, log: Log,
+        world: WriterWorld,
+    ) -> None:  # fmt: skip
+        """Open it. `runtime` may be a view of the world's own."""
+        self._world = world
+        super().__init__(path, synchronous, storage_retry_s, runtime, log)
+
+    def writer(self, record: RunRecord) -> FaultyWriter:
+        """A writer for the run."""
+        faults, runtime, disk, made = self._world
+        writer = FaultyWriter(self.path, self.synchronous, record, faults, runtime, disk)
+        made(writer)
+        return writer
 
 
 @contextmanager

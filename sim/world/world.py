@@ -23,7 +23,15 @@ from sim.kernel.runtime import SimRuntime
 from sim.world.calls import recording
 from sim.world.disk import Disk
 from sim.world.fake_systemd import FakeSystemd
-from sim.world.faults import FaultyStorage, FileSnapshot, StorageFaults, files_bounded, open_files
+from sim.world.faults import (
+    FaultyStore,
+    FaultyWriter,
+    FileSnapshot,
+    StorageFaults,
+    WriterWorld,
+    files_bounded,
+    open_files,
+)
 from sim.world.journal import Journal, JournalRuntime, LogStream, enter_logs
 from sim.world.network import SimNetwork
 from sim.world.power import Loss, lose_power, recovered
@@ -38,8 +46,6 @@ from tradebot.feeds.base import Feed
 from tradebot.feeds.endpoint import find_live
 from tradebot.feeds.websocket.transport import Transport
 from tradebot.report.output import Output
-from tradebot.store.database import Synchronous
-from tradebot.store.runs import RunRecord
 from tradebot.threads.ingest import CHECKPOINT_TICKS
 
 TABLES: Final = ("ticks", "signals", "orders", "trades", "notices")
@@ -103,7 +109,7 @@ class SimProcess:
     """What that cost."""
     made_another: bool = False
     """Whether it made a new database where the one that it wrote had been moved away."""
-    storage: FaultyStorage | None = None
+    storage: FaultyWriter | None = None
     """Once the engine has opened it."""
     side_processes: list[SideProcess] = field(default_factory=list)
     """Commands beside the engine; the history goes on until they have ended too."""
@@ -308,14 +314,14 @@ def _close_inputs(directory: Path) -> None:
 def _edges(process: SimProcess, faults: Faults, output: Output) -> Edges:
     runtime = process.runtime
 
-    def make_storage(path: Path, synchronous: Synchronous, run: RunRecord) -> FaultyStorage:
-        process.storage = FaultyStorage(path, synchronous, run, faults.storage, runtime, process.disk)
-        return process.storage
+    def keep(writer: FaultyWriter) -> None:
+        process.storage = writer
 
+    world = WriterWorld(faults.storage, runtime, process.disk, keep)
     return Edges(
         runtime=process.observer,
         output=output,
-        make_storage=make_storage,
+        make_store=partial(FaultyStore, world=world),
         wrap_feed=lambda feed: process.observer.wrap_feed(faults.wrap_feed(feed, runtime)),
         make_transport=lambda _seam: _transport(runtime, process.network),
         make_notifier=lambda: process.manager,

@@ -12,7 +12,7 @@ from peewee import SqliteDatabase
 from tests.recovery.run import main
 from tradebot.store.batch import Batch, StoredCounts
 from tradebot.store.database import BUSY_TIMEOUT_MS
-from tradebot.store.writer import SqliteStorage
+from tradebot.store.writer import SqliteWriter
 
 
 def _spill_without_sync() -> None:
@@ -32,10 +32,10 @@ def _adoption_without_sync() -> None:
 
 def _stored_too_early() -> None:
     """Each batch is called stored before it is, which it is with the next one."""
-    write = SqliteStorage.write
+    write = SqliteWriter.write
     late: list[tuple[StoredCounts, Batch]] = []
 
-    def early(self: SqliteStorage, batch: Batch, patience_ms: int = BUSY_TIMEOUT_MS) -> None:
+    def early(self: SqliteWriter, batch: Batch, patience_ms: int = BUSY_TIMEOUT_MS) -> None:
         after = self.counts.plus(batch)
         late.append((self.counts, batch))
         if len(late) > 1:
@@ -43,7 +43,7 @@ def _stored_too_early() -> None:
             write(self, earlier, patience_ms)
         self.counts = after
 
-    SqliteStorage.write = early  # type: ignore[method-assign]
+    SqliteWriter.write = early  # type: ignore[method-assign]
 
 
 BROKEN: Final[dict[str, Callable[[], None]]] = {

@@ -29,7 +29,7 @@ from tradebot.core.events import StoredEvent
 from tradebot.store.batch import Batch
 from tradebot.store.database import BUSY_TIMEOUT_MS
 from tradebot.store.spill import Spill
-from tradebot.store.writer import SqliteStorage
+from tradebot.store.writer import SqliteWriter
 
 DEADLINE_S: Final = 60.0
 HUNG: Final = -1000
@@ -142,10 +142,10 @@ def _engine(
 
 def _watch_commits(orders: Orders | None, holder: _Holder | None) -> None:
     """Have the writer tell after each commit how many rows of its run it calls stored."""
-    write = SqliteStorage.write
+    write = SqliteWriter.write
     commits = 0
 
-    def watched(self: SqliteStorage, batch: Batch, patience_ms: int = BUSY_TIMEOUT_MS) -> None:
+    def watched(self: SqliteWriter, batch: Batch, patience_ms: int = BUSY_TIMEOUT_MS) -> None:
         nonlocal commits
         write(self, batch, patience_ms)
         commits += 1
@@ -156,7 +156,7 @@ def _watch_commits(orders: Orders | None, holder: _Holder | None) -> None:
         if holder is not None and commits == holder.lock.after_commits:
             holder.take()
 
-    SqliteStorage.write = watched  # type: ignore[method-assign]
+    SqliteWriter.write = watched  # type: ignore[method-assign]
     if orders is not None:
         _watch_spill(orders.shim)
 

@@ -26,7 +26,7 @@ from tradebot.store.batch import Batch
 from tradebot.store.database import connect, migrate
 from tradebot.store.feed_identity import feed_of_source
 from tradebot.store.runs import RunInfo, RunRecord, begin_run
-from tradebot.store.writer import SqliteStorage
+from tradebot.store.writer import SqliteWriter
 
 REPO = Path(__file__).resolve().parents[2]
 TABLES = ("ticks", "signals", "orders", "trades")
@@ -90,8 +90,8 @@ def dump_of(db: SqliteDatabase) -> dict[str, list[Any]]:
 
 
 @contextmanager
-def storage_of(path: Path, record: RunRecord) -> Iterator[SqliteStorage]:
-    storage = SqliteStorage(path, "NORMAL", record)
+def storage_of(path: Path, record: RunRecord) -> Iterator[SqliteWriter]:
+    storage = SqliteWriter(path, "NORMAL", record)
     try:
         yield storage
     finally:

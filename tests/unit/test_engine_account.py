@@ -32,8 +32,8 @@ class Store:
         self.fails = fails
         self.patience_s: list[float] = []
 
-    def at_the_end(self, work: object, retry_s: float) -> None:
-        self.patience_s.append(retry_s)
+    def finish_run(self, _record: object, _end: object, patience_s: float) -> None:
+        self.patience_s.append(patience_s)
         if self.fails:
             raise OverloadError("database x.db: disk full")
 

@@ -26,7 +26,7 @@ from tradebot.store.batch import StoredCounts
 from tradebot.store.database import connect, connect_readonly
 from tradebot.store.policy import WAL_BYTES_KEPT
 from tradebot.store.reader import find_tick_source, read_ticks
-from tradebot.store.writer import SqliteStorage
+from tradebot.store.writer import SqliteWriter
 from tradebot.strategy.decider import Decider
 from tradebot.strategy.registry import create
 from tradebot.threads.counters import Metrics
@@ -155,7 +155,7 @@ def test_a_resume_with_just_what_is_stored_is_complete(logged: Logged) -> None:
 def test_a_run_that_is_still_written_is_replayed_as_it_was_hashed(tmp_path: Path) -> None:
     """S8: the content that gives the run its id is the content that is replayed."""
     path = tmp_path / "x.db"
-    storage = SqliteStorage(path, "NORMAL", new_run(path))
+    storage = SqliteWriter(path, "NORMAL", new_run(path))
 
     def store(some: list[Tick]) -> None:
         batch = StoreBatch()

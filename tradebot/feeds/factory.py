@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
-from peewee import SqliteDatabase
 
 from tradebot.config.model import FeedConfig, Settings
 from tradebot.core.cancellation import Cancellation, Cancelled
-from tradebot.core.errors import OverloadError
 from tradebot.core.events import Tick
 from tradebot.core.ids import short_digest
 from tradebot.core.runtime import Runtime
@@ -33,11 +30,9 @@ from tradebot.feeds.websocket.retry_after import RetryAfterFile, retry_after_pat
 from tradebot.feeds.websocket.transport import Transport
 from tradebot.output.log import Log
 from tradebot.store.checks import check_readable
-from tradebot.store.database import connect_readonly
 from tradebot.store.errors import DAMAGED, StorageUnavailable
 from tradebot.store.feed_identity import feed_name, synthetic_name
-from tradebot.store.reader import TickSource, find_tick_source, read_ticks
-from tradebot.store.runs import RunRecord
+from tradebot.store.reader import TickSource, open_reader, reopen_reader
 from tradebot.store.takeover import Carried
 
 _ENCODER = msgspec.json.Encoder()
@@ -191,8 +186,8 @@ def _paced(feed: Feed, settings: Settings, around: Surroundings) -> Feed:
 
 def _rows(path: Path, origin: TickSource) -> Iterator[list[Tick]]:
     """The origin's ticks, on a connection that opens with the first chunk, in the thread that reads it."""
-    with _readable_again(path) as db:
-        yield from read_ticks(db, origin)
+    with reopen_reader(path) as reader:
+        yield from reader.ticks(origin)
 
 
 def _database_content(path: Path, run_id: str | None, cancel: Cancellation) -> tuple[TickSource, str]:
@@ -209,41 +204,11 @@ def _database_content(path: Path, run_id: str | None, cancel: Cancellation) -> t
 
 
 def _read_content(path: Path, run_id: str | None, cancel: Cancellation) -> tuple[TickSource, str]:
-    with _readable(path) as db:
-        origin = find_tick_source(db, run_id)
+    with open_reader(path) as reader:
+        origin = reader.find(run_id)
         digest = hashlib.sha256()
-        for chunk in read_ticks(db, origin):
+        for chunk in reader.ticks(origin):
             if cancel.is_requested():
                 raise Cancelled(f"{path}: reading was stopped")
             digest.update(_ENCODER.encode_lines(chunk))
         return origin, digest.hexdigest()
-
-
-def stored_ticks(path: Path, record: RunRecord) -> Generator[Tick, None, None]:
-    """The ticks stored of one run, on a connection that lives from the first `next` to `close`."""
-    with _readable_again(path) as db:
-        for chunk in read_ticks(db, TickSource(record.run_id, record.counts.ticks, record.no)):
-            yield from chunk
-
-
-@contextmanager
-def _readable_again(path: Path) -> Iterator[SqliteDatabase]:
-    """Like `_readable`, for what was read whole or opened a moment ago: a failure now is one of the disk, and can pass.
-
-    Raises ConfigError, OverloadError.
-    """
-    try:
-        with _readable(path) as db:
-            yield db
-    except StorageUnavailable as error:
-        raise OverloadError(error.describe(path)) from error
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[SqliteDatabase]:
-    """A connection for reading `path`, closed at the end. Raises ConfigError, StorageUnavailable."""
-    db = connect_readonly(path)
-    try:
-        yield db
-    finally:
-        db.close()

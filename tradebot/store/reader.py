@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 from peewee import SQL, SqliteDatabase, fn
 
-from tradebot.core.errors import ConfigError
+from tradebot.core.errors import ConfigError, OverloadError
 from tradebot.core.events import Side, StoredTick, Tick, TickChunk
-from tradebot.store.database import file_of, reading
+from tradebot.store.database import connect_readonly, file_of, reading
+from tradebot.store.errors import StorageUnavailable
 from tradebot.store.models import RunRow, SignalRow, TickRow, of_runs
 from tradebot.store.older_positions import read_sides
+from tradebot.store.runs import RunRecord
 
 _CHUNK_ROWS: Final = 1000
 
@@ -26,6 +30,54 @@ class TickSource(Struct, frozen=True):
     rows: int
     no: int | None
     pruned: int = 0
+
+
+class TickReader:
+    """Reads the ticks of runs on one connection, in the thread that opened it."""
+
+    def __init__(self, db: SqliteDatabase) -> None:
+        self._db = db
+
+    def find(self, run_id: str | None) -> TickSource:
+        """As `find_tick_source`."""
+        return find_tick_source(self._db, run_id)
+
+    def ticks(self, source: TickSource) -> Iterator[list[Tick]]:
+        """As `read_ticks`."""
+        return read_ticks(self._db, source)
+
+
+@contextmanager
+def open_reader(path: Path) -> Iterator[TickReader]:
+    """A reader of the database at `path`, closed at the end. Raises ConfigError, StorageUnavailable."""
+    db = connect_readonly(path)
+    try:
+        yield TickReader(db)
+    finally:
+        db.close()
+
+
+@contextmanager
+def reopen_reader(path: Path) -> Iterator[TickReader]:
+    """Like `open_reader`, for what was read or opened a moment ago: a failure now is one of the disk, and can pass.
+
+    Raises ConfigError, OverloadError.
+    """
+    try:
+        with open_reader(path) as reader:
+            yield reader
+    except StorageUnavailable as error:
+        raise OverloadError(error.describe(path)) from error
+
+
+def stored_ticks(path: Path, record: RunRecord) -> Generator[Tick, None, None]:
+    """The ticks stored of one run, on a connection that lives from the first `next` to `close`.
+
+    Raises ConfigError, OverloadError.
+    """
+    with reopen_reader(path) as reader:
+        for chunk in reader.ticks(TickSource(record.run_id, record.counts.ticks, record.no)):
+            yield from chunk
 
 
 def _rows(db: SqliteDatabase, query: Any) -> Iterator[list[tuple[Any, ...]]]:

@@ -6,7 +6,7 @@ What can pass (locked, disk full, no descriptor left) is retried like any other 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeVar
@@ -14,8 +14,10 @@ from typing import Final, TypeVar
 from peewee import SqliteDatabase
 
 from tradebot.core.errors import ConfigError, OverloadError
+from tradebot.core.events import Tick
 from tradebot.core.runtime import Runtime
 from tradebot.output.log import Log
+from tradebot.store import runs
 from tradebot.store.adoption import Adopted, Orphan, adopt
 from tradebot.store.checks import check_companions, check_existing, check_path
 from tradebot.store.database import (
@@ -27,13 +29,19 @@ from tradebot.store.database import (
     reading,
     refuse_foreign,
 )
-from tradebot.store.errors import DAMAGED, FILE_REPLACED, StorageUnavailable, storage_errors
+from tradebot.store.errors import DAMAGED, FILE_REPLACED, StartStopped, StorageUnavailable, storage_errors
 from tradebot.store.file_identity import FileIdentity, check_database, identity_of
 from tradebot.store.lock import WriterLock
 from tradebot.store.models import SCHEMA_VERSION
 from tradebot.store.policy import RetryPolicy
+from tradebot.store.protocol import BatchWriter, M, RunEnd
+from tradebot.store.reader import stored_ticks
+from tradebot.store.results import StoredResults, read_results
 from tradebot.store.row_counts import COUNTED, row_counts
+from tradebot.store.runs import RunInfo, RunRecord
 from tradebot.store.spill import spill_path
+from tradebot.store.takeover import Carried, take_over
+from tradebot.store.writer import SqliteWriter
 
 T = TypeVar("T")
 
@@ -41,12 +49,11 @@ _SCHEMA_OF_ORIGINAL: Final = 0
 _BLOCK_BYTES: Final = 1 << 20
 
 
-class StartStopped(Exception):
-    """A stop signal came before the pipeline ran: nothing was accepted, nothing is lost."""
+class SqliteStore:
+    """The `Store` of one engine in a database file, held exclusively from opening to `close`. Main thread only.
 
-
-class Store:
-    """The database of one engine, held exclusively from opening to `close`. Main thread only."""
+    A connection lives as long as one method; the writer has one of its own.
+    """
 
     def __init__(
         self, path: Path, synchronous: Synchronous, storage_retry_s: float, runtime: Runtime, log: Log
@@ -72,6 +79,36 @@ class Store:
         except BaseException:
             self.close()
             raise
+
+    def begin_run(self, info: RunInfo, started_ms: int, resume: bool) -> RunRecord:
+        """As `Store.begin_run`."""
+        return self.with_database(lambda db: runs.begin_run(db, info, started_ms, resume))
+
+    def read_restart_state(self, record: RunRecord, lookback: int, make_memory: Callable[[], M]) -> tuple[Carried, M]:
+        """As `Store.read_restart_state`."""
+
+        def read(db: SqliteDatabase) -> tuple[Carried, M]:
+            memory = make_memory()
+            return take_over(db, record.no, lookback, memory), memory
+
+        return self.with_database(read)
+
+    def stored_ticks(self, record: RunRecord) -> Generator[Tick, None, None]:
+        """As `Store.stored_ticks`."""
+        return stored_ticks(self.path, record)
+
+    def read_results(self, record: RunRecord) -> StoredResults:
+        """As `Store.read_results`."""
+        return self.with_database(lambda db: read_results(db, record.no))
+
+    def writer(self, record: RunRecord) -> BatchWriter:
+        """As `Store.writer`."""
+        return SqliteWriter(self.path, self.synchronous, record)
+
+    def finish_run(self, record: RunRecord, end: RunEnd, patience_s: float) -> None:
+        """As `Store.finish_run`."""
+        fields = end.ended_ms, end.exit_code, end.complete, end.ledger
+        self.at_the_end(lambda db: runs.finish_run(db, record.no, *fields), patience_s)
 
     def with_database(self, work: Callable[[SqliteDatabase], T]) -> T:
         """Run `work` on a connection of its own; again, for `storage_retry_s`, while the database is locked or full.

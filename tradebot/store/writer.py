@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from peewee import Model, SqliteDatabase, fn
 
@@ -20,38 +20,8 @@ from tradebot.store.restart_state import store_checkpoint
 from tradebot.store.runs import RunRecord, counts_of
 
 
-class Storage(Protocol):
-    """What the persist thread writes to; the simulator puts faults in front of it."""
-
-    @property
-    def counts(self) -> StoredCounts:
-        """Rows of this run known to be stored."""
-        ...
-
-    @property
-    def wal_bytes(self) -> int:
-        """Size of the write-ahead log's file."""
-        ...
-
-    def open(self) -> None:
-        """Connect, on the thread that will write."""
-        ...
-
-    def write(self, batch: Batch, patience_ms: int) -> None:
-        """Store the batch whole or raise StorageUnavailable; a repetition never stores anything twice."""
-        ...
-
-    def sync_wal(self) -> None:
-        """Have what was committed on disk. Any thread; needs no lock of SQLite's. Raises OSError."""
-        ...
-
-    def close(self) -> None:
-        """Give the connection back. Idempotent. Raises StorageUnavailable."""
-        ...
-
-
-class SqliteStorage:
-    """Writes one run's events. All calls from one thread, which owns the connection."""
+class SqliteWriter:
+    """A `BatchWriter` of one database file."""
 
     def __init__(self, path: Path, synchronous: Synchronous, run: RunRecord) -> None:
         self._path = path

@@ -16,8 +16,8 @@ from tradebot.store.batch import Batch
 from tradebot.store.database import BUSY_TIMEOUT_MS
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.policy import MAX_BATCH_EVENTS, RetryPolicy
+from tradebot.store.protocol import BatchWriter
 from tradebot.store.spill_format import DamagedSpill, SpillReader, batch_of
-from tradebot.store.writer import Storage
 from tradebot.threads.counters import Metrics
 from tradebot.threads.flush_lines import FlushLines
 from tradebot.threads.handover import Handover, SpillRange
@@ -30,7 +30,7 @@ class Committer:
     """Stores batches one after the other and retries what can pass. Used by one thread; others may read the figures."""
 
     def __init__(
-        self, storage: Storage, retry: RetryPolicy, metrics: Metrics, control: Control, log: Log, runtime: Runtime
+        self, storage: BatchWriter, retry: RetryPolicy, metrics: Metrics, control: Control, log: Log, runtime: Runtime
     ) -> None:
         self.storage = storage
         self._retry = retry

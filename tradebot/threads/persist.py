@@ -18,8 +18,8 @@ from tradebot.output.log import Log
 from tradebot.store.batch import Batch
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.policy import FINAL_FLUSH_S, MAX_BATCH_EVENTS, FlushPolicy, RetryPolicy
+from tradebot.store.protocol import BatchWriter
 from tradebot.store.spill import Spill
-from tradebot.store.writer import Storage
 from tradebot.threads.commit import CommitStage, Committer
 from tradebot.threads.counters import Metrics
 from tradebot.threads.handover import Handover
@@ -354,7 +354,7 @@ class PersistStage:
 
 def writer_stages(
     channel: Channel[Event],
-    storage: Storage | None,
+    storage: BatchWriter | None,
     spill: Spill | None,
     run_id: str,
     push: bool,

@@ -23,9 +23,9 @@ from tradebot.portfolio.book import Book, book_of
 from tradebot.portfolio.positions import PositionView
 from tradebot.store.batch import StoredCounts
 from tradebot.store.policy import FINAL_FLUSH_S, FlushPolicy, RetryPolicy
+from tradebot.store.protocol import BatchWriter
 from tradebot.store.spill import Spill
 from tradebot.store.takeover import Memory
-from tradebot.store.writer import Storage
 from tradebot.strategy.decider import Decider
 from tradebot.threads.commit import CommitStage
 from tradebot.threads.counters import Metrics
@@ -59,7 +59,7 @@ class Parts(Struct):
     feed: Feed
     decider: Decider
     execution: ShadowExecution
-    storage: Storage | None
+    storage: BatchWriter | None
     spill: Spill | None
     stored: StoredCounts
     held: Generator[Tick, None, None]

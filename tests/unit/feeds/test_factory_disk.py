@@ -16,10 +16,10 @@ from tradebot.core.errors import ExitCode, OverloadError
 from tradebot.core.events import Tick
 from tradebot.core.runtime import RealRuntime
 from tradebot.feeds import factory as inputs
-from tradebot.feeds.factory import stored_ticks
+from tradebot.store import reader
 from tradebot.store.database import connect_readonly
 from tradebot.store.errors import StorageUnavailable
-from tradebot.store.reader import read_ticks
+from tradebot.store.reader import read_ticks, stored_ticks
 from tradebot.store.runs import RunRecord
 
 CORRUPT = StorageUnavailable("SQLITE_CORRUPT", "database disk image is malformed", passing=False)
@@ -44,7 +44,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, times: int) -> Callable[[], int]:
             raise CORRUPT
         yield from read_ticks(*arguments)
 
-    monkeypatch.setattr(inputs, "read_ticks", read)
+    monkeypatch.setattr(reader, "read_ticks", read)
     return lambda: calls
 
 

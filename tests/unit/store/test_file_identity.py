@@ -18,8 +18,8 @@ from tradebot.core.errors import OverloadError
 from tradebot.store.batch import StoredCounts
 from tradebot.store.errors import FILE_REPLACED, StorageUnavailable
 from tradebot.store.runs import begin_run
-from tradebot.store.session import Store
-from tradebot.store.writer import SqliteStorage
+from tradebot.store.session import SqliteStore
+from tradebot.store.writer import SqliteWriter
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def storage(path: Path) -> Iterator[SqliteStorage]:
+def storage(path: Path) -> Iterator[SqliteWriter]:
     """With ten ticks in its log."""
     with storage_of(path, new_run(path)) as opened:
         opened.write(full_batch(1, 10))
@@ -49,7 +49,7 @@ def truncated(size: int) -> Callable[[Path], None]:
     return lambda path: os.truncate(path, size)
 
 
-def assert_found(storage: SqliteStorage, name: Path, what: str) -> None:
+def assert_found(storage: SqliteWriter, name: Path, what: str) -> None:
     """It fails for good, the message names the file and what happened, and nothing counts as stored."""
     before = storage.counts
     for _ in range(2):
@@ -94,22 +94,22 @@ def test_a_changed_database_is_found(tmp_path: Path, change: Callable[[Path], No
         (truncated(5000), "was truncated from"),
     ],
 )
-def test_a_changed_log_is_found(path: Path, storage: SqliteStorage, change: Callable[[Path], None], what: str) -> None:
+def test_a_changed_log_is_found(path: Path, storage: SqliteWriter, change: Callable[[Path], None], what: str) -> None:
     change(wal(path))
     assert_found(storage, wal(path), what)
 
 
 def test_a_file_that_changes_during_a_commit_does_not_count(
-    path: Path, storage: SqliteStorage, monkeypatch: pytest.MonkeyPatch
+    path: Path, storage: SqliteWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The commit went into a file that nobody finds any more."""
-    transact = SqliteStorage._transact
+    transact = SqliteWriter._transact
 
-    def late(self: SqliteStorage, *arguments: object) -> None:
+    def late(self: SqliteWriter, *arguments: object) -> None:
         transact(self, *arguments)  # type: ignore[arg-type]
         path.rename(path.with_name("y.db"))
 
-    monkeypatch.setattr(SqliteStorage, "_transact", late)
+    monkeypatch.setattr(SqliteWriter, "_transact", late)
     before = storage.counts
     with pytest.raises(StorageUnavailable, match="deleted or renamed"):
         storage.write(full_batch(11, 10))
@@ -117,7 +117,7 @@ def test_a_file_that_changes_during_a_commit_does_not_count(
 
 
 def test_a_file_that_goes_before_it_is_opened_is_not_made_anew(path: Path) -> None:
-    storage = SqliteStorage(path, "NORMAL", new_run(path))
+    storage = SqliteWriter(path, "NORMAL", new_run(path))
     path.unlink()
     with pytest.raises(StorageUnavailable, match="deleted or renamed"):
         storage.write(full_batch(1, 1))
@@ -128,7 +128,7 @@ def test_a_file_that_is_emptied_before_it_is_opened_is_not_filled_anew(path: Pat
     """Between the start's look at the database and the first connection that writes to it."""
     run = new_run(path)
     os.truncate(path, 0)
-    storage = SqliteStorage(path, "NORMAL", run)
+    storage = SqliteWriter(path, "NORMAL", run)
     with pytest.raises(StorageUnavailable, match="was emptied while the engine was writing it") as failure:
         storage.write(full_batch(1, 1))
     assert failure.value.code == FILE_REPLACED
@@ -138,20 +138,20 @@ def test_a_file_that_is_emptied_before_it_is_opened_is_not_filled_anew(path: Pat
 class TestLegitimate:
     """What SQLite and its users may do while the engine writes."""
 
-    def write_more(self, path: Path, storage: SqliteStorage, start: int = 11) -> None:
+    def write_more(self, path: Path, storage: SqliteWriter, start: int = 11) -> None:
         before = storage.counts
         storage.write(full_batch(start, 10))
         assert storage.counts == StoredCounts(
             before.ticks + 10, before.signals + 2, before.orders + 2, before.trades + 2
         )
 
-    def test_checkpoints_of_every_kind(self, path: Path, storage: SqliteStorage) -> None:
+    def test_checkpoints_of_every_kind(self, path: Path, storage: SqliteWriter) -> None:
         with closing(sqlite3.connect(path)) as other:
             for number, kind in enumerate(("PASSIVE", "FULL", "RESTART", "TRUNCATE", "TRUNCATE")):
                 assert other.execute(f"PRAGMA wal_checkpoint({kind})").fetchone()[0] == 0
                 self.write_more(path, storage, 11 + 10 * number)
 
-    def test_a_log_that_is_cut_down_to_its_limit(self, path: Path, storage: SqliteStorage) -> None:
+    def test_a_log_that_is_cut_down_to_its_limit(self, path: Path, storage: SqliteWriter) -> None:
         """After a long reader has gone: SQLite truncates the log by itself."""
         with closing(sqlite3.connect(path, isolation_level=None)) as reader:
             reader.execute("BEGIN")
@@ -167,7 +167,7 @@ class TestLegitimate:
         assert wal(path).stat().st_size < large
         self.write_more(path, storage, start)
 
-    def test_vacuum(self, path: Path, storage: SqliteStorage) -> None:
+    def test_vacuum(self, path: Path, storage: SqliteWriter) -> None:
         """By another program: the database shrinks, its file with the next checkpoint."""
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute(
@@ -183,7 +183,7 @@ class TestLegitimate:
             self.write_more(path, storage, 21)
             self.write_more(path, storage, 31)
 
-    def test_other_connections_that_come_and_go(self, path: Path, storage: SqliteStorage) -> None:
+    def test_other_connections_that_come_and_go(self, path: Path, storage: SqliteWriter) -> None:
         """The last of them would delete the log, were the engine's not there."""
         for number in range(3):
             with closing(sqlite3.connect(path)) as other:
@@ -203,9 +203,9 @@ class TestLegitimate:
 CLOSING = """
 import shutil, sys, pathlib
 from tests.unit.store_helpers import full_batch, new_run
-from tradebot.store.writer import SqliteStorage
+from tradebot.store.writer import SqliteWriter
 path = pathlib.Path(sys.argv[1])
-storage = SqliteStorage(path, "NORMAL", new_run(path))
+storage = SqliteWriter(path, "NORMAL", new_run(path))
 storage.write(full_batch(1, 10))
 path.rename(path.with_name("old.db"))
 wal = path.with_name("x.db-wal")
@@ -247,7 +247,7 @@ def test_the_end_of_a_run_is_not_written_into_another_file(
     """Contract 6: nothing appears at the old path, in a market too quiet for a flush that would have found it."""
     runtime = FakeRuntime()
     logged = Logged(runtime)
-    store = Store(path, "NORMAL", 1.0, runtime, logged.log)
+    store = SqliteStore(path, "NORMAL", 1.0, runtime, logged.log)
     store.with_database(lambda db: begin_run(db, run_info(), 1, resume=False))
     change(path)
     there = path.exists()

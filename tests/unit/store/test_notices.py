@@ -28,7 +28,7 @@ from tradebot.store.batch import Batch as StoreBatch
 from tradebot.store.batch import StoredCounts
 from tradebot.store.database import connect
 from tradebot.store.spill import Spill, spill_path
-from tradebot.store.writer import SqliteStorage
+from tradebot.store.writer import SqliteWriter
 from tradebot.strategy.base import Decision, Strategy, SymbolHistory
 from tradebot.strategy.decider import Decider
 from tradebot.threads.counters import Metrics
@@ -105,7 +105,7 @@ def run(path: Path, logged: Any, batches: list[Batch], sample_every: int = 1) ->
     runtime = RealRuntime()
     config = replace(Config(), engine=EngineConfig(sample_every=sample_every))
     watching = Watching()
-    storage = SqliteStorage(path, "NORMAL", new_run(path, push=True))
+    storage = SqliteWriter(path, "NORMAL", new_run(path, push=True))
     parts = Parts(
         config, "r1", cast(Feed, Batches(batches)), Decider(watching, "r1", 0.1, 0.75),
         ShadowExecution(config.risk_caps, 0.001), storage, None, StoredCounts(), _no_ticks(),
@@ -191,7 +191,7 @@ def test_a_spill_file_keeps_them(tmp_path: Path) -> None:
     notices = [replace(UP, ticks_before=0), replace(GAP, ticks_before=2)]
     first = StoreBatch()
     first.add(notices[:1])
-    storage = SqliteStorage(path, "NORMAL", record)
+    storage = SqliteWriter(path, "NORMAL", record)
     before = storage.counts
     storage.write(first)
     storage.close()
@@ -220,7 +220,7 @@ def test_a_spill_file_of_the_first_format_is_still_adopted(tmp_path: Path) -> No
 def test_a_failed_write_of_notices_alone_is_not_repeated(tmp_path: Path) -> None:
     """In doubt whether a commit happened: the counters of the run tell, notices included."""
     path = tmp_path / "x.db"
-    storage = SqliteStorage(path, "NORMAL", new_run(path))
+    storage = SqliteWriter(path, "NORMAL", new_run(path))
     batch = StoreBatch()
     batch.add([UP])
     storage.write(batch)

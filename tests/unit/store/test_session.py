@@ -32,9 +32,9 @@ from tests.unit.store_helpers import (
 )
 from tradebot.core.errors import ConfigError, OverloadError
 from tradebot.store.batch import StoredCounts
-from tradebot.store.errors import StorageUnavailable
+from tradebot.store.errors import StartStopped, StorageUnavailable
 from tradebot.store.lock import WriterLock
-from tradebot.store.session import StartStopped, Store
+from tradebot.store.session import SqliteStore
 from tradebot.store.spill import Spill, spill_path
 
 
@@ -55,8 +55,8 @@ def _short_busy_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tradebot.store.database.BUSY_TIMEOUT_MS", 5)
 
 
-def opened(path: Path, runtime: FakeRuntime, logged: Logged, retry_s: float = 3.0) -> Store:
-    return Store(path, "NORMAL", retry_s, runtime, logged.log)
+def opened(path: Path, runtime: FakeRuntime, logged: Logged, retry_s: float = 3.0) -> SqliteStore:
+    return SqliteStore(path, "NORMAL", retry_s, runtime, logged.log)
 
 
 class TestOpening:
@@ -261,7 +261,7 @@ class TestPatience:
 class TestDamageInDoubt:
     """11.8: SQLite calls damaged what the disk could not read (EIO); only what was read is called so."""
 
-    def store(self, path: Path, runtime: FakeRuntime, logged: Logged) -> tuple[Store, list[SqliteDatabase], Any]:
+    def store(self, path: Path, runtime: FakeRuntime, logged: Logged) -> tuple[SqliteStore, list[SqliteDatabase], Any]:
         """A store, the connections of the attempts, and work that finds the file damaged until the third of them."""
         attempts: list[SqliteDatabase] = []
 

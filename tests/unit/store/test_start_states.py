@@ -26,7 +26,7 @@ from tests.unit.store_helpers import (
 )
 from tradebot.core.errors import ConfigError
 from tradebot.store.models import MODELS, SCHEMA_VERSION
-from tradebot.store.session import Store
+from tradebot.store.session import SqliteStore
 
 SQLITE_MAGIC = b"SQLite format 3\x00"
 
@@ -49,7 +49,7 @@ def start(path: Path) -> list[str]:
     runtime = FakeRuntime()
     logged = Logged(runtime)
     try:
-        Store(path, "NORMAL", 3.0, runtime, logged.log).close()
+        SqliteStore(path, "NORMAL", 3.0, runtime, logged.log).close()
     finally:
         logged.log.close()
     assert runtime.slept == []

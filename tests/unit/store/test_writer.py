@@ -43,7 +43,7 @@ from tradebot.store.batch import Batch, StoredCounts
 from tradebot.store.database import BUSY_TIMEOUT_MS, connect
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.runs import RunRecord
-from tradebot.store.writer import SqliteStorage, insert_batch
+from tradebot.store.writer import SqliteWriter, insert_batch
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> list[SqliteDatabase]:
     return made
 
 
-class Doubtful(SqliteStorage):
+class Doubtful(SqliteWriter):
     """Reports an error after its transaction: committed in truth, or not."""
 
     faults: Iterator[bool | None] = iter(())
@@ -355,7 +355,7 @@ class TestFull:
 def test_a_connection_is_closed_after_a_rollback_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Issue 11.5: peewee takes the transaction for open and would refuse with an error that nobody expects."""
     path = tmp_path / "x.db"
-    storage = SqliteStorage(path, "NORMAL", new_run(path))
+    storage = SqliteWriter(path, "NORMAL", new_run(path))
     storage.write(full_batch(1, 5))
 
     def failing(*_arguments: object) -> None:

@@ -36,7 +36,7 @@ from tradebot.store.policy import (
 )
 from tradebot.store.spill import Spill, spill_path
 from tradebot.store.spill_format import batch_of, in_causal_order
-from tradebot.store.writer import SqliteStorage, insert_batch
+from tradebot.store.writer import SqliteWriter, insert_batch
 from tradebot.threads.counters import Metrics
 from tradebot.threads.handover import Handover, SpillRange
 from tradebot.threads.persist import writer_stages
@@ -461,7 +461,7 @@ def test_a_database_that_was_given_up_is_really_closed(tmp_path: Path, push: boo
     control = Control(runtime, ["persist"])
     channel: Channel[Event] = Channel(runtime, "persist", 100)
 
-    class Failing(SqliteStorage):
+    class Failing(SqliteWriter):
         def _transact(self, db: SqliteDatabase, batch: Batch, after: StoredCounts) -> None:
             cursor = db.execute_sql("SELECT 1 UNION SELECT 2")
             cursor.fetchone()

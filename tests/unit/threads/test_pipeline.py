@@ -20,7 +20,8 @@ from tradebot.execution.shadow import ShadowExecution
 from tradebot.feeds.base import Batch, Feed
 from tradebot.feeds.status import FeedStatus
 from tradebot.store.batch import StoredCounts
-from tradebot.store.writer import SqliteStorage, Storage
+from tradebot.store.protocol import BatchWriter
+from tradebot.store.writer import SqliteWriter
 from tradebot.strategy.decider import Decider
 from tradebot.strategy.registry import create
 from tradebot.threads.ingest import overload_cause
@@ -81,7 +82,7 @@ class Run:
 
     feed: ListFeed
     logged: Logged
-    storage: Storage | None = None
+    storage: BatchWriter | None = None
     runtime: Recorder = field(default_factory=Recorder)
 
     def __post_init__(self) -> None:
@@ -122,7 +123,7 @@ def test_a_replay_that_stores_nothing(logged: Logged) -> None:
 
 def test_a_replay_that_stores(tmp_path: Path, logged: Logged) -> None:
     path = tmp_path / "x.db"
-    storage = SqliteStorage(path, "NORMAL", new_run(path))
+    storage = SqliteWriter(path, "NORMAL", new_run(path))
     run = Run(ListFeed([ticks(60), ticks(60)]), logged, storage)
     assert run.pipeline.run() is ExitCode.COMPLETE
     ledger = run.pipeline.ledger()
@@ -141,7 +142,7 @@ def test_a_feed_that_fails(tmp_path: Path, logged: Logged, error: Exception, cod
         raise error
 
     path = tmp_path / "x.db"
-    run = Run(ListFeed([ticks(40)], fail), logged, SqliteStorage(path, "NORMAL", new_run(path)))
+    run = Run(ListFeed([ticks(40)], fail), logged, SqliteWriter(path, "NORMAL", new_run(path)))
     assert run.pipeline.run() is code
     assert run.pipeline.failure is not None
     assert (run.pipeline.failure.stage, run.feed.closed) == ("ingest", True)
@@ -154,7 +155,7 @@ def test_a_feed_that_fails(tmp_path: Path, logged: Logged, error: Exception, cod
 def test_a_stop_signal_is_served(tmp_path: Path, logged: Logged) -> None:
     """S13: reading stops, what was accepted is stored, exit 0; a replay stopped half-way is not whole."""
     path = tmp_path / "x.db"
-    run = Run(ListFeed([ticks(40)]), logged, SqliteStorage(path, "NORMAL", new_run(path)))
+    run = Run(ListFeed([ticks(40)]), logged, SqliteWriter(path, "NORMAL", new_run(path)))
 
     def wait() -> Batch | None:
         run.runtime.signals = 1

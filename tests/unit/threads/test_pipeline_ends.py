@@ -22,7 +22,7 @@ from tradebot.feeds.status import NO_LINK, FeedStatus
 from tradebot.store.batch import StoredCounts
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.policy import FINAL_FLUSH_S
-from tradebot.store.writer import SqliteStorage
+from tradebot.store.writer import SqliteWriter
 from tradebot.strategy.base import Decision, Strategy, SymbolHistory
 from tradebot.strategy.decider import Decider
 from tradebot.threads.pipeline import STAGES, Parts, Pipeline
@@ -118,7 +118,7 @@ class Ending:
         self.control = Control(runtime, STAGES)
         parts = Parts(
             config, "r1", cast(Feed, Endless(runtime)), decider, shadow if execution is None else execution(runtime),
-            SqliteStorage(path, "NORMAL", new_run(path)), None, StoredCounts(), _none(),
+            SqliteWriter(path, "NORMAL", new_run(path)), None, StoredCounts(), _none(),
         )  # fmt: skip
         self.pipeline = Pipeline(parts, self.control, runtime, self.logged.log)
         self.code: ExitCode | None = None
