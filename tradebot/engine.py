@@ -335,7 +335,7 @@ class _Run:
         )  # fmt: skip
 
     def _account(self, pipeline: Pipeline, code: ExitCode) -> tuple[ExitCode, Ledger]:
-        """Check the ledger (contract: at every exit); one that does not balance is a bug, whatever else happened."""
+        """Check the ledger at every exit; one that does not balance is a bug, whatever else happened."""
         ledger = pipeline.ledger()
         problems = ledger.problems()
         self._log.info("ledger", event="LEDGER", balanced=not problems, **ledger.as_dict())

@@ -46,7 +46,7 @@ def check_replayed(stored: Sequence[Tick], lines: Sequence[str], sample_every: i
 
 
 def check_walk(db: sqlite3.Connection, runs: Sequence[int]) -> None:
-    """The stored prices of consecutive runs of the synthetic feed are one walk without a hole (contract 3)."""
+    """The stored prices of consecutive runs of the synthetic feed are one walk without a hole."""
     price, n = _START, 0
     for run in runs:
         for symbol, stored, volume in db.execute(

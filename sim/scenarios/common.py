@@ -66,7 +66,7 @@ def check_all(world: World, settings: Settings, outcome: ProcessOutcome, push: b
 
 
 def expect(outcome: ProcessOutcome, code: int) -> None:
-    """The exit code that the contract names for what happened."""
+    """The exit code that docs/reference/exit-codes.md names for what happened."""
     assert outcome.exit_code == code, f"exit code {outcome.exit_code} instead of {code}: {outcome.error or ''}"
 
 

@@ -1,4 +1,4 @@
-"""What the contract says of a process's end: which exit codes, and which complaints, its fate explains. Pure.
+"""How a process has to end: which exit codes, and which complaints, its fate explains. Pure.
 
 Facts come from the world (what it did, what went over the network, what the storage answered), and from the engine only
 where nobody else can know: that its patience with the drain ended.
@@ -113,7 +113,7 @@ EXIT_CAUSES: Final[tuple[ExitCause, ...]] = (
 
 
 def expected_exit(facts: ProcessFacts) -> frozenset[int | None]:
-    """The exit codes that the contract allows for what happened; None stands for a killed process.
+    """The exit codes that may follow from what happened; None stands for a killed process.
 
     A crash outranks everything; of several other causes the first one counts, and which that was is not known here.
     A stop, the end of the time and the end of the feed give 0, when nothing else happened before.

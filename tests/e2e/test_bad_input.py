@@ -81,7 +81,7 @@ CONFIGURATIONS = [
 
 @pytest.mark.parametrize("bad", CONFIGURATIONS, ids=lambda bad: bad.name)
 def test_a_bad_configuration_is_refused(engine: Engine, bad: Bad) -> None:
-    """G1, contract 7: 12 before anything is touched."""
+    """G1: 12 before anything is touched."""
     if bad.toml is not None:
         engine.path("bad.toml").write_bytes(bad.toml.encode("utf-8", "surrogateescape"))
     args = ("--config=bad.toml",) if bad.toml is not None else bad.args
@@ -91,7 +91,7 @@ def test_a_bad_configuration_is_refused(engine: Engine, bad: Bad) -> None:
 
 
 def test_an_unknown_variable_of_the_environment_is_no_better(engine: Engine) -> None:
-    """Contract 1: unknown values are errors, never replaced by a default."""
+    """Unknown values are errors, never replaced by a default."""
     assert_one_message(engine.run("--seconds=1", env={"TRADEBOT_LOG_LEVEL": "loud"}).expect(12), "TRADEBOT_LOG_LEVEL")
     assert_one_message(engine.run("--seconds=1", env={"TRADEBOT_CONFIG": "nowhere.toml"}).expect(12), "nowhere.toml")
 
@@ -105,14 +105,14 @@ def test_an_unknown_variable_of_the_environment_is_no_better(engine: Engine) -> 
     ],
 )
 def test_a_missing_replay_file_is_refused(engine: Engine, given: str, words: tuple[str, ...]) -> None:
-    """Contract 7: 12."""
+    """Exit code 12."""
     engine.path("secret.jsonl").write_text("")
     done = engine.run("--ingest=replay", f"--replay-file={given}", "--db=x.db").expect(12)
     assert_one_message(done, *words)
 
 
 def test_a_missing_replay_database_is_refused(engine: Engine) -> None:
-    """Contract 7: 12, also for a run that it does not hold."""
+    """12, also for a run that it does not hold."""
     assert_one_message(engine.run("--ingest=replay", "--replay-db=no.db", "--db=x.db").expect(12), "no.db")
     assert_one_message(engine.run("--ingest=replay", "--db=no.db").expect(12), "no.db")
     engine.run(*REPLAY, "--db=origin.db").expect(0)
@@ -122,7 +122,7 @@ def test_a_missing_replay_database_is_refused(engine: Engine) -> None:
 
 
 def test_a_directory_that_cannot_be_made_or_written_is_refused(engine: Engine) -> None:
-    """Contract 7: 12."""
+    """Exit code 12."""
     engine.path("file").write_text("")
     assert_one_message(engine.run(*REPLAY, "--db=file/x.db").expect(12), "file")
     assert_one_message(engine.run(*REPLAY, "--db=/proc/nowhere/x.db").expect(12), "/proc/nowhere")
@@ -132,7 +132,7 @@ def test_a_directory_that_cannot_be_made_or_written_is_refused(engine: Engine) -
 
 
 def test_a_read_only_file_system_is_waited_for(engine: Engine) -> None:
-    """Contract 7: 13 and not 12, since it can pass; with a fresh file and with one that was written before."""
+    """13 and not 12, since it can pass; with a fresh file and with one that was written before."""
     soon = engine.config("soon.toml", "[persist]\nstorage_retry_s = 0.2\n")
     with small_disk(engine.path("disk"), size_mb=64) as disk:
         engine.run(*REPLAY, "--db=disk/x.db").expect(0)
@@ -191,7 +191,7 @@ def content(path: Path) -> object:
 def test_what_is_no_database_of_ours_is_refused_and_left_alone(
     engine: Engine, undisturbed: Path, make: object, words: tuple[str, ...]
 ) -> None:
-    """G3, contract 7: 12: not something that a later start could find repaired."""
+    """G3: 12: not something that a later start could find repaired."""
     db = engine.path("x.db")
     assert callable(make)
     make(db, undisturbed)
@@ -206,7 +206,7 @@ def noise() -> bytes:
 
 
 def test_random_bytes_as_a_replay_are_counted(engine: Engine) -> None:
-    """Contract 3: 11 with a count and one message; with --strict at the first line."""
+    """11 with a count and one message; with --strict at the first line."""
     engine.path("noise").write_bytes(noise())
     args = ("--ingest=replay", "--replay-file=noise")
     done = engine.run(*args, "--db=x.db").expect(11)
@@ -223,7 +223,7 @@ def test_random_bytes_as_a_replay_are_counted(engine: Engine) -> None:
 
 
 def test_what_is_good_beside_what_is_bad_is_kept(engine: Engine, undisturbed: Path) -> None:
-    """Contract 3: malformed lines are skipped, each with its number; what is good is as without them."""
+    """Malformed lines are skipped, each with its number; what is good is as without them."""
     good = CROSSOVER.read_bytes().splitlines()
     bad = [b"{", b'{"symbol":"A","price":-1,"volume":1,"ts":1}', b"\xff\xfe", b"[]", b"x" * (1 << 21)]
     lines = [*good[:10], bad[0], *good[10:20], b"", *bad[1:4], *good[20:45], bad[4], *good[45:]]
@@ -242,7 +242,7 @@ def test_what_is_good_beside_what_is_bad_is_kept(engine: Engine, undisturbed: Pa
 
 @pytest.mark.parametrize("cut", ["gz", "zst"])
 def test_a_damaged_archive_gives_what_can_be_read(engine: Engine, cut: str) -> None:
-    """Contract 3: what can be read is kept; the damage is one malformed line, or 11 with --strict."""
+    """What can be read is kept; the damage is one malformed line, or 11 with --strict."""
     packed = gzip.compress(SESSION.read_bytes()) if cut == "gz" else zstandard.compress(SESSION.read_bytes())
     engine.path("cut").write_bytes(packed[: len(packed) * 2 // 3])
     done = engine.run("--ingest=replay", "--replay-file=cut", "--db=x.db").expect(0)
@@ -252,7 +252,7 @@ def test_a_damaged_archive_gives_what_can_be_read(engine: Engine, cut: str) -> N
 
 
 def test_an_input_without_a_tick_ends_with_11(engine: Engine) -> None:
-    """Contract 3: one message that says what the file looks like and what to do; again, not 12, the second time."""
+    """One message that says what the file looks like and what to do; again, not 12, the second time."""
     for name, content, words in (
         ("empty", b"", "is empty"),
         ("blank", b"\n \n", "holds nothing but white space"),
@@ -267,7 +267,7 @@ def test_an_input_without_a_tick_ends_with_11(engine: Engine) -> None:
 
 
 def test_a_replay_is_not_stored_twice(engine: Engine) -> None:
-    """I3, contract 3: a second time 12 and a hint, with --resume 0; the rows stay as they are."""
+    """I3: a second time 12 and a hint, with --resume 0; the rows stay as they are."""
     engine.run(*REPLAY, "--db=x.db").expect(0)
     before = dump(engine.path("x.db"))
     refused = engine.run(*REPLAY, "--db=x.db").expect(12)

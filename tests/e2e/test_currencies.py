@@ -26,7 +26,7 @@ def replay(engine: Engine, symbol: str, *args: str) -> str:
 
 @pytest.mark.parametrize("symbol", ["ETH/BTC", "BTC-EUR", "BTC_KRW"])
 def test_caps_in_dollars_refuse_other_currencies(engine: Engine, symbol: str) -> None:
-    """Issue 12 item 13: a cap in dollars is never compared with bitcoins."""
+    """A cap in dollars is never compared with bitcoins."""
     summary = replay(engine, symbol)
     assert re.search(r"refused NO_RATE +4\n", summary) and re.search(r"orders REJECTED +4\n", summary)
     assert "USD" not in summary

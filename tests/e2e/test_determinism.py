@@ -76,7 +76,7 @@ def test_a_replay_of_a_replay_gives_the_same_rows(engine: Engine, undisturbed: P
 
 
 def test_a_database_replays_its_own_ticks_and_writes_nothing(engine: Engine, undisturbed: Path) -> None:
-    """Contract 3: with neither file nor database only the summary is printed."""
+    """With neither file nor database only the summary is printed."""
     own = engine.path("own.db")
     shutil.copy(undisturbed, own)
     before = own.read_bytes()

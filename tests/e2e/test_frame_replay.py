@@ -139,7 +139,7 @@ def session(directory: Path) -> Path:
 
 
 def test_a_resumed_replay_of_a_capture_is_as_if_nothing_had_happened(engine: Engine) -> None:
-    """S8, contract 6: killed in the middle and resumed, rows, gaps and their places equal those of a straight run."""
+    """S8: killed in the middle and resumed, rows, gaps and their places equal those of a straight run."""
     file = f"--replay-file={session(engine.home)}"
     straight = engine.run("--ingest=replay", "--exchange=binance", file, "--db=straight.db").expect(0).ledger
     twice = sum(number % 101 == 7 and number % 97 not in (5, 6) for number in range(3000))

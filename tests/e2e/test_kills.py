@@ -27,7 +27,7 @@ def test_kills_at_random_moments_lose_nothing_that_a_resume_does_not_bring_back(
 
 
 def test_a_replay_held_in_part_is_refused_without_resume(engine: Engine, undisturbed: Path) -> None:
-    """Contract 3: refused with 12 and a hint; `--resume` continues at the same place, and says so when complete."""
+    """Refused with 12 and a hint; `--resume` continues at the same place, and says so when complete."""
     args = (f"--config={SESSION_CONFIG}", f"--replay-file={SESSION}", "--db=x.db")
     db = engine.path("x.db")
     running = engine.start(*args, "--speed=50x")

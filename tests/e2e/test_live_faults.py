@@ -279,7 +279,7 @@ def test_mockws_that_does_not_run_is_said_after_the_first_attempt(engine: Engine
 
 
 def test_a_ban_outlasts_the_budget_and_a_restart(engine: Engine, mockws: MockWsProcess) -> None:
-    """Issue 12 item 5: budget 1 s, Retry-After 4 s: no exit 10 meanwhile, and no request before the 4 s are over."""
+    """Budget 1 s, Retry-After 4 s: no exit 10 meanwhile, and no request before the 4 s are over."""
     mockws.control(actions.Reject(429, retry_after_s=4))
     first = Live(engine, f"--ws-url={mockws.url}", feed__reconnect_budget_s=1)
     first.running.wait_for("CONNECT_FAILED")

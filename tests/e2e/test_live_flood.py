@@ -71,7 +71,7 @@ def assert_overloaded(live: Live, stage: str) -> int:
 
 
 def test_a_frame_with_more_trades_than_there_is_room_for(engine: Engine) -> None:
-    """Contract 3: what fits is accepted and stored, the rest of this frame is refused, the next is never read."""
+    """What fits is accepted and stored, the rest of this frame is refused, the next is never read."""
     trades = [
         {"trade_id": number, "product_id": "BTC-USD", "price": "100.5", "size": "1", "side": "BUY",
          "time": "2026-01-02T03:04:05.678Z"}

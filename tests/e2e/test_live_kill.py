@@ -77,7 +77,7 @@ def assert_strategy_went_on(db: Path, config: Config) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_kill_and_restart_a_live_feed(engine: Engine, tmp_path: Path, seed: int) -> None:
-    """Contract 6: whole file, no tick twice, no orphan; numbers, windows and positions go on; gaps are what is missing.
+    """Whole file, no tick twice, no orphan; numbers, windows and positions go on; gaps are what is missing.
 
     Gaps of the time in between are told by the next run, in their place.
     """
@@ -112,7 +112,7 @@ def test_kill_and_restart_a_live_feed(engine: Engine, tmp_path: Path, seed: int)
 
 
 def test_a_kill_while_the_link_is_down(engine: Engine, tmp_path: Path) -> None:
-    """Contract 6: what both leave out is one gap of the next run; that one knows the position it has to lower."""
+    """What both leave out is one gap of the next run; that one knows the position it has to lower."""
     keys: dict[str, Any] = {"strategy__name": "periodic", "engine__signal_every_n_ticks": 5}
     with MockWsProcess(tmp_path) as mockws:
         first = Live(engine, f"--ws-url={mockws.url}", **keys)

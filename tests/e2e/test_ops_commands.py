@@ -1,4 +1,4 @@
-"""`tradebot health`, `status` and `doctor` beside a real engine, its metrics endpoint and its webhook (contract 9)."""
+"""`tradebot health`, `status` and `doctor` beside a real engine, its metrics endpoint and its webhook."""
 
 from __future__ import annotations
 

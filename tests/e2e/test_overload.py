@@ -87,7 +87,7 @@ def test_a_replay_only_gets_slower(engine: Engine, undisturbed: Path, stage: str
 
 @pytest.mark.parametrize("stage", ["ingest", "strategy", "execution", "persist"])
 def test_a_dead_thread_never_leaves_the_process_living_on(engine: Engine, undisturbed: Path, stage: str) -> None:
-    """Contract 7: exit 1 after the writer has flushed; the ledger balances; a resume completes it."""
+    """Exit 1 after the writer has flushed; the ledger balances; a resume completes it."""
     sizes = "[channels]\ntick_channel_size = 500\nsignal_channel_size = 16\npersist_channel_size = 500\n"
     config = engine.config("replay.toml", SESSION_CONFIG.read_text() + sizes)
     args = (config, f"--replay-file={SESSION}", "--db=x.db")

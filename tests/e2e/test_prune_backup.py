@@ -56,7 +56,7 @@ def _gone_or_pruned(db: Path, run_id: str, ticks: int) -> bool:
 
 
 def test_prune_beside_an_engine_and_killed(engine: Engine, undisturbed: Path) -> None:
-    """Contract 6: no orphan after kill -9 at any moment, the engine never waits, a replay that went begins anew."""
+    """No orphan after kill -9 at any moment, the engine never waits, a replay that went begins anew."""
     db = engine.path("x.db")
     run_id = with_an_old_replay(undisturbed, db)
     running = writing(engine, db)
@@ -114,7 +114,7 @@ def test_a_database_that_is_not_there(engine: Engine, command: list[str]) -> Non
 
 
 def test_a_replay_of_a_pruned_run_says_so(engine: Engine, undisturbed: Path) -> None:
-    """Contract 3: what is replayed is what is left, under an id of its own, and the log tells."""
+    """What is replayed is what is left, under an id of its own, and the log tells."""
     db = engine.path("x.db")
     shutil.copy(undisturbed, db)
     with closing(sqlite3.connect(db)) as other, other:

@@ -21,7 +21,7 @@ FAST = (
 
 
 def test_four_readers_at_full_speed_never_meet_a_lock(engine: Engine) -> None:
-    """Contract 9: reading while writing without SQLITE_BUSY, though these readers wait for no lock at all."""
+    """Reading while writing without SQLITE_BUSY, though these readers wait for no lock at all."""
     db = engine.path("x.db")
     running = engine.start(engine.config("fast.toml", FAST), f"--db={db}", "--seconds=60")
     wait_for_ticks(db, 1)
@@ -38,7 +38,7 @@ def test_four_readers_at_full_speed_never_meet_a_lock(engine: Engine) -> None:
 
 
 def test_a_long_reader_makes_batches_larger(engine: Engine) -> None:
-    """Contract 6: the log of a writer that nobody can empty grows slowly, and is cut down when the reader has gone."""
+    """The log of a writer that nobody can empty grows slowly, and is cut down when the reader has gone."""
     db = engine.path("x.db")
     wal = engine.path("x.db-wal")
     config = engine.config("fast.toml", f"{FAST}flush_interval_ms = 200\n")

@@ -199,7 +199,7 @@ def test_history_at_subscription_and_a_source_of_a_file(engine: Engine) -> None:
 
 
 def test_state_and_caps_hold_per_symbol(engine: Engine) -> None:
-    """Contract 4, 5: each symbol decides as if it were alone, and a cap that one has reached stops no other."""
+    """Each symbol decides as if it were alone, and a cap that one has reached stops no other."""
     # Of one symbol alone the averages cross often; mixed, they would cross at other places.
     prices: dict[str, list[float]] = {
         "AAAUSDT": [100 + (n * 7 % 13) for n in range(60)],

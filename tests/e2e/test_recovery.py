@@ -29,7 +29,7 @@ def lab(home: Path, module: str, *args: str) -> tuple[int, str]:
 
 
 def test_a_handful_of_points(tmp_path: Path) -> None:
-    """Contract 6, 7: after kills, power cuts and errors no 12, no 1, nothing lost or unsound, resumes equal."""
+    """After kills, power cuts and errors no 12, no 1, nothing lost or unsound, resumes equal."""
     code, said = lab(
         tmp_path, "tests.recovery.run", "--scenario=first-start,replay", "--synchronous=NORMAL", "--changes=6",
         "--calls=1", "--detail=sync-EIO-lasting", "--kind=error",

@@ -1,4 +1,4 @@
-"""A start that is refused before the pipeline runs ends with 12, and the webhook hears why (contract 9)."""
+"""A start that is refused before the pipeline runs ends with 12, and the webhook hears why."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ FAST = "[engine]\ntick_interval_ms = 2\nsignal_every_n_ticks = 10\n[persist]\nfl
 
 
 def test_a_second_engine_on_the_same_database_is_refused(engine: Engine) -> None:
-    """Contract 7: 12 naming the process; the first one does not notice. bin/tradebot's process is the engine."""
+    """12 naming the process; the first one does not notice. bin/tradebot's process is the engine."""
     db = engine.path("x.db")
     first = engine.start(
         engine.config("fast.toml", FAST), "--db=x.db", command=[REPO / "bin" / "tradebot"],
@@ -66,7 +66,7 @@ SYNTHETIC_SIGNALS = "SELECT kind, price FROM signals WHERE run IN (SELECT id FRO
 
 
 def test_a_restarted_push_feed_continues(engine: Engine) -> None:
-    """Contract 6: prices, strategy and positions go on over restarts; a replay in the same file touches nothing of it.
+    """Prices, strategy and positions go on over restarts; a replay in the same file touches nothing of it.
 
     Signals come at every 10th tick, sides in turn, as in one undisturbed run.
     """
@@ -92,7 +92,7 @@ def test_a_restarted_push_feed_continues(engine: Engine) -> None:
 
 
 def test_a_push_feed_continues_after_kill_9(engine: Engine) -> None:
-    """Contract 6: what was in its hands is lost, what is stored is sound, and the next run goes on from there."""
+    """What was in its hands is lost, what is stored is sound, and the next run goes on from there."""
     db = engine.path("x.db")
     args = (engine.config("fast.toml", FAST), "--db=x.db", "--strategy=periodic")
     running = engine.start(*args)
@@ -112,7 +112,7 @@ def test_a_push_feed_continues_after_kill_9(engine: Engine) -> None:
 
 
 def test_a_replay_in_a_file_with_other_runs_is_as_in_a_file_of_its_own(engine: Engine, undisturbed: Path) -> None:
-    """Contract 6: positions and windows of other runs never reach a replay."""
+    """Positions and windows of other runs never reach a replay."""
     engine.run(engine.config("fast.toml", FAST), "--db=x.db", "--strategy=periodic", "--seconds=0.3").expect(0)
     engine.run(f"--config={SESSION_CONFIG}", f"--replay-file={SESSION}", "--db=x.db").expect(0)
     own = "WHERE run = (SELECT id FROM runs WHERE ingest = 'replay') ORDER BY id"
@@ -127,7 +127,7 @@ def test_a_replay_in_a_file_with_other_runs_is_as_in_a_file_of_its_own(engine: E
 
 
 def test_the_default_database_is_below_the_home(engine: Engine) -> None:
-    """Contract 11: never inside the installation; $STATE_DIRECTORY where systemd gives one."""
+    """Never inside the installation; $STATE_DIRECTORY where systemd gives one."""
     engine.run("--seconds=0.1").expect(0)
     assert counts(engine.home / ".local" / "state" / "tradebot" / "tradebot.db")["ticks"] >= 1
     service = engine.path("service")
@@ -136,7 +136,7 @@ def test_the_default_database_is_below_the_home(engine: Engine) -> None:
 
 
 def test_the_configuration_is_found(engine: Engine) -> None:
-    """Contract 1: the command line over the environment over the file; a missing default file means defaults."""
+    """The command line over the environment over the file; a missing default file means defaults."""
     text = f'[engine]\ningest_mode = "replay"\nreplay_file = "{CROSSOVER}"\n[app]\ndb_path = "file.db"\n'
     engine.config("mine.toml", text)
     engine.run(env={"TRADEBOT_CONFIG": "mine.toml"}).expect(0)

@@ -152,7 +152,7 @@ def test_a_named_pipe_without_a_writer_does_not_hold_off_a_stop(engine: Engine) 
 
 
 def test_a_second_signal_ends_it_at_once(engine: Engine) -> None:
-    """Contract 7: exit 1 at once while the storage is locked, with what was not stored in the log."""
+    """Exit 1 at once while the storage is locked, with what was not stored in the log."""
     db = engine.path("x.db")
     running = engine.start(engine.config("fast.toml", FAST), "--db=x.db")
     wait_for_ticks(db, 100)
@@ -178,7 +178,7 @@ def test_a_second_signal_ends_it_at_once(engine: Engine) -> None:
 
 @pytest.mark.parametrize("gone", ["stdout", "stderr", "both"])
 def test_readers_that_go_away_do_not_break_a_run(engine: Engine, gone: str, undisturbed: Path) -> None:
-    """Contract 7: a broken pipe costs text, never a row and never the exit code."""
+    """A broken pipe costs text, never a row and never the exit code."""
     read, write = os.pipe()
     os.close(read)
     options: dict[str, Any] = {name: write for name in ("stdout", "stderr") if gone in (name, "both")}
@@ -193,7 +193,7 @@ def test_readers_that_go_away_do_not_break_a_run(engine: Engine, gone: str, undi
 
 
 def test_streams_that_were_never_open_do_not_break_a_run(engine: Engine, undisturbed: Path) -> None:
-    """Contract 7: as some service managers and cron jobs start it."""
+    """As some service managers and cron jobs start it."""
     args = f"--config={SESSION_CONFIG} --replay-file={SESSION} --db=x.db"
     shell = f"exec {sys.executable} -m tradebot {args} <&- >&- 2>&-"
     engine.run(command=("sh", "-c", shell)).expect(0)
@@ -201,7 +201,7 @@ def test_streams_that_were_never_open_do_not_break_a_run(engine: Engine, undistu
 
 
 def test_a_full_device_as_standard_output_does_not_break_a_run(engine: Engine) -> None:
-    """Contract 7: the rows are stored and the exit code is that of the run."""
+    """The rows are stored and the exit code is that of the run."""
     with open("/dev/full", "w") as full:
         done = engine.run("--seconds=0.1", "--db=x.db", stdout=full)
     done.expect(0)

@@ -146,7 +146,7 @@ def wait_change(db: Path) -> tuple[float, int]:
 
 
 def test_each_rung_keeps_its_part_of_the_ticks(engine: Engine, boxes: list[Box]) -> None:
-    """Contract 9: NORMAL to THROTTLE3 and back, the measured rates within 10 % of 1/5, 1/10, 1/20 and of 1."""
+    """NORMAL to THROTTLE3 and back, the measured rates within 10 % of 1/5, 1/10, 1/20 and of 1."""
     box = Box(engine, SYNTHETIC)
     boxes.append(box)
     box.start_engine()

@@ -97,7 +97,7 @@ class TestFullDisk:
     def test_a_replay_ends_with_13_and_its_next_start_completes_it(
         self, engine: Engine, disk: SmallDisk, undisturbed: Path
     ) -> None:
-        """G5, contract 6: the spill is adopted, and a resume gives the undisturbed rows."""
+        """G5: the spill is adopted, and a resume gives the undisturbed rows."""
         db = disk.place / "x.db"
         running = start_replay(engine, db, 0.2, "--speed=100x")
         wait_for_ticks(db, 1000)
@@ -112,7 +112,7 @@ class TestFullDisk:
         assert dump(db) == dump(undisturbed)
 
     def test_a_push_feed_ends_with_13_and_its_next_start_goes_on(self, engine: Engine, disk: SmallDisk) -> None:
-        """G5, contract 6: nothing accepted is missing after the next start, which continues where it ended."""
+        """G5: nothing accepted is missing after the next start, which continues where it ended."""
         db = disk.place / "x.db"
         running = start_synthetic(engine, db, 0.2)
         wait_for_ticks(db, 200)
@@ -128,7 +128,7 @@ class TestFullDisk:
     def test_a_disk_that_gets_room_again_is_waited_for(
         self, engine: Engine, disk: SmallDisk, undisturbed: Path
     ) -> None:
-        """I6, contract 6: retried with backoff; the run ends with 0 as if nothing had been."""
+        """I6: retried with backoff; the run ends with 0 as if nothing had been."""
         db = disk.place / "x.db"
         running = start_replay(engine, db, 30, "--speed=100x")
         wait_for_ticks(db, 1000)
@@ -142,7 +142,7 @@ class TestFullDisk:
         assert not db.with_name("x.db.spill").exists()
 
     def test_a_disk_that_is_full_at_the_start(self, engine: Engine, disk: SmallDisk, undisturbed: Path) -> None:
-        """Contract 7: at start too 13 when it stays full, and 0 when it gets room in time."""
+        """At start too 13 when it stays full, and 0 when it gets room in time."""
         db = disk.place / "x.db"
         disk.fill()
         done = start_replay(engine, db, 0.2).finish().expect(13)
@@ -154,7 +154,7 @@ class TestFullDisk:
         assert dump(db) == dump(undisturbed)
 
     def test_a_disk_full_at_the_end_of_a_run_stopped_by_a_signal(self, engine: Engine, disk: SmallDisk) -> None:
-        """S13, contract 6: storage that is still full at the deadline of a stop goes the way of the spill and of 13."""
+        """S13: storage that is still full at the deadline of a stop goes the way of the spill and of 13."""
         db = disk.place / "x.db"
         config = engine.config("x.toml", f"{FAST}\n{CHANNELS}\n{persist(600, drain_timeout_s=0.5)}")
         running = engine.start(config, f"--db={db}")
@@ -171,7 +171,7 @@ class TestFullDisk:
 
 class TestLockedDatabase:
     def test_released_in_time(self, engine: Engine, undisturbed: Path) -> None:
-        """I6, contract 6: SQLITE_BUSY is retried while the channels fill; the run ends with 0."""
+        """I6: SQLITE_BUSY is retried while the channels fill; the run ends with 0."""
         db = engine.path("x.db")
         running = start_replay(engine, db, 30, "--speed=200x")
         wait_for_ticks(db, 500)
@@ -182,7 +182,7 @@ class TestLockedDatabase:
         assert dump(db) == dump(undisturbed)
 
     def test_held_for_good(self, engine: Engine) -> None:
-        """G5, contract 6: 13 naming the storage error, and the next start adopts the spill: nothing is missing."""
+        """G5: 13 naming the storage error, and the next start adopts the spill: nothing is missing."""
         db = engine.path("x.db")
         running = start_synthetic(engine, db, 0)
         wait_for_ticks(db, 100)
@@ -195,7 +195,7 @@ class TestLockedDatabase:
         assert len(synthetic_units(db)) == counts(db)["ticks"]
 
     def test_at_the_start(self, engine: Engine) -> None:
-        """Contract 7: released in time 0, held 13; a stop signal while waiting is served with 0."""
+        """Released in time 0, held 13; a stop signal while waiting is served with 0."""
         held, stopped, released = (engine.path(f"{name}.db") for name in ("held", "stopped", "released"))
         for running in [start_synthetic(engine, db, 1, "--seconds=0.1") for db in (held, stopped, released)]:
             running.finish().expect(0)
@@ -216,7 +216,7 @@ class TestLockedDatabase:
 
 
 class TestAway:
-    """Issue 11.6: storage that goes away for longer than the channels last, at 1 000 ticks a second."""
+    """Storage that goes away for longer than the channels last, at 1 000 ticks a second."""
 
     FAST = '[engine]\ntick_interval_ms = 1\nsignal_every_n_ticks = 20\n[strategy]\nname = "periodic"\n'
 
@@ -263,7 +263,7 @@ class TestAway:
         assert len(synthetic_units(db)) == counts(db)["ticks"]
 
     def test_killed_while_it_spills(self, engine: Engine) -> None:
-        """Contract 6: a kill costs what was in channels and hands; the spill is completed by the next start."""
+        """A kill costs what was in channels and hands; the spill is completed by the next start."""
         db = engine.path("x.db")
         running = self.start(engine, db)
         wait_for_ticks(db, 300)
@@ -315,7 +315,7 @@ def _replace(db: Path) -> None:
 
 
 class TestFilesThatChange:
-    """Issue 11.7: the database deleted, renamed, replaced or truncated under a live engine."""
+    """The database deleted, renamed, replaced or truncated under a live engine."""
 
     @pytest.mark.parametrize(
         ("change", "file", "what"),

@@ -43,7 +43,7 @@ def on_a_terminal(engine: Engine, *args: str, env: Mapping[str, str] | None = No
 
 
 def test_a_terminal_shows_a_bar_coloured_text_and_the_summary(engine: Engine) -> None:
-    """Contract 8: coloured text on a terminal; issue 2: a progress bar there."""
+    """Coloured text on a terminal; a progress bar there."""
     args = (f"--config={SESSION_CONFIG}", f"--replay-file={SESSION}", "--db=x.db")
     shown = on_a_terminal(engine, *args)
     assert "100%|" in shown
@@ -57,7 +57,7 @@ def test_a_terminal_shows_a_bar_coloured_text_and_the_summary(engine: Engine) ->
 
 
 def test_no_color_is_respected_and_json_may_be_asked_for(engine: Engine) -> None:
-    """Contract 8."""
+    """What people and programs that read the log rely on."""
     args = ("--ingest=replay", f"--replay-file={CROSSOVER}")
     plain = on_a_terminal(engine, *args, "--db=x.db", env={"NO_COLOR": "1"})
     assert "tradebot starting" in plain
@@ -72,7 +72,7 @@ def test_a_push_feed_has_no_bar(engine: Engine) -> None:
 
 @pytest.mark.parametrize("form", ["json", "text"])
 def test_a_pipe_gets_no_bar_and_no_colour(engine: Engine, form: str) -> None:
-    """Contract 8: logs on standard error, the answer on standard output, and nothing else on either."""
+    """Logs on standard error, the answer on standard output, and nothing else on either."""
     args = (f"--config={SESSION_CONFIG}", f"--replay-file={SESSION}", "--db=x.db", f"--log-format={form}")
     done = engine.run(*args).expect(0)
     for text in (done.stdout, done.stderr):
@@ -86,7 +86,7 @@ def test_a_pipe_gets_no_bar_and_no_colour(engine: Engine, form: str) -> None:
 
 
 def test_the_summary_says_what_the_database_holds(engine: Engine) -> None:
-    """Issue 2: ticks, signals, orders, refusals by reason, fills, fees, profit, where it is, what to try next."""
+    """Ticks, signals, orders, refusals by reason, fills, fees, profit, where it is, what to try next."""
     args = ("--ingest=replay", f"--replay-file={SESSION}", "--db=x.db")
     # With the default order size of 0.1 every order is past the cap of 5000 a symbol.
     refused = engine.run(*args).expect(0).stdout

@@ -180,7 +180,7 @@ class Bench:
 
 
 class _Promises:
-    """What the contract promises after a loss of power, as a recorded run goes on.
+    """What docs/storage.md promises after a loss of power, as a recorded run goes on.
 
     Under NORMAL what was committed when the log was last synced, under FULL every commit that the writer was told of;
     and what a spill file held when it was last synced or the writer was told that it is safe.

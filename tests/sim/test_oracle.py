@@ -1,4 +1,4 @@
-"""The exit code that the contract names for what happened, and which complaints are expected ones."""
+"""The exit code that follows from what happened, and which complaints are expected ones."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ RUN: dict[str, Any] = {"ended_s": 60.1, "run_seconds": 60.0, "over_s": 60.05, "b
     ],
 )
 def test_exit_codes(happened: dict[str, Any], codes: set[int | None]) -> None:
-    """Contract 7, case by case."""
+    """docs/reference/exit-codes.md, case by case."""
     assert expected_exit(ProcessFacts(**(RUN | happened))) == codes
 
 

@@ -113,7 +113,7 @@ def engine_status(manager: Systemd) -> dict[str, Any]:
 
 
 class TestExitCodes:
-    """The contract's matrix, each code from a real engine."""
+    """Which exit codes systemd restarts, each code from a real engine."""
 
     @pytest.mark.parametrize("code", sorted(RESTARTED))
     def test_restarted(self, manager: Systemd, exits: dict[int, str], code: int) -> None:

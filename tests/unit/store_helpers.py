@@ -32,7 +32,7 @@ REPO = Path(__file__).resolve().parents[2]
 TABLES = ("ticks", "signals", "orders", "trades")
 NOBODY = 65534
 
-# The schema of the original system: the starred columns and indexes of the contract, nothing else.
+# The schema of the original system: its columns and indexes, nothing else.
 ORIGINAL_SCHEMA = """
 CREATE TABLE ticks (id INTEGER PRIMARY KEY, symbol TEXT NOT NULL, price REAL NOT NULL, volume REAL NOT NULL,
     ts INTEGER NOT NULL);

@@ -107,7 +107,7 @@ def test_the_exchange_of_the_architecture_page_passes_when_pasted(repo: Path, tm
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}{done.stderr[-1000:]}"
 
 
-def test_every_run_option_of_the_contract_is_in_the_help() -> None:
+def test_every_run_option_is_in_the_help() -> None:
     options = {
         *("ingest", "mode", "config", "db", "replay-file", "replay-db", "replay-run", "exchange", "resume", "strict"),
         *("speed", "history", "ws-url", "ws-source", "symbol", "sample-every", "seconds", "strategy"),

@@ -55,7 +55,7 @@ BALANCED = Ledger(received=5, accepted=5, stored=5)
 
 
 def test_a_ledger_that_does_not_balance_is_a_crash(logged: Logged) -> None:
-    """Contract 3: a bug, whatever else happened."""
+    """A bug, whatever else happened."""
     code, _ledger = _Run._account(run_of(logged), pipeline_of(Ledger(received=6, accepted=5, stored=5)), ExitCode.PARSE)
     assert code is ExitCode.CRASH
     assert logged.one("ledger does not balance")["problems"]
@@ -82,7 +82,7 @@ def test_while_threads_count_on_it_is_none(logged: Logged) -> None:
     ],
 )
 def test_what_is_not_stored_is_told(logged: Logged, ledger: Ledger, lost: int, told: tuple[int, int] | None) -> None:
-    """Contract 6: the count of lost events is in the log, of whatever kind they are."""
+    """The count of lost events is in the log, of whatever kind they are."""
     _Run._account(run_of(logged), pipeline_of(ledger, lost, FULL), ExitCode.OVERLOAD)
     lines = logged.all("accepted but not stored")
     assert [(line["ticks"], line["events_lost"]) for line in lines] == ([] if told is None else [told])
@@ -112,6 +112,6 @@ def test_a_storage_that_has_failed_is_not_waited_for_again(logged: Logged) -> No
     ("before", "after"), [(ExitCode.COMPLETE, ExitCode.OVERLOAD), (ExitCode.NETWORK, ExitCode.NETWORK)]
 )
 def test_an_end_that_cannot_be_recorded(logged: Logged, before: ExitCode, after: ExitCode) -> None:
-    """Contract 7: 13, unless the run had another reason to end."""
+    """13, unless the run had another reason to end."""
     assert finish(run_of(logged, (), Store(fails=True)), before) is after
     assert "disk full" in logged.one("the run's end could not be recorded")["detail"]

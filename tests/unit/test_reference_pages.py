@@ -24,6 +24,8 @@ from tradebot.ops.soak.decision_log import Action
 from tradebot.store.database import connect, migrate
 from tradebot.store.models import MODELS, SCHEMA_VERSION
 
+THIS = Path(__file__).name
+
 
 @pytest.fixture(scope="module")
 def reference(repo: Path) -> Path:
@@ -49,6 +51,18 @@ def test_links_between_documents_lead_somewhere(repo: Path) -> None:
                 headings = re.findall(r"^#+ (.+)$", linked.read_text(), re.M)
                 anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
                 assert part in anchors, f"{page.name}: {target}"
+
+
+def test_nothing_cites_a_page_that_readers_do_not_have(repo: Path) -> None:
+    """Sections of a specification or an issue by number say nothing to them: give the reason, a rule id or a page."""
+    numbered = re.compile(r"\b(?:contract|issue|design)(?:'s)? (?:section )?#?\d|\b(?:contract|house)\.md\b", re.I)
+    cited = []
+    for root in ("tradebot", "sim", "mockws_server", "bench", "tests", "bin", "etc", "docs"):
+        for path in (repo / root).rglob("*"):
+            if path.suffix in (".py", ".md", ".toml", ".service", ".sh", "") and path.is_file() and path.name != THIS:
+                lines = path.read_text(errors="replace").splitlines()
+                cited += [f"{path.relative_to(repo)}:{no}" for no, line in enumerate(lines, 1) if numbered.search(line)]
+    assert cited == []
 
 
 class TestConfiguration:

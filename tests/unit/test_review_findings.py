@@ -86,7 +86,7 @@ def pipeline_of(feed: Batches, logged: Logged, runtime: RealRuntime | None = Non
 
 @pytest.mark.parametrize("error", [SystemExit(0), KeyboardInterrupt(), GeneratorExit()])
 def test_no_exception_at_all_ends_a_stage_unnoticed(error: BaseException, logged: Logged) -> None:
-    """Contract 7: an uncaught exception of a thread is exit 1, and the process never lives on with a dead thread."""
+    """An uncaught exception of a thread is exit 1, and the process never lives on with a dead thread."""
     pipeline = pipeline_of(Batches([Batch(ticks(3)), error], push=True), logged)
     assert pipeline.run() is ExitCode.CRASH
     assert pipeline.failure is not None and type(error).__name__ in pipeline.failure.cause
@@ -138,7 +138,7 @@ def test_a_resume_that_differs_accounts_for_all_pieces_of_a_batch(logged: Logged
 
 
 def test_a_resume_with_an_input_that_is_too_short_is_refused(logged: Logged) -> None:
-    """Contract 3: what is stored of a replay is a part of its input, or it is another input."""
+    """What is stored of a replay is a part of its input, or it is another input."""
     made, metrics, _channel = stage(Batches([Batch(ticks(2))], push=False), ticks(5), logged)
     with pytest.raises(ConfigError, match="ends after 2 ticks, and 3 more are stored"):
         made.run()

@@ -1,4 +1,4 @@
-"""The resolved configuration: typed, frozen, with every key's default and bounds in one place (contract section 11).
+"""The resolved configuration: typed, frozen, with every key's default and bounds in one place.
 
 Bounds are the `Meta` of each field; `tradebot.config.validation` checks values against them. Enumerations are stored in
 one spelling: `mode` and `persist.synchronous` in upper case, `engine.ingest_mode` and `feed.history` in lower case

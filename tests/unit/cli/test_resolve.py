@@ -145,7 +145,7 @@ def test_a_tilde_in_a_path_is_home(environ: dict[str, str], tmp_path: Path, monk
 
 
 def test_named_files_must_exist(environ: dict[str, str]) -> None:
-    """Contract 7: an explicit configuration file that is missing is an error, a default one is not."""
+    """An explicit configuration file that is missing is an error, a default one is not."""
     with pytest.raises(ConfigError, match=r"no-such\.toml: no such configuration file"):
         settle("--config=no-such.toml", environ)
     with pytest.raises(ConfigError, match=r"no-such\.toml: no such configuration file"):

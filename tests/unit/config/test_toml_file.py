@@ -222,7 +222,7 @@ def test_unreadable_file(file: Path) -> None:
 def test_a_file_that_may_be_readable_later_is_no_mistake(
     file: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
 ) -> None:
-    """Contract 7: a passing error is 13, after which a service is started again, and never 12."""
+    """A passing error is 13, after which a service is started again, and never 12."""
 
     def fail(*_arguments: object) -> None:
         raise OSError(number, os.strerror(number))

@@ -1,4 +1,4 @@
-"""The ledger (contract 3): what arrived is accounted for to the last trade, or it says what is not."""
+"""The ledger: what arrived is accounted for to the last trade, or it says what is not."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class TestFeedsWithoutAnExchange:
 
 class TestMockws:
     def test_the_local_server_unless_told(self, environ: dict[str, str]) -> None:
-        """Contract 3: ws://localhost:9001."""
+        """ws://localhost:9001."""
         live = live_of("--ingest=mockws", environ)
         assert live == Live("mockws", "ws://localhost:9001", (), "mockws:ws://localhost:9001")
 
@@ -281,7 +281,7 @@ class TestSymbolsThatWouldMerge:
 
 
 class TestLimitsOfExchanges:
-    """Issue 12 item 12: limits belong to adapters, and a list of symbols is not bounded by the length of one."""
+    """Limits belong to adapters, and a list of symbols is not bounded by the length of one."""
 
     def test_a_long_list_of_symbols_is_taken(self, environ: dict[str, str]) -> None:
         symbols = ",".join(f"COIN{number:04}USDT" for number in range(500))

@@ -60,7 +60,7 @@ def _collect(feed: SyntheticFeed, count: int) -> list[Tick]:
     return ticks
 
 
-def test_walk_moves_before_each_tick_by_the_contract_s_steps() -> None:
+def test_walk_moves_before_each_tick_by_fixed_steps() -> None:
     walk = Walk()
     assert walk.price == 100.0
     assert [walk.step() for _ in range(11)] == [

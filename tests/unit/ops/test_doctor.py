@@ -833,7 +833,7 @@ def test_a_spill_that_tradebot_did_not_write_is_told(doctor: Doctor) -> None:
 
 
 def test_spill_files_that_were_set_aside_are_listed(doctor: Doctor) -> None:
-    """Issue 11.2: a spill that could be placed nowhere is explained."""
+    """A spill that could be placed nowhere is explained."""
     new_run(doctor.path, "r")
     aside = doctor.path.with_name(doctor.path.name + ".spill.orphan-r9")
     aside.write_text("x")

@@ -1,4 +1,4 @@
-"""`tradebot health` (contract 9): what counts as progress, and every reason to say no."""
+"""`tradebot health`: what counts as progress, and every reason to say no."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_an_engine_that_is_gone_or_stuck_is_not_healthy_whatever_it_stored(
 
 
 class TestARunThatIsOver:
-    """Contract 9: a complete run is healthy."""
+    """A complete run is healthy."""
 
     OVER: dict[str, Any] = {"state": "ended", "exit_code": 0, "running": ()}  # noqa: RUF012
 

@@ -282,7 +282,7 @@ class TestJudgements:
         outcome = throttling.judge(self.rates(base, base / 5, base / 10, base), {})
         assert outcome.verdict == Verdict.INCONCLUSIVE and f"only {base} ticks/s of 250" in outcome.reason
 
-    def test_exit_codes_are_those_of_the_contract(self) -> None:
+    def test_exit_codes_are_those_of_the_engine(self) -> None:
         """G5: named by number, or the proof would agree with any."""
         assert {name: getattr(exit_codes, name) for name in ExitCode.__members__} == {
             name: int(code) for name, code in ExitCode.__members__.items()

@@ -195,7 +195,7 @@ class TestAnyHistory:
     @given(runs=past_runs(1, 4), share=st.floats(0, 1.1))
     @hypothesis_settings(max_examples=15, deadline=None)
     def test_a_restart_finds_what_it_would_have_found(self, runs: list[PastRun], share: float) -> None:
-        """Contract 6: positions to the last digit, windows, last sides; no orphan at any commit; nothing young goes."""
+        """Positions to the last digit, windows, last sides; no orphan at any commit; nothing young goes."""
         with history(runs) as (db, end_ms):
             cutoff_ms = START_MS + int((end_ms - START_MS) * share)
             before = {feed: (restart_of(db, feed)[0], replayed(db, feed)) for feed in ("a:X", "b:X")}
@@ -212,7 +212,7 @@ class TestAnyHistory:
     @given(runs=past_runs(1, 4), more=_new_runs)
     @hypothesis_settings(max_examples=15, deadline=None)
     def test_fills_that_come_later_are_added_once(self, runs: list[PastRun], more: list[PastRun]) -> None:
-        """Contract 6: also when all rows of the table were pruned, so that new ones get their row ids again."""
+        """Also when all rows of the table were pruned, so that new ones get their row ids again."""
         with history([*runs, *more]) as (db, _end_ms):
             wanted = replayed(db, "a:X")
         with history(runs) as (db, end_ms):
@@ -250,7 +250,7 @@ def ticks_run(count: int, step_s: int = 1, feed: str = "a:X", ended: bool = Fals
 
 
 def test_the_side_of_a_signal_that_went() -> None:
-    """Contract 6: the strategy goes on from its last signal, however long ago that was."""
+    """The strategy goes on from its last signal, however long ago that was."""
     ticks: list[tuple[str, Side | None, bool, float]] = [("A", SELL, True, 100.0), *[("A", None, False, 101.0)] * 20]
     with history([PastRun("a:X", ticks, 0, 1, True, 0)]) as (db, end_ms):
         prune(db, end_ms + 1)
@@ -269,7 +269,7 @@ class TestWhatGoes:
             assert_whole(db)
 
     def test_the_newest_ticks_stay_however_old(self) -> None:
-        """Contract 6: the windows of a restart."""
+        """The windows of a restart."""
         with history([ticks_run(9, ended=True), ticks_run(3, ended=True)]) as (db, end_ms):
             assert prune(db, end_ms + HOUR_MS).ticks == 12 - KEPT
 
@@ -300,7 +300,7 @@ class TestWhatGoes:
             assert 20 < first <= 31
 
     def test_times_in_seconds_are_old(self) -> None:
-        """Contract 2: values below 1e11 are seconds."""
+        """Values below 1e11 are seconds."""
         with history([ticks_run(20)]) as (db, _end_ms):
             db.execute_sql("UPDATE ticks SET ts = ts / 1000")
             assert prune(db, START_MS + 8_500).ticks == 6
@@ -398,7 +398,7 @@ class TestReplays:
 
     @pytest.mark.parametrize("resume", [True, False])
     def test_a_part_of_one_is_refused(self, resume: bool) -> None:
-        """Contract 3: a resume would give wrong results; it says so, and what to do."""
+        """A resume would give wrong results; it says so, and what to do."""
         with history([ticks_run(20, feed="replay", ended=True)]) as (db, end_ms):
             runtime = FakeRuntime()
             runtime.on_sleep = runtime.signal
@@ -419,7 +419,7 @@ class TestReadingWhatWasPruned:
             prune(db, end_ms + 1)
 
     def test_it_says_how_much_is_missing(self, tmp_path: Path) -> None:
-        """Contract 3: what is replayed is what is left, and it is told."""
+        """What is replayed is what is left, and it is told."""
         self.pruned(tmp_path / "x.db")
         with closing(connect_readonly(tmp_path / "x.db")) as db:
             source = find_tick_source(db, None)
@@ -533,7 +533,7 @@ class TestCommand:
         ],
     )
     def test_what_is_no_database_of_ours(self, tmp_path: Path, make: Callable[[Path], Any], complaint: str) -> None:
-        """Contract 7: 12, by name, and nothing is made or changed."""
+        """12, by name, and nothing is made or changed."""
         path = tmp_path / "x.db"
         make(path)
         before = path.read_bytes() if path.is_file() else None
@@ -561,7 +561,7 @@ class TestCommand:
             command(path, FakeRuntime())
 
     def test_a_file_that_was_cut_off(self, tmp_path: Path) -> None:
-        """Contract 7: what is wrong, and where: once."""
+        """What is wrong, and where: once."""
         path = tmp_path / "x.db"
         old_run(path, 300)
         with path.open("r+b") as file:
@@ -608,7 +608,7 @@ class TestCommand:
 
 
 class TestSpill:
-    """The start that adopts a spill file must find the run that its events belong to (contract 6)."""
+    """The start that adopts a spill file must find the run that its events belong to."""
 
     HEADER = '["spill",2,"run-{}",0,0,0,0,0]\n'
 

@@ -63,8 +63,8 @@ def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
 
 
-class TestContract:
-    """Contract section 9."""
+class TestRequiredSettings:
+    """What operations rely on: restarts, watchdog, time to stop."""
 
     @pytest.mark.parametrize(
         "line",

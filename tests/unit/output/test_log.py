@@ -1,4 +1,4 @@
-"""The log facade (contract 8, G4): what is written, what is held back, and that it never harms the pipeline."""
+"""The log facade (G4): what is written, what is held back, and that it never harms the pipeline."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_credentials_are_masked_in_message_and_fields(log: Log, stream: io.Strin
 def test_one_kind_of_info_is_written_fifty_times_a_second_then_counted(
     log: Log, clock: Clock, stream: io.StringIO
 ) -> None:
-    """Contract 8: volume is bounded, and nothing is held back without being counted."""
+    """Volume is bounded, and nothing is held back without being counted."""
     for _ in range(MAX_INFO_PER_S + 30):
         log.info("tick")
     log.info("other")
@@ -199,7 +199,7 @@ def test_warnings_held_back_are_reported_by_the_next_one(
 
 
 def test_debug_is_not_limited(clock: Clock, stream: io.StringIO) -> None:
-    """Contract 4: at DEBUG each tick has its SMA_CALC line."""
+    """At DEBUG each tick has its SMA_CALC line."""
     log = setup_logging("DEBUG", "json", clock, stream)
     for _ in range(300):
         log.debug("SMA_CALC")
@@ -355,7 +355,7 @@ print(log.lost_lines)
 
 
 def test_a_reader_that_went_away_changes_neither_the_run_nor_its_exit_code() -> None:
-    """`tradebot 2>&1 | head`: Python by itself would end with 120, which is no code of the contract (G5)."""
+    """`tradebot 2>&1 | head`: Python by itself would end with 120, which is no exit code of ours (G5)."""
     process = subprocess.Popen(
         [sys.executable, "-c", CLOSED_PIPE],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=REPO,

@@ -1,4 +1,4 @@
-"""One line of log: exactly the contract's JSON, or columns for people; safe whatever is logged (contract 8, G4)."""
+"""One line of log: exactly the documented JSON, or columns for people; safe whatever is logged (G4)."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_timestamp_is_rfc_3339_with_milliseconds(now_ms: int, shown: str) -> Non
 
 @given(st.floats(allow_nan=False, allow_infinity=False), st.integers(-(2**200), 2**200))
 def test_numbers_are_numbers_to_the_last_digit(real: float, whole: int) -> None:
-    """Contract 4: SMA_CALC's fields are compared to the last digit. The text makes one line take the careful way."""
+    """SMA_CALC's fields are compared to the last digit. The text makes one line take the careful way."""
     for extra in ("plain", "wss://a:b@c"):
         fields = logged(real=real, whole=whole, extra=extra)
         assert repr(fields["real"]) == repr(real)

@@ -1,4 +1,4 @@
-"""The limiter (contract 8): never more than its limit in any second, nothing held back uncounted, bounded memory."""
+"""The limiter: never more than its limit in any second, nothing held back uncounted, bounded memory."""
 
 from __future__ import annotations
 

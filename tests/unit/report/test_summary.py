@@ -1,4 +1,4 @@
-"""The summary at the end of a run (contract 8, S9): complete, aligned, safe to show, and clear about simulation."""
+"""The summary at the end of a run (S9): complete, aligned, safe to show, and clear about simulation."""
 
 from __future__ import annotations
 

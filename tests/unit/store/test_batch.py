@@ -12,7 +12,7 @@ from tradebot.store.batch import Batch, StoredCounts
 
 @given(parts=st.lists(st.tuples(st.sampled_from("tso"), st.integers(1, 4), st.integers(0, 3)), max_size=20))
 def test_order_is_kept_and_all_is_counted(parts: list[tuple[str, int, int]]) -> None:
-    """Contract 6: an order and its fills are one event, and a row each."""
+    """An order and its fills are one event, and a row each."""
     batch, events, number = Batch(), list[Event](), 0
     for kind, length, fills in parts:
         chunk: list[Event] = []

@@ -60,7 +60,7 @@ def chunked(ticks: list[Tick], sizes: list[int]) -> Iterator[list[Tick]]:
 @example(count=2999, pool=[Tick("A", 1.0, 1.0, 1), Tick("B", 1.0, 1.0, 1)], sizes=[1])
 @hypothesis_settings(max_examples=20)
 def test_a_batch_of_ticks_equals_executemany(count: int, pool: list[Tick], sizes: list[int]) -> None:
-    """Contract 6: any number of rows, any mix of symbols, ids and numbers, in order, with row ids that count on."""
+    """Any number of rows, any mix of symbols, ids and numbers, in order, with row ids that count on."""
     ticks = [pool[index * index % len(pool)] for index in range(count)]
     batch = Batch()
     for chunk in chunked(ticks, sizes):

@@ -201,7 +201,7 @@ class TestOddPaths:
 
 class TestMigration:
     def test_an_original_file(self, tmp_path: Path) -> None:
-        """Contract 2: old files work: opened as they are, columns added, rows kept, old queries answered."""
+        """Old files work: opened as they are, columns added, rows kept, old queries answered."""
         path = foreign(tmp_path / "x.db", ORIGINAL_SCHEMA)
         old_queries = [
             "SELECT id, symbol, price, volume, ts FROM ticks",
@@ -277,7 +277,7 @@ class TestMigration:
         ],
     )  # fmt: skip
     def test_a_foreign_file_is_refused_and_left_as_it_is(self, tmp_path: Path, script: str, complaint: str) -> None:
-        """Contract 7: database unusable; nothing is changed in it."""
+        """Database unusable; nothing is changed in it."""
         path = foreign(tmp_path / "x.db", script)
         before = rows(path, "SELECT * FROM sqlite_master")
         with closing(connect(path)) as db, pytest.raises(ConfigError, match=complaint) as refusal:
@@ -365,7 +365,7 @@ class TestReadonly:
             assert refusal.value.exit_code == 12
 
     def test_a_disk_that_fails_while_reading_may_work_later(self, tmp_path: Path) -> None:
-        """Contract 7: 13, which is tried again, and not 12: even a reader makes files beside such a database."""
+        """13, which is tried again, and not 12: even a reader makes files beside such a database."""
         path = tmp_path / "x.db"
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         with crashed(path, tmp_path):

@@ -27,7 +27,7 @@ LASTING = ["CORRUPT", "NOTADB"]
 
 @pytest.mark.parametrize("name", PASSING + LASTING)
 def test_codes(name: str) -> None:
-    """Contract 6: locked and full can pass, a damaged file cannot."""
+    """Locked and full can pass, a damaged file cannot."""
     found = classify(sqlite_error(getattr(sqlite3, f"SQLITE_{name}")))
     assert found is not None
     assert (found.code, found.passing) == (f"SQLITE_{name}", name in PASSING)

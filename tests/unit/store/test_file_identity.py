@@ -1,4 +1,4 @@
-"""The engine's database under its feet: deleted, renamed, replaced, truncated. Issue 11.7."""
+"""The engine's database under its feet: deleted, renamed, replaced, truncated."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ def test_the_log_of_another_database_is_not_deleted(path: Path, tmp_path: Path) 
 def test_the_end_of_a_run_is_not_written_into_another_file(
     path: Path, change: Callable[[Path], None], what: str
 ) -> None:
-    """Contract 6: nothing appears at the old path, in a market too quiet for a flush that would have found it."""
+    """Nothing appears at the old path, in a market too quiet for a flush that would have found it."""
     runtime = FakeRuntime()
     logged = Logged(runtime)
     store = SqliteStore(path, "NORMAL", 1.0, runtime, logged.log)

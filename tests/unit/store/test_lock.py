@@ -45,7 +45,7 @@ def mode(path: Path) -> int:
 
 
 def test_a_second_engine_is_refused(tmp_path: Path) -> None:
-    """Contract 7: another engine is writing it."""
+    """Another engine is writing it."""
     lock = WriterLock(tmp_path / "x.db")
     with pytest.raises(ConfigError, match=rf"another engine \(process {os.getpid()}\)"):
         WriterLock(tmp_path / "x.db")
@@ -55,7 +55,7 @@ def test_a_second_engine_is_refused(tmp_path: Path) -> None:
 
 
 def test_another_process_holds_it_until_it_dies(tmp_path: Path) -> None:
-    """Contract 7; after kill -9 the next start is free."""
+    """After kill -9 the next start is free."""
     code = (
         "import sys, pathlib; from tradebot.store.lock import WriterLock\n"
         "lock = WriterLock(pathlib.Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"

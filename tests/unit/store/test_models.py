@@ -1,8 +1,7 @@
-"""The schema: what the contract fixes, as plain SQLite sees it."""
+"""The schema: what old files and old queries rely on, as plain SQLite sees it."""
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -12,8 +11,8 @@ import pytest
 
 from tests.unit.store_helpers import new_database
 
-# Contract 2, the starred columns: name -> (type, NOT NULL).
-STARRED: dict[str, dict[str, tuple[str, bool]]] = {
+# The columns of the original system: name -> (type, NOT NULL).
+ORIGINAL: dict[str, dict[str, tuple[str, bool]]] = {
     "ticks": {
         "symbol": ("TEXT", True), "price": ("REAL", True), "volume": ("REAL", True), "ts": ("INTEGER", True),
     },
@@ -36,7 +35,7 @@ ADDED = {
     "orders": {"run", "event_id", "signal_id", "reason", "is_shadow", "refused_by", "refused_value", "refused_limit"},
     "trades": {"run"},
 }
-# Contract 2: name -> (table, column, unique).
+# The indexes of the original system: name -> (table, column, unique).
 INDEXES = {
     "idx_ticks_ts": ("ticks", "ts", 0),
     "idx_signals_ts": ("signals", "ts", 0),
@@ -57,15 +56,15 @@ def columns(path: Path, table: str) -> dict[str, tuple[Any, ...]]:
         return {name: tuple(rest) for _no, name, *rest in db.execute(f"PRAGMA table_info({table})")}
 
 
-@pytest.mark.parametrize("table", STARRED)
+@pytest.mark.parametrize("table", ORIGINAL)
 def test_columns(path: Path, table: str) -> None:
-    """Contract 2: names, types and NOT NULL of the original; id is the row id; what is added may be missing."""
+    """Names, types and NOT NULL of the original; id is the row id; what is added may be missing."""
     found = columns(path, table)
     assert found.pop("id")[::3] == ("INTEGER", 1)
-    assert {name: (kind, bool(required)) for name, (kind, required, *_) in found.items() if name in STARRED[table]} == (
-        STARRED[table]
-    )
-    assert set(found) == set(STARRED[table]) | ADDED[table]
+    assert {
+        name: (kind, bool(required)) for name, (kind, required, *_) in found.items() if name in ORIGINAL[table]
+    } == (ORIGINAL[table])
+    assert set(found) == set(ORIGINAL[table]) | ADDED[table]
     for name in ADDED[table]:
         _kind, required, default, _key = found[name]
         assert not required or default is not None, name
@@ -78,11 +77,11 @@ def test_shadow_is_the_default(path: Path) -> None:
 
 
 def test_indexes(path: Path) -> None:
-    """Contract 2: the original's indexes by name; event ids are unique (I3)."""
+    """The original's indexes by name; event ids are unique (I3)."""
     with closing(sqlite3.connect(path)) as db:
         unique: set[tuple[str, tuple[str, ...]]] = set()
         named: dict[str, tuple[str, str, int]] = {}
-        for table in (*STARRED, "runs"):
+        for table in (*ORIGINAL, "runs"):
             for _no, name, is_unique, _origin, _partial in db.execute(f"PRAGMA index_list({table})"):
                 parts = tuple(row[2] for row in db.execute(f"PRAGMA index_info({name})"))
                 if is_unique:
@@ -98,15 +97,4 @@ def test_indexes(path: Path) -> None:
 def test_no_other_tables(path: Path) -> None:
     with closing(sqlite3.connect(path)) as db:
         tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    assert tables == {*STARRED, "runs", "notices", "carried", "feeds", "restart_state", "original_rows"}
-
-
-def test_the_contract_says_the_same(path: Path, shared_data: Path) -> None:
-    """Every starred column that the contract names is here."""
-    text = (shared_data / "contract.md").read_text()
-    block = text.split("```")[3]
-    for table in STARRED:
-        line = next(line for line in block.splitlines() if line.startswith(table))
-        names = set(re.findall(r"(\w+)(?: (?:TEXT|REAL|INTEGER)[^,*]*)?\*", line.partition("(")[2].partition(")  ")[0]))
-        missing = {name for name in names if name.islower()} - set(columns(path, table))
-        assert not missing, f"{table}: {missing}"
+    assert tables == {*ORIGINAL, "runs", "notices", "carried", "feeds", "restart_state", "original_rows"}

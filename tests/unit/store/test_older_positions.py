@@ -78,7 +78,7 @@ _steps = st.lists(
 @given(steps=_steps)
 @hypothesis_settings(max_examples=30, deadline=None)
 def test_any_order_of_filling_summing_up_and_pruning(steps: list[Any]) -> None:
-    """Contract 6: exactly equal, to the last digit, also where runs of a feed lie one in the other."""
+    """Exactly equal, to the last digit, also where runs of a feed lie one in the other."""
     with four_runs() as db:
         market = Market(db)
         for what, *values in steps:

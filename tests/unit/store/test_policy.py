@@ -38,7 +38,7 @@ class TestFlush:
 
 class TestRetry:
     def test_backs_off_up_to_a_second_and_gives_up_in_time(self) -> None:
-        """I6, contract 6: retried with backoff for storage_retry_s, then no more."""
+        """I6: retried with backoff for storage_retry_s, then no more."""
         retry, now, delays = RetryPolicy(5.0), 100.0, list[float]()
         while (delay := retry.next_delay_s(now, None)) is not None:
             delays.append(delay)

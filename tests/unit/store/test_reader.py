@@ -60,7 +60,7 @@ class TestTicks:
     @given(ticks=st.lists(ticks_st, min_size=1, max_size=30))
     @hypothesis_settings(max_examples=30)
     def test_come_back_bit_for_bit_and_in_order(self, ticks: list[Tick]) -> None:
-        """S8, contract 3: a replay of stored ticks sees what the first run saw."""
+        """S8: a replay of stored ticks sees what the first run saw."""
         batch = Batch()
         batch.add(ticks)
         with memory_run() as (db, record):
@@ -75,7 +75,7 @@ class TestTicks:
         assert sizes == [1000, 1000, 500]
 
     def test_the_newest_run_with_ticks_unless_told(self, path: Path) -> None:
-        """Contract 3: its newest run unless --replay-run says which."""
+        """Its newest run unless --replay-run says which."""
         for number, run_id in enumerate(("r1", "r2"), 1):
             stored_run(path, run_id, batch_of(*(tick(100 * number + n) for n in range(5))))
         stored_run(path, "r3", None)
@@ -100,7 +100,7 @@ class TestTicks:
         assert ticks_of(path) == [tick(11)]
 
     def test_a_file_of_the_original_system(self, path: Path) -> None:
-        """Contract 2: old files work, untouched: they have neither runs nor our columns."""
+        """Old files work, untouched: they have neither runs nor our columns."""
         with closing(sqlite3.connect(path)) as db:
             db.executescript(ORIGINAL_SCHEMA)
         wanted = [Tick("OLD/USD", 1.5, 2.0, 1700000000), Tick("OLD/USD", 1.6, 0.0, 1700000001)]

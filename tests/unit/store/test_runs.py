@@ -33,7 +33,7 @@ def db(path: Path) -> Iterator[SqliteDatabase]:
 
 
 def test_a_new_run(path: Path, db: SqliteDatabase) -> None:
-    """Contract 2: what a run is and when it first started."""
+    """What a run is and when it first started."""
     assert begin_run(db, run_info("r1"), 17, resume=False) == RunRecord(1, "r1")
     assert begin_run(db, run_info("l2", push=True, source="synthetic:A"), 18, resume=False) == RunRecord(2, "l2")
     sql = "SELECT run_id, version, mode, ingest, source, config_hash, first_start_ms, complete, exit_code FROM runs"
@@ -44,7 +44,7 @@ def test_a_new_run(path: Path, db: SqliteDatabase) -> None:
 
 
 def test_a_new_run_with_resume_starts(db: SqliteDatabase) -> None:
-    """Contract 3: with --resume one not yet held starts."""
+    """With --resume one not yet held starts."""
     assert begin_run(db, run_info("r1"), 17, resume=True).is_new
 
 
@@ -56,7 +56,7 @@ class TestHeldAlready:
         return record
 
     def test_in_part(self, path: Path, db: SqliteDatabase) -> None:
-        """Contract 3: refused with 12 and a hint; nothing changes."""
+        """Refused with 12 and a hint; nothing changes."""
         self.begun(path, db)
         before = rows(path, "SELECT * FROM runs")
         with pytest.raises(
@@ -66,7 +66,7 @@ class TestHeldAlready:
         assert rows(path, "SELECT * FROM runs") == before
 
     def test_resumed(self, path: Path, db: SqliteDatabase) -> None:
-        """Contract 3: a partial one continues, from what it holds; its first start stays."""
+        """A partial one continues, from what it holds; its first start stays."""
         record = self.begun(path, db)
         finish_run(db, record.no, 50, 13, complete=False, ledger={"received": 10})
         again = begin_run(db, run_info("r1"), 99, resume=True)
@@ -77,7 +77,7 @@ class TestHeldAlready:
         assert rows(path, "SELECT ticks, signals, first_tick_id, last_tick_id FROM runs") == [(15, 3, 1, 15)]
 
     def test_whole(self, path: Path, db: SqliteDatabase) -> None:
-        """Contract 3: a complete one says so."""
+        """A complete one says so."""
         record = self.begun(path, db)
         finish_run(db, record.no, 50, 0, complete=True, ledger={})
         with pytest.raises(ConfigError, match=r"holds this replay, whole \(run r1\); use --resume to check that"):
@@ -86,7 +86,7 @@ class TestHeldAlready:
         assert rows(path, "SELECT last_end_ms, exit_code, complete FROM runs") == [(50, 0, 1)]
 
     def test_a_push_feed_is_never_resumed(self, db: SqliteDatabase) -> None:
-        """Contract 6: a restart with a push feed is a new run."""
+        """A restart with a push feed is a new run."""
         begin_run(db, run_info("l1", push=True), 17, resume=False)
         with pytest.raises(ConfigError, match="run id l1 is already in database"):
             begin_run(db, run_info("l1", push=True), 18, resume=True)
@@ -109,7 +109,7 @@ class TestHeldAlready:
 
 
 def test_the_end(path: Path, db: SqliteDatabase) -> None:
-    """Contract 2: exit code, last end and ledger, of this run alone."""
+    """Exit code, last end and ledger, of this run alone."""
     for run_id in ("r1", "r2"):
         begin_run(db, run_info(run_id), 17, resume=False)
     finish_run(db, 2, 50, 13, complete=False, ledger={"received": 10, "cause": None})
@@ -131,7 +131,7 @@ def test_locked(path: Path, db: SqliteDatabase) -> None:
 
 
 class TestResultRules:
-    """Contract 2: what was begun under other rules is not continued under these."""
+    """What was begun under other rules is not continued under these."""
 
     def begun(self, path: Path, db: SqliteDatabase, rules: int | None, frames: bool = False) -> None:
         info = replace(run_info("r1"), frames=frames)
@@ -166,7 +166,7 @@ class TestResultRules:
 
 
 class TestIdentity:
-    """Issue 12.7: a feed is its exchange and market."""
+    """A feed is its exchange and market."""
 
     @pytest.mark.parametrize(
         ("ingest", "source", "name"),

@@ -61,7 +61,7 @@ def opened(path: Path, runtime: FakeRuntime, logged: Logged, retry_s: float = 3.
 
 class TestOpening:
     def test_a_new_database(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
-        """G3, S1, contract 2 and 8: verified PRAGMAs and the row counts are in the log."""
+        """G3, S1: verified PRAGMAs and the row counts are in the log."""
         opened(tmp_path / "new" / "x.db", runtime, logged).close()
         verified = logged.one("PRAGMA verification")
         assert (verified["journal_mode"], verified["synchronous"], verified["foreign_keys"]) == ("wal", 1, 1)
@@ -79,7 +79,7 @@ class TestOpening:
         assert logged.one("initial database state")["ticks"] == 2
 
     def test_a_second_engine(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
-        """Contract 7: refused as long as the first has it open, by any of its names."""
+        """Refused as long as the first has it open, by any of its names."""
         (tmp_path / "link.db").symlink_to(tmp_path / "x.db")
         store = opened(tmp_path / "x.db", runtime, logged)
         for name in ("x.db", "link.db"):
@@ -106,7 +106,7 @@ class TestOpening:
 
     @pytest.mark.parametrize(("start", "code"), [(100, "NOTADB|CORRUPT"), (4096, "SQLITE_CORRUPT")])
     def test_a_damaged_file(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged, start: int, code: str) -> None:
-        """Contract 7: unusable, 12, at once; retrying would not mend it."""
+        """Unusable, 12, at once; retrying would not mend it."""
         path = tmp_path / "x.db"
         with storage_of(path, new_run(path)) as storage:
             storage.write(full_batch(1, 500))
@@ -121,7 +121,7 @@ class TestOpening:
 
 class TestPatience:
     def test_locked_at_the_start_then_free(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
-        """Contract 7: a database that is locked at start is waited for."""
+        """A database that is locked at start is waited for."""
         new_database(tmp_path / "x.db").close()
         with locked(tmp_path / "x.db") as other:
             runtime.on_sleep = lambda: other.close() if len(runtime.slept) == 3 else None
@@ -130,7 +130,7 @@ class TestPatience:
         assert [line["retry_in_s"] for line in logged.all("storage unavailable")] == runtime.slept
 
     def test_locked_for_good(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
-        """Contract 7: 13 naming the database and what holds it, after storage_retry_s; the lock is given back."""
+        """13 naming the database and what holds it, after storage_retry_s; the lock is given back."""
         new_database(tmp_path / "x.db").close()
         with locked(tmp_path / "x.db"), pytest.raises(OverloadError, match=r"x\.db: .*SQLITE_BUSY: another program"):
             opened(tmp_path / "x.db", runtime, logged)
@@ -138,7 +138,7 @@ class TestPatience:
         opened(tmp_path / "x.db", runtime, logged).close()
 
     def test_a_disk_that_fails_at_the_start(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
-        """Contract 7: not even the first look at the file ends with 12 when the disk has no room for it just now."""
+        """Not even the first look at the file ends with 12 when the disk has no room for it just now."""
         new_database(tmp_path / "x.db").close()
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -402,7 +402,7 @@ class TestAdoption:
         spill.close()
 
     def test_first_of_all(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
-        """Contract 6: the next start adopts what was spilled, and counts it."""
+        """The next start adopts what was spilled, and counts it."""
         path = tmp_path / "x.db"
         self.spilled(path)
         opened(path, runtime, logged).close()
@@ -436,7 +436,7 @@ class TestAdoption:
         assert counts(path) == (10, 2, 2, 2)
 
     def test_one_of_another_database_is_set_aside(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
-        """Issue 11.2: the engine starts; nothing of the file is lost, and where it is now is reported."""
+        """The engine starts; nothing of the file is lost, and where it is now is reported."""
         self.spilled(tmp_path / "old.db")
         content = spill_path(tmp_path / "old.db").read_bytes()
         spill_path(tmp_path / "old.db").rename(spill_path(tmp_path / "x.db"))

@@ -97,7 +97,7 @@ class TestRoundTrip:
     @given(ticks=st.lists(ticks_st, max_size=8), decided=decided_st)
     @hypothesis_settings(max_examples=25)
     def test_all_events_come_back_exactly(self, ticks: list[Tick], decided: list[StoredEvent]) -> None:
-        """Contract 6: the rows are those that the writer would have made, to the last bit of each price."""
+        """The rows are those that the writer would have made, to the last bit of each price."""
         batch = Batch()
         for event in (*ticks, *decided):
             batch.add([event])
@@ -153,7 +153,7 @@ class TestRoundTrip:
         assert counts(path) == (0, 1, 0, 0)
 
     def test_a_usual_event_fits_its_share_of_the_reserve(self, path: Path) -> None:
-        """Contract 6: the reserve must be enough for what it is said to hold."""
+        """The reserve must be enough for what it is said to hold."""
         run_id = "l1700000000000deadbeef"
         number = 9_999_999_999
         symbol = "1000PEPE/USDT"
@@ -189,7 +189,7 @@ def _record(path: Path) -> Any:
 
 class TestReserve:
     def test_room_is_taken_at_once_and_given_back_unused(self, tmp_path: Path) -> None:
-        """Contract 6: a disk that fills up later cannot take it away."""
+        """A disk that fills up later cannot take it away."""
         made = Spill(tmp_path / "x.spill", 1000)
         assert made.path.stat().st_blocks * 512 >= 1000 * BYTES_AN_EVENT
         made.close()
@@ -231,7 +231,7 @@ class TestReserve:
             assert list(disk.place.iterdir()) == []
 
     def test_a_full_disk_does_not_touch_it(self, tmp_path: Path) -> None:
-        """Contract 6: what is accepted and cannot be stored is spilled although the disk has not one byte left."""
+        """What is accepted and cannot be stored is spilled although the disk has not one byte left."""
         with small_disk(tmp_path / "disk", 3) as disk:
             path = disk.place / "x.db"
             new_run(path)
@@ -373,7 +373,7 @@ class TestOnce:
 
 
 class TestOrphans:
-    """Issue 11.2: what cannot be placed is set aside by name, and never keeps an engine from starting."""
+    """What cannot be placed is set aside by name, and never keeps an engine from starting."""
 
     def set_aside(self, path: Path, reason: str, name: str, stored: tuple[int, int, int, int] = (0, 0, 0, 0)) -> None:
         content = spill_path(path).read_bytes()
@@ -504,7 +504,7 @@ class TestFailures:
 
     @pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.EROFS])
     def test_passing_errors_are_no_misuse(self, path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-        """Contract 7: retried, then 13; never 12."""
+        """Retried, then 13; never 12."""
         spill(path, full_batch(1, 5))
         content = spill_path(path).read_bytes()
 
@@ -530,7 +530,7 @@ class TestFailures:
                 adopt(db, spill_path(path))
 
     def test_memory_does_not_grow_with_the_file(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Issue 11.6: a spill may have 256 MB. It is stored in blocks, each whole, in order."""
+        """A spill may have 256 MB. It is stored in blocks, each whole, in order."""
         blocks: list[int] = []
 
         def spy(db: Any, no: int, batch: Batch, after: StoredCounts) -> None:
@@ -546,7 +546,7 @@ class TestFailures:
 
 @given(data=st.data(), ticks=st.integers(0, 8), decided=decided_st)
 def test_every_prefix_of_a_spilled_batch_is_causal(data: st.DataObject, ticks: int, decided: list[StoredEvent]) -> None:
-    """Contract 6: wherever the file is cut, no notice stands before its ticks, no order before its signal."""
+    """Wherever the file is cut, no notice stands before its ticks, no order before its signal."""
     before = data.draw(st.integers(0, 5))
     places = sorted(data.draw(st.lists(st.integers(before, before + ticks), max_size=4)))
     notices: list[StoredEvent] = [Notice("GAP", 1, "", "A", 1, ticks_before=place) for place in places]

@@ -21,7 +21,7 @@ from tradebot.store.spill_format import HEADER_START
 
 
 def test_each_chunk_is_on_disk_before_it_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Contract 6: what is reported as spilled survives the power failing a moment later."""
+    """What is reported as spilled survives the power failing a moment later."""
     synced: list[tuple[int, int]] = []
     fdatasync, fsync = os.fdatasync, os.fsync
 
@@ -51,7 +51,7 @@ def test_each_chunk_is_on_disk_before_it_counts(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize("table", ["ticks", "signals", "orders", "trades", "notices"])
 def test_a_database_that_lost_rows_of_any_table_gets_nothing_out_of_order(tmp_path: Path, table: str) -> None:
-    """I3, issue 11.2: the rows between what it holds and where the spill begins are nowhere; the file is set aside."""
+    """I3: the rows between what it holds and where the spill begins are nowhere; the file is set aside."""
     path = tmp_path / "x.db"
     with storage_of(path, new_run(path)) as storage:
         storage.write(full_batch(1, 10))
@@ -93,7 +93,7 @@ class Failing:
 def test_every_step_of_finishing_is_tried_and_the_first_error_is_raised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """Issue 11.5: an end mark that cannot be written does not leave the descriptor open."""
+    """An end mark that cannot be written does not leave the descriptor open."""
     made = Spill(tmp_path / "x.spill", 10)
     made.begin("r1", StoredCounts())
     made.append([tick(1)])
@@ -129,7 +129,7 @@ def test_an_append_that_failed_leaves_nothing_behind(tmp_path: Path, monkeypatch
 
 
 def test_a_spill_has_a_bound(tmp_path: Path) -> None:
-    """Issue 11.6: persist.spill_max_mb; what does not fit whole is not there in part."""
+    """persist.spill_max_mb; what does not fit whole is not there in part."""
     made = Spill(tmp_path / "x.spill", 10**9, max_mb=1)
     assert made.path.stat().st_size == 1024 * 1024, "the reserve too"
     made.begin("r1", StoredCounts())
@@ -150,7 +150,7 @@ def test_a_spill_has_a_bound(tmp_path: Path) -> None:
 
 
 def test_a_spill_that_was_emptied_is_an_unused_reserve_again(tmp_path: Path) -> None:
-    """Issue 11.6: the second time that storage is away begins as the first one did, with its room still reserved."""
+    """The second time that storage is away begins as the first one did, with its room still reserved."""
     path = tmp_path / "x.db"
     new_run(path)
     made = Spill(spill_path(path), 10)
@@ -170,7 +170,7 @@ def test_a_spill_that_was_emptied_is_an_unused_reserve_again(tmp_path: Path) -> 
 
 
 def test_a_reset_that_was_cut_short_stores_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Issue 11.6: the header goes first, and is on disk before anything else goes."""
+    """The header goes first, and is on disk before anything else goes."""
     made = Spill(tmp_path / "x.spill", 1000)
     made.begin("r1", StoredCounts())
     made.append([tick(number) for number in range(100)])
@@ -189,7 +189,7 @@ def test_a_reset_that_was_cut_short_stores_nothing_twice(tmp_path: Path, monkeyp
 
 
 def test_the_log_is_synced_through_a_descriptor_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Issue 11.2: what the header counts survives the power failing, and no lock of SQLite's is given up for it."""
+    """What the header counts survives the power failing, and no lock of SQLite's is given up for it."""
     path = tmp_path / "x.db"
     opened: dict[int, str] = {}
     synced: list[str] = []

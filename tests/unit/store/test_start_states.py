@@ -1,4 +1,4 @@
-"""What a kill or a power loss can leave where a database is to be: an engine starts on all of it (issue 11.1), and a
+"""What a kill or a power loss can leave where a database is to be: an engine starts on all of it, and a
 database of another program is not altered by the attempt.
 """
 

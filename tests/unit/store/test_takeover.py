@@ -93,7 +93,7 @@ class TestTakeOver:
 
     @pytest.mark.parametrize("covered", range(13))
     def test_prices_side_and_ticks_since_the_signal(self, path: Path, covered: int) -> None:
-        """Contract 6: windows continue from the newest prices, oldest first, wherever the checkpoint was."""
+        """Windows continue from the newest prices, oldest first, wherever the checkpoint was."""
         batch = full_batch(1, 12, every=5, run_id="l1")
         if covered:
             batch.add([checkpoint(covered)])
@@ -144,7 +144,7 @@ class TestTakeOver:
         assert (state.prices, state.last_side, state.since_signal) == (prices(5, 6, 7), BUY, 7)
 
     def test_a_quiet_symbol_is_known_however_much_another_one_traded(self, path: Path) -> None:
-        """Issue 11.3: in the old way only the newest 200 000 ticks of the feed were looked at."""
+        """In the old way only the newest 200 000 ticks of the feed were looked at."""
         quiet = tick(1, "QUIET"), signal(1, "l1", "QUIET", SELL)
         push_run(path, "l1", batch_of(*quiet, *(tick(n) for n in range(2, 40)), checkpoint(39)))
         with closing(sqlite3.connect(path)) as db, db:
@@ -226,7 +226,7 @@ def memory_of(symbols_max: int = 10, subscribed: Sequence[str] = ()) -> FeedMemo
 
 
 class TestNumbers:
-    """Contract 6: sequence state continues, so that nothing is stored twice across a restart."""
+    """Sequence state continues, so that nothing is stored twice across a restart."""
 
     @pytest.mark.parametrize("covered", [0, 2, 3])
     @pytest.mark.parametrize("by_seq", [True, False])
@@ -345,7 +345,7 @@ def start(path: Path, feed: str, ingest: str = "realws", memory: FeedMemory | No
 
 
 class TestJoining:
-    """Issue 12.7: a feed is its exchange and market; what schema 3 kept apart by lists of symbols is joined."""
+    """A feed is its exchange and market; what schema 3 kept apart by lists of symbols is joined."""
 
     def test_of_each_symbol_the_newest_goes_on(self, path: Path) -> None:
         older(
@@ -500,7 +500,7 @@ class _InMemory:
 def test_any_history_cut_anywhere_comes_to_what_all_its_events_come_to(
     runs: list[list[tuple[str, int, Any, bool]]], every: int, cut: int, lookback: int
 ) -> None:
-    """Contract 6: checkpoints change nothing of what a restart finds."""
+    """Checkpoints change nothing of what a restart finds."""
     db = SqliteDatabase(":memory:", autoconnect=False)
     db.connect()
     with closing(db):
@@ -558,7 +558,7 @@ def _steps_of_a_start(ticks: int, covered: int) -> int:
 
 
 def test_a_start_costs_the_same_whatever_the_database_holds() -> None:
-    """Issue 11.4: it reads what came after the newest checkpoint, and of the rest nothing."""
+    """It reads what came after the newest checkpoint, and of the rest nothing."""
     small, large = _steps_of_a_start(2_000, 1_500), _steps_of_a_start(40_000, 39_500)
     assert large < 1.2 * small, (small, large)
     assert _steps_of_a_start(2_000, 500) > 1.5 * small, "what is to be read counts"

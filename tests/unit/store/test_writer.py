@@ -84,7 +84,7 @@ class Doubtful(SqliteWriter):
 
 class TestRows:
     def test_all_columns(self, path: Path, record: RunRecord) -> None:
-        """Contract 2: kind, value and what links trade to order to signal."""
+        """Kind, value and what links trade to order to signal."""
         with storage_of(path, record) as storage:
             storage.write(batch_of(Tick("A/B", 100.5, 2.0, 17, "id-1", 4), signal(1), order(1, fills=2)))
         assert dump(path) == {
@@ -107,7 +107,7 @@ class TestRows:
     @given(batches=st.lists(st.tuples(st.lists(ticks_st, max_size=8), decided_st), min_size=1, max_size=4))
     @hypothesis_settings(max_examples=20)
     def test_counters_are_the_rows(self, batches: list[tuple[list[Tick], list[Event]]]) -> None:
-        """Contract 2 and 6: the counters of the run change with its rows, whatever a batch holds."""
+        """The counters of the run change with its rows, whatever a batch holds."""
         held = StoredCounts()
         with memory_run() as (db, record):
             for number, (ticks, decided) in enumerate(batches):
@@ -198,7 +198,7 @@ def _renamed(events: list[Event], prefix: str) -> list[Event]:
 
 class TestTransaction:
     def test_one_for_a_batch(self, path: Path, record: RunRecord, connections: list[SqliteDatabase]) -> None:
-        """Contract 6: no transaction ends between an order and its fills, nor anywhere else in a batch."""
+        """No transaction ends between an order and its fills, nor anywhere else in a batch."""
         said: list[str] = []
         with storage_of(path, record) as storage:
             storage.open()
@@ -321,7 +321,7 @@ class TestLocked:
 
 class TestFull:
     def test_by_its_own_limit(self, path: Path, record: RunRecord, connections: list[SqliteDatabase]) -> None:
-        """Contract 6: SQLITE_FULL can pass; what was written before stays, and the same batch goes in later."""
+        """SQLITE_FULL can pass; what was written before stays, and the same batch goes in later."""
         with storage_of(path, record) as storage:
             storage.write(full_batch(1, 10))
             pages = connections[0].execute_sql("PRAGMA page_count").fetchone()[0]
@@ -353,7 +353,7 @@ class TestFull:
 
 
 def test_a_connection_is_closed_after_a_rollback_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Issue 11.5: peewee takes the transaction for open and would refuse with an error that nobody expects."""
+    """Peewee takes the transaction for open and would refuse with an error that nobody expects."""
     path = tmp_path / "x.db"
     storage = SqliteWriter(path, "NORMAL", new_run(path))
     storage.write(full_batch(1, 5))

@@ -215,7 +215,7 @@ def assert_in_order(stored: Sequence[StoredEvent], sent: Sequence[tuple[float, E
 def test_everything_is_stored_once_and_in_order(
     tmp_path: Path, seed: int, fails: list[tuple[float, float]], blocks: list[tuple[float, float]]
 ) -> None:
-    """Issue 11.6: whatever the schedule of the threads; and nobody who feeds the channel waits for the storage."""
+    """Whatever the schedule of the threads; and nobody who feeds the channel waits for the storage."""
     case = Case(tmp_path, lambda runtime: Moody(runtime, fails, blocks), seed=seed)
     sent = market(10.0)
     case.play(sent)
@@ -230,7 +230,7 @@ def test_everything_is_stored_once_and_in_order(
 
 
 def test_the_log_is_synced_before_a_spill_begins_and_before_it_is_emptied(tmp_path: Path) -> None:
-    """Issue 11.2: the header must not count, and the file not forget, what a power loss could take."""
+    """The header must not count, and the file not forget, what a power loss could take."""
     case = Case(tmp_path, lambda runtime: Moody(runtime, [(2.0, 6.0)]))
     case.play(market(10.0))
     begun, emptied = case.storage.synced_at
@@ -328,7 +328,7 @@ def test_a_checkpoint_alone_after_the_storage_was_given_up_is_waited_with(tmp_pa
 
 
 def test_the_final_flush_ends_in_time_though_a_commit_does_not(tmp_path: Path) -> None:
-    """S13, contract 6: a commit that hangs keeps nothing from the spill; its thread is left behind."""
+    """S13: a commit that hangs keeps nothing from the spill; its thread is left behind."""
     case = Case(tmp_path, lambda runtime: Moody(runtime, blocks=[(2.0, 60.0)]))
     ended_s: list[float] = []
     finish = case.stage._spilling.finish
@@ -345,7 +345,7 @@ def test_the_final_flush_ends_in_time_though_a_commit_does_not(tmp_path: Path) -
 
 
 def test_what_is_spilled_has_the_time_for_draining_however_the_stop_came(tmp_path: Path) -> None:
-    """Contract 6: after an overload stop is set at once, and the deadline by the main thread when it looks next."""
+    """After an overload stop is set at once, and the deadline by the main thread when it looks next."""
     case = Case(tmp_path, lambda runtime: Moody(runtime, [(2.0, 14.0)]))
 
     begin_stop = case.control.begin_stop
@@ -365,7 +365,7 @@ def test_what_is_spilled_has_the_time_for_draining_however_the_stop_came(tmp_pat
 
 
 def test_a_commit_stage_that_crashes_costs_nothing(tmp_path: Path) -> None:
-    """Contract 7: the run ends with 1; what it was committing, and everything after it, is spilled."""
+    """The run ends with 1; what it was committing, and everything after it, is spilled."""
 
     class Buggy(Moody):
         def write(self, batch: Batch, patience_ms: int) -> None:
@@ -422,7 +422,7 @@ def test_what_is_on_its_way_when_the_spill_is_full_finds_room_in_it(tmp_path: Pa
 def test_a_disk_that_fails_for_a_while_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """Issue 11.5: an append that fails is repeated as long as there is time."""
+    """An append that fails is repeated as long as there is time."""
     case = Case(tmp_path, lambda runtime: Moody(runtime, [(2.0, 8.0)]))
     pwrite = os.pwrite
 
@@ -576,7 +576,7 @@ class _Free:
 
 @given(waited_s=st.floats(0, 10))
 def test_when_storage_counts_as_away(waited_s: float) -> None:
-    """Issue 11.6: a batch that is in commit for long."""
+    """A batch that is in commit for long."""
     in_s = away_in_s(waited_s)
     assert 0.0 <= in_s <= AWAY_S
     assert (in_s == 0.0) == (waited_s >= AWAY_S)

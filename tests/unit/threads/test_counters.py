@@ -8,17 +8,17 @@ import pytest
 
 from tradebot.threads.counters import COUNTERS, Metrics
 
-CONTRACT = {
+NAMED = {
     "tick_count", "signal_count", "shadow_orders", "trade_count", "persist_count", "persist_errors", "ingest_received",
     "ingest_processed", "bp_drops_tick", "bp_drops_signal", "bp_drops_persist", "risk_vetoes", "duplicates", "gaps",
     "reconnects", "malformed", "stale_vetoes",
 }  # fmt: skip
 
 
-def test_every_counter_of_the_contract_starts_at_zero() -> None:
+def test_every_named_counter_starts_at_zero() -> None:
     """G4: the counters that the original named are all there."""
     snapshot = Metrics().snapshot()
-    assert set(snapshot) >= CONTRACT
+    assert set(snapshot) >= NAMED
     assert set(snapshot.values()) == {0}
 
 

@@ -89,7 +89,7 @@ class Case:
 
 
 def test_the_last_flush_has_five_seconds_after_a_stop() -> None:
-    """Contract 6: however much of drain_timeout_s is left, and however long a storage may be retried otherwise."""
+    """However much of drain_timeout_s is left, and however long a storage may be retried otherwise."""
     case = Case([(0.0, 1e9)], retry_s=3600.0)
 
     def stop() -> None:
@@ -109,7 +109,7 @@ def test_a_replay_that_ended_by_itself_has_all_its_patience() -> None:
 
 
 def test_a_batch_before_the_last_one_ends_with_the_drain() -> None:
-    """Contract 6: while channels drain, the deadline is theirs."""
+    """While channels drain, the deadline is theirs."""
     case = Case([(0.0, 1e9)], retry_s=3600.0, batch_size=1)
 
     def stop() -> None:
@@ -120,7 +120,7 @@ def test_a_batch_before_the_last_one_ends_with_the_drain() -> None:
 
 
 def test_each_attempt_waits_for_a_lock_as_long_as_there_is_patience() -> None:
-    """Contract 6: SQLite's own waiting never outlasts the stage's, and is never below a twentieth of a second."""
+    """SQLite's own waiting never outlasts the stage's, and is never below a twentieth of a second."""
     case = Case([(0.0, 1e9)], retry_s=2.0)
     case.play(lambda: case.send(tick(1)))
     first, *later, last = case.storage.patience_ms
@@ -158,7 +158,7 @@ def test_patience_begins_anew_after_a_success() -> None:
 
 
 def test_without_a_spill_file_everything_is_counted_as_lost() -> None:
-    """Contract 6: the count of lost events is known: all kinds, not ticks alone."""
+    """The count of lost events is known: all kinds, not ticks alone."""
     case = Case([(0.0, 1e9)], retry_s=0.0)
     case.play(lambda: case.send(tick(5), signal(5), order(5)))
     assert case.stage.events_lost == 3

@@ -81,7 +81,7 @@ class SmallSpill:
 
 @pytest.mark.parametrize("room", range(5))
 def test_a_batch_is_spilled_whole_or_counted_as_lost(room: int) -> None:
-    """Contract 6: no tick without the gap before it, no order without its signal, however little room there is."""
+    """No tick without the gap before it, no order without its signal, however little room there is."""
     stage, spill, control, _logged = spilled(SmallSpill(room), Away())
     assert spill.kinds == (["Notice", "Tick", "Signal", "Order"] if room >= 4 else [])
     assert stage.events_lost == (0 if room >= 4 else 4)
@@ -121,7 +121,7 @@ def spilled(spill: SmallSpill, storage: Away) -> tuple[PersistStage, SmallSpill,
 def test_a_disk_that_fails_while_a_spill_ends_is_13_and_everything_is_counted(
     fails: tuple[str, ...], lost: int, number: int
 ) -> None:
-    """Issue 11.5: no step of cleaning up may end with a traceback, exit code 1, or events that nothing accounts for."""
+    """No step of cleaning up may end with a traceback, exit code 1, or events that nothing accounts for."""
     stage, spill, control, logged = spilled(SmallSpill(9, *fails, number=number), Away())
     assert control.failure is not None and control.failure.code is ExitCode.OVERLOAD
     assert stage.events_lost == lost
@@ -137,7 +137,7 @@ def test_a_disk_that_fails_while_a_spill_ends_is_13_and_everything_is_counted(
 
 
 def test_a_connection_that_cannot_be_closed_is_13() -> None:
-    """Issue 11.5: SQLite moves its log into the database as it closes, which may fail."""
+    """SQLite moves its log into the database as it closes, which may fail."""
 
     class Unclosable(Away):
         def write(self, batch: Batch, patience_ms: int) -> None:
@@ -153,7 +153,7 @@ def test_a_connection_that_cannot_be_closed_is_13() -> None:
 
 
 def test_a_log_that_cannot_be_synced_does_not_keep_events_from_the_spill() -> None:
-    """Issue 11.2: without the sync a power loss may set the spill aside; without the spill the events are lost now."""
+    """Without the sync a power loss may set the spill aside; without the spill the events are lost now."""
 
     class Unsynced(Away):
         def sync_wal(self) -> None:
@@ -165,7 +165,7 @@ def test_a_log_that_cannot_be_synced_does_not_keep_events_from_the_spill() -> No
 
 
 def test_the_log_is_synced_before_the_header_is_written() -> None:
-    """Issue 11.2: the header counts only what no power loss can take."""
+    """The header counts only what no power loss can take."""
     steps: list[str] = []
 
     class Steps(Away):

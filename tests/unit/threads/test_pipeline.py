@@ -100,7 +100,7 @@ def ticks(count: int) -> list[Tick]:
 
 
 def test_a_stage_starts_before_whoever_feeds_it(logged: Logged) -> None:
-    """Contract 1: writer first, ingest last; each in a thread of its name."""
+    """Writer first, ingest last; each in a thread of its name."""
     run = Run(ListFeed([ticks(3)]), logged)
     assert run.pipeline.run() is ExitCode.COMPLETE
     assert run.runtime.started == [
@@ -110,7 +110,7 @@ def test_a_stage_starts_before_whoever_feeds_it(logged: Logged) -> None:
 
 
 def test_a_replay_that_stores_nothing(logged: Logged) -> None:
-    """Contract 3: not_stored has its cause, by design; the ledger balances."""
+    """not_stored has its cause, by design; the ledger balances."""
     run = Run(ListFeed([ticks(30), ticks(1)]), logged)
     assert run.pipeline.run() is ExitCode.COMPLETE
     ledger = run.pipeline.ledger()
@@ -170,7 +170,7 @@ def test_a_stop_signal_is_served(tmp_path: Path, logged: Logged) -> None:
 
 
 def test_a_second_signal_does_not_wait(logged: Logged) -> None:
-    """Contract 7: a second signal exits at once, with the stages still running."""
+    """A second signal exits at once, with the stages still running."""
     run = Run(ListFeed([ticks(40)]), logged)
     held = run.runtime.event()
 

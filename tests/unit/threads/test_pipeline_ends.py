@@ -139,7 +139,7 @@ class Ending:
 
 
 def test_what_reached_the_writer_is_stored_though_a_stage_hangs(tmp_path: Path) -> None:
-    """Contract 6: the writer does not wait for ends that nobody will tell it; the process ends a little later."""
+    """The writer does not wait for ends that nobody will tell it; the process ends a little later."""
     ending = Ending(tmp_path / "x.db", hangs_at=20)
     ending.play()
     assert ending.code is ExitCode.OVERLOAD
@@ -152,7 +152,7 @@ def test_what_reached_the_writer_is_stored_though_a_stage_hangs(tmp_path: Path) 
 
 
 def test_a_stage_that_waits_for_one_that_hangs_is_let_go(tmp_path: Path) -> None:
-    """Contract 6: in a replay the strategy waits for room in the signal channel; when patience ends it is told."""
+    """In a replay the strategy waits for room in the signal channel; when patience ends it is told."""
     ending = Ending(tmp_path / "x.db", execution=Stuck)
     ending.play()
     assert ending.code is ExitCode.OVERLOAD
@@ -172,7 +172,7 @@ def _overdue(tmp_path: Path, running: Sequence[str]) -> tuple[Ending, bool]:
 
 
 def test_a_writer_at_its_final_flush_is_no_drain_out_of_time(tmp_path: Path) -> None:
-    """Contract 6: drained is what has reached the writer, whose last five seconds come after that."""
+    """Drained is what has reached the writer, whose last five seconds come after that."""
     ending, goes_on = _overdue(tmp_path, ["persist"])
     assert goes_on and ending.control.failure is None
     assert not ending.logged.all("drain ran out of time")
@@ -223,7 +223,7 @@ def _drain(pipeline: Pipeline) -> None:
 def test_why_something_is_not_stored(
     tmp_path: Path, happened: list[Callable[[Pipeline], None]], cause: NotStored | None
 ) -> None:
-    """Contract 3: not_stored has its cause named: the one that outranks the others."""
+    """not_stored has its cause named: the one that outranks the others."""
     ending = Ending(tmp_path / "x.db")
     for happen in happened:
         happen(ending.pipeline)

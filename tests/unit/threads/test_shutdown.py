@@ -41,7 +41,7 @@ class TestFailure:
         assert control.failure == Failure(ExitCode.PARSE, "ingest", "line 7")
 
     def test_a_crash_outranks_others_but_not_the_crash_before(self, control: Control) -> None:
-        """Contract 7: a bug is never hidden behind another code."""
+        """A bug is never hidden behind another code."""
         control.fail(ExitCode.OVERLOAD, "ingest", "full")
         control.fail(ExitCode.CRASH, "strategy", "ValueError: first")
         control.fail(ExitCode.CRASH, "persist", "ValueError: second")

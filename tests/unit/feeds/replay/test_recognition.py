@@ -113,7 +113,7 @@ def test_commas_between_objects_are_seen(head: bytes, between: bool) -> None:
 
 
 def test_the_files_of_public_reports_are_named(repo: Path) -> None:
-    """Issue 12 item 9: inputs made after public reports."""
+    """Inputs made after public reports."""
     for name, words in (
         ("array.json", "JSON array"), ("binance_spot_trades_2025.csv", "CSV of Binance trades"),
         ("hft_binance.txt", "frames of binance with a time in front"), ("utf16.jsonl", "UTF-16"),

@@ -350,7 +350,7 @@ def test_strict_says_nothing_more_at_a_damaged_end() -> None:
 
 
 def _reference(content: bytes) -> tuple[list[Tick], list[int]]:
-    """What the contract says, line by line and without any cleverness: good ticks and numbers of malformed lines."""
+    """The format, line by line and without any cleverness: good ticks and numbers of malformed lines."""
     ticks, bad = [], []
     for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
         if not line.strip():

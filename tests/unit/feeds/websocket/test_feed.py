@@ -786,7 +786,7 @@ class Slow(Talk):
 
 
 class TestLimitsOfTheExchange:
-    """Issue 12 item 12."""
+    """Messages a second and symbols a connection, as exchanges document them."""
 
     def test_subscriptions_are_paced(self, rig: Make) -> None:
         line = Line(5.0, lost())

@@ -23,7 +23,7 @@ def states(ladder: Ladder, *looks: float | None) -> list[str]:
     return found
 
 
-def test_the_rungs_of_the_contract() -> None:
+def test_the_rungs() -> None:
     assert [tuple(rung) for rung in RUNGS] == [("NORMAL", 1), ("THROTTLE1", 5), ("THROTTLE2", 10), ("THROTTLE3", 20)]
 
 
@@ -35,7 +35,7 @@ def test_every_poll_over_climbs_and_three_at_the_end_abort() -> None:
     assert ladder.rung.state == "THROTTLE3"
 
 
-def test_the_words_of_the_contract() -> None:
+def test_the_words_of_a_decision() -> None:
     assert Ladder().look(48.0).reason == "Throttling up to THROTTLE1 due to PSI: CPU 48.0"
 
 
@@ -77,7 +77,7 @@ def test_a_throttle_of_no_rung_is_taken_for_the_next_one(every: int, state: str)
 
 
 @given(st.lists(st.sampled_from([None, 0.0, CALM, 10.0, MIDDLE, 20.0, OVER, 100.0]), max_size=200))
-def test_it_is_what_the_contract_says(looks: list[float | None]) -> None:
+def test_it_equals_a_plain_model(looks: list[float | None]) -> None:
     """Against a second telling: from the whole history instead of counters."""
     ladder = Ladder()
     at, since = 0, 0
