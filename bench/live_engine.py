@@ -23,9 +23,8 @@ from bench.ticks import NS_A_TS
 from tradebot.cli.arguments import parse
 from tradebot.cli.resolve import resolve
 from tradebot.engine import Edges, run_engine
-from tradebot.feeds.base import Batch as FeedBatch
-from tradebot.feeds.base import Feed
-from tradebot.store.batch import Batch
+from tradebot.feeds.base import Batch, Feed
+from tradebot.store.batch import WriteBatch
 from tradebot.store.database import Synchronous
 from tradebot.store.runs import RunRecord
 from tradebot.store.session import SqliteStore
@@ -58,7 +57,7 @@ class Stamps:
                 break
         self.decided.append((sent_ns, read_ns, now_ns))
 
-    def stored(self, batch: Batch, begun_ns: int, done_ns: int) -> None:
+    def stored(self, batch: WriteBatch, begun_ns: int, done_ns: int) -> None:
         """The batch was stored. Rates and ages are those of batches with ticks: a checkpoint alone ends a run."""
         if batch.ticks:
             self.first_ns = self.first_ns or begun_ns
@@ -89,7 +88,7 @@ class StampedFeed:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._feed, name)
 
-    def read(self) -> FeedBatch | None:
+    def read(self) -> Batch | None:
         """As the feed."""
         batch = self._feed.read()
         if batch is not None and batch.ticks:
@@ -106,7 +105,7 @@ class StampedWriter(SqliteWriter):
         self._stamps = stamps
         self._file = file
 
-    def write(self, batch: Batch, patience_ms: int = 5000) -> None:
+    def write(self, batch: WriteBatch, patience_ms: int = 5000) -> None:
         """As SqliteWriter."""
         begun_ns = time.monotonic_ns()
         super().write(batch, patience_ms)

@@ -15,7 +15,7 @@ import websocket
 from tradebot.core.cancellation import Cancellation
 from tradebot.core.runtime import RealRuntime
 from tradebot.feeds.websocket.client import WebSocketTransport
-from tradebot.feeds.websocket.transport import Limits
+from tradebot.feeds.websocket.transport import ConnectionLimits
 
 CONNECT_S = 10.0
 
@@ -34,7 +34,9 @@ def websocket_client(url: str, frames: int) -> dict[str, float]:
 
 def tradebot(url: str, frames: int) -> dict[str, float]:
     """The receive loop of tradebot's transport."""
-    connection = WebSocketTransport(RealRuntime()).connect(url, Limits(CONNECT_S, 1 << 20), Cancellation(RealRuntime()))
+    connection = WebSocketTransport(RealRuntime()).connect(
+        url, ConnectionLimits(CONNECT_S, 1 << 20), Cancellation(RealRuntime())
+    )
     first = 0
     while not first:
         first = len(connection.receive(0.5))

@@ -29,7 +29,7 @@ from docopt import docopt
 
 from tradebot import __version__
 from tradebot.core.events import BUY, SELL, Fill, Order, OrderStatus, Side, Signal, Tick
-from tradebot.store.batch import Batch
+from tradebot.store.batch import WriteBatch
 from tradebot.store.database import Synchronous, connect, migrate
 from tradebot.store.runs import RunInfo, RunRecord, begin_run
 from tradebot.store.writer import SqliteWriter
@@ -55,9 +55,9 @@ def begin(db_path: Path, age_s: float) -> RunRecord:
         return begin_run(db, info, now_ms - round(age_s * 1000), resume=False)
 
 
-def batch_of(run_id: str, first: int, ticks: int, start_ms: int) -> Batch:
+def batch_of(run_id: str, first: int, ticks: int, start_ms: int) -> WriteBatch:
     """Ticks from number `first` on, 200 us apart, and an order for every 15th of them."""
-    batch, numbers = Batch(), range(first, first + ticks)
+    batch, numbers = WriteBatch(), range(first, first + ticks)
     batch.add([Tick("BTCUSDT", 60_000 + n % 997 / 100, 0.125, start_ms + n // 5, None, n) for n in numbers])
     for number in numbers:
         if number % SIGNAL_EVERY == 0:

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from tradebot.core.events import Tick, as_unix_ms
-from tradebot.feeds.capture_file import Header, Record, frame_of_line
+from tradebot.feeds.capture_file import CaptureHeader, Record, frame_of_line
 from tradebot.feeds.exchanges.base import Unparseable
 from tradebot.feeds.replay.decompress import Damaged
 from tradebot.feeds.replay.line_splitter import BOM, LINE_BYTES_MAX, TOO_LONG, LineCutter
@@ -41,7 +41,7 @@ def recorded(line: bytes) -> RecordedMessage | None:
     if not line:
         return None
     found = frame_of_line(line)
-    if isinstance(found, Header):
+    if isinstance(found, CaptureHeader):
         return None
     if isinstance(found, Record):
         return RecordedMessage(found.text.encode(), found.received_ms)

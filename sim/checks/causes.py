@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tradebot.store.batch import Batch, StoredCounts
+from tradebot.store.batch import StoredCounts, WriteBatch
 
 
 class Causes:
@@ -15,7 +15,7 @@ class Causes:
         self._signals = set(signals)
         self.wrong: str | None = None
 
-    def committed(self, batch: Batch, after: StoredCounts) -> None:
+    def committed(self, batch: WriteBatch, after: StoredCounts) -> None:
         """Take note of a batch that is stored now; with it the run has the rows of `after`."""
         self._signals.update([signal.event_id for signal in batch.signals])
         for signal in batch.signals:

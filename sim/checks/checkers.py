@@ -31,8 +31,7 @@ from tradebot.config.model import Config, Settings
 from tradebot.core.events import BP_DROP_SIGNAL, STALE_DATA, Order, Signal, Tick
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.feeds.exchanges import EXCHANGES
-from tradebot.feeds.exchanges.base import Exchange as Adapter
-from tradebot.feeds.exchanges.base import Unparseable
+from tradebot.feeds.exchanges.base import Exchange, Unparseable
 from tradebot.portfolio.positions import PositionView
 from tradebot.strategy.decider import Decider
 from tradebot.strategy.registry import create
@@ -276,7 +275,7 @@ def stored_stream(db: sqlite3.Connection, run: int | None) -> tuple[list[Item], 
     return [*stream, *ticks[taken:]], ticks
 
 
-def _check_sent(ticks: list[Tick], messages: Sequence[bytes], adapter: Adapter) -> None:
+def _check_sent(ticks: list[Tick], messages: Sequence[bytes], adapter: Exchange) -> None:
     sent: dict[str, list[Tick]] = {}
     for message in messages:
         for tick in _ticks_of(message, adapter):
@@ -288,7 +287,7 @@ def _check_sent(ticks: list[Tick], messages: Sequence[bytes], adapter: Adapter) 
         assert any(tick == other for other in others), f"stored tick {index} was not sent, or not in this order: {tick}"
 
 
-def _ticks_of(message: bytes, adapter: Adapter) -> list[Tick]:
+def _ticks_of(message: bytes, adapter: Exchange) -> list[Tick]:
     try:
         parsed = adapter.parse(message.decode("utf-8", "replace"))
     except Unparseable:

@@ -8,7 +8,7 @@ from sim.scenarios.live import BACKOFF_MAX_S, BUDGET_S, SYMBOL, live_settings, m
 from sim.world.exchange_protocols import SimBinance, SimBybit, SimKraken
 from sim.world.world import Faults, ProcessOutcome, World
 from tradebot.feeds.websocket.subscriptions import CONFIRM_LEAST_S
-from tradebot.ops.health import Health, Look, RunLook, judge
+from tradebot.ops.health import Health, HealthReading, RunLook, judge
 from tradebot.telemetry.status_file import Status, read_status, status_path
 
 _TYPO = "TYPOUSDT"
@@ -31,7 +31,7 @@ def _status(world: World) -> Status:
 def _health(status: Status) -> Health:
     """What `tradebot health` says of a status that was just written."""
     run = RunLook(status.run_id, status.version, status.mode, status.ingest, status.source, 0, None, None, False, 0)
-    return judge(Look(status.written_s, status.written_ms, True, status, run), _MAX_AGE_S)
+    return judge(HealthReading(status.written_s, status.written_ms, True, status, run), _MAX_AGE_S)
 
 
 @scenario

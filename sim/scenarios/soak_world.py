@@ -21,7 +21,7 @@ from sim.world.faults import StorageFaults
 from sim.world.world import Faults, ProcessOutcome, SimProcess, World
 from tradebot.config.model import Settings
 from tradebot.core.errors import TradebotError
-from tradebot.ops.soak.decision_log import Decision, DecisionLog
+from tradebot.ops.soak.decision_log import DecisionLog, SoakDecision
 from tradebot.ops.soak.last_tick import newest_tick
 from tradebot.ops.soak.probes import Seams
 from tradebot.ops.soak.psi import RESOURCES, read_psi
@@ -56,7 +56,7 @@ class SoakWorld:
         self.world = world
         self.exchange = exchange_of(world, Wait(1.0))
         self.plan: list[tuple[int, Event]] = []
-        self.decisions: list[Decision] = []
+        self.decisions: list[SoakDecision] = []
         """All of them; when forgetful the newest."""
         self.actions: Counter[str] = Counter()
         self.restarts_s: list[float] = []
@@ -302,7 +302,7 @@ class SoakWorld:
             f"at {self.now_s} s the engine has been unable to work for {since_s} s, and no STALL came"
         )
 
-    def _record(self, decision: Decision) -> None:
+    def _record(self, decision: SoakDecision) -> None:
         self._log.write(decision)
         self.decisions.append(decision)
         self.actions[decision.action] += 1

@@ -21,7 +21,7 @@ from sim.world.disk import Disk
 from sim.world.torn_writes import TornTransaction, torn
 from tradebot.core.runtime import Runtime
 from tradebot.output.log import Log
-from tradebot.store.batch import Batch, StoredCounts
+from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.database import BUSY_TIMEOUT_MS, Synchronous
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.runs import RunRecord
@@ -86,7 +86,7 @@ class FaultyWriter(SqliteWriter):
         if faults.no_spill:
             spill_path(path).mkdir()
 
-    def write(self, batch: Batch, patience_ms: int = BUSY_TIMEOUT_MS) -> None:
+    def write(self, batch: WriteBatch, patience_ms: int = BUSY_TIMEOUT_MS) -> None:
         """Write, unless a fault is on: a locked database first uses up the patience, as SQLite's busy handler does."""
         runtime = self._runtime
         self._calls += 1
@@ -104,7 +104,7 @@ class FaultyWriter(SqliteWriter):
         self.failing_since_s = None
         runtime.note("stored", batch.rows)
 
-    def _write(self, batch: Batch, patience_ms: int) -> None:
+    def _write(self, batch: WriteBatch, patience_ms: int) -> None:
         runtime = self._runtime
         if self._faults.slow_s:
             runtime.note("storage", "slow")
@@ -132,7 +132,7 @@ class FaultyWriter(SqliteWriter):
             runtime.note("storage", "failed")
             raise StorageUnavailable("SQLITE_IOERR", "disk I/O error", passing=True)
 
-    def _transact(self, db: SqliteDatabase, batch: Batch, after: StoredCounts) -> None:
+    def _transact(self, db: SqliteDatabase, batch: WriteBatch, after: StoredCounts) -> None:
         self._transactions += 1
         torn_transactions = [tear for tear in self._faults.torn_transactions if tear.transaction == self._transactions]
         super()._transact(torn(db, torn_transactions[0], self._runtime) if torn_transactions else db, batch, after)

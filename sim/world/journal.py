@@ -17,7 +17,7 @@ _ROUTINE_MESSAGES: Final = frozenset({"signal generated", "shadow order executed
 _DETAIL_CHARS_MAX: Final = 300
 
 
-class Entry(NamedTuple):
+class JournalEntry(NamedTuple):
     """One thing that happened: in which process (from 1), when (simulated seconds of that process), and what."""
 
     process: int
@@ -31,11 +31,11 @@ class Journal:
     """The entries of one world, the oldest forgotten first."""
 
     def __init__(self) -> None:
-        self.entries: deque[Entry] = deque(maxlen=KEPT_ENTRIES)
+        self.entries: deque[JournalEntry] = deque(maxlen=KEPT_ENTRIES)
 
     def add(self, process: int, at_s: float, text: str, routine: bool = False) -> None:
         """Append an entry."""
-        self.entries.append(Entry(process, at_s, text, routine))
+        self.entries.append(JournalEntry(process, at_s, text, routine))
 
     def lines(self, most: int | None = None) -> list[str]:
         """The newest `most` entries that are not dull; None: all there are, dull ones too. One line each."""
@@ -113,7 +113,7 @@ def enter_logs(journal: Journal, process: int, logs: list[dict[str, Any]], times
     entries = journal.entries
     own = [entries.pop() for _ in range(len(entries) - since)][::-1]
     for line, at_s in zip(logs, times_s, strict=True):
-        own.append(Entry(process, at_s, describe(line), _is_routine(line)))
+        own.append(JournalEntry(process, at_s, describe(line), _is_routine(line)))
     entries.extend(sorted(own, key=lambda entry: entry.at_s))  # stable: notes before the lines of the same moment
 
 

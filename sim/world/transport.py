@@ -38,9 +38,9 @@ from tradebot.feeds.websocket.transport import (
     CLOSE_NORMAL,
     FRAMES_MAX,
     ConnectFailed,
+    ConnectionLimits,
     ConnectionLost,
     Frame,
-    Limits,
 )
 
 _LOOK_S: Final = 0.5
@@ -96,7 +96,7 @@ class SimTransport:
         self._network = network
         self._draw = runtime.stream("pieces of a receive")
 
-    def connect(self, url: str, limits: Limits, cancel: Cancellation) -> SimConnection:
+    def connect(self, url: str, limits: ConnectionLimits, cancel: Cancellation) -> SimConnection:
         """See `tradebot.feeds.websocket.transport.Transport`. Blocks through the seam. Raises ConnectFailed."""
         network = self._network
         network.dialled_at_s.append(self._runtime.elapsed_s)
@@ -125,7 +125,7 @@ class SimTransport:
         network.sessions.append(session)
         return SimConnection(self._runtime, socket, session, limits, _PIECES[self._draw.getrandbits(2)])
 
-    def fetch(self, url: str, limits: Limits, cancel: Cancellation) -> str:
+    def fetch(self, url: str, limits: ConnectionLimits, cancel: Cancellation) -> str:
         """See `tradebot.feeds.websocket.transport.Transport`. Blocks through the seam. Raises ConnectFailed."""
         network = self._network
         network.fetches += 1
@@ -146,7 +146,9 @@ class SimTransport:
             raise ConnectFailed(f"the answer has more than {limits.max_message_bytes} bytes", 200)
         return answer.text
 
-    def _answer(self, socket: _Socket, ask: Callable[[None], None], limits: Limits, cancel: Cancellation) -> ToClient:
+    def _answer(
+        self, socket: _Socket, ask: Callable[[None], None], limits: ConnectionLimits, cancel: Cancellation
+    ) -> ToClient:
         """Send the request and wait for its answer. The socket is closed unless it came and was good."""
         runtime, network = self._runtime, self._network
         deadline_s = runtime.monotonic() + limits.connect_timeout_s
@@ -193,7 +195,9 @@ class SimConnection:
     Raises MisusedConnection when it is not used as that asks.
     """
 
-    def __init__(self, runtime: SimRuntime, socket: _Socket, session: Session, limits: Limits, pieces_max: int) -> None:
+    def __init__(
+        self, runtime: SimRuntime, socket: _Socket, session: Session, limits: ConnectionLimits, pieces_max: int
+    ) -> None:
         assert socket.to_server is not None
         self._runtime = runtime
         self._socket = socket

@@ -7,10 +7,10 @@ import sys
 from tradebot.core.cancellation import Cancellation
 from tradebot.core.runtime import RealRuntime
 from tradebot.feeds.websocket.client import WebSocketConnection, WebSocketTransport
-from tradebot.feeds.websocket.transport import ConnectionLost, Limits
+from tradebot.feeds.websocket.transport import ConnectionLimits, ConnectionLost
 
 AGENT = "tradebot"
-_LIMITS = Limits(connect_timeout_s=10.0, max_message_bytes=32 << 20)
+_LIMITS = ConnectionLimits(connect_timeout_s=10.0, max_message_bytes=32 << 20)
 _QUIET_S = 30.0
 
 

@@ -25,12 +25,12 @@ from typing import Literal, Protocol
 
 from tradebot.core.cancellation import Cancellation
 from tradebot.core.runtime import RealRuntime, Runtime
-from tradebot.feeds.websocket.transport import Limits, Transport
+from tradebot.feeds.websocket.transport import ConnectionLimits, Transport
 
 LONG_S = 20.0
 """A wait that only a failing test waits out."""
 
-GENEROUS = Limits(connect_timeout_s=LONG_S, max_message_bytes=1 << 20)
+GENEROUS = ConnectionLimits(connect_timeout_s=LONG_S, max_message_bytes=1 << 20)
 
 ReceivedKind = Literal["text", "binary", "ping", "pong", "close", "end"]
 

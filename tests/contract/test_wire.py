@@ -21,9 +21,9 @@ from tradebot.feeds.websocket.transport import (
     FRAMES_MAX,
     ConnectFailed,
     Connection,
+    ConnectionLimits,
     ConnectionLost,
     Frame,
-    Limits,
 )
 
 
@@ -34,7 +34,7 @@ def drive(request: pytest.FixtureRequest) -> DriveWire:
     return run
 
 
-def connect(stage: WireStage, limits: Limits = GENEROUS) -> Connection:
+def connect(stage: WireStage, limits: ConnectionLimits = GENEROUS) -> Connection:
     return stage.transport.connect(stage.peer.url, limits, never)
 
 
@@ -194,7 +194,7 @@ def test_a_reset_is_abnormal(drive: DriveWire) -> None:
 
 def test_a_message_over_the_limit_ends_it_with_1009(drive: DriveWire) -> None:
     def case(stage: WireStage) -> None:
-        connection = connect(stage, Limits(LONG_S, max_message_bytes=1000))
+        connection = connect(stage, ConnectionLimits(LONG_S, max_message_bytes=1000))
         stage.peer.send_text("x" * 1000)
         stage.peer.send_text("y" * 1001)
         assert take_frames(connection, 1) == [Frame("text", "x" * 1000)]
@@ -297,7 +297,7 @@ def test_a_handshake_that_never_ends_is_over_at_the_deadline(drive: DriveWire) -
 
         def attempt() -> None:
             with pytest.raises(ConnectFailed, match=r"0\.3 s"):
-                connect(stage, Limits(0.3, 1000))
+                connect(stage, ConnectionLimits(0.3, 1000))
 
         assert 0.3 <= taken_s(stage, attempt) <= 0.3 + stage.slack_s
 
@@ -347,7 +347,7 @@ def test_fetch_refused_hung_up_mute_and_down(drive: DriveWire) -> None:
         failures = []
         for _ in range(3):
             with pytest.raises(ConnectFailed) as caught:
-                stage.transport.fetch(stage.peer.fetch_url, Limits(0.2, 1000), never)
+                stage.transport.fetch(stage.peer.fetch_url, ConnectionLimits(0.2, 1000), never)
             failures.append((caught.value.status, caught.value.retry_after_s))
         assert failures == [(429, 3.0), (None, None), (None, None)]
         stage.peer.go_down()

@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e.okx_server import ACK, BOOK, SYMBOL, Exchange, running_exchange, trade
 from tests.e2e.process import REPO, Engine, Finished, Running, assert_sound, rows, wait_until
-from tradebot.feeds.capture_file import Header, Record, frame_of_line
+from tradebot.feeds.capture_file import CaptureHeader, Record, frame_of_line
 from tradebot.feeds.replay.decompress import Damaged, unpack
 
 BIN = (REPO / "bin" / "tradebot",)
@@ -37,7 +37,7 @@ def files(engine: Engine) -> list[Path]:
     return sorted(engine.path("captured").glob("*"))
 
 
-def content(path: Path) -> list[Record | Header | str]:
+def content(path: Path) -> list[Record | CaptureHeader | str]:
     """What a file holds now, up to where it is being written; nothing when it is gone."""
     pieces: list[bytes] = []
     with suppress(FileNotFoundError, Damaged):
@@ -46,7 +46,7 @@ def content(path: Path) -> list[Record | Header | str]:
     return [frame_of_line(line) for line in b"".join(pieces).split(b"\n")[:-1]]
 
 
-def recorded(engine: Engine) -> list[Record | Header | str]:
+def recorded(engine: Engine) -> list[Record | CaptureHeader | str]:
     return [each for path in files(engine) for each in content(path)]
 
 
@@ -74,7 +74,7 @@ def test_what_was_captured_replays_to_what_was_sent(engine: Engine, exchange: Ex
     (path,) = files(engine)
     assert path.name == "okx-000001.jsonl.zst"
     header, *frames = recorded(engine)
-    assert isinstance(header, Header) and (header.exchange, header.symbols) == ("okx", (SYMBOL,))
+    assert isinstance(header, CaptureHeader) and (header.exchange, header.symbols) == ("okx", (SYMBOL,))
     assert [each.connection for each in frames if isinstance(each, Record)] == [1] * 23 + [2] * 14
     assert texts(engine)[:2] == [ACK, trade(1)]
 
@@ -132,7 +132,7 @@ def test_the_bound_on_disk_holds_and_each_file_stands_alone(engine: Engine, exch
     assert not any('"tradeId": "0"' in text for text in texts(engine))
     for number, path in enumerate(files(engine)):
         header, answer, *frames = content(path)
-        assert isinstance(header, Header)
+        assert isinstance(header, CaptureHeader)
         assert isinstance(answer, Record) and answer.text == ACK
         replay(engine, path, "--exchange=okx", db=f"{number}.db").expect(0)
         assert rows(engine.path(f"{number}.db"), "SELECT COUNT(*) FROM ticks") == [(len(frames),)]

@@ -10,7 +10,7 @@ from typing import Any, Final
 from peewee import SqliteDatabase
 
 from tests.recovery.run import main
-from tradebot.store.batch import Batch, StoredCounts
+from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.database import BUSY_TIMEOUT_MS
 from tradebot.store.writer import SqliteWriter
 
@@ -33,9 +33,9 @@ def _adoption_without_sync() -> None:
 def _stored_too_early() -> None:
     """Each batch is called stored before it is, which it is with the next one."""
     write = SqliteWriter.write
-    late: list[tuple[StoredCounts, Batch]] = []
+    late: list[tuple[StoredCounts, WriteBatch]] = []
 
-    def early(self: SqliteWriter, batch: Batch, patience_ms: int = BUSY_TIMEOUT_MS) -> None:
+    def early(self: SqliteWriter, batch: WriteBatch, patience_ms: int = BUSY_TIMEOUT_MS) -> None:
         after = self.counts.plus(batch)
         late.append((self.counts, batch))
         if len(late) > 1:

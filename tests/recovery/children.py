@@ -26,7 +26,7 @@ from tests.recovery.shim import COUNTED, Control, Mode, Shim
 from tradebot.cli import main as cli
 from tradebot.cli.arguments import Arguments, parse
 from tradebot.core.events import StoredEvent
-from tradebot.store.batch import Batch
+from tradebot.store.batch import WriteBatch
 from tradebot.store.database import BUSY_TIMEOUT_MS
 from tradebot.store.spill import Spill
 from tradebot.store.writer import SqliteWriter
@@ -145,7 +145,7 @@ def _watch_commits(orders: Orders | None, holder: _Holder | None) -> None:
     write = SqliteWriter.write
     commits = 0
 
-    def watched(self: SqliteWriter, batch: Batch, patience_ms: int = BUSY_TIMEOUT_MS) -> None:
+    def watched(self: SqliteWriter, batch: WriteBatch, patience_ms: int = BUSY_TIMEOUT_MS) -> None:
         nonlocal commits
         write(self, batch, patience_ms)
         commits += 1

@@ -24,10 +24,10 @@ from sim.world.network import (
 )
 from sim.world.transport import MisusedConnection, SimConnection, SimTransport
 from tradebot.core.cancellation import Cancellation
-from tradebot.feeds.websocket.transport import ConnectFailed, ConnectionLost, Limits
+from tradebot.feeds.websocket.transport import ConnectFailed, ConnectionLimits, ConnectionLost
 
 URL = "ws://sim:9001"
-LIMITS = Limits(connect_timeout_s=5.0, max_message_bytes=1000)
+LIMITS = ConnectionLimits(connect_timeout_s=5.0, max_message_bytes=1000)
 LATENCY_S = 0.1
 
 
@@ -62,7 +62,7 @@ class Bench:
         self.network = SimNetwork(self.runtime, self.server, LATENCY_S)
         self.transport = SimTransport(self.runtime, self.network)
 
-    def connect(self, limits: Limits = LIMITS) -> SimConnection:
+    def connect(self, limits: ConnectionLimits = LIMITS) -> SimConnection:
         return self.transport.connect(URL, limits, Cancellation(self.runtime))
 
     @property

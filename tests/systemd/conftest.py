@@ -9,14 +9,14 @@ import pytest
 
 from tests.systemd.namespace import Systemd, why_not
 from tradebot.config.model import Config
-from tradebot.ops.units import ENGINE, UNITS, Order, filled, run_install_unit, this_installation
+from tradebot.ops.units import ENGINE, UNITS, InstallRequest, filled, run_install_unit, this_installation
 
 
 @pytest.fixture(scope="session")
 def printed() -> dict[str, str]:
     """The units by name; the engine's as `--print` gives it."""
     out, errors = io.StringIO(), io.StringIO()
-    assert run_install_unit(Order(Config(), None, user=False, print_only=True), {}, out, errors) == 0
+    assert run_install_unit(InstallRequest(Config(), None, user=False, print_only=True), {}, out, errors) == 0
     if errors.getvalue():
         pytest.skip(f"a service could not run this installation: {errors.getvalue()}")
     installation = this_installation(None, Config())

@@ -22,7 +22,7 @@ from peewee import SqliteDatabase
 from tradebot.core.events import BUY, SELL, Event, Fill, LimitBreach, Order, Signal, Tick
 from tradebot.core.runtime import RealRuntime
 from tradebot.output.log import Log, setup_logging
-from tradebot.store.batch import Batch
+from tradebot.store.batch import WriteBatch
 from tradebot.store.database import connect, migrate
 from tradebot.store.feed_identity import feed_of_source
 from tradebot.store.runs import RunInfo, RunRecord, begin_run
@@ -116,16 +116,16 @@ def order(number: int, run_id: str = "r1", fills: int = 1, side: Any = BUY) -> O
     return Order(f"{stem}-O", f"{stem}-S", "TEST/USD", side, 0.1, 100.0, status, "SHADOW_RECORDED", number, 1, parts)
 
 
-def batch_of(*events: Event) -> Batch:
-    batch = Batch()
+def batch_of(*events: Event) -> WriteBatch:
+    batch = WriteBatch()
     for event in events:
         batch.add([event])
     return batch
 
 
-def full_batch(start: int, ticks: int, every: int = 5, run_id: str = "r1") -> Batch:
+def full_batch(start: int, ticks: int, every: int = 5, run_id: str = "r1") -> WriteBatch:
     """Ticks numbered from `start`; every `every`-th gives a signal and a filled order."""
-    batch = Batch()
+    batch = WriteBatch()
     numbers = range(start, start + ticks)
     if ticks:
         batch.add([tick(number) for number in numbers])

@@ -21,8 +21,7 @@ from tradebot.execution.shadow import ShadowExecution
 from tradebot.feeds.base import Batch, Feed
 from tradebot.feeds.sampling import Intake
 from tradebot.feeds.status import NO_LINK, FeedStatus
-from tradebot.store.batch import Batch as StoreBatch
-from tradebot.store.batch import StoredCounts
+from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.database import connect, connect_readonly
 from tradebot.store.policy import WAL_BYTES_KEPT
 from tradebot.store.reader import find_tick_source, read_ticks
@@ -158,7 +157,7 @@ def test_a_run_that_is_still_written_is_replayed_as_it_was_hashed(tmp_path: Path
     storage = SqliteWriter(path, "NORMAL", new_run(path))
 
     def store(some: list[Tick]) -> None:
-        batch = StoreBatch()
+        batch = WriteBatch()
         batch.add(some)
         storage.write(batch)
 

@@ -42,7 +42,7 @@ REPEATED_CHARS_MAX: Final = 1 << 20
 _Count = Annotated[int, Meta(ge=0, le=INT64_MAX)]
 
 
-class Header(Struct, frozen=True, rename={"version": "tradebot_capture"}):
+class CaptureHeader(Struct, frozen=True, rename={"version": "tradebot_capture"}):
     """The first line of a capture file: what was captured, and when the capture was started (Unix ms)."""
 
     version: int
@@ -65,17 +65,17 @@ class CaptureFailed(TradebotError):
 
 _encode: Final = msgspec.json.Encoder().encode
 _record: Final = msgspec.json.Decoder(Record)
-_header: Final = msgspec.json.Decoder(Header)
+_header: Final = msgspec.json.Decoder(CaptureHeader)
 _LOOKS_LIKE_OURS: Final = re.compile(rb'\s*\{\s*"(?:received_ms|tradebot_capture)"\s*:')
 
 
-def decode_record(line: bytes) -> Record | Header | None:
+def decode_record(line: bytes) -> Record | CaptureHeader | None:
     """The capture record or header that a line is, or None: it is something else, a raw frame.
 
     Fields beyond those known are passed over. Raises Unparseable for a line that begins like a record or header and is
     none, and for a header of another format version.
     """
-    decoder: msgspec.json.Decoder[Record] | msgspec.json.Decoder[Header]
+    decoder: msgspec.json.Decoder[Record] | msgspec.json.Decoder[CaptureHeader]
     if b'"received_ms"' in line:
         decoder = _record
     elif b'"tradebot_capture"' in line:
@@ -88,12 +88,12 @@ def decode_record(line: bytes) -> Record | Header | None:
         if _LOOKS_LIKE_OURS.match(line):
             raise Unparseable("damaged line of a capture file") from None
         return None
-    if isinstance(found, Header) and found.version != FORMAT_VERSION:
+    if isinstance(found, CaptureHeader) and found.version != FORMAT_VERSION:
         raise Unparseable(f"capture format {found.version}; known here is {FORMAT_VERSION}")
     return found
 
 
-def frame_of_line(line: bytes) -> Record | Header | str:
+def frame_of_line(line: bytes) -> Record | CaptureHeader | str:
     """What a line (without its LF) of a capture, or of a file of raw frames, holds; a text is a raw frame.
 
     Raises Unparseable, nothing else.
@@ -135,7 +135,7 @@ class CaptureWriter:
         else:
             self._directory, self._name = path.parent, path.name.removesuffix(SUFFIX)
         self._compress = zstandard.ZstdCompressor(write_checksum=True).compress
-        self._header = _encode(Header(FORMAT_VERSION, exchange, tuple(symbols), started_ms)) + b"\n"
+        self._header = _encode(CaptureHeader(FORMAT_VERSION, exchange, tuple(symbols), started_ms)) + b"\n"
         self._bytes_max = bytes_max_a_file
         self._files_max = files_max
         self._pending: list[bytes] = []

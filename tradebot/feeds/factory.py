@@ -25,7 +25,7 @@ from tradebot.feeds.replay.frame_lines import FrameLineDecoder, check_first_line
 from tradebot.feeds.replay.pacing import PacedFeed
 from tradebot.feeds.sequence_tracker import SequenceGuard
 from tradebot.feeds.synthetic import START_PRICE, SyntheticFeed
-from tradebot.feeds.websocket.feed import Target, WebSocketFeed
+from tradebot.feeds.websocket.feed import FeedTarget, WebSocketFeed
 from tradebot.feeds.websocket.retry_after import RetryAfterFile, retry_after_path, server_of
 from tradebot.feeds.websocket.transport import Transport
 from tradebot.output.log import Log
@@ -122,7 +122,7 @@ def _live(settings: Settings, around: Surroundings) -> Input:
     def open_feed(_carried: Carried | None, memory: FeedMemory | None) -> Feed:
         known = make_memory() if memory is None else memory
         return WebSocketFeed(
-            Target(live.url, live.symbols),
+            FeedTarget(live.url, live.symbols),
             feed,
             around.make_transport(around.runtime),
             FrameReader(EXCHANGES[live.exchange], feed.history, known.guard, known.band),

@@ -20,7 +20,7 @@ from tradebot.core.errors import ConfigError
 from tradebot.core.private_files import PRIVATE_MODE, open_private, sync_directory
 from tradebot.core.runtime import Runtime
 from tradebot.output.json_answer import json_answer
-from tradebot.output.progress_bar import Progress
+from tradebot.output.progress_bar import ProgressBar
 from tradebot.output.streams import GuardedStream
 from tradebot.store.checks import check_existing
 from tradebot.store.database import BUSY_TIMEOUT_MS, beside, refuse_foreign
@@ -160,7 +160,7 @@ def _copy(db_path: Path, part: Path, runtime: Runtime, errors: TextIO | None) ->
         # A part that is not whole is thrown away, and a whole one is synced before it gets its name.
         copy.execute("PRAGMA synchronous = OFF")
         copy.execute("PRAGMA journal_mode = OFF")
-        bar = Progress(errors, pages * page_bytes, "B")
+        bar = ProgressBar(errors, pages * page_bytes, "B")
 
         moved_s = runtime.monotonic()
 

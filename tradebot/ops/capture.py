@@ -18,7 +18,7 @@ from tradebot.feeds.exchanges.base import Exchange
 from tradebot.feeds.frame_reader import FrameReader, Read
 from tradebot.feeds.sequence_tracker import SequenceGuard
 from tradebot.feeds.websocket.client import WebSocketTransport
-from tradebot.feeds.websocket.feed import Target, WebSocketFeed
+from tradebot.feeds.websocket.feed import FeedTarget, WebSocketFeed
 from tradebot.output.log import Log, setup_logging
 
 _FILES_MAX: Final = 8
@@ -106,7 +106,7 @@ class _Capture:
         self._live = live
         # A recording takes what comes: what cannot be understood is in it, and is no reason to stop.
         self._feed = WebSocketFeed(
-            Target(live.url, live.symbols), replace(config.feed, parse_error_limit=0), WebSocketTransport(runtime),
+            FeedTarget(live.url, live.symbols), replace(config.feed, parse_error_limit=0), WebSocketTransport(runtime),
             self._reader, None, None, runtime, Cancellation(runtime, by_signal=True), log,
         )  # fmt: skip
 

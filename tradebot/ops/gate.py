@@ -38,7 +38,7 @@ _AGAIN: Final = "run tradebot prove with the --config and --db of this run"
 _RESTORE: Final = "put back the last backup"
 
 
-class Found(NamedTuple):
+class BundleFile(NamedTuple):
     """The bundle's file as read: `data`, or None and why it could not be read (`problem` None: it is not there)."""
 
     path: Path
@@ -46,7 +46,7 @@ class Found(NamedTuple):
     problem: str | None = None
 
 
-def unmet(config: Config, found: Found, now_ms: int, version: str, health: Sequence[str]) -> list[str]:
+def unmet(config: Config, found: BundleFile, now_ms: int, version: str, health: Sequence[str]) -> list[str]:
     """Every condition of LIVE that is not met, each with what to do; never empty. Pure.
 
     `version`: of this code, as `code_version` has it. `health`: what is wrong with database, disk or clock.
@@ -57,7 +57,7 @@ def unmet(config: Config, found: Found, now_ms: int, version: str, health: Seque
     return [*conditions, NO_GATEWAY]
 
 
-def _of_bundle(config: Config, found: Found, now_ms: int, version: str) -> list[str]:
+def _of_bundle(config: Config, found: BundleFile, now_ms: int, version: str) -> list[str]:
     path = found.path
     if found.problem is not None:
         return [f"the proof bundle {path} cannot be read: {found.problem}; {_AGAIN}"]
@@ -90,18 +90,18 @@ def _wrong_with(bundle: Bundle, config: Config, now_ms: int, version: str) -> li
     return wrong
 
 
-def read_bundle(path: Path) -> Found:
+def read_bundle(path: Path) -> BundleFile:
     """The file's content, or why there is none. Blocks (I/O); raises nothing."""
     try:
         if path.exists() and not path.is_file():
-            return Found(path, None, "it is not a regular file")
+            return BundleFile(path, None, "it is not a regular file")
         with path.open("rb") as file:
             data = file.read(BYTES_MAX + 1)
     except FileNotFoundError:
-        return Found(path, None)
+        return BundleFile(path, None)
     except OSError as error:
-        return Found(path, None, error.strerror or str(error))
-    return Found(path, data) if len(data) <= BYTES_MAX else Found(path, None, "it is larger than any bundle")
+        return BundleFile(path, None, error.strerror or str(error))
+    return BundleFile(path, data) if len(data) <= BYTES_MAX else BundleFile(path, None, "it is larger than any bundle")
 
 
 def read_health(config: Config, database: Path, runtime: Runtime) -> list[str]:

@@ -66,7 +66,7 @@ class RunLook(Struct, frozen=True):
     ticks: int
 
 
-class Look(Struct, frozen=True):
+class HealthReading(Struct, frozen=True):
     """What was found beside one database at one moment.
 
     `locked` (it may pass) and `damage` (it will not) say why `run` could not be read.
@@ -127,12 +127,12 @@ def refuse_unusable(db_path: Path) -> None:
         raise UsageError(f"{found.text}; {found.advice}")
 
 
-def look_at(db_path: Path, runtime: Runtime) -> Look:
+def look_at(db_path: Path, runtime: Runtime) -> HealthReading:
     """Read status file and database. Blocks at most for SQLite's busy timeout. Raises ConfigError (status damaged)."""
     return look_with(read_status(status_path(db_path)), db_path, runtime)
 
 
-def look_with(status: Status | None, db_path: Path, runtime: Runtime) -> Look:
+def look_with(status: Status | None, db_path: Path, runtime: Runtime) -> HealthReading:
     """The same for who has read the status, or could not. Raises nothing."""
     wrong = unusable(db_path)
     run, locked, damage = None, None, None if wrong is None else wrong.text
@@ -148,7 +148,7 @@ def look_with(status: Status | None, db_path: Path, runtime: Runtime) -> Look:
             locked, damage = (str(error), None) if error.passing else (None, str(error))
         except ConfigError as error:
             damage = str(error)
-    return Look(runtime.monotonic(), runtime.now_ms(), exists, status, run, locked, damage)
+    return HealthReading(runtime.monotonic(), runtime.now_ms(), exists, status, run, locked, damage)
 
 
 def read_run(db: SqliteDatabase, run_id: str | None) -> RunLook | None:
@@ -167,7 +167,7 @@ def read_run(db: SqliteDatabase, run_id: str | None) -> RunLook | None:
         raise ConfigError(f"database {file_of(db)}: table runs: {error}; it is damaged or not tradebot's") from error
 
 
-def judge(look: Look, max_age_s: float) -> Health:
+def judge(look: HealthReading, max_age_s: float) -> Health:
     """Whether the engine makes progress, or has none to make. Pure."""
     status = look.status
     if status is None and look.run is not None and look.run.complete and look.damage is None:
@@ -189,13 +189,13 @@ def judge(look: Look, max_age_s: float) -> Health:
     return _by_progress(look, status, max_age_s)
 
 
-def _complete(look: Look, status: Status) -> bool:
+def _complete(look: HealthReading, status: Status) -> bool:
     """Whether the run did all that it was asked for; the database tells where the status is one of older versions."""
     by_database = look.run is not None and look.run.run_id == status.run_id and look.run.complete
     return status.state == "ended" and status.exit_code == ExitCode.COMPLETE and (status.complete or by_database)
 
 
-def _absent(look: Look, status: Status) -> str | None:
+def _absent(look: HealthReading, status: Status) -> str | None:
     """Why no engine is at work, if none is."""
     age_s = look.now_s - status.written_s
     if status.state == "ended":
@@ -208,7 +208,7 @@ def _absent(look: Look, status: Status) -> str | None:
     return None
 
 
-def database_trouble(look: Look, status: Status) -> str | None:
+def database_trouble(look: HealthReading, status: Status) -> str | None:
     """What is wrong with the database that an engine says it writes or wrote. Pure."""
     writes = "wrote" if status.state == "ended" else "writes"
     if not look.database_exists:
@@ -220,7 +220,7 @@ def database_trouble(look: Look, status: Status) -> str | None:
     return None
 
 
-def _by_progress(look: Look, status: Status, max_age_s: float) -> Health:
+def _by_progress(look: HealthReading, status: Status, max_age_s: float) -> Health:
     stored_s = look.stored_age_s
     stored = "nothing stored yet" if stored_s is None else f"last stored {span(stored_s)} ago"
     note = _symbols_note(status.symbols)

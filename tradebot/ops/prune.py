@@ -13,7 +13,7 @@ from peewee import SqliteDatabase
 from tradebot.core.errors import ConfigError
 from tradebot.core.runtime import Runtime
 from tradebot.output.json_answer import json_answer
-from tradebot.output.progress_bar import Progress
+from tradebot.output.progress_bar import ProgressBar
 from tradebot.output.streams import GuardedStream
 from tradebot.store.errors import StorageUnavailable, storage_errors
 from tradebot.store.policy import RetryPolicy
@@ -47,7 +47,7 @@ def run_prune(
     cutoff_ms = runtime.now_ms() - keep_ms
     total, failure, free_bytes = Pruned(), "", None
     retry = RetryPolicy(_RETRY_S)
-    bar = Progress(errors, None, "rows")
+    bar = ProgressBar(errors, None, "rows")
     try:
         while True:
             try:

@@ -21,7 +21,17 @@ from tradebot.core.events import as_unix_ms
 from tradebot.core.number_format import number
 from tradebot.core.runtime import Runtime
 from tradebot.feeds.status import SymbolsLook
-from tradebot.ops.health import MAX_AGE_S, Health, Look, RunLook, code_text, judge, look_with, refuse_unusable, span
+from tradebot.ops.health import (
+    MAX_AGE_S,
+    Health,
+    HealthReading,
+    RunLook,
+    code_text,
+    judge,
+    look_with,
+    refuse_unusable,
+    span,
+)
 from tradebot.output.json_answer import json_answer
 from tradebot.output.redaction import clip, escape, mask
 from tradebot.output.streams import GuardedStream
@@ -122,7 +132,7 @@ def _engine_state(status: Status | None, alive: bool) -> EngineState:
     return status.state if alive or status.state == "ended" else "silent"
 
 
-def _tick_age_s(look: Look, alive: bool) -> float | None:
+def _tick_age_s(look: HealthReading, alive: bool) -> float | None:
     status = look.status
     if status is None or not alive or not status.push or status.last_tick is None:
         return None

@@ -62,7 +62,7 @@ class Installation(NamedTuple):
     names: Names = DEFAULT
 
 
-class Order(NamedTuple):
+class InstallRequest(NamedTuple):
     """What install-unit was asked for: with which configuration (and its file), for whom, and whether only to print.
 
     `replace`: a unit that runs with another configuration is to have this one. `as_json`: answer for scripts.
@@ -78,7 +78,7 @@ class Order(NamedTuple):
 
 
 def run_install_unit(
-    order: Order, environ: Mapping[str, str], out: TextIO, errors: TextIO, root: Path = Path("/")
+    order: InstallRequest, environ: Mapping[str, str], out: TextIO, errors: TextIO, root: Path = Path("/")
 ) -> int:
     """Install the units, or print the engine's; 0. Main thread; blocks (files, systemctl).
 
@@ -153,7 +153,7 @@ def _refuse_foreign(files: Iterable[Path], folders: Iterable[Path]) -> None:
             )
 
 
-def _changes(before: InstalledUnit, order: Order, installation: Installation) -> list[str]:
+def _changes(before: InstalledUnit, order: InstallRequest, installation: Installation) -> list[str]:
     """What becomes of the unit that is there, a line each. Raises UsageError for a change that was not asked for."""
     found = []
     if not before.runs_with(order.config_path):
@@ -190,7 +190,7 @@ def _write(path: Path, text: str) -> None:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def _next_steps(order: Order, here: bool) -> list[str]:
+def _next_steps(order: InstallRequest, here: bool) -> list[str]:
     """The commands to give next.
 
     Where this is the machine installed for, the user is made and the manager reads its files.

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from tradebot.output.tick_progress import TickBar
 
 
-class Progress:
+class ProgressBar:
     """A bar on `stream` if that is a terminal; otherwise every call does nothing.
 
     One thread updates and closes it. Pass `clear` to `Log.around_writes` when the logs go to the same terminal.

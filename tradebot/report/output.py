@@ -9,7 +9,7 @@ from typing import TextIO
 
 from tradebot.feeds.base import Feed
 from tradebot.output.log import Log
-from tradebot.output.progress_bar import Progress
+from tradebot.output.progress_bar import ProgressBar
 from tradebot.output.streams import GuardedStream
 from tradebot.report.summary import RunSummary, as_object_line, render
 
@@ -40,7 +40,7 @@ class Output:
     @contextmanager
     def progress(self, feed: Feed, unit: str, log: Log) -> Iterator[Callable[[int], None]]:
         """A progress bar while the block runs, if a person looks on; call what it gives with the ticks read so far."""
-        shown = Progress(None if feed.push else self.errors, feed.total, "B" if unit == "B" else "rows")
+        shown = ProgressBar(None if feed.push else self.errors, feed.total, "B" if unit == "B" else "rows")
         log.around_writes(shown.clear)
         try:
             yield lambda ticks: shown.update(feed.position, ticks)

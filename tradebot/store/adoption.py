@@ -21,12 +21,12 @@ from peewee import IntegrityError, SqliteDatabase
 
 from tradebot.core.events import Notice, Order, Signal, StoredEvent, Tick
 from tradebot.core.private_files import sync_directory
-from tradebot.store.batch import Batch, StoredCounts
+from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.errors import os_failure, storage_errors
 from tradebot.store.models import RunRow
 from tradebot.store.policy import MAX_BATCH_EVENTS
 from tradebot.store.runs import counts_of
-from tradebot.store.spill_format import DamagedSpill, Header, SpillReader, batch_of
+from tradebot.store.spill_format import DamagedSpill, SpillHeader, SpillReader, batch_of
 from tradebot.store.writer import insert_batch
 
 _ORPHANS_MAX: Final = 10_000
@@ -102,7 +102,7 @@ def _adopt(db: SqliteDatabase, path: Path, reader: SpillReader) -> Adopted | Non
     return Adopted(header.run_id, stored, passed, False, _set_aside(path, header.run_id, reason))
 
 
-def _stored(db: SqliteDatabase, reader: SpillReader, header: Header) -> Iterator[tuple[int, int]]:
+def _stored(db: SqliteDatabase, reader: SpillReader, header: SpillHeader) -> Iterator[tuple[int, int]]:
     """Store the file block by block: of each, how many events were added and how many the database held.
 
     Raises _Unplaceable, DamagedSpill, StorageUnavailable, OSError.
@@ -132,7 +132,7 @@ def _stored(db: SqliteDatabase, reader: SpillReader, header: Header) -> Iterator
         yield batch.events, len(events) - batch.events
 
 
-def _rest(events: list[StoredEvent], before: StoredCounts, held: StoredCounts) -> Batch:
+def _rest(events: list[StoredEvent], before: StoredCounts, held: StoredCounts) -> WriteBatch:
     """The events after `before` that are not in the database yet: each table holds a prefix of the run."""
     skip = {
         Tick: held.ticks - before.ticks,

@@ -25,7 +25,7 @@ class StoredCounts(Struct, frozen=True):
         """All rows of the run."""
         return self.ticks + self.signals + self.orders + self.trades + self.notices
 
-    def plus(self, batch: Batch) -> StoredCounts:
+    def plus(self, batch: WriteBatch) -> StoredCounts:
         """The counts after `batch` is stored."""
         return StoredCounts(
             ticks=self.ticks + len(batch.ticks),
@@ -36,7 +36,7 @@ class StoredCounts(Struct, frozen=True):
         )
 
 
-class Batch:
+class WriteBatch:
     """Events taken from the persist channel and not yet stored. An order and its fills are one event."""
 
     __slots__ = ("_unlike", "checkpoint", "notices", "orders", "signals", "symbol", "ticks", "trades")

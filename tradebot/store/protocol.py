@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from tradebot.core.events import Tick
 from tradebot.store.adoption import Orphan
-from tradebot.store.batch import Batch, StoredCounts
+from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.results import StoredResults
 from tradebot.store.runs import RunInfo, RunRecord
 from tradebot.store.takeover import Carried, Memory
@@ -47,7 +47,7 @@ class BatchWriter(Protocol):
         """Connect, on the thread that will write. Raises StorageUnavailable, ConfigError."""
         ...
 
-    def write(self, batch: Batch, patience_ms: int) -> None:
+    def write(self, batch: WriteBatch, patience_ms: int) -> None:
         """Store the whole batch in one transaction, or nothing of it.
 
         Blocks; where the storage is locked, at most `patience_ms`. Raises StorageUnavailable: then the caller writes

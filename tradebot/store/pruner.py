@@ -21,7 +21,7 @@ from peewee import Model, SqliteDatabase
 from tradebot.core.events import FINAL_STATUSES, as_unix_ms
 from tradebot.core.ids import event_prefix
 from tradebot.core.runtime import Runtime
-from tradebot.output.progress_bar import Progress
+from tradebot.output.progress_bar import ProgressBar
 from tradebot.store import joining
 from tradebot.store.errors import storage_errors
 from tradebot.store.models import FeedRow, NoticeRow, OrderRow, RunRow, SignalRow, TickRow, TradeRow
@@ -148,7 +148,7 @@ class Pruner:
         cutoff_ms: int,
         dry_run: bool,
         runtime: Runtime,
-        bar: Progress,
+        bar: ProgressBar,
         waiting: Waiting = NOTHING_WAITS,
     ) -> None:
         """`cutoff_ms`: what is older goes (Unix ms). `waiting`: what lies in the spill file beside the database."""

@@ -21,7 +21,7 @@ import msgspec
 from msgspec.structs import astuple
 
 from tradebot.core.events import Fill, LimitBreach, Notice, Order, Signal, StoredEvent, StoredTick, Tick
-from tradebot.store.batch import Batch, StoredCounts
+from tradebot.store.batch import StoredCounts, WriteBatch
 
 FORMAT_VERSION: Final = 3
 """1 had no notices, 2 no breaches of limits; both are read."""
@@ -41,7 +41,7 @@ _BREACH_FIELDS: Final = LimitBreach.__struct_fields__
 _NOTICE_FIELDS: Final = Notice.__struct_fields__
 
 
-class Header(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+class SpillHeader(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
     """The first line: the run, and the rows of it that the database held when the spill began."""
 
     kind: Literal["spill"]
@@ -67,7 +67,7 @@ class DamagedSpill(Exception):
         self.line = line
 
 
-def in_causal_order(batch: Batch, ticks_before: int) -> list[StoredEvent]:
+def in_causal_order(batch: WriteBatch, ticks_before: int) -> list[StoredEvent]:
     """The events of a batch so that none precedes its cause; `ticks_before`: ticks of the run before the batch."""
     if not batch.notices:
         return [*batch.ticks, *batch.signals, *batch.orders]
@@ -81,9 +81,9 @@ def in_causal_order(batch: Batch, ticks_before: int) -> list[StoredEvent]:
     return [*events, *batch.ticks[at:], *batch.signals, *batch.orders]
 
 
-def batch_of(events: Sequence[StoredEvent]) -> Batch:
+def batch_of(events: Sequence[StoredEvent]) -> WriteBatch:
     """The events as a batch, in their order."""
-    batch = Batch()
+    batch = WriteBatch()
     start = 0
     for index in range(1, len(events) + 1):
         if index == len(events) or type(events[index]) is not type(events[start]):
@@ -226,7 +226,7 @@ class SpillReader:
         """Where the next line begins."""
         return self._read_to - len(self._buffer) + self._at
 
-    def _read_header(self) -> Header | None:
+    def _read_header(self) -> SpillHeader | None:
         """The header; None for a reserve that was never used, or a header that was cut short."""
         line = self._next_line(None)
         if line is None:
@@ -236,7 +236,7 @@ class SpillReader:
             return None
         self._lines = 1
         try:
-            header = msgspec.json.decode(line, type=Header)
+            header = msgspec.json.decode(line, type=SpillHeader)
             if not 1 <= header.version <= FORMAT_VERSION:
                 raise ValueError(f"format {header.version}, known here: up to {FORMAT_VERSION}")
         except (ValueError, TypeError) as error:

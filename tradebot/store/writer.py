@@ -10,7 +10,7 @@ from peewee import Model, SqliteDatabase, fn
 
 from tradebot.core.events import Notice, Order, Signal, Tick
 from tradebot.core.private_files import sync_directory
-from tradebot.store.batch import Batch, StoredCounts
+from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.bulk import insert_columns
 from tradebot.store.database import BUSY_TIMEOUT_MS, Synchronous, beside, connect
 from tradebot.store.errors import storage_errors
@@ -46,7 +46,7 @@ class SqliteWriter:
         self._patience_ms = BUSY_TIMEOUT_MS
         self._files.check(self._db)
 
-    def write(self, batch: Batch, patience_ms: int = BUSY_TIMEOUT_MS) -> None:
+    def write(self, batch: WriteBatch, patience_ms: int = BUSY_TIMEOUT_MS) -> None:
         """Store `batch` in one transaction, or nothing of it.
 
         Blocks; when the database is locked at most `patience_ms`. Raises StorageUnavailable, after which the same
@@ -74,7 +74,7 @@ class SqliteWriter:
         self._in_doubt = False  # not before: where the check fails for now, the batch comes again
         self.counts = after
 
-    def _transact(self, db: SqliteDatabase, batch: Batch, after: StoredCounts) -> None:
+    def _transact(self, db: SqliteDatabase, batch: WriteBatch, after: StoredCounts) -> None:
         with db.atomic("IMMEDIATE"):
             insert_batch(db, self._run.no, batch, after)
             if batch.checkpoint is not None:
@@ -112,7 +112,7 @@ class SqliteWriter:
             connection.close()
 
 
-def insert_batch(db: SqliteDatabase, run_no: int, batch: Batch, after: StoredCounts) -> None:
+def insert_batch(db: SqliteDatabase, run_no: int, batch: WriteBatch, after: StoredCounts) -> None:
     """Insert the rows of `batch`, advance the counters of run `run_no` to `after`: inside the caller's transaction."""
     progress: dict[str, Any] = {
         "ticks": after.ticks,

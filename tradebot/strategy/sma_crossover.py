@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from tradebot.core.errors import ConfigError
 from tradebot.core.events import Tick
 from tradebot.strategy.base import Decision, Strategy, SymbolHistory
-from tradebot.strategy.sma_window import Shape, Window
+from tradebot.strategy.sma_window import PriceWindow, Shape
 
 if TYPE_CHECKING:
     from tradebot.config.model import Config
@@ -35,7 +35,7 @@ class SmaCrossover(Strategy):
             )
         self.lookback = long_window
         self._shape = Shape(short_window, long_window)
-        self._windows: dict[str, Window] = {}
+        self._windows: dict[str, PriceWindow] = {}
 
     @classmethod
     def from_config(cls, config: Config) -> SmaCrossover:
@@ -46,7 +46,7 @@ class SmaCrossover(Strategy):
         """See `Strategy.on_ticks`. With an observer, each tick gives it one SMA_CALC record."""
         window = self._windows.get(symbol)
         if window is None:
-            window = self._windows[symbol] = Window(self._shape)
+            window = self._windows[symbol] = PriceWindow(self._shape)
         if self.observer is None:
             return window.advance(ticks)
         decisions = []
@@ -58,10 +58,10 @@ class SmaCrossover(Strategy):
 
     def restore(self, symbol: str, history: SymbolHistory) -> None:
         """See `Strategy.restore`. SMA_CALC's `tick` counts on from the number of prices restored."""
-        window = self._windows[symbol] = Window(self._shape)
+        window = self._windows[symbol] = PriceWindow(self._shape)
         window.advance([Tick(symbol, price, 0.0, 0) for price in history.prices])
 
-    def _observed(self, window: Window, tick: Tick) -> tuple[dict[str, object], list[Decision]]:
+    def _observed(self, window: PriceWindow, tick: Tick) -> tuple[dict[str, object], list[Decision]]:
         """The SMA_CALC record of one tick (`tick` numbers the symbol's ticks from 0), and what was decided."""
         number = window.seen
         short, long = window.averages()

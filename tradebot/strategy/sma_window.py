@@ -51,7 +51,7 @@ class Shape:
         self.in_floats = (float(self.c_short - self.c_long), float(self.c_short), float(self.c_long))
 
 
-class Window:
+class PriceWindow:
     """The last `shape.long` prices of one symbol. Memory is bounded by that length."""
 
     __slots__ = ("_d", "_ring", "_shape", "_slot", "_unit", "_whole", "seen")

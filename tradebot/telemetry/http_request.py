@@ -30,7 +30,7 @@ class Request(NamedTuple):
     headers: Mapping[str, str]
 
 
-class Refusal(NamedTuple):
+class HttpRefusal(NamedTuple):
     """The answer to what is no request for us: status, a line for the client, and further headers."""
 
     status: str
@@ -38,7 +38,7 @@ class Refusal(NamedTuple):
     headers: tuple[tuple[str, str], ...] = ()
 
 
-def read_request(received: bytes, hosts: frozenset[str]) -> Request | Refusal | None:
+def read_request(received: bytes, hosts: frozenset[str]) -> Request | HttpRefusal | None:
     """The request at the beginning of `received`; None while its head is not whole.
 
     `hosts` are the names (lower case) under which the server may be addressed; IP addresses are always right.
@@ -47,7 +47,7 @@ def read_request(received: bytes, hosts: frozenset[str]) -> Request | Refusal | 
     if end is None:
         if len(received) < HEAD_BYTES_MAX:
             return None
-        return Refusal("431 Request Header Fields Too Large", f"at most {HEAD_BYTES_MAX} bytes are read")
+        return HttpRefusal("431 Request Header Fields Too Large", f"at most {HEAD_BYTES_MAX} bytes are read")
     # Every byte is a character of latin-1, so that nothing is lost and nothing fails.
     first, *lines = received[: end.start()].decode("latin-1").replace("\r\n", "\n").split("\n")
     line = _REQUEST_LINE.fullmatch(first)
@@ -55,7 +55,7 @@ def read_request(received: bytes, hosts: frozenset[str]) -> Request | Refusal | 
         return _bad("the request line is not METHOD PATH HTTP/1.1")
     method, target, major, minor = line.groups()
     if major != "1":
-        return Refusal("505 HTTP Version Not Supported", "HTTP/1.1 is spoken here")
+        return HttpRefusal("505 HTTP Version Not Supported", "HTTP/1.1 is spoken here")
     headers: dict[str, str] = {}
     for text in lines:
         header = _HEADER.fullmatch(text)
@@ -68,9 +68,9 @@ def read_request(received: bytes, hosts: frozenset[str]) -> Request | Refusal | 
     if "host" not in headers and minor != "0":
         return _bad("there is no Host header")
     if "host" in headers and not host_is_ours(headers["host"], hosts):
-        return Refusal("403 Forbidden", "the Host header names another host; see metrics.hosts")
+        return HttpRefusal("403 Forbidden", "the Host header names another host; see metrics.hosts")
     if method not in ("GET", "HEAD"):
-        return Refusal("405 Method Not Allowed", "only GET and HEAD", (("Allow", "GET, HEAD"),))
+        return HttpRefusal("405 Method Not Allowed", "only GET and HEAD", (("Allow", "GET, HEAD"),))
     if not target.startswith("/"):
         return _bad("the target is not a path")
     path, _, query = target.partition("?")
@@ -95,5 +95,5 @@ def _is_address(text: str, version: int) -> bool:
         return False
 
 
-def _bad(text: str) -> Refusal:
-    return Refusal("400 Bad Request", text)
+def _bad(text: str) -> HttpRefusal:
+    return HttpRefusal("400 Bad Request", text)

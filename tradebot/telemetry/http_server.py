@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from tradebot.core.runtime import Runtime, Thread
 from tradebot.output.log import Log
-from tradebot.telemetry.http_request import Refusal, Request, read_request
+from tradebot.telemetry.http_request import HttpRefusal, Request, read_request
 
 CLIENTS_MAX: Final = 32
 REQUEST_S: Final = 5.0
@@ -174,7 +174,7 @@ class HttpServer:
             return
         client.received += data
         found = read_request(bytes(client.received), self._hosts)
-        if isinstance(found, Refusal):
+        if isinstance(found, HttpRefusal):
             body = f"{found.text}\n".encode("ascii")
             self._begin_answer(client, Response(found.status, (PLAIN_TEXT, *found.headers), body), head=False)
         elif found is not None:

@@ -11,7 +11,7 @@ from tradebot.store.runs import RunInfo
 from tradebot.telemetry.status_file import LastTick, State, Status
 from tradebot.threads.heartbeat import depths
 from tradebot.threads.pipeline import Pipeline
-from tradebot.threads.stall_detector import Progress
+from tradebot.threads.stall_detector import StallTimer
 
 
 class Observer:
@@ -27,7 +27,7 @@ class Observer:
         self._began_s = runtime.monotonic()
         self._pid = os.getpid()
         self._down_since_s: float | None = None
-        self._progress = Progress()
+        self._progress = StallTimer()
 
     def look(self, exit_code: int | None = None) -> Status:
         """What is to be said now; with an exit code the run is over."""

@@ -1,8 +1,8 @@
 """One webhook for what somebody should be told: JSON by POST, rate-limited, from a thread of its own.
 
 Telling never holds up whoever tells: a message that finds the queue full, or its limit used up, is counted and let go.
-The body is `Message`; its `text` is what chat services show. Nothing of the URL but its host is ever logged: with
-webhooks the path is the secret.
+The body is `WebhookMessage`; its `text` is what chat services show. Nothing of the URL but its host is ever logged:
+with webhooks the path is the secret.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _PASSING: Final = frozenset({408, 425, 429})
 _TEXT_CHARS_MAX: Final = 2000
 
 
-class Message(Struct, frozen=True):
+class WebhookMessage(Struct, frozen=True):
     """What is posted. `ts_ms`: when it happened; `fields["suppressed"]`: messages of its kind let go before it.
 
     `run_id` is empty for a run that was refused before it had one.
@@ -64,7 +64,7 @@ class Post(Protocol):
         ...
 
 
-class Target(Struct, frozen=True):
+class WebhookTarget(Struct, frozen=True):
     """A webhook's URL taken apart: credentials go into a header; `shown` may be logged."""
 
     url: str
@@ -93,7 +93,7 @@ class TokenBucket:
         self._tokens -= 1
 
 
-class Limits:
+class MessageLimits:
     """A bucket for each event and one for all. Pure."""
 
     def __init__(self) -> None:
@@ -129,8 +129,8 @@ class Webhook:
         self._log = log.bind("webhook")
         self._post: Post = HttpPost(runtime) if post is None else post
         self._host = socket.gethostname() if host is None else host
-        self._limits = Limits()
-        self._queue: Channel[Message] = Channel(runtime, "webhook", QUEUE_MAX)
+        self._limits = MessageLimits()
+        self._queue: Channel[WebhookMessage] = Channel(runtime, "webhook", QUEUE_MAX)
         self._closing = runtime.event()
         self.sent = 0
         self.failed = 0
@@ -146,7 +146,7 @@ class Webhook:
             return
         fields = dict(alert.fields) | ({"suppressed": before} if before else {})
         text = clip(mask(alert.text), _TEXT_CHARS_MAX)
-        message = Message(
+        message = WebhookMessage(
             alert.event, alert.severity, text, self._run_id, self._host, self._runtime.now_ms(), fields
         )  # fmt: skip
         try:
@@ -180,7 +180,7 @@ class Webhook:
                 return
             self._deliver(message)
 
-    def _deliver(self, message: Message) -> None:
+    def _deliver(self, message: WebhookMessage) -> None:
         body = msgspec.json.encode(message)
         problem = ""
         for delay_s in (*RETRY_DELAYS_S, None):
@@ -210,7 +210,7 @@ class Webhook:
         return f"answered {status}", status in _PASSING or status >= 500
 
 
-def take_apart(url: str) -> Target:
+def take_apart(url: str) -> WebhookTarget:
     """Check a webhook's URL. Raises ConfigError, without saying what was secret in it."""
     trouble = "notify.webhook_url: must be a URL like https://HOST/PATH"
     if not url.isascii() or not url.isprintable() or " " in url:
@@ -229,10 +229,10 @@ def take_apart(url: str) -> Target:
         credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         headers["Authorization"] = "Basic " + base64.b64encode(credentials.encode()).decode()
     clean = urlunsplit((parts.scheme, place, parts.path or "/", parts.query, ""))
-    return Target(clean, headers, f"{parts.scheme}://{place}/{MASK}")
+    return WebhookTarget(clean, headers, f"{parts.scheme}://{place}/{MASK}")
 
 
-def _without(target: Target, text: str) -> str:
+def _without(target: WebhookTarget, text: str) -> str:
     """`text` without the URL, its path or a value of its query."""
     parts = urlsplit(target.url)
     values = (value for _name, value in parse_qsl(parts.query))

@@ -13,8 +13,8 @@ from typing import Final
 from tradebot.core.cancellation import Cancellation
 from tradebot.core.runtime import Runtime
 from tradebot.feeds.websocket.http import HEAD_END, STATUS_LINE, one_line, parse_url
-from tradebot.feeds.websocket.tcp import Attempt, Resolver, Stream, dial
-from tradebot.feeds.websocket.transport import ConnectFailed, Limits
+from tradebot.feeds.websocket.tcp import Resolver, Stream, TimedAttempt, dial
+from tradebot.feeds.websocket.transport import ConnectFailed, ConnectionLimits
 
 HEAD_BYTES_MAX: Final = 32_768
 
@@ -31,7 +31,7 @@ class HttpPost:
 
         Credentials belong into `headers`, not into `url`.
         """
-        attempt = Attempt(self._runtime, Limits(timeout_s, HEAD_BYTES_MAX), Cancellation(self._runtime))
+        attempt = TimedAttempt(self._runtime, ConnectionLimits(timeout_s, HEAD_BYTES_MAX), Cancellation(self._runtime))
         try:
             target = parse_url(url, {"http": 80, "https": 443})
             stream = dial(self._resolver, target.host, target.port, target.tls, attempt)
@@ -48,7 +48,7 @@ class HttpPost:
             raise OSError(str(error)) from None
 
 
-def _read_status(stream: Stream, attempt: Attempt) -> int:
+def _read_status(stream: Stream, attempt: TimedAttempt) -> int:
     """The status of the final answer; interim ones (1xx) are passed over. Raises ConnectFailed."""
     data, left = b"", HEAD_BYTES_MAX
     while True:

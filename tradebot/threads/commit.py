@@ -12,7 +12,7 @@ from tradebot.core.channel import Channel
 from tradebot.core.errors import ExitCode
 from tradebot.core.runtime import Runtime
 from tradebot.output.log import Log
-from tradebot.store.batch import Batch
+from tradebot.store.batch import WriteBatch
 from tradebot.store.database import BUSY_TIMEOUT_MS
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.policy import MAX_BATCH_EVENTS, RetryPolicy
@@ -20,7 +20,7 @@ from tradebot.store.protocol import BatchWriter
 from tradebot.store.spill_format import DamagedSpill, SpillReader, batch_of
 from tradebot.threads.counters import Metrics
 from tradebot.threads.flush_lines import FlushLines
-from tradebot.threads.handover import Handover, SpillRange
+from tradebot.threads.handover import CommitHandover, SpillRange
 from tradebot.threads.shutdown import Control
 
 _PATIENCE_MS_MIN: Final = 50
@@ -52,7 +52,7 @@ class Committer:
         self.last_stored_s: float | None = None
         """The same on the monotonic clock, which nobody sets."""
 
-    def commit(self, batch: Batch) -> None:
+    def commit(self, batch: WriteBatch) -> None:
         """Store `batch`, however often that has to be tried.
 
         Blocks for storage_retry_s from the first failure at most, less when a stop sets a deadline. Raises
@@ -79,7 +79,7 @@ class Committer:
         if batch.rows > len(batch.notices):
             self.last_stored_s, self.last_stored_ms = now_s, self._runtime.now_ms()
 
-    def count(self, batch: Batch) -> None:
+    def count(self, batch: WriteBatch) -> None:
         """`batch` counts as stored from now on."""
         self.ticks_stored += len(batch.ticks)
         self._metrics.persist_count += batch.rows
@@ -121,7 +121,7 @@ class CommitStage:
 
     name = "commit"
 
-    def __init__(self, committer: Committer, handover: Handover, spill_file: Path | None) -> None:
+    def __init__(self, committer: Committer, handover: CommitHandover, spill_file: Path | None) -> None:
         self._committer = committer
         self._handover = handover
         self._spill_file = spill_file
@@ -151,7 +151,7 @@ class CommitStage:
                 self._reader.close()
             self._committer.close()
 
-    def _commit(self, batch: Batch) -> None:
+    def _commit(self, batch: WriteBatch) -> None:
         self._committer.commit(batch)
         if self._handover.committed(batch):
             self._committer.count(batch)
@@ -163,7 +163,7 @@ class CommitStage:
         if self._handover.drained(batch, at):
             self._committer.count(batch)
 
-    def _read(self, waiting: SpillRange) -> tuple[Batch, int]:
+    def _read(self, waiting: SpillRange) -> tuple[WriteBatch, int]:
         """The next events of the spill file and where they end. Raises StorageUnavailable: they cannot be read back."""
         assert self._spill_file is not None
         try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tradebot.core.runtime import Runtime
-from tradebot.store.batch import Batch, StoredCounts
+from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.policy import away_in_s
 
@@ -22,7 +22,7 @@ class SpillRange(NamedTuple):
     end: int
 
 
-class Handover:
+class CommitHandover:
     """Shared by the two threads; no method blocks but `next`, `wait` and `wait_free`, and no lock is held for long."""
 
     def __init__(self, runtime: Runtime, counts: StoredCounts) -> None:
@@ -31,7 +31,7 @@ class Handover:
         self._lock = runtime.lock()
         self._work = runtime.condition(self._lock)
         self._done = runtime.condition(self._lock)
-        self._batch: Batch | None = None
+        self._batch: WriteBatch | None = None
         self._offered_s = 0.0
         self._batch_is_spilled = False
         self._spill_at = 0
@@ -49,7 +49,7 @@ class Handover:
 
     # ---- the persist stage ---------------------------------------------------------------------------------------
 
-    def offer(self, batch: Batch) -> bool:
+    def offer(self, batch: WriteBatch) -> bool:
         """Hand a batch over; False while the one before it is not stored."""
         now_s = self._runtime.monotonic()
         with self._lock:
@@ -80,12 +80,12 @@ class Handover:
                 self._done.wait(timeout_s)
             return self._batch is None and not self._is_over()
 
-    def unconfirmed(self) -> tuple[StoredCounts, Batch | None]:
+    def unconfirmed(self) -> tuple[StoredCounts, WriteBatch | None]:
         """The rows known to be stored, and the batch after them that is not."""
         with self._lock:
             return self._confirmed, self._batch
 
-    def begin_spill(self, first: Batch, end: int) -> None:
+    def begin_spill(self, first: WriteBatch, end: int) -> None:
         """The spill file has been begun with `first`, a batch that was in commit; it ends at the offset `end`."""
         with self._lock:
             self._spill_at = self._spill_end = end
@@ -93,7 +93,7 @@ class Handover:
                 self._batch_is_spilled = True
                 self._count(first, 1)
 
-    def spilled(self, batch: Batch, end: int) -> None:
+    def spilled(self, batch: WriteBatch, end: int) -> None:
         """`batch` is in the spill file, on disk, up to the offset `end`."""
         with self._lock:
             self._spill_end = end
@@ -123,7 +123,7 @@ class Handover:
         with self._lock:
             return self._is_over()
 
-    def reclaim(self) -> tuple[StoredCounts, Batch | None]:
+    def reclaim(self) -> tuple[StoredCounts, WriteBatch | None]:
         """Once it is over: the rows known to be stored, and the batch after them, which nobody will store any more."""
         with self._lock:
             batch, self._batch = self._batch, None
@@ -137,7 +137,7 @@ class Handover:
 
     # ---- the commit stage ----------------------------------------------------------------------------------------
 
-    def next(self) -> Batch | SpillRange | None:
+    def next(self) -> WriteBatch | SpillRange | None:
         """Wait for something to store; None when there is nothing left to do. Blocks."""
         with self._lock:
             while not self._is_over():
@@ -150,7 +150,7 @@ class Handover:
                 self._work.wait()
             return None
 
-    def committed(self, batch: Batch) -> bool:
+    def committed(self, batch: WriteBatch) -> bool:
         """The batch in commit is stored. False when the storage was given up meanwhile: then it counts as spilled."""
         with self._lock:
             if self._is_over():
@@ -169,7 +169,7 @@ class Handover:
         with self._lock:
             self._drain_end, self._offered_s = at, now_s
 
-    def drained(self, batch: Batch, at: int) -> bool:
+    def drained(self, batch: WriteBatch, at: int) -> bool:
         """`batch`, which the spill file holds up to the offset `at`, is stored. False as for `committed`."""
         with self._lock:
             if self._is_over():
@@ -202,7 +202,7 @@ class Handover:
     def _is_idle(self) -> bool:
         return self._batch is None and self._spill_at == self._spill_end
 
-    def _count(self, batch: Batch, sign: int) -> None:
+    def _count(self, batch: WriteBatch, sign: int) -> None:
         self.waiting_events += sign * batch.events
         self.waiting_ticks += sign * len(batch.ticks)
         self.waiting_notices += sign * len(batch.notices)

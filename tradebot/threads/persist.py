@@ -15,17 +15,17 @@ from tradebot.core.channel import Channel, ChannelClosed
 from tradebot.core.events import Event, Notice
 from tradebot.core.runtime import Runtime
 from tradebot.output.log import Log
-from tradebot.store.batch import Batch
+from tradebot.store.batch import WriteBatch
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.policy import FINAL_FLUSH_S, MAX_BATCH_EVENTS, FlushPolicy, RetryPolicy
 from tradebot.store.protocol import BatchWriter
 from tradebot.store.spill import Spill
 from tradebot.threads.commit import CommitStage, Committer
 from tradebot.threads.counters import Metrics
-from tradebot.threads.handover import Handover
+from tradebot.threads.handover import CommitHandover
 from tradebot.threads.shutdown import Control
 from tradebot.threads.spilling import Spilling
-from tradebot.threads.stage import Output
+from tradebot.threads.stage import OutputChannel
 
 _LOOK_S: Final = 0.1
 """How often the stage looks whether the spill is empty, or has room again."""
@@ -44,7 +44,7 @@ class PersistStage:
         self,
         channel: Channel[Event],
         committer: Committer | None,
-        handover: Handover | None,
+        handover: CommitHandover | None,
         spilling: Spilling,
         flush: FlushPolicy,
         control: Control,
@@ -65,7 +65,7 @@ class PersistStage:
         self._control = control
         self._log = log.bind(self.name)
         self._runtime = runtime
-        self._batch = Batch()
+        self._batch = WriteBatch()
         if notices:
             self._batch.add(notices)
         self._ticks_passed_on = 0 if committer is None else committer.storage.counts.ticks
@@ -75,7 +75,7 @@ class PersistStage:
         self._given_up: StorageUnavailable | None = None
         self._ending = False
         self.inputs = (channel,)
-        self.outputs: tuple[Output, ...] = () if handover is None else (handover,)
+        self.outputs: tuple[OutputChannel, ...] = () if handover is None else (handover,)
 
     # ---- figures: any thread; none of them blocks ------------------------------------------------------------------
 
@@ -198,7 +198,7 @@ class PersistStage:
         """The open batch has gone: begin another one. Where it went into the spill, its checkpoint waits for that."""
         before = self._batch
         self._ticks_passed_on += len(before.ticks)
-        self._batch = Batch()
+        self._batch = WriteBatch()
         if self._spilling.is_on:
             self._batch.add_earlier(before.checkpoint)
         self._policy.flushed(committer.storage.wal_bytes)
@@ -228,13 +228,13 @@ class PersistStage:
             self._spilling.lose(batch)
         self._begin_batch(committer)
 
-    def _count_spilled(self, batch: Batch) -> None:
+    def _count_spilled(self, batch: WriteBatch) -> None:
         self._spilled_events += batch.events
         self._spilled_ticks += len(batch.ticks)
 
     # ---- a push feed: the commit stage stores ------------------------------------------------------------------------
 
-    def _pass_on(self, committer: Committer, handover: Handover) -> None:
+    def _pass_on(self, committer: Committer, handover: CommitHandover) -> None:
         """Hand the open batch over or, while the storage is away, spill it; wait as long as neither is possible.
 
         While a batch is in commit the open one grows, so that the channel stays empty, and a storage that is slow for a
@@ -250,7 +250,7 @@ class PersistStage:
             if self._channel.depth and self._batch.events < MAX_BATCH_EVENTS:
                 return
 
-    def _try_to_pass_on(self, committer: Committer, handover: Handover) -> bool:
+    def _try_to_pass_on(self, committer: Committer, handover: CommitHandover) -> bool:
         """Pass the open batch on if it is due. False when it has to wait."""
         if self._spilling.is_on and handover.is_idle and not handover.is_over:
             self._end_spill(committer)
@@ -276,7 +276,7 @@ class PersistStage:
     def _is_pressed(self) -> bool:
         return 2 * self._channel.depth >= self._channel.maxsize
 
-    def _begin_spill(self, committer: Committer, handover: Handover) -> bool:
+    def _begin_spill(self, committer: Committer, handover: CommitHandover) -> bool:
         """The storage is away: the batch in commit goes into the spill first. False when there is none, or no room."""
         counts, first = handover.unconfirmed()
         if first is None or not self._spilling.begin(committer.storage.sync_wal, counts, first):
@@ -304,7 +304,7 @@ class PersistStage:
             self._policy.added(self._now())
         self._log.info("storage is back: the spill is stored", event="SPILL_DRAINED", events=events)
 
-    def _keep_or_lose(self, committer: Committer, handover: Handover) -> None:
+    def _keep_or_lose(self, committer: Committer, handover: CommitHandover) -> None:
         """The storage was given up: all that is not stored stays in the spill for the next start, or is lost."""
         counts, first = handover.reclaim()
         if first is not None:
@@ -314,7 +314,7 @@ class PersistStage:
         if not self._batch.is_empty:  # also a checkpoint alone: a batch that stays due is no reason to spin
             self._begin_batch(committer)
 
-    def _keep(self, committer: Committer, handover: Handover, batch: Batch, ticks_before: int) -> None:
+    def _keep(self, committer: Committer, handover: CommitHandover, batch: WriteBatch, ticks_before: int) -> None:
         spilling = self._spilling
         if spilling.is_on:
             kept = spilling.append(batch, ticks_before)
@@ -325,7 +325,7 @@ class PersistStage:
         else:
             spilling.lose(batch)
 
-    def _settle(self, committer: Committer, handover: Handover) -> None:
+    def _settle(self, committer: Committer, handover: CommitHandover) -> None:
         """After the last event: wait until all is stored, or what is not is in the spill for the next start."""
         self._ending = True
         while not handover.is_over:
@@ -344,7 +344,7 @@ class PersistStage:
         drain_deadline = self._control.drain_deadline
         return drain_deadline is not None and self._runtime.monotonic() >= drain_deadline + FINAL_FLUSH_S + _GRACE_S
 
-    def _give_up_waiting(self, committer: Committer, handover: Handover) -> None:
+    def _give_up_waiting(self, committer: Committer, handover: CommitHandover) -> None:
         """A commit does not end, or the spill is not stored in time: the next start stores it."""
         text = f"not all was stored in the time for draining and {FINAL_FLUSH_S:g} s after it"
         error = StorageUnavailable("FINAL_FLUSH_TIMEOUT", text, passing=True)
@@ -370,7 +370,7 @@ def writer_stages(
     own_log = log.bind(PersistStage.name)
     spilling = Spilling(spill, run_id, control, own_log)
     committer = None if storage is None else Committer(storage, retry, metrics, control, own_log, runtime)
-    handover = None if storage is None or not push else Handover(runtime, storage.counts)
+    handover = None if storage is None or not push else CommitHandover(runtime, storage.counts)
     stage = PersistStage(channel, committer, handover, spilling, flush, control, log, runtime, notices)
     if committer is None or handover is None:
         return stage, None

@@ -12,8 +12,7 @@ from tradebot.core.channel import Channel
 from tradebot.core.errors import ExitCode
 from tradebot.core.events import Checkpoint, Event, Notice, Signal, Tick
 from tradebot.core.ledger import Ledger, NotStored
-from tradebot.core.runtime import Runtime
-from tradebot.core.runtime import Thread as RunningThread
+from tradebot.core.runtime import Runtime, Thread
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.feeds.base import Feed
 from tradebot.feeds.sampling import Intake
@@ -34,8 +33,8 @@ from tradebot.threads.heartbeat import Heartbeat, depth_fields
 from tradebot.threads.ingest import CHECKPOINT_TICKS, IngestStage
 from tradebot.threads.persist import PersistStage, writer_stages
 from tradebot.threads.shutdown import Control, Failure
-from tradebot.threads.stage import Stage, Thread
-from tradebot.threads.stall_detector import Mark
+from tradebot.threads.stage import Stage, StageThread
+from tradebot.threads.stall_detector import StageProgress
 from tradebot.threads.strategy import StrategyStage
 
 STAGES: Final = ("persist", "execution", "strategy", "ingest")
@@ -130,7 +129,7 @@ class Pipeline:
         if self.commit is not None:
             control.expect(self.commit.name)
             stages.insert(0, self.commit)
-        self._threads = {stage.name: Thread(runtime, stage, control, log) for stage in stages}
+        self._threads = {stage.name: StageThread(runtime, stage, control, log) for stage in stages}
 
     def run(self, on_poll: Callable[[], None] = lambda: None) -> ExitCode:
         """Start every thread, wait for the end, and say how it ended. Blocks; main thread only.
@@ -138,7 +137,7 @@ class Pipeline:
         `on_poll` is called about ten times a second. After a second stop signal or a drain that timed out, threads may
         still be running when this returns.
         """
-        started: list[RunningThread] = []
+        started: list[Thread] = []
         try:
             for name, thread in self._threads.items():
                 started.append(self._runtime.spawn(f"tradebot-{name}", thread.main))
@@ -288,7 +287,7 @@ class Pipeline:
         """What the feed says of itself. Any thread."""
         return self._parts.feed.status()
 
-    def marks(self) -> list[Mark]:
+    def marks(self) -> list[StageProgress]:
         """How far each running stage has come, for the watchdog. Main thread."""
         persist, ticks, signals = self.persist, self._ticks, self._signals
         settings, running, metrics = self._config.persist, self._control.running(), self.metrics
@@ -298,23 +297,23 @@ class Pipeline:
         commits = persist.commits if self.commit is None else 0  # those of the commit stage are no progress of this one
         stored = (commits, persist.events_waiting, persist.events_lost, self._persisted.passed)
         marks = [
-            Mark("persist", persist.in_hand > 0 or not _is_idle(self._persisted), stored, allowed_s),
-            Mark("strategy", not _is_idle(ticks), (ticks.passed, metrics.tick_count), allowed_s),
-            Mark("execution", not _is_idle(signals), (signals.passed, executed), allowed_s),
+            StageProgress("persist", persist.in_hand > 0 or not _is_idle(self._persisted), stored, allowed_s),
+            StageProgress("strategy", not _is_idle(ticks), (ticks.passed, metrics.tick_count), allowed_s),
+            StageProgress("execution", not _is_idle(signals), (signals.passed, executed), allowed_s),
         ]
         if self.commit is not None:
-            marks.append(Mark("commit", self.commit.is_busy, persist.commits, allowed_s))
+            marks.append(StageProgress("commit", self.commit.is_busy, persist.commits, allowed_s))
         if self._parts.feed.push and not self.stopping:
             marks.append(self._ingest_mark())
         return [mark for mark in marks if mark.stage in running]
 
-    def _ingest_mark(self) -> Mark:
+    def _ingest_mark(self) -> StageProgress:
         """A link must show life, a loss or an attempt in time, whatever comes of it; other push feeds must tick."""
         overdue_ms = self.feed_status().overdue_ms
         if overdue_ms is not None:
-            return Mark("ingest", overdue_ms > 0, None, _AT_WORK_S)
+            return StageProgress("ingest", overdue_ms > 0, None, _AT_WORK_S)
         interval_s = self._config.engine.tick_interval_ms / 1000
-        return Mark("ingest", True, self.metrics.ingest_received, interval_s + _AT_WORK_S)
+        return StageProgress("ingest", True, self.metrics.ingest_received, interval_s + _AT_WORK_S)
 
     def positions(self) -> list[PositionView]:
         """Positions at the prices of the last ticks. Any thread; exact once the stages have ended.

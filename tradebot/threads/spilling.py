@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tradebot.core.errors import ExitCode
 from tradebot.output.log import Log
-from tradebot.store.batch import Batch, StoredCounts
+from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.spill import Spill
 from tradebot.store.spill_format import in_causal_order
 from tradebot.threads.shutdown import Control
@@ -42,7 +42,7 @@ class Spilling:
         """Bytes of the file that are written and on disk."""
         return 0 if self._spill is None else self._spill.size
 
-    def begin(self, sync_wal: Callable[[], None], counts: StoredCounts, first: Batch) -> bool:
+    def begin(self, sync_wal: Callable[[], None], counts: StoredCounts, first: WriteBatch) -> bool:
         """Begin the file with `first`, the batch after `counts` of which nobody knows whether it was stored.
 
         The log of the database is synced before: a power loss must not take what the header counts. False when the
@@ -62,7 +62,7 @@ class Spilling:
         self._refused = False
         return True
 
-    def append(self, batch: Batch, ticks_before: int) -> bool:
+    def append(self, batch: WriteBatch, ticks_before: int) -> bool:
         """Append a batch that follows `ticks_before` ticks of the run. False when the disk does not allow it."""
         if self._spill is None:
             return False
@@ -74,7 +74,7 @@ class Spilling:
         self._refused = False
         return True
 
-    def lose(self, batch: Batch) -> None:
+    def lose(self, batch: WriteBatch) -> None:
         """Give a batch up; and with it the file, for what follows would not fit to what is in it."""
         self.events_lost += batch.events
         spill, self._spill = self._spill, None

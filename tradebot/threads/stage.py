@@ -12,7 +12,7 @@ from tradebot.output.log import Log
 from tradebot.threads.shutdown import Control
 
 
-class Input(Protocol):
+class InputChannel(Protocol):
     """Where a stage takes from."""
 
     def abandon(self) -> None:
@@ -20,7 +20,7 @@ class Input(Protocol):
         ...
 
 
-class Output(Protocol):
+class OutputChannel(Protocol):
     """Where a stage puts."""
 
     def close(self) -> None:
@@ -37,12 +37,12 @@ class Stage(Protocol):
         ...
 
     @property
-    def inputs(self) -> Sequence[Input]:
+    def inputs(self) -> Sequence[InputChannel]:
         """Channels it takes from; nobody else does."""
         ...
 
     @property
-    def outputs(self) -> Sequence[Output]:
+    def outputs(self) -> Sequence[OutputChannel]:
         """Channels that nobody puts anything on once it has ended."""
         ...
 
@@ -51,7 +51,7 @@ class Stage(Protocol):
         ...
 
 
-class Thread:
+class StageThread:
     """Runs one stage, so that no way of ending goes unnoticed: a dead thread never leaves the process living on."""
 
     def __init__(self, runtime: Runtime, stage: Stage, control: Control, log: Log) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 
-class Mark(NamedTuple):
+class StageProgress(NamedTuple):
     """One look at a stage: what it should be doing, and how far it has come (any value that changes)."""
 
     stage: str
@@ -16,13 +16,13 @@ class Mark(NamedTuple):
     """For how long it may be busy without coming any further."""
 
 
-class Progress:
+class StallTimer:
     """Remembers since when each stage has stood still."""
 
     def __init__(self) -> None:
         self._since: dict[str, tuple[object, float]] = {}
 
-    def look(self, now_s: float, marks: Iterable[Mark]) -> dict[str, float]:
+    def look(self, now_s: float, marks: Iterable[StageProgress]) -> dict[str, float]:
         """Stages that have been busy without coming any further for longer than allowed, and for how many seconds."""
         still: dict[str, float] = {}
         for mark in marks:

@@ -14,12 +14,19 @@ from hypothesis import strategies as st
 
 from tradebot.core.errors import ConfigError
 from tradebot.feeds import capture_file
-from tradebot.feeds.capture_file import CaptureFailed, CaptureWriter, Header, Record, decode_record, frame_of_line
+from tradebot.feeds.capture_file import (
+    CaptureFailed,
+    CaptureHeader,
+    CaptureWriter,
+    Record,
+    decode_record,
+    frame_of_line,
+)
 from tradebot.feeds.exchanges.base import Unparseable
 from tradebot.feeds.replay.decompress import unpack
 
 STARTED_MS = 1_700_000_000_000
-HEADER = Header(1, "kraken", ("BTC/USD", "ETH/USD"), STARTED_MS)
+HEADER = CaptureHeader(1, "kraken", ("BTC/USD", "ETH/USD"), STARTED_MS)
 HEADER_LINE = b'{"tradebot_capture":1,"exchange":"kraken","symbols":["BTC/USD","ETH/USD"],"started_ms":1700000000000}'
 
 
@@ -32,7 +39,7 @@ def lines(path: Path) -> list[bytes]:
     return b"".join(unpack(iter([path.read_bytes()]))).splitlines()
 
 
-def content(path: Path) -> list[Record | Header | str]:
+def content(path: Path) -> list[Record | CaptureHeader | str]:
     return [frame_of_line(line) for line in lines(path)]
 
 
@@ -112,7 +119,7 @@ class TestLines:
             found = frame_of_line(line)
         except Unparseable:
             return
-        assert isinstance(found, Record | Header | str)
+        assert isinstance(found, Record | CaptureHeader | str)
 
     @given(st.integers(0, 2**63 - 1), st.integers(0, 2**31), st.text())
     def test_any_text_comes_back(self, received_ms: int, connection: int, text: str) -> None:
@@ -125,7 +132,7 @@ class TestFlush:
         """As after kill -9: what was flushed is there, and the file is not damaged."""
         capture = writer(tmp_path / "c")
         assert content(capture.path) == [HEADER]
-        expected: list[Record | Header | str] = [HEADER]
+        expected: list[Record | CaptureHeader | str] = [HEADER]
         for number in range(5):
             capture.write(STARTED_MS + number, 1, f"frame {number}")
             assert content(capture.path) == expected

@@ -30,7 +30,7 @@ from tradebot.ops.doctor.permissions import FileReading, Files, Judge, check_per
 from tradebot.ops.doctor.readings import ClockReading, Listener, LockReading, UnitReading
 from tradebot.ops.doctor.service_user import ServiceUser, user_of
 from tradebot.ops.doctor.update import check_update
-from tradebot.ops.health import Look
+from tradebot.ops.health import HealthReading
 from tradebot.ops.installed import InstalledUnit
 from tradebot.output.streams import GuardedStream
 from tradebot.store.lock import WriterLock
@@ -81,7 +81,7 @@ class TestVersions:
 class TestClock:
     GOOD = ClockReading(1.0, 1.2, True)
 
-    def levels(self, clock: ClockReading, look: Look = LOOK) -> list[str]:
+    def levels(self, clock: ClockReading, look: HealthReading = LOOK) -> list[str]:
         return [finding.level for finding in checks.check_clock(clock, look)]
 
     def test_an_even_clock_that_is_kept(self) -> None:

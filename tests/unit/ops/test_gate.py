@@ -16,7 +16,7 @@ from tests.unit.ops.test_bundle import bundle_of, proof_of
 from tests.unit.telemetry.test_engine_side import status_of
 from tradebot.config.model import Config, EngineConfig, config_hash
 from tradebot.core.runtime import RealRuntime
-from tradebot.ops.gate import NO_GATEWAY, Found, live_conditions, read_bundle, read_health, unmet
+from tradebot.ops.gate import NO_GATEWAY, BundleFile, live_conditions, read_bundle, read_health, unmet
 from tradebot.ops.proofs.bundle import BYTES_MAX, NAMES, Verdict, bundle_path, code_version, render, write_bundle
 from tradebot.store.database import connect, migrate
 from tradebot.telemetry.status_file import status_path, write_status
@@ -34,7 +34,7 @@ def sealed(**changes: Any) -> bytes:
 
 def conditions(data: bytes | None, config: Config = ARMED, now_ms: int = MADE_MS, **more: Any) -> list[str]:
     """All unmet ones but the last, which is always there."""
-    found = unmet(config, Found(PATH, data), now_ms, **{"version": VERSION, "health": (), **more})
+    found = unmet(config, BundleFile(PATH, data), now_ms, **{"version": VERSION, "health": (), **more})
     assert found[-1] == NO_GATEWAY
     return found[:-1]
 
@@ -59,7 +59,7 @@ def test_no_bundle() -> None:
 
 
 def test_unreadable_bundle() -> None:
-    found = unmet(ARMED, Found(PATH, None, "Permission denied"), MADE_MS, VERSION, ())
+    found = unmet(ARMED, BundleFile(PATH, None, "Permission denied"), MADE_MS, VERSION, ())
     assert found[0].startswith(f"the proof bundle {PATH} cannot be read: Permission denied; run tradebot prove")
     assert len(found) == 2
 
@@ -130,20 +130,20 @@ def test_any_one_byte_changed_shuts_the_gate(data: st.DataObject) -> None:
 
 @given(st.none() | st.binary(max_size=100), st.booleans(), st.integers(), st.text(max_size=5))
 def test_no_input_opens_it(data: bytes | None, armed: bool, now_ms: int, version: str) -> None:
-    assert NO_GATEWAY in unmet(Config(live_armed=armed), Found(PATH, data), now_ms, version, ())
+    assert NO_GATEWAY in unmet(Config(live_armed=armed), BundleFile(PATH, data), now_ms, version, ())
 
 
 def test_what_is_read_as_a_bundle(tmp_path: Path) -> None:
     path = tmp_path / "bundle"
-    assert read_bundle(path) == Found(path, None)
+    assert read_bundle(path) == BundleFile(path, None)
     path.write_bytes(b"x")
-    assert read_bundle(path) == Found(path, b"x")
+    assert read_bundle(path) == BundleFile(path, b"x")
     path.write_bytes(bytes(BYTES_MAX + 1))
-    assert read_bundle(path) == Found(path, None, "it is larger than any bundle")
+    assert read_bundle(path) == BundleFile(path, None, "it is larger than any bundle")
     path.unlink()
     os.mkfifo(path)
-    assert read_bundle(path) == Found(path, None, "it is not a regular file")
-    assert read_bundle(path / "below") == Found(path / "below", None, "Not a directory")
+    assert read_bundle(path) == BundleFile(path, None, "it is not a regular file")
+    assert read_bundle(path / "below") == BundleFile(path / "below", None, "Not a directory")
 
 
 class TestHealth:

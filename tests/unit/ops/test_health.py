@@ -17,12 +17,12 @@ from tests.unit.store_helpers import ORIGINAL_SCHEMA, new_run
 from tests.unit.telemetry.test_engine_side import status_of
 from tradebot.core.errors import UsageError
 from tradebot.core.runtime import RealRuntime
-from tradebot.ops.health import Health, Look, RunLook, judge, look_at, run_health, span, unusable
+from tradebot.ops.health import Health, HealthReading, RunLook, judge, look_at, run_health, span, unusable
 from tradebot.output.streams import GuardedStream
 from tradebot.telemetry.status_file import status_path, write_status
 
 RUN = RunLook("r", "0.1.0", "SHADOW", "mockws", "s", 0, None, None, False, 5)
-LOOK = Look(101.0, 11_000, True, status_of(), RUN)
+LOOK = HealthReading(101.0, 11_000, True, status_of(), RUN)
 
 
 class Clock(RealRuntime):
@@ -35,7 +35,7 @@ class Clock(RealRuntime):
         return 11_000
 
 
-def judged(max_age_s: float = 60.0, look: Look = LOOK, **status: Any) -> Health:
+def judged(max_age_s: float = 60.0, look: HealthReading = LOOK, **status: Any) -> Health:
     """The verdict on a healthy engine with changes of its status."""
     return judge(replace(look, status=status_of(**status)), max_age_s)
 
@@ -196,13 +196,13 @@ def test_looking_finds_the_run_of_the_status_else_the_newest(database: Path) -> 
 
 def test_looking_never_raises_for_a_database(tmp_path: Path) -> None:
     runtime = Clock()
-    assert look_at(tmp_path / "none.db", runtime) == Look(101.0, 11_000, False, None, None)
+    assert look_at(tmp_path / "none.db", runtime) == HealthReading(101.0, 11_000, False, None, None)
     (tmp_path / "text.db").write_text("no database at all" * 100)
     damage = look_at(tmp_path / "text.db", runtime).damage
     assert damage is not None and "not a database" in damage
     with closing(sqlite3.connect(tmp_path / "old.db")) as db:
         db.executescript(ORIGINAL_SCHEMA)
-    assert look_at(tmp_path / "old.db", runtime) == Look(101.0, 11_000, True, None, None)
+    assert look_at(tmp_path / "old.db", runtime) == HealthReading(101.0, 11_000, True, None, None)
 
 
 def test_looking_writes_nothing(database: Path) -> None:

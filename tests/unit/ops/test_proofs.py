@@ -34,9 +34,9 @@ from tradebot.ops.proofs import (
     stall_detection,
     throttling,
 )
-from tradebot.ops.proofs.base import Experiment, Means, Outcome, failed, inconclusive, passed
+from tradebot.ops.proofs.base import Experiment, Means, ProofOutcome, failed, inconclusive, passed
 from tradebot.ops.proofs.bundle import NAMES, Verdict, bundle_path, parse
-from tradebot.ops.proofs.lab import Ended, Lab, NotInTime, Stopped
+from tradebot.ops.proofs.lab import Ended, Lab, NotInTime, ProofStopped
 from tradebot.ops.proofs.manager import CALL_S, Manager, ManagerError, find_manager, word
 from tradebot.ops.proofs.throttling import PHASES, Rate
 from tradebot.ops.soak.throttle_ladder import RUNGS
@@ -167,7 +167,7 @@ class TestLab:
 
     def test_a_stop_ends_it_whenever_it_came(self, lab: Lab, clock: Clock) -> None:
         clock.stops = 1
-        with pytest.raises(Stopped):
+        with pytest.raises(ProofStopped):
             lab.pause(1.0)
         assert clock.now_s == 0.0
 
@@ -353,7 +353,7 @@ class TestJudgements:
     def test_replays_must_be_the_same_bytes(self, lab: Lab) -> None:
         """S8."""
 
-        def compare(one: bytes, other: bytes, ticks: int = 1) -> Outcome:
+        def compare(one: bytes, other: bytes, ticks: int = 1) -> ProofOutcome:
             return deterministic_replay.compare(lab, [one, other], {"runs": {"first": {"rows": {"ticks": ticks}}}})
 
         assert compare(b"a\nb", b"a\nb").verdict == Verdict.PASSED
@@ -454,7 +454,7 @@ class TestProve:
     def run(
         monkeypatch: pytest.MonkeyPatch,
         tmp_path: Path,
-        does: Callable[[Lab, Means], Outcome],
+        does: Callable[[Lab, Means], ProofOutcome],
         only: str | None = None,
         clock: Clock | None = None,
         errors: Pages | None = None,
@@ -484,7 +484,7 @@ class TestProve:
     def test_all_passed(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         seen: list[Path] = []
 
-        def does(lab: Lab, means: Means) -> Outcome:
+        def does(lab: Lab, means: Means) -> ProofOutcome:
             seen.append(lab.folder)
             lab.path("rubbish").write_text("x")
             return passed("seen", {"number": 1})
@@ -500,7 +500,7 @@ class TestProve:
         assert seen[0].is_relative_to(tmp_path / "state")
 
     @pytest.mark.parametrize("outcome", [inconclusive("no means", {}), failed("it is not so", {"rate": 7})])
-    def test_not_all_passed(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, outcome: Outcome) -> None:
+    def test_not_all_passed(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, outcome: ProofOutcome) -> None:
         """INCONCLUSIVE is not passed: exit 1; the bundle says so, and the gate stays shut."""
         code, answers, errors = self.run(monkeypatch, tmp_path, lambda lab, means: outcome)
         assert code == 1
@@ -520,7 +520,7 @@ class TestProve:
     def test_an_experiment_that_cannot_be_ended_has_failed(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception
     ) -> None:
-        def does(lab: Lab, means: Means) -> Outcome:
+        def does(lab: Lab, means: Means) -> ProofOutcome:
             lab.path("engine.log").write_text("last words\n")
             raise error
 
@@ -530,7 +530,7 @@ class TestProve:
     def test_what_needs_systemd_is_inconclusive_without_it(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        def does(lab: Lab, means: Means) -> Outcome:
+        def does(lab: Lab, means: Means) -> ProofOutcome:
             raise AssertionError("it must not be tried")
 
         code, answers, _ = self.run(monkeypatch, tmp_path, does, only=NAMES[2], needs_systemd=True)
@@ -540,7 +540,7 @@ class TestProve:
     def test_all_of_them_fail_at_once_without_a_manager(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         """Found by use: two minutes of experiments, and then the word that the gate stays shut whatever they say."""
 
-        def does(lab: Lab, means: Means) -> Outcome:
+        def does(lab: Lab, means: Means) -> ProofOutcome:
             raise AssertionError("nothing must be tried")
 
         with pytest.raises(TradebotError, match=r"no service manager answers: .*no-systemctl.*--only=psi_integrity,"):
@@ -548,7 +548,7 @@ class TestProve:
         assert list((tmp_path / "state").iterdir()) == []
 
     def test_a_manager_that_fails_is_inconclusive(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        def does(lab: Lab, means: Means) -> Outcome:
+        def does(lab: Lab, means: Means) -> ProofOutcome:
             raise ManagerError("start x: no answer")
 
         code, answers, _ = self.run(monkeypatch, tmp_path, does)
@@ -558,7 +558,7 @@ class TestProve:
         """Whatever the experiment makes of it: a systemctl that dies of the same Ctrl-C is no verdict."""
         clock = Clock()
 
-        def does(lab: Lab, means: Means) -> Outcome:
+        def does(lab: Lab, means: Means) -> ProofOutcome:
             clock.stops = 1
             raise ManagerError("systemctl: exit -2")
 
@@ -570,7 +570,7 @@ class TestProve:
     def test_after_a_stop_no_other_experiment_begins(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         clock = Clock()
 
-        def does(lab: Lab, means: Means) -> Outcome:
+        def does(lab: Lab, means: Means) -> ProofOutcome:
             clock.stops = 1
             return passed("before it saw the signal", {})
 

@@ -29,11 +29,11 @@ from tests.unit.store_helpers import (
 from tradebot.core.errors import ConfigError
 from tradebot.core.events import BUY, SELL, Checkpoint, Fill, Notice, Order, OrderStatus, Side, Signal, Tick
 from tradebot.ops.prune import run_prune
-from tradebot.output.progress_bar import Progress
+from tradebot.output.progress_bar import ProgressBar
 from tradebot.portfolio.positions import Positions, PositionState
 from tradebot.store import joining, policy
 from tradebot.store.adoption import adopt
-from tradebot.store.batch import Batch, StoredCounts
+from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.database import connect, connect_readonly, migrate
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.feed_identity import feed_of_source
@@ -91,7 +91,7 @@ def store(db: SqliteDatabase, past: PastRun, number: int, begin_ms: int) -> int:
     )
     if is_new:
         take_over(db, record.no, 3, None)
-    batch, now_ms = Batch(), begin_ms
+    batch, now_ms = WriteBatch(), begin_ms
     for at in range(past.notices):
         batch.add([Notice("LINK_UP", begin_ms, "", ticks_before=min(at, len(past.ticks)))])
     for n, (symbol, side, filled, price) in enumerate(past.ticks, 1):
@@ -161,7 +161,7 @@ def prune(
 ) -> Pruned:
     runtime = FakeRuntime()
     runtime.on_sleep = on_sleep or (lambda: None)
-    pruner = Pruner(db, cutoff_ms, dry_run, runtime, Progress(None, None, "rows"))
+    pruner = Pruner(db, cutoff_ms, dry_run, runtime, ProgressBar(None, None, "rows"))
     pruner.prune()
     return pruner.done
 
@@ -234,7 +234,7 @@ class TestAnyHistory:
             runtime = FakeRuntime()
             runtime.on_sleep = lambda: runtime.signal() if len(runtime.slept) > steps else None
             try:
-                Pruner(db, cutoff_ms, False, runtime, Progress(None, None, "rows")).prune()
+                Pruner(db, cutoff_ms, False, runtime, ProgressBar(None, None, "rows")).prune()
             except PruneStopped:
                 assert_whole(db)
             prune(db, cutoff_ms)
@@ -315,7 +315,7 @@ class TestWhatGoes:
     def test_another_prune_that_finishes_a_run_first(self) -> None:
         """What one may still take of the next run was reckoned before: the newest ticks of the feed would go."""
         with history([ticks_run(20, ended=True), ticks_run(KEPT, ended=True)]) as (db, end_ms):
-            late = Pruner(db, end_ms + 1, False, FakeRuntime(), Progress(None, None, "rows"))
+            late = Pruner(db, end_ms + 1, False, FakeRuntime(), ProgressBar(None, None, "rows"))
             blocks = late._blocks
 
             def after_the_other(*values: Any) -> Iterator[Any]:
@@ -381,7 +381,7 @@ class TestReplays:
 
     def test_one_that_is_resumed_meanwhile(self) -> None:
         with history([ticks_run(20, feed="replay", ended=True)]) as (db, end_ms):
-            pruner = Pruner(db, end_ms + 1, False, FakeRuntime(), Progress(None, None, "rows"))
+            pruner = Pruner(db, end_ms + 1, False, FakeRuntime(), ProgressBar(None, None, "rows"))
             found: list[Any] = []
             blocks = pruner._blocks
 
@@ -403,7 +403,7 @@ class TestReplays:
             runtime = FakeRuntime()
             runtime.on_sleep = runtime.signal
             with pytest.raises(PruneStopped):
-                Pruner(db, end_ms + 1, False, runtime, Progress(None, None, "rows")).prune()
+                Pruner(db, end_ms + 1, False, runtime, ProgressBar(None, None, "rows")).prune()
             info = RunInfo("run-1", "0.1", "SHADOW", "replay", "replay", "c0ffee", False)
             with pytest.raises(ConfigError, match=r"\(run run-1\), but 2 of its 20 ticks were pruned.*tradebot prune"):
                 begin_run(db, info, 1, resume=resume)

@@ -22,7 +22,7 @@ from tradebot.ops.units import (
     SOAK,
     UNITS,
     Installation,
-    Order,
+    InstallRequest,
     check_config,
     filled,
     find_template,
@@ -53,7 +53,7 @@ def install(
 ) -> tuple[str, str]:
     """What install-unit says: standard output and standard error."""
     out, errors = io.StringIO(), io.StringIO()
-    order = Order(config or Config(), file, user, print_only, names_of(name), replace)
+    order = InstallRequest(config or Config(), file, user, print_only, names_of(name), replace)
     assert run_install_unit(order, {"HOME": str(root / "home")}, out, errors, root) == 0
     return out.getvalue(), errors.getvalue()
 

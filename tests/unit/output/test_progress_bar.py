@@ -14,7 +14,7 @@ from tqdm import TMonitor
 
 from tradebot.core.runtime import RealRuntime
 from tradebot.output.log import setup_logging
-from tradebot.output.progress_bar import Progress
+from tradebot.output.progress_bar import ProgressBar
 
 
 class Terminal(io.StringIO):
@@ -37,7 +37,7 @@ def last_drawn(terminal: Terminal) -> str:
 
 @pytest.mark.parametrize("stream", [io.StringIO(), None])
 def test_nothing_where_nobody_is_looking(stream: io.StringIO | None) -> None:
-    progress = Progress(stream, 100, "B")
+    progress = ProgressBar(stream, 100, "B")
     assert not progress.shown
     progress.update(50, 5)
     with progress.clear():
@@ -49,12 +49,12 @@ def test_nothing_where_nobody_is_looking(stream: io.StringIO | None) -> None:
 def test_a_closed_stream_has_no_bar() -> None:
     terminal = Terminal()
     terminal.close()
-    assert not Progress(terminal, 100, "B").shown
+    assert not ProgressBar(terminal, 100, "B").shown
 
 
 def test_the_last_state_stays_on_the_screen() -> None:
     terminal = Terminal()
-    progress = Progress(terminal, 2000, "B")
+    progress = ProgressBar(terminal, 2000, "B")
     assert progress.shown
     progress.update(500, 10)
     progress.update(2000, 40)
@@ -67,7 +67,7 @@ def test_the_last_state_stays_on_the_screen() -> None:
 
 def test_closing_twice_and_updating_after_it_do_nothing() -> None:
     terminal = Terminal()
-    progress = Progress(terminal, 10, "rows")
+    progress = ProgressBar(terminal, 10, "rows")
     progress.close()
     before = terminal.getvalue()
     progress.close()
@@ -78,7 +78,7 @@ def test_closing_twice_and_updating_after_it_do_nothing() -> None:
 
 def test_an_unknown_total_shows_no_percentage() -> None:
     terminal = Terminal()
-    progress = Progress(terminal, None, "rows")
+    progress = ProgressBar(terminal, None, "rows")
     progress.update(1234, 1234)
     progress.close()
     assert "%" not in terminal.getvalue()
@@ -87,7 +87,7 @@ def test_an_unknown_total_shows_no_percentage() -> None:
 
 def test_numbers_that_go_back_are_ignored() -> None:
     terminal = Terminal()
-    progress = Progress(terminal, 100, "rows")
+    progress = ProgressBar(terminal, 100, "rows")
     progress.update(50, 5)
     progress.update(20, 0)
     progress.close()
@@ -98,7 +98,7 @@ def test_numbers_that_go_back_are_ignored() -> None:
 def test_log_lines_stand_alone_while_a_bar_is_shown() -> None:
     terminal = Terminal()
     log = setup_logging("INFO", "json", RealRuntime(), terminal)
-    progress = Progress(terminal, 100, "rows")
+    progress = ProgressBar(terminal, 100, "rows")
     log.around_writes(progress.clear)
     log.info("one line")
     progress.close()
@@ -109,7 +109,7 @@ def test_log_lines_stand_alone_while_a_bar_is_shown() -> None:
 
 def test_a_terminal_that_goes_away_ends_the_bar_and_nothing_else() -> None:
     terminal = Terminal()
-    progress = Progress(terminal, 100, "rows")
+    progress = ProgressBar(terminal, 100, "rows")
     terminal.gone = True
     progress.close()
     assert not progress.shown
@@ -117,13 +117,13 @@ def test_a_terminal_that_goes_away_ends_the_bar_and_nothing_else() -> None:
 
 def test_no_thread_watches_the_bar() -> None:
     """The seam is the only place that starts threads; tqdm would start one with its first bar of the process."""
-    progress = Progress(Terminal(), 100, "rows")
+    progress = ProgressBar(Terminal(), 100, "rows")
     assert [thread for thread in threading.enumerate() if isinstance(thread, TMonitor)] == []
     progress.close()
 
 
 def test_without_a_terminal_tqdm_is_not_even_imported() -> None:
     """It would be a good part of the time that a start takes."""
-    code = "import io, sys, tradebot.engine, tradebot.cli.main; from tradebot.output.progress_bar import Progress\n"
-    code += "Progress(io.StringIO(), 1, 'B'); sys.exit('tqdm' in sys.modules)"
+    code = "import io, sys, tradebot.engine, tradebot.cli.main; from tradebot.output.progress_bar import ProgressBar\n"
+    code += "ProgressBar(io.StringIO(), 1, 'B'); sys.exit('tqdm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], timeout=30).returncode == 0

@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 
 from tests.unit.store_helpers import order, signal, tick
 from tradebot.core.events import Event
-from tradebot.store.batch import Batch, StoredCounts
+from tradebot.store.batch import StoredCounts, WriteBatch
 
 
 @given(parts=st.lists(st.tuples(st.sampled_from("tso"), st.integers(1, 4), st.integers(0, 3)), max_size=20))
 def test_order_is_kept_and_all_is_counted(parts: list[tuple[str, int, int]]) -> None:
     """An order and its fills are one event, and a row each."""
-    batch, events, number = Batch(), list[Event](), 0
+    batch, events, number = WriteBatch(), list[Event](), 0
     for kind, length, fills in parts:
         chunk: list[Event] = []
         for _ in range(length):
@@ -33,6 +33,6 @@ def test_order_is_kept_and_all_is_counted(parts: list[tuple[str, int, int]]) -> 
 
 
 def test_an_empty_batch_has_nothing() -> None:
-    batch = Batch()
+    batch = WriteBatch()
     assert (batch.events, batch.rows) == (0, 0)
     assert StoredCounts().plus(batch) == StoredCounts()

@@ -16,7 +16,7 @@ from peewee import IntegerField, Model, SchemaManager, SqliteDatabase
 
 from tests.unit.store_helpers import ticks_st
 from tradebot.core.events import Tick, TickChunk
-from tradebot.store.batch import Batch, StoredCounts
+from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.bulk import insert_columns
 from tradebot.store.database import migrate
 from tradebot.store.models import TickRow
@@ -62,7 +62,7 @@ def chunked(ticks: list[Tick], sizes: list[int]) -> Iterator[list[Tick]]:
 def test_a_batch_of_ticks_equals_executemany(count: int, pool: list[Tick], sizes: list[int]) -> None:
     """Any number of rows, any mix of symbols, ids and numbers, in order, with row ids that count on."""
     ticks = [pool[index * index % len(pool)] for index in range(count)]
-    batch = Batch()
+    batch = WriteBatch()
     for chunk in chunked(ticks, sizes):
         batch.add(chunk)
     with memory() as db, memory() as other:

@@ -24,8 +24,7 @@ from tradebot.feeds.replay.pacing import PacedFeed
 from tradebot.feeds.sampling import Intake
 from tradebot.feeds.status import NO_LINK, FeedStatus
 from tradebot.store.adoption import adopt
-from tradebot.store.batch import Batch as StoreBatch
-from tradebot.store.batch import StoredCounts
+from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.database import connect
 from tradebot.store.spill import Spill, spill_path
 from tradebot.store.writer import SqliteWriter
@@ -189,7 +188,7 @@ def test_a_spill_file_keeps_them(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
     record = new_run(path)
     notices = [replace(UP, ticks_before=0), replace(GAP, ticks_before=2)]
-    first = StoreBatch()
+    first = WriteBatch()
     first.add(notices[:1])
     storage = SqliteWriter(path, "NORMAL", record)
     before = storage.counts
@@ -221,7 +220,7 @@ def test_a_failed_write_of_notices_alone_is_not_repeated(tmp_path: Path) -> None
     """In doubt whether a commit happened: the counters of the run tell, notices included."""
     path = tmp_path / "x.db"
     storage = SqliteWriter(path, "NORMAL", new_run(path))
-    batch = StoreBatch()
+    batch = WriteBatch()
     batch.add([UP])
     storage.write(batch)
     counts = storage.counts

@@ -25,7 +25,7 @@ from tests.unit.store_helpers import (
 )
 from tradebot.core.errors import ConfigError
 from tradebot.core.events import Tick
-from tradebot.store.batch import Batch, StoredCounts
+from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.database import connect, connect_readonly
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.older_positions import fold_fills
@@ -38,7 +38,9 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "x.db"
 
 
-def stored_run(path: Path, run_id: str, batch: Batch | None, push: bool = False, source: str = "file:x.jsonl") -> None:
+def stored_run(
+    path: Path, run_id: str, batch: WriteBatch | None, push: bool = False, source: str = "file:x.jsonl"
+) -> None:
     with storage_of(path, new_run(path, run_id, push=push, source=source)) as storage:
         if batch is not None:
             storage.write(batch)
@@ -61,7 +63,7 @@ class TestTicks:
     @hypothesis_settings(max_examples=30)
     def test_come_back_bit_for_bit_and_in_order(self, ticks: list[Tick]) -> None:
         """S8: a replay of stored ticks sees what the first run saw."""
-        batch = Batch()
+        batch = WriteBatch()
         batch.add(ticks)
         with memory_run() as (db, record):
             insert_batch(db, record.no, batch, StoredCounts().plus(batch))
@@ -161,7 +163,7 @@ class TestTicks:
 
     def test_chunks_of_one_symbol_without_ids_say_so(self, path: Path) -> None:
         """What TickChunk promises holds for each chunk, and no chunk that is alike goes unmarked."""
-        batch = Batch()
+        batch = WriteBatch()
         batch.add([Tick("A", 1.0, 1.0, n) for n in range(1000)])
         batch.add([Tick("B", 1.0, 1.0, n) for n in range(1000)])
         batch.add([Tick("B", 1.0, 1.0, n, seq=n if n == 999 else None) for n in range(1000)])

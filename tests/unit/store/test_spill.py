@@ -43,7 +43,7 @@ from tests.unit.store_helpers import (
 from tradebot.core.errors import ConfigError
 from tradebot.core.events import Notice, Order, Signal, StoredEvent, Tick
 from tradebot.store.adoption import Adopted, adopt, orphans
-from tradebot.store.batch import Batch, StoredCounts
+from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.database import connect
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.policy import MAX_BATCH_EVENTS
@@ -59,13 +59,13 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "x.db"
 
 
-def batch_events(batch: Batch) -> list[list[Any]]:
+def batch_events(batch: WriteBatch) -> list[list[Any]]:
     """In the order in which the persist stage spills a batch."""
     return [list(events) for events in (batch.ticks, batch.signals, batch.orders) if events]
 
 
 def spill(
-    path: Path, *batches: Batch, run_id: str = "r1", before: StoredCounts | None = None, end: bool = True
+    path: Path, *batches: WriteBatch, run_id: str = "r1", before: StoredCounts | None = None, end: bool = True
 ) -> Path:
     """A spill file beside `path`, of batches that follow on what the database holds; not `end`: it was killed."""
     made = Spill(spill_path(path), 10)
@@ -85,7 +85,7 @@ def adopted(path: Path) -> Adopted | None:
         return adopt(db, spill_path(path))
 
 
-def stored_plainly(path: Path, *batches: Batch) -> dict[str, list[Any]]:
+def stored_plainly(path: Path, *batches: WriteBatch) -> dict[str, list[Any]]:
     """What an undisturbed run stores."""
     with storage_of(path, new_run(path)) as storage:
         for batch in batches:
@@ -98,7 +98,7 @@ class TestRoundTrip:
     @hypothesis_settings(max_examples=25)
     def test_all_events_come_back_exactly(self, ticks: list[Tick], decided: list[StoredEvent]) -> None:
         """The rows are those that the writer would have made, to the last bit of each price."""
-        batch = Batch()
+        batch = WriteBatch()
         for event in (*ticks, *decided):
             batch.add([event])
         with TemporaryDirectory() as place, memory_run() as (db, _), memory_run() as (plain, record):
@@ -135,7 +135,7 @@ class TestRoundTrip:
             Tick("BTC/€ 価格\n\"'\\", 0.1, 0.0, 0, event_id="\0\x7f\u2028", seq=2**63 - 1),
             Tick("\U0001f680", 1.7e308, 5e-324, 2**63 - 1, seq=0),
         ]
-        batch = Batch()
+        batch = WriteBatch()
         batch.add(ticks)
         spill(path, batch)
         adopted(path)
@@ -146,7 +146,7 @@ class TestRoundTrip:
     def test_marks_take_no_room(self, path: Path) -> None:
         """A signal may carry the prices of hundreds of symbols; they are not stored, so they are not spilled."""
         marked = msgspec.structs.replace(signal(1), marks=tuple((f"S{n}", 1.0) for n in range(1000)))
-        batch = Batch()
+        batch = WriteBatch()
         batch.add([marked])
         assert spill(path, batch).stat().st_size < 2 * BYTES_AN_EVENT
         adopted(path)
@@ -533,7 +533,7 @@ class TestFailures:
         """A spill may have 256 MB. It is stored in blocks, each whole, in order."""
         blocks: list[int] = []
 
-        def spy(db: Any, no: int, batch: Batch, after: StoredCounts) -> None:
+        def spy(db: Any, no: int, batch: WriteBatch, after: StoredCounts) -> None:
             blocks.append(batch.events)
             insert_batch(db, no, batch, after)
 
@@ -551,7 +551,7 @@ def test_every_prefix_of_a_spilled_batch_is_causal(data: st.DataObject, ticks: i
     places = sorted(data.draw(st.lists(st.integers(before, before + ticks), max_size=4)))
     notices: list[StoredEvent] = [Notice("GAP", 1, "", "A", 1, ticks_before=place) for place in places]
     made = [tick(number) for number in range(ticks)]
-    batch = Batch()
+    batch = WriteBatch()
     for event in (*notices, *made, *decided):
         batch.add([event])
     events = in_causal_order(batch, before)

@@ -24,7 +24,7 @@ from tradebot.feeds.price_band import PriceBand
 from tradebot.feeds.sequence_tracker import SequenceGuard
 from tradebot.portfolio.positions import Positions
 from tradebot.store import joining
-from tradebot.store.batch import Batch
+from tradebot.store.batch import WriteBatch
 from tradebot.store.database import connect, migrate
 from tradebot.store.restart_state import News, SymbolState, advanced, store_checkpoint
 from tradebot.store.row_counts import row_counts
@@ -50,7 +50,7 @@ def begin(path: Path, run_id: str, feed: str = FEED, push: bool = True, mode: st
 
 
 def push_run(
-    path: Path, run_id: str, *batches: Batch, feed: str = FEED, push: bool = True, mode: str = "SHADOW"
+    path: Path, run_id: str, *batches: WriteBatch, feed: str = FEED, push: bool = True, mode: str = "SHADOW"
 ) -> None:
     """A run that stored these batches, and ended as a kill would end it."""
     with storage_of(path, begin(path, run_id, feed, push, mode)) as storage:
@@ -180,7 +180,7 @@ class TestTakeOver:
         assert carried(path).ticks == 3
 
 
-def fills_of(batches: Sequence[Batch]) -> Positions:
+def fills_of(batches: Sequence[WriteBatch]) -> Positions:
     positions = Positions()
     for batch in batches:
         for one in batch.orders:
@@ -289,7 +289,7 @@ class TestNumbers:
         assert memory.changed() == ()
 
     def test_a_checkpoint_that_is_not_stored_is_in_the_next_one(self) -> None:
-        batch = Batch()
+        batch = WriteBatch()
         batch.add([checkpoint(3, SymbolMemory("A", memory_of().guard.state("A")))])
         batch.add([checkpoint(5, SymbolMemory("B", memory_of().guard.state("B")))])
         assert batch.checkpoint is not None
@@ -460,7 +460,7 @@ def _store(db: SqliteDatabase, run_id: str, steps: Sequence[tuple[str, int, Any,
     record = begin_run(db, info(run_id), 1, resume=False)
     take_over(db, record.no, 3, None)
     storage = _InMemory(db, record)
-    batch, late = Batch(), []
+    batch, late = WriteBatch(), []
     for number, events in enumerate(_events(run_id, steps), 1):
         for event in events:
             if isinstance(event, Order):
@@ -474,7 +474,7 @@ def _store(db: SqliteDatabase, run_id: str, steps: Sequence[tuple[str, int, Any,
                 batch.add([one])
             del late[:-1]
             storage.write(batch)
-            batch = Batch()
+            batch = WriteBatch()
     for one in late:
         batch.add([one])
     if batch.events:
@@ -487,7 +487,7 @@ class _InMemory:
     def __init__(self, db: SqliteDatabase, record: RunRecord) -> None:
         self._db, self._record, self._counts = db, record, record.counts
 
-    def write(self, batch: Batch) -> None:
+    def write(self, batch: WriteBatch) -> None:
         self._counts = self._counts.plus(batch)
         with self._db.atomic():
             insert_batch(self._db, self._record.no, batch, self._counts)

@@ -39,7 +39,7 @@ from tests.unit.store_helpers import (
     ticks_st,
 )
 from tradebot.core.events import Event, LimitBreach, Order, Signal, Tick
-from tradebot.store.batch import Batch, StoredCounts
+from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.database import BUSY_TIMEOUT_MS, connect
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.runs import RunRecord
@@ -74,7 +74,7 @@ class Doubtful(SqliteWriter):
 
     faults: Iterator[bool | None] = iter(())
 
-    def _transact(self, db: SqliteDatabase, batch: Batch, after: StoredCounts) -> None:
+    def _transact(self, db: SqliteDatabase, batch: WriteBatch, after: StoredCounts) -> None:
         committed = next(self.faults, None)
         if committed is not False:
             super()._transact(db, batch, after)

@@ -27,7 +27,7 @@ from tradebot.telemetry.snapshot import Observer
 from tradebot.telemetry.status_file import LastTick, Status, read_status, status_path, write_status
 from tradebot.telemetry.throttle_file import Throttle, read_throttle, throttle_path, write_throttle
 from tradebot.threads.counters import COUNTERS
-from tradebot.threads.stall_detector import Mark, Progress
+from tradebot.threads.stall_detector import StageProgress, StallTimer
 
 
 def status_of(**changes: Any) -> Status:
@@ -46,24 +46,27 @@ def status_of(**changes: Any) -> Status:
 
 class TestProgress:
     def test_a_busy_stage_that_comes_no_further_is_told_after_its_time(self) -> None:
-        progress = Progress()
-        assert progress.look(0.0, [Mark("persist", True, 1, 10.0)]) == {}
-        assert progress.look(10.0, [Mark("persist", True, 1, 10.0)]) == {}
-        assert progress.look(10.5, [Mark("persist", True, 1, 10.0)]) == {"persist": 10.5}
+        progress = StallTimer()
+        assert progress.look(0.0, [StageProgress("persist", True, 1, 10.0)]) == {}
+        assert progress.look(10.0, [StageProgress("persist", True, 1, 10.0)]) == {}
+        assert progress.look(10.5, [StageProgress("persist", True, 1, 10.0)]) == {"persist": 10.5}
 
     def test_coming_further_or_having_nothing_to_do_starts_its_time_anew(self) -> None:
-        progress = Progress()
-        progress.look(0.0, [Mark("a", True, 1, 10.0), Mark("b", True, 1, 10.0)])
-        progress.look(9.0, [Mark("a", True, 2, 10.0), Mark("b", False, 1, 10.0)])
-        assert progress.look(18.0, [Mark("a", True, 2, 10.0), Mark("b", True, 1, 10.0)]) == {}
-        assert progress.look(19.5, [Mark("a", True, 2, 10.0), Mark("b", True, 1, 10.0)]) == {"a": 10.5, "b": 10.5}
+        progress = StallTimer()
+        progress.look(0.0, [StageProgress("a", True, 1, 10.0), StageProgress("b", True, 1, 10.0)])
+        progress.look(9.0, [StageProgress("a", True, 2, 10.0), StageProgress("b", False, 1, 10.0)])
+        assert progress.look(18.0, [StageProgress("a", True, 2, 10.0), StageProgress("b", True, 1, 10.0)]) == {}
+        assert progress.look(19.5, [StageProgress("a", True, 2, 10.0), StageProgress("b", True, 1, 10.0)]) == {
+            "a": 10.5,
+            "b": 10.5,
+        }
 
     @given(st.lists(st.tuples(st.booleans(), st.integers(0, 1)), min_size=1, max_size=50))
     def test_it_is_told_exactly_when_all_looks_of_its_time_were_alike(self, looks: list[tuple[bool, int]]) -> None:
-        progress = Progress()
+        progress = StallTimer()
         since = 0
         for now, (busy, reached) in enumerate(looks):
-            told = progress.look(float(now), [Mark("x", busy, reached, 3.0)])
+            told = progress.look(float(now), [StageProgress("x", busy, reached, 3.0)])
             if not busy or now == 0 or looks[now - 1][1] != reached:
                 since = now
             assert bool(told) == (now - since > 3)

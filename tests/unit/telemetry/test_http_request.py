@@ -6,18 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tradebot.telemetry.http_request import HEAD_BYTES_MAX, Refusal, Request, host_is_ours, read_request
+from tradebot.telemetry.http_request import HEAD_BYTES_MAX, HttpRefusal, Request, host_is_ours, read_request
 
 HOSTS = frozenset({"localhost", "trader"})
 
 
-def read(text: str) -> Request | Refusal | None:
+def read(text: str) -> Request | HttpRefusal | None:
     return read_request(text.encode("latin-1"), HOSTS)
 
 
 def status_of(text: str) -> str:
     found = read(text)
-    assert isinstance(found, Refusal), found
+    assert isinstance(found, HttpRefusal), found
     return found.status
 
 
@@ -42,7 +42,7 @@ def test_without_a_host_only_in_http_1_0() -> None:
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PATCH"])
 def test_only_get_and_head(method: str) -> None:
     found = read(f"{method} / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    assert isinstance(found, Refusal)
+    assert isinstance(found, HttpRefusal)
     assert (found.status[:3], found.headers) == ("405", (("Allow", "GET, HEAD"),))
     assert isinstance(read("HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n"), Request)
 
@@ -71,7 +71,7 @@ def test_a_head_without_end_is_bounded() -> None:
     assert read_request(start.ljust(HEAD_BYTES_MAX - 1, b"x"), HOSTS) is None
     for length in (HEAD_BYTES_MAX, HEAD_BYTES_MAX + 100):
         found = read_request(start.ljust(length, b"x") + b"\r\n\r\n", HOSTS)
-        assert isinstance(found, Refusal) and found.status.startswith("431")
+        assert isinstance(found, HttpRefusal) and found.status.startswith("431")
 
 
 @pytest.mark.parametrize(

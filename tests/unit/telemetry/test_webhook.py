@@ -25,7 +25,7 @@ from tradebot.telemetry.webhook import (
     ALL_BURST,
     EVENT_BURST,
     QUEUE_MAX,
-    Limits,
+    MessageLimits,
     TokenBucket,
     Webhook,
     take_apart,
@@ -186,7 +186,7 @@ def test_a_full_queue_drops_and_counts() -> None:
     assert '"event":"WEBHOOK_DROPPED"' in run.stream.getvalue()
 
 
-class _NoLimits(Limits):
+class _NoLimits(MessageLimits):
     def admit(self, event: str, now_s: float) -> int | None:
         return 0
 
@@ -252,7 +252,7 @@ class TestTokenBucket:
 
 
 def test_all_events_together_have_a_limit_too() -> None:
-    limits = Limits()
+    limits = MessageLimits()
     admitted = [limits.admit(f"e{n}", 0.0) for n in range(ALL_BURST + 5)]
     assert admitted == [0] * ALL_BURST + [None] * 5
     assert limits.admit(f"e{ALL_BURST}", 10.0) == 1, "one more after ten seconds, and it knows what was let go"

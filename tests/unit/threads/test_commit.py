@@ -22,7 +22,7 @@ from tradebot.core.errors import ExitCode
 from tradebot.core.events import Checkpoint, Event, Notice, Order, Signal, StoredEvent, Tick
 from tradebot.core.runtime import Runtime
 from tradebot.store.adoption import Adopted, adopt
-from tradebot.store.batch import Batch, StoredCounts
+from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.database import connect
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.policy import (
@@ -38,10 +38,10 @@ from tradebot.store.spill import Spill, spill_path
 from tradebot.store.spill_format import batch_of, in_causal_order
 from tradebot.store.writer import SqliteWriter, insert_batch
 from tradebot.threads.counters import Metrics
-from tradebot.threads.handover import Handover, SpillRange
+from tradebot.threads.handover import CommitHandover, SpillRange
 from tradebot.threads.persist import writer_stages
 from tradebot.threads.shutdown import Control
-from tradebot.threads.stage import Stage, Thread
+from tradebot.threads.stage import Stage, StageThread
 
 RUN = "r1"
 
@@ -72,7 +72,7 @@ class Moody:
     def open(self) -> None:
         pass
 
-    def write(self, batch: Batch, patience_ms: int) -> None:
+    def write(self, batch: WriteBatch, patience_ms: int) -> None:
         runtime = self.runtime
         if self.slow_s:
             runtime.sleep(self.slow_s)
@@ -151,7 +151,7 @@ class Case:
             assert self.commit is not None
             threads = [self.runtime.spawn("feeder", feed)]
             for stage in (self.commit, self.stage):
-                runner = Thread(self.runtime, stage, self.control, self.logged.log)
+                runner = StageThread(self.runtime, stage, self.control, self.logged.log)
                 threads.append(self.runtime.spawn(f"tradebot-{stage.name}", runner.main))
             for thread in threads:
                 thread.join()
@@ -368,7 +368,7 @@ def test_a_commit_stage_that_crashes_costs_nothing(tmp_path: Path) -> None:
     """The run ends with 1; what it was committing, and everything after it, is spilled."""
 
     class Buggy(Moody):
-        def write(self, batch: Batch, patience_ms: int) -> None:
+        def write(self, batch: WriteBatch, patience_ms: int) -> None:
             if self.runtime.elapsed_s > 2.0:
                 raise RuntimeError("a bug")
             super().write(batch, patience_ms)
@@ -462,7 +462,7 @@ def test_a_database_that_was_given_up_is_really_closed(tmp_path: Path, push: boo
     channel: Channel[Event] = Channel(runtime, "persist", 100)
 
     class Failing(SqliteWriter):
-        def _transact(self, db: SqliteDatabase, batch: Batch, after: StoredCounts) -> None:
+        def _transact(self, db: SqliteDatabase, batch: WriteBatch, after: StoredCounts) -> None:
             cursor = db.execute_sql("SELECT 1 UNION SELECT 2")
             cursor.fetchone()
             raise StorageUnavailable("SQLITE_IOERR", "disk I/O error", passing=True)
@@ -475,7 +475,7 @@ def test_a_database_that_was_given_up_is_really_closed(tmp_path: Path, push: boo
 
     def main() -> None:
         stages: list[Stage] = [stage] if commit is None else [commit, stage]
-        threads = [runtime.spawn(each.name, Thread(runtime, each, control, logged.log).main) for each in stages]
+        threads = [runtime.spawn(each.name, StageThread(runtime, each, control, logged.log).main) for each in stages]
         channel.send([tick(1)])
         channel.close()
         for thread in threads:
@@ -488,8 +488,8 @@ def test_a_database_that_was_given_up_is_really_closed(tmp_path: Path, push: boo
 
 
 class TestHandover:
-    def made(self) -> Handover:
-        return Handover(cast(Runtime, _Still()), StoredCounts(ticks=5))
+    def made(self) -> CommitHandover:
+        return CommitHandover(cast(Runtime, _Still()), StoredCounts(ticks=5))
 
     def test_one_batch_at_a_time(self) -> None:
         handover, first, second = self.made(), full_batch(1, 5), full_batch(6, 5)

@@ -12,7 +12,7 @@ from tests.unit.store_helpers import Logged, order, signal, tick
 from tradebot.core.channel import Channel
 from tradebot.core.errors import ExitCode
 from tradebot.core.events import Event
-from tradebot.store.batch import Batch, StoredCounts
+from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.policy import FINAL_FLUSH_S, FlushPolicy, RetryPolicy
 from tradebot.threads.counters import Metrics
@@ -39,7 +39,7 @@ class Failing:
     def open(self) -> None:
         pass
 
-    def write(self, batch: Batch, patience_ms: int) -> None:
+    def write(self, batch: WriteBatch, patience_ms: int) -> None:
         self.patience_ms.append(patience_ms)
         now_s = self.runtime.elapsed_s
         if any(start <= now_s < end for start, end in self.spans):

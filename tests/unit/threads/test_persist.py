@@ -15,7 +15,7 @@ from tradebot.core.channel import Channel
 from tradebot.core.errors import ExitCode
 from tradebot.core.events import Event, Notice
 from tradebot.core.runtime import RealRuntime
-from tradebot.store.batch import Batch, StoredCounts
+from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.policy import FlushPolicy, RetryPolicy
 from tradebot.store.spill import Spill
@@ -33,7 +33,7 @@ class Away:
     def open(self) -> None:
         pass
 
-    def write(self, batch: Batch, patience_ms: int) -> None:
+    def write(self, batch: WriteBatch, patience_ms: int) -> None:
         raise StorageUnavailable("SQLITE_CORRUPT", "malformed", passing=False)
 
     def sync_wal(self) -> None:
@@ -140,7 +140,7 @@ def test_a_connection_that_cannot_be_closed_is_13() -> None:
     """SQLite moves its log into the database as it closes, which may fail."""
 
     class Unclosable(Away):
-        def write(self, batch: Batch, patience_ms: int) -> None:
+        def write(self, batch: WriteBatch, patience_ms: int) -> None:
             pass
 
         def close(self) -> None:

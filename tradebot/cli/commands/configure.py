@@ -115,11 +115,11 @@ def _sources(arguments: Arguments, environ: Mapping[str, str]) -> int:
 
 
 def _install_unit(arguments: Arguments, environ: Mapping[str, str]) -> int:
-    from tradebot.ops.units import Order, names_of, run_install_unit
+    from tradebot.ops.units import InstallRequest, names_of, run_install_unit
 
     given = Given(arguments, environ)
     names, found = names_of(given.text("--name")), given.found()
-    order = Order(
+    order = InstallRequest(
         found.config,
         found.config_path,
         given.flag("--user"),

@@ -11,14 +11,14 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 
-class Refusal(NamedTuple):
+class SubscriptionRefusal(NamedTuple):
     """`refused` symbols do not exist, as far as the exchange says; `ask_alone` were refused only beside them."""
 
     refused: tuple[str, ...] = ()
     ask_alone: tuple[str, ...] = ()
 
 
-class Asked:
+class PendingSubscriptions:
     """The subscription messages of one connection without an answer, oldest first. Bounded by what was asked."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Asked:
             else:
                 del self._waiting[key]
 
-    def refuse(self, words: str, key: str | None = None) -> Refusal:
+    def refuse(self, words: str, key: str | None = None) -> SubscriptionRefusal:
         """What the refusal of a whole message comes to, given the exchange's words.
 
         `key` None: the message with a symbol that `words` name, else the oldest. The symbols that are named, or a
@@ -62,10 +62,10 @@ class Asked:
         symbols = self.confirm(key)
         named = _named(symbols, words)
         if len(symbols) == 1:
-            return Refusal(symbols)
+            return SubscriptionRefusal(symbols)
         # Words that repeat the whole message name none.
         refused = () if len(named) == len(symbols) else named
-        return Refusal(refused, tuple(symbol for symbol in symbols if symbol not in refused))
+        return SubscriptionRefusal(refused, tuple(symbol for symbol in symbols if symbol not in refused))
 
 
 def _named(symbols: Iterable[str], words: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
-from tradebot.feeds.exchanges.asked import Asked, Refusal
+from tradebot.feeds.exchanges.asked import PendingSubscriptions, SubscriptionRefusal
 from tradebot.feeds.exchanges.base import (
     IGNORED,
     Exchange,
@@ -54,7 +54,7 @@ class Binance(Exchange):
     def __init__(self) -> None:
         self._stream = "trade"
         self._named: frozenset[str] = frozenset()
-        self._asked = Asked()
+        self._asked = PendingSubscriptions()
 
     @classmethod
     def market_of(cls, url: str) -> str:
@@ -117,7 +117,7 @@ class Binance(Exchange):
         error, key = value.get("error"), value.get("id")
         if error is not None or ("code" in value and "msg" in value):
             words = detail(error if error is not None else value)
-            refused, ask_alone = self._asked.refuse(words, str(key)) if type(key) is int else Refusal()
+            refused, ask_alone = self._asked.refuse(words, str(key)) if type(key) is int else SubscriptionRefusal()
             return Parsed("error", detail=words, refused=refused, ask_alone=ask_alone)
         if "result" in value and "id" in value:
             return Parsed("ack", detail=detail(f"request {detail(key)}"), confirmed=self._asked.confirm(str(key)))

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from tradebot.core.events import Tick
-from tradebot.feeds.exchanges.asked import Asked
+from tradebot.feeds.exchanges.asked import PendingSubscriptions
 from tradebot.feeds.exchanges.base import (
     HEARTBEAT,
     IGNORED,
@@ -49,7 +49,7 @@ class Bitget(Exchange):
 
     def __init__(self) -> None:
         self._api = _V2
-        self._asked = Asked()
+        self._asked = PendingSubscriptions()
         self._requested: dict[tuple[object, object], str] = {}
         """The symbol as it was asked for, by the market and the name that answers repeat."""
 

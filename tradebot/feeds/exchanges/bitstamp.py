@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
-from tradebot.feeds.exchanges.asked import Asked
+from tradebot.feeds.exchanges.asked import PendingSubscriptions
 from tradebot.feeds.exchanges.base import (
     HEARTBEAT,
     IGNORED,
@@ -34,7 +34,7 @@ class Bitstamp(Exchange):
     url: ClassVar[str] = "wss://ws.bitstamp.net"
 
     def __init__(self) -> None:
-        self._asked = Asked()
+        self._asked = PendingSubscriptions()
 
     def subscriptions(self, symbols: Sequence[str]) -> list[str]:
         """One message per symbol: the exchange takes one channel at a time."""

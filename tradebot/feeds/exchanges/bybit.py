@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from tradebot.core.events import Tick
-from tradebot.feeds.exchanges.asked import Asked, Refusal
+from tradebot.feeds.exchanges.asked import PendingSubscriptions, SubscriptionRefusal
 from tradebot.feeds.exchanges.base import (
     HEARTBEAT,
     IGNORED,
@@ -45,7 +45,7 @@ class Bybit(Exchange):
         return "" if found is None or found[1] == "spot" else found[1]
 
     def __init__(self) -> None:
-        self._asked = Asked()
+        self._asked = PendingSubscriptions()
 
     def subscriptions(self, symbols: Sequence[str]) -> list[str]:
         """Ten topics a message: the limit of spot. One wrong topic, and the exchange refuses the whole message."""
@@ -81,7 +81,7 @@ class Bybit(Exchange):
         op = value.get("op")
         if value.get("success") is False:
             words = detail(value.get("ret_msg") or value.get("retMsg") or "refused without a reason")
-            refused, ask_alone = self._asked.refuse(words) if op in ("subscribe", None) else Refusal()
+            refused, ask_alone = self._asked.refuse(words) if op in ("subscribe", None) else SubscriptionRefusal()
             return Parsed("error", detail=words, refused=refused, ask_alone=ask_alone)
         match op:
             case "ping" | "pong":

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from tradebot.core.events import Tick
-from tradebot.feeds.exchanges.asked import Asked
+from tradebot.feeds.exchanges.asked import PendingSubscriptions
 from tradebot.feeds.exchanges.base import (
     HEARTBEAT,
     IGNORED,
@@ -40,7 +40,7 @@ class Coinbase(Exchange):
 
     def __init__(self) -> None:
         self._older = False
-        self._asked = Asked()
+        self._asked = PendingSubscriptions()
 
     def connection_url(self, url: str, symbols: Sequence[str]) -> str:
         """`url` unchanged; which of the two feeds it belongs to is kept for `subscriptions`."""

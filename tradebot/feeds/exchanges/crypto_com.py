@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from tradebot.core.events import MAX_ID_CHARS, Tick
-from tradebot.feeds.exchanges.asked import Asked
+from tradebot.feeds.exchanges.asked import PendingSubscriptions
 from tradebot.feeds.exchanges.base import (
     IGNORED,
     Exchange,
@@ -39,7 +39,7 @@ class CryptoCom(Exchange):
     def __init__(self) -> None:
         self._subscribed = False
         self._begun: set[str] = set()
-        self._asked = Asked()
+        self._asked = PendingSubscriptions()
 
     def subscriptions(self, symbols: Sequence[str]) -> list[str]:
         """One message for each hundred instruments."""

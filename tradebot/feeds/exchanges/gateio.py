@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from tradebot.core.events import Tick
-from tradebot.feeds.exchanges.asked import Asked, Refusal
+from tradebot.feeds.exchanges.asked import PendingSubscriptions, SubscriptionRefusal
 from tradebot.feeds.exchanges.base import (
     HEARTBEAT,
     IGNORED,
@@ -40,7 +40,7 @@ class GateIo(Exchange):
     url: ClassVar[str] = "wss://api.gateio.ws/ws/v4/"
 
     def __init__(self) -> None:
-        self._asked = Asked()
+        self._asked = PendingSubscriptions()
 
     def subscriptions(self, symbols: Sequence[str]) -> list[str]:
         """Up to 100 pairs a message; one ack or one refusal a message, in their order."""
@@ -77,7 +77,7 @@ class GateIo(Exchange):
         message = error.get("message") if type(error) is dict else None
         words = detail(message or error)
         ours = value.get("channel") == _CHANNEL and value.get("event") == "subscribe"
-        refused, ask_alone = self._asked.refuse(words) if ours else Refusal()
+        refused, ask_alone = self._asked.refuse(words) if ours else SubscriptionRefusal()
         return Parsed("error", detail=words, refused=refused, ask_alone=ask_alone)
 
 

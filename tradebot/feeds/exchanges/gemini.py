@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from tradebot.core.events import Tick
-from tradebot.feeds.exchanges.asked import Asked
+from tradebot.feeds.exchanges.asked import PendingSubscriptions
 from tradebot.feeds.exchanges.base import (
     HEARTBEAT,
     IGNORED,
@@ -37,7 +37,7 @@ class Gemini(Exchange):
     message_bytes: ClassVar[int] = 8 << 20
 
     def __init__(self) -> None:
-        self._asked = Asked()
+        self._asked = PendingSubscriptions()
 
     def subscriptions(self, symbols: Sequence[str]) -> list[str]:
         """One message for all symbols; none for no symbol."""

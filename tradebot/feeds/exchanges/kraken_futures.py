@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from tradebot.core.events import Tick
-from tradebot.feeds.exchanges.asked import Asked
+from tradebot.feeds.exchanges.asked import PendingSubscriptions
 from tradebot.feeds.exchanges.base import (
     HEARTBEAT,
     IGNORED,
@@ -42,7 +42,7 @@ class KrakenFutures(Exchange):
     url: ClassVar[str] = "wss://futures.kraken.com/ws/v1"
 
     def __init__(self) -> None:
-        self._asked = Asked()
+        self._asked = PendingSubscriptions()
 
     def subscriptions(self, symbols: Sequence[str]) -> list[str]:
         """Trades, and the heartbeat feed: the server sends nothing by itself while no one trades."""

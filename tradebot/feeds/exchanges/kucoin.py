@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from tradebot.core.events import Tick
-from tradebot.feeds.exchanges.asked import Asked
+from tradebot.feeds.exchanges.asked import PendingSubscriptions
 from tradebot.feeds.exchanges.base import (
     HEARTBEAT,
     IGNORED,
@@ -57,7 +57,7 @@ class KuCoin(Exchange):
     def __init__(self) -> None:
         self._unified_market: str | None = None
         self._last_id = 0
-        self._asked = Asked()
+        self._asked = PendingSubscriptions()
         self._messages: dict[str, str] = {}
         """Of each id that was used to subscribe: the number of the message."""
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from tradebot.core.events import Tick
-from tradebot.feeds.exchanges.asked import Asked, Refusal
+from tradebot.feeds.exchanges.asked import PendingSubscriptions, SubscriptionRefusal
 from tradebot.feeds.exchanges.base import (
     HEARTBEAT,
     IGNORED,
@@ -40,7 +40,7 @@ class Okx(Exchange):
     url: ClassVar[str] = "wss://ws.okx.com:8443/ws/v5/public"
 
     def __init__(self) -> None:
-        self._asked = Asked()
+        self._asked = PendingSubscriptions()
 
     def subscriptions(self, symbols: Sequence[str]) -> list[str]:
         """One channel per symbol, many in a message; each is acknowledged by itself."""
@@ -87,7 +87,9 @@ class Okx(Exchange):
                 return announcement(value.get("msg") or event, reconnect=value.get("code") == _UPGRADE)
             case "error":
                 words = detail(value.get("msg") or event)
-                refused, ask_alone = self._asked.refuse(words) if value.get("code") in _REFUSALS else Refusal()
+                refused, ask_alone = (
+                    self._asked.refuse(words) if value.get("code") in _REFUSALS else SubscriptionRefusal()
+                )
                 return Parsed("error", detail=words, refused=refused, ask_alone=ask_alone)
             case "channel-conn-count-error":
                 return Parsed("error", detail=detail(value.get("msg") or event))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from tradebot.config.model import History
 from tradebot.core.errors import ConfigError
 from tradebot.feeds.base import NOTES_MAX, Batch, Malformed
-from tradebot.feeds.capture_file import Header, Record, decode_record, frame_of_line
+from tradebot.feeds.capture_file import CaptureHeader, Record, decode_record, frame_of_line
 from tradebot.feeds.exchanges import EXCHANGES
 from tradebot.feeds.exchanges.base import Exchange, Unparseable
 from tradebot.feeds.frame_reader import FrameReader
@@ -30,8 +30,8 @@ def check_first_line(line: bytes, name: str, exchange: str | None) -> None:
         found = decode_record(line)
     except Unparseable:
         return  # to be counted in its place
-    origin = found.exchange if isinstance(found, Header) and found.exchange in EXCHANGES else None
-    if isinstance(found, Header | Record) and exchange is None:
+    origin = found.exchange if isinstance(found, CaptureHeader) and found.exchange in EXCHANGES else None
+    if isinstance(found, CaptureHeader | Record) and exchange is None:
         told = f"--exchange={origin}" if origin else "--exchange=NAME, whose they are (tradebot sources lists them)"
         raise ConfigError(f"{name}: holds recorded frames, not ticks; add {told}")
     if origin not in (None, exchange):
@@ -100,7 +100,7 @@ class FrameLineDecoder:
         except Unparseable as error:
             self._note(str(error), found)
             return
-        if isinstance(content, Header):
+        if isinstance(content, CaptureHeader):
             # A new file, so perhaps a new capture: its connections are numbered from the start again.
             self._connection = None
             return

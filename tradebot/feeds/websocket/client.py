@@ -22,8 +22,16 @@ from tradebot import __version__
 from tradebot.core.cancellation import Cancellation
 from tradebot.core.runtime import Runtime
 from tradebot.feeds.websocket.frame_decoder import FrameDecoder
-from tradebot.feeds.websocket.http import HEAD_END, STATUS_LINE, Target, one_line, parse_url, refusal, upgrade_problem
-from tradebot.feeds.websocket.tcp import Attempt, Resolver, Stream, dial, os_trouble
+from tradebot.feeds.websocket.http import (
+    HEAD_END,
+    STATUS_LINE,
+    UrlTarget,
+    one_line,
+    parse_url,
+    refusal,
+    upgrade_problem,
+)
+from tradebot.feeds.websocket.tcp import Resolver, Stream, TimedAttempt, dial, os_trouble
 from tradebot.feeds.websocket.transport import (
     CLOSE_ABNORMAL,
     CLOSE_NORMAL,
@@ -33,9 +41,9 @@ from tradebot.feeds.websocket.transport import (
     FRAMES_MAX,
     SEND_TIMEOUT_S,
     ConnectFailed,
+    ConnectionLimits,
     ConnectionLost,
     Frame,
-    Limits,
 )
 
 FETCH_BYTES_MAX: Final = 1 << 20
@@ -58,10 +66,10 @@ class WebSocketTransport:
         self._send_timeout_s = send_timeout_s
         self._resolver = Resolver(runtime)
 
-    def connect(self, url: str, limits: Limits, cancel: Cancellation) -> WebSocketConnection:
+    def connect(self, url: str, limits: ConnectionLimits, cancel: Cancellation) -> WebSocketConnection:
         """A WebSocket connection to `url` (ws:// or wss://). See Transport.connect."""
         target = parse_url(url, {"ws": 80, "wss": 443})
-        attempt = Attempt(self._runtime, limits, cancel)
+        attempt = TimedAttempt(self._runtime, limits, cancel)
         stream = dial(self._resolver, target.host, target.port, target.tls, attempt)
         try:
             decoder = FrameDecoder(limits.max_message_bytes)
@@ -71,10 +79,10 @@ class WebSocketTransport:
             raise
         return WebSocketConnection(self._runtime, stream, decoder, self._send_timeout_s)
 
-    def fetch(self, url: str, limits: Limits, cancel: Cancellation) -> str:
+    def fetch(self, url: str, limits: ConnectionLimits, cancel: Cancellation) -> str:
         """The text that an empty POST to `url` (http:// or https://) answers, at most FETCH_BYTES_MAX of it."""
         target = parse_url(url, {"http": 80, "https": 443})
-        attempt = Attempt(self._runtime, limits, cancel)
+        attempt = TimedAttempt(self._runtime, limits, cancel)
         stream = dial(self._resolver, target.host, target.port, target.tls, attempt)
         try:
             attempt.waits_for = f"complete answer to a POST to {target.host}"
@@ -85,7 +93,7 @@ class WebSocketTransport:
         finally:
             stream.close()
 
-    def _upgrade(self, stream: Stream, target: Target, attempt: Attempt) -> bytes:
+    def _upgrade(self, stream: Stream, target: UrlTarget, attempt: TimedAttempt) -> bytes:
         """Make the opening handshake; what came behind the server's answer. Raises ConnectFailed."""
         attempt.waits_for = f"answer of {target.host} to the WebSocket handshake"
         sock = _HandshakeSocket(stream, attempt, self._runtime.now_ms)
@@ -108,7 +116,7 @@ class WebSocketTransport:
                 raise ConnectFailed(f"the server's handshake agrees to something not asked for ({name})")
         return sock.rest
 
-    def _read_answer(self, stream: Stream, attempt: Attempt) -> str:
+    def _read_answer(self, stream: Stream, attempt: TimedAttempt) -> str:
         source: Any = _ReadableSocket(stream, attempt)
         response = http.client.HTTPResponse(source, method="POST")
         try:
@@ -261,7 +269,7 @@ class _HandshakeSocket:
     one that agrees (101) is handed to it.
     """
 
-    def __init__(self, stream: Stream, attempt: Attempt, now_ms: Callable[[], int]) -> None:
+    def __init__(self, stream: Stream, attempt: TimedAttempt, now_ms: Callable[[], int]) -> None:
         self._stream = stream
         self._attempt = attempt
         self._now_ms = now_ms
@@ -319,7 +327,7 @@ class _HandshakeSocket:
 class _ReadableSocket(io.RawIOBase):
     """What http.client sees as a socket: only its reading side, within the attempt."""
 
-    def __init__(self, stream: Stream, attempt: Attempt) -> None:
+    def __init__(self, stream: Stream, attempt: TimedAttempt) -> None:
         self._stream = stream
         self._attempt = attempt
         self._data = b""
@@ -341,7 +349,7 @@ class _ReadableSocket(io.RawIOBase):
         return size
 
 
-def _common_headers(target: Target) -> list[str]:
+def _common_headers(target: UrlTarget) -> list[str]:
     headers = [f"User-Agent: {_USER_AGENT}"]
     return [*headers, f"Authorization: {target.authorization}"] if target.authorization else headers
 

@@ -25,7 +25,7 @@ from tradebot.feeds.frame_reader import FrameReader
 from tradebot.feeds.quarantine import Quarantine
 from tradebot.feeds.status import FeedStatus
 from tradebot.feeds.websocket.exchange_reports import ExchangeReports
-from tradebot.feeds.websocket.handover import Handover
+from tradebot.feeds.websocket.handover import ConnectionHandover
 from tradebot.feeds.websocket.keepalive import Liveness
 from tradebot.feeds.websocket.malformed_frames import MalformedFrames
 from tradebot.feeds.websocket.message_size import TooLarge, message_bytes_max
@@ -37,9 +37,9 @@ from tradebot.feeds.websocket.transport import (
     CLOSE_GOING_AWAY,
     ConnectFailed,
     Connection,
+    ConnectionLimits,
     ConnectionLost,
     Frame,
-    Limits,
     Transport,
 )
 from tradebot.output.log import Log
@@ -49,7 +49,7 @@ _HANDOVER_WAIT_S: Final = 0.05
 _DETAIL_CHARS_MAX: Final = 300
 
 
-class Target(Struct, frozen=True):
+class FeedTarget(Struct, frozen=True):
     """Where to connect and what to ask for there."""
 
     url: str
@@ -64,7 +64,7 @@ class WebSocketFeed:
 
     def __init__(
         self,
-        target: Target,
+        target: FeedTarget,
         config: FeedConfig,
         transport: Transport,
         reader: FrameReader,
@@ -99,7 +99,7 @@ class WebSocketFeed:
         self._last_frame_s: float | None = None
         self._due_s = float("inf")
         self._reports = ExchangeReports(target.symbols, mask(target.url), self._log)
-        self._handover: Handover | None = None
+        self._handover: ConnectionHandover | None = None
         self._handover_from_s = float("-inf")
 
     @property
@@ -191,10 +191,10 @@ class WebSocketFeed:
         self._due_s = now_s + self._config.idle_timeout_s
         return self._up(now_s)
 
-    def _limits(self) -> Limits:
+    def _limits(self) -> ConnectionLimits:
         """What an attempt that is made now may take."""
         timeout_s = self._policy.attempt_timeout_s(self._runtime.monotonic(), self._config.connect_timeout_s)
-        return Limits(timeout_s, self._message_bytes_max())
+        return ConnectionLimits(timeout_s, self._message_bytes_max())
 
     def _message_bytes_max(self) -> int:
         return message_bytes_max(self._config.max_message_bytes, self._reader.exchange.message_bytes)
@@ -298,10 +298,10 @@ class WebSocketFeed:
             self._log.warning("connecting before a restart failed", event="CONNECT_FAILED", reason=str(error))
             return Batch([])
         messages = exchange.subscriptions(self._target.symbols)
-        self._handover = Handover(connection, exchange, messages, self._runtime.monotonic())
+        self._handover = ConnectionHandover(connection, exchange, messages, self._runtime.monotonic())
         return Batch([])
 
-    def _hand_over(self, old: Connection, handover: Handover) -> Batch:
+    def _hand_over(self, old: Connection, handover: ConnectionHandover) -> Batch:
         """Read the old connection, hold back what the new one brings, and change over in time."""
         batch = self._receive(old, self._runtime.monotonic())
         handover.poll()

@@ -20,7 +20,7 @@ HELD_MAX: Final = 20_000
 """Frames that are held back at most: with more the old connection is given up at once."""
 
 
-class Handover:
+class ConnectionHandover:
     """The new connection while the old one is still in use. One thread."""
 
     def __init__(self, connection: Connection, exchange: Exchange, messages: list[str], now_s: float) -> None:

@@ -56,7 +56,7 @@ def upgrade_problem(head: bytes) -> str | None:
     return None
 
 
-class Target(Struct, frozen=True):
+class UrlTarget(Struct, frozen=True):
     """Where a URL leads. `resource` is path and query; `authorization` a header's value, "" without credentials."""
 
     tls: bool
@@ -71,7 +71,7 @@ class Target(Struct, frozen=True):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def parse_url(url: str, schemes: Mapping[str, int]) -> Target:
+def parse_url(url: str, schemes: Mapping[str, int]) -> UrlTarget:
     """The target of `url`, whose scheme must be one of `schemes` (with their ports). Raises ConnectFailed.
 
     User and password become the value of an Authorization header and are in nothing else; a fragment is dropped.
@@ -94,7 +94,7 @@ def parse_url(url: str, schemes: Mapping[str, int]) -> Target:
         pair = unquote_to_bytes(parts.username) + b":" + unquote_to_bytes(parts.password or "")
         credentials = f"Basic {base64.b64encode(pair).decode()}"
     resource = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
-    return Target(parts.scheme in _SECURE, parts.hostname, port or schemes[parts.scheme], resource, credentials)
+    return UrlTarget(parts.scheme in _SECURE, parts.hostname, port or schemes[parts.scheme], resource, credentials)
 
 
 def refusal(status: int, phrase: str | None, retry_after: str | None, now_ms: int) -> ConnectFailed:

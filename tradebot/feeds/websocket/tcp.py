@@ -17,7 +17,7 @@ from typing import Final
 from tradebot.core.cancellation import Cancellation
 from tradebot.core.runtime import Event, Runtime
 from tradebot.feeds.websocket.http import one_line
-from tradebot.feeds.websocket.transport import ConnectFailed, Limits
+from tradebot.feeds.websocket.transport import ConnectFailed, ConnectionLimits
 
 SLICE_S: Final = 0.25
 """The longest wait between two polls of the cancellation."""
@@ -34,10 +34,10 @@ _NOT_YET_VALID, _EXPIRED, _SELF_SIGNED, _SELF_SIGNED_ROOT, _NO_ISSUER, _NO_LEAF_
 _WRONG_NAME, _WRONG_ADDRESS = 62, 64
 
 
-class Attempt:
+class TimedAttempt:
     """One attempt to get an answer from a server: its deadline, and whether it should be given up."""
 
-    def __init__(self, runtime: Runtime, limits: Limits, cancel: Cancellation) -> None:
+    def __init__(self, runtime: Runtime, limits: ConnectionLimits, cancel: Cancellation) -> None:
         self.runtime = runtime
         self._timeout_s = limits.connect_timeout_s
         self._end = runtime.monotonic() + limits.connect_timeout_s
@@ -89,7 +89,7 @@ class Resolver:
         self._runtime = runtime
         self._running: dict[tuple[str, int], _Lookup] = {}
 
-    def addresses(self, host: str, port: int, attempt: Attempt) -> list[Address]:
+    def addresses(self, host: str, port: int, attempt: TimedAttempt) -> list[Address]:
         """The addresses of `host`, at least one. Raises ConnectFailed."""
         attempt.waits_for = f"address for {host} (name lookup)"
         lookup = self._running.get((host, port))
@@ -157,7 +157,7 @@ class Stream:
             self._watched = events
         return bool(self._poll.poll(max(0.0, seconds) * 1000))
 
-    def start_tls(self, host: str, attempt: Attempt) -> None:
+    def start_tls(self, host: str, attempt: TimedAttempt) -> None:
         """Put TLS over it, with a certificate valid for `host`. Raises ConnectFailed; then `close` is still due."""
         attempt.waits_for = f"TLS connection to {host}"
         try:
@@ -176,7 +176,7 @@ class Stream:
         except (OSError, ValueError) as error:
             raise ConnectFailed(one_line(_tls_trouble(error, host))) from None
 
-    def read_within(self, attempt: Attempt) -> bytes:
+    def read_within(self, attempt: TimedAttempt) -> bytes:
         """What comes next, b"" at the end of the connection. Blocks within `attempt`. Raises ConnectFailed."""
         try:
             while (data := self.read()) is None:
@@ -187,7 +187,7 @@ class Stream:
         attempt.left_s()
         return data
 
-    def write_within(self, data: bytes, attempt: Attempt) -> None:
+    def write_within(self, data: bytes, attempt: TimedAttempt) -> None:
         """Send all of `data`. Blocks within `attempt`. Raises ConnectFailed."""
         rest = memoryview(data)
         try:
@@ -210,7 +210,7 @@ class Stream:
             self._sock.close()
 
 
-def dial(resolver: Resolver, host: str, port: int, tls: bool, attempt: Attempt) -> Stream:
+def dial(resolver: Resolver, host: str, port: int, tls: bool, attempt: TimedAttempt) -> Stream:
     """Connect to `host`, trying its addresses in turn, each with its share of the time left. Raises ConnectFailed."""
     addresses = resolver.addresses(host, port, attempt)
     attempt.waits_for = f"TCP connection to {host} port {port}"
@@ -233,7 +233,7 @@ def dial(resolver: Resolver, host: str, port: int, tls: bool, attempt: Attempt) 
     raise ConnectFailed(one_line(f"cannot connect to {host} port {port}: {', '.join(failures)}"))
 
 
-def _connect(address: Address, share_s: float, attempt: Attempt) -> socket.socket:
+def _connect(address: Address, share_s: float, attempt: TimedAttempt) -> socket.socket:
     """A connected TCP socket. Raises OSError when this address fails, ConnectFailed when the attempt is over."""
     end = attempt.runtime.monotonic() + share_s
     sock = socket.socket(address[0], socket.SOCK_STREAM)

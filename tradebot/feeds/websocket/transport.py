@@ -32,7 +32,7 @@ class Frame(Struct, frozen=True, gc=False):
     data: bytes = b""
 
 
-class Limits(Struct, frozen=True):
+class ConnectionLimits(Struct, frozen=True):
     """Bounds of a connection: seconds for TCP, TLS and handshake together, and bytes of one message."""
 
     connect_timeout_s: float
@@ -102,7 +102,7 @@ SEND_TIMEOUT_S: Final = 5.0
 class Transport(Protocol):
     """Makes connections. Used by one thread (ingest)."""
 
-    def connect(self, url: str, limits: Limits, cancel: Cancellation) -> Connection:
+    def connect(self, url: str, limits: ConnectionLimits, cancel: Cancellation) -> Connection:
         """Connect and complete the handshake, in at most `limits.connect_timeout_s`.
 
         `cancel` is polled at least every half second; once it is requested the attempt ends. wss:// always verifies
@@ -110,6 +110,6 @@ class Transport(Protocol):
         """
         ...
 
-    def fetch(self, url: str, limits: Limits, cancel: Cancellation) -> str:
+    def fetch(self, url: str, limits: ConnectionLimits, cancel: Cancellation) -> str:
         """The text that an HTTP POST to `url` answers (connection tokens); as `connect`. Raises ConnectFailed."""
         ...

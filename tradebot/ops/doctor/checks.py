@@ -11,7 +11,7 @@ from tradebot.core.events import as_unix_ms
 from tradebot.ops.doctor.advice import Advice
 from tradebot.ops.doctor.finding import Finding, fail, ok, warn
 from tradebot.ops.doctor.readings import ClockReading, Listener, LockReading, UnitReading
-from tradebot.ops.health import Look, code_text, span
+from tradebot.ops.health import HealthReading, code_text, span
 from tradebot.ops.installed import DEFAULT
 from tradebot.telemetry.status_file import Status
 from tradebot.telemetry.throttle_file import Throttle
@@ -79,7 +79,7 @@ def check_libraries(versions: Mapping[str, str | None]) -> Finding:
     return ok("libraries", ", ".join(f"{name} {version or 'not installed'}" for name, version in versions.items()))
 
 
-def check_clock(clock: ClockReading, look: Look) -> list[Finding]:
+def check_clock(clock: ClockReading, look: HealthReading) -> list[Finding]:
     """Whether the wall clock runs evenly, is kept right, and is not behind what was already written."""
     found = []
     if abs(clock.step_ms) > STEP_MS_MAX:
@@ -119,7 +119,7 @@ def check_clock(clock: ClockReading, look: Look) -> list[Finding]:
     return found
 
 
-def _written_times(look: Look) -> tuple[int | None, ...]:
+def _written_times(look: HealthReading) -> tuple[int | None, ...]:
     run = look.run
     status_ms = None if look.status is None else look.status.written_ms
     return (status_ms, None, None) if run is None else (status_ms, run.first_start_ms, run.last_end_ms)
@@ -204,7 +204,7 @@ def check_port(
     return level("ports", f"{name} port {port} is taken by {who}", Advice.PORT_TAKEN, advice)
 
 
-def check_processes(look: Look, lock: LockReading, pid_alive: bool, unit: str) -> Finding:
+def check_processes(look: HealthReading, lock: LockReading, pid_alive: bool, unit: str) -> Finding:
     """Whether the holder of the database is alive and at work.
 
     `pid_alive`: the process that the status names; `unit`: that would be restarted.
@@ -245,7 +245,7 @@ def check_processes(look: Look, lock: LockReading, pid_alive: bool, unit: str) -
     )
 
 
-def check_last_run(look: Look) -> Finding:
+def check_last_run(look: HealthReading) -> Finding:
     """How the last run ended."""
     run = look.run
     if run is None:

@@ -34,7 +34,7 @@ from tradebot.ops.doctor.finding import Finding, fail, ok, warn
 from tradebot.ops.doctor.permissions import Files, Judge, check_permissions
 from tradebot.ops.doctor.service_user import ServiceUser, user_of
 from tradebot.ops.doctor.update import check_update
-from tradebot.ops.health import Look, database_trouble, look_at, look_with, unusable
+from tradebot.ops.health import HealthReading, database_trouble, look_at, look_with, unusable
 from tradebot.ops.installed import DEFAULT, engine_units, unit_of
 from tradebot.ops.status_view import spill_waiting
 from tradebot.output.json_answer import json_answer
@@ -173,7 +173,7 @@ class Examination:
             return fail("config", str(error), Advice.CONFIG_INVALID, advice)
         return ok("config", f"{path}: valid ({named_by})")
 
-    def _look(self, path: Path) -> tuple[Look, tuple[str, str] | None]:
+    def _look(self, path: Path) -> tuple[HealthReading, tuple[str, str] | None]:
         try:
             return look_at(path, self._runtime), None
         except ConfigError as error:
@@ -181,7 +181,7 @@ class Examination:
             text, _, advice = str(error).rpartition("; ")  # each ends in what to do
             return look, (text, advice)
 
-    def _database(self, path: Path, look: Look) -> Iterator[Finding]:
+    def _database(self, path: Path, look: HealthReading) -> Iterator[Finding]:
         at_work = look.status if _at_work(look) else None
         lost = None if at_work is None or look.damage is not None else database_trouble(look, at_work)
         if lost is not None:
@@ -306,9 +306,9 @@ class Examination:
             yield checks.check_port("metrics", port, listener, engine_runs, away, "metrics.port")
 
 
-def _at_work(look: Look) -> bool:
+def _at_work(look: HealthReading) -> bool:
     return look.status is not None and look.status.fresh(look.now_s)
 
 
-def _names_living(look: Look) -> bool:
+def _names_living(look: HealthReading) -> bool:
     return look.status is not None and readings.pid_alive(look.status.pid)

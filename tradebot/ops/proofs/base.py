@@ -13,7 +13,7 @@ from tradebot.ops.proofs.lab import Evidence, Lab
 from tradebot.ops.proofs.manager import Manager
 
 
-class Outcome(NamedTuple):
+class ProofOutcome(NamedTuple):
     """What an experiment came to."""
 
     verdict: Verdict
@@ -36,24 +36,24 @@ class Experiment(NamedTuple):
     claim: str
     at_most_s: int
     needs_systemd: bool
-    run: Callable[[Lab, Means], Outcome]
+    run: Callable[[Lab, Means], ProofOutcome]
 
 
-def passed(reason: str, evidence: Evidence) -> Outcome:
+def passed(reason: str, evidence: Evidence) -> ProofOutcome:
     """The claim was seen to be true."""
-    return Outcome(Verdict.PASSED, reason, evidence)
+    return ProofOutcome(Verdict.PASSED, reason, evidence)
 
 
-def failed(reason: str, evidence: Evidence) -> Outcome:
+def failed(reason: str, evidence: Evidence) -> ProofOutcome:
     """The claim was seen to be wrong."""
-    return Outcome(Verdict.FAILED, reason, evidence)
+    return ProofOutcome(Verdict.FAILED, reason, evidence)
 
 
-def inconclusive(reason: str, evidence: Evidence) -> Outcome:
+def inconclusive(reason: str, evidence: Evidence) -> ProofOutcome:
     """What the experiment needs is not here."""
-    return Outcome(Verdict.INCONCLUSIVE, reason, evidence)
+    return ProofOutcome(Verdict.INCONCLUSIVE, reason, evidence)
 
 
-def judged(faults: Sequence[str], reason: str, evidence: Evidence) -> Outcome:
+def judged(faults: Sequence[str], reason: str, evidence: Evidence) -> ProofOutcome:
     """Failed with all `faults`, or passed for `reason` when there is none."""
     return failed("; ".join(faults), evidence) if faults else passed(reason, evidence)

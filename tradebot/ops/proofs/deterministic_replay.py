@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any, Final
 
-from tradebot.ops.proofs.base import Experiment, Means, Outcome, failed, judged
+from tradebot.ops.proofs.base import Experiment, Means, ProofOutcome, failed, judged
 from tradebot.ops.proofs.inputs import write_input
 from tradebot.ops.proofs.lab import Evidence, Lab
 from tradebot.store.database import connect_readonly, reading
@@ -52,7 +52,7 @@ def dump(db_path: Path) -> tuple[bytes, dict[str, int]]:
     return "\n".join(lines).encode(), counts
 
 
-def run(lab: Lab, means: Means) -> Outcome:
+def run(lab: Lab, means: Means) -> ProofOutcome:
     """See the module."""
     source = lab.path("input.jsonl")
     write_input(source, TICKS, STEP_MS)
@@ -82,7 +82,7 @@ def run(lab: Lab, means: Means) -> Outcome:
     return compare(lab, dumps, evidence)
 
 
-def compare(lab: Lab, dumps: list[bytes], evidence: Evidence) -> Outcome:
+def compare(lab: Lab, dumps: list[bytes], evidence: Evidence) -> ProofOutcome:
     """Whether two dumps are one and the same; the first difference goes into the evidence."""
     faults = []
     rows = evidence["runs"]["first"]["rows"]

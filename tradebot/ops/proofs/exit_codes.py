@@ -10,8 +10,8 @@ from typing import Final, NamedTuple
 
 from peewee import SqliteDatabase
 
-from tradebot.ops.proofs.base import Experiment, Means, Outcome, failed, inconclusive, judged
-from tradebot.ops.proofs.lab import Evidence, Lab, Process
+from tradebot.ops.proofs.base import Experiment, Means, ProofOutcome, failed, inconclusive, judged
+from tradebot.ops.proofs.lab import ChildProcess, Evidence, Lab
 from tradebot.ops.proofs.manager import Manager
 from tradebot.store.database import connect
 
@@ -87,7 +87,7 @@ class _Locks:
             self._held.pop().close()
 
 
-def run(lab: Lab, means: Means) -> Outcome:
+def run(lab: Lab, means: Means) -> ProofOutcome:
     """See the module."""
     cases = _cases(lab)
     evidence: Evidence = {"engines": []}
@@ -117,7 +117,7 @@ def _end_twice(lab: Lab, db: Path, locks: _Locks, terminate: Callable[[], object
 # ---- under a service manager -----------------------------------------------------------------------------------------
 
 
-def _as_units(lab: Lab, manager: Manager, cases: Sequence[_Case], locks: _Locks, evidence: Evidence) -> Outcome:
+def _as_units(lab: Lab, manager: Manager, cases: Sequence[_Case], locks: _Locks, evidence: Evidence) -> ProofOutcome:
     units = {case.code: manager.write_engine(lab, f"exit-{case.code}", case.words) for case in cases}
     manager.reload()
     locks.take(lab.path("exit-13.db"))
@@ -183,9 +183,9 @@ def faults_of(code: int, seen: Mapping[str, str], ends: Sequence[str]) -> list[s
 # ---- without one -----------------------------------------------------------------------------------------------------
 
 
-def _as_children(lab: Lab, means: Means, cases: Sequence[_Case], locks: _Locks, evidence: Evidence) -> Outcome:
+def _as_children(lab: Lab, means: Means, cases: Sequence[_Case], locks: _Locks, evidence: Evidence) -> ProofOutcome:
     locks.take(lab.path("exit-13.db"))
-    started: dict[int, Process] = {case.code: lab.start(f"exit-{case.code}", case.words) for case in cases}
+    started: dict[int, ChildProcess] = {case.code: lab.start(f"exit-{case.code}", case.words) for case in cases}
     _end_twice(lab, lab.path("exit-1.db"), locks, started[CRASH].popen.terminate)
     faults = []
     for case in cases:

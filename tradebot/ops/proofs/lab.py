@@ -62,7 +62,7 @@ class NotInTime(Exception):
     """What a proof waited for did not happen within its limit."""
 
 
-class Stopped(Exception):
+class ProofStopped(Exception):
     """The prover was asked to stop."""
 
 
@@ -73,7 +73,7 @@ class Ended(NamedTuple):
     log: str
 
 
-class Process:
+class ChildProcess:
     """A child process of the prover, its output in a file; `Lab` makes and ends it."""
 
     def __init__(self, popen: subprocess.Popen[bytes], log: Path) -> None:
@@ -101,7 +101,7 @@ class Lab:
         """What was started, as one would type it."""
         self._config = config
         self._until_s = runtime.monotonic() + at_most_s
-        self._processes: list[Process] = []
+        self._processes: list[ChildProcess] = []
 
     def path(self, name: str) -> Path:
         """A file of this proof."""
@@ -129,7 +129,7 @@ class Lab:
         paths = os.pathsep.join(filter(None, (package, kept.get("PYTHONPATH"))))
         return kept | {"HOME": str(self.folder), "PYTHONPATH": paths} | dict(more or {})
 
-    def start(self, name: str, words: Sequence[str], env: Mapping[str, str] | None = None) -> Process:
+    def start(self, name: str, words: Sequence[str], env: Mapping[str, str] | None = None) -> ChildProcess:
         """Start `tradebot WORDS...` with its output in NAME.log. Does not wait."""
         more = dict(env or {})
         self.commands.append(" ".join([*(f"{key}={value}" for key, value in more.items()), "tradebot", *words]))
@@ -144,7 +144,7 @@ class Lab:
                 stderr=output,
                 start_new_session=True,  # a Ctrl-C at the terminal is for the prover, which ends them
             )
-        process = Process(popen, log)
+        process = ChildProcess(popen, log)
         self._processes.append(process)
         return process
 
@@ -152,7 +152,7 @@ class Lab:
         """The same, and wait for its end. Raises NotInTime, Stopped."""
         return self.wait(self.start(name, words, env).ended, f"the end of {name}", within_s)
 
-    def stop(self, process: Process) -> Ended:
+    def stop(self, process: ChildProcess) -> Ended:
         """SIGTERM, and wait. Raises NotInTime, Stopped."""
         if process.code is None:
             process.popen.terminate()
@@ -180,7 +180,7 @@ class Lab:
     def check_stop(self) -> None:
         """Raises Stopped when the prover was asked to stop, at whatever time."""
         if self.runtime.stop_signals():
-            raise Stopped
+            raise ProofStopped
 
     def status(self, db: Path) -> Status | None:
         """What the engine that writes `db` says of itself; None as long as it says nothing."""

@@ -17,7 +17,7 @@ from tradebot.config.model import Config, config_hash
 from tradebot.config.validation import show
 from tradebot.core.errors import TradebotError, UsageError
 from tradebot.core.runtime import Runtime
-from tradebot.ops.proofs.base import Experiment, Means, Outcome, failed, inconclusive
+from tradebot.ops.proofs.base import Experiment, Means, ProofOutcome, failed, inconclusive
 from tradebot.ops.proofs.bundle import (
     ABOUT,
     NAMES,
@@ -32,7 +32,7 @@ from tradebot.ops.proofs.bundle import (
 )
 from tradebot.ops.proofs.deterministic_replay import EXPERIMENT as DETERMINISTIC_REPLAY
 from tradebot.ops.proofs.exit_codes import EXPERIMENT as EXIT_CODES
-from tradebot.ops.proofs.lab import Lab, NotInTime, Stopped, rounded
+from tradebot.ops.proofs.lab import Lab, NotInTime, ProofStopped, rounded
 from tradebot.ops.proofs.manager import Manager, ManagerError, find_manager
 from tradebot.ops.proofs.psi_integrity import EXPERIMENT as PSI_INTEGRITY
 from tradebot.ops.proofs.reading_while_writing import EXPERIMENT as READING_WHILE_WRITING
@@ -113,7 +113,7 @@ def run_prove(
                 _require_manager(means)
             prover = _Prover(config, folder, means, runtime, errors)
             proofs = [prover.prove(number, chosen) for number in range(len(chosen))]
-    except Stopped:
+    except ProofStopped:
         wipe = _WIPE if errors.isatty() else ""
         errors.write(f"{wipe}tradebot: interrupted: the experiments were ended and removed, no bundle was written\n")
         return 1
@@ -240,7 +240,7 @@ class _Prover:
         reason = clip(escape(outcome.reason), _REASON_CHARS_MAX)
         return Proof(experiment.name, experiment.claim, outcome.verdict, reason, took_s, outcome.evidence)
 
-    def _outcome(self, experiment: Experiment, lab: Lab) -> Outcome:
+    def _outcome(self, experiment: Experiment, lab: Lab) -> ProofOutcome:
         means = self._means
         if experiment.needs_systemd and means.manager is None:
             return inconclusive(f"needs a service manager: {means.no_manager}", {"no_manager": means.no_manager})

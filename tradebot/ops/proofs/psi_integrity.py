@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 from typing import Final
 
-from tradebot.ops.proofs.base import Experiment, Means, Outcome, failed, inconclusive, judged
+from tradebot.ops.proofs.base import Experiment, Means, ProofOutcome, failed, inconclusive, judged
 from tradebot.ops.proofs.lab import Evidence, Lab
-from tradebot.ops.soak.decision_log import Decision
+from tradebot.ops.soak.decision_log import SoakDecision
 from tradebot.ops.soak.psi import DEFAULT_ROOT as KERNEL_ROOT
 from tradebot.ops.soak.psi import RESOURCES, Pressure, read_psi
 
@@ -24,7 +24,7 @@ _LINE: Final = re.compile(
 _MISNAMED: Final = re.compile(r"usage|utili[sz]ation|percent|pct|load", re.IGNORECASE)
 
 
-def run(lab: Lab, means: Means) -> Outcome:
+def run(lab: Lab, means: Means) -> ProofOutcome:
     """See the module."""
     root = means.psi_root
     evidence: Evidence = {"root": str(root), "lines": [], "looks": []}
@@ -79,9 +79,9 @@ def _look(root: Path, evidence: Evidence, totals: dict[str, list[int]]) -> list[
     return faults
 
 
-def _decision(pressure: Pressure) -> Decision:
+def _decision(pressure: Pressure) -> SoakDecision:
     """As the supervisor would record this look."""
-    return Decision(
+    return SoakDecision(
         timestamp="",
         ts_ms=0,
         state="NORMAL",

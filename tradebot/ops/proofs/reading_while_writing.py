@@ -11,9 +11,9 @@ from peewee import SqliteDatabase, fn
 
 from tradebot.core.errors import ConfigError
 from tradebot.core.runtime import Event
-from tradebot.ops.proofs.base import Experiment, Means, Outcome, judged
+from tradebot.ops.proofs.base import Experiment, Means, ProofOutcome, judged
 from tradebot.ops.proofs.inputs import write_input
-from tradebot.ops.proofs.lab import Evidence, Lab, Process, rounded
+from tradebot.ops.proofs.lab import ChildProcess, Evidence, Lab, rounded
 from tradebot.store.database import connect_readonly, reading
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.models import EVENT_MODELS, OrderRow, RunRow, SignalRow, TickRow
@@ -68,7 +68,7 @@ def _whole(db: SqliteDatabase) -> bool:
     return tuple(ticks) == tuple(counted) and not orphans.exists(db)
 
 
-def run(lab: Lab, means: Means) -> Outcome:
+def run(lab: Lab, means: Means) -> ProofOutcome:
     """See the module."""
     source, db = lab.path("input.jsonl"), lab.path("engine.db")
     ticks = int(TICKS_PER_S * (ALONE_S + TOGETHER_S + SPARE_S))
@@ -139,7 +139,7 @@ def faults_of(
     return faults
 
 
-def _first_ticks(db_path: Path, engine: Process) -> SqliteDatabase | None:
+def _first_ticks(db_path: Path, engine: ChildProcess) -> SqliteDatabase | None:
     """A connection to look with, as soon as there is something to see. Raises ConfigError when the engine is gone."""
     if engine.code is not None:
         raise ConfigError(f"the engine ended with {engine.code} before it stored a tick")

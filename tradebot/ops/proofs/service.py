@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from tradebot.ops.proofs.base import Means
-from tradebot.ops.proofs.lab import Lab, Process
+from tradebot.ops.proofs.lab import ChildProcess, Lab
 from tradebot.ops.proofs.manager import RESTART_S, Manager
 
 
-class Service(Protocol):
+class ProvedService(Protocol):
     """Both calls block. They raise ManagerError, NotInTime or Stopped."""
 
     how: str
@@ -49,7 +49,7 @@ class ChildService:
         self._lab = lab
         self._name = name
         self._words = words
-        self._process: Process | None = None
+        self._process: ChildProcess | None = None
         self.how = "a child process of the prover"
 
     def restart(self) -> None:
@@ -63,7 +63,7 @@ class ChildService:
             self._lab.stop(self._process)
 
 
-def service_of(lab: Lab, means: Means, name: str, words: Sequence[str]) -> Service:
+def service_of(lab: Lab, means: Means, name: str, words: Sequence[str]) -> ProvedService:
     """Whichever there is here. Raises ManagerError."""
     if means.manager is not None:
         return UnitService(lab, means.manager, name, words)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from tradebot.core.errors import TradebotError
-from tradebot.ops.proofs.base import Experiment, Means, Outcome, judged
-from tradebot.ops.proofs.lab import Evidence, Lab, Process, rounded
+from tradebot.ops.proofs.base import Experiment, Means, ProofOutcome, judged
+from tradebot.ops.proofs.lab import ChildProcess, Evidence, Lab, rounded
 from tradebot.ops.proofs.manager import Manager
 from tradebot.ops.soak.decision_log import decisions_path
 from tradebot.ops.soak.last_tick import newest_tick
@@ -47,7 +47,7 @@ class _Watched:
                 lab.config(f"{actions}.toml", engine__tick_interval_ms=20),
             ],
         )
-        self.soak: Process | None = None
+        self.soak: ChildProcess | None = None
         self.stopped_s = 0.0
         self.stopped_at_id = 0
         self.before: dict[str, str] = {}
@@ -88,7 +88,7 @@ class _Watched:
             return 0
 
 
-def run(lab: Lab, means: Means) -> Outcome:
+def run(lab: Lab, means: Means) -> ProofOutcome:
     """See the module."""
     manager = means.manager
     assert manager is not None, "needs_systemd"

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from tradebot.core.errors import TradebotError
-from tradebot.ops.proofs.base import Experiment, Means, Outcome, inconclusive, judged
+from tradebot.ops.proofs.base import Experiment, Means, ProofOutcome, inconclusive, judged
 from tradebot.ops.proofs.lab import Evidence, Lab, rounded
-from tradebot.ops.proofs.service import Service, service_of
+from tradebot.ops.proofs.service import ProvedService, service_of
 from tradebot.ops.soak.last_tick import newest_tick
 from tradebot.telemetry.status_file import Status
 from tradebot.telemetry.throttle_file import Throttle, throttle_path, write_throttle
@@ -30,7 +30,7 @@ class Rate(NamedTuple):
     ticks_per_s: float
 
 
-def run(lab: Lab, means: Means) -> Outcome:
+def run(lab: Lab, means: Means) -> ProofOutcome:
     """See the module."""
     db = lab.path("engine.db")
     words = [
@@ -63,7 +63,7 @@ def run(lab: Lab, means: Means) -> Outcome:
     return judge(measured, evidence)
 
 
-def _measure(lab: Lab, service: Service, db: Path, phase: str, sample_every: int) -> tuple[Rate, Status]:
+def _measure(lab: Lab, service: ProvedService, db: Path, phase: str, sample_every: int) -> tuple[Rate, Status]:
     """Have the engine restarted with the throttle, and count what it stores, by the prover's own clock."""
     runtime = lab.runtime
     asked_ms = runtime.now_ms()
@@ -92,7 +92,7 @@ def _newest_id(db: Path) -> int:
         return 0
 
 
-def judge(measured: list[Rate], evidence: Evidence) -> Outcome:
+def judge(measured: list[Rate], evidence: Evidence) -> ProofOutcome:
     """Whether each rate is what the first one and sample_every ask for. Pure."""
     base = measured[0].ticks_per_s
     if base < TICKS_PER_S_MIN:

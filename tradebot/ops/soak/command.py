@@ -10,7 +10,7 @@ from typing import Final, NamedTuple, TextIO
 
 from tradebot.core.errors import ConfigError, TradebotError, UsageError
 from tradebot.core.runtime import Runtime
-from tradebot.ops.soak.decision_log import Decision, DecisionLog, SoakLock, check_apart, decisions_path
+from tradebot.ops.soak.decision_log import DecisionLog, SoakDecision, SoakLock, check_apart, decisions_path
 from tradebot.ops.soak.last_tick import newest_tick
 from tradebot.ops.soak.probes import Seams
 from tradebot.ops.soak.psi import DEFAULT_ROOT, RESOURCES, read_psi
@@ -151,7 +151,7 @@ class _Journal:
         self.path = decisions.path
         self.lost = 0
 
-    def record(self, decision: Decision) -> None:
+    def record(self, decision: SoakDecision) -> None:
         try:
             self._decisions.write(decision)
         except OSError as error:
@@ -173,7 +173,7 @@ class _Journal:
         elif self._webhook is not None and decision.action != "NONE":
             self._webhook.send(ladder_alert(decision.state, decision.sample_every, decision.reason))
 
-    def _newly_refused(self, decision: Decision) -> bool:
+    def _newly_refused(self, decision: SoakDecision) -> bool:
         """Whether a restart was withheld, and not for the reason of the decision before with the same cause."""
         cause, why = decision.cause, decision.withheld
         if why is None:

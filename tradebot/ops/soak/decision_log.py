@@ -31,7 +31,7 @@ _NOT_WRITTEN: Final = ("cause", "withheld")
 Action = Cause | Literal["NONE", "ABORT"]
 
 
-class Decision(Struct, frozen=True, kw_only=True):
+class SoakDecision(Struct, frozen=True, kw_only=True):
     """What one look came to. The pressure's twelve fields stand in the same JSON object, behind `reason`."""
 
     timestamp: str
@@ -95,7 +95,7 @@ class DecisionLog:
         except OSError as error:
             raise ConfigError(f"--decisions: {path} cannot be written: {error.strerror}") from error
 
-    def write(self, decision: Decision) -> None:
+    def write(self, decision: SoakDecision) -> None:
         """Append one line; it is on disk when this returns. Blocks. Raises OSError: then it may be missing or torn."""
         file = self._file
         removed = file is not None and not os.fstat(file.fileno()).st_nlink

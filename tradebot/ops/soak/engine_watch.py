@@ -6,7 +6,7 @@ Reads through `Seams`, decides nothing.
 from __future__ import annotations
 
 from tradebot.core.errors import TradebotError
-from tradebot.ops.soak.probes import Look, Seams
+from tradebot.ops.soak.probes import ProbeReading, Seams
 from tradebot.ops.soak.psi import RESOURCES
 from tradebot.ops.soak.reasons import (
     ConfigurationRefused,
@@ -34,7 +34,7 @@ class EngineWatch:
         self._found = False
         """Whether there ever was anything of an engine in or beside this database, be it an old one's."""
         self._engine_seen = False
-        self.last: Look | None = None
+        self.last: ProbeReading | None = None
         """The newest look."""
         self.maxima: dict[str, float] = {}
         """The greatest some avg10 of each resource."""
@@ -44,7 +44,7 @@ class EngineWatch:
         """Starts of the engine seen since the first look, whoever made them."""
         return self._starts.count
 
-    def look(self) -> Look:
+    def look(self) -> ProbeReading:
         """One look at everything. What cannot be read is a problem of that look. Blocks shortly."""
         seams = self._seams
         psi = seams.psi()
@@ -57,7 +57,7 @@ class EngineWatch:
             if value is not None:
                 self.maxima[resource] = max(value, self.maxima.get(resource, 0.0))
         # The clock comes last: what was seen was so by now.
-        look = Look(seams.now_s(), psi.pressure, newest, status, unit, (), mute)
+        look = ProbeReading(seams.now_s(), psi.pressure, newest, status, unit, (), mute)
         self._sight.look(look.now_s, unseen)
         foreign = self.foreign(look)
         if foreign is not None and self.last is not None:  # an engine that is starting may have written no status yet
@@ -102,12 +102,12 @@ class EngineWatch:
         self._found |= newest.made
         return newest
 
-    def note_engine(self, look: Look, moved: bool) -> None:
+    def note_engine(self, look: ProbeReading, moved: bool) -> None:
         """Remember whether an engine was seen at work; `moved`: whether a new tick was ever seen."""
         runs = self._found and look.unit is not None and look.unit.active == "active"
         self._engine_seen |= moved or runs or (look.status is not None and look.status.fresh(look.now_s))
 
-    def foreign(self, look: Look) -> ForeignDatabase | None:
+    def foreign(self, look: ProbeReading) -> ForeignDatabase | None:
         """Why the unit's engine seems to write another database; None where nothing says so.
 
         A unit that is active has an engine that was ready, and so has written its status. Once its process and that of
@@ -123,7 +123,7 @@ class EngineWatch:
         fresh = status is not None and status.fresh(look.now_s)
         return ForeignDatabase(self._unit, pid, status.pid if status is not None and fresh else None)
 
-    def skip_reason(self, look: Look, for_stall: bool, mended: bool) -> SkipReason | None:
+    def skip_reason(self, look: ProbeReading, for_stall: bool, mended: bool) -> SkipReason | None:
         """Why a restart is not asked for although it could be.
 
         `mended`: the throttle file that was there had kept every engine from starting, and was replaced.

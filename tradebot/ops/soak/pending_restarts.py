@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from tradebot.ops.soak.engine_watch import EngineWatch
-from tradebot.ops.soak.probes import Look, Seams
+from tradebot.ops.soak.probes import ProbeReading, Seams
 from tradebot.ops.soak.reasons import Cause, Obstacle, RestartFailed, SkipReason, ThrottleNotWritten, UnitBusy
 from tradebot.ops.soak.stall import StallDetector, evidence
 from tradebot.ops.soak.systemctl import ServiceError
@@ -103,7 +103,7 @@ class PendingRestarts:
         self._suppressed.pop("ENGINE_RESTART", None)
         self._throttle.due = True
 
-    def add_stall(self, look: Look) -> None:
+    def add_stall(self, look: ProbeReading) -> None:
         """The engine makes no progress. A stall that is pending keeps its first words."""
         if "STALL" in self._pending:
             return
@@ -112,7 +112,7 @@ class PendingRestarts:
         what = evidence(look.newest, look.status, look.now_s) if trouble is None else f"{self._unit} is {trouble}"
         self._pending["STALL"] = f"{NO_PROGRESS} for {for_s:.1f} s: {what}"
 
-    def review(self, look: Look, due: bool) -> bool:
+    def review(self, look: ProbeReading, due: bool) -> bool:
         """Drop what is no longer wanted; whether a restart for a stall is due. `due`: what the detector says."""
         if not self._stall.stalled(look.now_s):
             self._pending.pop("STALL", None)
@@ -125,7 +125,7 @@ class PendingRestarts:
             return why != reported
         return due
 
-    def act(self, look: Look, psi_actions: bool) -> Iterator[RestartOutcome]:
+    def act(self, look: ProbeReading, psi_actions: bool) -> Iterator[RestartOutcome]:
         """Do what is pending, with one restart for all of it; at most one outcome for each cause.
 
         Each outcome holds when it is handed out, the following ones not yet. Blocks as long as a restart takes.
@@ -158,10 +158,10 @@ class PendingRestarts:
                 self._done(cause)
                 yield RestartOutcome(cause, reason, late=late)
 
-    def _skip_reason(self, look: Look, cause: Cause) -> SkipReason | None:
+    def _skip_reason(self, look: ProbeReading, cause: Cause) -> SkipReason | None:
         return self._watch.skip_reason(look, cause == "STALL", self._throttle.mended)
 
-    def _throttle_obstacles(self, look: Look) -> dict[Cause, Obstacle]:
+    def _throttle_obstacles(self, look: ProbeReading) -> dict[Cause, Obstacle]:
         """What waits because the throttle file could not be brought to where the ladder stands, and why."""
         # Beside a database that is not the unit's, it would be another engine's.
         if not self._throttle.due or self._watch.foreign(look) is not None:
@@ -173,7 +173,7 @@ class PendingRestarts:
         # A stall does not wait for that, unless no engine would start with the file that is there.
         return {cause: failed for cause in self._pending if cause != "STALL" or self._throttle.mended}
 
-    def _restart(self, look: Look) -> Obstacle | None:
+    def _restart(self, look: ProbeReading) -> Obstacle | None:
         """Ask for it; what kept it from being carried out."""
         unit = look.unit
         if unit is not None and unit.active in ("activating", "deactivating"):

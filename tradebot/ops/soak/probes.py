@@ -1,4 +1,4 @@
-"""What the soak supervisor touches (`Seams`), and what one look around came to (`Look`)."""
+"""What the soak supervisor touches (`Seams`), and what one look around came to (`ProbeReading`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from tradebot.ops.soak.decision_log import Decision
+from tradebot.ops.soak.decision_log import SoakDecision
 from tradebot.ops.soak.psi import Pressure, PsiLook
 from tradebot.ops.soak.stall import Newest
 from tradebot.ops.soak.systemctl import Service, UnitLook
@@ -30,7 +30,7 @@ class Seams:
     """ServiceError."""
     throttle: Callable[[Throttle], None]
     """OSError."""
-    record: Callable[[Decision], None]
+    record: Callable[[SoakDecision], None]
     """Nothing: whoever records decides what to do about a full disk."""
     throttle_broken: Callable[[], bool] = lambda: False
     """Whether there is a throttle file with which no engine would start. Nothing."""
@@ -38,7 +38,7 @@ class Seams:
     """Its name, for people."""
 
 
-class Look(NamedTuple):
+class ProbeReading(NamedTuple):
     """One look at everything."""
 
     now_s: float

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from tradebot.ops.soak.decision_log import Action, Decision
+from tradebot.ops.soak.decision_log import Action, SoakDecision
 from tradebot.ops.soak.engine_watch import EngineWatch
 from tradebot.ops.soak.pending_restarts import PendingRestarts, RestartOutcome, ThrottleKeeper
-from tradebot.ops.soak.probes import Look, Seams
+from tradebot.ops.soak.probes import ProbeReading, Seams
 from tradebot.ops.soak.reasons import SoakEnding
 from tradebot.ops.soak.stall import STALL_S, StallDetector, alive_s
 from tradebot.ops.soak.throttle_ladder import RUNGS, Ladder, Rung
@@ -82,7 +82,7 @@ class Supervisor:
         return self._stall.due_s
 
     @property
-    def last(self) -> Look | None:
+    def last(self) -> ProbeReading | None:
         """The newest look, for the live line."""
         return self._watch.last
 
@@ -91,13 +91,13 @@ class Supervisor:
         now_s = self._seams.now_s()
         return self._stall.since_progress_s(now_s), self._stall.since_tick_s(now_s)
 
-    def begin(self, detail: str = "") -> Decision:
+    def begin(self, detail: str = "") -> SoakDecision:
         """The first look, which decides nothing: its line is the soak's first."""
         look = self._watch.look()
         self._detect(look)
         return self._record(look, "NONE", SOAK_START, detail)
 
-    def poll(self) -> list[Decision]:
+    def poll(self) -> list[SoakDecision]:
         """One look at everything, and what is to be done about it. Blocks as long as a restart takes."""
         self.polls += 1
         look = self._watch.look()
@@ -121,7 +121,7 @@ class Supervisor:
             decided.append(self._record(look, "NONE", reason))
         return decided
 
-    def check_stall(self) -> list[Decision]:
+    def check_stall(self) -> list[SoakDecision]:
         """A look between two polls, when a stall is due: only that is looked for. No line when it is none."""
         look = self._watch.look()
         if not self._detect(look):
@@ -129,7 +129,7 @@ class Supervisor:
         self._pending.add_stall(look)
         return self._act(look)
 
-    def end(self, ending: SoakEnding) -> Decision:
+    def end(self, ending: SoakEnding) -> SoakDecision:
         """The last look and the last line."""
         look = self._watch.look()
         self._detect(look)
@@ -146,14 +146,14 @@ class Supervisor:
             found.append(f"no progress for {self._stall.since_progress_s(now_s):.1f} s")
         return found
 
-    def _detect(self, look: Look) -> bool:
+    def _detect(self, look: ProbeReading) -> bool:
         """Whether a restart for a stall is due."""
         alive = alive_s(look.status, look.newest, look.now_s)
         due = self._stall.look(look.now_s, look.newest, alive, look.unit is not None and look.unit.stopped)
         self._watch.note_engine(look, self._stall.moved)
         return self._pending.review(look, due)
 
-    def _act(self, look: Look) -> list[Decision]:
+    def _act(self, look: ProbeReading) -> list[SoakDecision]:
         """Do what is pending; a line for each outcome, recorded before the next."""
         decided = []
         for outcome in self._pending.act(look, self._psi_actions):
@@ -162,13 +162,13 @@ class Supervisor:
         return decided
 
     def _record(
-        self, look: Look, action: Action, reason: str, *notes: str, outcome: RestartOutcome | None = None
-    ) -> Decision:
+        self, look: ProbeReading, action: Action, reason: str, *notes: str, outcome: RestartOutcome | None = None
+    ) -> SoakDecision:
         """One line. A problem that lasts is told once, and again after it was gone."""
         now_ms = self._seams.now_ms()
         fresh = [problem for problem in look.problems if problem not in self._recorded]
         self._recorded = frozenset(look.problems)
-        decision = Decision(
+        decision = SoakDecision(
             timestamp=timestamp(now_ms),
             ts_ms=now_ms,
             state=self.rung.state,

@@ -41,12 +41,12 @@ from tradebot.feeds.websocket.transport import (
     CLOSE_PROTOCOL_ERROR,
     CONTROL_FRAMES_MAX,
     ConnectFailed,
+    ConnectionLimits,
     ConnectionLost,
     Frame,
-    Limits,
 )
 
-BRIEF = Limits(0.3, 1000)
+BRIEF = ConnectionLimits(0.3, 1000)
 
 
 @pytest.fixture
@@ -56,19 +56,19 @@ def peer() -> Iterator[RealPeer]:
 
 
 def connect(
-    peer: RealPeer, limits: Limits = GENEROUS, url: str = "", send_timeout_s: float = 5.0
+    peer: RealPeer, limits: ConnectionLimits = GENEROUS, url: str = "", send_timeout_s: float = 5.0
 ) -> WebSocketConnection:
     return WebSocketTransport(RealRuntime(), send_timeout_s).connect(url or peer.url, limits, never)
 
 
-def refused(peer: RealPeer, limits: Limits = GENEROUS, url: str = "") -> ConnectFailed:
+def refused(peer: RealPeer, limits: ConnectionLimits = GENEROUS, url: str = "") -> ConnectFailed:
     with pytest.raises(ConnectFailed) as caught:
         connect(peer, limits, url)
     assert str(caught.value).isprintable()
     return caught.value
 
 
-def fetch(peer: RealPeer, limits: Limits = GENEROUS, url: str = "") -> str:
+def fetch(peer: RealPeer, limits: ConnectionLimits = GENEROUS, url: str = "") -> str:
     return WebSocketTransport(RealRuntime()).fetch(url or peer.fetch_url, limits, never)
 
 
@@ -238,7 +238,7 @@ def test_redirects_are_not_followed(peer: RealPeer, status: int) -> None:
 
 @pytest.mark.parametrize("attempt", [connect, fetch])
 def test_an_answer_that_drips_ends_at_the_deadline(
-    peer: RealPeer, attempt: Callable[[RealPeer, Limits], object]
+    peer: RealPeer, attempt: Callable[[RealPeer, ConnectionLimits], object]
 ) -> None:
     data = b"HTTP/1.1 101 X\r\n" + b"X-Header: 1\r\n" * 1000
     peer.on_attempt(lambda link, _request: send_slowly(data, 0.01, link))
@@ -329,7 +329,7 @@ def test_a_message_that_is_announced_too_long_is_refused_at_its_header(peer: Rea
 def test_the_peer_learns_why_although_it_sent_more_than_was_read(peer: RealPeer) -> None:
     """To close a socket with unread data resets the connection: the peer may then not see the close frame."""
     peer.reading = False
-    connection = connect(peer, Limits(LONG_S, 1000))
+    connection = connect(peer, ConnectionLimits(LONG_S, 1000))
     peer.send_raw(frame(TEXT, b"x" * 1001) + b"x" * 300_000)
     assert lose(connection).code == 1009
     assert peer.link.read_frame() == (8, struct.pack("!H", 1009))
@@ -357,7 +357,7 @@ def test_empty_fragments_without_end_are_told_and_ended(peer: RealPeer) -> None:
 
 
 def test_a_message_without_end_does_not_hold_receive(peer: RealPeer) -> None:
-    connection = connect(peer, Limits(5.0, 1 << 30))
+    connection = connect(peer, ConnectionLimits(5.0, 1 << 30))
     runtime = RealRuntime()
     done = runtime.event()
 

@@ -27,9 +27,9 @@ from tradebot.feeds.frame_reader import FrameReader
 from tradebot.feeds.price_band import PriceBand
 from tradebot.feeds.quarantine import Quarantine
 from tradebot.feeds.sequence_tracker import SequenceGuard
-from tradebot.feeds.websocket.feed import Target, WebSocketFeed
+from tradebot.feeds.websocket.feed import FeedTarget, WebSocketFeed
 from tradebot.feeds.websocket.retry_after import RetryAfterFile
-from tradebot.feeds.websocket.transport import ConnectFailed, ConnectionLost, Frame, Limits
+from tradebot.feeds.websocket.transport import ConnectFailed, ConnectionLimits, ConnectionLost, Frame
 
 URL = "wss://user:hunter2@example.org/ws?api_key=hunter2"
 MASKED = "wss://***@example.org/ws?api_key=***"
@@ -194,7 +194,7 @@ class Network:
         self.fetched: list[tuple[str, float]] = []
         self.max_message_bytes = 0
 
-    def connect(self, url: str, limits: Limits, cancel: Cancellation) -> Line:
+    def connect(self, url: str, limits: ConnectionLimits, cancel: Cancellation) -> Line:
         assert not cancel.is_requested()
         self.dialled.append((self.clock.seconds - 50.0, url, limits.connect_timeout_s))
         self.max_message_bytes = limits.max_message_bytes
@@ -208,7 +208,7 @@ class Network:
         outcome.clock = self.clock
         return outcome
 
-    def fetch(self, url: str, limits: Limits, cancel: Cancellation) -> str:
+    def fetch(self, url: str, limits: ConnectionLimits, cancel: Cancellation) -> str:
         self.fetched.append((url, limits.connect_timeout_s))
         self.clock.seconds += 2.0
         answer = self.answers.pop(0)
@@ -241,7 +241,7 @@ class Rig:
         self.logged = Logged(self.clock)
         self.quarantine = Quarantine(tmp_path / "q.jsonl") if quarantine is None else quarantine
         self.feed = WebSocketFeed(
-            Target(URL, symbols), config, self.network,
+            FeedTarget(URL, symbols), config, self.network,
             FrameReader(exchange, config.history, SequenceGuard(symbols_max), PriceBand(config.max_price_jump)),
             self.quarantine, RetryAfterFile(tmp_path / "r.json", "there:"), self.clock, self.stop, self.logged.log,
         )  # fmt: skip

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tradebot.feeds.websocket.http import RETRY_AFTER_MAX_S, Target, one_line, parse_url, refusal, retry_after_s
+from tradebot.feeds.websocket.http import RETRY_AFTER_MAX_S, UrlTarget, one_line, parse_url, refusal, retry_after_s
 from tradebot.feeds.websocket.transport import ConnectFailed
 
 SCHEMES = {"ws": 80, "wss": 443}
@@ -16,13 +16,13 @@ NOON_MS = 1_767_268_800_000  # 2026-01-01 12:00:00 UTC
 @pytest.mark.parametrize(
     ("url", "target", "authority"),
     [
-        ("ws://localhost:9001", Target(False, "localhost", 9001, "/", ""), "localhost:9001"),
-        ("wss://a.example/ws/x?y=1&z#part", Target(True, "a.example", 443, "/ws/x?y=1&z", ""), "a.example:443"),
-        ("ws://A.Example?q=1", Target(False, "a.example", 80, "/?q=1", ""), "a.example:80"),
-        ("WSS://[::1]:7/p;v=1", Target(True, "::1", 7, "/p;v=1", ""), "[::1]:7"),
+        ("ws://localhost:9001", UrlTarget(False, "localhost", 9001, "/", ""), "localhost:9001"),
+        ("wss://a.example/ws/x?y=1&z#part", UrlTarget(True, "a.example", 443, "/ws/x?y=1&z", ""), "a.example:443"),
+        ("ws://A.Example?q=1", UrlTarget(False, "a.example", 80, "/?q=1", ""), "a.example:80"),
+        ("WSS://[::1]:7/p;v=1", UrlTarget(True, "::1", 7, "/p;v=1", ""), "[::1]:7"),
     ],
 )
-def test_where_a_url_leads(url: str, target: Target, authority: str) -> None:
+def test_where_a_url_leads(url: str, target: UrlTarget, authority: str) -> None:
     assert parse_url(url, SCHEMES) == target
     assert target.authority == authority
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tradebot.feeds.exchanges import EXCHANGES
-from tradebot.feeds.exchanges.asked import Asked, Refusal
+from tradebot.feeds.exchanges.asked import PendingSubscriptions, SubscriptionRefusal
 from tradebot.feeds.exchanges.base import Announcement, Exchange, Parsed
 
 BYBIT_SYMBOLS = [f"S{number}USDT" for number in range(9)] + ["TYPOUSDT", "LINKUSDT", "UNIUSDT"]
@@ -31,49 +31,49 @@ def answer(exchange: Exchange, frame: dict[str, Any]) -> Parsed:
 
 class TestAsked:
     def test_answers_in_order_confirm_message_after_message(self) -> None:
-        waiting = Asked()
+        waiting = PendingSubscriptions()
         assert [waiting.add(["A", "B"]), waiting.add(["C"])] == ["1", "2"]
         assert [waiting.confirm(), waiting.confirm(), waiting.confirm()] == [("A", "B"), ("C",), ()]
 
     def test_a_number_finds_its_message_and_an_unknown_one_none(self) -> None:
-        waiting = Asked()
+        waiting = PendingSubscriptions()
         waiting.add(["A"])
         waiting.add(["B"])
         assert [waiting.confirm("2"), waiting.confirm("2"), waiting.confirm("7")] == [("B",), (), ()]
 
     def test_a_named_symbol_is_refused_and_the_others_are_asked_for_alone(self) -> None:
-        waiting = Asked()
+        waiting = PendingSubscriptions()
         waiting.add(["A", "B", "C"])
-        assert waiting.refuse("no such topic: trade.B") == Refusal(("B",), ("A", "C"))
+        assert waiting.refuse("no such topic: trade.B") == SubscriptionRefusal(("B",), ("A", "C"))
 
     def test_the_name_finds_the_message(self) -> None:
-        waiting = Asked()
+        waiting = PendingSubscriptions()
         waiting.add(["A"])
         waiting.add(["B"])
-        assert waiting.refuse("trade.b: unknown") == Refusal(("B",))
+        assert waiting.refuse("trade.b: unknown") == SubscriptionRefusal(("B",))
         assert waiting.confirm() == ("A",)
 
     def test_no_part_of_a_longer_symbol_is_taken_for_its_name(self) -> None:
-        waiting = Asked()
+        waiting = PendingSubscriptions()
         waiting.add(["BTC", "BTC-USD", "BTC-USD-SWAP"])
         assert waiting.refuse("instId:BTC-USD doesn't exist").refused == ("BTC-USD",)
 
     def test_words_that_name_none_or_all_leave_all_to_be_asked_for_alone(self) -> None:
         for words in ("bad request", "A,B: bad request"):
-            waiting = Asked()
+            waiting = PendingSubscriptions()
             waiting.add(["A", "B"])
-            assert waiting.refuse(words) == Refusal((), ("A", "B"))
+            assert waiting.refuse(words) == SubscriptionRefusal((), ("A", "B"))
 
     def test_what_was_answered_by_name_is_not_asked_for_again(self) -> None:
-        waiting = Asked()
+        waiting = PendingSubscriptions()
         waiting.add(["A", "B", "C"])
         waiting.settle(["a"])
-        assert waiting.refuse("bad request") == Refusal((), ("B", "C"))
-        assert waiting.refuse("bad request") == Refusal()
+        assert waiting.refuse("bad request") == SubscriptionRefusal((), ("B", "C"))
+        assert waiting.refuse("bad request") == SubscriptionRefusal()
 
     @given(st.lists(st.lists(st.sampled_from("ABCDEF"), min_size=1, max_size=4, unique=True), max_size=4), st.text())
     def test_a_refusal_is_of_one_message_and_leaves_out_none_of_it(self, messages: list[list[str]], words: str) -> None:
-        waiting = Asked()
+        waiting = PendingSubscriptions()
         for symbols in messages:
             waiting.add(symbols)
         refusal = waiting.refuse(words)

@@ -17,18 +17,18 @@ from tradebot.core.cancellation import Cancellation
 from tradebot.core.runtime import RealRuntime
 from tradebot.feeds.websocket.client import WebSocketTransport
 from tradebot.feeds.websocket.tcp import LOOKUPS_MAX
-from tradebot.feeds.websocket.transport import ConnectFailed, Connection, Frame, Limits
+from tradebot.feeds.websocket.transport import ConnectFailed, Connection, ConnectionLimits, Frame
 
 IPV4 = "127.0.0.1"
 
 
-def connect(url: str, limits: Limits = GENEROUS, cancel: Cancellation = never) -> Connection:
+def connect(url: str, limits: ConnectionLimits = GENEROUS, cancel: Cancellation = never) -> Connection:
     return WebSocketTransport(RealRuntime()).connect(url, limits, cancel)
 
 
 def failure(
     url: str,
-    limits: Limits = GENEROUS,
+    limits: ConnectionLimits = GENEROUS,
     cancel: Cancellation = never,
     transport: WebSocketTransport | None = None,
 ) -> str:
@@ -111,7 +111,7 @@ def test_a_lookup_that_hangs_ends_at_the_deadline_and_serves_the_next_attempt(mo
         lookups = HangingLookups(monkeypatch)
         transport = WebSocketTransport(RealRuntime())
         said: list[str] = []
-        took_s = taken_s(lambda: said.append(failure(peer.url, Limits(0.3, 1000), transport=transport)))
+        took_s = taken_s(lambda: said.append(failure(peer.url, ConnectionLimits(0.3, 1000), transport=transport)))
         assert said == ["no address for localhost (name lookup) within 0.3 s"]
         assert 0.3 <= took_s <= 0.8
         lookups.go_on.set()
@@ -133,7 +133,7 @@ def test_a_stop_ends_the_wait_for_a_lookup(monkeypatch: pytest.MonkeyPatch) -> N
 def test_hanging_lookups_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     lookups = HangingLookups(monkeypatch)
     transport = WebSocketTransport(RealRuntime())
-    brief = Limits(0.01, 1000)
+    brief = ConnectionLimits(0.01, 1000)
     for n in range(LOOKUPS_MAX):
         failure(f"ws://{n}.example/", brief, transport=transport)
     assert "still hang" in failure("ws://one-more.example/", brief, transport=transport)
@@ -165,7 +165,7 @@ def test_all_addresses_are_tried(monkeypatch: pytest.MonkeyPatch, closed_port: i
 
 def test_no_answer_to_syn(black_hole: int) -> None:
     said: list[str] = []
-    took_s = taken_s(lambda: said.append(failure(f"ws://{IPV4}:{black_hole}/", Limits(0.3, 1000))))
+    took_s = taken_s(lambda: said.append(failure(f"ws://{IPV4}:{black_hole}/", ConnectionLimits(0.3, 1000))))
     assert said == [f"no TCP connection to {IPV4} port {black_hole} within 0.3 s"]
     assert took_s <= 0.8
 
@@ -175,7 +175,7 @@ def test_an_address_that_does_not_answer_leaves_time_for_the_next(
 ) -> None:
     with RealPeer() as peer:
         resolve_to(monkeypatch, (IPV4, black_hole), (IPV4, peer.port))
-        assert 0.3 <= taken_s(lambda: connect("ws://a.example/", Limits(0.6, 1000)).close()) <= 0.6
+        assert 0.3 <= taken_s(lambda: connect("ws://a.example/", ConnectionLimits(0.6, 1000)).close()) <= 0.6
 
 
 def test_a_stop_ends_the_wait_for_tcp(black_hole: int) -> None:
@@ -294,7 +294,7 @@ def test_a_self_signed_certificate(authority: trustme.CA) -> None:
 def test_no_tls_where_tls_was_asked_for() -> None:
     with RealPeer() as peer:
         peer.on_accept = lambda link: link.send_raw(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-        said = failure(peer.url.replace("ws://", "wss://"), Limits(2.0, 1000))
+        said = failure(peer.url.replace("ws://", "wss://"), ConnectionLimits(2.0, 1000))
         assert said.startswith("no TLS with localhost: ")
 
 
@@ -316,7 +316,7 @@ def test_a_peer_that_hangs_up_during_the_tls_handshake(farewell: bytes) -> None:
 def test_a_tls_handshake_that_never_ends() -> None:
     with RealPeer() as peer:
         said: list[str] = []
-        took_s = taken_s(lambda: said.append(failure(peer.url.replace("ws://", "wss://"), Limits(0.3, 1000))))
+        took_s = taken_s(lambda: said.append(failure(peer.url.replace("ws://", "wss://"), ConnectionLimits(0.3, 1000))))
         assert said == ["no TLS connection to localhost within 0.3 s"] and took_s <= 0.8
 
 
@@ -327,7 +327,7 @@ def test_a_tls_handshake_that_never_ends() -> None:
 def test_no_failure_leaves_a_socket_or_a_thread(
     monkeypatch: pytest.MonkeyPatch, authority: trustme.CA, closed_port: int, black_hole: int
 ) -> None:
-    brief = Limits(0.02, 1000)
+    brief = ConnectionLimits(0.02, 1000)
     with (
         RealPeer() as plain,
         RealPeer(server_side(authority, "other.example")) as wrong,
@@ -342,7 +342,7 @@ def test_no_failure_leaves_a_socket_or_a_thread(
                 peer.refuse(503)
                 failure(peer.url)
                 peer.stay_mute()
-                failure(peer.url, Limits(0.1, 1000))
+                failure(peer.url, ConnectionLimits(0.1, 1000))
                 peer.hang_up()
                 failure(peer.url)
                 peer.answer_raw(b"nonsense\r\n\r\n")

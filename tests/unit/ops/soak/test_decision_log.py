@@ -13,10 +13,10 @@ import pytest
 from msgspec.structs import replace
 
 from tradebot.core.errors import ConfigError, UsageError
-from tradebot.ops.soak.decision_log import Decision, DecisionLog, SoakLock, check_apart, decisions_path
+from tradebot.ops.soak.decision_log import DecisionLog, SoakDecision, SoakLock, check_apart, decisions_path
 from tradebot.ops.soak.psi import Pressure
 
-DECISION = Decision(
+DECISION = SoakDecision(
     timestamp="2026-01-02T03:04:05.678Z", ts_ms=1_767_323_045_678, state="THROTTLE1", action="ENGINE_RESTART",
     reason="Throttling up", pressure=Pressure(cpu_some_raw="some avg10=48.00", cpu_some_avg10=48.0),
     seconds_since_progress=1.5, seconds_since_tick=2.5, sample_every=5, restarts=1, stalls=0, engine_starts=1,
@@ -39,7 +39,7 @@ def test_a_line_has_all_fields_flat(tmp_path: Path) -> None:
     assert line["io_full_raw"] is None and line["io_full_avg10"] is None
     assert line["seconds_since_progress"] == 1.5 and "pressure" not in line
     assert not {"cause", "withheld"} & line.keys(), "for code: the file has them in words"
-    assert len(line) == len(Decision.__struct_fields__) - 3 + len(Pressure.__struct_fields__)
+    assert len(line) == len(SoakDecision.__struct_fields__) - 3 + len(Pressure.__struct_fields__)
 
 
 def test_a_file_that_somebody_removed_is_made_anew(tmp_path: Path) -> None:

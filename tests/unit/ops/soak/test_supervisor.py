@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.unit.telemetry.test_engine_side import status_of
 from tradebot.core.errors import ConfigError
-from tradebot.ops.soak.decision_log import Decision
+from tradebot.ops.soak.decision_log import SoakDecision
 from tradebot.ops.soak.probes import Seams
 from tradebot.ops.soak.psi import Pressure, PsiLook
 from tradebot.ops.soak.reasons import SoakEnding
@@ -45,7 +45,7 @@ class Bench:
     throttle_error: str | None = None
     restarts: list[float] = field(default_factory=list)
     throttles: list[tuple[int, str]] = field(default_factory=list)
-    lines: list[Decision] = field(default_factory=list)
+    lines: list[SoakDecision] = field(default_factory=list)
     rung: Rung = RUNGS[0]
     psi_actions: bool = True
     broken: bool = False
@@ -69,7 +69,7 @@ class Bench:
             raise ServiceError(self.show_error)
         return self.unit
 
-    def poll(self, times: int = 1, **changes: Any) -> list[Decision]:
+    def poll(self, times: int = 1, **changes: Any) -> list[SoakDecision]:
         """So many polls of five seconds; the lines of the last one."""
         for name, value in changes.items():
             setattr(self, name, value)
