@@ -222,10 +222,17 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def peer() -> Iterator[RealPeer]:
+def listening() -> Iterator[RealPeer]:
     with RealPeer() as peer:
         peer.answer_pings = False
         yield peer
+
+
+@pytest.fixture
+def peer(listening: RealPeer) -> Iterator[RealPeer]:
+    """The peer of all cases; the connections of one are closed before the next."""
+    yield listening
+    listening.forget_links()
 
 
 @pytest.mark.parametrize(
