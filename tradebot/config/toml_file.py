@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import re
 import tomllib
-from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -237,102 +236,43 @@ class _Walk:
         self.problems.append(self._document.problem(path, text))
 
 
-_SPACE = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
 _PART = r"""(?:[A-Za-z0-9_-]+|"(?:\\.|[^"\\\n])*"|'[^'\n]*')"""
-_KEY = re.compile(rf"{_PART}(?:[ \t]*\.[ \t]*{_PART})*")
-_SCALAR = re.compile(
-    r'''"""(?:\\[\s\S]|[^\\])*?"""+|\'\'\'[\s\S]*?\'\'\'+|"(?:\\.|[^"\\\n])*"|'[^'\n]*'|[^\s,\]}#"'\[{][^,\]}#\n]*'''
+_KEY = rf"{_PART}(?:[ \t]*\.[ \t]*{_PART})*"
+_STRING = r'''"""(?:\\[\s\S]|[^\\])*?"""+|\'\'\'[\s\S]*?\'\'\'+|"(?:\\.|[^"\\\n])*"|'[^'\n]*\''''
+_TOKEN = re.compile(
+    rf"^[ \t]*\[(?P<table>\[)?[ \t]*(?P<header>{_KEY})[ \t]*\](?(table)\])|(?P<key>{_KEY})(?=[ \t]*=)"
+    rf"|{_STRING}|#[^\n]*|(?P<open>[\[{{])|(?P<close>[\]}}])|[\w+:.-]+",
+    re.MULTILINE,
 )
-
-
 _DEPTH = 3  # no key of ours is deeper than two; deeper ones of a mistaken file need no place of their own
-
-
-class _Lost(Exception):
-    """The finder does not understand the text; what it found so far stands."""
 
 
 def key_lines(text: str) -> dict[KeyPath, int]:
     """The line (from 1) of each section and key of a valid TOML `text`, where it could be found; never raises."""
-    finder = _LineFinder(text)
+    lines: dict[KeyPath, int] = {}
     # Positions are a courtesy: a missing one falls back to the section's line.
-    with contextlib.suppress(_Lost, RecursionError, ValueError):
-        finder.run()
-    return finder.lines
+    with contextlib.suppress(IndexError, RecursionError, ValueError):
+        _find_lines(text, lines)
+    return lines
 
 
-class _LineFinder:
-    """Skims valid TOML: headers, dotted and quoted keys, inline tables; knows strings, arrays and comments to skip."""
-
-    def __init__(self, text: str) -> None:
-        self.lines: dict[KeyPath, int] = {}
-        self._text = text
-        self._at = 0
-        self._breaks = [match.start() for match in re.finditer("\n", text)]
-
-    def run(self) -> None:
-        section: KeyPath = ()
-        while self._skip_space() < len(self._text):
-            if self._next("["):
-                self._next("[")
-                self._skip_space()
-                section = self._key(())
-                self._skip_space()
-                self._expect("]")
-                self._next("]")
-            else:
-                self._assignment(section)
-
-    def _assignment(self, prefix: KeyPath) -> None:
-        key = self._key(prefix)
-        self._skip_space()
-        self._expect("=")
-        self._value(key)
-
-    def _value(self, key: KeyPath) -> None:
-        self._skip_space()
-        if self._next("["):
-            while self._skip_space() < len(self._text) and not self._next("]"):
-                self._value(key)
-                self._skip_space()
-                self._next(",")
-        elif self._next("{"):
-            while self._skip_space() < len(self._text) and not self._next("}"):
-                self._assignment(key)
-                self._skip_space()
-                self._next(",")
-        else:
-            self._take(_SCALAR)
-
-    def _key(self, prefix: KeyPath) -> KeyPath:
-        line = bisect_right(self._breaks, self._at) + 1
-        # tomllib itself decodes quotes, escapes and dots.
-        inner: Any = tomllib.loads(self._take(_KEY) + " = 0")
-        path = prefix
-        while isinstance(inner, dict) and len(path) < _DEPTH:
-            part = next(iter(inner))
-            path, inner = (*path, part), inner[part]
-            self.lines.setdefault(path, line)
-        return path
-
-    def _skip_space(self) -> int:
-        match = _SPACE.match(self._text, self._at)
-        assert match is not None  # the pattern accepts nothing too
-        self._at = match.end()
-        return self._at
-
-    def _next(self, char: str) -> bool:
-        found = self._text.startswith(char, self._at)
-        self._at += found
-        return found
-
-    def _expect(self, char: str) -> None:
-        if not self._next(char):
-            raise _Lost
-
-    def _take(self, pattern: re.Pattern[str]) -> str:
-        match = pattern.match(self._text, self._at)
-        if match is None:
-            raise _Lost
-        self._at = match.end()
-        return match[0]
+def _find_lines(text: str, lines: dict[KeyPath, int]) -> None:
+    section: KeyPath = ()
+    path: KeyPath = ()
+    around: list[KeyPath] = []  # the keys of the arrays and inline tables that are open
+    line, seen = 1, 0
+    for token in _TOKEN.finditer(text):
+        line, seen = line + text.count("\n", seen, token.start()), token.start()
+        if token["open"]:
+            around.append(path)
+        elif token["close"]:
+            path = around.pop()
+        elif token["key"] or (token["header"] and not around):  # [x] within an array is no header
+            path = () if token["header"] else around[-1] if around else section
+            # tomllib itself decodes quotes, escapes and dots.
+            inner: Any = tomllib.loads(f"{token['key'] or token['header']} = 0")
+            while isinstance(inner, dict) and len(path) < _DEPTH:
+                ((part, inner),) = inner.items()
+                path = (*path, part)
+                lines.setdefault(path, line)
+            section = path if token["header"] else section
