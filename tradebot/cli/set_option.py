@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from tradebot.cli.words import plain
 from tradebot.config.validation import KEYS, SECTIONS, did_you_mean, show
-from tradebot.output.redaction import escape
-
-_NAME_CHARS_MAX = 80
 
 
 class SetKeys(NamedTuple):
@@ -27,16 +25,12 @@ def read_sets(sets: Sequence[str]) -> SetKeys:
         if not equals:
             problems.append(f"--set: {show(key)} has no value{_meant(key)}; write --set KEY=VALUE")
         elif key not in KEYS:
-            problems.append(f"--set {_named(key)}: {_unknown(key)}")
+            problems.append(f"--set {plain(key)}: {_unknown(key)}")
         elif key in texts:
             problems.append(f"--set {key}: is given twice; give it once")
         else:
             texts[key] = text
     return SetKeys(texts, problems)
-
-
-def _named(key: str) -> str:
-    return escape(key) if len(key) <= _NAME_CHARS_MAX and key == key.strip() and key else show(key)
 
 
 def _unknown(key: str) -> str:

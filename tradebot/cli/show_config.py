@@ -67,10 +67,9 @@ def as_object(settings: Settings, environ: Mapping[str, str]) -> dict[str, objec
 
 
 def shown_values(settings: Settings) -> dict[str, object]:
-    """All values by dotted key; credentials are masked."""
+    """All values by dotted key; credentials are masked, also in a URL that has slipped into another key."""
     values: dict[str, object] = flatten(settings.config)
-    for name in WITH_CREDENTIALS:
-        value = values[name]
+    for name, value in values.items():
         if isinstance(value, str):
             values[name] = mask_path(value) if name == "notify.webhook_url" else mask(value)
     return values
