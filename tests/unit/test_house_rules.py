@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.unit.house import REPO, Rule, breaches, imports, sources
+from tests.unit.house import REPO, Rule, breaches, imports, sources, trees
 
 PACKAGES = ("tradebot", "sim", "mockws_server", "bench")
 MAX_FILE_LINES = 400
@@ -32,6 +32,19 @@ SEAM_ALLOWED = {
     "tradebot/core/channel.py": {"queue"},  # counts events by the hooks of queue.Queue; its locks come from the seam
 }
 
+# Who may know that the storage is SQLite behind peewee: the store, and commands that look into a database file itself.
+PEEWEE_ALLOWED = {
+    "tradebot/store/": "the implementation",
+    "tradebot/ops/doctor/database.py": "examines files that an engine would refuse: damaged, older, of other programs",
+    "tradebot/ops/health.py": "reads the last run while an engine writes, and where none can start",
+    "tradebot/ops/proofs/": "proves what SQLite does: reading while writing, a database that is locked",
+    "tradebot/ops/prune.py": "reports what SQLite's file gains by a pruning",
+    "tradebot/ops/soak/last_tick.py": "looks at the newest tick from outside the engine, on a connection of its own",
+    "sim/world/faults.py": "makes transactions fail, below the store",
+    "sim/world/side_process.py": "is another program that uses the same database",
+    "sim/world/torn_writes.py": "makes single statements fail",
+}
+
 ROUND_THE_SEAM = {"datetime.now", "datetime.utcnow", "datetime.today", "date.today", "os.urandom", "os.getrandom"}
 
 # Where answers for people are printed; everything else logs.
@@ -49,6 +62,13 @@ def outside_the_seam(name: str, tree: ast.Module) -> Iterator[str]:
             dotted = ".".join(ast.unparse(node).split(".")[-2:])
             if dotted in ROUND_THE_SEAM:
                 yield f"{node.lineno}: {dotted} goes round tradebot.core.runtime.Runtime"
+
+
+def peewee_outside_the_store(name: str, tree: ast.Module) -> Iterator[str]:
+    """Imports of peewee by anything that should see `tradebot.store.protocol` only."""
+    for line, imported in imports(tree):
+        if imported.split(".")[0] in ("peewee", "playhouse") and not name.startswith(tuple(PEEWEE_ALLOWED)):
+            yield f"{line}: imports peewee; use tradebot.store.protocol.Store or a reader of tradebot.store"
 
 
 def too_long(name: str, tree: ast.Module) -> Iterator[str]:
@@ -82,6 +102,18 @@ def asyncio_anywhere(name: str, tree: ast.Module) -> Iterator[str]:
 def test_only_the_seam_has_clocks_threads_queues_and_randomness() -> None:
     """S8: one place reads clocks, starts threads, makes queues and draws randomness."""
     assert breaches(outside_the_seam, "tradebot") == []
+
+
+def test_the_engine_and_its_stages_know_no_database() -> None:
+    """A store is what `tradebot.store.protocol` says; those that import peewee all the same are listed, and still do."""
+    assert breaches(peewee_outside_the_store, "tradebot", "sim", "mockws_server") == []
+    importing = {
+        name
+        for name, tree in trees("tradebot", "sim").items()
+        if any(imported.split(".")[0] == "peewee" for _line, imported in imports(tree))
+    }
+    for listed in PEEWEE_ALLOWED:
+        assert any(name.startswith(listed) for name in importing), f"{listed} no longer imports peewee: unlist it"
 
 
 def test_no_asyncio() -> None:
@@ -135,6 +167,8 @@ def test_every_test_has_a_timeout(request: pytest.FixtureRequest) -> None:
         (too_long, "def f():\n" + "    x = 1\n" * MAX_FUNCTION_LINES),
         (prints, "def f():\n    print(1)"),
         (asyncio_anywhere, "async def f(): ..."),
+        (peewee_outside_the_store, "from peewee import SqliteDatabase"),
+        (peewee_outside_the_store, "def f():\n    import playhouse.migrate"),
     ],
 )
 def test_each_rule_sees_its_breach(rule: Rule, text: str) -> None:
@@ -149,5 +183,5 @@ def test_rules_let_good_code_pass() -> None:
         "    return datetime.fromtimestamp(ts, UTC)\n"
     )
     tree = ast.parse(text)
-    for rule in (outside_the_seam, too_long, prints, asyncio_anywhere):
+    for rule in (outside_the_seam, too_long, prints, asyncio_anywhere, peewee_outside_the_store):
         assert list(rule("tradebot/example.py", tree)) == []
