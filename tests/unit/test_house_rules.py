@@ -105,7 +105,7 @@ def test_only_the_seam_has_clocks_threads_queues_and_randomness() -> None:
 
 
 def test_the_engine_and_its_stages_know_no_database() -> None:
-    """A store is what `tradebot.store.protocol` says; those that import peewee all the same are listed, and still do."""
+    """A store is what `tradebot.store.protocol` says; what imports peewee all the same is listed, with a reason."""
     assert breaches(peewee_outside_the_store, "tradebot", "sim", "mockws_server") == []
     importing = {
         name
