@@ -17,7 +17,7 @@ from tradebot.core.ledger import Ledger
 from tradebot.feeds.memory import FeedMemory
 from tradebot.feeds.price_band import PriceBand
 from tradebot.feeds.sequence_tracker import SequenceGuard
-from tradebot.store.batch import Batch, StoredCounts
+from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.protocol import BatchWriter, RunEnd, Store
 from tradebot.store.runs import RunRecord
@@ -41,7 +41,7 @@ def writing(store: Store, record: RunRecord) -> Iterator[BatchWriter]:
         yield writer
 
 
-def write(store: Store, record: RunRecord, *batches: Batch) -> None:
+def write(store: Store, record: RunRecord, *batches: WriteBatch) -> None:
     with writing(store, record) as writer:
         for batch in batches:
             writer.write(batch, patience_ms=100)
