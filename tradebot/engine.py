@@ -14,6 +14,7 @@ from tradebot.core.errors import ConfigError, ExitCode, OverloadError, TradebotE
 from tradebot.core.events import Notice, Tick
 from tradebot.core.ids import live_run_id, replay_run_id, short_digest
 from tradebot.core.ledger import Ledger, NotStored
+from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import RealRuntime, Runtime
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.feeds.base import Feed
@@ -77,7 +78,7 @@ def run_engine(settings: Settings, edges: Edges | None = None) -> ExitCode:
     try:
         return run.run()
     except (Cancelled, StartStopped):
-        log.info("stopped before the pipeline ran", event="STOPPED")
+        log.info("stopped before the pipeline ran", event=LogEvent.STOPPED)
         return ExitCode.COMPLETE
     except TradebotError as error:
         run.failed(error.exit_code, str(error))
@@ -210,18 +211,21 @@ class _Run:
     def _announce(self, info: RunInfo) -> None:
         caps = self._config.risk_caps
         self._log.info(
-            "tradebot starting", event="START", version=info.version, run_id=info.run_id, config_hash=info.config_hash,
-            mode=info.mode, ingest=info.ingest, source=info.source, database=str(self._named),
-            max_exposure_usd=caps.max_exposure_usd, max_symbol_exposure_usd=caps.max_symbol_exposure_usd,
+            "tradebot starting", event=LogEvent.START, version=info.version, run_id=info.run_id,
+            config_hash=info.config_hash, mode=info.mode, ingest=info.ingest, source=info.source,
+            database=str(self._named), max_exposure_usd=caps.max_exposure_usd,
+            max_symbol_exposure_usd=caps.max_symbol_exposure_usd,
             max_open_orders=caps.max_open_orders, note=f"{info.mode}: {_SIMULATED}",
         )  # fmt: skip
         for reason in sorted(set(broken().values())):
-            self._log.warning("a strategy that is not chosen cannot be used", event="STRATEGY_BROKEN", detail=reason)
+            self._log.warning(
+                "a strategy that is not chosen cannot be used", event=LogEvent.STRATEGY_BROKEN, detail=reason
+            )
         ws_url = self._config.engine.ws_url or ""
         if mask(ws_url) != ws_url and self._settings.sources.get("engine.ws_url", "").startswith("command line"):
             self._log.warning(
                 "--ws-url holds credentials, which ps shows to every user of this machine: use engine.ws_url_file",
-                event="CREDENTIALS_VISIBLE",
+                event=LogEvent.CREDENTIALS_VISIBLE,
             )
 
     def _open_store(self, info: RunInfo) -> RunRecord:
@@ -236,7 +240,7 @@ class _Run:
         strategy = create(config.strategy.name, config)
         if self._log.enabled("DEBUG"):
             debug = self._root_log.bind("strategy").debug
-            strategy.observer = lambda fields: debug("SMA_CALC", event="SMA_CALC", **fields)
+            strategy.observer = lambda fields: debug("SMA_CALC", event=LogEvent.SMA_CALC, **fields)
         age_ms, rates = config.execution.max_tick_age_ms, record.result_rules >= NO_RATE_RULES
         execution = ShadowExecution(config.risk_caps, config.execution.fee_rate, age_ms, rates)
         carried, memory = self._carry_over(source, record, strategy, execution) if source.push else (None, None)
@@ -280,7 +284,7 @@ class _Run:
                 strategy.restore(symbol, SymbolHistory(known.prices, known.last_side, known.since_signal))
         if carried.ticks:
             self._log.info(
-                "continuing from earlier runs", event="CARRIED_OVER", runs=carried.runs, ticks=carried.ticks,
+                "continuing from earlier runs", event=LogEvent.CARRIED_OVER, runs=carried.runs, ticks=carried.ticks,
                 symbols=len(carried.symbols),
             )  # fmt: skip
         return carried, memory
@@ -313,7 +317,11 @@ class _Run:
     def _report_metrics(self, pipeline: Pipeline, code: ExitCode) -> None:
         elapsed_s = round(self._runtime.monotonic() - self._began_s, 3)
         self._log.info(
-            "FINAL METRICS", event="FINAL METRICS", exit_code=int(code), elapsed_s=elapsed_s, **pipeline.final_fields()
+            "FINAL METRICS",
+            event=LogEvent.FINAL_METRICS,
+            exit_code=int(code),
+            elapsed_s=elapsed_s,
+            **pipeline.final_fields(),
         )
 
     def _exit_with_threads(self, code: ExitCode, exporters: Exporters) -> None:
@@ -327,7 +335,7 @@ class _Run:
         if elapsed_s > 0:
             rate = round(metrics.ingest_received / elapsed_s, 1)
         self._log.info(
-            "replay summary", event="replay summary", ticks_read=metrics.ingest_received,
+            "replay summary", event=LogEvent.REPLAY_SUMMARY, ticks_read=metrics.ingest_received,
             kept=metrics.ingest_processed + metrics.already_stored, malformed=metrics.malformed,
             signals_emitted=metrics.signal_count, orders_filled=metrics.shadow_orders,
             orders_rejected=metrics.orders_rejected,
@@ -338,14 +346,14 @@ class _Run:
         """Check the ledger at every exit; one that does not balance is a bug, whatever else happened."""
         ledger = pipeline.ledger()
         problems = ledger.problems()
-        self._log.info("ledger", event="LEDGER", balanced=not problems, **ledger.as_dict())
+        self._log.info("ledger", event=LogEvent.LEDGER, balanced=not problems, **ledger.as_dict())
         if problems and not self._control.running():
-            self._log.error("ledger does not balance", event="LEDGER_UNBALANCED", problems=problems)
+            self._log.error("ledger does not balance", event=LogEvent.LEDGER_UNBALANCED, problems=problems)
             return ExitCode.CRASH, ledger
         lost = pipeline.persist.events_lost  # orders can be lost though every tick is stored
         if lost or (ledger.not_stored and ledger.cause not in (None, NotStored.BY_DESIGN)):
             self._log.warning(
-                "accepted but not stored", event="NOT_STORED", ticks=ledger.not_stored, spilled=ledger.spilled,
+                "accepted but not stored", event=LogEvent.NOT_STORED, ticks=ledger.not_stored, spilled=ledger.spilled,
                 events_lost=lost, cause=str(ledger.cause or NotStored.STORAGE_FAILED),
             )  # fmt: skip
         return code, ledger
@@ -363,7 +371,7 @@ class _Run:
         try:
             self._store.finish_run(record, end, patience_s)
         except OverloadError as error:
-            self._log.error("the run's end could not be recorded", event="FINISH_FAILED", detail=str(error))
+            self._log.error("the run's end could not be recorded", event=LogEvent.FINISH_FAILED, detail=str(error))
             return ExitCode.OVERLOAD if code is ExitCode.COMPLETE else code
         return code
 

@@ -29,6 +29,7 @@ from sim.world.network import Session
 from sim.world.world import ProcessOutcome
 from tradebot.config.model import Config, Settings
 from tradebot.core.events import BP_DROP_SIGNAL, STALE_DATA, Order, Signal, Tick
+from tradebot.core.log_events import LogEvent
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.feeds.exchanges import EXCHANGES
 from tradebot.feeds.exchanges.base import Exchange, Unparseable
@@ -42,8 +43,8 @@ _RECEIVED: Final = (Tick, DuplicateItem, DroppedItem, OutOfBandItem, MalformedIt
 
 def check_outcome(outcome: ProcessOutcome, config: Config, push: bool) -> None:
     """The ledger balances and no channel went over its bound."""
-    assert outcome.event("LEDGER")["balanced"], f"ledger does not balance: {outcome.event('LEDGER')}"
-    metrics = outcome.event("FINAL METRICS")
+    assert outcome.event(LogEvent.LEDGER)["balanced"], f"ledger does not balance: {outcome.event(LogEvent.LEDGER)}"
+    metrics = outcome.event(LogEvent.FINAL_METRICS)
     for name, size in zip(_CHANNELS, config.channels.sizes(push), strict=True):
         high = metrics[f"{name}_high_water"]
         assert high <= size, f"channel {name} held {high} events, its bound is {size}"
@@ -51,7 +52,7 @@ def check_outcome(outcome: ProcessOutcome, config: Config, push: bool) -> None:
 
 def check_accepted_stored(outcome: ProcessOutcome) -> None:
     """Everything accepted is stored."""
-    ledger = outcome.event("LEDGER")
+    ledger = outcome.event(LogEvent.LEDGER)
     assert ledger["not_stored"] == 0, f"accepted but not stored: {ledger}"
 
 
@@ -200,7 +201,7 @@ def check_feed(
         known: list[Tick] = []
         model = FeedModel(adapter, (), keep, config.feed.max_price_jump)
         for number, (outcome, network) in enumerate(zip(outcomes, exchange.networks, strict=True), start=1):
-            started = outcome.events("START")
+            started = outcome.events(LogEvent.START)
             run = runs.get(started[-1]["run_id"]) if started else None
             if outcome.exit_code is not None:
                 assert network.sockets == 0, f"process {number}: {network.sockets} sockets were left open"
@@ -216,10 +217,10 @@ def check_feed(
             _check_account(number, stored, account(network.sessions), config)
             if outcome.has_exact_ledger:
                 _check_counts(number, len(ticks), outcome, account(network.sessions), config)
-            if outcome.exit_code == 0 and network.sessions and outcome.events("LEDGER"):
+            if outcome.exit_code == 0 and network.sessions and outcome.events(LogEvent.LEDGER):
                 *earlier, last = network.sessions
                 surely = account([*earlier, replace(last, texts=last.texts[: last.before_last])])
-                least, received = _trades(surely), outcome.event("LEDGER")["received"]
+                least, received = _trades(surely), outcome.event(LogEvent.LEDGER)["received"]
                 assert received >= least, f"process {number}: {least} trades were handed out, {received} were read"
             known += ticks
             if run is not None:
@@ -235,7 +236,7 @@ def _known_after(
 ) -> FeedModel:
     """What the process after this one knows: all up to the newest stored checkpoint, then what is stored."""
     covered = 0 if outcome.lost else outcome.covered_ticks
-    ledgers = outcome.events("LEDGER")
+    ledgers = outcome.events(LogEvent.LEDGER)
     # A run whose feed ended in order has checkpointed all of it, though a stage that hung may have made it end with 13.
     whole = bool(ledgers) and covered == ledgers[-1]["accepted"] and (outcome.exit_code == 0 or covered > 0)
     after, counted, received = deepcopy(model), 0, 0
@@ -243,7 +244,10 @@ def _known_after(
         for items in after.messages(sessions):
             received += _trades(items)
             counted += sum(isinstance(item, Tick) for item in items)
-            if (received >= outcome.event("LEDGER")["received"]) if whole else (counted // sample_every >= covered):
+            enough = (
+                received >= outcome.event(LogEvent.LEDGER)["received"] if whole else counted // sample_every >= covered
+            )
+            if enough:
                 break
     after.remember(stored[covered:])
     after.begin_process()
@@ -318,7 +322,7 @@ def kept(items: list[Item], sample_every: int) -> list[Item]:
 
 def _check_counts(number: int, stored: int, outcome: ProcessOutcome, account: list[Item], config: Config) -> None:
     """The counters say what the account says of as many trades and malformed messages."""
-    metrics, ledger = outcome.event("FINAL METRICS"), outcome.event("LEDGER")
+    metrics, ledger = outcome.event(LogEvent.FINAL_METRICS), outcome.event(LogEvent.LEDGER)
     read: list[Item] = []
     received = 0
     for item in account:
@@ -342,7 +346,7 @@ def _check_counts(number: int, stored: int, outcome: ProcessOutcome, account: li
     assert said == counted, f"process {number}: the ledger says {said}, counted {counted}"
     gaps = sum(isinstance(item, GapItem) for item in read)
     assert metrics["gaps"] == gaps, f"process {number}: gaps {metrics['gaps']}, counted {gaps}"
-    restored = len(outcome.events("LINK_RESTORED"))
+    restored = len(outcome.events(LogEvent.LINK_RESTORED))
     assert metrics["reconnects"] == restored, f"reconnects {metrics['reconnects']}, restored {restored}"
     ticks = sum(isinstance(item, Tick) for item in kept(read, config.engine.sample_every))
     has_exact_ledger = stored + ledger["refused"] + ledger["not_stored"]

@@ -13,6 +13,7 @@ from sim.world.faults import FaultyWriter
 from sim.world.network import ConnectAttempt, SimNetwork
 from sim.world.world import ProcessOutcome
 from tradebot.core.events import STALE_DATA, as_unix_ms
+from tradebot.core.log_events import LogEvent
 from tradebot.store.policy import AWAY_S, FINAL_FLUSH_S
 
 SLACK_S: Final = 0.25
@@ -22,7 +23,13 @@ ATTEMPT_KEYS: Final = ("backoff_max_s", "reconnect_budget_s", "stable_after_s")
 """Keys of the feed that say when the next attempt is due."""
 
 _ABORT_GRACE_S: Final = 1.0
-_STOPPED_BY: Final = ("OVERLOAD", "STORAGE_FAILED", "DRAIN_TIMEOUT", "stage failed", "thread crashed")
+_STOPPED_BY: Final = (
+    LogEvent.OVERLOAD,
+    LogEvent.STORAGE_FAILED,
+    LogEvent.DRAIN_TIMEOUT,
+    "stage failed",
+    "thread crashed",
+)
 
 
 def first_stop_s(outcome: ProcessOutcome, signals_s: Iterable[float], run_over_s: float | None) -> float:
@@ -55,7 +62,7 @@ def check_patience(storage: FaultyWriter, outcome: ProcessOutcome, stop_s: float
         f"a write was tried again {storage.insisted_s:.3f} s after it had first failed, storage_retry_s is {retry_s}"
     )
     for at_s, line in zip(outcome.times_s, outcome.logs, strict=True):
-        if line["fields"].get("event") == "STORAGE_FAILED" and at_s < stop_s + SLACK_S:
+        if line["fields"].get("event") == LogEvent.STORAGE_FAILED and at_s < stop_s + SLACK_S:
             since_s = storage.failing_since_s
             assert since_s is not None, "the storage was given up, but had not failed"
             lasted_s = at_s - since_s
@@ -72,7 +79,7 @@ def check_overload(outcome: ProcessOutcome, rate: float, tick_size: int, persist
     until_spilled_s = 2 * AWAY_S
     if tick_size + persist_size / 3 < rate * until_spilled_s:
         return
-    for overload in outcome.events("OVERLOAD"):
+    for overload in outcome.events(LogEvent.OVERLOAD):
         assert overload["stage"] != "persist", (
             f"an overload by persist, though {tick_size} and {persist_size} events hold {until_spilled_s} s of"
             f" {rate:g} ticks a second: {overload}"

@@ -13,6 +13,7 @@ from sim.world.exchange import SimExchange
 from sim.world.exchange_protocols import SimKraken, SimKuCoin
 from sim.world.world import Faults, ProcessOutcome, World
 from tradebot.config.model import Settings
+from tradebot.core.log_events import LogEvent
 
 _QUIET = "QUIET/USD"
 
@@ -33,7 +34,7 @@ def _check(world: World, settings: Settings, exchange: SimExchange, outcomes: li
     check_feed(world.db_path, settings, exchange, outcomes)
     kept.check_carried(world.db_path, world.db_path)
     for outcome in outcomes:
-        if outcome.events("START"):
+        if outcome.events(LogEvent.START):
             check_run(world.db_path, settings.config, run_id_of(outcome), whole=False)
 
 

@@ -10,6 +10,7 @@ from sim.world.tick_inputs import tick_lines
 from sim.world.world import ProcessOutcome, World
 from tradebot.config.model import Settings
 from tradebot.config.validation import flatten
+from tradebot.core.log_events import LogEvent
 
 Scenario = Callable[[World], None]
 SCENARIOS: Final[dict[str, Scenario]] = {}
@@ -55,7 +56,7 @@ def synthetic_settings(world: World, **keys: object) -> Settings:
 
 def run_id_of(outcome: ProcessOutcome) -> str:
     """The run id that the process announced."""
-    return str(outcome.event("START")["run_id"])
+    return str(outcome.event(LogEvent.START)["run_id"])
 
 
 def check_all(world: World, settings: Settings, outcome: ProcessOutcome, push: bool, whole: bool = True) -> None:

@@ -18,6 +18,7 @@ from sim.world.faults import StorageFaults
 from sim.world.tick_inputs import CrashingFeed, FeedWithoutPosition
 from sim.world.world import Faults, World
 from tradebot.config.model import Settings
+from tradebot.core.log_events import LogEvent
 
 _STAGES = ("ingest", "strategy", "execution", "persist")
 
@@ -34,7 +35,7 @@ def stop_at_any_moment(world: World) -> None:
     if outcome.exit_code is None:
         return  # it came before the engine caught signals: the process died of it, with nothing accepted
     expect(outcome, 0)
-    if outcome.events("STOPPED"):
+    if outcome.events(LogEvent.STOPPED):
         return
     check_accepted_stored(outcome)
     check_all(world, settings, outcome, push)
@@ -49,7 +50,7 @@ def second_signal_exits(world: World) -> None:
     settings = world.settings({**flat_values(settings), **keys})
     outcome = world.run(settings, Faults(signals_at_s=(6.0, 7.0), storage=storage))
     expect(outcome, 1)
-    assert outcome.event("LEDGER")["cause"] == "a second stop signal ended the run"
+    assert outcome.event(LogEvent.LEDGER)["cause"] == "a second stop signal ended the run"
     assert outcome.sim_s < 8.5, outcome.sim_s
     check_database(world.db_path)
 
@@ -112,7 +113,7 @@ def drain_timeout(world: World) -> None:
         settings, Faults(delays_s={"tradebot-strategy": 4.0}, signals_at_s=(4.5 + world.random.random(),))
     )
     expect(outcome, 13)
-    ledger = outcome.event("LEDGER")
+    ledger = outcome.event(LogEvent.LEDGER)
     assert ledger["balanced"] and ledger["cause"] == "the drain ran out of time", ledger
     check_database(world.db_path)
     check_run(world.db_path, settings.config, run_id_of(outcome), whole=False)

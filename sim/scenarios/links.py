@@ -39,6 +39,7 @@ from sim.scenarios.live import (
 from sim.world.exchange import SimExchange
 from sim.world.network import Handshake, HandshakeRefused, HandshakeRejected, HandshakeUnanswered, SimNetwork
 from sim.world.world import World
+from tradebot.core.log_events import LogEvent
 
 _LATENCY_MAX_S = 0.05
 
@@ -53,8 +54,8 @@ def link_lost(world: World) -> None:
         loss, code = Reset(), 1006
     exchange = exchange_of(world, Ticks(50, 5.0), loss, Ticks(150, 5.0))
     outcome = run_live(world, live_settings(world), exchange)
-    assert outcome.event("FINAL METRICS")["reconnects"] == 1
-    assert f"close code {code}" in outcome.event("LINK_LOST")["detail"], outcome.event("LINK_LOST")
+    assert outcome.event(LogEvent.FINAL_METRICS)["reconnects"] == 1
+    assert f"close code {code}" in outcome.event(LogEvent.LINK_LOST)["detail"], outcome.event(LogEvent.LINK_LOST)
     assert retries_s(exchange.network)[0] <= AT_ONCE_S
     assert [row[2] for row in world.dump()["notices"] if row[2] != "GAP"] == ["LINK_UP", "LINK_LOST", "LINK_RESTORED"]
 
@@ -67,8 +68,8 @@ def all_close_codes(world: World) -> None:
     settings = live_settings(world, feed__stable_after_s=1.0, engine__run_seconds=len(codes) * 3.0)
     exchange = exchange_of(world, *steps, Ticks(50, 10.0))
     outcome = run_live(world, settings, exchange)
-    assert outcome.event("FINAL METRICS")["reconnects"] == len(codes)
-    for lost, code in zip(outcome.events("LINK_LOST"), codes, strict=True):
+    assert outcome.event(LogEvent.FINAL_METRICS)["reconnects"] == len(codes)
+    for lost, code in zip(outcome.events(LogEvent.LINK_LOST), codes, strict=True):
         assert f"close code {code}" in lost["detail"], (code, lost)
     assert max(retries_s(exchange.network)) <= AT_ONCE_S
 
@@ -119,12 +120,12 @@ def handshake_timeout(world: World) -> None:
     else:
         exchange.perform_at(0.0, DelayHandshake(CONNECT_S + 1.0, attempts))
     outcome = run_live(world, live_settings(world), exchange)
-    assert len(outcome.events("CONNECT_FAILED")) == attempts
+    assert len(outcome.events(LogEvent.CONNECT_FAILED)) == attempts
     dialled_s = exchange.network.dialled_at_s
     for number in range(attempts):
         apart_s = dialled_s[number + 1] - dialled_s[number]
         within(apart_s, CONNECT_S, CONNECT_S + min(BACKOFF_MAX_S, 2.0**number) + AT_ONCE_S, f"attempt {number + 2}")
-    assert outcome.event("FINAL METRICS")["reconnects"] == 0, "the first connection restores nothing"
+    assert outcome.event(LogEvent.FINAL_METRICS)["reconnects"] == 0, "the first connection restores nothing"
 
 
 @scenario
@@ -135,7 +136,7 @@ def retry_after(world: World) -> None:
         world, Reject(429, retry_after_s=first_s), Reject(503, retry_after_s=second_s), Reject(503), Ticks(250, 5.0)
     )
     outcome = run_live(world, live_settings(world), exchange)
-    assert [failed["status"] for failed in outcome.events("CONNECT_FAILED")] == [429, 503, 503]
+    assert [failed["status"] for failed in outcome.events(LogEvent.CONNECT_FAILED)] == [429, 503, 503]
     dialled_s = exchange.network.dialled_at_s
     within(dialled_s[1] - dialled_s[0], first_s, first_s + 4 * _LATENCY_MAX_S, "after 429")
     within(dialled_s[2] - dialled_s[1], second_s, second_s + 4 * _LATENCY_MAX_S, "after 503")
@@ -149,10 +150,10 @@ def retry_after_survives_restart(world: World) -> None:
     first_s = float(world.between(2, 60)) + BUDGET_S
     exchange = exchange_of(world, Reject(429, retry_after_s=asked_s), Ticks(50, 5.0))
     begun = run_live(world, live_settings(world, engine__run_seconds=first_s), exchange)
-    failed = begun.event("CONNECT_FAILED")
+    failed = begun.event(LogEvent.CONNECT_FAILED)
     assert failed["status"] == 429 and len(exchange.network.attempts) == 1
     again = run_live(world, live_settings(world, engine__run_seconds=asked_s + 60.0), exchange)
-    left_s = again.event("RETRY_AFTER")["wait_s"]
+    left_s = again.event(LogEvent.RETRY_AFTER)["wait_s"]
     # The wall clock of each simulated process starts at the same time, as one that was set back between the two.
     within(left_s, asked_s - 1.0, asked_s, "left of the time that was asked for")
     within(exchange.network.dialled_at_s[0], left_s, left_s + 1.0, "the first attempt")
@@ -177,7 +178,7 @@ def reconnect_budget_exhausted(world: World) -> None:
     lost_s = network.sessions[0].over_s if network.sessions else network.dialled_at_s[0]
     assert lost_s is not None and bool(network.sessions) != never_up
     within(outcome.sim_s - lost_s, BUDGET_S, BUDGET_S + 0.5, "until the end")
-    assert len(world.dump()["ticks"]) == outcome.event("FINAL METRICS")["ingest_processed"]
+    assert len(world.dump()["ticks"]) == outcome.event(LogEvent.FINAL_METRICS)["ingest_processed"]
 
 
 @scenario
@@ -187,7 +188,7 @@ def reconnect_budget_resets(world: World) -> None:
     steps = (Ticks(20, 10.0), Disconnect(1001), Refuse(seconds=down_s), Wait(down_s + BACKOFF_MAX_S + 1.0))
     exchange = exchange_of(world, *steps, repeat=4)
     outcome = run_live(world, live_settings(world, engine__run_seconds=4 * (down_s + 7.0) + 1.0), exchange)
-    assert outcome.event("FINAL METRICS")["reconnects"] == 4
+    assert outcome.event(LogEvent.FINAL_METRICS)["reconnects"] == 4
     assert 4 * down_s > BUDGET_S
 
 
@@ -197,8 +198,8 @@ def mute_peer_detected(world: World) -> None:
     silence: Action = Stall(30.0) if world.chance(0.5) else HalfFrame()
     exchange = exchange_of(world, Ticks(world.between(1, 100), 10.0), silence, Ticks(200, 5.0))
     outcome = run_live(world, live_settings(world, feed__idle_timeout_s=IDLE_S), exchange)
-    assert "no frame" in outcome.event("LINK_LOST")["detail"]
-    assert outcome.event("FINAL METRICS")["reconnects"] == 1
+    assert "no frame" in outcome.event(LogEvent.LINK_LOST)["detail"]
+    assert outcome.event(LogEvent.FINAL_METRICS)["reconnects"] == 1
     first = exchange.network.sessions[0]
     assert first.over_s is not None
     within(first.over_s - first.last_frame_s, IDLE_S, IDLE_S + AT_ONCE_S, "found")
@@ -211,8 +212,8 @@ def quiet_market_keeps_link(world: World) -> None:
     quiet_s = float(world.between(120, 600))
     exchange = exchange_of(world, Ticks(10, 10.0), Wait(quiet_s), Ticks(10, 10.0))
     outcome = run_live(world, live_settings(world, engine__run_seconds=quiet_s + 3.0), exchange)
-    assert not outcome.events("LINK_LOST")
-    assert outcome.event("FINAL METRICS")["ingest_received"] == len(exchange.sent)
+    assert not outcome.events(LogEvent.LINK_LOST)
+    assert outcome.event(LogEvent.FINAL_METRICS)["ingest_received"] == len(exchange.sent)
     pings = sum(message.kind == "ping" for message in exchange.network.peers[0].received)
     within(pings, quiet_s / PING_S * 0.9, quiet_s / PING_S + 2, "pings")
 
@@ -224,7 +225,7 @@ def missing_pongs(world: World) -> None:
     between: Action = Ticks(150, 5.0) if busy else Wait(30.0)
     exchange = exchange_of(world, Ticks(50, 10.0), DropPings(30.0), between, Ticks(100, 5.0))
     outcome = run_live(world, live_settings(world), exchange)
-    losses = outcome.events("LINK_LOST")
+    losses = outcome.events(LogEvent.LINK_LOST)
     within(len(losses), 0 if busy else 3, 0 if busy else 5, "losses")
     for session in exchange.network.sessions[:-1]:
         assert session.over_s is not None
@@ -242,7 +243,7 @@ def link_outage(world: World) -> None:
     exchange.at(at_s + down_s, lambda: exchange.network.link_up())
     outcome = run_live(world, live_settings(world), exchange)
     network = exchange.network
-    if not outcome.events("LINK_LOST"):
+    if not outcome.events(LogEvent.LINK_LOST):
         assert down_s < IDLE_S + 1.0
         assert missing(outcome) == 0, "what waited in the network came"
         return
@@ -262,7 +263,7 @@ def server_restart(world: World) -> None:
     exchange.at(at_s, exchange.quit)
     exchange.at(at_s + away_s, exchange.come_back)
     outcome = run_live(world, live_settings(world), exchange)
-    assert "close code 1001" in outcome.event("LINK_LOST")["detail"]
+    assert "close code 1001" in outcome.event(LogEvent.LINK_LOST)["detail"]
     within(exchange.network.sessions[1].began_s - at_s, away_s, away_s + BACKOFF_MAX_S + 1.0, "back")
 
 
@@ -273,8 +274,8 @@ def wall_clock_jumps(world: World) -> None:
     exchange = exchange_of(world, Ticks(50, 5.0), Wait(20.0), Ticks(50, 5.0))
     jumps = ((world.random.random() * 40, hours * 3_600_000), (40.0 + world.random.random(), -hours * 3_600_000))
     outcome = run_live(world, live_settings(world), exchange, jumps_ms=jumps)
-    assert not outcome.events("LINK_LOST")
-    assert outcome.event("FINAL METRICS")["ingest_received"] == len(exchange.sent)
+    assert not outcome.events(LogEvent.LINK_LOST)
+    assert outcome.event(LogEvent.FINAL_METRICS)["ingest_received"] == len(exchange.sent)
 
 
 @scenario
@@ -285,7 +286,7 @@ def reset_while_sending(world: World) -> None:
         exchange.at(3.0 + 4.0 * number + world.random.random(), lambda: _reset_all(exchange))
     settings = live_settings(world, feed__ping_interval_s=0.1, engine__run_seconds=60.0)
     outcome = run_live(world, settings, exchange, delays_s={"tradebot-ingest": 0.05 + world.random.random() * 0.1})
-    assert outcome.events("LINK_LOST")
+    assert outcome.events(LogEvent.LINK_LOST)
 
 
 def _reset_all(exchange: SimExchange) -> None:

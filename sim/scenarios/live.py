@@ -13,6 +13,7 @@ from sim.world.exchange import SimExchange
 from sim.world.network import SimNetwork
 from sim.world.world import Faults, ProcessOutcome, World
 from tradebot.config.model import Settings
+from tradebot.core.log_events import LogEvent
 
 SYMBOL: Final = "SOL/USDC"
 
@@ -89,7 +90,7 @@ def retries_s(network: SimNetwork) -> list[float]:
 
 def missing(outcome: ProcessOutcome) -> int:
     """How many trades all gaps of known size come to."""
-    return sum([gap["missing"] or 0 for gap in outcome.events("GAP")])
+    return sum([gap["missing"] or 0 for gap in outcome.events(LogEvent.GAP)])
 
 
 def within(value: float, low: float, high: float, what: str) -> None:

@@ -18,6 +18,7 @@ from sim.scenarios.live import (
 from sim.world.exchange_protocols import SimKraken, SimKuCoin
 from sim.world.network import HandshakeRefused, HandshakeRejected, HandshakeUnanswered
 from sim.world.world import Faults, World
+from tradebot.core.log_events import LogEvent
 
 
 @scenario
@@ -26,12 +27,12 @@ def subscription_not_confirmed(world: World) -> None:
     deaf_to = world.between(1, 3)
     exchange = SimKraken(script_of(world, Ticks(290, 5.0)), deaf_to=deaf_to)
     outcome = run_live(world, live_settings(world, "kraken"), exchange)
-    losses = outcome.events("LINK_LOST")
+    losses = outcome.events(LogEvent.LINK_LOST)
     assert len(losses) == deaf_to and all("not confirmed" in loss["detail"] for loss in losses), losses
     for session in exchange.network.sessions[:-1]:
         assert session.over_s is not None
         within(session.over_s - session.began_s, IDLE_S, IDLE_S + AT_ONCE_S, "given up")
-    assert outcome.events("SUBSCRIBED")
+    assert outcome.events(LogEvent.SUBSCRIBED)
     asked = [len([said for said in peer.received if said.kind == "text"]) for peer in exchange.network.peers]
     assert asked == [1] * (deaf_to + 1), "each connection is asked once"
 
@@ -41,8 +42,8 @@ def quiet_confirmed_subscription(world: World) -> None:
     """A subscription that is confirmed stands, however long no trade comes."""
     exchange = SimKraken(script_of(world, Wait(1.0), Wait(100.0), Ticks(10, 10.0)))
     outcome = run_live(world, live_settings(world, "kraken", engine__run_seconds=105.0), exchange)
-    assert not outcome.events("LINK_LOST")
-    assert outcome.event("FINAL METRICS")["ingest_received"] == 10
+    assert not outcome.events(LogEvent.LINK_LOST)
+    assert outcome.event(LogEvent.FINAL_METRICS)["ingest_received"] == 10
 
 
 @scenario
@@ -56,7 +57,7 @@ def history_on_connect(world: World) -> None:
     exchange = SimKraken(script_of(world, *steps, Ticks(50, 5.0)), snapshot=snapshot)
     settings = live_settings(world, "kraken", feed__history="keep" if keep else "drop")
     outcome = run_live(world, settings, exchange)
-    ledger = outcome.event("LEDGER")
+    ledger = outcome.event(LogEvent.LEDGER)
     assert (ledger["history_dropped"] > 0) != keep
     if keep and snapshot >= 10:
         assert missing(outcome) == 0, "a snapshot longer than the loss leaves no gap"
@@ -73,8 +74,8 @@ def history_on_restart(world: World) -> None:
     outcome = run_live(world, settings, exchange)
     assert missing(outcome) == 0
     seqs = [row[-1] for row in world.dump()["ticks"]]
-    assert outcome.event("LEDGER")["duplicates"] > 0
-    assert outcome.events("CARRIED_OVER")
+    assert outcome.event(LogEvent.LEDGER)["duplicates"] > 0
+    assert outcome.events(LogEvent.CARRIED_OVER)
     assert seqs == sorted(seqs), "nothing was late"
 
 
@@ -88,7 +89,7 @@ def connection_tokens(world: World) -> None:
     exchange.token_answers.extend(failing)
     outcome = run_live(world, live_settings(world, "kucoin", app__symbol=symbol), exchange)
     network = exchange.network
-    assert len(outcome.events("CONNECT_FAILED")) == len(failing)
+    assert len(outcome.events(LogEvent.CONNECT_FAILED)) == len(failing)
     assert network.fetches == len(failing) + len(network.dialled_at_s), "one request for each attempt"
     assert len(set(exchange.urls)) == len(exchange.urls) == len(network.sessions) == 2
     most_s = sum([max(CONNECT_S, 5.0) + BACKOFF_MAX_S for _ in failing]) + 1.0

@@ -22,6 +22,7 @@ from sim.scenarios.common import scenario
 from sim.scenarios.live import SYMBOL, exchange_of, live_settings, missing, run_live
 from sim.world.exchange import SimExchange
 from sim.world.world import World
+from tradebot.core.log_events import LogEvent
 
 _SYMBOLS = ("SOL/USDC", "BTC/USD", "ETH/USD", "DOGE/EUR", "ADA/USD", "\u00c5\u00dfet/\u20ac")
 
@@ -36,8 +37,8 @@ def malformed_below_limit(world: World) -> None:
         steps += [Garbage(count), Ticks(world.between(20, 40), 10.0)]
     exchange = exchange_of(world, *steps)
     outcome = run_live(world, live_settings(world, feed__parse_error_limit=limit), exchange)
-    assert outcome.event("FINAL METRICS")["malformed"] == sum(counts)
-    assert not outcome.events("LINK_LOST")
+    assert outcome.event(LogEvent.FINAL_METRICS)["malformed"] == sum(counts)
+    assert not outcome.events(LogEvent.LINK_LOST)
     assert len(_quarantined(world)) == sum(counts)
 
 
@@ -51,7 +52,7 @@ def malformed_at_limit(world: World) -> None:
         garbage = [Garbage(before), Disconnect(1011), Wait(1.0), Garbage(limit - before)]
     exchange = exchange_of(world, Ticks(world.between(5, 100), 10.0), *garbage, Ticks(50, 5.0))
     outcome = run_live(world, live_settings(world, feed__parse_error_limit=limit), exchange, code=11)
-    assert outcome.event("FINAL METRICS")["malformed"] == limit
+    assert outcome.event(LogEvent.FINAL_METRICS)["malformed"] == limit
     assert len(_quarantined(world)) == limit
 
 
@@ -79,11 +80,11 @@ def duplicates_gaps_late_trades(world: World) -> None:
         steps.append(Ticks(20, 10.0))
     exchange = exchange_of(world, *steps)
     outcome = run_live(world, live_settings(world), exchange)
-    metrics = outcome.event("FINAL METRICS")
+    metrics = outcome.event(LogEvent.FINAL_METRICS)
     assert metrics["duplicates"] == repeated
     turned = [step.count - 1 for step in steps if isinstance(step, Reorder)]
     # What comes in reverse order looks at first as if all but the last of it were missing.
-    assert missing(outcome) == skipped + sum(turned), outcome.events("GAP")
+    assert missing(outcome) == skipped + sum(turned), outcome.events(LogEvent.GAP)
     trades = len({sent.data for sent in exchange.sent})
     assert len(world.dump()["ticks"]) == trades
 
@@ -94,7 +95,7 @@ def numbering_jumps_back(world: World) -> None:
     far = OneTick({"symbol": SYMBOL, "price": 50.0, "volume": 1.0, "ts": 1, "event_id": "far", "seq": 10_000})
     exchange = exchange_of(world, Ticks(world.between(5, 50), 10.0), far, Ticks(world.between(5, 50), 10.0))
     outcome = run_live(world, live_settings(world), exchange)
-    assert [gap["missing"] is None for gap in outcome.events("GAP")] == [False, True]
+    assert [gap["missing"] is None for gap in outcome.events(LogEvent.GAP)] == [False, True]
     assert [row[6] is None for row in world.dump()["notices"] if row[2] == "GAP"] == [False, True]
 
 
@@ -114,7 +115,7 @@ def many_symbols(world: World) -> None:
     )
     settings = live_settings(world, strategy__name=strategy, strategy__short_window=2, strategy__long_window=5)
     outcome = run_live(world, settings, exchange)
-    gaps = outcome.events("GAP")
+    gaps = outcome.events(LogEvent.GAP)
     assert {gap["symbol"] for gap in gaps[: len(symbols)]} == set(symbols), gaps
     assert [gap["missing"] for gap in gaps[: len(symbols)]] == [1] * len(symbols)
     assert {row[1] for row in world.dump()["ticks"]} == set(symbols)
@@ -129,7 +130,7 @@ def sampling_across_reconnects(world: World) -> None:
         steps += [Ticks(world.between(10, 60), 10.0), Duplicate(world.between(1, 9)), Disconnect(1011)]
     exchange = exchange_of(world, *steps, Ticks(50, 5.0), symbols=_SYMBOLS[: world.between(1, 3)])
     outcome = run_live(world, live_settings(world, engine__sample_every=every), exchange)
-    ledger = outcome.event("LEDGER")
+    ledger = outcome.event(LogEvent.LEDGER)
     good = ledger["received"] - ledger["malformed"] - ledger["duplicates"]
     assert ledger["accepted"] == good // every, ledger
 
@@ -147,7 +148,7 @@ def broken_bytes(world: World) -> None:
     breach, code = breaches[world.between(0, len(breaches) - 1)]
     exchange = exchange_of(world, Ticks(50, 10.0), breach, Ticks(100, 5.0))
     outcome = run_live(world, live_settings(world, feed__max_message_bytes=4096), exchange)
-    assert f"close code {code}" in outcome.event("LINK_LOST")["detail"]
+    assert f"close code {code}" in outcome.event(LogEvent.LINK_LOST)["detail"]
     close_codes = [message.code for message in exchange.network.peers[0].received if message.kind == "close"]
     assert close_codes == [code]
 
@@ -160,7 +161,7 @@ def other_messages_ignored(world: World) -> None:
     parts: list[Action] = [FrameOut(1, trade[:cut], fin=False), FrameOut(9, b"?"), FrameOut(0, trade[cut:])]
     exchange = exchange_of(world, Ticks(20, 10.0), Text('{"channel":"status"}'), *parts, Ticks(20, 10.0))
     outcome = run_live(world, live_settings(world), exchange)
-    assert outcome.event("FINAL METRICS")["malformed"] == 0
+    assert outcome.event(LogEvent.FINAL_METRICS)["malformed"] == 0
     assert len([row for row in world.dump()["ticks"] if "in parts" in row]) == 1
 
 
@@ -170,8 +171,8 @@ def live_flood_overload(world: World) -> None:
     exchange = exchange_of(world, Ticks(20, 10.0), Burst(world.between(200, 1000), 2.0), Ticks(50, 5.0))
     settings = live_settings(world, channels__tick_channel_size=world.between(1, 32), persist__drain_timeout_s=600.0)
     outcome = run_live(world, settings, exchange, code=13, delays_s={"tradebot-strategy": 0.5})
-    assert outcome.event("OVERLOAD")["stage"] == "strategy", outcome.event("OVERLOAD")
-    assert outcome.event("LEDGER")["refused"] >= 1
+    assert outcome.event(LogEvent.OVERLOAD)["stage"] == "strategy", outcome.event(LogEvent.OVERLOAD)
+    assert outcome.event(LogEvent.LEDGER)["refused"] >= 1
 
 
 @scenario

@@ -9,6 +9,7 @@ from sim.scenarios.live import exchange_of, live_settings, run_live
 from sim.world.faults import StorageFaults
 from sim.world.network import HandshakeRefused, HandshakeRejected, HandshakeUnanswered
 from sim.world.world import Faults, World
+from tradebot.core.log_events import LogEvent
 
 _SYMBOLS = ("SOL/USDC", "BTC/USD")
 _STOP_S = 2.0
@@ -55,7 +56,7 @@ def live_kill_and_restart(world: World) -> None:
         exchange.while_away(world.between(0, 50))
     run_live(world, settings, exchange)
     for outcome in world.outcomes:
-        if outcome.events("START"):
+        if outcome.events(LogEvent.START):
             check_run(world.db_path, settings.config, run_id_of(outcome), whole=False)
 
 
@@ -65,13 +66,13 @@ def numbering_kept_over_restart(world: World) -> None:
     exchange = exchange_of(world, Ticks(500, 5.0), symbols=_SYMBOLS[: world.between(1, 2)])
     settings = live_settings(world, engine__run_seconds=10.0)
     first = run_live(world, settings, exchange)
-    assert not first.events("GAP")
+    assert not first.events(LogEvent.GAP)
     away = world.between(0, 30)
     exchange.while_away(away)
     second = run_live(world, settings, exchange)
-    assert second.events("CARRIED_OVER")
+    assert second.events(LogEvent.CARRIED_OVER)
     # The first trades of each process go out before anyone listens.
-    assert sum([gap["missing"] for gap in second.events("GAP")]) >= away
+    assert sum([gap["missing"] for gap in second.events(LogEvent.GAP)]) >= away
     assert world.dump()["ticks"]
 
 
@@ -82,7 +83,7 @@ def live_storage_locked(world: World) -> None:
     exchange = exchange_of(world, Ticks(50, 5.0), Disconnect(1006), Ticks(250, 5.0))
     storage = StorageFaults(busy_from_s=5.0, busy_until_s=5.0 + busy_s)
     outcome = run_live(world, live_settings(world), exchange, storage=storage)
-    assert outcome.event("FINAL METRICS")["reconnects"] == 1
+    assert outcome.event(LogEvent.FINAL_METRICS)["reconnects"] == 1
 
 
 @scenario
@@ -104,11 +105,11 @@ def notices_spilled(world: World) -> None:
         Faults(network=exchange.online, storage=StorageFaults(full_from_s=world.random.random() * 8, full_until_s=1e9)),
     )
     expect(outcome, 13)
-    ledger = outcome.event("LEDGER")
+    ledger = outcome.event(LogEvent.LEDGER)
     assert ledger["balanced"] and ledger["spilled"] == ledger["not_stored"] > 0, ledger
     next_settings = world.settings({**flat_values(settings), "engine.run_seconds": 20.0})
     second = run_live(world, next_settings, exchange)
-    assert second.event("SPILL_ADOPTED")["whole"]
+    assert second.event(LogEvent.SPILL_ADOPTED)["whole"]
     check_run(world.db_path, settings.config, run_id_of(outcome), whole=True)
     kinds = [row[2] for row in world.dump()["notices"]]
     assert kinds.count("LINK_UP") == 2, kinds
@@ -120,8 +121,8 @@ def live_execution_slow(world: World) -> None:
     exchange = exchange_of(world, Ticks(150, 10.0), Disconnect(1012), Ticks(150, 10.0))
     settings = live_settings(world, engine__signal_every_n_ticks=1, channels__signal_channel_size=2)
     outcome = run_live(world, settings, exchange, delays_s={"tradebot-execution": 1.0})
-    assert outcome.event("FINAL METRICS")["bp_drops_signal"] > 0
-    assert outcome.event("FINAL METRICS")["reconnects"] == 1
+    assert outcome.event(LogEvent.FINAL_METRICS)["bp_drops_signal"] > 0
+    assert outcome.event(LogEvent.FINAL_METRICS)["reconnects"] == 1
 
 
 @scenario

@@ -9,6 +9,7 @@ from sim.scenarios.common import scenario
 from sim.scenarios.live import SYMBOL, exchange_of, live_settings, run_live, script_of
 from sim.world.exchange_protocols import SimKraken
 from sim.world.world import ProcessOutcome, World
+from tradebot.core.log_events import LogEvent
 
 
 def _trade(price: float, event_id: str, ts: int = 1) -> OneTick:
@@ -29,7 +30,7 @@ def frames_newest_first(world: World) -> None:
         times = [row[4] for row in world.dump()["ticks"] if row[1] == symbol]
         # A frame may hold trades from before the one that an answer to a subscription brought.
         assert sum(later < earlier for earlier, later in pairwise(times)) <= 2 * trades, symbol
-    assert outcome.events("GAP")
+    assert outcome.events(LogEvent.GAP)
 
 
 @scenario
@@ -39,8 +40,8 @@ def numbering_restarts(world: World) -> None:
     exchange = exchange_of(world, Ticks(before, 10.0), Disconnect(1001), Wait(2.0), Ticks(after, 10.0))
     exchange.at(before / 10.0 + 1.0, exchange.restart_numbering)
     outcome = run_live(world, live_settings(world), exchange)
-    assert outcome.event("LEDGER")["duplicates"] == 0
-    assert [gap["missing"] for gap in outcome.events("GAP")] == [None], outcome.events("GAP")
+    assert outcome.event(LogEvent.LEDGER)["duplicates"] == 0
+    assert [gap["missing"] for gap in outcome.events(LogEvent.GAP)] == [None], outcome.events(LogEvent.GAP)
     assert len(world.dump()["ticks"]) == len(exchange.sent)
 
 
@@ -52,8 +53,8 @@ def numbering_restarts_between_runs(world: World) -> None:
     run_live(world, settings, exchange)
     exchange.restart_numbering()
     outcome = run_live(world, settings, exchange)
-    assert outcome.event("LEDGER")["duplicates"] == 0
-    assert [gap["missing"] for gap in outcome.events("GAP")] == [None], outcome.events("GAP")
+    assert outcome.event(LogEvent.LEDGER)["duplicates"] == 0
+    assert [gap["missing"] for gap in outcome.events(LogEvent.GAP)] == [None], outcome.events(LogEvent.GAP)
 
 
 @scenario
@@ -66,8 +67,8 @@ def constant_event_id(world: World) -> None:
     exchange = exchange_of(world, *steps, steps[1])
     outcome = run_live(world, live_settings(world), exchange)
     assert len(world.dump()["ticks"]) == count
-    assert outcome.event("LEDGER")["duplicates"] == 1
-    assert len(outcome.events("GAP")) == 1, outcome.events("GAP")
+    assert outcome.event(LogEvent.LEDGER)["duplicates"] == 1
+    assert len(outcome.events(LogEvent.GAP)) == 1, outcome.events(LogEvent.GAP)
 
 
 @scenario
@@ -83,9 +84,9 @@ def out_of_band_prices(world: World) -> None:
     prices = [row[2] for row in world.dump()["ticks"]]
     assert max(prices) == 50_003.0 and min(prices) >= 1.0, (min(prices), max(prices))
     assert prices[-1] < 1000.0, "the band moved back"
-    assert outcome.event("LEDGER")["out_of_band"] == spikes + 4
+    assert outcome.event(LogEvent.LEDGER)["out_of_band"] == spikes + 4
     assert len(_quarantined(world)) == spikes + 4
-    assert 1 <= len(outcome.events("PRICE_BAND")) <= spikes + 3
+    assert 1 <= len(outcome.events(LogEvent.PRICE_BAND)) <= spikes + 3
 
 
 @scenario
@@ -101,8 +102,8 @@ def out_of_band_price_after_restart(world: World) -> None:
 
 
 def _only_one_refused(outcome: ProcessOutcome) -> None:
-    assert outcome.event("LEDGER")["out_of_band"] == 1, outcome.event("LEDGER")
-    assert len(outcome.events("PRICE_BAND")) == 1
+    assert outcome.event(LogEvent.LEDGER)["out_of_band"] == 1, outcome.event(LogEvent.LEDGER)
+    assert len(outcome.events(LogEvent.PRICE_BAND)) == 1
 
 
 def _quarantined(world: World) -> list[str]:

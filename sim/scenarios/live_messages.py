@@ -7,6 +7,7 @@ from sim.scenarios.common import check_all, expect, scenario
 from sim.scenarios.live import BACKOFF_MAX_S, BUDGET_S, SYMBOL, live_settings, missing, run_live, script_of, within
 from sim.world.exchange_protocols import SimBinance, SimBybit, SimKraken
 from sim.world.world import Faults, ProcessOutcome, World
+from tradebot.core.log_events import LogEvent
 from tradebot.feeds.websocket.subscriptions import CONFIRM_LEAST_S
 from tradebot.ops.health import Health, HealthReading, RunLook, judge
 from tradebot.telemetry.status_file import Status, read_status, status_path
@@ -45,12 +46,12 @@ def wrong_topic_in_batch(world: World) -> None:
     outcome = run_live(world, settings, exchange)
     words = _named(world, outcome, "SYMBOL_REFUSED")
     assert len(words) == 1, f"the refused symbol was named {len(words)} times"
-    assert _TYPO in words[0] and outcome.event("SYMBOL_REFUSED")["symbol"] == _TYPO
+    assert _TYPO in words[0] and outcome.event(LogEvent.SYMBOL_REFUSED)["symbol"] == _TYPO
     symbols = _status(world).symbols
     assert symbols is not None and list(symbols.refused) == [_TYPO] and symbols.requested == len(asked)
     traded = {row[1] for row in world.dump()["ticks"]}
     assert traded == set(good), f"{sorted(set(good) - traded)} were asked for, and bring nothing"
-    assert not outcome.events("LINK_LOST")
+    assert not outcome.events(LogEvent.LINK_LOST)
 
 
 @scenario
@@ -91,7 +92,7 @@ def symbol_falls_silent(world: World) -> None:
     outcome = run_live(world, settings, exchange)
     words = _named(world, outcome, "SYMBOL_SILENT")
     assert len(words) == 1, f"the silent symbol was named {len(words)} times"
-    assert "no trade for" in words[0] and outcome.event("SYMBOL_SILENT")["symbol"] == "AUSDT"
+    assert "no trade for" in words[0] and outcome.event(LogEvent.SYMBOL_SILENT)["symbol"] == "AUSDT"
     look = _status(world).symbols
     assert look is not None and look.silent == ("AUSDT",) and not look.refused
 
@@ -127,11 +128,11 @@ def restart_announced(world: World) -> None:
     exchange.at(announced_s + 10.0, shut_down)
     settings = live_settings(world, "binance", app__symbol=symbol, engine__run_seconds=70.0)
     outcome = run_live(world, settings, exchange)
-    assert missing(outcome) == 0 and not outcome.events("GAP"), "nothing is lost where two connections are allowed"
-    assert outcome.event("FINAL METRICS")["reconnects"] == 1
-    assert "takes over" in outcome.event("LINK_LOST")["detail"], "it was left before it was lost"
+    assert missing(outcome) == 0 and not outcome.events(LogEvent.GAP), "nothing is lost with two connections"
+    assert outcome.event(LogEvent.FINAL_METRICS)["reconnects"] == 1
+    assert "takes over" in outcome.event(LogEvent.LINK_LOST)["detail"], "it was left before it was lost"
     first, second = exchange.network.sessions
     assert first.over_s is not None
     within(second.began_s, announced_s, announced_s + 1.0, "connected anew")
     within(first.over_s, second.began_s, announced_s + 10.0, "the old one was left after the new one was there")
-    assert outcome.event("LEDGER")["duplicates"] > 0
+    assert outcome.event(LogEvent.LEDGER)["duplicates"] > 0

@@ -21,6 +21,7 @@ from sim.world.maintenance import MaintainedDatabase, draw_command_faults, maint
 from sim.world.side_process import CommandFaults, opened_in_steps
 from sim.world.world import World
 from tradebot.config.model import Settings
+from tradebot.core.log_events import LogEvent
 
 
 def _feed(world: World) -> Settings:
@@ -217,7 +218,7 @@ def prune_during_spill_adoption(world: World) -> None:
     with maintained_database(world, settings) as database:
         failed = database.run_engine(storage=StorageFaults(full_from_s=1.0, full_until_s=1000.0))
         expect(failed, 13)
-        run_id, ledger = run_id_of(failed), failed.event("LEDGER")
+        run_id, ledger = run_id_of(failed), failed.event(LogEvent.LEDGER)
         with opened_in_steps(lambda: world.processes[-1].runtime.checkpoint()):
             for _ in range(world.between(1, 3)):
                 prune = database.prune_command(world.between(0, database.elapsed_ms), draw_command_faults(world, 0.05))

@@ -11,6 +11,7 @@ from sim.scenarios.common import (
 )
 from sim.world.faults import StorageFaults
 from sim.world.world import Faults, World
+from tradebot.core.log_events import LogEvent
 
 
 @scenario
@@ -19,9 +20,9 @@ def overload_by_strategy(world: World) -> None:
     settings = synthetic_settings(world, engine__tick_interval_ms=1, channels__tick_channel_size=world.between(1, 16))
     outcome = world.run(settings, Faults(delays_s={"tradebot-strategy": 0.5}))
     expect(outcome, 13)
-    overload = outcome.event("OVERLOAD")
+    overload = outcome.event(LogEvent.OVERLOAD)
     assert overload["stage"] == "strategy", overload
-    assert outcome.event("LEDGER")["refused"] >= 1
+    assert outcome.event(LogEvent.LEDGER)["refused"] >= 1
     check_accepted_stored(outcome)
     check_all(world, settings, outcome, push=True)
 
@@ -39,8 +40,8 @@ def overload_by_persist(world: World) -> None:
     )
     outcome = world.run(settings, Faults(storage=StorageFaults(slow_s=3.0)))
     expect(outcome, 13)
-    assert outcome.event("OVERLOAD")["stage"] == "persist", outcome.event("OVERLOAD")
-    assert outcome.event("FINAL METRICS")["bp_drops_persist"] >= 1
+    assert outcome.event(LogEvent.OVERLOAD)["stage"] == "persist", outcome.event(LogEvent.OVERLOAD)
+    assert outcome.event(LogEvent.FINAL_METRICS)["bp_drops_persist"] >= 1
     check_accepted_stored(outcome)
     check_all(world, settings, outcome, push=True)
 
@@ -53,7 +54,7 @@ def slow_execution_drops_signals(world: World) -> None:
     )
     outcome = world.run(settings, Faults(delays_s={"tradebot-execution": 1.0}))
     expect(outcome, 0)
-    assert outcome.event("FINAL METRICS")["bp_drops_signal"] > 0
+    assert outcome.event(LogEvent.FINAL_METRICS)["bp_drops_signal"] > 0
     check_accepted_stored(outcome)
     check_all(world, settings, outcome, push=True)
     orders = world.dump()["orders"]

@@ -7,6 +7,7 @@ from sim.scenarios.common import expect, run_id_of, scenario, synthetic_settings
 from sim.world.faults import StorageFaults
 from sim.world.world import Faults, ProcessOutcome, SimProcess, World
 from tradebot.config.model import Settings
+from tradebot.core.log_events import LogEvent
 
 
 def check_power_cut(world: World, settings: Settings, outcome: ProcessOutcome) -> None:
@@ -16,10 +17,10 @@ def check_power_cut(world: World, settings: Settings, outcome: ProcessOutcome) -
     kept = process.observer.ticks_kept if process.observer.began else 0
     next_start = world.run(settings)
     expect(next_start, 0)
-    aside = next_start.events("SPILL_ORPHANED")
+    aside = next_start.events(LogEvent.SPILL_ORPHANED)
     assert not aside, f"power: a spill file could not be placed: {aside[0]['detail']}"
     check_database(world.db_path)
-    if not outcome.events("START"):
+    if not outcome.events(LogEvent.START):
         return
     run_id = run_id_of(outcome)
     check_run(world.db_path, settings.config, run_id, whole=False)

@@ -17,6 +17,7 @@ from sim.scenarios.common import (
 from sim.world.faults import StorageFaults
 from sim.world.world import Faults, World
 from tradebot.config.model import Settings
+from tradebot.core.log_events import LogEvent
 
 
 @scenario
@@ -27,7 +28,7 @@ def full_replay(world: World) -> None:
     expect(outcome, 0)
     check_accepted_stored(outcome)
     check_all(world, settings, outcome, push=False)
-    ledger = outcome.event("LEDGER")
+    ledger = outcome.event(LogEvent.LEDGER)
     good = ledger["received"] - ledger["malformed"]
     assert ledger["stored"] == good // settings.config.engine.sample_every
     again = world.run(settings)

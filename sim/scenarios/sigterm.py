@@ -15,6 +15,7 @@ from sim.world.faults import StorageFaults, bound_files
 from sim.world.network import Handshake, HandshakeRefused, HandshakeUnanswered
 from sim.world.world import Faults, ProcessOutcome, World
 from tradebot.config.model import Settings
+from tradebot.core.log_events import LogEvent
 
 _SOON_S: Final = 2.0
 
@@ -40,7 +41,7 @@ def _stored(world: World, settings: Settings, outcome: ProcessOutcome, push: boo
 def sigterm_before_the_database_opens(world: World) -> None:
     """A push feed whose first line is just out: nothing was accepted, the run is recorded, exit 0."""
     settings = synthetic_settings(world)
-    outcome = world.run(settings, Faults(signal_on=("START",)))
+    outcome = world.run(settings, Faults(signal_on=(LogEvent.START,)))
     expect(outcome, 0)
     _ended_soon(outcome, 0.0)
     _stored(world, settings, outcome)
@@ -50,7 +51,7 @@ def sigterm_before_the_database_opens(world: World) -> None:
 def sigterm_before_a_replay_opens_its_database(world: World) -> None:
     """The same in a replay, which is slow so that it cannot end before: --resume completes it."""
     settings = replay_settings(world, options={"resume": True}, persist__batch_size=20)
-    outcome = world.run(settings, Faults(signal_on=("START",), storage=StorageFaults(slow_s=0.3)))
+    outcome = world.run(settings, Faults(signal_on=(LogEvent.START,), storage=StorageFaults(slow_s=0.3)))
     expect(outcome, 0)
     _stored(world, settings, outcome, push=False)
     following = world.run(settings)
@@ -65,7 +66,7 @@ def sigterm_while_the_database_cannot_be_opened(world: World) -> None:
     settings = synthetic_settings(world, persist__storage_retry_s=600.0)
     outcome = world.run(settings, Faults(signal_on=("storage unavailable",), begin=lambda _process: bound_files(0)))
     expect(outcome, 0)
-    assert outcome.events("STOPPED")
+    assert outcome.events(LogEvent.STOPPED)
     _ended_soon(outcome, _when(outcome, "storage unavailable"))
 
 
@@ -89,8 +90,8 @@ def sigterm_while_connecting(world: World) -> None:
 @scenario
 def sigterm_while_backing_off(world: World) -> None:
     """A refused connection, and the wait before the next attempt: cut short."""
-    outcome = _without_a_link(world, HandshakeRefused(), signal_on=("CONNECT_FAILED",))
-    _ended_soon(outcome, _when(outcome, "CONNECT_FAILED"))
+    outcome = _without_a_link(world, HandshakeRefused(), signal_on=(LogEvent.CONNECT_FAILED,))
+    _ended_soon(outcome, _when(outcome, LogEvent.CONNECT_FAILED))
 
 
 @scenario
@@ -101,7 +102,7 @@ def sigterm_while_running(world: World) -> None:
     outcome = world.run(settings, Faults(signals_at_s=(at_s,)))
     expect(outcome, 0)
     _ended_soon(outcome, at_s)
-    assert outcome.event("LEDGER")["accepted"] > 50
+    assert outcome.event(LogEvent.LEDGER)["accepted"] > 50
     _stored(world, settings, outcome)
 
 
@@ -130,6 +131,6 @@ def sigterm_during_the_final_flush(world: World) -> None:
     """At the last moment at which there is still something to store."""
     settings = synthetic_settings(world, engine__run_seconds=5.0)
     storage = StorageFaults(slow_s=0.5)
-    outcome = world.run(settings, Faults(signal_on=("final flush on shutdown",), storage=storage))
+    outcome = world.run(settings, Faults(signal_on=(LogEvent.FINAL_FLUSH_ON_SHUTDOWN,), storage=storage))
     expect(outcome, 0)
     _stored(world, settings, outcome)

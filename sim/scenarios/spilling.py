@@ -10,6 +10,7 @@ from sim.scenarios.common import check_all, expect, flat_values, run_id_of, scen
 from sim.world.faults import StorageFaults
 from sim.world.world import Faults, ProcessOutcome, SimProcess, World
 from tradebot.config.model import Settings
+from tradebot.core.log_events import LogEvent
 from tradebot.store.spill import spill_path
 
 _RATE_MS = 5
@@ -25,7 +26,11 @@ def _settings(world: World, **keys: object) -> Settings:
 def _check_nothing_happened(world: World, settings: Settings, outcome: ProcessOutcome) -> None:
     """Exit 0, everything accepted is stored once and in order, and no file is left."""
     expect(outcome, 0)
-    assert not outcome.events("OVERLOAD") and not outcome.events("SPILLED") and not outcome.events("STORAGE_FAILED")
+    assert (
+        not outcome.events(LogEvent.OVERLOAD)
+        and not outcome.events(LogEvent.SPILLED)
+        and not outcome.events(LogEvent.STORAGE_FAILED)
+    )
     check_accepted_stored(outcome)
     check_all(world, settings, outcome, push=True)
     assert not spill_path(world.db_path).exists()
@@ -39,8 +44,8 @@ def database_locked_20_s(world: World) -> None:
     storage = StorageFaults(busy_from_s=from_s, busy_until_s=from_s + 20.0, slow_s=slow_s)
     outcome = world.run(settings, Faults(storage=storage))
     _check_nothing_happened(world, settings, outcome)
-    assert len(outcome.events("SPILL_BEGUN")) == len(outcome.events("SPILL_DRAINED")) == 1
-    assert outcome.event("SPILL_DRAINED")["events"] > 1000
+    assert len(outcome.events(LogEvent.SPILL_BEGUN)) == len(outcome.events(LogEvent.SPILL_DRAINED)) == 1
+    assert outcome.event(LogEvent.SPILL_DRAINED)["events"] > 1000
 
 
 @scenario
@@ -61,7 +66,7 @@ def database_locked_repeatedly(world: World) -> None:
 
     outcome = world.run(settings, Faults(storage=storage, begin=begin))
     _check_nothing_happened(world, settings, outcome)
-    assert len(outcome.events("SPILL_BEGUN")) == len(outcome.events("SPILL_DRAINED")) >= 1
+    assert len(outcome.events(LogEvent.SPILL_BEGUN)) == len(outcome.events(LogEvent.SPILL_DRAINED)) >= 1
 
 
 @scenario
@@ -79,7 +84,7 @@ def slow_commit(world: World) -> None:
 
     outcome = world.run(settings, Faults(storage=storage, begin=begin))
     _check_nothing_happened(world, settings, outcome)
-    assert outcome.events("SPILL_BEGUN")
+    assert outcome.events(LogEvent.SPILL_BEGUN)
 
 
 @scenario
@@ -89,7 +94,7 @@ def disk_full_spills(world: World) -> None:
     from_s = world.random.random() * 8
     outcome = world.run(settings, Faults(storage=StorageFaults(full_from_s=from_s, full_until_s=from_s + 12.0)))
     _check_nothing_happened(world, settings, outcome)
-    assert outcome.event("FINAL METRICS")["persist_errors"] > 0
+    assert outcome.event(LogEvent.FINAL_METRICS)["persist_errors"] > 0
 
 
 @scenario
@@ -100,8 +105,8 @@ def storage_never_returns(world: World) -> None:
     lock = StorageFaults(busy_from_s=from_s, busy_until_s=1e9)
     outcome = world.run(settings, Faults(storage=lock if world.chance(0.5) else _full(lock)))
     expect(outcome, 13)
-    assert outcome.events("STORAGE_FAILED") and not outcome.events("OVERLOAD")
-    ledger = outcome.event("LEDGER")
+    assert outcome.events(LogEvent.STORAGE_FAILED) and not outcome.events(LogEvent.OVERLOAD)
+    ledger = outcome.event(LogEvent.LEDGER)
     assert ledger["balanced"] and ledger["spilled"] == ledger["not_stored"] > 1000, ledger
     _check_adopted(world, settings, outcome, ledger["accepted"])
 
@@ -113,7 +118,7 @@ def _full(lock: StorageFaults) -> StorageFaults:
 def _check_adopted(world: World, settings: Settings, outcome: ProcessOutcome, ticks: int) -> None:
     following = world.run(world.settings({**flat_values(settings), "engine.run_seconds": 3.0}))
     expect(following, 0)
-    assert following.event("SPILL_ADOPTED")["whole"]
+    assert following.event(LogEvent.SPILL_ADOPTED)["whole"]
     assert len([row for row in world.dump()["ticks"] if row[5] == 1]) == ticks
     check_database(world.db_path)
     check_run(world.db_path, settings.config, run_id_of(outcome), whole=True)
@@ -187,15 +192,15 @@ def spill_full(world: World) -> None:
 
     outcome = world.run(settings, Faults(storage=storage, begin=begin))
     expect(outcome, 13)
-    assert outcome.events("OVERLOAD") and outcome.event("OVERLOAD")["stage"] == "persist"
-    assert "spill_max_mb" in outcome.event("SPILL_FAILED")["detail"]
-    ledger = outcome.event("LEDGER")
+    assert outcome.events(LogEvent.OVERLOAD) and outcome.event(LogEvent.OVERLOAD)["stage"] == "persist"
+    assert "spill_max_mb" in outcome.event(LogEvent.SPILL_FAILED)["detail"]
+    ledger = outcome.event(LogEvent.LEDGER)
     assert ledger["balanced"], ledger
     if returns:
         _check_whole(world, settings, outcome)
         return
     assert ledger["spilled"] > 5000, ledger
-    lost = outcome.event("NOT_STORED")["events_lost"]
+    lost = outcome.event(LogEvent.NOT_STORED)["events_lost"]
     assert lost == 0, f"{lost} accepted events were lost, though some room was kept for the end"
     following = world.run(world.settings({**flat_values(settings), "engine.run_seconds": 3.0}))
     expect(following, 0)
@@ -226,8 +231,8 @@ def database_moved(world: World) -> None:
     at_s = 2.0 + world.random.random() * 10
     outcome = world.run(settings, Faults(begin=lambda process: process.runtime.call_at(at_s, move)))
     expect(outcome, 13)
-    assert outcome.event("STORAGE_FAILED")["code"] == "FILE_REPLACED", outcome.event("STORAGE_FAILED")
-    ledger = outcome.event("LEDGER")
+    assert outcome.event(LogEvent.STORAGE_FAILED)["code"] == "FILE_REPLACED", outcome.event(LogEvent.STORAGE_FAILED)
+    ledger = outcome.event(LogEvent.LEDGER)
     assert ledger["balanced"] and ledger["spilled"] == ledger["not_stored"] > 0, ledger
     assert not world.db_path.exists(), "a new file has appeared"
     _move(away, world.db_path)()

@@ -14,6 +14,7 @@ from sim.scenarios.common import (
 )
 from sim.world.faults import StorageFaults
 from sim.world.world import Faults, World
+from tradebot.core.log_events import LogEvent
 
 
 @scenario
@@ -25,7 +26,7 @@ def storage_busy_then_free(world: World) -> None:
     storage = StorageFaults(busy_from_s=0.0, busy_until_s=busy_s)
     outcome = world.run(settings, Faults(storage=storage))
     expect(outcome, 0)
-    assert outcome.event("FINAL METRICS")["persist_errors"] > 0 or busy_s <= 6.5
+    assert outcome.event(LogEvent.FINAL_METRICS)["persist_errors"] > 0 or busy_s <= 6.5
     check_accepted_stored(outcome)
     check_all(world, settings, outcome, push)
 
@@ -40,7 +41,7 @@ def disk_full_then_freed(world: World) -> None:
     expect(outcome, 0)
     waited = [line["fields"]["detail"] for line in outcome.logs if line["fields"]["message"] == "storage unavailable"]
     assert waited and all("SQLITE_FULL" in detail for detail in waited), waited
-    assert not outcome.events("STORAGE_FAILED") and not outcome.events("SPILLED")
+    assert not outcome.events(LogEvent.STORAGE_FAILED) and not outcome.events(LogEvent.SPILLED)
     check_accepted_stored(outcome)
     check_all(world, settings, outcome, push=True)
 
@@ -57,14 +58,14 @@ def storage_full_then_adopted(world: World) -> None:
     )
     outcome = world.run(settings, Faults(storage=StorageFaults(full_from_s=from_s, full_until_s=1e9)))
     expect(outcome, 13)
-    assert outcome.event("STORAGE_FAILED")["code"] == "SQLITE_FULL"
-    ledger = outcome.event("LEDGER")
+    assert outcome.event(LogEvent.STORAGE_FAILED)["code"] == "SQLITE_FULL"
+    ledger = outcome.event(LogEvent.LEDGER)
     assert ledger["balanced"] and ledger["not_stored"] > 0, ledger
     assert ledger["spilled"] == ledger["not_stored"], "nothing accepted is lost"
     check_database(world.db_path)
     next_start = world.run(settings)
     expect(next_start, 0)
-    adopted = next_start.event("SPILL_ADOPTED")
+    adopted = next_start.event(LogEvent.SPILL_ADOPTED)
     assert adopted["whole"], adopted
     check_database(world.db_path)
     ticks = [row for row in world.dump()["ticks"] if row[5] == 1]
@@ -97,10 +98,10 @@ def stop_while_locked(world: World) -> None:
     expect(outcome, 13)
     # Drain (10 s) and final flush (5 s) after the signal, and one look at the clock.
     assert outcome.sim_s < 5.0 + 10.0 + 5.0 + 7.0, outcome.sim_s
-    assert outcome.event("LEDGER")["balanced"]
-    accepted = outcome.event("LEDGER")["accepted"]
+    assert outcome.event(LogEvent.LEDGER)["balanced"]
+    accepted = outcome.event(LogEvent.LEDGER)["accepted"]
     next_start = world.run(settings)
     expect(next_start, 0)
-    assert next_start.event("SPILL_ADOPTED")["whole"]
+    assert next_start.event(LogEvent.SPILL_ADOPTED)["whole"]
     assert len([row for row in world.dump()["ticks"] if row[5] == 1]) == accepted
     check_database(world.db_path)

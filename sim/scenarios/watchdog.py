@@ -9,6 +9,7 @@ from sim.scenarios.common import expect, scenario, synthetic_settings
 from sim.scenarios.live import exchange_of, live_settings, run_live
 from sim.world.faults import StorageFaults
 from sim.world.world import Faults, SimProcess, World
+from tradebot.core.log_events import LogEvent
 
 _FED_S = 1.2
 
@@ -34,7 +35,7 @@ def watchdog_hung_stage(world: World) -> None:
     outcome = world.run(settings, Faults(begin=begin))
     expect(outcome, 13)
     fed_s = world.processes[-1].manager.alive_s
-    stalled_for = outcome.event("STANDING_STILL")["for_s"]
+    stalled_for = outcome.event(LogEvent.STAGE_STALLED)["for_s"]
     assert stage in stalled_for, stalled_for
     last_s = max(fed_s)
     # Twenty seconds at work, a second of batching and five of patience with the storage.
@@ -46,7 +47,7 @@ def watchdog_quiet_market(world: World) -> None:
     """Minutes without a tick, but with pongs: nothing stands still."""
     exchange = exchange_of(world, Ticks(20, 10.0), Wait(300.0), Ticks(20, 10.0))
     outcome = run_live(world, live_settings(world, engine__run_seconds=310.0), exchange)
-    assert not outcome.events("STANDING_STILL")
+    assert not outcome.events(LogEvent.STAGE_STALLED)
     assert _longest_pause_s(world.processes[-1].manager.alive_s, outcome.sim_s) <= _FED_S
 
 
@@ -57,7 +58,7 @@ def watchdog_lost_link(world: World) -> None:
     settings = live_settings(world, engine__run_seconds=60.0)
     outcome = world.run(settings, Faults(network=exchange.online))
     expect(outcome, 0)
-    assert not outcome.events("STANDING_STILL")
+    assert not outcome.events(LogEvent.STAGE_STALLED)
     assert _longest_pause_s(world.processes[-1].manager.alive_s, outcome.sim_s) <= _FED_S
 
 
@@ -70,5 +71,5 @@ def watchdog_locked_database(world: World) -> None:
     )  # fmt: skip
     outcome = world.run(settings, Faults(storage=StorageFaults(busy_from_s=5.0, busy_until_s=60.0)))
     expect(outcome, 0)
-    assert not outcome.events("STANDING_STILL")
+    assert not outcome.events(LogEvent.STAGE_STALLED)
     assert _longest_pause_s(world.processes[-1].manager.alive_s, outcome.sim_s) <= _FED_S

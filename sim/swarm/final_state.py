@@ -13,6 +13,7 @@ from sim.swarm.invariants import naming_process
 from sim.swarm.plan import MOCKWS, REPLAY, SYNTHETIC
 from sim.swarm.swarm import ProcessRun, Swarm
 from tradebot.core.events import BP_DROP_SIGNAL, INT64_MAX, Tick
+from tradebot.core.log_events import LogEvent
 
 
 def check_final_state(swarm: Swarm) -> None:
@@ -49,14 +50,14 @@ def check_final_state(swarm: Swarm) -> None:
 def _check_rows(swarm: Swarm, process_run: ProcessRun, db: sqlite3.Connection) -> None:
     """The rows of a process's run are what the reference makes of its ticks, and as many as it said it stored."""
     outcome, plan = process_run.outcome, swarm.plan
-    if not outcome.events("START"):
+    if not outcome.events(LogEvent.START):
         return
-    run_id = str(outcome.event("START")["run_id"])
-    ended = bool(outcome.events("LEDGER"))
-    ledger = outcome.event("LEDGER") if ended else {}
+    run_id = str(outcome.event(LogEvent.START)["run_id"])
+    ended = bool(outcome.events(LogEvent.LEDGER))
+    ledger = outcome.event(LogEvent.LEDGER) if ended else {}
     all_kept = ended and ledger["not_stored"] == ledger["spilled"] and outcome.exit_code != 1
-    lost = outcome.events("NOT_STORED")
-    given_up = bool(lost and lost[-1]["events_lost"]) or bool(outcome.events("DRAIN_TIMEOUT"))
+    lost = outcome.events(LogEvent.NOT_STORED)
+    given_up = bool(lost and lost[-1]["events_lost"]) or bool(outcome.events(LogEvent.DRAIN_TIMEOUT))
     whole = all_kept and not given_up
     if plan.feed == REPLAY:  # only the process that came to its end must have made it whole, the others are resumed
         whole = process_run is swarm.process_runs[-1] and outcome.exit_code == 0 and not process_run.injector.signals_s
@@ -69,10 +70,10 @@ def _check_rows(swarm: Swarm, process_run: ProcessRun, db: sqlite3.Connection) -
     positions = process_run.process.observer.positions if ended and valued else None
     check_run(swarm.world.db_path, swarm.settings(None).config, run_id, whole, positions)
     # A process that was killed between its ledger and its last line has not told them.
-    description = bool(outcome.events("FINAL METRICS"))
+    description = bool(outcome.events(LogEvent.FINAL_METRICS))
     if whole and description and plan.feed == MOCKWS and swarm.process_runs[-1].process.observer.began:
-        refused = sum(event.get("notices_refused", 0) for event in outcome.events("OVERLOAD"))
-        _check_notices(db, run_id, outcome.event("FINAL METRICS"), refused)
+        refused = sum(event.get("notices_refused", 0) for event in outcome.events(LogEvent.OVERLOAD))
+        _check_notices(db, run_id, outcome.event(LogEvent.FINAL_METRICS), refused)
     query = "SELECT reason, ts FROM orders WHERE run = (SELECT id FROM runs WHERE run_id = ?) AND reason != ?"
     max_age_ms = swarm.settings(None).config.execution.max_tick_age_ms
     check_ages(db.execute(query, (run_id, BP_DROP_SIGNAL)), max_age_ms, _wall_ms(swarm, process_run))
@@ -87,7 +88,7 @@ def _check_rows(swarm: Swarm, process_run: ProcessRun, db: sqlite3.Connection) -
         return
     kept = ledger["stored"] + ledger["spilled"] - outcome.lost
     # What a failing storage stored without saying so counts as lost, until somebody looks.
-    most = ledger["accepted"] if outcome.events("STORAGE_FAILED") else kept
+    most = ledger["accepted"] if outcome.events(LogEvent.STORAGE_FAILED) else kept
     assert kept <= found <= most, f"{found} ticks are stored; the ledger says {ledger}"
 
 

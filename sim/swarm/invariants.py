@@ -22,6 +22,7 @@ from sim.swarm.oracle import ProcessFacts, describe, expected_exit, unexplained
 from sim.swarm.plan import MOCKWS, REPLAY, SYNTHETIC
 from sim.swarm.swarm import ProcessRun, Swarm, check_live
 from sim.world.world import ProcessOutcome
+from tradebot.core.log_events import LogEvent
 from tradebot.feeds.exchanges import EXCHANGES
 from tradebot.store.policy import FINAL_FLUSH_S
 from tradebot.telemetry.publisher import EVERY_S
@@ -95,8 +96,8 @@ def facts_of(swarm: Swarm, process_run: ProcessRun) -> ProcessFacts:
         storage_retry_s=float(str(plan.values["persist.storage_retry_s"])),
         storage_failing=storage is not None and storage.failing,
         over_s=_ledger_s(outcome),
-        end_unrecorded=bool(outcome.events("FINISH_FAILED")),
-        drain_timed_out=bool(outcome.events("DRAIN_TIMEOUT"))
+        end_unrecorded=bool(outcome.events(LogEvent.FINISH_FAILED)),
+        drain_timed_out=bool(outcome.events(LogEvent.DRAIN_TIMEOUT))
         or any(line["fields"]["message"] == "stages did not end" for line in outcome.logs),
         no_handshake_s=_no_handshake_s(process_run),
         budget_s=budget,
@@ -124,7 +125,7 @@ def _read_to_its_end(process_run: ProcessRun) -> bool:
 def _ledger_s(outcome: ProcessOutcome) -> float | None:
     """When the process accounted for everything."""
     for at_s, line in zip(outcome.times_s, outcome.logs, strict=True):
-        if line["fields"].get("event") == "LEDGER":
+        if line["fields"].get("event") == LogEvent.LEDGER:
             return at_s
     return None
 
@@ -217,7 +218,7 @@ def check_heartbeat(process_run: ProcessRun) -> None:
     beats = [
         at_s
         for at_s, line in zip(outcome.times_s, outcome.logs, strict=True)
-        if line["fields"].get("event") == "HEARTBEAT"
+        if line["fields"].get("event") == LogEvent.HEARTBEAT
     ]
     ledger_s = _ledger_s(outcome)
     end_s = outcome.sim_s if ledger_s is None else ledger_s
@@ -279,8 +280,8 @@ def _check_end(swarm: Swarm, process_run: ProcessRun) -> None:
     outcome, observer, plan = process_run.outcome, process_run.process.observer, swarm.plan
     if not observer.began:
         return
-    if outcome.exit_code is not None and outcome.events("LEDGER"):
-        ledger, metrics = outcome.event("LEDGER"), outcome.event("FINAL METRICS")
+    if outcome.exit_code is not None and outcome.events(LogEvent.LEDGER):
+        ledger, metrics = outcome.event(LogEvent.LEDGER), outcome.event(LogEvent.FINAL_METRICS)
         if outcome.has_exact_ledger:
             check_outcome(outcome, swarm.settings(None).config, plan.feed != REPLAY)
         assert metrics["exit_code"] == outcome.exit_code, metrics
@@ -304,6 +305,6 @@ def _check_end(swarm: Swarm, process_run: ProcessRun) -> None:
 
 def _may_lose(outcome: ProcessOutcome) -> bool:
     """Whether accepted events may be lost: a spill that failed, a drain out of time, a crash, a second signal."""
-    named = any(outcome.events(name) for name in ("SPILL_FAILED", "DRAIN_TIMEOUT"))
+    named = any(outcome.events(name) for name in (LogEvent.SPILL_FAILED, LogEvent.DRAIN_TIMEOUT))
     said = {line["fields"]["message"] for line in outcome.logs}
     return named or outcome.exit_code == 1 or bool(said & {"no room for a spill file", "stages did not end"})

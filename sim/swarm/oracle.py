@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from sim.swarm.fault_kinds import KINDS
 from tradebot.core.errors import ExitCode
+from tradebot.core.log_events import LogEvent
 
 
 class ProcessFacts(Struct, frozen=True, kw_only=True):
@@ -178,37 +179,37 @@ ALWAYS: Final = frozenset({"always"})
 """What needs no fault: refusals by a cap, lines of a replay file that were malformed on purpose."""
 EARLIER: Final[Mapping[str, frozenset[str]]] = {
     "GAP": ALWAYS,  # the market went on
-    "RETRY_AFTER": frozenset({"http_429", "http_503"}),
+    LogEvent.RETRY_AFTER: frozenset({"http_429", "http_503"}),
     "PRICE_BAND": frozenset({"price_spikes"}),  # the exchange's history holds it
-    "STATUS_REPLACED": frozenset({"power_cut"}),  # it is not synced
-    "SPILL_ADOPTED": _STORAGE | _SLOW,
-    "SPILL_CUT_SHORT": _KILLS | {"second_signal", "spill_fails", "disk_errors"},
+    LogEvent.STATUS_REPLACED: frozenset({"power_cut"}),  # it is not synced
+    LogEvent.SPILL_ADOPTED: _STORAGE | _SLOW,
+    LogEvent.SPILL_CUT_SHORT: _KILLS | {"second_signal", "spill_fails", "disk_errors"},
 }
 """Lines that what happened to an earlier process explains, by the kinds that must have been on for that."""
 
 EXPLAINED_BY: Final[Mapping[str, frozenset[str]]] = {
     "LINK_LOST": _LOSSES,
     "LINK_RESTORED": _LOSSES,
-    "CONNECT_FAILED": _HANDSHAKE,
+    LogEvent.CONNECT_FAILED: _HANDSHAKE,
     "GAP": _LOSSES | {"gaps", "reorder", "numbering", "numbers_restart", "price_spikes"},
     "PRICE_BAND": frozenset({"price_spikes"}),
     "malformed input": ALWAYS,  # how many there must be is counted elsewhere
-    "MALFORMED_MORE": frozenset({"garbage", "broken_bytes"}),
-    "QUARANTINE_FAILED": frozenset({"spill_fails", "disk_errors"}),
-    "STATUS_FAILED": frozenset({"spill_fails", "disk_errors"}),
+    LogEvent.MALFORMED_SUPPRESSED: frozenset({"garbage", "broken_bytes"}),
+    LogEvent.QUARANTINE_FAILED: frozenset({"spill_fails", "disk_errors"}),
+    LogEvent.STATUS_FAILED: frozenset({"spill_fails", "disk_errors"}),
     "storage unavailable": _STORAGE | {"spill_fails"},
-    "STORAGE_FAILED": _STORAGE | _SLOW,
-    "SPILLED": _STORAGE | _SLOW,
-    "SPILL_BEGUN": _STORAGE | _SLOW,
-    "SPILL_FAILED": frozenset({"spill_fails", "disk_errors"}),
-    "CLEANUP_FAILED": frozenset({"spill_fails", "disk_errors"}),
+    LogEvent.STORAGE_FAILED: _STORAGE | _SLOW,
+    LogEvent.SPILLED: _STORAGE | _SLOW,
+    LogEvent.SPILL_BEGUN: _STORAGE | _SLOW,
+    LogEvent.SPILL_FAILED: frozenset({"spill_fails", "disk_errors"}),
+    LogEvent.CLEANUP_FAILED: frozenset({"spill_fails", "disk_errors"}),
     "no room for a spill file": frozenset({"spill_fails", "disk_errors"}),
-    "NOT_STORED": _ENDS,
-    "FINISH_FAILED": frozenset({"spill_fails", "disk_errors", "file_moved"}),
-    "DRAIN_TIMEOUT": _ENDS,
+    LogEvent.NOT_STORED: _ENDS,
+    LogEvent.FINISH_FAILED: frozenset({"spill_fails", "disk_errors", "file_moved"}),
+    LogEvent.DRAIN_TIMEOUT: _ENDS,
     "stages did not end": _ENDS,
-    "STANDING_STILL": frozenset({"hang"}),
-    "OVERLOAD": ALWAYS,  # the facts must say so
+    LogEvent.STAGE_STALLED: frozenset({"hang"}),
+    LogEvent.OVERLOAD: ALWAYS,  # the facts must say so
     "order refused": ALWAYS,  # the reference must say so
     "thread crashed": frozenset({"crash"}),
     "stage failed": _HANDSHAKE | {"garbage", "broken_bytes"} | ALWAYS,

@@ -8,10 +8,11 @@ from io import StringIO
 from typing import Any, Final, NamedTuple
 
 from sim.kernel.runtime import Noted, SimRuntime
+from tradebot.core.log_events import LogEvent
 
 KEPT_ENTRIES: Final = 20_000
 _ROUTINE_EVENTS: Final = frozenset(
-    {"HEARTBEAT", "batch flushed", "BUY", "SELL", "PRAGMA verification", "initial database state"}
+    {LogEvent.HEARTBEAT, LogEvent.BATCH_FLUSHED, LogEvent.PRAGMA_VERIFICATION, LogEvent.INITIAL_DATABASE_STATE}
 )
 _ROUTINE_MESSAGES: Final = frozenset({"signal generated", "shadow order executed", "order refused"})
 _DETAIL_CHARS_MAX: Final = 300
@@ -132,7 +133,7 @@ def describe(line: Mapping[str, Any]) -> str:
     fields = dict(line["fields"])
     message = fields.pop("message")
     event = fields.pop("event", None)
-    if event in ("HEARTBEAT", "FINAL METRICS"):
+    if event in (LogEvent.HEARTBEAT, LogEvent.FINAL_METRICS):
         shown_always = {name: value for name, value in fields.items() if name in _BEAT_FIELDS or "_depth" in name}
         fields = shown_always | {name: fields[name] for name in _NOTABLE_COUNTERS if fields.get(name)}
     shown = " ".join(f"{name}={value}" for name, value in fields.items() if value is not None)

@@ -15,6 +15,7 @@ from sim.scenarios.common import run_id_of
 from sim.world.side_process import CommandFaults, SideProcess, Trouble
 from sim.world.world import Faults, ProcessOutcome, SimProcess, World
 from tradebot.config.model import Settings
+from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import Runtime
 from tradebot.ops import backup
 from tradebot.ops.backup import run_backup
@@ -172,7 +173,7 @@ class MaintainedDatabase:
         whole = kept.unpruned(path, self.world.directory / "unpruned.db")
         check_database(whole)
         kept.check_carried(path, whole)
-        if outcome.events("START"):
+        if outcome.events(LogEvent.START):
             observer, is_whole = self.world.processes[-1].observer, outcome.exit_code == 0
             positions = observer.positions if is_whole and observer.began else None
             check_run(whole, settings.config, run_id_of(outcome), is_whole, positions)

@@ -41,6 +41,7 @@ from sim.world.transport import SimTransport
 from tradebot.config.model import Config, RunOptions, Settings, db_path
 from tradebot.config.validation import KEYS, build, check_value
 from tradebot.core.errors import ExitCode, TradebotError
+from tradebot.core.log_events import LogEvent
 from tradebot.engine import Edges, run_engine
 from tradebot.feeds.base import Feed
 from tradebot.feeds.endpoint import find_live
@@ -78,7 +79,7 @@ class ProcessOutcome:
         in the midst of counting; and what it stored is still there.
         """
         at_once = any(line["fields"]["message"].startswith("second stop signal") for line in self.logs)
-        return bool(self.events("FINAL METRICS")) and not at_once and not self.lost
+        return bool(self.events(LogEvent.FINAL_METRICS)) and not at_once and not self.lost
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """Fields of the log lines whose `event` is `name`."""
@@ -281,7 +282,7 @@ class World:
     def _record_losses(self, loss: Loss | None) -> None:
         """Note with each process what a power cut took of its run."""
         for outcome in self.outcomes if loss is not None else ():
-            for start in outcome.events("START"):
+            for start in outcome.events(LogEvent.START):
                 assert loss is not None
                 outcome.lost += loss.ticks.get(start["run_id"], 0)
 
@@ -349,7 +350,7 @@ def covered_ticks(path: Path, logs: list[dict[str, Any]]) -> int:
 
     Looked at in a copy: closing the only connection moves SQLite's log into the database, and a kill leaves the log.
     """
-    started = [line["fields"]["run_id"] for line in logs if line["fields"].get("event") == "START"]
+    started = [line["fields"]["run_id"] for line in logs if line["fields"].get("event") == LogEvent.START]
     if not started:
         return 0
     with recovered(path) as db:

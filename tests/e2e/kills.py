@@ -29,10 +29,11 @@ from tests.e2e.process import (
     ticks_stored,
     wait_until,
 )
+from tradebot.core.log_events import LogEvent
 
 KILLS_A_ROUND_MAX: Final = 3
 DELAY_S_MAX: Final = 0.004
-EARLY: Final = ("START", "PRAGMA verification", "initial database state")
+EARLY: Final = (LogEvent.START, LogEvent.PRAGMA_VERIFICATION, LogEvent.INITIAL_DATABASE_STATE)
 # (tick, signal, persist, batch): how finely the run is cut into transactions.
 SIZES: Final = ((32, 4, 16, 10), (256, 64, 512, 100), (1000, 100, 64, 64), (16_384, 16_384, 16_384, 100))
 
@@ -79,7 +80,7 @@ class _Round:
         self._examine()
         # What the log called stored is stored. This is a lower bound: lines beyond 50 a second are held back, and one
         # line says how many they were.
-        flushed = sum(fields["persisted"] for fields in done.all("batch flushed") if "suppressed" not in fields)
+        flushed = sum(fields["persisted"] for fields in done.all(LogEvent.BATCH_FLUSHED) if "suppressed" not in fields)
         assert self.rows - before >= flushed, f"logged {flushed} rows as stored, {self.rows} - {before} are"
         return True
 

@@ -29,6 +29,7 @@ from tests.e2e.process import Engine, assert_sound, environment, run_ids, ticks_
 from tradebot.cli.arguments import parse
 from tradebot.cli.resolve import resolve
 from tradebot.config.model import Config
+from tradebot.core.log_events import LogEvent
 
 BUSY: Final = ["BTC/USD", "ETH/USD"]
 QUIET: Final = "QUIET/USD"
@@ -156,7 +157,7 @@ class _Engines:
         delay_s = chance.uniform(0, LINKED_LATEST_S) if linked else chance.uniform(EARLIEST_S, LATEST_S)
         running = self.engine.start(*command)
         if linked:
-            running.wait_for("LINK_UP")
+            running.wait_for(LogEvent.LINK_UP)
         time.sleep(delay_s)  # not until anything: it is to strike anywhere
         done = running.kill()
         assert done.code == -signal.SIGKILL, f"ended by itself with {done.code}:\n{done.stderr[-4000:]}"
@@ -186,7 +187,7 @@ class _Engines:
     def finish(self) -> None:
         """One more that ends in peace; then all of it is examined at once."""
         running = self.engine.start(*self._commands[0])
-        running.wait_for("LINK_UP")
+        running.wait_for(LogEvent.LINK_UP)
         wait_for_ticks(self.db, ticks_stored(self.db) + 100)
         running.send(signal.SIGTERM)
         done = running.finish().expect(0)

@@ -32,6 +32,7 @@ from tests.e2e.process import (
 from tradebot.cli.arguments import parse
 from tradebot.cli.resolve import resolve
 from tradebot.config.model import Config
+from tradebot.core.log_events import LogEvent
 
 HELDBACK: Final = (sys.executable, REPO / "tests" / "e2e" / "slow_engine.py")
 
@@ -175,7 +176,7 @@ class Live:
         assert ledger["not_stored"] == 0, ledger
         run = rows(self.db, "SELECT MAX(id) FROM runs")[0][0]
         assert rows(self.db, f"SELECT exit_code, ticks FROM runs WHERE id = {run}") == [(code, ledger["stored"])]
-        metrics, said = done.one("FINAL METRICS"), notices(self.db, run=run)
+        metrics, said = done.one(LogEvent.FINAL_METRICS), notices(self.db, run=run)
         for counter, kind in (("gaps", "GAP"), ("reconnects", "LINK_RESTORED")):
             assert metrics[counter] == sum(notice.kind == kind for notice in said), counter
             assert len(done.all(kind)) == metrics[counter]

@@ -20,6 +20,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Final, TypeVar
 
+from tradebot.core.log_events import LogEvent
+
 REPO: Final = Path(__file__).resolve().parents[2]
 CROSSOVER: Final = REPO / "fixtures" / "crossover_scenario.jsonl"
 SESSION: Final = REPO / "fixtures" / "btcusdt_binance_spot_20240808.jsonl"
@@ -75,9 +77,9 @@ class Finished:
     @property
     def ledger(self) -> Fields:
         """The ledger as logged, which must balance."""
-        fields = self.one("LEDGER")
+        fields = self.one(LogEvent.LEDGER)
         assert fields["balanced"], fields
-        assert not self.all("LEDGER_UNBALANCED")
+        assert not self.all(LogEvent.LEDGER_UNBALANCED)
         return fields
 
     def expect(self, code: int) -> Finished:

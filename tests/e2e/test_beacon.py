@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.process import Engine, assert_sound, synthetic_units, ticks_stored, wait_for_ticks, wait_until
+from tradebot.core.log_events import LogEvent
 from tradebot.telemetry.status_file import Status, read_status, status_path
 from tradebot.telemetry.throttle_file import Throttle, throttle_path, write_throttle
 
@@ -71,7 +72,7 @@ def test_the_status_file_follows_the_engine_and_keeps_its_end(engine: Engine) ->
     after = read_status(status_path(engine.path("x.db")))
     assert after is not None
     assert (after.state, after.exit_code, after.running) == ("ended", 0, ())
-    assert after.counters["persist_count"] == done.one("FINAL METRICS")["persist_count"]
+    assert after.counters["persist_count"] == done.one(LogEvent.FINAL_METRICS)["persist_count"]
     assert after.book is not None and after.last_stored_ms is not None
     assert after.stored_age_s is not None and 0 <= after.stored_age_s < 60
 
@@ -89,17 +90,17 @@ def test_a_push_feed_is_throttled_by_the_file_and_replays_are_not(engine: Engine
         running.send(signal.SIGTERM)
         ends.append(running.finish().expect(0))
     plain, done = ends
-    assert plain.ledger["accepted"] == plain.ledger["received"] // 2 and not plain.all("THROTTLED")
-    assert done.one("THROTTLED")["sample_every"] == 5
+    assert plain.ledger["accepted"] == plain.ledger["received"] // 2 and not plain.all(LogEvent.THROTTLED)
+    assert done.one(LogEvent.THROTTLED)["sample_every"] == 5
     assert done.ledger["accepted"] == done.ledger["received"] // 5
-    assert done.one("START")["config_hash"] == plain.one("START")["config_hash"]
+    assert done.one(LogEvent.START)["config_hash"] == plain.one(LogEvent.START)["config_hash"]
     assert_sound(db)
     told = engine.run(config, "--db=x.db", "--sample-every=3", "--seconds=0.2").expect(0)
-    assert told.one("THROTTLE_IGNORED")["sample_every"] == 3
+    assert told.one(LogEvent.THROTTLE_IGNORED)["sample_every"] == 3
     assert told.ledger["accepted"] == told.ledger["received"] // 3
     engine.path("in.jsonl").write_text('{"symbol":"A","price":1.0,"volume":1.0,"ts":1}\n' * 10)
     replayed = engine.run("--ingest=replay", "--replay-file=in.jsonl", "--db=x.db").expect(0)
-    assert replayed.ledger["accepted"] == 10 and not replayed.all("THROTTLED")
+    assert replayed.ledger["accepted"] == 10 and not replayed.all(LogEvent.THROTTLED)
 
 
 def damaged(path: Path) -> str:
@@ -140,7 +141,7 @@ def test_a_throttle_file_that_cannot_be_trusted_is_ignored_and_told(
     said = left(throttle_path(engine.path("x.db")))
     config = engine.config("sampled.toml", "[engine]\ntick_interval_ms = 2\nsample_every = 2\n")
     done = engine.run(config, "--db=x.db", "--seconds=0.2").expect(0)
-    told = done.one("THROTTLE_IGNORED")
+    told = done.one(LogEvent.THROTTLE_IGNORED)
     assert said in str(told["detail"]) and "remove it to keep all ticks" in str(told["detail"])
     assert done.ledger["accepted"] == done.ledger["received"] // 2
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 from tests.e2e.process import CROSSOVER, REPO, Engine
+from tradebot.core.log_events import LogEvent
 
 
 def test_it_is_named_when_chosen_and_warned_of_otherwise(engine: Engine) -> None:
@@ -14,7 +15,7 @@ def test_it_is_named_when_chosen_and_warned_of_otherwise(engine: Engine) -> None
     own = {"PYTHONPATH": str(engine.home)}
     replay = ("--ingest=replay", f"--replay-file={CROSSOVER}", "--db=x.db")
     done = engine.run(*replay, env=own).expect(0)
-    assert f"{file}:2: SyntaxError" in str(done.one("STRATEGY_BROKEN")["detail"])
+    assert f"{file}:2: SyntaxError" in str(done.one(LogEvent.STRATEGY_BROKEN)["detail"])
     refused = engine.run(*replay, "--strategy=mine", env=own).expect(12)
     assert f'--strategy: "mine" cannot be used: {file}:2: SyntaxError: invalid syntax' in refused.complaint
     assert "Traceback" not in refused.stderr

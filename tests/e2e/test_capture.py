@@ -13,6 +13,7 @@ import pytest
 
 from tests.e2e.okx_server import ACK, BOOK, SYMBOL, Exchange, running_exchange, trade
 from tests.e2e.process import REPO, Engine, Finished, Running, assert_sound, rows, wait_until
+from tradebot.core.log_events import LogEvent
 from tradebot.feeds.capture_file import CaptureHeader, Record, frame_of_line
 from tradebot.feeds.replay.decompress import Damaged, unpack
 
@@ -171,7 +172,7 @@ def test_a_stop_while_connecting(engine: Engine) -> None:
             running.send(signal.SIGTERM)
             done = running.finish(5.0).expect(0)
     assert done.stdout == "no frame came: nothing was captured\n"
-    assert not done.all("CONNECT_FAILED")
+    assert not done.all(LogEvent.CONNECT_FAILED)
     assert files(engine) == []
 
 

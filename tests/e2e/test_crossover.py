@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.process import CROSSOVER, REPO, Engine, Finished, assert_sound, counts, rows
+from tradebot.core.log_events import LogEvent
 
 EXPECTED = REPO / "fixtures" / "sma_calc_expected.jsonl"
 AVERAGES = ("short", "long", "prev_diff", "curr_diff", "emit", "action")
@@ -43,7 +44,7 @@ def test_the_scenario_gives_its_signals_orders_and_fills(engine: Engine) -> None
     orders = rows(db, "SELECT status, reason, price, is_shadow FROM orders ORDER BY id")
     assert orders == [("FILLED", "SHADOW_RECORDED", 101.0, 1), ("FILLED", "SHADOW_RECORDED", 102.0, 1)]
     assert_sound(db)
-    final = done.one("FINAL METRICS")
+    final = done.one(LogEvent.FINAL_METRICS)
     assert final["persist_count"] == 56
     assert (final["tick_count"], final["signal_count"], final["shadow_orders"], final["trade_count"]) == (50, 2, 2, 2)
     assert done.ledger["stored"] == 50
@@ -57,13 +58,15 @@ def test_the_log_keeps_the_names_of_the_original(engine: Engine) -> None:
     assert first["mode"] == "SHADOW"
     assert "simulated" in first["note"]
     assert first["database"] == "x.db"
-    assert done.one("PRAGMA verification")["journal_mode"] == "wal"
-    assert done.one("initial database state")["ticks"] == 0
-    assert [fields["event"] for fields in done.all("signal generated")] == ["BUY", "SELL"]
-    assert {fields["reason_code"] for fields in done.all("signal generated")} == {"SMA_CROSSOVER"}
+    assert done.one(LogEvent.PRAGMA_VERIFICATION)["journal_mode"] == "wal"
+    assert done.one(LogEvent.INITIAL_DATABASE_STATE)["ticks"] == 0
+    signals = done.all("signal generated")
+    assert [fields["side"] for fields in signals] == ["BUY", "SELL"]
+    assert {(fields["event"], fields["reason_code"]) for fields in signals} == {("SMA_CROSSOVER", "SMA_CROSSOVER")}
+    assert {(fields["confidence"], fields["desired_size"]) for fields in signals} == {(0.75, 0.1)}
     assert len(done.all("shadow order executed")) == 2
-    assert sum(fields["persisted"] for fields in done.all("batch flushed")) == 56
-    assert done.one("final flush on shutdown")
+    assert sum(fields["persisted"] for fields in done.all(LogEvent.BATCH_FLUSHED)) == 56
+    assert done.one(LogEvent.FINAL_FLUSH_ON_SHUTDOWN)
     for line in done.stderr.splitlines():
         assert set(json.loads(line)) == {"timestamp", "level", "fields", "target"}
 
@@ -71,8 +74,8 @@ def test_the_log_keeps_the_names_of_the_original(engine: Engine) -> None:
 def test_the_replay_is_announced_as_finished(engine: Engine) -> None:
     """G4: the original's own last words."""
     done = replay(engine)
-    assert done.one("replay finished")
-    summary = done.one("replay summary")
+    assert done.one(LogEvent.REPLAY_FINISHED)
+    summary = done.one(LogEvent.REPLAY_SUMMARY)
     assert (summary["ticks_read"], summary["signals_emitted"]) == (50, 2)
 
 

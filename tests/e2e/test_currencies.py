@@ -8,6 +8,7 @@ import re
 import pytest
 
 from tests.e2e.process import Engine, rows
+from tradebot.core.log_events import LogEvent
 
 
 def replay(engine: Engine, symbol: str, *args: str) -> str:
@@ -20,7 +21,9 @@ def replay(engine: Engine, symbol: str, *args: str) -> str:
     done.expect(0)
     for refused in done.all("order refused"):
         assert refused["reason_code"] == "NO_RATE" and "no rate to USD" in refused["detail"]
-    assert len(done.all("UNIT_UNKNOWN")) == (1 if "unit unknown" in done.stdout else 0), "also at --log-level=warning"
+    assert len(done.all(LogEvent.UNIT_UNKNOWN)) == (1 if "unit unknown" in done.stdout else 0), (
+        "also at --log-level=warning"
+    )
     return done.stdout
 
 

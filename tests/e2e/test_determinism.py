@@ -30,6 +30,7 @@ from tests.e2e.process import (
     rows,
     run_ids,
 )
+from tradebot.core.log_events import LogEvent
 
 # Sizes and batching far from the defaults; what decides is as in etc/tradebot/session.toml.
 TINY = """
@@ -226,5 +227,5 @@ def test_every_python_gives_the_same_bytes(engine: Engine, undisturbed: Path, mi
     assert dump(engine.path("other.db")) == dump(undisturbed)
     args = ("--ingest=replay", f"--replay-file={CROSSOVER}", "--log-level=debug")
     here, there = engine.run(*args, "--db=here.db"), engine.run(*args, "--db=there.db", command=command)
-    assert len(here.all("SMA_CALC")) == 50
-    assert here.all("SMA_CALC") == there.all("SMA_CALC")
+    assert len(here.all(LogEvent.SMA_CALC)) == 50
+    assert here.all(LogEvent.SMA_CALC) == there.all(LogEvent.SMA_CALC)

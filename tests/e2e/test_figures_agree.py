@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.process import SESSION, SESSION_CONFIG, Engine, Finished, rows
+from tradebot.core.log_events import LogEvent
 from tradebot.core.number_format import money, number
 from tradebot.portfolio.currencies import amount
 from tradebot.telemetry.prometheus import families
@@ -86,7 +87,7 @@ def check(engine: Engine, done: Finished, db: Path) -> dict[str, Any]:
     assert metrics["tradebot_signals_total"] == count["signals"]
     assert metrics["tradebot_fills_total"] == fills
 
-    final = done.one("FINAL METRICS")
+    final = done.one(LogEvent.FINAL_METRICS)
     assert (final["signal_count"], final["trade_count"]) == (count["signals"], fills)
     return dict(view)
 
@@ -122,10 +123,10 @@ def test_a_live_run_that_continues_another(engine: Engine) -> None:
     check(engine, done, db)
     done = engine.run(*args).expect(0)
     view = check(engine, done, db)
-    beat = done.one("HEARTBEAT")
+    beat = done.one(LogEvent.HEARTBEAT)
     assert beat["symbol"] == "SOL/USDC" and beat["price"] > 0 and {"net_qty", "profit"} <= set(beat)
     assert list(beat).index("price") < list(beat).index("tick_count"), "first what people look for"
-    assert len(done.all("batch flushed")) == 2, "not one for each of the many commits"
+    assert len(done.all(LogEvent.BATCH_FLUSHED)) == 2, "not one for each of the many commits"
     assert "with the fills of earlier runs" in done.stdout
     assert view["healthy"], "its seconds were over: it did what it was asked for"
     assert "input       synthetic, synthetic:SOL/USDC\n" in done.stdout

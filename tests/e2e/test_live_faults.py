@@ -20,6 +20,7 @@ from tests.e2e.live import BACKOFF_S, CONNECT_S, IDLE_S, SLACK_S, Live, in_time,
 from tests.e2e.live_peers import Link
 from tests.e2e.mockws import MockWsProcess
 from tests.e2e.process import Engine, wait_until
+from tradebot.core.log_events import LogEvent
 
 PER_S = 100.0
 UNTIL_THE_END = 1_000_000
@@ -54,7 +55,7 @@ def test_a_peer_that_falls_silent(engine: Engine, mockws: MockWsProcess, silence
     done = live.stop()
     [gap] = notices(live.db, "GAP")
     assert gap.missing is not None and gap.missing >= (IDLE_S - 0.2) * PER_S * 0.5
-    assert len(done.all("LINK_LOST")) == 1
+    assert len(done.all(LogEvent.LINK_LOST)) == 1
 
 
 ENDS: tuple[tuple[actions.Action, str], ...] = (
@@ -88,7 +89,7 @@ def test_a_handshake_that_never_ends(engine: Engine, mockws: MockWsProcess) -> N
     mockws.control(actions.Disconnect(1001))
     lost = live.wait_notice("LINK_LOST")
     live.wait_back()
-    [(failed_ms, failed)] = logged(live.stop(), "CONNECT_FAILED")
+    [(failed_ms, failed)] = logged(live.stop(), LogEvent.CONNECT_FAILED)
     in_time("delay_handshake", lost.ts, failed_ms, CONNECT_S)
     assert "no answer of 127.0.0.1 to the WebSocket handshake within 0.8 s" in failed["reason"]
 
@@ -103,7 +104,7 @@ def test_429_then_503_with_retry_after(engine: Engine, mockws: MockWsProcess) ->
     mockws.control(actions.Disconnect(1013))
     restored = live.wait_back()
     done = live.stop()
-    (first_ms, first), (second_ms, second) = logged(done, "CONNECT_FAILED")
+    (first_ms, first), (second_ms, second) = logged(done, LogEvent.CONNECT_FAILED)
     assert (first["status"], second["status"]) == (429, 503)
     in_time("reject 429", fault_ms, first_ms, 0)
     in_time("reject 503 after Retry-After: 1", first_ms, second_ms, 1)
@@ -121,12 +122,12 @@ def test_garbage_below_the_limit_and_at_it(engine: Engine, mockws: MockWsProcess
     fault_ms = now_ms()
     mockws.control(actions.Garbage(limit))
     done = live.end(11)
-    [(ledger_ms, ledger)] = logged(done, "LEDGER")
+    [(ledger_ms, ledger)] = logged(done, LogEvent.LEDGER)
     in_time("garbage at the limit", fault_ms, ledger_ms, 0, "exit 11")
     assert ledger["malformed"] == 2 * limit - 1
     assert f"{limit} frames in a row from ws://127.0.0.1" in done.stderr
     told = done.all("malformed input")
-    more = done.all("MALFORMED_MORE")
+    more = done.all(LogEvent.MALFORMED_SUPPRESSED)
     assert 1 <= len(told) <= 4
     assert len(told) + sum(fields["frames"] for fields in more) == ledger["malformed"]
     kept = [json.loads(line) for line in engine.path("x.db.quarantine.jsonl").read_text().splitlines()]
@@ -166,7 +167,7 @@ def test_the_server_is_killed_and_started_again(engine: Engine, tmp_path: Path) 
         lost = live.wait_notice("LINK_LOST")
         in_time("server killed", fault_ms, lost.ts, 0)
         assert "(close code 1006)" in lost.detail
-        live.running.wait_for("CONNECT_FAILED")
+        live.running.wait_for(LogEvent.CONNECT_FAILED)
         port = first.address[1]
     with MockWsProcess(tmp_path, f"--port={port}") as second:
         begun_ms = now_ms()  # a moment after it began to listen
@@ -177,7 +178,7 @@ def test_the_server_is_killed_and_started_again(engine: Engine, tmp_path: Path) 
         in_time("restored after the restart", begun_ms, restored.ts, BACKOFF_S, least_s=-SLACK_S)
         live.wait_ticks(16)
         done = live.stop()
-    for fields in done.all("CONNECT_FAILED"):
+    for fields in done.all(LogEvent.CONNECT_FAILED):
         # "reset": the attempt came before the system had given back all that the dead process had.
         assert fields["reason"].endswith(("127.0.0.1 connection refused", "connection reset by peer"))
     assert [(gap.ticks_before, gap.missing) for gap in notices(live.db, "GAP")] == [(10, 4)]
@@ -192,14 +193,14 @@ def test_a_link_that_is_down_for_a_while(engine: Engine, mockws: MockWsProcess) 
         link.cut()
         lost = live.wait_notice("LINK_LOST")
         in_time("link down", fault_ms, lost.ts, IDLE_S)
-        live.running.wait_for("CONNECT_FAILED")
+        live.running.wait_for(LogEvent.CONNECT_FAILED)
         mended_ms = now_ms()
         link.mend()
         restored = live.wait_back()
         # The attempt under way may end just then, without an answer; then there is a backoff.
         in_time("restored when it is mended", mended_ms, restored.ts, BACKOFF_S, least_s=0)
         done = live.stop()
-    for _ms, failed in logged(done, "CONNECT_FAILED"):
+    for _ms, failed in logged(done, LogEvent.CONNECT_FAILED):
         assert "no answer of 127.0.0.1 to the WebSocket handshake within 0.8 s" in failed["reason"]
     [gap] = notices(live.db, "GAP")
     assert gap.missing is not None and gap.missing > 0
@@ -219,14 +220,17 @@ def test_a_link_that_stays_down_ends_with_10(engine: Engine, mockws: MockWsProce
         for fault, url in downs.items():
             down = Live(engine, f"--ws-url={url}", name=fault, feed__reconnect_budget_s=budget_s)
             done = down.end(10)
-            [(started_ms, _)], [(ended_ms, _)] = logged(done, "initial database state"), logged(done, "LEDGER")
+            [(started_ms, _)], [(ended_ms, _)] = (
+                logged(done, LogEvent.INITIAL_DATABASE_STATE),
+                logged(done, LogEvent.LEDGER),
+            )
             in_time(fault, started_ms, ended_ms, budget_s, "exit 10")
             assert "within feed.reconnect_budget_s (1.2 s); the last attempt: " in done.stderr
             assert not notices(down.db)
         fault_ms = now_ms()
         link.cut()
         done = live.end(10)
-    lost, [(ended_ms, _)] = notices(live.db, "LINK_LOST")[0], logged(done, "LEDGER")
+    lost, [(ended_ms, _)] = notices(live.db, "LINK_LOST")[0], logged(done, LogEvent.LEDGER)
     in_time("link down", fault_ms, lost.ts, IDLE_S, "then:")
     in_time("and stays down", lost.ts, ended_ms, budget_s, "exit 10")
     assert "no answer of 127.0.0.1 to the WebSocket handshake" in done.stderr
@@ -249,7 +253,7 @@ def test_a_stop_is_served_in_any_state_of_the_link(engine: Engine, mockws: MockW
     mockws.control(actions.Stall(60))
     mockws.control(actions.Reject(429, retry_after_s=300))
     states["waiting"] = start("waiting", "rejecting a handshake")
-    assert states["waiting"].running.wait_for("CONNECT_FAILED")["retry_in_s"] > 100
+    assert states["waiting"].running.wait_for(LogEvent.CONNECT_FAILED)["retry_in_s"] > 100
     mockws.control(actions.DelayHandshake(60))
     states["connecting"] = start("connecting", "delaying a handshake")
     states["receiving"] = start("receiving", "client 2 connected")
@@ -272,20 +276,22 @@ def test_mockws_that_does_not_run_is_said_after_the_first_attempt(engine: Engine
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     running = engine.start("--ingest=mockws", f"--ws-url=ws://127.0.0.1:{port}", "--db=x.db")
-    assert running.wait_for("CONNECT_FAILED")["hint"].startswith("is bin/mockws running?")
-    wait_until(lambda: len([one for one in running._logs if one.get("event") == "CONNECT_FAILED"]) >= 2, "another try")
+    assert running.wait_for(LogEvent.CONNECT_FAILED)["hint"].startswith("is bin/mockws running?")
+    wait_until(
+        lambda: len([one for one in running._logs if one.get("event") == LogEvent.CONNECT_FAILED]) >= 2, "another try"
+    )
     running.send(signal.SIGTERM)
-    assert ["hint" in fields for fields in running.finish().expect(0).all("CONNECT_FAILED")][:2] == [True, False]
+    assert ["hint" in fields for fields in running.finish().expect(0).all(LogEvent.CONNECT_FAILED)][:2] == [True, False]
 
 
 def test_a_ban_outlasts_the_budget_and_a_restart(engine: Engine, mockws: MockWsProcess) -> None:
     """Budget 1 s, Retry-After 4 s: no exit 10 meanwhile, and no request before the 4 s are over."""
     mockws.control(actions.Reject(429, retry_after_s=4))
     first = Live(engine, f"--ws-url={mockws.url}", feed__reconnect_budget_s=1)
-    first.running.wait_for("CONNECT_FAILED")
-    [(refused_ms, _)] = logged(first.stop(), "CONNECT_FAILED")
+    first.running.wait_for(LogEvent.CONNECT_FAILED)
+    [(refused_ms, _)] = logged(first.stop(), LogEvent.CONNECT_FAILED)
     again = Live(engine, f"--ws-url={mockws.url}", feed__reconnect_budget_s=1)
-    assert again.running.wait_for("RETRY_AFTER")["wait_s"] <= 4.0
+    assert again.running.wait_for(LogEvent.RETRY_AFTER)["wait_s"] <= 4.0
     assert again.wait_notice("LINK_UP").ts >= refused_ms + 4000 - 50
     assert not list(engine.home.glob("*.retry_after.json"))
     again.stop()

@@ -15,6 +15,7 @@ from tests.e2e.live import Live, notices, stored_ticks
 from tests.e2e.live_peers import ExchangeServer, Talk
 from tests.e2e.mockws import MockWsProcess
 from tests.e2e.process import Engine, wait_until
+from tradebot.core.log_events import LogEvent
 
 ROOM = 200
 SIZES: dict[str, Any] = {"channels__tick_channel_size": ROOM, "channels__persist_channel_size": ROOM}
@@ -51,14 +52,14 @@ def test_a_flood_meets_a_slow_writer(engine: Engine, tmp_path: Path) -> None:
         with closing(sqlite3.connect(live.db, timeout=30, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             mockws.control(actions.Burst(40_000))
-            live.running.wait_for("OVERLOAD")
+            live.running.wait_for(LogEvent.OVERLOAD)
         assert_overloaded(live, "persist")
 
 
 def assert_overloaded(live: Live, stage: str) -> int:
     """The refused tick alone is missing, and the bounds held. The ticks that are stored."""
     done = live.end(13)
-    ledger, overload, final = done.ledger, done.one("OVERLOAD"), done.one("FINAL METRICS")
+    ledger, overload, final = done.ledger, done.one(LogEvent.OVERLOAD), done.one(LogEvent.FINAL_METRICS)
     stored: int = ledger["stored"]
     assert (overload["stage"], overload["depths"]["tick"]) == (stage, ROOM)
     assert overload["refused"] == ledger["refused"] == 1
@@ -96,5 +97,5 @@ def test_a_frame_with_more_trades_than_there_is_room_for(engine: Engine) -> None
     seqs = [tick.seq for tick in stored_ticks(live.db)]
     assert seqs == list(range(1, ledger["stored"] + 1))
     frame_end = next(end for end in (50, 100, 150, 200, 1000) if end > len(seqs))
-    assert done.one("OVERLOAD")["refused"] == ledger["refused"] == frame_end - len(seqs) > 0
+    assert done.one(LogEvent.OVERLOAD)["refused"] == ledger["refused"] == frame_end - len(seqs) > 0
     assert ledger["received"] == frame_end

@@ -17,6 +17,7 @@ from tests.e2e.mockws import MockWsProcess
 from tests.e2e.process import Engine, counts, rows, run_ids, ticks_stored, wait_until
 from tradebot.config.model import Config
 from tradebot.core.events import Tick
+from tradebot.core.log_events import LogEvent
 from tradebot.strategy.registry import create
 
 KILLS = 4
@@ -89,7 +90,7 @@ def test_kill_and_restart_a_live_feed(engine: Engine, tmp_path: Path, seed: int)
             live = Live(engine, f"--ws-url={mockws.url}", persist__batch_size=batch, persist__flush_interval_ms=100)
             db, before = live.db, ticks_stored(live.db)
             if early:
-                live.running.wait_for("LINK_UP")
+                live.running.wait_for(LogEvent.LINK_UP)
             else:
                 live.wait_ticks(before + chance.randint(20, 250))
             time.sleep(chance.random() * 0.02)  # so that it strikes between two transactions as well as within one
@@ -100,7 +101,7 @@ def test_kill_and_restart_a_live_feed(engine: Engine, tmp_path: Path, seed: int)
         before = ticks_stored(last.db)
         last.wait_ticks(before + 100)
         done = last.stop()
-    assert done.one("CARRIED_OVER")["ticks"] == before
+    assert done.one(LogEvent.CARRIED_OVER)["ticks"] == before
     assert_strategy_went_on(last.db, last.config)
     ticks = stored_ticks(last.db)
     assert {tick.symbol for tick in ticks} == set(SYMBOLS)

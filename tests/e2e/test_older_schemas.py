@@ -25,6 +25,7 @@ from tests.e2e.process import (
     synthetic_units,
     wait_for_ticks,
 )
+from tradebot.core.log_events import LogEvent
 
 
 class Written(NamedTuple):
@@ -160,9 +161,9 @@ def test_a_spill_file_is_adopted_and_the_feed_goes_on(left: Engine, written: Wri
     spilled = left.path("spilled.db.spill").read_text().rstrip("\0").splitlines()
     orders_then = rows(db, "SELECT COUNT(*) FROM orders")[0][0] + sum(line.startswith('["o"') for line in spilled)
     done = left.run(*written.spill_options, "--db=spilled.db", "--seconds=0.3").expect(0)
-    adopted = done.one("SPILL_ADOPTED")
+    adopted = done.one(LogEvent.SPILL_ADOPTED)
     assert (adopted["stored"], adopted["already_stored"], adopted["whole"]) == (written.spill_events, 0, True)
-    assert done.one("CARRIED_OVER")["ticks"] == sum(written.spill_ticks)
+    assert done.one(LogEvent.CARRIED_OVER)["ticks"] == sum(written.spill_ticks)
     assert not left.path("spilled.db.spill").exists()
     units = synthetic_units(db)
     assert len(units) == sum(written.spill_ticks) + done.ledger["stored"]
@@ -244,7 +245,7 @@ def test_a_feed_goes_on_with_another_list_of_symbols(left: Engine, written: Writ
         running.send(signal.SIGTERM)
         done = running.finish().expect(0)
     assert len(asked) == 3
-    carried = done.one("CARRIED_OVER")
+    carried = done.one(LogEvent.CARRIED_OVER)
     assert (carried["runs"], carried["ticks"], carried["symbols"]) == (2, 102, 2)
     assert (done.ledger["duplicates"], done.ledger["stored"]) == (2, 4)
     assert rows(db, "SELECT COUNT(*) FROM notices WHERE kind = 'GAP'") == [(0,)]
@@ -271,7 +272,7 @@ def test_a_mockws_feed_goes_on(left: Engine, tmp_path: Path) -> None:
         wait_for_ticks(db, 308 + 3)
         running.send(signal.SIGTERM)
         done = running.finish().expect(0)
-    carried = done.one("CARRIED_OVER")
+    carried = done.one(LogEvent.CARRIED_OVER)
     assert (carried["runs"], carried["ticks"], carried["symbols"]) == (2, 308, 2)
     assert (done.ledger["duplicates"], done.ledger["stored"]) == (3, 3)
     [(no,)] = rows(db, "SELECT MAX(id) FROM runs")
@@ -293,7 +294,7 @@ def test_the_throttle_file_is_obeyed(left: Engine) -> None:
     """An engine with a push feed keeps every fifth tick, as the file asks."""
     left.path("push.db.throttle.json").rename(left.path("fresh.db.throttle.json"))
     done = left.run("--config=tradebot.toml", "--db=fresh.db", "--seconds=0.3").expect(0)
-    assert done.one("THROTTLED")["sample_every"] == 5
+    assert done.one(LogEvent.THROTTLED)["sample_every"] == 5
     assert done.ledger["sampled_out"] >= 4 * done.ledger["stored"] > 0
 
 

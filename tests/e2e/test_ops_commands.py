@@ -16,6 +16,7 @@ import pytest
 
 from tests.e2e.hook import Hook
 from tests.e2e.process import Engine, Finished, Running, wait_until
+from tradebot.core.log_events import LogEvent
 from tradebot.threads.counters import COUNTERS
 
 # As another user, who may not be able to run this Python: so what is needed is imported before.
@@ -46,7 +47,7 @@ def free_port() -> int:
 def begun(engine: Engine, *options: str) -> Running:
     """A running engine that has stored something and said so."""
     running = engine.start(*options)
-    running.wait_for("batch flushed")
+    running.wait_for(LogEvent.BATCH_FLUSHED)
     wait_until(lambda: status_of(engine)["counters"]["persist_count"], "stored events in the status")
     return running
 
@@ -124,7 +125,7 @@ def test_metrics_and_webhook_of_a_run(engine: Engine, hook: Hook) -> None:
     told = hook.posted
     assert [message["event"] for message in told] == ["start", "exit_code", "stop", "exit_code"]
     assert [message["fields"].get("exit_code") for message in told[1:]] == [12, None, 0]
-    assert {told[at]["run_id"] for at in (0, 2, 3)} == {done.one("START")["run_id"]}
+    assert {told[at]["run_id"] for at in (0, 2, 3)} == {done.one(LogEvent.START)["run_id"]}
     assert "secret1" not in done.stderr + refused.stderr
 
 
@@ -135,7 +136,7 @@ def test_a_webhook_that_does_not_answer_holds_nothing_up(engine: Engine) -> None
         running.send(signal.SIGTERM)
         done = running.finish().expect(0)
     assert done.ledger["stored"] == done.ledger["accepted"]
-    assert done.one("WEBHOOK_END")["given_up"] >= 1
+    assert done.one(LogEvent.WEBHOOK_END)["given_up"] >= 1
 
 
 @pytest.mark.parametrize("command", ["status", "health", "doctor"])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.process import REPO, SESSION, SESSION_CONFIG, Engine, Finished, assert_sound, counts, dump, rows
+from tradebot.core.log_events import LogEvent
 
 SCRIPT = REPO / "tests" / "e2e" / "slow_engine.py"
 SMALL = """
@@ -30,7 +31,7 @@ def run(engine: Engine, delays_s: dict[str, float], crashes: dict[str, int], *ar
 
 
 def assert_everything_accepted_is_stored(engine: Engine, done: Finished) -> None:
-    ledger, final, db = done.ledger, done.one("FINAL METRICS"), engine.path("x.db")
+    ledger, final, db = done.ledger, done.one(LogEvent.FINAL_METRICS), engine.path("x.db")
     assert ledger["not_stored"] == 0
     assert counts(db)["ticks"] == ledger["stored"] == ledger["accepted"] > 0
     assert sum(counts(db).values()) == final["persist_count"]
@@ -46,12 +47,12 @@ def test_a_stage_that_is_too_slow_ends_the_run_with_13(engine: Engine, stage: st
     # The writer takes all that is there at once; the strategy has each tick in its hands several times.
     delay_s = {"strategy": 0.005, "persist": 0.4}[stage]
     done = run(engine, {f"tradebot-{stage}": delay_s}, {}, config, "--db=x.db", "--seconds=30").expect(13)
-    overload = done.one("OVERLOAD")
+    overload = done.one(LogEvent.OVERLOAD)
     assert overload["stage"] == stage
     assert overload["depths"]["tick"] == 100
     assert overload["depths"]["persist"] == 100 or stage == "strategy"
     assert_everything_accepted_is_stored(engine, done)
-    final = done.one("FINAL METRICS")
+    final = done.one(LogEvent.FINAL_METRICS)
     ledger = done.ledger
     assert overload["refused"] == ledger["refused"] == final["bp_drops_tick"] == final["tick_refused"] > 0
     assert final["bp_drops_persist"] == (ledger["refused"] if stage == "persist" else 0)
@@ -67,12 +68,12 @@ def test_signals_for_a_slow_execution_are_refused_not_executed_late(engine: Engi
     config = engine.config("small.toml", SMALL)
     done = run(engine, {"tradebot-execution": 0.05}, {}, config, "--db=x.db", "--seconds=1.2").expect(0)
     assert_everything_accepted_is_stored(engine, done)
-    final = done.one("FINAL METRICS")
+    final = done.one(LogEvent.FINAL_METRICS)
     dropped = "SELECT status, is_shadow, COUNT(*) FROM orders WHERE reason = 'BP_DROP_SIGNAL' GROUP BY 1, 2"
     assert rows(engine.path("x.db"), dropped) == [("REJECTED", 1, final["bp_drops_signal"])]
     assert final["bp_drops_signal"] > 0
     assert final["signal_high_water"] == 10
-    assert not done.all("OVERLOAD")
+    assert not done.all(LogEvent.OVERLOAD)
 
 
 @pytest.mark.parametrize("stage", ["strategy", "execution", "persist"])
@@ -94,7 +95,7 @@ def test_a_dead_thread_never_leaves_the_process_living_on(engine: Engine, undist
     done = run(engine, {}, {f"tradebot-{stage}": 8}, *args)
     assert done.code == 1, done.stderr[-2000:]
     assert done.one("thread crashed")["stage"] == stage
-    ledger = done.one("LEDGER")
+    ledger = done.one(LogEvent.LEDGER)
     # What an ingest that dies has in its hands is in no column: then the ledger says so.
     assert ledger["balanced"] or stage == "ingest"
     assert counts(engine.path("x.db"))["ticks"] == ledger["stored"]

@@ -25,6 +25,7 @@ from tests.e2e.process import (
     wait_for_ticks,
     wait_until,
 )
+from tradebot.core.log_events import LogEvent
 
 FAST = '[engine]\ntick_interval_ms = 2\nsignal_every_n_ticks = 3\n[strategy]\nname = "periodic"\n'
 LONG_AGO_MS = 1_600_000_000_000
@@ -122,7 +123,7 @@ def test_a_replay_of_a_pruned_run_says_so(engine: Engine, undisturbed: Path) -> 
         other.execute("DELETE FROM ticks WHERE id <= 1000")
     before = dump(db)
     done = engine.run("--ingest=replay", f"--replay-db={db}", "--db=y.db", f"--config={SESSION_CONFIG}").expect(0)
-    assert done.one("PRUNED_RUN")["pruned"] == 1000
+    assert done.one(LogEvent.PRUNED_RUN)["pruned"] == 1000
     assert ticks_stored(engine.path("y.db")) == counts(db)["ticks"]
     assert run_ids(engine.path("y.db")) != run_ids(db)
     assert dump(db) == before

@@ -16,6 +16,7 @@ from tests.e2e.hook import Hook
 from tests.e2e.live import Live, notices, stored_ticks
 from tests.e2e.live_peers import ExchangeServer
 from tests.e2e.process import REPO, Engine, Finished, assert_sound, rows, wait_until
+from tradebot.core.log_events import LogEvent
 
 REPORTS = REPO / "fixtures" / "reports"
 START_2025_MS = 1_735_689_600_000
@@ -103,7 +104,7 @@ def test_ids_that_restart_at_one_are_new_trades(engine: Engine) -> None:
     [gap] = notices(live.db, "GAP")
     assert (gap.symbol, gap.missing, gap.ticks_before) == ("ABCUSDT", None, 200)
     assert "numbering restarted" in gap.detail
-    assert len(done.all("GAP")) == 1
+    assert len(done.all(LogEvent.GAP)) == 1
     assert_sound(live.db)
 
 
@@ -132,7 +133,7 @@ def test_a_symbol_that_is_added_leaves_the_others_their_positions(engine: Engine
         second = realws(engine, server, "binance", "BTCUSDT,ETHUSDT,SOLUSDT")
         second.wait_ticks(5 * reported.TRADES_EACH)
         done = second.stop()
-    carried = done.one("CARRIED_OVER")
+    carried = done.one(LogEvent.CARRIED_OVER)
     assert (carried["symbols"], carried["ticks"]) == (2, 2 * reported.TRADES_EACH)
     assert positions(done) == nets(second.db)
 
@@ -191,7 +192,7 @@ def test_a_subscription_that_is_refused_for_good(engine: Engine, hook: Hook) -> 
     with ExchangeServer(reported.kraken_refuses) as server:
         live = realws(engine, server, "kraken", "XBT/USDC", feed__idle_timeout_s=LONG_WAIT_S,
                       feed__reconnect_budget_s=10, notify__webhook_url=hook.url)  # fmt: skip
-        assert reported.UNKNOWN_PAIR in live.running.wait_for("EXCHANGE_ERROR")["detail"]
+        assert reported.UNKNOWN_PAIR in live.running.wait_for(LogEvent.EXCHANGE_ERROR)["detail"]
         line = unhealthy(engine, live, "--max-age=1")
         done = live.running.finish().expect(10)
     assert line.startswith("UNHEALTHY") and reported.UNKNOWN_PAIR in line
@@ -225,7 +226,7 @@ def test_one_wrong_topic_does_not_silence_the_others(engine: Engine, hook: Hook,
     assert "TYPOUSDT" not in {tick.symbol for tick in stored_ticks(live.db)}
     assert (refused.symbol, len(notices(live.db, "SYMBOL_REFUSED"))) == ("TYPOUSDT", 1)
     assert "handler not found" in refused.detail and "handler not found" in told
-    assert "TYPOUSDT" in done.one("SYMBOL_REFUSED")["symbol"]
+    assert "TYPOUSDT" in done.one(LogEvent.SYMBOL_REFUSED)["symbol"]
     assert list(status["status"]["symbols"]["refused"]) == ["TYPOUSDT"]
     [posted] = hook.texts("symbol_refused")
     assert "TYPOUSDT" in posted
@@ -241,6 +242,6 @@ def test_a_maintenance_notice_reaches_log_notices_and_webhook(engine: Engine, ho
         wait_until(lambda: hook.texts("exchange_notice"), "a post to the webhook")
         done = live.stop()
     assert "maintenance" in announced.detail
-    assert "maintenance" in done.one("EXCHANGE_NOTICE")["detail"]
+    assert "maintenance" in done.one(LogEvent.EXCHANGE_NOTICE)["detail"]
     assert "maintenance" in hook.texts("exchange_notice")[0]
     assert len(notices(live.db, "EXCHANGE_NOTICE")) == 1

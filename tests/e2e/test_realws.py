@@ -15,6 +15,7 @@ from tests.e2e.live import IDLE_S, Live, in_time, notices, stored_ticks
 from tests.e2e.live_peers import ExchangeServer, Talk
 from tests.e2e.process import Engine, rows
 from tradebot.core.events import Tick
+from tradebot.core.log_events import LogEvent
 from tradebot.strategy.registry import create
 
 TS = 1_700_000_000_000
@@ -71,8 +72,8 @@ def test_binance_with_two_symbols(engine: Engine) -> None:
         ("LINK_UP", None, None), ("EXCHANGE_NOTICE", None, None),
         ("LINK_LOST", None, None), ("LINK_RESTORED", None, None), ("GAP", "BTCUSDT", 2),
     ]  # fmt: skip
-    assert len(done.all("SUBSCRIBED")) == 2
-    assert "Invalid request" in done.one("EXCHANGE_ERROR")["detail"]
+    assert len(done.all(LogEvent.SUBSCRIBED)) == 2
+    assert "Invalid request" in done.one(LogEvent.EXCHANGE_ERROR)["detail"]
     assert "\x1b" not in done.stderr + done.stdout
     ledger = done.ledger
     assert (ledger["malformed"], ledger["duplicates"], ledger["stored"]) == (1, 1, 5)
@@ -144,7 +145,7 @@ def test_a_subscription_that_is_not_confirmed(engine: Engine) -> None:
     with ExchangeServer(talk) as server:
         live = realws(engine, server, "kraken", "BTC/USD")
         restored = live.wait_notice("LINK_RESTORED")
-        live.running.wait_for("SUBSCRIBED")
+        live.running.wait_for(LogEvent.SUBSCRIBED)
         live.stop()
     up, lost, last = notices(live.db)
     in_time("subscription never confirmed", up.ts, lost.ts, IDLE_S)
@@ -274,10 +275,10 @@ def test_wss_with_credentials_and_with_certificates_that_are_wrong(engine: Engin
         live.wait_ticks(2)
         texts = [live.stop()]
         for reason, other in refused.items():
-            assert reason in other.running.wait_for("CONNECT_FAILED")["reason"]
+            assert reason in other.running.wait_for(LogEvent.CONNECT_FAILED)["reason"]
             texts.append(other.stop())
         texts.append(done := start("unknown", good, trusted=False).end(10))
-        assert "no authority known to this machine" in done.all("CONNECT_FAILED")[0]["reason"]
+        assert "no authority known to this machine" in done.all(LogEvent.CONNECT_FAILED)[0]["reason"]
         # The last attempt may have had too little time left to find the same.
         assert "within feed.reconnect_budget_s (2 s); the last attempt: " in done.one("stage failed")["detail"]
     assert len(notices(live.db, "LINK_LOST")) == 1

@@ -21,6 +21,7 @@ from tests.e2e.process import (
     ticks_stored,
     wait_for_ticks,
 )
+from tradebot.core.log_events import LogEvent
 
 FAST = "[engine]\ntick_interval_ms = 2\nsignal_every_n_ticks = 10\n[persist]\nflush_interval_ms = 20\n"
 
@@ -78,11 +79,11 @@ def test_a_restarted_push_feed_continues(engine: Engine) -> None:
         wait_for_ticks(db, held + 36)
         running.send(signal.SIGTERM)
         done = running.finish(10).expect(0)
-        assert [fields["ticks"] for fields in done.all("CARRIED_OVER")] == ([held] if held else [])
+        assert [fields["ticks"] for fields in done.all(LogEvent.CARRIED_OVER)] == ([held] if held else [])
         held += done.ledger["stored"]
     engine.run("--ingest=replay", f"--replay-file={CROSSOVER}", "--db=x.db").expect(0)
     third = engine.run(*args, "--seconds=0.3").expect(0)
-    assert third.one("CARRIED_OVER")["ticks"] == held
+    assert third.one(LogEvent.CARRIED_OVER)["ticks"] == held
     assert_sound(db)
     units = synthetic_units(db)
     assert len(units) == held + third.ledger["stored"]
@@ -102,7 +103,7 @@ def test_a_push_feed_continues_after_kill_9(engine: Engine) -> None:
     held = ticks_stored(db)
     assert len(synthetic_units(db)) == held
     again = engine.run(*args, "--seconds=0.3").expect(0)
-    assert again.one("CARRIED_OVER")["ticks"] == held
+    assert again.one(LogEvent.CARRIED_OVER)["ticks"] == held
     assert_sound(db)
     assert len(synthetic_units(db)) == held + again.ledger["stored"]
     # A signal whose tick was just stored may be among what was lost; then the next tick gives it, with its side.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.e2e.process import SESSION, Engine, assert_sound, counts, rows
+from tradebot.core.log_events import LogEvent
 
 FAST = '[engine]\ntick_interval_ms = 2\n[app]\nsymbol = "A/B"\n'
 SESSION_TICKS = 13_932
@@ -20,7 +21,7 @@ def test_a_replay_keeps_every_nth_tick(engine: Engine, every: int) -> None:
     ledger = done.ledger
     assert (ledger["received"], ledger["stored"]) == (SESSION_TICKS, SESSION_TICKS // every)
     assert ledger["sampled_out"] == SESSION_TICKS - SESSION_TICKS // every
-    final = done.one("FINAL METRICS")
+    final = done.one(LogEvent.FINAL_METRICS)
     assert (final["ingest_received"], final["ingest_processed"]) == (SESSION_TICKS, SESSION_TICKS // every)
     stamps = [int(line.rpartition(":")[2].rstrip("}")) for line in SESSION.read_text().split()]
     assert [ts for (ts,) in rows(db, "SELECT ts FROM ticks ORDER BY id")] == stamps[every - 1 :: every]
@@ -38,7 +39,7 @@ def test_synthetic_keeps_every_nth_tick(engine: Engine) -> None:
     prices = {}
     for every, running in runs.items():
         done = running.finish().expect(0)
-        received = done.one("FINAL METRICS")["ingest_received"]
+        received = done.one(LogEvent.FINAL_METRICS)["ingest_received"]
         assert received > 100
         ledger = done.ledger
         assert ledger["stored"] == received // every

@@ -10,6 +10,7 @@ import pytest
 from tests.e2e.hook import Hook
 from tests.e2e.process import Engine
 from tests.e2e.test_ops_commands import KEYS, free_port
+from tradebot.core.log_events import LogEvent
 
 SECRET = "hunter2"
 
@@ -41,7 +42,7 @@ def test_credentials_on_the_command_line_are_warned_of_and_masked(engine: Engine
     config = engine.config("c.toml", f"{KEYS}[feed]\nreconnect_budget_s = 0\n")
     url = f"ws://user:{SECRET}@127.0.0.1:{free_port()}/?token={SECRET}"
     done = engine.run(config, "--ingest=mockws", f"--ws-url={url}").expect(10)
-    assert "engine.ws_url_file" in str(done.one("CREDENTIALS_VISIBLE")["message"])
+    assert "engine.ws_url_file" in str(done.one(LogEvent.CREDENTIALS_VISIBLE)["message"])
     assert SECRET not in done.stderr + done.stdout
 
 

@@ -26,6 +26,7 @@ from tests.e2e.process import (
     ticks_stored,
     wait_for_ticks,
 )
+from tradebot.core.log_events import LogEvent
 
 FAST = "[engine]\ntick_interval_ms = 2\n[persist]\nflush_interval_ms = 50\n"
 STOP_SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -54,7 +55,7 @@ def test_a_push_feed_is_stopped_with_everything_stored(engine: Engine, number: s
     ledger = done.ledger
     assert ledger["not_stored"] == ledger["refused"] == 0
     assert counts(db)["ticks"] == ledger["accepted"] == ledger["received"]
-    final = done.one("FINAL METRICS")
+    final = done.one(LogEvent.FINAL_METRICS)
     assert sum(counts(db).values()) == final["persist_count"]
     assert rows(db, "SELECT exit_code, complete FROM runs") == [(0, 0)]
     assert_sound(db)
@@ -83,7 +84,7 @@ def test_a_replay_is_stopped_in_the_middle_and_resumed(
 def test_a_signal_while_the_engine_starts_is_served(engine: Engine) -> None:
     """S13: as soon as the first line is logged."""
     running = engine.start(engine.config("fast.toml", FAST), "--db=x.db")
-    running.wait_for("START")
+    running.wait_for(LogEvent.START)
     running.send(signal.SIGTERM)
     running.finish(10).expect(0)
 
@@ -144,7 +145,7 @@ def test_a_named_pipe_without_a_writer_does_not_hold_off_a_stop(engine: Engine) 
     """S13: not even while it waits for somebody to open the other end."""
     os.mkfifo(engine.path("pipe"))
     running = engine.start("--ingest=replay", "--replay-file=pipe", "--db=x.db")
-    running.wait_for("initial database state")
+    running.wait_for(LogEvent.INITIAL_DATABASE_STATE)
     began = time.monotonic()
     running.send(signal.SIGINT)
     running.finish(10).expect(0)
@@ -171,7 +172,7 @@ def test_a_second_signal_ends_it_at_once(engine: Engine) -> None:
     ledger = done.ledger
     assert (ledger["stored"], ledger["cause"]) == (held, "a second stop signal ended the run")
     assert ledger["not_stored"] == ledger["accepted"] - held
-    assert done.one("NOT_STORED")["ticks"] == ledger["not_stored"] > 0
+    assert done.one(LogEvent.NOT_STORED)["ticks"] == ledger["not_stored"] > 0
     assert counts(db)["ticks"] == held
     assert_sound(db)
 

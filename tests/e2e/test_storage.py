@@ -27,6 +27,7 @@ from tests.e2e.process import (
     wait_until,
 )
 from tests.e2e.tmpfs import SmallDisk, small_disk
+from tradebot.core.log_events import LogEvent
 
 pytestmark = pytest.mark.slow
 
@@ -67,21 +68,21 @@ def locked(db: Path) -> Iterator[None]:
 def assert_failed_and_spilled(done: Finished, code: str) -> None:
     """Ended with 13; the log names the storage error, and the spill holds what the ledger calls not stored."""
     done.expect(13)
-    assert done.one("STORAGE_FAILED")["code"] == code
+    assert done.one(LogEvent.STORAGE_FAILED)["code"] == code
     ledger = done.ledger
     assert ledger["not_stored"] > 0
     assert ledger["cause"] == "the storage failed"
-    assert done.one("SPILLED")["events"] >= ledger["not_stored"]
-    assert done.one("FINAL METRICS")["exit_code"] == 13
-    assert not done.all("SPILL_FAILED")
+    assert done.one(LogEvent.SPILLED)["events"] >= ledger["not_stored"]
+    assert done.one(LogEvent.FINAL_METRICS)["exit_code"] == 13
+    assert not done.all(LogEvent.SPILL_FAILED)
 
 
 def assert_adopted(before: Finished, db: Path, after: Finished) -> None:
     """The start after it stored the spill first: everything that was accepted is there, once."""
-    adopted = after.one("SPILL_ADOPTED")
+    adopted = after.one(LogEvent.SPILL_ADOPTED)
     assert adopted["whole"]
-    assert adopted["stored"] == before.one("SPILLED")["events"]
-    assert after.one("initial database state")["ticks"] == before.ledger["accepted"]
+    assert adopted["stored"] == before.one(LogEvent.SPILLED)["events"]
+    assert after.one(LogEvent.INITIAL_DATABASE_STATE)["ticks"] == before.ledger["accepted"]
     assert not db.with_name(db.name + ".spill").exists()
     assert_sound(db)
 
@@ -122,7 +123,7 @@ class TestFullDisk:
         disk.free()
         again = start_synthetic(engine, db, 1, "--seconds=0.2").finish().expect(0)
         assert_adopted(done, db, again)
-        assert again.one("CARRIED_OVER")["ticks"] == done.ledger["accepted"]
+        assert again.one(LogEvent.CARRIED_OVER)["ticks"] == done.ledger["accepted"]
         assert len(synthetic_units(db)) == counts(db)["ticks"]
 
     def test_a_disk_that_gets_room_again_is_waited_for(
@@ -136,7 +137,7 @@ class TestFullDisk:
         running.wait_for("storage unavailable")
         disk.free()
         done = running.finish().expect(0)
-        assert done.one("FINAL METRICS")["persist_errors"] > 0
+        assert done.one(LogEvent.FINAL_METRICS)["persist_errors"] > 0
         assert done.ledger["not_stored"] == 0
         assert dump(db) == dump(undisturbed)
         assert not db.with_name("x.db.spill").exists()
@@ -189,7 +190,7 @@ class TestLockedDatabase:
         with locked(db):
             done = running.finish()
         assert_failed_and_spilled(done, "SQLITE_BUSY")
-        assert "another program" in done.one("STORAGE_FAILED")["detail"]
+        assert "another program" in done.one(LogEvent.STORAGE_FAILED)["detail"]
         again = start_synthetic(engine, db, 1, "--seconds=0.2").finish().expect(0)
         assert_adopted(done, db, again)
         assert len(synthetic_units(db)) == counts(db)["ticks"]
@@ -232,14 +233,16 @@ class TestAway:
         wait_for_ticks(db, 300)
         with locked(db):
             began_s = time.monotonic()
-            running.wait_for("SPILL_BEGUN")
+            running.wait_for(LogEvent.SPILL_BEGUN)
             wait_until(lambda: time.monotonic() - began_s >= locked_s, "the lock's time", locked_s + 10)
-        running.wait_for("SPILL_DRAINED")
+        running.wait_for(LogEvent.SPILL_DRAINED)
         running.process.terminate()
         done = running.finish().expect(0)
-        assert not done.all("OVERLOAD") and not done.all("STORAGE_FAILED") and not done.all("SPILLED")
+        assert (
+            not done.all(LogEvent.OVERLOAD) and not done.all(LogEvent.STORAGE_FAILED) and not done.all(LogEvent.SPILLED)
+        )
         assert done.ledger["accepted"] == done.ledger["stored"] == counts(db)["ticks"] > 500 * locked_s
-        assert len(done.all("SPILL_BEGUN")) == len(done.all("SPILL_DRAINED")) == 1
+        assert len(done.all(LogEvent.SPILL_BEGUN)) == len(done.all(LogEvent.SPILL_DRAINED)) == 1
         assert len(done.all("storage unavailable")) <= 2 + locked_s, "the volume of the log is bounded"
         assert len(synthetic_units(db)) == counts(db)["ticks"]
         assert not db.with_name("x.db.spill").exists()
@@ -251,12 +254,12 @@ class TestAway:
         running = self.start(engine, db)
         wait_for_ticks(db, 300)
         disk.fill()
-        began = running.wait_for("SPILL_BEGUN")
+        began = running.wait_for(LogEvent.SPILL_BEGUN)
         spill = db.with_name("x.db.spill")
         assert began["spill_file"] == str(spill)
         wait_until(lambda: spill.read_bytes().partition(b"\0")[0].count(b"\n") > 1500, "events in the spill")
         disk.free()
-        running.wait_for("SPILL_DRAINED")
+        running.wait_for(LogEvent.SPILL_DRAINED)
         running.process.terminate()
         done = running.finish().expect(0)
         assert done.ledger["accepted"] == done.ledger["stored"] == counts(db)["ticks"]
@@ -269,15 +272,15 @@ class TestAway:
         wait_for_ticks(db, 300)
         spill = db.with_name("x.db.spill")
         with locked(db):
-            running.wait_for("SPILL_BEGUN")
+            running.wait_for(LogEvent.SPILL_BEGUN)
             wait_until(lambda: spill.read_bytes().partition(b"\0")[0].count(b"\n") > 2000, "events in the spill")
             running.kill()
         written = spill.read_bytes().partition(b"\0")[0].count(b'["t"')
         stored = counts(db)["ticks"]
         again = start_synthetic(engine, db, 1, "--seconds=0.2").finish().expect(0)
-        adopted = again.one("SPILL_ADOPTED")
+        adopted = again.one(LogEvent.SPILL_ADOPTED)
         assert adopted["stored"] > 1500 and not adopted["whole"]
-        assert again.one("initial database state")["ticks"] == stored + written
+        assert again.one(LogEvent.INITIAL_DATABASE_STATE)["ticks"] == stored + written
         assert len(synthetic_units(db)) == counts(db)["ticks"]
         assert_sound(db)
 
@@ -294,7 +297,7 @@ def test_a_reader_does_not_disturb_the_writer(engine: Engine) -> None:
     assert reader.execute("SELECT COUNT(*) FROM ticks").fetchone() == seen
     reader.close()
     done = running.finish().expect(0)
-    assert done.one("FINAL METRICS")["persist_errors"] == 0
+    assert done.one(LogEvent.FINAL_METRICS)["persist_errors"] == 0
 
 
 def test_the_database_is_whole_for_plain_sqlite(engine: Engine) -> None:
@@ -338,7 +341,7 @@ class TestFilesThatChange:
         change(db)
         there = db.exists()
         done = running.finish().expect(13)
-        failed = done.one("STORAGE_FAILED")
+        failed = done.one(LogEvent.STORAGE_FAILED)
         assert failed["code"] == "FILE_REPLACED"
         assert f"{db}{file} {what}" in failed["detail"] and "while the engine was writing it" in failed["detail"]
         ledger = done.ledger
@@ -369,10 +372,10 @@ class TestFilesThatChange:
         wait_for_ticks(db, 100)
         db.unlink()
         done = running.finish().expect(13)
-        run_id = done.one("START")["run_id"]
+        run_id = done.one(LogEvent.START)["run_id"]
         again = start_synthetic(engine, db, 1, "--seconds=0.5").finish().expect(0)
         aside = db.with_name(f"x.db.spill.orphan-{run_id}")
-        assert again.one("SPILL_ORPHANED")["spill_file"] == str(aside)
+        assert again.one(LogEvent.SPILL_ORPHANED)["spill_file"] == str(aside)
         assert aside.exists() and not db.with_name("x.db.spill").exists()
         ((kind, detail),) = rows(db, "SELECT kind, detail FROM notices")
         assert kind == "SPILL_ORPHANED" and aside.name in detail and run_id in detail

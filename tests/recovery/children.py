@@ -26,6 +26,7 @@ from tests.recovery.shim import COUNTED, Control, Mode, Shim
 from tradebot.cli import main as cli
 from tradebot.cli.arguments import Arguments, parse
 from tradebot.core.events import StoredEvent
+from tradebot.core.log_events import LogEvent
 from tradebot.store.batch import WriteBatch
 from tradebot.store.database import BUSY_TIMEOUT_MS
 from tradebot.store.spill import Spill
@@ -215,5 +216,5 @@ class _Holder:
 
 def started(done: Finished) -> Fields | None:
     """The fields of the engine's first log line; None when it did not come so far."""
-    found = done.all("START")
+    found = done.all(LogEvent.START)
     return found[0] if found else None

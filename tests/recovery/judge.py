@@ -19,12 +19,13 @@ from tests.recovery.scenarios import DB, Place, Scenario
 from tests.recovery.shim import COUNTED
 from tradebot.cli.arguments import parse
 from tradebot.cli.resolve import resolve
+from tradebot.core.log_events import LogEvent
 
 Rows = dict[str, tuple[int, ...]]
 """Of each run, by its id: rows by table, as in COUNTED."""
 
 FAULTS: Final = ("hung", "ended with 12", "ended with 1", "other end", "unsound", "lost", "unequal")
-_BUGS: Final = ("Traceback", "internal error", "a bug", "LEDGER_UNBALANCED", "thread crashed")
+_BUGS: Final = ("Traceback", "internal error", "a bug", LogEvent.LEDGER_UNBALANCED, "thread crashed")
 
 
 class Fault(Exception):
@@ -164,7 +165,7 @@ class Judge:
         """The ticks that the ledger of a run that ended by itself calls stored or spilled."""
         if victim is None or victim.code not in (0, 13) or self._scenario.replay:
             return {}
-        start, ledgers = started(victim), victim.all("LEDGER")
+        start, ledgers = started(victim), victim.all(LogEvent.LEDGER)
         if start is None or not ledgers:
             return {}
         ledger = ledgers[0]
@@ -173,4 +174,4 @@ class Judge:
         return {start["run_id"]: (ledger["stored"] + ledger["spilled"], 0, 0, 0, 0)}
 
     def _nothing_lost(self, victim: Finished | None) -> bool:
-        return victim is not None and not any(fields["events_lost"] for fields in victim.all("NOT_STORED"))
+        return victim is not None and not any(fields["events_lost"] for fields in victim.all(LogEvent.NOT_STORED))

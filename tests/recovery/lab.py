@@ -16,6 +16,7 @@ from tests.recovery.judge import Fault, Judge, Rows, most, read_image, rows_of, 
 from tests.recovery.points import ERRORS, Point, PointKind, spread
 from tests.recovery.scenarios import DB, Place, Scenario, Synchronous
 from tests.recovery.shim import COUNTED, Control, Mode, new_control
+from tradebot.core.log_events import LogEvent
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ class _Promises:
     def __init__(self, synchronous: Synchronous, rows: Rows, victim: Finished) -> None:
         self.rows = rows
         self._synchronous = synchronous
-        self._run = str(victim.one("START")["run_id"])
+        self._run = str(victim.one(LogEvent.START)["run_id"])
         self._syncs = 0
 
     def after(self, operation: Operation, disk: Disk) -> None:
@@ -209,6 +210,6 @@ def _counts(text: str) -> tuple[int, ...]:
 
 
 def _committed(done: Finished, control: Control) -> Rows:
-    start = done.all("START")
+    start = done.all(LogEvent.START)
     rows = tuple(int(control.committed[index]) for index in range(len(COUNTED)))
     return {start[0]["run_id"]: rows} if start and any(rows) else {}

@@ -13,6 +13,7 @@ from sim.scenarios.common import flat_values, synthetic_settings
 from sim.world.faults import StorageFaults
 from sim.world.world import Faults, ProcessOutcome, SimProcess, World
 from tradebot.core.events import StoredEvent
+from tradebot.core.log_events import LogEvent
 from tradebot.store.spill import Spill, spill_path
 
 
@@ -46,8 +47,8 @@ def test_a_spill_that_was_being_written_has_no_end_mark(
         assert written.startswith(b'["spill"') and b'["t"' in written and b'["end"' not in written
         monkeypatch.setattr(Spill, "append", append)
         following = spilling(world, Faults())
-    assert following.event("SPILL_ADOPTED")["whole"] is False
-    assert following.events("SPILL_CUT_SHORT")
+    assert following.event(LogEvent.SPILL_ADOPTED)["whole"] is False
+    assert following.events(LogEvent.SPILL_CUT_SHORT)
     check_database(world.db_path)
 
 
@@ -57,7 +58,7 @@ def test_sqlites_log_is_left_as_it_was(tmp_path: Path) -> None:
         world = World(1, tmp_path, clock)
         settings = synthetic_settings(world)
         outcome = world.run(settings, Faults(kill_at_s=8.0))
-        assert outcome.exit_code is None and outcome.events("batch flushed")
+        assert outcome.exit_code is None and outcome.events(LogEvent.BATCH_FLUSHED)
         (tmp_path / "copy.db").write_bytes(world.db_path.read_bytes())
         without_log = world.dump(tmp_path / "copy.db")
         assert len(world.dump()["ticks"]) > len(without_log["ticks"])
@@ -87,9 +88,9 @@ def test_files_that_the_dying_make_are_gone(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("said", "exact"),
     [
-        (["LEDGER"], False),
-        (["LEDGER", "FINAL METRICS"], True),
-        (["second stop signal: exiting at once", "LEDGER", "FINAL METRICS"], False),
+        ([LogEvent.LEDGER], False),
+        ([LogEvent.LEDGER, LogEvent.FINAL_METRICS], True),
+        (["second stop signal: exiting at once", LogEvent.LEDGER, LogEvent.FINAL_METRICS], False),
     ],
 )
 def test_an_account_must_be_exact_when_it_was_given_to_its_end(said: list[str], exact: bool) -> None:

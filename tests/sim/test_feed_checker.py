@@ -18,6 +18,7 @@ from sim.world.exchange import SimExchange
 from sim.world.world import Faults, World
 from tradebot.config.model import Settings
 from tradebot.core.events import Tick
+from tradebot.core.log_events import LogEvent
 from tradebot.feeds.exchanges.kraken import Kraken
 
 
@@ -89,7 +90,7 @@ def test_a_broken_database_does_not(finished: Finished, tmp_path: Path, sql: str
 def test_a_wrong_count_does_not(
     finished: Finished, monkeypatch: pytest.MonkeyPatch, name: str, off: int, complaint: str
 ) -> None:
-    ledger = finished.world.outcomes[0].event("LEDGER")
+    ledger = finished.world.outcomes[0].event(LogEvent.LEDGER)
     monkeypatch.setitem(ledger, name, ledger[name] + off)
     with pytest.raises(AssertionError, match=complaint):
         finished.check(finished.world.db_path)

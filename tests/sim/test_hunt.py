@@ -16,6 +16,7 @@ from sim.__main__ import main
 from sim.scenarios import SCENARIOS
 from sim.swarm.fault_kinds import KINDS
 from tests.e2e.test_determinism import other_pythons
+from tradebot.core.log_events import LogEvent
 
 REPO = Path(__file__).resolve().parents[2]
 LINE = re.compile(
@@ -136,7 +137,7 @@ def _on_purpose(_history: object) -> None:
 def test_trace_tells_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--scenario=swarm", "--seed=2", "--trace", "--jobs=1"]) == 0
     out = capsys.readouterr().out
-    assert "[1]     0.0000 s  process starts" in out and "batch flushed" in out and "HEARTBEAT" in out
+    assert "[1]     0.0000 s  process starts" in out and LogEvent.BATCH_FLUSHED in out and LogEvent.HEARTBEAT in out
 
 
 def test_minutes_bound_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from sim.scenarios.common import expect, synthetic_settings
 from sim.world.maintenance import KEPT, MaintainedDatabase, ScheduledCommand, maintained_database
 from sim.world.side_process import CommandFaults, SideProcess, Trouble, opened_in_steps
 from sim.world.world import World, dump
+from tradebot.core.log_events import LogEvent
 from tradebot.store import policy
 from tradebot.store import session as opening
 
@@ -55,7 +56,7 @@ def test_a_kill_of_a_prune_is_not_the_engines(database: MaintainedDatabase) -> N
     outcome = database.run_engine(command)
     expect(outcome, 0)
     assert command.code is None and command.said == ""
-    assert ticks(database.world.db_path) == before + outcome.event("LEDGER")["stored"]
+    assert ticks(database.world.db_path) == before + outcome.event(LogEvent.LEDGER)["stored"]
 
 
 def test_a_signal_for_a_prune_is_not_the_engines(database: MaintainedDatabase) -> None:

@@ -13,6 +13,7 @@ from sim.runner.history import HistoryOrder, play
 from sim.scenarios import SCENARIOS
 from sim.scenarios.common import replay_settings
 from sim.world.world import World
+from tradebot.core.log_events import LogEvent
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "determinism.md"
 
@@ -69,6 +70,8 @@ def test_a_failure_is_told_from_what_is_wrong_to_what_happened(
     ]
     printed = "\n".join(lines[5:])
     assert (
-        "process starts" in printed and "replay finished" in printed and printed.endswith("process ended: exit code 0")
+        "process starts" in printed
+        and LogEvent.REPLAY_FINISHED in printed
+        and printed.endswith("process ended: exit code 0")
     )
     assert "more held back" not in printed, "what is dull is dull in sum too"

@@ -8,6 +8,7 @@ import pytest
 
 from sim.swarm.fault_kinds import KINDS
 from sim.swarm.oracle import EARLIER, EXPLAINED_BY, ProcessFacts, describe, expected_exit, unexplained
+from tradebot.core.log_events import LogEvent
 
 RUN: dict[str, Any] = {"ended_s": 60.1, "run_seconds": 60.0, "over_s": 60.05, "budget_s": 40.0, "unreadable_limit": 5}
 
@@ -62,7 +63,7 @@ def line(level: str, message: str, **fields: object) -> dict[str, Any]:
 
 
 def test_complaints_need_an_explanation() -> None:
-    lost = line("WARNING", "link lost", event="LINK_LOST")
+    lost = line("WARNING", "link lost", event=LogEvent.LINK_LOST)
     assert unexplained([lost], ["mute"], None) == []
     assert len(unexplained([lost], ["kill", "storage_full"], None)) == 1
     assert len(unexplained([line("ERROR", "never heard of")], list(KINDS), list(KINDS))) == 1
@@ -72,11 +73,11 @@ def test_complaints_need_an_explanation() -> None:
 
 
 def test_what_happened_before_explains_some() -> None:
-    cut = line("ERROR", "spill cut short", event="SPILL_CUT_SHORT")
+    cut = line("ERROR", "spill cut short", event=LogEvent.SPILL_CUT_SHORT)
     assert unexplained([cut], [], ["kill"]) == []
     assert len(unexplained([cut], [], ["mute"])) == 1
     assert len(unexplained([cut], ["kill"], None)) == 1
-    gap = line("WARNING", "trades missing", event="GAP")
+    gap = line("WARNING", "trades missing", event=LogEvent.GAP)
     assert len(unexplained([gap], [], None)) == 1
     assert unexplained([gap], [], []) == []
 

@@ -19,7 +19,8 @@ from tradebot.cli.registry import TRADEBOT
 from tradebot.config.reference import ENTRIES, configuration_page
 from tradebot.config.validation import KEYS
 from tradebot.core.errors import ExitCode
-from tradebot.core.events import NoticeKind, Side
+from tradebot.core.events import PERIODIC_TRIGGER, SMA_CROSSOVER, NoticeKind
+from tradebot.core.log_events import LogEvent
 from tradebot.ops.soak.decision_log import Action
 from tradebot.store.database import connect, migrate
 from tradebot.store.models import MODELS, SCHEMA_VERSION
@@ -158,9 +159,13 @@ class TestLogEvents:
                 if not isinstance(node, ast.Call):
                     continue
                 for keyword in node.keywords:
-                    if keyword.arg == "event" and isinstance(keyword.value, ast.Constant):
+                    if keyword.arg != "event":
+                        continue
+                    assert not isinstance(keyword.value, ast.Constant), f"{path}:{node.lineno}: use LogEvent"
+                    value, _, name = ast.unparse(keyword.value).partition(".")
+                    if value == "LogEvent":
                         level = ast.unparse(node.func).rpartition(".")[2].upper()
-                        found.setdefault(str(keyword.value.value), set()).add(level)
+                        found.setdefault(LogEvent[name], set()).add(level)
         return found
 
     def test_every_event_is_described_with_its_level(self, repo: Path, reference: Path) -> None:
@@ -168,8 +173,9 @@ class TestLogEvents:
         told = {name: set(levels.split(", ")) for name, levels in rows}
         assert len(rows) == len(told), "an event is described twice"
         logged = self.logged(repo)
-        drawn = {name for kind in (NoticeKind, Side, Action) for name in literals(kind)}  # logged as values
-        assert set(told) == set(logged) | drawn
+        drawn = {name for kind in (NoticeKind, Action) for name in literals(kind)}  # logged as values
+        assert set(LogEvent) == set(logged) | drawn, "names that nothing logs"
+        assert set(told) == set(LogEvent) | {SMA_CROSSOVER, PERIODIC_TRIGGER}
         for name, levels in logged.items():
             known = levels & {"DEBUG", "INFO", "WARNING", "ERROR"}
             assert known <= told[name], name

@@ -13,6 +13,7 @@ from tradebot.config.model import FeedConfig, Settings
 from tradebot.core.cancellation import Cancellation, Cancelled
 from tradebot.core.events import Tick
 from tradebot.core.ids import short_digest
+from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import Runtime
 from tradebot.feeds.base import Feed
 from tradebot.feeds.exchanges import EXCHANGES
@@ -144,7 +145,8 @@ def _database(settings: Settings, around: Surroundings) -> Input:
     origin, digest = _database_content(path, options.replay_run, around.cancel_opening)
     if origin.pruned:
         around.log.warning(
-            "replaying a pruned run", event="PRUNED_RUN", run_id=origin.run_id, pruned=origin.pruned, left=origin.rows,
+            "replaying a pruned run", event=LogEvent.PRUNED_RUN, run_id=origin.run_id, pruned=origin.pruned,
+            left=origin.rows,
             detail="its oldest ticks are gone: results are those of what is left, under another run id",
         )  # fmt: skip
     rows_feed = DatabaseReplay(_rows(path, origin), origin.rows)

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from tradebot.config.model import Live, Settings
 from tradebot.core.cancellation import Cancellation
 from tradebot.core.events import Notice
+from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import RealRuntime, Runtime
 from tradebot.feeds.base import Batch
 from tradebot.feeds.capture_file import CaptureWriter
@@ -112,13 +113,13 @@ class _Capture:
 
     def run(self) -> Captured:
         """Record to the end."""
-        self._log.info("capture starting", event="START", source=self._live.source, file=str(self._writer.path))
+        self._log.info("capture starting", event=LogEvent.START, source=self._live.source, file=str(self._writer.path))
         try:
             self._record()
         finally:
             self._feed.close()
             self._writer.close()
-            self._log.info("capture ended", event="END", frames=self._writer.frames, file=str(self._writer.path))
+            self._log.info("capture ended", event=LogEvent.END, frames=self._writer.frames, file=str(self._writer.path))
             if not self._writer.frames:
                 self._writer.path.unlink(missing_ok=True)  # a header and nothing else
         file = str(self._writer.path) if self._writer.frames else None
@@ -153,10 +154,10 @@ class _Capture:
         if notice.kind == "LINK_LOST":
             self._writer.flush()  # connecting again may take its time
         log = self._log.info if notice.kind == "LINK_UP" else self._log.warning
-        log("feed notice", event=notice.kind, detail=notice.detail)
+        log("feed notice", event=LogEvent(notice.kind), detail=notice.detail)
 
     def _report(self) -> None:
         self._log.info(
-            "CAPTURING", event="CAPTURING", trades=self._trades, malformed=self._malformed,
+            "CAPTURING", event=LogEvent.CAPTURING, trades=self._trades, malformed=self._malformed,
             reconnects=self._reconnects, file=str(self._writer.path), **self._feed.status().log_fields(),
         )  # fmt: skip

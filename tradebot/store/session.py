@@ -15,6 +15,7 @@ from peewee import SqliteDatabase
 
 from tradebot.core.errors import ConfigError, OverloadError
 from tradebot.core.events import Tick
+from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import Runtime
 from tradebot.output.log import Log
 from tradebot.store import runs
@@ -188,7 +189,7 @@ class SqliteStore:
             self._lock = WriterLock(self.path)
             if self._lock.unguarded is not None:
                 self._log.warning(
-                    "only the lock file keeps a second engine out", event="DATABASE_NOT_LOCKED",
+                    "only the lock file keeps a second engine out", event=LogEvent.DATABASE_NOT_LOCKED,
                     database=str(self.path), detail=self._lock.unguarded,
                 )  # fmt: skip
         if not self._is_ours:
@@ -196,7 +197,7 @@ class SqliteStore:
             self._is_ours = True
 
     def _prepare(self, db: SqliteDatabase) -> None:
-        self._log.info("PRAGMA verification", event="PRAGMA verification", **pragma_values(db))
+        self._log.info("PRAGMA verification", event=LogEvent.PRAGMA_VERIFICATION, **pragma_values(db))
         had_tables = bool(db.get_tables())
         version = migrate(db)
         if version == _SCHEMA_OF_ORIGINAL and had_tables:
@@ -206,24 +207,27 @@ class SqliteStore:
         adopted = adopt(db, spill_path(self.path))
         if adopted is not None:
             self._report(adopted)
-        self._log.info("initial database state", event="initial database state", counted=COUNTED, **row_counts(db))
+        self._log.info(
+            "initial database state", event=LogEvent.INITIAL_DATABASE_STATE, counted=COUNTED, **row_counts(db)
+        )
 
     def _report(self, adopted: Adopted) -> None:
         log, orphan = self._log, adopted.orphan
         if orphan is None or adopted.events or adopted.already_stored:
             log.warning(
-                "spill adopted", event="SPILL_ADOPTED", run_id=adopted.run_id, stored=adopted.events,
+                "spill adopted", event=LogEvent.SPILL_ADOPTED, run_id=adopted.run_id, stored=adopted.events,
                 already_stored=adopted.already_stored, whole=adopted.whole,
             )  # fmt: skip
         if orphan is not None:
             self.orphan = orphan
             log.error(
-                "spill file set aside", event="SPILL_ORPHANED", run_id=orphan.run_id, spill_file=str(orphan.path),
-                detail=orphan.reason, hint="its events are not in this database; tradebot doctor lists such files",
+                "spill file set aside", event=LogEvent.SPILL_ORPHANED, run_id=orphan.run_id,
+                spill_file=str(orphan.path), detail=orphan.reason,
+                hint="its events are not in this database; tradebot doctor lists such files",
             )  # fmt: skip
         elif not adopted.whole:
             log.error(
-                "spill cut short", event="SPILL_CUT_SHORT",
+                "spill cut short", event=LogEvent.SPILL_CUT_SHORT,
                 detail="the spill file has no end mark: the engine was killed or stopped at once while it spilled;"
                 " events that it had not yet written there are lost",
             )  # fmt: skip

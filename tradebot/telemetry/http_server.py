@@ -15,6 +15,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Final, NamedTuple
 
+from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import Runtime, Thread
 from tradebot.output.log import Log
 from tradebot.telemetry.http_request import HttpRefusal, Request, read_request
@@ -104,7 +105,7 @@ class HttpServer:
                 took_s = self._turn()
                 self._stop.wait(min(REST_S_MAX, REST_FACTOR * took_s))
         except Exception as error:
-            self._log.error("the server has ended by an error", event="HTTP_SERVER_FAILED", exc_info=error)
+            self._log.error("the server has ended by an error", event=LogEvent.HTTP_SERVER_FAILED, exc_info=error)
         finally:
             self._listener.close()
             for client in self._clients.values():
@@ -184,7 +185,7 @@ class HttpServer:
         try:
             return self._answer(request)
         except Exception as error:  # whatever it is, the next request is answered again
-            self._log.error("request failed", event="REQUEST_FAILED", path=request.path, exc_info=error)
+            self._log.error("request failed", event=LogEvent.REQUEST_FAILED, path=request.path, exc_info=error)
             return Response("500 Internal Server Error", (PLAIN_TEXT,), b"see the log\n")
 
     def _begin_answer(self, client: _Client, response: Response, head: bool) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from tradebot.config.model import MetricsConfig
 from tradebot.core.errors import ConfigError
 from tradebot.core.events import BP_DROP_SIGNAL, NO_RATE, RISK_CAP, STALE_DATA, as_unix_ms
+from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import Runtime
 from tradebot.output.log import Log
 from tradebot.telemetry.http_request import Request
@@ -187,7 +188,7 @@ class MetricsServer:
             ) from error
         self.port: int = listener.getsockname()[1]
         self._server = HttpServer(listener, _hosts(config), self._answer, THREAD, runtime, self._log)
-        self._log.info("metrics are served", event="METRICS", address=address, port=self.port)
+        self._log.info("metrics are served", event=LogEvent.METRICS, address=address, port=self.port)
 
     def close(self) -> None:
         """Stop serving. Blocks for at most a second; idempotent."""

@@ -12,6 +12,7 @@ from typing import Final
 
 from tradebot.core.errors import ConfigError
 from tradebot.core.events import as_unix_ms
+from tradebot.core.log_events import LogEvent
 from tradebot.core.number_format import number
 from tradebot.core.runtime import Runtime
 from tradebot.output.log import Log
@@ -84,10 +85,10 @@ class Publisher:
         still = sorted(status.still_s)
         if still and still != self._still:
             self._log.error(
-                "stages stand still: the watchdog is not fed", event="STANDING_STILL", for_s=status.still_s
+                "stages stand still: the watchdog is not fed", event=LogEvent.STAGE_STALLED, for_s=status.still_s
             )  # fmt: skip
         elif self._still and not still:
-            self._log.warning("all stages make progress again", event="MOVING_AGAIN")
+            self._log.warning("all stages make progress again", event=LogEvent.STAGE_RECOVERED)
         self._still = still
 
     def _write(self, status: Status) -> None:
@@ -100,7 +101,7 @@ class Publisher:
             write_status(self._path, status)
         except OSError as error:
             if not self._unwritten:  # said once: a full disk has enough lines of its own
-                self._log.warning("status file cannot be written", event="STATUS_FAILED", detail=str(error))
+                self._log.warning("status file cannot be written", event=LogEvent.STATUS_FAILED, detail=str(error))
             self._unwritten = True
         else:
             self._unwritten = False
@@ -110,7 +111,7 @@ class Publisher:
         try:
             read_status(path)
         except ConfigError as error:
-            self._log.warning("unreadable status file is replaced", event="STATUS_REPLACED", detail=str(error))
+            self._log.warning("unreadable status file is replaced", event=LogEvent.STATUS_REPLACED, detail=str(error))
 
 
 def status_line(status: Status) -> str:

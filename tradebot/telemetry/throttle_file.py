@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from tradebot.config.model import Settings
 from tradebot.core.errors import ConfigError
+from tradebot.core.log_events import LogEvent
 from tradebot.core.private_files import read_trusted, replace_private
 from tradebot.output.log import Log
 from tradebot.store.database import beside
@@ -71,7 +72,7 @@ def apply_throttle(settings: Settings, path: Path, log: Log) -> Settings:
     try:
         throttle = read_throttle(path)
     except ConfigError as error:
-        log.warning("throttle file ignored", event="THROTTLE_IGNORED", detail=str(error))
+        log.warning("throttle file ignored", event=LogEvent.THROTTLE_IGNORED, detail=str(error))
         return settings
     if throttle is None or throttle.sample_every <= engine.sample_every:
         return settings
@@ -81,8 +82,8 @@ def apply_throttle(settings: Settings, path: Path, log: Log) -> Settings:
         "configured": engine.sample_every,
     }
     if settings.sources.get("engine.sample_every", "").startswith("command line"):
-        log.warning("not throttled", event="THROTTLE_IGNORED", sample_every=engine.sample_every, **fields)
+        log.warning("not throttled", event=LogEvent.THROTTLE_IGNORED, sample_every=engine.sample_every, **fields)
         return settings
-    log.warning("throttled", event="THROTTLED", sample_every=throttle.sample_every, **fields)
+    log.warning("throttled", event=LogEvent.THROTTLED, sample_every=throttle.sample_every, **fields)
     engine = replace(engine, sample_every=throttle.sample_every)
     return replace(settings, config=replace(settings.config, engine=engine))

@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from tradebot.core.channel import Channel, ChannelClosed, ConsumerGone
 from tradebot.core.errors import ConfigError
+from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import Runtime
 from tradebot.output.log import Log
 from tradebot.output.redaction import MASK, clip, mask
@@ -155,7 +156,7 @@ class Webhook:
             taken = 0
         if not taken:
             self.suppressed += 1
-            self._log.warning("webhook queue full", event="WEBHOOK_DROPPED", alert=alert.event)
+            self._log.warning("webhook queue full", event=LogEvent.WEBHOOK_DROPPED, alert=alert.event)
 
     def close(self) -> None:
         """Send what is left, for at most two seconds; the rest is given up. Idempotent."""
@@ -168,7 +169,7 @@ class Webhook:
         self._queue.abandon()
         if left or self.failed or self.suppressed:
             self._log.warning(
-                "not everything was told", event="WEBHOOK_END", sent=self.sent, failed=self.failed,
+                "not everything was told", event=LogEvent.WEBHOOK_END, sent=self.sent, failed=self.failed,
                 suppressed=self.suppressed, given_up=left,
             )  # fmt: skip
 
@@ -193,7 +194,7 @@ class Webhook:
                 break
         self.failed += 1
         self._log.warning(
-            "webhook failed", event="WEBHOOK_FAILED", alert=message.event, url=self._target.shown, detail=problem
+            "webhook failed", event=LogEvent.WEBHOOK_FAILED, alert=message.event, url=self._target.shown, detail=problem
         )  # fmt: skip
 
     def _attempt(self, body: bytes) -> tuple[str, bool]:

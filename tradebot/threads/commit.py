@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from tradebot.core.channel import Channel
 from tradebot.core.errors import ExitCode
+from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import Runtime
 from tradebot.output.log import Log
 from tradebot.store.batch import WriteBatch
@@ -88,7 +89,9 @@ class Committer:
     def give_up(self, error: StorageUnavailable, spill_file: Path | None) -> None:
         """Report that the storage was given up, and end the run with 13."""
         where = None if spill_file is None else str(spill_file)
-        self._log.error("storage failed", event="STORAGE_FAILED", code=error.code, detail=str(error), spill_file=where)
+        self._log.error(
+            "storage failed", event=LogEvent.STORAGE_FAILED, code=error.code, detail=str(error), spill_file=where
+        )
         self._control.fail(ExitCode.OVERLOAD, "persist", f"storage failed: {error}")
 
     def close(self) -> None:
@@ -96,13 +99,13 @@ class Committer:
         try:
             self.storage.close()
         except (OSError, StorageUnavailable) as error:
-            self._log.error("clean-up failed", event="CLEANUP_FAILED", file="database", detail=str(error))
+            self._log.error("clean-up failed", event=LogEvent.CLEANUP_FAILED, file="database", detail=str(error))
             self._control.fail(ExitCode.OVERLOAD, "persist", f"cannot close the database: {error}")
         self._log_flushed(self._flush_lines.take())  # last: whatever becomes of the line, the connection is closed
 
     def _log_flushed(self, fields: dict[str, int] | None) -> None:
         if fields is not None:
-            self._log.info("batch flushed", event="batch flushed", errors=self._metrics.persist_errors, **fields)
+            self._log.info("batch flushed", event=LogEvent.BATCH_FLUSHED, errors=self._metrics.persist_errors, **fields)
 
     def _deadline(self) -> float | None:
         # After a failure the main thread sets the time for draining a moment after the stop.

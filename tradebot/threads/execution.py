@@ -7,6 +7,7 @@ from typing import Final
 
 from tradebot.core.channel import Channel, ChannelClosed
 from tradebot.core.events import NO_RATE, RISK_CAP, STALE_DATA, Event, Order, Signal
+from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import Runtime
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.output.log import Log
@@ -92,7 +93,7 @@ class ExecutionStage:
         if quote_currency(symbol) is None and len(self._seen_symbols) <= _SYMBOLS_WARNED_OF:
             self._log.warning(
                 "the currency of a symbol's prices is not known: its amounts count as US dollars in the risk caps",
-                event="UNIT_UNKNOWN", symbol=symbol,
+                event=LogEvent.UNIT_UNKNOWN, symbol=symbol,
                 hint="symbols such as BTC/USDT, BTC-USDT or BTC_USDT name it",
             )  # fmt: skip
 

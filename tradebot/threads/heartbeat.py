@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tradebot.core.channel import Channel
+from tradebot.core.log_events import LogEvent
 from tradebot.output.log import Log
 from tradebot.threads.counters import Metrics
 from tradebot.threads.shutdown import Control
@@ -53,7 +54,7 @@ class Heartbeat:
         self._last = counters
         self._log.flush_suppressed()
         self._log.info(
-            "HEARTBEAT", event="HEARTBEAT", **self._status(), **counters, **depth_fields(self._channels),
+            "HEARTBEAT", event=LogEvent.HEARTBEAT, **self._status(), **counters, **depth_fields(self._channels),
             progressed=progressed,
         )  # fmt: skip
 

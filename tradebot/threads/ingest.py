@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from tradebot.core.channel import Channel
 from tradebot.core.errors import ConfigError, ExitCode
 from tradebot.core.events import Checkpoint, Notice, NoticeKind, Tick
+from tradebot.core.log_events import LogEvent
 from tradebot.feeds.base import Batch, Feed
 from tradebot.feeds.sampling import Intake
 from tradebot.output.log import Log
@@ -105,7 +106,7 @@ class IngestStage:
                 self._feed.close()
             except Exception as error:
                 # It must not take the place of how the feed ended.
-                self._log.error("the feed could not be closed", event="CLOSE_FAILED", exc_info=error)
+                self._log.error("the feed could not be closed", event=LogEvent.CLOSE_FAILED, exc_info=error)
 
     def _read_on(self) -> None:
         while not self._control.stop.is_requested():
@@ -115,7 +116,9 @@ class IngestStage:
                 self._check_all_compared()
                 self.complete = not self._control.stop.is_requested()
                 if self.complete and not self._feed.push:
-                    self._log.info("replay finished", event="replay finished", ticks_read=self._metrics.ingest_received)
+                    self._log.info(
+                        "replay finished", event=LogEvent.REPLAY_FINISHED, ticks_read=self._metrics.ingest_received
+                    )
                 return
             self._count(batch)
             pieces = self._pieces(batch)
@@ -165,7 +168,7 @@ class IngestStage:
             fields["missing"] = notice.missing
         restarted = notice.kind == "GAP" and notice.missing is None
         text = "sequence numbering restarted" if restarted else _NOTICE_TEXTS[notice.kind]
-        log(text, event=notice.kind, detail=notice.detail, **fields)
+        log(text, event=LogEvent(notice.kind), detail=notice.detail, **fields)
         if notice.kind == "GAP":
             self._metrics.gaps += 1
         elif notice.kind == "LINK_RESTORED":
@@ -268,5 +271,5 @@ class IngestStage:
             metrics.bp_drops_persist += refused
         depths = {channel.name: channel.depth for channel in self._channels}
         told: dict[str, Any] = {"notices_refused": notices} if notices else {}
-        self._log.error("OVERLOAD", event="OVERLOAD", stage=cause, refused=refused, **told, depths=depths)
+        self._log.error("OVERLOAD", event=LogEvent.OVERLOAD, stage=cause, refused=refused, **told, depths=depths)
         self._control.fail(ExitCode.OVERLOAD, self.name, f"tick channel full, held up by the {cause} stage")

@@ -13,6 +13,7 @@ from typing import Final
 
 from tradebot.core.channel import Channel, ChannelClosed
 from tradebot.core.events import Event, Notice
+from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import Runtime
 from tradebot.output.log import Log
 from tradebot.store.batch import WriteBatch
@@ -188,7 +189,7 @@ class PersistStage:
             # What is in commit, or spilled, came before the end.
             committer.is_draining = self._handover is not None and not self._handover.is_idle
             committer.final_deadline = self._runtime.monotonic() + FINAL_FLUSH_S
-        self._log.info("final flush on shutdown", event="final flush on shutdown", remaining=self._batch.events)
+        self._log.info("final flush on shutdown", event=LogEvent.FINAL_FLUSH_ON_SHUTDOWN, remaining=self._batch.events)
 
     def _now(self) -> float:
         """The clock by which batches are due."""
@@ -285,7 +286,7 @@ class PersistStage:
         self._batch.add_earlier(first.checkpoint)  # first may be stored from the file, which holds none
         self._policy = self._fair_policy.for_spill()
         self._log.warning(
-            "storage is away: events go to the spill file", event="SPILL_BEGUN",
+            "storage is away: events go to the spill file", event=LogEvent.SPILL_BEGUN,
             spill_file=str(self._spilling.path), hint="they are stored when the database can be written again",
         )  # fmt: skip
         return True
@@ -296,13 +297,13 @@ class PersistStage:
         try:
             committer.storage.sync_wal()  # before what a power loss could take from the database is gone from the file
         except OSError as error:
-            self._log.warning("write-ahead log not synced", event="WAL_SYNC_FAILED", detail=str(error))
+            self._log.warning("write-ahead log not synced", event=LogEvent.WAL_SYNC_FAILED, detail=str(error))
         self._spilling.empty()
         self._policy = self._fair_policy
         self._policy.flushed(committer.storage.wal_bytes)
         if self._batch.events:
             self._policy.added(self._now())
-        self._log.info("storage is back: the spill is stored", event="SPILL_DRAINED", events=events)
+        self._log.info("storage is back: the spill is stored", event=LogEvent.SPILL_DRAINED, events=events)
 
     def _keep_or_lose(self, committer: Committer, handover: CommitHandover) -> None:
         """The storage was given up: all that is not stored stays in the spill for the next start, or is lost."""

@@ -12,6 +12,7 @@ from tradebot.core.channel import Channel
 from tradebot.core.errors import ExitCode
 from tradebot.core.events import Checkpoint, Event, Notice, Signal, Tick
 from tradebot.core.ledger import Ledger, NotStored
+from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import Runtime, Thread
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.feeds.base import Feed
@@ -201,7 +202,7 @@ class Pipeline:
             self._abort_at = now
             running = control.running()
             if not set(running) <= WRITERS:
-                self._log.error("drain ran out of time", event="DRAIN_TIMEOUT", running=running)
+                self._log.error("drain ran out of time", event=LogEvent.DRAIN_TIMEOUT, running=running)
                 control.fail(ExitCode.OVERLOAD, "engine", f"drain ran out of time; still running: {', '.join(running)}")
             # What has reached the writer is still flushed; what is before it is given up.
             self._ticks.abandon()

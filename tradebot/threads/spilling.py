@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tradebot.core.errors import ExitCode
+from tradebot.core.log_events import LogEvent
 from tradebot.output.log import Log
 from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.spill import Spill
@@ -53,7 +54,7 @@ class Spilling:
         try:
             sync_wal()
         except OSError as error:
-            self._log.warning("write-ahead log not synced", event="WAL_SYNC_FAILED", detail=str(error))
+            self._log.warning("write-ahead log not synced", event=LogEvent.WAL_SYNC_FAILED, detail=str(error))
         try:
             self._spill.begin(self._run_id, counts, in_causal_order(first, counts.ticks))
         except OSError as error:
@@ -100,7 +101,7 @@ class Spilling:
         self._clean_up(spill.finish)
         if waiting_events:
             self._log.error(
-                "events spilled", event="SPILLED", events=waiting_events, spill_file=str(spill.path),
+                "events spilled", event=LogEvent.SPILLED, events=waiting_events, spill_file=str(spill.path),
                 hint="the next start with this database stores them",
             )  # fmt: skip
 
@@ -109,7 +110,7 @@ class Spilling:
         if not self._refused:
             self._refused = True
             self._log.error(
-                "spill failed", event="SPILL_FAILED", spill_file=str(spill.path), detail=str(error),
+                "spill failed", event=LogEvent.SPILL_FAILED, spill_file=str(spill.path), detail=str(error),
                 events_spilled=spill.events,
             )  # fmt: skip
 
@@ -118,5 +119,5 @@ class Spilling:
         try:
             step()
         except OSError as error:
-            self._log.error("clean-up failed", event="CLEANUP_FAILED", file="spill file", detail=str(error))
+            self._log.error("clean-up failed", event=LogEvent.CLEANUP_FAILED, file="spill file", detail=str(error))
             self._control.fail(ExitCode.OVERLOAD, "persist", f"cannot close the spill file: {error}")

@@ -112,6 +112,7 @@ class StrategyStage:
             return
         for signal in signals:
             log.info(
-                "signal generated", event=signal.side, reason_code=signal.reason, event_id=signal.event_id,
+                "signal generated", event=signal.reason, reason_code=signal.reason, side=signal.side,
+                confidence=signal.confidence, desired_size=signal.desired_size, event_id=signal.event_id,
                 symbol=signal.symbol, price=signal.price, ts=signal.ts,
             )  # fmt: skip

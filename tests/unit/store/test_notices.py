@@ -17,6 +17,7 @@ from tradebot.core.cancellation import Cancellation
 from tradebot.core.channel import Channel
 from tradebot.core.errors import ExitCode
 from tradebot.core.events import Notice, Tick
+from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import RealRuntime
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.feeds.base import Batch, Feed
@@ -179,7 +180,7 @@ def test_an_overload_anywhere_in_a_batch(room: int, accepted: int, notices: int,
     entered = [event for chunk in channels[0].take(100) for event in chunk if event != "filler"]
     assert sum(isinstance(event, Notice) for event in entered) == notices
     # Those without room stand in the log, and nowhere else: seed 702596 found the line to say refused=0.
-    assert logged.one("OVERLOAD").get("notices_refused", 0) == (0 if whole else 2 - notices)
+    assert logged.one(LogEvent.OVERLOAD).get("notices_refused", 0) == (0 if whole else 2 - notices)
     assert sum(isinstance(event, Tick) for event in entered) == accepted
 
 

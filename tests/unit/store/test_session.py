@@ -31,6 +31,7 @@ from tests.unit.store_helpers import (
     unprivileged,
 )
 from tradebot.core.errors import ConfigError, OverloadError
+from tradebot.core.log_events import LogEvent
 from tradebot.store.batch import StoredCounts
 from tradebot.store.errors import StartStopped, StorageUnavailable
 from tradebot.store.lock import WriterLock
@@ -63,9 +64,9 @@ class TestOpening:
     def test_a_new_database(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
         """G3, S1: verified PRAGMAs and the row counts are in the log."""
         opened(tmp_path / "new" / "x.db", runtime, logged).close()
-        verified = logged.one("PRAGMA verification")
+        verified = logged.one(LogEvent.PRAGMA_VERIFICATION)
         assert (verified["journal_mode"], verified["synchronous"], verified["foreign_keys"]) == ("wal", 1, 1)
-        state = logged.one("initial database state")
+        state = logged.one(LogEvent.INITIAL_DATABASE_STATE)
         assert {name: state[name] for name in ("ticks", "signals", "orders", "trades")} == {
             "ticks": 0, "signals": 0, "orders": 0, "trades": 0,
         }  # fmt: skip
@@ -76,7 +77,7 @@ class TestOpening:
             db.executescript(ORIGINAL_SCHEMA)
         opened(tmp_path / "x.db", runtime, logged).close()
         assert logged.one("database migrated from the original schema")["database"] == str(tmp_path / "x.db")
-        assert logged.one("initial database state")["ticks"] == 2
+        assert logged.one(LogEvent.INITIAL_DATABASE_STATE)["ticks"] == 2
 
     def test_a_second_engine(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
         """Refused as long as the first has it open, by any of its names."""
@@ -408,7 +409,7 @@ class TestAdoption:
         opened(path, runtime, logged).close()
         line = logged.one("spill adopted")
         assert (line["run_id"], line["stored"], line["already_stored"], line["whole"]) == ("r1", 14, 0, True)
-        assert logged.one("initial database state")["ticks"] == 10
+        assert logged.one(LogEvent.INITIAL_DATABASE_STATE)["ticks"] == 10
         assert counts(path) == (10, 2, 2, 2)
         opened(path, runtime, logged).close()
         assert len(logged.all("spill adopted")) == 1
@@ -443,7 +444,7 @@ class TestAdoption:
         store = opened(tmp_path / "x.db", runtime, logged)
         aside = tmp_path / "x.db.spill.orphan-r1"
         line = logged.one("spill file set aside")
-        assert (line["event"], line["run_id"], line["spill_file"]) == ("SPILL_ORPHANED", "r1", str(aside))
+        assert (line["event"], line["run_id"], line["spill_file"]) == (LogEvent.SPILL_ORPHANED, "r1", str(aside))
         assert "does not know run r1" in line["detail"]
         assert aside.read_bytes() == content and not spill_path(tmp_path / "x.db").exists()
         assert store.orphan is not None and store.orphan.path == aside

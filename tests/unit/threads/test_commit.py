@@ -20,6 +20,7 @@ from tests.unit.store_helpers import Logged, counts, full_batch, new_run, order,
 from tradebot.core.channel import Channel
 from tradebot.core.errors import ExitCode
 from tradebot.core.events import Checkpoint, Event, Notice, Order, Signal, StoredEvent, Tick
+from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import Runtime
 from tradebot.store.adoption import Adopted, adopt
 from tradebot.store.batch import StoredCounts, WriteBatch
@@ -221,8 +222,8 @@ def test_everything_is_stored_once_and_in_order(
     case.play(sent)
     assert_in_order(case.storage.stored, sent)
     away = bool(fails) or any(end - start > AWAY_S for start, end in blocks)
-    assert bool(case.said("SPILL_BEGUN")) == away
-    assert len(case.said("SPILL_BEGUN")) == len(case.said("SPILL_DRAINED"))
+    assert bool(case.said(LogEvent.SPILL_BEGUN)) == away
+    assert len(case.said(LogEvent.SPILL_BEGUN)) == len(case.said(LogEvent.SPILL_DRAINED))
     assert case.control.failure is None and case.storage.closed
     assert (case.stage.ticks_stored, case.stage.ticks_spilled, case.stage.events_lost) == (1000, 0, 0)
     assert case.waited_s < AWAY_S, "the channel holds half a second of this market"
@@ -247,7 +248,7 @@ def test_a_storage_that_never_returns_leaves_a_spill_that_completes_the_run(tmp_
     failure = case.control.failure
     assert failure is not None and failure.code is ExitCode.OVERLOAD and "SQLITE_BUSY" in failure.cause
     assert case.stage.ticks_spilled == 1000 and case.stage.ticks_stored == 0 and case.stage.events_lost == 0
-    (spilled,) = case.said("SPILLED")
+    (spilled,) = case.said(LogEvent.SPILLED)
     assert spilled["events"] == len(sent) == case.stage.events_waiting
     with closing(connect(path)) as db:
         assert adopt(db, spill_path(path)) == Adopted(RUN, len(sent), 0, whole=True)
@@ -271,7 +272,7 @@ def test_a_spill_that_was_stored_in_part_is_completed_by_the_next_start(tmp_path
         db.execute_sql("COMMIT")
         found = adopt(db, spill_path(path))
     assert found is not None and found.orphan is None
-    assert found.events == case.said("SPILLED")[0]["events"]
+    assert found.events == case.said(LogEvent.SPILLED)[0]["events"]
     assert counts(path) == (1000, 200, 200, 200)
 
 
@@ -280,7 +281,7 @@ def test_a_storage_that_is_merely_slow_is_no_reason_to_spill(tmp_path: Path) -> 
     case = Case(tmp_path, lambda runtime: Moody(runtime, slow_s=0.15), batch_size=5, channel=5)
     sent = market(4.0)
     case.play(sent)
-    assert not case.said("SPILL_BEGUN")
+    assert not case.said(LogEvent.SPILL_BEGUN)
     assert case.waited_s < 0.01
     assert_in_order(case.storage.stored, sent)
 
@@ -290,7 +291,7 @@ def test_a_storage_that_cannot_follow_is_an_overload_and_no_reason_to_spill(tmp_
     case = Case(tmp_path, lambda runtime: Moody(runtime, slow_s=0.45), batch_size=5, channel=512)
     sent = market(1.0, rate=40_000.0, every=1000)
     case.play(sent)
-    assert not case.said("SPILL_BEGUN")
+    assert not case.said(LogEvent.SPILL_BEGUN)
     assert case.waited_s > 0.1
     assert_in_order(case.storage.stored, sent)
 
@@ -302,7 +303,7 @@ def test_a_spill_ends_though_a_commit_takes_longer_than_a_group_of_events(tmp_pa
     case = Case(tmp_path, lambda runtime: Moody(runtime, (), blocks, slow_s=slow_s), batch_size=100, channel=512)
     sent = market(20.0)
     case.play(sent)
-    (drained,) = case.said("SPILL_DRAINED")
+    (drained,) = case.said(LogEvent.SPILL_DRAINED)
     assert drained["events"] < 500, "of about 3,000"
     assert_in_order(case.storage.stored, sent)
     assert case.waited_s < 0.01
@@ -312,7 +313,7 @@ def test_what_cannot_pass_is_given_up_at_once(tmp_path: Path) -> None:
     """A damaged or replaced file: everything from then on is spilled."""
     case = Case(tmp_path, lambda runtime: Moody(runtime, [(2.0, 1e9)], passing=False))
     case.play(market(4.0))
-    (failed,) = case.said("STORAGE_FAILED")
+    (failed,) = case.said(LogEvent.STORAGE_FAILED)
     assert failed["code"] == "SQLITE_CORRUPT"
     assert case.stage.ticks_stored + case.stage.ticks_spilled == 400
     assert case.stage.ticks_spilled > 150 and case.stage.events_lost == 0
@@ -340,7 +341,7 @@ def test_the_final_flush_ends_in_time_though_a_commit_does_not(tmp_path: Path) -
     case.stage._spilling.finish = finished  # type: ignore[method-assign]
     case.play(market(4.0), stop=True, drain_s=3.0)
     assert 4.0 + 3.0 + FINAL_FLUSH_S < ended_s[0] < 4.0 + 3.0 + FINAL_FLUSH_S + 1.0
-    assert case.said("STORAGE_FAILED")[0]["code"] == "FINAL_FLUSH_TIMEOUT"
+    assert case.said(LogEvent.STORAGE_FAILED)[0]["code"] == "FINAL_FLUSH_TIMEOUT"
     assert case.stage.ticks_stored + case.stage.ticks_spilled == 400, "what was committed late counts once"
 
 
@@ -361,7 +362,7 @@ def test_what_is_spilled_has_the_time_for_draining_however_the_stop_came(tmp_pat
     case.control.begin_stop = overload  # type: ignore[method-assign]
     case.play(market(4.0), stop=True)
     assert case.stage.ticks_stored == 400
-    assert not case.said("STORAGE_FAILED")
+    assert not case.said(LogEvent.STORAGE_FAILED)
 
 
 def test_a_commit_stage_that_crashes_costs_nothing(tmp_path: Path) -> None:
@@ -385,7 +386,7 @@ def test_without_a_spill_the_channel_waits_as_it_always_did(tmp_path: Path) -> N
     sent = market(8.0, rate=4000.0, every=100)
     case.play(sent)
     assert_in_order(case.storage.stored, sent)
-    assert case.waited_s > 1.0 and not case.said("SPILL_BEGUN")
+    assert case.waited_s > 1.0 and not case.said(LogEvent.SPILL_BEGUN)
 
 
 def test_without_a_spill_everything_that_is_not_stored_is_counted(tmp_path: Path) -> None:
@@ -402,8 +403,8 @@ def test_a_spill_without_room_makes_the_channel_wait_and_loses_nothing(tmp_path:
     sent = market(100.0, rate=200.0, every=4)
     case.play(sent)
     assert_in_order(case.storage.stored, sent)
-    assert "spill_max_mb" in case.said("SPILL_FAILED")[0]["detail"]
-    assert len(case.said("SPILL_FAILED")) == 1, "once for as long as it lasts"
+    assert "spill_max_mb" in case.said(LogEvent.SPILL_FAILED)[0]["detail"]
+    assert len(case.said(LogEvent.SPILL_FAILED)) == 1, "once for as long as it lasts"
     assert case.waited_s > 1.0 and case.stage.events_lost == 0
 
 
@@ -435,7 +436,7 @@ def test_a_disk_that_fails_for_a_while_loses_nothing(
     sent = market(10.0)
     case.play(sent)
     assert_in_order(case.storage.stored, sent)
-    assert len(case.said("SPILL_FAILED")) == 1 and case.stage.events_lost == 0
+    assert len(case.said(LogEvent.SPILL_FAILED)) == 1 and case.stage.events_lost == 0
 
 
 def test_a_spill_that_cannot_be_read_back_is_left_to_the_next_start(
@@ -448,7 +449,7 @@ def test_a_spill_that_cannot_be_read_back_is_left_to_the_next_start(
 
     monkeypatch.setattr(os, "pread", failing)
     case.play(market(6.0))
-    assert case.said("STORAGE_FAILED")[0]["code"] == "SPILL_UNREADABLE"
+    assert case.said(LogEvent.STORAGE_FAILED)[0]["code"] == "SPILL_UNREADABLE"
     assert case.control.failure is not None and case.control.failure.code is ExitCode.OVERLOAD
     assert case.stage.ticks_stored + case.stage.ticks_spilled == 600
 

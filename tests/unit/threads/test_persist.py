@@ -14,6 +14,7 @@ from tests.unit.store_helpers import Logged, order, signal, tick
 from tradebot.core.channel import Channel
 from tradebot.core.errors import ExitCode
 from tradebot.core.events import Event, Notice
+from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import RealRuntime
 from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.errors import StorageUnavailable
@@ -130,9 +131,9 @@ def test_a_disk_that_fails_while_a_spill_ends_is_13_and_everything_is_counted(
     said = {line["fields"].get("event"): line["fields"] for line in logged.lines()}
     reason = os.strerror(number)
     if lost:
-        assert said["SPILL_FAILED"]["detail"].endswith(reason)
+        assert said[LogEvent.SPILL_FAILED]["detail"].endswith(reason)
     if set(fails) & {"finish", "close"}:
-        assert said["CLEANUP_FAILED"]["detail"].endswith(reason)
+        assert said[LogEvent.CLEANUP_FAILED]["detail"].endswith(reason)
     assert not any(line["level"] == "ERROR" and "exception" in line["fields"] for line in logged.lines())
 
 
@@ -161,7 +162,7 @@ def test_a_log_that_cannot_be_synced_does_not_keep_events_from_the_spill() -> No
 
     stage, spill, _control, logged = spilled(SmallSpill(9), Unsynced())
     assert spill.events == 4 and stage.events_lost == 0
-    assert logged.one("write-ahead log not synced")["event"] == "WAL_SYNC_FAILED"
+    assert logged.one("write-ahead log not synced")["event"] == LogEvent.WAL_SYNC_FAILED
 
 
 def test_the_log_is_synced_before_the_header_is_written() -> None:

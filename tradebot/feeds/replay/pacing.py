@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from tradebot.core.cancellation import Cancellation
 from tradebot.core.events import Notice, Tick, as_unix_ms
+from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import Runtime
 from tradebot.feeds.base import READ_WAIT_S, Batch, Feed
 from tradebot.feeds.status import FeedStatus
@@ -114,7 +115,7 @@ class PacedFeed:
             return
         self._say_at_s = now_s + SAY_EVERY_S
         self._log.warning(
-            "waiting for the next tick of the recording", event="REPLAY_WAITS", wait_s=round(wait_s, 1),
+            "waiting for the next tick of the recording", event=LogEvent.REPLAY_WAITS, wait_s=round(wait_s, 1),
             next_ts=self._waiting[self._next].ts, hint="--speed=Nx replays faster, --speed=max without any wait",
         )  # fmt: skip
 

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from tradebot.core.errors import NetworkError
 from tradebot.core.events import MAX_SYMBOL_CHARS, Notice
+from tradebot.core.log_events import LogEvent
 from tradebot.feeds.exchanges.base import Parsed
 from tradebot.feeds.status import SymbolsLook
 from tradebot.feeds.websocket.announcements import Announcements
@@ -79,9 +80,9 @@ class ExchangeReports:
             return []
         self._look_at_s = now_s
         if kind == "ack":
-            self._log.info("subscription confirmed", event="SUBSCRIBED", detail=parsed.detail)
+            self._log.info("subscription confirmed", event=LogEvent.SUBSCRIBED, detail=parsed.detail)
         elif kind == "error":
-            self._log.error("exchange reports an error", event="EXCHANGE_ERROR", detail=parsed.detail)
+            self._log.error("exchange reports an error", event=LogEvent.EXCHANGE_ERROR, detail=parsed.detail)
         notices = [_notice(named, now_ms) for named in self.subscriptions.heard(parsed, now_s)]
         if parsed.announcement is not None:
             self.restart_planned = self.restart_planned or parsed.announcement.reconnect
@@ -115,13 +116,13 @@ class ExchangeReports:
         shown = list(names[:_LOGGED_NAMES_MAX])
         if not self._traded:
             self._log.warning(
-                "no trade yet on this connection", event="NO_TRADES", after_s=UNTRADED_S, frames=frames,
+                "no trade yet on this connection", event=LogEvent.NO_TRADES, after_s=UNTRADED_S, frames=frames,
                 symbols=shown, hint="a quiet market, or the wrong symbol or exchange",
             )  # fmt: skip
         elif shown:
             self._log.warning(
-                "no trade yet of some symbols", event="NO_TRADES", after_s=UNTRADED_S, frames=frames, symbols=shown,
-                count=len(names), hint="quiet, renamed or delisted",
+                "no trade yet of some symbols", event=LogEvent.SYMBOLS_UNTRADED, after_s=UNTRADED_S, frames=frames,
+                symbols=shown, count=len(names), hint="quiet, renamed or delisted",
             )  # fmt: skip
 
     def _announced(self, text: str, now_s: float, now_ms: int) -> Iterable[Notice]:

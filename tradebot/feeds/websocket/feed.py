@@ -18,6 +18,7 @@ from tradebot.config.model import FeedConfig
 from tradebot.core.cancellation import Cancellation
 from tradebot.core.errors import NetworkError, TradebotError
 from tradebot.core.events import Notice
+from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import Runtime
 from tradebot.feeds.base import READ_WAIT_S, Batch
 from tradebot.feeds.exchanges.base import Exchange, Parsed, Unparseable
@@ -225,7 +226,7 @@ class WebSocketFeed:
         if hint is not None and self._policy.attempts == 1 and error.status is None:
             hinted["hint"] = hint
         self._log.warning(
-            "connecting failed", event="CONNECT_FAILED", url=mask(self._target.url), reason=str(error),
+            "connecting failed", event=LogEvent.CONNECT_FAILED, url=mask(self._target.url), reason=str(error),
             status=error.status, attempt=self._policy.attempts, retry_in_s=round(self._policy.wait_s(now_s), 3),
             gives_up_in_s=round(max(0.0, (self._policy.deadline_s or now_s) - now_s), 3), **hinted,
         )  # fmt: skip
@@ -295,7 +296,7 @@ class WebSocketFeed:
             connection = self._transport.connect(self._url(exchange), self._limits(), self._cancel)
         except ConnectFailed as error:
             self._pause.keep(error.retry_after_s, self._runtime.monotonic())
-            self._log.warning("connecting before a restart failed", event="CONNECT_FAILED", reason=str(error))
+            self._log.warning("connecting before a restart failed", event=LogEvent.CONNECT_FAILED, reason=str(error))
             return Batch([])
         messages = exchange.subscriptions(self._target.symbols)
         self._handover = ConnectionHandover(connection, exchange, messages, self._runtime.monotonic())

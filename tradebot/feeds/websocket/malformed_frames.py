@@ -7,6 +7,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from tradebot.core.errors import ParseError
+from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import Runtime
 from tradebot.feeds.base import Batch
 from tradebot.feeds.quarantine import Quarantine
@@ -36,7 +37,7 @@ class MalformedFrames:
         if self._quarantine is not None:
             trouble = self._quarantine.keep(frame.text if frame.kind == "text" else frame.data, now_ms, reason)
             if trouble is not None:
-                self._log.warning("quarantine failed", event="QUARANTINE_FAILED", detail=trouble)
+                self._log.warning("quarantine failed", event=LogEvent.QUARANTINE_FAILED, detail=trouble)
 
     def failure(self, problem: str, in_a_row: int) -> ParseError | None:
         """The end of the feed, when the frame with `problem` was one too many."""
@@ -71,5 +72,5 @@ class MalformedFrames:
 
     def _report_unnoted(self) -> None:
         if self._unnoted:
-            self._log.warning("malformed frames not listed", event="MALFORMED_MORE", frames=self._unnoted)
+            self._log.warning("malformed frames not listed", event=LogEvent.MALFORMED_SUPPRESSED, frames=self._unnoted)
             self._unnoted = 0

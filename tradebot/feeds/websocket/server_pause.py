@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import Runtime
 from tradebot.feeds.websocket.retry_after import RetryAfterFile
 from tradebot.output.log import Log
@@ -24,11 +25,11 @@ class ServerPause:
             return 0.0
         asked_s, trouble = self._file.remaining_s(self._runtime.now_ms())
         if trouble is not None:
-            self._log.warning("Retry-After file ignored", event="RETRY_AFTER_FAILED", detail=trouble)
+            self._log.warning("Retry-After file ignored", event=LogEvent.RETRY_AFTER_FAILED, detail=trouble)
         if asked_s > 0:
             self._until_s = now_s + asked_s
             self._log.warning(
-                "the server asked for a pause before this start: waiting", event="RETRY_AFTER",
+                "the server asked for a pause before this start: waiting", event=LogEvent.RETRY_AFTER,
                 url=self._where, wait_s=round(asked_s, 3),
             )  # fmt: skip
         return asked_s
@@ -40,7 +41,7 @@ class ServerPause:
         self._until_s = now_s + asked_s
         trouble = None if self._file is None else self._file.keep(asked_s, self._runtime.now_ms())
         if trouble is not None:
-            self._log.warning("Retry-After not kept", event="RETRY_AFTER_FAILED", detail=trouble)
+            self._log.warning("Retry-After not kept", event=LogEvent.RETRY_AFTER_FAILED, detail=trouble)
 
     def end(self) -> None:
         """The server has accepted a connection."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 from peewee import SqliteDatabase, fn
 
 from tradebot.core.errors import ConfigError
+from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import Event
 from tradebot.ops.proofs.base import Experiment, Means, ProofOutcome, judged
 from tradebot.ops.proofs.inputs import write_input
@@ -110,7 +111,7 @@ def run(lab: Lab, means: Means) -> ProofOutcome:
         "reader_errors": dict(errors),
         "sqlite_busy": errors["SQLITE_BUSY"],
         "writer_complaints": complaints[:5],
-        "ledger": lab.lines(ended.log, "LEDGER"),
+        "ledger": lab.lines(ended.log, LogEvent.LEDGER),
         "rows": _counts(db),
         "commands": lab.shown_commands(),
     }

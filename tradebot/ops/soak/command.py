@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, TextIO
 
 from tradebot.core.errors import ConfigError, TradebotError, UsageError
+from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import Runtime
 from tradebot.ops.soak.decision_log import DecisionLog, SoakDecision, SoakLock, check_apart, decisions_path
 from tradebot.ops.soak.last_tick import newest_tick
@@ -82,8 +83,9 @@ def run_soak(order: SoakOrder, runtime: Runtime, out: TextIO | None, errors: Tex
             log.around_writes(live.aside)
             loop = _Loop(order, supervisor, runtime, live, log)
             log.info(
-                "soak starting", event="SOAK_START", database=str(order.db_path), unit=order.unit, poll_s=order.poll_s,
-                psi_actions=order.psi_actions, state=rung.state, decisions=str(path), detail=found or None,
+                "soak starting", event=LogEvent.SOAK_START, database=str(order.db_path), unit=order.unit,
+                poll_s=order.poll_s, psi_actions=order.psi_actions, state=rung.state, decisions=str(path),
+                detail=found or None,
             )  # fmt: skip
             ending = loop.run(found)
             live.end()
@@ -93,7 +95,7 @@ def run_soak(order: SoakOrder, runtime: Runtime, out: TextIO | None, errors: Tex
     finally:
         lock.release()
     log_line = log.info if good else log.error
-    log_line("soak ended", event="SOAK_END", good=good, ending=ending.value, state=supervisor.rung.state)
+    log_line("soak ended", event=LogEvent.SOAK_END, good=good, ending=ending.value, state=supervisor.rung.state)
     answers = GuardedStream(out)
     if order.as_json:
         text = json_answer({
@@ -156,7 +158,7 @@ class _Journal:
             self._decisions.write(decision)
         except OSError as error:
             self.lost += 1
-            self._log.error("a decision could not be recorded", event="DECISION_LOST", detail=error.strerror)
+            self._log.error("a decision could not be recorded", event=LogEvent.DECISION_LOST, detail=error.strerror)
         refused = self._newly_refused(decision)
         log_line: Callable[..., None] = self._log.debug
         if decision.action != "NONE" or refused:
@@ -164,7 +166,7 @@ class _Journal:
         elif decision.detail is not None:
             log_line = self._log.info
         log_line(
-            "soak decision", event=decision.action, state=decision.state, reason=decision.reason,
+            "soak decision", event=LogEvent(decision.action), state=decision.state, reason=decision.reason,
             unit=decision.unit_state, since_progress_s=decision.seconds_since_progress, detail=decision.detail,
             **{f"psi_{name}": decision.pressure.some_avg10(name) for name in RESOURCES},
         )  # fmt: skip

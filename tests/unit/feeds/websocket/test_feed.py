@@ -20,6 +20,7 @@ from tradebot.config.model import FeedConfig
 from tradebot.core.cancellation import Cancellation
 from tradebot.core.errors import ConfigError, ExitCode, NetworkError, ParseError
 from tradebot.core.events import Notice
+from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import RealRuntime
 from tradebot.feeds.base import READ_WAIT_S, Batch
 from tradebot.feeds.exchanges.base import Exchange, Unparseable
@@ -430,7 +431,7 @@ class TestConnecting:
         made.until(lambda: len(made.network.dialled) == 2)
         first, second = made.logged.all("connecting failed")
         assert first == {
-            "message": "connecting failed", "event": "CONNECT_FAILED", "url": MASKED, "gives_up_in_s": 126.0,
+            "message": "connecting failed", "event": LogEvent.CONNECT_FAILED, "url": MASKED, "gives_up_in_s": 126.0,
             "reason": "the server answered 503", "status": 503, "attempt": 1, "retry_in_s": 7.0,
         }  # fmt: skip
         assert (second["status"], second["attempt"]) == (None, 2)
