@@ -81,7 +81,7 @@ def check(engine: Engine, done: Finished, db: Path) -> dict[str, Any]:
 
     status = read_status(status_path(db))
     assert status is not None
-    metrics = {family.name: family.samples[0].value for family in families(status, status.written_s) if family.samples}
+    metrics = {sample.name: sample.value for family in families(status, status.written_s) for sample in family.samples}
     assert metrics["tradebot_profit"] == book["profit"]
     assert metrics["tradebot_exposure"] == book["exposure"] == pytest.approx(abs(float(net) * last))
     assert metrics["tradebot_signals_total"] == count["signals"]

@@ -5,6 +5,8 @@ Both are off unless the configuration turns them on.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from msgspec.structs import replace
 
 from tradebot.config.model import Config, MetricsConfig
@@ -12,9 +14,11 @@ from tradebot.core.errors import ConfigError, ExitCode
 from tradebot.core.runtime import Runtime
 from tradebot.output.log import Log
 from tradebot.telemetry.alerts import Alerts, exit_alert, orphan_alert
-from tradebot.telemetry.prometheus import MetricsServer
 from tradebot.telemetry.status_file import Status
 from tradebot.telemetry.webhook import Post, Webhook
+
+if TYPE_CHECKING:
+    from tradebot.telemetry.prometheus import MetricsServer
 
 
 class Exporters:
@@ -40,7 +44,7 @@ class Exporters:
         self._server: MetricsServer | None = None
         self._webhook: Webhook | None = None
         if metrics.port:
-            self._server = MetricsServer(metrics, lambda: self._latest, runtime, log)
+            self._server = self._serve(metrics, runtime, log)
         webhook_url = webhook_url or notify.webhook_url
         if webhook_url is not None:
             try:
@@ -74,6 +78,16 @@ class Exporters:
         """The start has set a spill file aside. Never blocks."""
         if self._webhook is not None:
             self._webhook.send(orphan_alert(file, reason))
+
+    def _serve(self, metrics: MetricsConfig, runtime: Runtime, log: Log) -> MetricsServer:
+        try:
+            from tradebot.telemetry.prometheus import MetricsServer
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"metrics.port is set, but the package {error.name} is missing: pip install 'tradebot[metrics]', or"
+                " metrics.port = 0"
+            ) from error
+        return MetricsServer(metrics, lambda: self._latest, runtime, log)
 
     def close(self) -> None:
         """Send what is left and stop serving. Blocks for three seconds at most, none without outlets; idempotent."""

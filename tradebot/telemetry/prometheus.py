@@ -1,16 +1,20 @@
 """The optional Prometheus endpoint: the newest `Status`, turned into metrics when somebody scrapes.
 
-`families` is pure and names every metric; `MetricsServer` hands them to the package prometheus-client (extra
-`[metrics]`) and serves them from a thread of its own (`telemetry/http_server.py`), so that no scraper takes anything
-from the pipeline but a moment of the processor. Counters begin anew with each run, as Prometheus expects of a restart.
+`families` is pure and names every metric; `MetricsServer` serves them by the package prometheus-client (extra
+`[metrics]`, so this module is imported only by a run that serves metrics) from a thread of its own
+(`telemetry/http_server.py`), so that a scrape takes nothing from the pipeline but a moment of the processor. Counters
+start at zero with each run, as Prometheus expects of a restart.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
+
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector, make_wsgi_app
+from prometheus_client.registry import Collector
 
 from tradebot.config.model import MetricsConfig
 from tradebot.core.errors import ConfigError
@@ -21,35 +25,11 @@ from tradebot.output.log import Log
 from tradebot.telemetry.http_request import Request
 from tradebot.telemetry.http_server import PLAIN_TEXT, HttpServer, Response, listen
 from tradebot.telemetry.status_file import Status
-
-if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIEnvironment
-
-    from prometheus_client import Metric
-
-Kind = Literal["counter", "gauge"]
+from tradebot.threads.commit import CommitStage
+from tradebot.threads.pipeline import STAGES
 
 THREAD: Final = "tradebot-metrics"
-STAGES: Final = ("ingest", "strategy", "execution", "persist")
-COMMIT: Final = "commit"
-"""The stage that a push feed has besides."""
 PATHS: Final = ("/metrics", "/")
-
-
-class Sample(NamedTuple):
-    """One value of a metric."""
-
-    labels: Mapping[str, str]
-    value: float
-
-
-class Family(NamedTuple):
-    """A metric: its name (a counter's ends in _total), what it means, and its samples."""
-
-    name: str
-    kind: Kind
-    text: str
-    samples: tuple[Sample, ...]
 
 
 class _Counter(NamedTuple):
@@ -90,82 +70,92 @@ OF_COUNTERS: Final[Mapping[str, _Counter]] = {
 """Which metric tells which counter of `tradebot.threads.counters`."""
 
 
-def families(status: Status, now_s: float) -> list[Family]:
+def families(status: Status, now_s: float) -> list[Metric]:
     """Every metric of a status, at a moment of the monotonic clock. Pure. What is not known has no sample."""
     return [*_counters(status.counters), *_of_run(status, now_s), *_of_link(status), *_of_pipeline(status)]
 
 
-def _counters(counters: Mapping[str, int]) -> Iterator[Family]:
-    grouped: dict[str, tuple[str, list[Sample]]] = {}
+def _counters(counters: Mapping[str, int]) -> Collection[Metric]:
+    found: dict[str, Metric] = {}
     for counter, (name, text, labels) in OF_COUNTERS.items():
-        grouped.setdefault(name, (text, []))[1].append(Sample(labels, counters[counter]))
-    for name, (text, samples) in grouped.items():
-        yield Family(name, "counter", text, tuple(samples))
+        found.setdefault(name, _metric(name, text)).add_sample(name, dict(labels), counters[counter])
+    return found.values()
 
 
-def _of_run(status: Status, now_s: float) -> Iterator[Family]:
-    labels = {
+def _of_run(status: Status, now_s: float) -> Iterator[Metric]:
+    run = {
         "version": status.version, "run_id": status.run_id, "mode": status.mode, "ingest": status.ingest,
         "source": status.source, "config_hash": status.config_hash,
     }  # fmt: skip
-    yield Family("tradebot_run_info", "gauge", "The run, in its labels; all fills are simulated.", (Sample(labels, 1),))
-    yield _gauge("tradebot_start_time_seconds", "When the run began (Unix time).", status.started_ms / 1000)
-    yield _gauge(
-        "tradebot_status_age_seconds", "Since the main thread last looked.", max(0.0, now_s - status.written_s)
-    )
-    yield _gauge("tradebot_draining", "1 while a stop is under way.", status.state != "running")
-    yield _gauge("tradebot_sample_every", "Every how manieth tick is kept.", status.sample_every)
+    yield _metric("tradebot_run_info", "The run, in its labels; all fills are simulated.", 1, run)
+    yield _metric("tradebot_start_time_seconds", "When the run began (Unix time).", status.started_ms / 1000)
+    age_s = max(0.0, now_s - status.written_s)
+    yield _metric("tradebot_status_age_seconds", "Since the main thread last looked.", age_s)
+    yield _metric("tradebot_draining", "1 while a stop is under way.", status.state != "running")
+    yield _metric("tradebot_sample_every", "Every N-th tick is kept.", status.sample_every)
 
 
-def _of_link(status: Status) -> Iterator[Family]:
+def _of_link(status: Status) -> Iterator[Metric]:
     up = None if status.link is None else status.link == "up"
     down_s = None if up is None else status.link_down_s or 0.0
     silent_s = None if status.link_age_ms is None else status.link_age_ms / 1000
-    yield _gauge("tradebot_link_up", "1 while the feed's link is up.", up)
-    yield _gauge("tradebot_link_down_seconds", "For how long the link has been down.", down_s)
-    yield _gauge("tradebot_link_silence_seconds", "Since the peer last showed life.", silent_s)
+    yield _metric("tradebot_link_up", "1 while the feed's link is up.", up)
+    yield _metric("tradebot_link_down_seconds", "For how long the link has been down.", down_s)
+    yield _metric("tradebot_link_silence_seconds", "Since the peer last showed life.", silent_s)
     asked_s = None if up is None else status.retry_after_s or 0.0
-    yield _gauge("tradebot_retry_after_seconds", "What is left of the pause that the server asked for.", asked_s)
+    yield _metric("tradebot_retry_after_seconds", "What is left of the pause that the server asked for.", asked_s)
     symbols = status.symbols
     silent = {} if symbols is None else {
         "refused": symbols.refused_count, "silent": symbols.silent_count, "no_trade_yet": symbols.untraded_count,
     }  # fmt: skip
-    yield Family(
-        "tradebot_symbols_silent", "gauge", "Symbols that were asked for and bring no trades, by reason.",
-        tuple(Sample({"reason": reason}, count) for reason, count in silent.items()),
-    )  # fmt: skip
-    yield _gauge("tradebot_symbols_requested", "Symbols asked for.", None if symbols is None else symbols.requested)
-    announced = () if symbols is None else (Sample({}, symbols.announced),)
-    yield Family("tradebot_exchange_notices_total", "counter", "What the exchange announced.", announced)
+    text = "Symbols that were asked for and bring no trades, by reason."
+    yield _by_label("tradebot_symbols_silent", text, "reason", silent)
+    yield _metric("tradebot_symbols_requested", "Symbols asked for.", None if symbols is None else symbols.requested)
+    announced = None if symbols is None else symbols.announced
+    yield _metric("tradebot_exchange_notices_total", "What the exchange announced.", announced)
     tick = status.last_tick
     tick_s = None if tick is None else as_unix_ms(tick.ts_ms) / 1000
-    yield _gauge("tradebot_last_tick_time_seconds", "The last tick's own time (Unix time).", tick_s)
+    yield _metric("tradebot_last_tick_time_seconds", "The last tick's own time (Unix time).", tick_s)
 
 
-def _of_pipeline(status: Status) -> Iterator[Family]:
-    depths = tuple(Sample({"channel": name}, depth) for name, depth in status.depths.items())
-    yield Family("tradebot_channel_depth_events", "gauge", "Events waiting in a channel.", depths)
-    stages = (*STAGES, COMMIT) if status.push else STAGES
-    running = tuple(Sample({"stage": stage}, stage in status.running) for stage in stages)
-    yield Family("tradebot_stage_running", "gauge", "1 while the stage's thread has not ended.", running)
-    still = tuple(Sample({"stage": stage}, status.still_s.get(stage, 0.0)) for stage in stages)
-    yield Family("tradebot_stage_still_seconds", "gauge", "For how long a stage has stood still with work.", still)
+def _of_pipeline(status: Status) -> Iterator[Metric]:
+    yield _by_label("tradebot_channel_depth_events", "Events waiting in a channel.", "channel", status.depths)
+    stages = (*reversed(STAGES), *([CommitStage.name] if status.push else []))
+    running = {stage: stage in status.running for stage in stages}
+    yield _by_label("tradebot_stage_running", "1 while the stage's thread has not ended.", "stage", running)
+    still_s = {stage: status.still_s.get(stage, 0.0) for stage in stages}
+    yield _by_label("tradebot_stage_still_seconds", "For how long a stage with work has not moved.", "stage", still_s)
     stored_s = None if status.last_stored_ms is None else status.last_stored_ms / 1000
     took_s = None if status.commit_ms is None else status.commit_ms / 1000
-    yield _gauge("tradebot_last_commit_time_seconds", "When more than notices was last stored (Unix time).", stored_s)
-    yield _gauge("tradebot_last_commit_duration_seconds", "How long that commit took.", took_s)
+    yield _metric("tradebot_last_commit_time_seconds", "When more than notices was last stored (Unix time).", stored_s)
+    yield _metric("tradebot_last_commit_duration_seconds", "How long that commit took.", took_s)
     book = status.book
-    yield _gauge("tradebot_open_positions", "Open simulated positions.", None if book is None else book.open_positions)
+    yield _metric("tradebot_open_positions", "Open simulated positions.", None if book is None else book.open_positions)
     unit = {} if book is None else {"unit": book.unit}
-    yield _gauge("tradebot_exposure", "Exposure of all positions.", None if book is None else book.exposure, unit)
-    yield _gauge("tradebot_profit", "Simulated profit after fees.", None if book is None else book.profit, unit)
+    yield _metric("tradebot_exposure", "Exposure of all positions.", None if book is None else book.exposure, unit)
+    yield _metric("tradebot_profit", "Simulated profit after fees.", None if book is None else book.profit, unit)
 
 
-def _gauge(name: str, text: str, value: float | None, labels: Mapping[str, str] = MappingProxyType({})) -> Family:
-    return Family(name, "gauge", text, () if value is None else (Sample(dict(labels), float(value)),))
+def _metric(
+    name: str, text: str, value: float | None = None, labels: Mapping[str, str] = MappingProxyType({})
+) -> Metric:
+    """A counter (by its ending) or gauge, with one sample unless `value` is None."""
+    family = name.removesuffix("_total")
+    metric = Metric(family, text, "gauge" if family == name else "counter")
+    if value is not None:
+        metric.add_sample(name, dict(labels), float(value))
+    return metric
 
 
-class MetricsServer:
+def _by_label(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+    """A gauge with one sample for each value of `label`."""
+    metric = _metric(name, text)
+    for of, value in values.items():
+        metric.add_sample(name, {label: of}, float(value))
+    return metric
+
+
+class MetricsServer(Collector):
     """Serves the metrics from its construction until `close`. Made and closed by the main thread.
 
     `read` gives the newest status, None before the first; it is called by the serving thread at each scrape and must
@@ -173,11 +163,14 @@ class MetricsServer:
     """
 
     def __init__(self, config: MetricsConfig, read: Callable[[], Status | None], runtime: Runtime, log: Log) -> None:
-        """Raises ConfigError when the package is missing or the port cannot be had."""
+        """Raises ConfigError when the port cannot be had."""
         self._read = read
         self._runtime = runtime
         self._log = log.bind("metrics")
-        self._app = _application(self._collect)
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(self)
+        ProcessCollector(registry=registry)  # memory, processor time, open files
+        self._app = make_wsgi_app(registry)
         address = config.address
         try:
             listener = listen(address, config.port)
@@ -194,7 +187,8 @@ class MetricsServer:
         """Stop serving. Blocks for at most a second; idempotent."""
         self._server.close()
 
-    def _collect(self) -> list[Family]:
+    def collect(self) -> list[Metric]:
+        """All metrics as they are now; called by the library at each scrape."""
         status = self._read()
         return [] if status is None else families(status, self._runtime.monotonic())
 
@@ -224,31 +218,3 @@ def _hosts(config: MetricsConfig) -> frozenset[str]:
     named = [] if config.hosts is None else config.hosts.split(",")
     known = ("localhost", config.address, socket.gethostname(), *named)
     return frozenset(name.strip().lower().removesuffix(".") for name in known)
-
-
-def _application(collect: Callable[[], list[Family]]) -> Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]:
-    try:
-        import prometheus_client
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-        from prometheus_client.registry import Collector
-    except ImportError as error:
-        raise ConfigError(
-            "metrics.port is set, but the package prometheus-client is not there: pip install 'tradebot[metrics]', or"
-            " metrics.port = 0"
-        ) from error
-
-    class _Collector(Collector):
-        def collect(self) -> Iterator[Metric]:
-            for family in collect():
-                labels = list(family.samples[0].labels) if family.samples else []
-                make = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
-                metric = make(family.name, family.text, labels=labels)
-                for sample in family.samples:
-                    metric.add_metric(list(sample.labels.values()), sample.value)
-                yield metric
-
-    registry = prometheus_client.CollectorRegistry(auto_describe=False)
-    registry.register(_Collector())
-    prometheus_client.ProcessCollector(registry=registry)  # memory, processor time, open files
-    application: Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]] = prometheus_client.make_wsgi_app(registry)
-    return application

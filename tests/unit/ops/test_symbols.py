@@ -91,9 +91,9 @@ def test_metrics() -> None:
     by_reason = {sample.labels["reason"]: sample.value for sample in found["tradebot_symbols_silent"].samples}
     assert by_reason == {"refused": 1, "silent": 2, "no_trade_yet": 4}
     assert found["tradebot_symbols_requested"].samples[0].value == 3
-    assert found["tradebot_exchange_notices_total"].samples[0].value == 5
+    assert found["tradebot_exchange_notices"].samples[0].value == 5
     none = {family.name: family for family in families(status_of(), 101.0)}
-    assert none["tradebot_symbols_silent"].samples == none["tradebot_exchange_notices_total"].samples == ()
+    assert none["tradebot_symbols_silent"].samples == none["tradebot_exchange_notices"].samples == []
 
 
 def test_one_line() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 from collections.abc import Callable, Mapping
 from io import StringIO
 from typing import Any
@@ -101,3 +102,12 @@ def test_a_port_in_use_ends_the_run_before_it_begins() -> None:
         outlets.failed(ExitCode.CONFIG, "the port")
         outlets.close()
     assert [body["fields"] for body in posted.bodies] == [{"exit_code": 12}]
+
+
+def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    monkeypatch.delitem(sys.modules, "tradebot.telemetry.prometheus", raising=False)
+    runtime = RealRuntime()
+    config = replace(TOLD, metrics=MetricsConfig(port=1))
+    with pytest.raises(ConfigError, match=r"package prometheus_client is missing: pip install 'tradebot\[metrics\]'"):
+        Exporters(config, "r1", runtime, setup_logging("INFO", "json", runtime, StringIO()))

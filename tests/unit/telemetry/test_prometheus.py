@@ -6,7 +6,6 @@ import gzip
 import json
 import re
 import socket
-import sys
 import urllib.request
 from collections.abc import Iterator
 from http.client import HTTPConnection
@@ -22,12 +21,15 @@ from tradebot.config.model import MetricsConfig
 from tradebot.core.errors import ConfigError
 from tradebot.core.runtime import RealRuntime
 from tradebot.output.log import Log, setup_logging
-from tradebot.telemetry.prometheus import OF_COUNTERS, STAGES, Family, MetricsServer, families
 from tradebot.telemetry.status_file import Status
 from tradebot.threads.counters import COUNTERS
-from tradebot.threads.pipeline import STAGES as PIPELINE_STAGES
 
-NO_PACKAGE = "prometheus-client is not installed (pip install 'tradebot[metrics]')"
+pytest.importorskip("prometheus_client", reason="prometheus-client is not installed (pip install 'tradebot[metrics]')")
+
+from prometheus_client import Metric
+
+from tradebot.telemetry.prometheus import OF_COUNTERS, MetricsServer, families
+
 # Those of prometheus-client's own process collector and of Prometheus that rules and dashboard may use.
 LOOPBACK = MetricsConfig(address="127.0.0.1", port=0)
 OTHERS = {"process_resident_memory_bytes", "up"}
@@ -37,9 +39,9 @@ def values(status: Status, now_s: float = 100.0) -> dict[str, float]:
     """Every sample by its name and labels, as in the text format."""
     found = {}
     for family in families(status, now_s):
-        for labels, value in family.samples:
-            told = ",".join(f"{name}={text}" for name, text in labels.items())
-            found[f"{family.name}{{{told}}}" if told else family.name] = float(value)
+        for name, labels, value, *_ in family.samples:
+            told = ",".join(f"{label}={text}" for label, text in labels.items())
+            found[f"{name}{{{told}}}" if told else name] = value
     return found
 
 
@@ -103,12 +105,9 @@ def test_what_is_not_known_has_no_sample() -> None:
     assert [name for name in found if any(part in name for part in absent)] == []
 
 
-def test_the_stages_are_those_of_the_pipeline() -> None:
-    assert set(STAGES) == set(PIPELINE_STAGES)
-
-
-def named() -> dict[str, Family]:
-    return {family.name: family for family in families(status_of(), 100.0)}
+def named() -> dict[str, Metric]:
+    """Every metric by the name of its samples."""
+    return {f"{m.name}_total" if m.type == "counter" else m.name: m for m in families(status_of(), 100.0)}
 
 
 def test_names_follow_the_conventions() -> None:
@@ -116,9 +115,9 @@ def test_names_follow_the_conventions() -> None:
     assert len(named()) == len(families(status_of(), 100.0)), "each name once"
     for name, family in named().items():
         assert re.fullmatch(r"tradebot_[a-z_]+", name)
-        assert name.endswith("_total") == (family.kind == "counter"), name
+        assert {sample.name for sample in family.samples} <= {name}
         assert not re.search(r"_(ms|s|milliseconds|minutes|mb|percent|count)$", name), name
-        assert family.text.endswith(".") and len(family.text) > 10
+        assert family.documentation.endswith(".") and len(family.documentation) > 10
         assert len({tuple(sample.labels) for sample in family.samples}) <= 1, "one set of labels for each"
 
 
@@ -204,7 +203,6 @@ def told() -> Told:
 
 @pytest.fixture
 def server(log: Log, told: Told) -> Iterator[MetricsServer]:
-    pytest.importorskip("prometheus_client", reason=NO_PACKAGE)
     server = MetricsServer(LOOPBACK, told, RealRuntime(), log)
     yield server
     server.close()
@@ -220,7 +218,7 @@ def test_a_scrape_gives_all_metrics_as_they_are_now(server: MetricsServer, told:
     told.status = status_of(written_s=RealRuntime().monotonic())
     text = scrape(server)
     for name, family in named().items():
-        assert f"# HELP {name} {family.text}\n# TYPE {name} {family.kind}\n" in text
+        assert f"# HELP {name} {family.documentation}\n# TYPE {name} {family.type}\n" in text
     assert 'tradebot_refusals_total{reason="RISK_CAP"} 0.0\n' in text
     assert "\nprocess_resident_memory_bytes " in text
     told.status = status_of(counters=dict.fromkeys(COUNTERS, 7))
@@ -237,9 +235,9 @@ def test_what_the_library_makes_of_it_can_be_read_back(server: MetricsServer, to
         for sample in family.samples
     }
     for family in families(told.status, 0.0):
-        for labels, value in family.samples:
-            if family.name != "tradebot_status_age_seconds":
-                assert read[family.name, tuple(sorted(labels.items()))] == value
+        for name, labels, value, *_ in family.samples:
+            if name != "tradebot_status_age_seconds":
+                assert read[name, tuple(sorted(labels.items()))] == value
 
 
 def test_head_has_the_headers_and_no_body(server: MetricsServer, told: Told) -> None:
@@ -266,7 +264,6 @@ def test_the_library_still_chooses_format_and_compression(server: MetricsServer,
 )
 def test_only_names_of_this_machine_are_answered(log: Log, told: Told, host: str, code: int) -> None:
     """DNS rebinding: a page in a browser may let a name of its own lead here."""
-    pytest.importorskip("prometheus_client", reason=NO_PACKAGE)
     config = MetricsConfig(hosts="other.example, scraped.example")
     server = MetricsServer(config, told, RealRuntime(), log)
     connection = HTTPConnection("127.0.0.1", server.port, timeout=10)
@@ -282,7 +279,6 @@ def test_there_is_nothing_elsewhere(server: MetricsServer) -> None:
 
 
 def test_a_failing_look_is_a_500_and_a_log_line(told: Told, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("prometheus_client", reason=NO_PACKAGE)
     stream = StringIO()
     log = setup_logging("INFO", "json", RealRuntime(), stream)
 
@@ -313,12 +309,5 @@ def test_a_port_in_use_is_said_with_what_to_do(server: MetricsServer, log: Log, 
 
 @pytest.mark.parametrize("address", ["192.0.2.1", "no such host", "::ffff:0:0:0"])
 def test_an_address_that_is_not_ours_is_said(address: str, log: Log, told: Told) -> None:
-    pytest.importorskip("prometheus_client", reason=NO_PACKAGE)
     with pytest.raises(ConfigError, match=r"metrics: cannot listen at .* port 0"):
         MetricsServer(MetricsConfig(address=address), told, RealRuntime(), log)
-
-
-def test_without_the_package_the_extra_is_named(log: Log, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "prometheus_client", None)
-    with pytest.raises(ConfigError, match=r"pip install 'tradebot\[metrics\]'"):
-        MetricsServer(LOOPBACK, told, RealRuntime(), log)
