@@ -168,6 +168,21 @@ class TestLogEvents:
                         found.setdefault(LogEvent[name], set()).add(level)
         return found
 
+    def test_the_fields_that_a_call_names_are_on_the_page(self, repo: Path, reference: Path) -> None:
+        """Fields that come as a mapping cannot be seen here."""
+        page = (reference / "log-events.md").read_text()
+        told = dict(re.findall(r"^\| `([^`]+)` \| [A-Z, ]+ \| ([^|]*)\|", page, re.M))
+        words = {"event", "exc_info", "hint", "note"}
+        missing = []
+        for path in (repo / "tradebot").rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                fields = {word.arg: word.value for word in getattr(node, "keywords", ()) if word.arg}
+                value, _, name = ast.unparse(fields["event"]).partition(".") if "event" in fields else ("", "", "")
+                if value == "LogEvent":
+                    unknown = set(fields) - words - set(re.findall(r"\w+", told[LogEvent[name]]))
+                    missing += [f"{LogEvent[name]}: {field}" for field in sorted(unknown)]
+        assert missing == []
+
     def test_every_event_is_described_with_its_level(self, repo: Path, reference: Path) -> None:
         rows = self.ROW.findall((reference / "log-events.md").read_text())
         told = {name: set(levels.split(", ")) for name, levels in rows}
