@@ -17,8 +17,8 @@ from tests.e2e.process import CROSSOVER, SESSION, SESSION_CONFIG, Engine, rows
 COLOUR = re.compile(r"\x1b\[\d+(;\d+)*m")
 
 
-def on_a_terminal(engine: Engine, *args: str, env: Mapping[str, str] | None = None) -> str:
-    """Run with a pseudo-terminal as all three streams; what appeared on it. The exit code must be 0."""
+def on_a_terminal(engine: Engine, *args: str, env: Mapping[str, str] | None = None, code: int = 0) -> str:
+    """Run with a pseudo-terminal as all three streams; what appeared on it. The exit code must be `code`."""
     master, slave = pty.openpty()
     termios.tcsetwinsize(slave, (40, 120))
     try:
@@ -38,7 +38,7 @@ def on_a_terminal(engine: Engine, *args: str, env: Mapping[str, str] | None = No
             shown += block
     finally:
         os.close(master)
-    running.finish().expect(0)
+    running.finish().expect(code)
     return shown.decode()
 
 

@@ -105,7 +105,7 @@ def _capture(arguments: Arguments, environ: Mapping[str, str]) -> int:
     from tradebot.ops.capture import run_capture
 
     captured = run_capture(settings)
-    return answer_json(captured) if "--json" in arguments.given else answer(captured.text())
+    return answer_json({"format": 1, **captured._asdict()}) if "--json" in arguments.given else answer(captured.text())
 
 
 COMMANDS: Final[tuple[Command, ...]] = (
