@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tradebot import __version__
 from tradebot.config.model import Settings, config_hash, db_path, result_hash
+from tradebot.config.secret_urls import visible_credentials
 from tradebot.core.cancellation import Cancellation, Cancelled
 from tradebot.core.errors import ConfigError, ExitCode, OverloadError, TradebotError
 from tradebot.core.events import Notice, Tick
@@ -24,7 +25,6 @@ from tradebot.feeds.websocket.client import WebSocketTransport
 from tradebot.feeds.websocket.transport import Transport
 from tradebot.ops.gate import require_available
 from tradebot.output.log import Log, setup_logging
-from tradebot.output.redaction import mask
 from tradebot.report.output import Output
 from tradebot.report.results import summarize, summarize_stored
 from tradebot.store.database import Synchronous, absolute
@@ -221,12 +221,8 @@ class _Run:
             self._log.warning(
                 "a strategy that is not chosen cannot be used", event=LogEvent.STRATEGY_BROKEN, detail=reason
             )
-        ws_url = self._config.engine.ws_url or ""
-        if mask(ws_url) != ws_url and self._settings.sources.get("engine.ws_url", "").startswith("command line"):
-            self._log.warning(
-                "--ws-url holds credentials, which ps shows to every user of this machine: use engine.ws_url_file",
-                event=LogEvent.CREDENTIALS_VISIBLE,
-            )
+        for message in visible_credentials(self._config, self._settings.sources):
+            self._log.warning(message, event=LogEvent.CREDENTIALS_VISIBLE)
 
     def _open_store(self, info: RunInfo) -> RunRecord:
         persist = self._config.persist

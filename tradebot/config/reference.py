@@ -232,8 +232,8 @@ _HEAD: Final = """\
 
 The configuration is a TOML file: `--config=FILE`, else `$TRADEBOT_CONFIG`, else `~/.config/tradebot/tradebot.toml`. A
 key that is not set has its default; an unknown key is an error (exit code 12). A value comes from the first of these
-that sets it: command line, environment, throttle file (`engine.sample_every` of a push feed), configuration file,
-default.
+that sets it: command line (`--set KEY=VALUE`, or the key's own option), environment, throttle file
+(`engine.sample_every` of a push feed), configuration file, default.
 `tradebot check-config FILE` lists all mistakes of a file, `tradebot show-config` shows each value and where it comes
 from, and [etc/tradebot/example.toml](../../etc/tradebot/example.toml) is a file with every key.
 

@@ -16,7 +16,7 @@ from typing import Final
 from tradebot.config.model import Config, Secrets, expand_home
 from tradebot.config.validation import InvalidValue, check_value
 from tradebot.core.errors import ConfigError, UsageError
-from tradebot.output.redaction import escape
+from tradebot.output.redaction import escape, mask
 
 ENV_WS_URL: Final = "TRADEBOT_WS_URL"
 ENV_WEBHOOK_URL: Final = "TRADEBOT_WEBHOOK_URL"
@@ -80,6 +80,21 @@ def secret_place(key: str, config: Config, sources: Mapping[str, str], environ: 
     if environ.get(variable) and not _file_on_command_line(key, file, sources):
         return f"environment {variable}"
     return None if file is None else escape(str(secret_path(file, environ)))
+
+
+def visible_credentials(config: Config, sources: Mapping[str, str]) -> list[str]:
+    """A warning for each URL with credentials on the command line; the path of a webhook is always one. Pure."""
+    warnings = []
+    ws_url = config.engine.ws_url
+    if ws_url is not None and mask(ws_url) != ws_url and _on_command_line("engine.ws_url", config, sources):
+        warnings.append(
+            "the command line holds the feed's credentials, which ps shows to every user: use engine.ws_url_file"
+        )
+    if _on_command_line("notify.webhook_url", config, sources):
+        warnings.append(
+            "the command line holds the webhook's URL, which ps shows to every user: use notify.webhook_url_file"
+        )
+    return warnings
 
 
 def _on_command_line(key: str, config: Config, sources: Mapping[str, str]) -> bool:

@@ -13,6 +13,7 @@ from tradebot.cli.main import main
 from tradebot.cli.resolve import resolve
 from tradebot.cli.set_option import read_sets
 from tradebot.config.model import Config, Settings, config_hash
+from tradebot.config.secret_urls import visible_credentials
 from tradebot.config.validation import KEYS, flatten
 from tradebot.core.errors import ConfigError, UsageError
 
@@ -209,3 +210,20 @@ def test_words_are_only_split_at_the_first_equals_sign() -> None:
         "app.symbol": "A=B",
         "notify.webhook_url": "https://h/?a=b",
     }
+
+
+def test_credentials_on_the_command_line_are_warned_of(environ: dict[str, str], tmp_path: Path) -> None:
+    """`ps` shows them to every user, whichever option holds them; those of a file or the environment are not there."""
+
+    def warnings(*words: str) -> list[str]:
+        settings = settle(["--ingest=mockws", *words], environ)
+        return visible_credentials(settings.config, settings.sources)
+
+    for words in ([f"--ws-url={WS}"], [f"--set=engine.ws_url={WS}"]):
+        [warning] = warnings(*words)
+        assert "engine.ws_url_file" in warning
+    [warning] = warnings(f"--set=notify.webhook_url={HOOK}")
+    assert "notify.webhook_url_file" in warning and "hunter2" not in warning
+    file = tmp_path / "c.toml"
+    file.write_text(f"[engine]\nws_url = '{WS}'\n[notify]\nwebhook_url = '{HOOK}'\n")
+    assert warnings("--set=engine.ws_url=ws://h") == warnings(f"--config={file}") == warnings() == []

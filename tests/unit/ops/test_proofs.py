@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -459,6 +460,7 @@ class TestProve:
         clock: Clock | None = None,
         errors: Pages | None = None,
         needs_systemd: bool = False,
+        as_json: bool = False,
     ) -> tuple[int, str, str]:
         experiments = [
             Experiment(name, "claim", 10, False, lambda lab, means: passed("as wanted", {})) for name in NAMES
@@ -476,6 +478,7 @@ class TestProve:
             clock or Clock(),
             GuardedStream(answers),  # type: ignore[arg-type]
             GuardedStream(errors),  # type: ignore[arg-type]
+            as_json,
         )
         left = sorted(path.name for path in (tmp_path / "state").iterdir())
         assert left in ([], ["proof_bundle.json"]), "the experiments' directory is still there"
@@ -509,6 +512,20 @@ class TestProve:
         bundle = parse(bundle_path(tmp_path / "state" / "x.db").read_bytes())
         assert bundle.unpassed() == [f"{NAMES[2]} {outcome.verdict}"]
         assert ('"rate": 7' in errors) == (outcome.verdict == Verdict.FAILED)
+
+    def test_verdicts_for_scripts(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        outcome = failed("it is not so", {"rate": 7})
+        code, text, _ = self.run(monkeypatch, tmp_path, lambda lab, means: outcome, as_json=True)
+        answer = json.loads(text)
+        assert (code, answer["passed"], text.count("\n")) == (1, False, 1)
+        assert answer["bundle"] == str(bundle_path(tmp_path / "state" / "x.db"))
+        assert answer["config_hash"] == config_hash(Config())
+        assert [proof["name"] for proof in answer["proofs"]] == list(NAMES)
+        found = answer["proofs"][2]
+        assert (found["verdict"], found["reason"], found["evidence"]) == ("FAILED", "it is not so", {"rate": 7})
+        only = self.run(monkeypatch, tmp_path, lambda lab, means: passed("", {}), only=NAMES[2], as_json=True)
+        answer = json.loads(only[1])
+        assert (only[0], answer["passed"], answer["bundle"], len(answer["proofs"])) == (0, True, None, 1)
 
     def test_only_some_write_no_bundle(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         code, answers, _ = self.run(monkeypatch, tmp_path, lambda lab, means: passed("", {}), only=NAMES[2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shutil
@@ -50,10 +51,11 @@ def install(
     print_only: bool = False,
     name: str | None = None,
     replace: bool = False,
+    as_json: bool = False,
 ) -> tuple[str, str]:
     """What install-unit says: standard output and standard error."""
     out, errors = io.StringIO(), io.StringIO()
-    order = InstallRequest(config or Config(), file, user, print_only, names_of(name), replace)
+    order = InstallRequest(config or Config(), file, user, print_only, names_of(name), replace, as_json)
     assert run_install_unit(order, {"HOME": str(root / "home")}, out, errors, root) == 0
     return out.getvalue(), errors.getvalue()
 
@@ -61,6 +63,23 @@ def install(
 @pytest.fixture
 def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
+
+
+@pytest.mark.usefixtures("as_root")
+def test_an_installation_for_scripts(tmp_path: Path) -> None:
+    """The same files, changes and steps as people are told."""
+    told, _ = install(tmp_path / "people")
+    answer = json.loads(install(tmp_path / "scripts", as_json=True)[0])
+    lines = [f"wrote {path}".replace("scripts", "people") for path in answer["written"]]
+    assert lines == [line for line in told.splitlines() if line.startswith("wrote ")]
+    assert [f"to do: {step}" for step in answer["to_do"]] == [
+        line for line in told.splitlines() if line.startswith("to do: ")
+    ]
+    (tmp_path / "c.toml").write_text("")
+    again = json.loads(install(tmp_path / "scripts", file=tmp_path / "c.toml", replace=True, as_json=True)[0])
+    assert len(again["changes"]) == 1 and "runs with" in again["changes"][0] and answer["changes"] == []
+    printed = json.loads(install(tmp_path, print_only=True, as_json=True)[0])
+    assert printed["name"] == "tradebot.service" and "[Service]" in printed["unit"]
 
 
 class TestRequiredSettings:
