@@ -22,10 +22,10 @@ from typing import Any
 from bench.ticks import NS_A_TS
 from tradebot.cli.arguments import parse
 from tradebot.cli.resolve import resolve
+from tradebot.config.model import Synchronous
 from tradebot.engine import Edges, run_engine
 from tradebot.feeds.base import Batch, Feed
 from tradebot.store.batch import WriteBatch
-from tradebot.store.database import Synchronous
 from tradebot.store.runs import RunRecord
 from tradebot.store.session import SqliteStore
 from tradebot.store.writer import SqliteWriter

@@ -28,9 +28,10 @@ from typing import Any
 from docopt import docopt
 
 from tradebot import __version__
+from tradebot.config.model import Synchronous
 from tradebot.core.events import BUY, SELL, Fill, Order, OrderStatus, Side, Signal, Tick
 from tradebot.store.batch import WriteBatch
-from tradebot.store.database import Synchronous, connect, migrate
+from tradebot.store.database import connect, migrate
 from tradebot.store.runs import RunInfo, RunRecord, begin_run
 from tradebot.store.writer import SqliteWriter
 

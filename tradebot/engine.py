@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tradebot import __version__
-from tradebot.config.model import Settings, config_hash, db_path, result_hash
+from tradebot.config.model import Settings, Synchronous, config_hash, db_path, result_hash
 from tradebot.config.secret_urls import visible_credentials
 from tradebot.core.cancellation import Cancellation, Cancelled
 from tradebot.core.errors import ConfigError, ExitCode, OverloadError, TradebotError
@@ -27,7 +27,7 @@ from tradebot.ops.gate import require_available
 from tradebot.output.log import Log, setup_logging
 from tradebot.report.output import Output
 from tradebot.report.results import summarize, summarize_stored
-from tradebot.store.database import Synchronous, absolute
+from tradebot.store.database import absolute
 from tradebot.store.errors import FILE_REPLACED, StartStopped
 from tradebot.store.policy import FINAL_FLUSH_S, MAX_BATCH_EVENTS
 from tradebot.store.protocol import RunEnd, Store

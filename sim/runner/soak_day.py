@@ -23,6 +23,7 @@ from sim.scenarios.soak import soak_world
 from sim.scenarios.soak_world import SoakWorld
 from sim.world.world import World
 from tradebot.ops.soak.throttle_ladder import RUNGS
+from tradebot.threads.pipeline import STAGES
 
 USAGE: Final = """\
 Usage:
@@ -40,7 +41,7 @@ RSS_GROWTH_MAX: Final = 16 * 1024 * 1024
 """What the allocator keeps of what was freed, and the last copy of the database, which grows all day."""
 _SETTLED: Final = 8
 """After this part of the day (1/8) everything has been met once, and the figures are taken that must stay."""
-_STAGES: Final = ("strategy", "execution", "persist")
+_STAGES: Final = STAGES[2::-1]
 
 
 class Figures(NamedTuple):

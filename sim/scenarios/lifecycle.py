@@ -19,8 +19,9 @@ from sim.world.tick_inputs import CrashingFeed, FeedWithoutPosition
 from sim.world.world import Faults, World
 from tradebot.config.model import Settings
 from tradebot.core.log_events import LogEvent
+from tradebot.threads.pipeline import STAGES
 
-_STAGES = ("ingest", "strategy", "execution", "persist")
+_STAGES = STAGES[::-1]
 
 
 @scenario

@@ -29,10 +29,10 @@ from mockws_server.actions import (
     Text,
 )
 from sim.swarm.plan import (
+    ASKED_RETRY_AFTER_MAX_S,
     AT_END,
     FEEDS,
     MOCKWS,
-    RETRY_AFTER_MAX_S,
     SYMBOLS,
     SYNTHETIC,
     Draw,
@@ -131,7 +131,7 @@ def _at_handshake(name: str, action: Callable[[Draw], Action]) -> None:
 
 def _reject(status: int) -> Callable[[Draw], Action]:
     def draw(d: Draw) -> Action:
-        return Reject(status, d.whole(1, 4), d.whole(0, RETRY_AFTER_MAX_S) if d.chance(0.5) else None)
+        return Reject(status, d.whole(1, 4), d.whole(0, ASKED_RETRY_AFTER_MAX_S) if d.chance(0.5) else None)
 
     return draw
 

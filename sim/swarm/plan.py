@@ -28,7 +28,7 @@ ON_CHANCES: Final = (0.1, 0.3, 0.6)
 what takes its time, such as a connection that is stable; where little is, few things meet.
 """
 
-RETRY_AFTER_MAX_S: Final = 5
+ASKED_RETRY_AFTER_MAX_S: Final = 5
 SYMBOLS: Final = ("SOL/USDC", "BTC/USD", "ETH/USD", "DOGE/EUR")
 
 
@@ -232,5 +232,9 @@ def recovery_s(values: dict[str, object]) -> float:
         return value
 
     return (
-        number("idle_timeout_s") + number("connect_timeout_s") + 2 * number("backoff_max_s") + RETRY_AFTER_MAX_S + 5.0
+        number("idle_timeout_s")
+        + number("connect_timeout_s")
+        + 2 * number("backoff_max_s")
+        + ASKED_RETRY_AFTER_MAX_S
+        + 5.0
     )

@@ -19,10 +19,11 @@ from sim.checks.causes import Causes
 from sim.kernel.runtime import SimRuntime
 from sim.world.disk import Disk
 from sim.world.torn_writes import TornTransaction, torn
+from tradebot.config.model import Synchronous
 from tradebot.core.runtime import Runtime
 from tradebot.output.log import Log
 from tradebot.store.batch import StoredCounts, WriteBatch
-from tradebot.store.database import BUSY_TIMEOUT_MS, Synchronous
+from tradebot.store.database import BUSY_TIMEOUT_MS
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.runs import RunRecord
 from tradebot.store.session import SqliteStore

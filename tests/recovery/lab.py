@@ -14,8 +14,9 @@ from tests.recovery.children import SPILLED, Orders, run
 from tests.recovery.disk import Disk, Operation, read_record
 from tests.recovery.judge import Fault, Judge, Rows, most, read_image, rows_of, spilled_rows, write_image
 from tests.recovery.points import ERRORS, Point, PointKind, spread
-from tests.recovery.scenarios import DB, Place, Scenario, Synchronous
+from tests.recovery.scenarios import DB, Place, Scenario
 from tests.recovery.shim import COUNTED, Control, Mode, new_control
+from tradebot.config.model import Synchronous
 from tradebot.core.log_events import LogEvent
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from tests.recovery.scenarios import Synchronous
 from tests.recovery.shim import Kind
+from tradebot.config.model import Synchronous
 
 PointKind = Literal["kill", "torn", "power", "error"]
 POINT_KINDS: Final[tuple[PointKind, ...]] = ("kill", "torn", "power", "error")

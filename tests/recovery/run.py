@@ -26,8 +26,9 @@ from typing import Final
 from tests.recovery.judge import FAULTS, memory
 from tests.recovery.lab import Bench, Limits, Struck
 from tests.recovery.points import ERRORS, POINT_KINDS, Point, PointKind
-from tests.recovery.scenarios import SCENARIOS, SYNCHRONOUS, Place, Synchronous, write_inputs
+from tests.recovery.scenarios import SCENARIOS, SYNCHRONOUS, Place, write_inputs
 from tests.recovery.shim import Shim, ShimUnavailable, build, end_with_parent
+from tradebot.config.model import Synchronous
 
 _LIBRARY: Final = "TRADEBOT_RECOVERY_SHIM"
 _WHOLE: Final = Limits(changes=300, torn=100, images=2, calls=5)

@@ -6,13 +6,13 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from tests.e2e.process import SESSION
 from tests.recovery.children import Lock, Orders, run
 from tests.recovery.shim import Mode, Shim, new_control
+from tradebot.config.model import Synchronous
 
-Synchronous = Literal["NORMAL", "FULL"]
 SYNCHRONOUS: Final[tuple[Synchronous, ...]] = ("NORMAL", "FULL")
 
 DB: Final = "x.db"

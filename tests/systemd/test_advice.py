@@ -299,7 +299,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         "readings.read_synchronised = lambda: False\nchecks.LATE_SKEW_MS = -10**15\ndatabase.WAL_BYTES_MAX = -1\n"
         "database.FREE_BYTES_MIN = 10**30\nfrom tradebot.ops.doctor import update\nupdate._SPARE_BYTES = 10**30\n"
         "command.read_integrity = lambda *_: database.Integrity('quick', (), True, 1.0)\n"
-        "command.spill_waiting = lambda path: 10\ncommand._SPILL_START = b''\n"
+        "from tradebot.store.spill import SpillProbe\ncommand.probe_spill = lambda path: SpillProbe(10)\n"
         "readings.read_lock = lambda path: readings.LockReading(True, None)",
     ),
     "what can only be looked at, without an engine": Scenario(

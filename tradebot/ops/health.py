@@ -210,12 +210,12 @@ def _absent(look: HealthReading, status: Status) -> str | None:
 
 def database_trouble(look: HealthReading, status: Status) -> str | None:
     """What is wrong with the database that an engine says it writes or wrote. Pure."""
-    writes = "wrote" if status.state == "ended" else "writes"
     if not look.database_exists:
-        return f"the database is not there, though process {status.pid} {writes} it: was it moved away?"
+        return status.without_database()
     if look.damage is not None:
         return look.damage
     if look.locked is None and look.run is None:
+        writes = "wrote" if status.state == "ended" else "writes"
         return f"the database does not know run {status.run_id}, which process {status.pid} {writes}: was it replaced?"
     return None
 

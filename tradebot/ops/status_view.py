@@ -7,7 +7,6 @@ are Unix ms, `_s` lengths in seconds; whatever is not known is null. `status` is
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -37,7 +36,7 @@ from tradebot.output.redaction import clip, escape, mask
 from tradebot.output.streams import GuardedStream
 from tradebot.portfolio.currencies import amount
 from tradebot.store.database import beside
-from tradebot.store.spill import spill_path
+from tradebot.store.spill import probe_spill, spill_path
 from tradebot.telemetry.publisher import status_line
 from tradebot.telemetry.status_file import Status, read_status, status_path
 from tradebot.telemetry.throttle_file import Throttle, read_throttle, throttle_path
@@ -49,7 +48,6 @@ _LABEL_CHARS: Final = 12
 _SYMBOLS_MAX: Final = 5
 _LINE_CHARS_MAX: Final = 2000
 _REDRAW: Final = "\x1b[H\x1b[J"
-_SPILL_START: Final = b"["
 
 EngineState = Literal["running", "draining", "ended", "silent", "none"]
 
@@ -106,6 +104,7 @@ def view_of(db_path: Path, runtime: Runtime) -> View:
     except ConfigError as error:
         trouble.append(str(error))
     alive = status is not None and status.fresh(look.now_s)
+    spill = probe_spill(spill_path(db_path))
     return View(
         database=str(db_path),
         now_ms=look.now_ms,
@@ -118,7 +117,7 @@ def view_of(db_path: Path, runtime: Runtime) -> View:
         last_stored_age_s=_rounded(look.stored_age_s) if alive else None,
         database_bytes=_size(beside(db_path, "")),
         wal_bytes=_size(beside(db_path, "-wal")),
-        spill_bytes=spill_waiting(spill_path(db_path)),
+        spill_bytes=None if spill.foreign else spill.waiting_bytes,
         throttle=throttle,
         last_run=look.run,
         status=status,
@@ -146,17 +145,6 @@ def _rounded(seconds: float | None) -> float | None:
 def _size(path: Path) -> int | None:
     try:
         return path.stat().st_size
-    except OSError:
-        return None
-
-
-def spill_waiting(path: Path) -> int | None:
-    """Size of a spill file that holds events; None for none, and for the empty reserve of a running engine."""
-    try:
-        if not path.is_file():  # opening a fifo would wait for a writer
-            return None
-        with path.open("rb") as file:
-            return os.fstat(file.fileno()).st_size if file.read(1) == _SPILL_START else None
     except OSError:
         return None
 

@@ -7,18 +7,17 @@ import sqlite3
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 from urllib.parse import unquote
 
 from peewee import DatabaseError, InterfaceError, Model, SchemaManager, SqliteDatabase
 
+from tradebot.config.model import Synchronous
 from tradebot.core.errors import ConfigError
 from tradebot.store.errors import StorageUnavailable, os_failure, storage_errors
 from tradebot.store.models import EVENT_MODELS, INDEXES, MODELS, SCHEMA_VERSION, RunRow
 from tradebot.store.policy import WAL_BYTES_KEPT
 from tradebot.store.row_counts import count_original_rows
-
-Synchronous = Literal["NORMAL", "FULL"]
 
 BUSY_TIMEOUT_MS: Final = 5000
 _STATEMENT_CACHE: Final = 256

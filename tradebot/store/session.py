@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 from peewee import SqliteDatabase
 
+from tradebot.config.model import Synchronous
 from tradebot.core.errors import ConfigError, OverloadError
 from tradebot.core.events import Tick
 from tradebot.core.log_events import LogEvent
@@ -22,7 +23,6 @@ from tradebot.store import runs
 from tradebot.store.adoption import Adopted, Orphan, adopt
 from tradebot.store.checks import check_companions, check_existing, check_path
 from tradebot.store.database import (
-    Synchronous,
     beside,
     connect,
     migrate,

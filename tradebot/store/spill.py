@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from tradebot.core.errors import ConfigError
 from tradebot.core.events import StoredEvent
@@ -20,6 +20,7 @@ from tradebot.store.batch import StoredCounts
 from tradebot.store.database import beside
 from tradebot.store.spill_format import (
     BYTES_AN_EVENT,
+    HEADER_START,
     DamagedSpill,
     SpillReader,
     end_line,
@@ -153,6 +154,26 @@ def _do_all(steps: list[Callable[[], None]]) -> None:
             failure = error if failure is None else failure
     if failure is not None:
         raise failure
+
+
+class SpillProbe(NamedTuple):
+    """What a look at a spill file found: its size where it holds events (None: none wait), and whose it is."""
+
+    waiting_bytes: int | None
+    foreign: bool = False
+    """It does not begin as tradebot wrote it."""
+
+
+def probe_spill(path: Path) -> SpillProbe:
+    """Whether events wait in a spill file, by its first bytes. An empty reserve, and a file that is gone, hold none."""
+    try:
+        if not path.is_file():  # opening a fifo would wait for a writer
+            return SpillProbe(None)
+        with path.open("rb") as file:
+            start, size = file.read(len(HEADER_START)), os.fstat(file.fileno()).st_size
+    except OSError:  # adopted by a start at this moment, or not for us to read
+        return SpillProbe(None)
+    return SpillProbe(None) if start[:1] in (b"", b"\0") else SpillProbe(size, foreign=start != HEADER_START)
 
 
 def waiting_run(path: Path) -> str | None:

@@ -8,11 +8,12 @@ from typing import Any
 
 from peewee import Model, SqliteDatabase, fn
 
+from tradebot.config.model import Synchronous
 from tradebot.core.events import Notice, Order, Signal, Tick
 from tradebot.core.private_files import sync_directory
 from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.bulk import insert_columns
-from tradebot.store.database import BUSY_TIMEOUT_MS, Synchronous, beside, connect
+from tradebot.store.database import BUSY_TIMEOUT_MS, beside, connect
 from tradebot.store.errors import storage_errors
 from tradebot.store.file_identity import FileWatch
 from tradebot.store.models import NoticeRow, OrderRow, RunRow, SignalRow, TickRow, TradeRow

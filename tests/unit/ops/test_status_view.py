@@ -18,7 +18,7 @@ from tests.unit.telemetry.test_engine_side import status_of
 from tradebot.core.errors import UsageError
 from tradebot.core.runtime import RealRuntime
 from tradebot.ops.health import RunLook
-from tradebot.ops.status_view import View, render, render_line, run_status, spill_waiting, view_of
+from tradebot.ops.status_view import View, render, render_line, run_status, view_of
 from tradebot.output.streams import GuardedStream
 from tradebot.portfolio.book import Book
 from tradebot.store.batch import StoredCounts
@@ -223,7 +223,6 @@ def test_what_lies_beside_the_database(database: Path) -> None:
     view = view_of(database, Clock())
     assert view.spill_bytes == spill_path(database).stat().st_size
     assert view.throttle == Throttle(5, "THROTTLE1", 1)
-    assert spill_waiting(database.parent / "none") is None
 
 
 def test_damaged_files_are_trouble_not_an_end(database: Path) -> None:

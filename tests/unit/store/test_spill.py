@@ -47,7 +47,7 @@ from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.database import connect
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.policy import MAX_BATCH_EVENTS
-from tradebot.store.spill import Spill, spill_path
+from tradebot.store.spill import Spill, SpillProbe, probe_spill, spill_path
 from tradebot.store.spill_format import BYTES_AN_EVENT, in_causal_order
 from tradebot.store.writer import insert_batch
 
@@ -284,7 +284,7 @@ class TestTorn:
 import sys, pathlib
 from tradebot.core.events import Tick
 from tradebot.store.batch import StoredCounts
-from tradebot.store.spill import Spill
+from tradebot.store.spill import SpillProbe, probe_spill, Spill
 spill = Spill(pathlib.Path(sys.argv[1]), 1000)
 spill.begin("r1", StoredCounts())
 for number in range(10**9):
@@ -580,3 +580,28 @@ def test_events_are_counted(path: Path) -> None:
 def test_the_types_of_event_are_the_ones_that_are_spilled() -> None:
     """A new type of event needs its line here."""
     assert set(StoredEvent.__args__) == {Tick, Notice, Signal, Order}
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (None, SpillProbe(None)),
+        (b"", SpillProbe(None)),
+        (bytes(4096), SpillProbe(None)),
+        (b'["spill",4,"r",0,0,0,0,0]\n', SpillProbe(26)),
+        (b"not ours", SpillProbe(8, foreign=True)),
+        (b'["other",', SpillProbe(9, foreign=True)),
+    ],
+)
+def test_a_probe_tells_waiting_events_from_a_reserve_and_from_foreign_files(
+    tmp_path: Path, content: bytes | None, found: SpillProbe
+) -> None:
+    path = tmp_path / "x.spill"
+    if content is not None:
+        path.write_bytes(content)
+    assert probe_spill(path) == found
+
+
+def test_a_probe_does_not_wait_for_a_named_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.spill")
+    assert probe_spill(tmp_path / "x.spill") == SpillProbe(None)

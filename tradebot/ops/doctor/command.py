@@ -7,6 +7,7 @@ import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -36,21 +37,19 @@ from tradebot.ops.doctor.service_user import ServiceUser, user_of
 from tradebot.ops.doctor.update import check_update
 from tradebot.ops.health import HealthReading, database_trouble, look_at, look_with, unusable
 from tradebot.ops.installed import DEFAULT, engine_units, unit_of
-from tradebot.ops.status_view import spill_waiting
 from tradebot.output.json_answer import json_answer
 from tradebot.output.redaction import mask
 from tradebot.output.streams import GuardedStream
 from tradebot.store.adoption import orphans
 from tradebot.store.database import beside
 from tradebot.store.errors import StorageUnavailable
-from tradebot.store.spill import spill_path
+from tradebot.store.spill import probe_spill, spill_path
 from tradebot.strategy.registry import CHECKS
 from tradebot.telemetry.throttle_file import Throttle, read_throttle, throttle_path
 
 WATCH_S: Final = 1.2
 """How long the doctor looks on: long enough for a running engine to write its next status."""
 
-_SPILL_START: Final = b'["spill",'
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _WIPE: Final = "\r\x1b[K"
 _BESIDE: Final = ("", "-wal", "-shm", ".lock", ".spill")
@@ -259,19 +258,11 @@ class Examination:
         return f"tradebot install-unit{config}" + ("" if self._unit_name == DEFAULT.engine else f" --name={name}")
 
     def _spill(self, path: Path, engine_runs: bool) -> Finding:
-        spill = spill_path(path)
-        waiting, ours, has_database = spill_waiting(spill), True, True
-        try:
-            database = beside(path, "")
+        spill, database, has_database = spill_path(path), beside(path, ""), False
+        with suppress(OSError):
             has_database = database.is_file() and database.stat().st_size > 0
-            if spill.is_file():
-                with spill.open("rb") as file:
-                    start = file.read(len(_SPILL_START))
-                    ours = start == _SPILL_START or start[:1] in (b"", b"\0")  # nothing, or an engine's empty reserve
-                    waiting = waiting if ours else spill.stat().st_size
-        except OSError:  # adopted by a start at this moment
-            waiting = None
-        return checks.check_spill(waiting, ours, str(spill), engine_runs, has_database)
+        found = probe_spill(spill)
+        return checks.check_spill(found.waiting_bytes, not found.foreign, str(spill), engine_runs, has_database)
 
     def _throttle(self, path: Path, now_ms: int) -> Finding:
         place = throttle_path(path)

@@ -101,7 +101,7 @@ def gone(status: Status | None, newest: Newest | None, now_s: float) -> str | No
     """That an engine lives whose database is not there, for people; None while that is not so."""
     if status is None or newest is None or newest.made or not status.fresh(now_s):
         return None
-    return f"the database is not there, though process {status.pid} writes it: was it moved away?"
+    return status.without_database()
 
 
 def evidence(newest: Newest | None, status: Status | None, now_s: float) -> str:
