@@ -67,6 +67,7 @@ MOCKWS: Final = Program(
                 ExitCode.CRASH: "internal error, a bug",
                 ExitCode.CONFIG: "the command line, a scenario or a recording is wrong, or an address is taken",
             },
+            ("scenarios",),
             _serve_or_list,
         ),
     ),

@@ -26,7 +26,10 @@ def answer(engine: Engine, *args: str, code: int = 0) -> dict[str, Any]:
     text = engine.run(*args, "--json").expect(code).stdout
     assert text.count("\n") == 1 and text.endswith("\n") and text.isascii()
     found: dict[str, Any] = json.loads(text)
-    assert found["format"] == 1
+    command = TRADEBOT.command(next((word for word in args if word in NAMES), "run"))
+    if not {"--list", "--print"} & set(args):  # they answer another question
+        assert list(found) == ["format", *command.json_fields], "the registry and docs/reference/commands.md say else"
+    assert found.pop("format") == 1
     return found
 
 
@@ -93,7 +96,7 @@ def test_the_summary_for_scripts(engine: Engine) -> None:
 def test_commands_that_look_answer_scripts(replayed: Engine) -> None:
     assert answer(replayed, "status", "--db=x.db")["last_run"]["complete"] is True
     health = answer(replayed, "health", "--db=x.db")
-    assert health == {"format": 1, "healthy": True, "health": health["health"], "database": "x.db"}
+    assert health == {"healthy": True, "health": health["health"], "database": "x.db"}
     assert answer(replayed, "health", "--db=none.db", code=1)["healthy"] is False
     doctor = answer(replayed, "doctor", "--db=x.db")
     levels = [finding["level"] for finding in doctor["findings"]]
@@ -121,7 +124,7 @@ def test_commands_that_configure_answer_scripts(engine: Engine) -> None:
     assert shown["config_hash"] in engine.run("show-config", "--config=c.toml", "--set=metrics.port=9100").stdout
     checked = answer(engine, "check-config", "c.toml")
     assert checked == {
-        "format": 1, "file": "c.toml", "named_by": "command line", "valid": True, "problems": [], "notes": []
+        "file": "c.toml", "named_by": "command line", "valid": True, "problems": [], "notes": []
     }  # fmt: skip
     engine.config("bad.toml", "mod = 3\n")
     assert answer(engine, "check-config", "bad.toml", code=1)["problems"] == [
@@ -175,10 +178,11 @@ def test_no_color_of_the_recorder_and_the_supervisor(engine: Engine, command: st
 
 
 def test_the_recorder_and_the_supervisor_answer_scripts(engine: Engine) -> None:
-    assert answer(engine, *CAPTURE) == {"format": 1, "frames": 0, "trades": 0, "exchange": "okx", "file": None}
+    assert answer(engine, *CAPTURE) == {"frames": 0, "trades": 0, "exchange": "okx", "file": None}
     args, env = soak(engine)
     done = engine.run(*args, "--json", env=env).expect(1)
     verdict = json.loads(done.stdout)
+    assert list(verdict) == ["format", *TRADEBOT.command("soak").json_fields]
     assert (verdict["format"], verdict["good"], verdict["ending"]) == (1, False, "its duration is over")
     assert verdict["stalls"] == verdict["restarts"] == 0 and verdict["elapsed_s"] >= 1
 

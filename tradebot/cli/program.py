@@ -40,7 +40,8 @@ class Command(NamedTuple):
     """One row of the registry.
 
     `usage` begins with "Usage:" and is what docopt reads. `exit_codes` are those that the command itself can give, with
-    their meaning. `function` gets the arguments and the environment and answers an exit code; it raises TradebotError.
+    their meaning. `json_fields` are the names in the object that --json answers with, beside "format". `function` gets
+    the arguments and the environment and answers an exit code; it raises TradebotError.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Command(NamedTuple):
     summary: str
     usage: str
     exit_codes: Mapping[int, str]
+    json_fields: tuple[str, ...]
     function: Callable[[Arguments, Mapping[str, str]], int]
 
     @property

@@ -44,4 +44,5 @@ def _program(program: Program) -> str:
 def _command(program: Program, command: Command) -> str:
     rows = [f"| {code} | {' '.join(meaning.split())} |" for code, meaning in command.exit_codes.items()]
     codes = "\n".join(["| exit code | when |", "|---|---|", *rows])
-    return f"{command.summary}\n\n```text\n{command.usage}```\n\n{codes}\n"
+    fields = ", ".join(f"`{name}`" for name in command.json_fields)
+    return f"{command.summary}\n\n```text\n{command.usage}```\n\n{codes}\n\nFields of `--json`: {fields}.\n"

@@ -14,6 +14,7 @@ import pytest
 
 from tradebot import __version__
 from tradebot.cli.main import main
+from tradebot.cli.registry import TRADEBOT
 from tradebot.config.model import Settings
 from tradebot.config.toml_file import load
 from tradebot.core.errors import ConfigError, ExitCode, NetworkError, OverloadError, ParseError
@@ -420,6 +421,7 @@ engine = types.ModuleType("tradebot.engine")
 engine.run_engine = lambda settings: print("summary") or 0
 sys.modules["tradebot.engine"] = engine
 from tradebot.cli.main import main
+from tradebot.cli.registry import TRADEBOT
 sys.exit(main([]))
 """
 
@@ -448,3 +450,19 @@ def test_python_m_and_a_terminal_that_only_knows_ascii() -> None:
     done = tradebot("show-config", "--config=c.toml", environ=environ, capture_output=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert 'symbol = "\\xe9"' in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        *((command, 12) for command in ("run", "status", "health", "soak", "backup", "prune", "install-unit")),
+        *((command, 1) for command in ("capture", "doctor", "prove", "show-config", "check-config")),
+    ],
+)
+def test_a_wrong_configuration_file_ends_with_the_code_that_the_registry_names(command: str, code: int) -> None:
+    """Where a script asks about an engine it must not take a mistake in the file for the answer no."""
+    Path("bad.toml").write_text("mod = 3\n")
+    words = {"backup": ["copy.db"], "prune": ["--keep=1d"], "install-unit": ["--print"]}.get(command, [])
+    assert main([command, "--config=bad.toml", *words]) == code
+    meaning = TRADEBOT.command(command).exit_codes[code]
+    assert any(word in meaning for word in ("configuration", "a check failed", "file cannot be used", "not valid"))

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from tradebot.cli.registry import TRADEBOT
 from tradebot.config import toml_file as configfile
 from tradebot.config.model import (
     ChannelsConfig,
@@ -518,6 +519,7 @@ class TestProve:
         code, text, _ = self.run(monkeypatch, tmp_path, lambda lab, means: outcome, as_json=True)
         answer = json.loads(text)
         assert (code, answer["passed"], text.count("\n")) == (1, False, 1)
+        assert list(answer) == ["format", *TRADEBOT.command("prove").json_fields]
         assert answer["bundle"] == str(bundle_path(tmp_path / "state" / "x.db"))
         assert answer["config_hash"] == config_hash(Config())
         assert [proof["name"] for proof in answer["proofs"]] == list(NAMES)

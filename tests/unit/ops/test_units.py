@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tradebot.cli.registry import TRADEBOT
 from tradebot.config.model import AppConfig, Config, EngineConfig, NotifyConfig
 from tradebot.core.errors import ConfigError, UsageError
 from tradebot.ops import units
@@ -75,6 +76,7 @@ def test_an_installation_for_scripts(tmp_path: Path) -> None:
     assert [f"to do: {step}" for step in answer["to_do"]] == [
         line for line in told.splitlines() if line.startswith("to do: ")
     ]
+    assert list(answer) == ["format", *TRADEBOT.command("install-unit").json_fields]
     (tmp_path / "c.toml").write_text("")
     again = json.loads(install(tmp_path / "scripts", file=tmp_path / "c.toml", replace=True, as_json=True)[0])
     assert len(again["changes"]) == 1 and "runs with" in again["changes"][0] and answer["changes"] == []

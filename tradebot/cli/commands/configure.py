@@ -138,6 +138,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
         "Print the configuration as run would use it, with the source of each value.",
         _SHOW_CONFIG,
         {0: "printed", 1: "a file cannot be used; the message says why", 12: "the command line is wrong"},
+        ("version", "config_hash", "config_file", "keys", "options", "listens"),
         _show_config,
     ),
     Command(
@@ -146,6 +147,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
         "Check whether a configuration file is valid.",
         _CHECK_CONFIG,
         {0: "valid, or there is no file and the defaults apply", 1: "not valid", 12: "the command line is wrong"},
+        ("file", "named_by", "valid", "problems", "notes"),
         _check_config,
     ),
     Command(
@@ -154,6 +156,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
         "List the supported exchanges and the entries of ws_sources.toml.",
         _SOURCES,
         {0: "listed", 1: "ws_sources.toml cannot be used", 12: "the command line is wrong"},
+        ("exchanges", "file", "named_by", "sources"),
         _sources,
     ),
     Command(
@@ -166,6 +169,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
             1: "not installed: no permission, or the configuration does not suit a service",
             12: "the command line or the configuration is wrong, or --replace is needed",
         },
+        ("written", "changes", "to_do"),
         _install_unit,
     ),
 )

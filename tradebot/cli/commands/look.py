@@ -68,6 +68,25 @@ def _doctor(arguments: Arguments, environ: Mapping[str, str]) -> int:
     return run_doctor(config, db, environ, RealRuntime(), answers(), errors, before_update, as_json)
 
 
+_STATUS_FIELDS: Final = (
+    "database",
+    "now_ms",
+    "engine",
+    "healthy",
+    "health",
+    "status_age_s",
+    "uptime_s",
+    "last_tick_age_s",
+    "last_stored_age_s",
+    "database_bytes",
+    "wal_bytes",
+    "spill_bytes",
+    "throttle",
+    "last_run",
+    "status",
+    "trouble",
+)  # fmt: skip
+
 COMMANDS: Final[tuple[Command, ...]] = (
     Command(
         "status",
@@ -77,8 +96,9 @@ COMMANDS: Final[tuple[Command, ...]] = (
         {
             0: "there is something to show",
             1: "neither a status nor a run was found, or the database cannot be used",
-            12: "the command line is wrong, or no database can be at that path",
+            12: "the command line or the configuration is wrong, or no database can be at that path",
         },
+        _STATUS_FIELDS,
         _status,
     ),
     Command(
@@ -89,8 +109,9 @@ COMMANDS: Final[tuple[Command, ...]] = (
         {
             0: "healthy",
             1: "not healthy; the line says why",
-            12: "the command line is wrong, or no database can be at that path",
+            12: "the command line or the configuration is wrong, or no database can be at that path",
         },
+        ("healthy", "health", "database"),
         _health,
     ),
     Command(
@@ -103,6 +124,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
             1: "a check failed",
             12: "the command line is wrong, or no database can be at that path",
         },
+        ("ok", "warnings", "failed", "findings"),
         _doctor,
     ),
 )

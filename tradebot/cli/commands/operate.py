@@ -129,6 +129,18 @@ def _backup(arguments: Arguments, environ: Mapping[str, str]) -> int:
     return run_backup(path, target, force, RealRuntime(), sys.stdout, sys.stderr, as_json)
 
 
+_PRUNE_FIELDS: Final = (
+    "database",
+    "finished",
+    "failure",
+    "dry_run",
+    "older_than_ms",
+    "deleted",
+    "unfinished_replays",
+    "run_in_spill_file",
+    "free_bytes",
+)  # fmt: skip
+
 COMMANDS: Final[tuple[Command, ...]] = (
     Command(
         "soak",
@@ -138,8 +150,9 @@ COMMANDS: Final[tuple[Command, ...]] = (
         {
             0: "stopped by a signal, or the engine is well at the end of --duration",
             1: "the engine is not well at the end, the pressure stayed, or supervision could not start",
-            12: "the command line is wrong",
+            12: "the command line or the configuration is wrong",
         },
+        ("good", "ending", "state", "verdict", "elapsed_s", "restarts", "stalls", "decisions"),
         _soak,
     ),
     Command(
@@ -149,9 +162,10 @@ COMMANDS: Final[tuple[Command, ...]] = (
         _PROVE,
         {
             0: "every proof passed",
-            1: "a proof did not pass, or the proofs could not run",
+            1: "a proof did not pass, or the proofs could not run (no service manager, a wrong configuration file)",
             12: "the command line is wrong",
         },
+        ("passed", "took_s", "bundle", "config_hash", "proofs"),
         _prove,
     ),
     Command(
@@ -162,8 +176,9 @@ COMMANDS: Final[tuple[Command, ...]] = (
         {
             0: "all that was older is deleted",
             1: "not finished, or the database cannot be used",
-            12: "the command line is wrong",
+            12: "the command line or the configuration is wrong",
         },
+        _PRUNE_FIELDS,
         _prune,
     ),
     Command(
@@ -174,8 +189,9 @@ COMMANDS: Final[tuple[Command, ...]] = (
         {
             0: "FILE is a whole, checked copy",
             1: "no copy was made, and FILE is what it was before",
-            12: "the command line is wrong",
+            12: "the command line or the configuration is wrong",
         },
+        ("file", "bytes", "database", "checked"),
         _backup,
     ),
 )

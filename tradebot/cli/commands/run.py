@@ -108,6 +108,34 @@ def _capture(arguments: Arguments, environ: Mapping[str, str]) -> int:
     return answer_json({"format": 1, **captured._asdict()}) if "--json" in arguments.given else answer(captured.text())
 
 
+_RUN_FIELDS: Final = (
+    "run_id",
+    "run_no",
+    "mode",
+    "ingest",
+    "source",
+    "db_path",
+    "elapsed_s",
+    "ledger",
+    "signals",
+    "orders_by_status",
+    "refusals_by_reason",
+    "fills",
+    "fees",
+    "profit",
+    "unit",
+    "positions",
+    "exit_code",
+    "error",
+    "resumed",
+    "continued",
+    "gaps",
+    "reconnects",
+    "lost_log_lines",
+    "hints",
+    "ticks_per_s",
+)  # fmt: skip
+
 COMMANDS: Final[tuple[Command, ...]] = (
     Command(
         "run",
@@ -115,6 +143,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
         "Run the engine. This is the default when no command is named.",
         _RUN,
         {code.value: f"{code.name:9} {code.meaning}" for code in ExitCode},
+        _RUN_FIELDS,
         _run,
     ),
     Command(
@@ -127,6 +156,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
             1: "no connection, no place to write to, a full disk, or a configuration that cannot be used",
             12: "the command line is wrong",
         },
+        ("frames", "trades", "exchange", "file"),
         _capture,
     ),
 )
