@@ -121,7 +121,7 @@ def test_until_failure(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_failing_swarm_is_shrunk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from sim.scenarios import swarm
 
-    monkeypatch.setattr(swarm, "judge_left", _on_purpose)
+    monkeypatch.setattr(swarm, "check_final_state", _on_purpose)
     assert main(["--scenario=swarm", "--seed=2", "--jobs=1"]) == 1
     out = capsys.readouterr().out
     assert re.search(
