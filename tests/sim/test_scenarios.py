@@ -23,7 +23,7 @@ def _failing_seeds() -> list[tuple[str, int]]:
     return [(fields[0], int(fields[1])) for fields in lines if fields]
 
 
-@pytest.mark.parametrize("name", [name for name in SCENARIOS if name != "swarm"])  # a hundred of it: test_swarm.py
+@pytest.mark.parametrize("name", [name for name in SCENARIOS if name != "swarm"])  # many of it: test_swarm.py
 @pytest.mark.timeout(600)
 def test_scenario(name: str) -> None:
     with frozen() as freezer:

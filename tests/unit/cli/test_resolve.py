@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.unit.command_lines import words_of
 from tradebot.cli.arguments import parse
 from tradebot.cli.resolve import resolve
 from tradebot.config.model import RunOptions, Settings
@@ -14,6 +15,7 @@ from tradebot.core.errors import ConfigError, UsageError
 from tradebot.core.runtime import RealRuntime
 from tradebot.feeds.exchanges import EXCHANGES
 from tradebot.ops.gate import require_available
+from tradebot.strategy.registry import strategies
 
 
 @pytest.fixture
@@ -23,7 +25,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
 
 
 def settle(words: str, environ: dict[str, str]) -> Settings:
-    return resolve(parse(words.split()), environ)
+    return resolve(parse(words_of(words)), environ)
 
 
 def refused(words: str, environ: dict[str, str]) -> str:
@@ -157,7 +159,7 @@ def test_named_files_must_exist(environ: dict[str, str]) -> None:
     [
         ("--mode=shadwo", '--mode: "shadwo" is not one of LIVE, PAPER, SHADOW (did you mean SHADOW?)'),
         ("--ingest=kafka", '--ingest: "kafka" is not one of mockws, realws, replay, synthetic'),
-        ("--strategy=sma", '--strategy: "sma" is not one of periodic, sma_crossover'),
+        ("--strategy=sma", f'--strategy: "sma" is not one of {", ".join(strategies())}'),
         ("--sample-every=0", "--sample-every: must be at least 1, not 0"),
         ("--sample-every=-1", "--sample-every: must be at least 1, not -1"),
         ("--sample-every=1.5", '--sample-every: must be a whole number, not "1.5"'),

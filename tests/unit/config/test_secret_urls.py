@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.command_lines import words_of
 from tradebot.cli.arguments import parse
 from tradebot.cli.main import main
 from tradebot.cli.resolve import resolve
@@ -41,7 +42,7 @@ class Case:
 
     def settings(self, more: str = "", with_secrets: bool = True) -> Settings:
         """What a run would get."""
-        return resolve(parse(f"{self.words} {more}".split()), self.environ, with_secrets)
+        return resolve(parse(words_of(f"{self.words} {more}".strip())), self.environ, with_secrets)
 
     def refused(self, kind: type[TradebotError] = ConfigError) -> str:
         """Why there is no run."""

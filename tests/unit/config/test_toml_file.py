@@ -27,7 +27,7 @@ from tradebot.config.validation import (
     toml,
 )
 from tradebot.core.errors import ConfigError, ExitCode
-from tradebot.strategy.registry import CHECKS
+from tradebot.strategy.registry import CHECKS, strategies
 
 REPO = Path(__file__).resolve().parents[3]
 ETC = REPO / "etc" / "tradebot"
@@ -124,7 +124,7 @@ def test_empty_file_is_the_defaults(file: Path) -> None:
         ("[risk_caps]\nmax_open_orders = -1", "2: risk_caps.max_open_orders: must be at least 0, not -1"),
         ("[channels]\ntick_channel_size = 0", "2: channels.tick_channel_size: must be at least 1, not 0"),
         ("[strategy]\nname = 'sma_crosover'",
-         '2: strategy.name: "sma_crosover" is not one of periodic, sma_crossover (did you mean sma_crossover?)'),
+         f'2: strategy.name: "sma_crosover" is not one of {", ".join(strategies())} (did you mean sma_crossover?)'),
         ("[strategy]\nshort_window = 20",
          "2: strategy.short_window: must be smaller than strategy.long_window, but 20 is not smaller than 20"),
         ("[strategy]\nlong_window = 3",
@@ -367,7 +367,7 @@ def values_of(name: str) -> st.SearchStrategy[Any]:
     if name == "engine.ws_url":
         return st.sampled_from(["ws://localhost:9001", "wss://example.org/path"])
     if name == "strategy.name":
-        return st.sampled_from(["sma_crossover", "periodic"])
+        return st.sampled_from(list(strategies()))
     if isinstance(shape, shapes.BoolType):
         return st.booleans()
     if isinstance(shape, shapes.IntType):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.command_lines import words_of
 from tradebot.cli.arguments import parse
 from tradebot.cli.resolve import resolve
 from tradebot.config.model import Live, Settings
@@ -37,7 +38,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
 
 
 def settle(words: str, environ: dict[str, str]) -> Settings:
-    return resolve(parse(words.split()), environ)
+    return resolve(parse(words_of(words)), environ)
 
 
 def live_of(words: str, environ: dict[str, str]) -> Live:
@@ -256,7 +257,7 @@ class TestASourceNamedByTheConfigurationFile:
         assert live is not None and live.exchange == "kraken" and live.symbols == ("A/B",)
 
     def test_a_replay_is_not_read_as_its_frames(self, environ: dict[str, str], tmp_path: Path, file: str) -> None:
-        config = file.split()[0]
+        config = words_of(file.strip())[0]
         assert settle(f"{config} --ingest=replay --replay-file=x", environ).live is None
 
     def test_a_name_that_is_not_there(self, environ: dict[str, str], tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from shlex import quote
 from types import SimpleNamespace
 from typing import Any
 
@@ -365,6 +367,13 @@ class TestJudgements:
         assert compare(b"", b"", ticks=0).reason == "no tick was stored"
 
 
+@pytest.fixture
+def no_space() -> Iterator[Path]:
+    """A directory for units: systemd separates directories by spaces, and TMPDIR may have one in it."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        yield Path(name)
+
+
 class TestManager:
     """Against a program that stands for systemctl."""
 
@@ -372,18 +381,18 @@ class TestManager:
     def systemctl(folder: Path, places: str, load: str = "loaded") -> Path:
         program = folder / "systemctl"
         program.write_text(
-            f'#!/bin/sh\necho "$@" >>{folder}/calls\ncase "$*" in\n'
+            f'#!/bin/sh\necho "$@" >>"{folder}/calls"\ncase "$*" in\n'
             f'*UnitPath*) echo Version=252; echo "UnitPath={places}";;\n*LoadState*) echo LoadState={load};;\n'
             "*stop*) echo Unit not loaded. >&2; exit 5;;\nesac\n"
         )
         program.chmod(0o755)
         return program
 
-    def test_units_go_where_they_do_not_stay_and_are_taken_away(self, lab: Lab, tmp_path: Path) -> None:
-        runtime_dir = tmp_path / "run"
+    def test_units_go_where_they_do_not_stay_and_are_taken_away(self, lab: Lab, no_space: Path) -> None:
+        runtime_dir = no_space / "run"
         units = runtime_dir / "systemd/user"
-        program = self.systemctl(tmp_path, f"/etc/systemd/system {tmp_path}/other {units}")
-        manager = find_manager(str(program), {"XDG_RUNTIME_DIR": str(runtime_dir)}, "t0")
+        program = self.systemctl(no_space, f"/etc/systemd/system {no_space}/other {units}")
+        manager = find_manager(quote(str(program)), {"XDG_RUNTIME_DIR": str(runtime_dir)}, "t0")
         assert manager.folder == units
         name = manager.write_engine(lab, "x", ["run", "--db=a b%$c"])
         assert name == "tradebot-proof-t0-x.service"
@@ -401,17 +410,17 @@ class TestManager:
         manager.close()
         manager.close()
         assert list(units.iterdir()) == []
-        calls = (tmp_path / "calls").read_text().splitlines()
+        calls = (no_space / "calls").read_text().splitlines()
         assert calls[-4:] == [f"kill --signal=KILL {name}", f"stop {name}", "daemon-reload", f"reset-failed {name}"]
 
     def test_never_where_units_stay(self, tmp_path: Path) -> None:
         program = self.systemctl(tmp_path, "/etc/systemd/system /usr/lib/systemd/system /lib/systemd/system")
         with pytest.raises(ManagerError, match="run it as root"):
-            find_manager(str(program), {}, "t0")
+            find_manager(quote(str(program)), {}, "t0")
 
-    def test_a_manager_with_other_files_than_ours(self, lab: Lab, tmp_path: Path) -> None:
-        program = self.systemctl(tmp_path, f"{tmp_path}/units", load="not-found")
-        manager = find_manager(str(program), {}, "t0")
+    def test_a_manager_with_other_files_than_ours(self, lab: Lab, no_space: Path) -> None:
+        program = self.systemctl(no_space, f"{no_space}/units", load="not-found")
+        manager = find_manager(quote(str(program)), {}, "t0")
         manager.write_engine(lab, "x", [])
         with pytest.raises(ManagerError, match="has other files than this process"):
             manager.reload()
@@ -428,9 +437,9 @@ class TestManager:
         program.write_text(f"#!/bin/sh\n{text}\n")
         program.chmod(0o755)
         with pytest.raises(ManagerError, match=why):
-            find_manager(str(program), {}, "t0")
+            find_manager(quote(str(program)), {}, "t0")
         with pytest.raises(ManagerError, match="No such file"):
-            find_manager(str(tmp_path / "none"), {}, "t0")
+            find_manager(quote(str(tmp_path / "none")), {}, "t0")
 
     def test_a_manager_that_does_not_answer(self, tmp_path: Path) -> None:
         assert CALL_S <= 30

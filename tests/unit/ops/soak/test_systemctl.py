@@ -36,7 +36,7 @@ class Asked(RealRuntime):
 
 
 def test_only_restart_and_show_with_the_units_name(tmp_path: Path) -> None:
-    command = program(tmp_path, f'echo "$# $1 $2" >> {tmp_path}/calls; echo ActiveState=active')
+    command = program(tmp_path, f'echo "$# $1 $2" >> "{tmp_path}/calls"; echo ActiveState=active')
     systemctl = Systemctl(command, "a.service", RealRuntime())
     systemctl.restart()
     assert systemctl.show() == UnitLook(active="active")
