@@ -54,6 +54,18 @@ def test_links_between_documents_lead_somewhere(repo: Path) -> None:
                 assert part in anchors, f"{page.name}: {target}"
 
 
+def test_every_file_that_a_document_names_exists(repo: Path) -> None:
+    """ARCHITECTURE.md has its own test, and a changelog speaks of the past."""
+    of_users = {"tradebot/tradebot.toml", "tradebot/tradebot.db"}
+    missing = []
+    for page in (*repo.glob("*.md"), *(repo / "docs").rglob("*.md")):
+        if page.name not in ("ARCHITECTURE.md", "CHANGELOG.md"):
+            for name in set(re.findall(r"`((?:[a-z_.]+/)+[A-Za-z_.-]*)`", page.read_text())) - of_users:
+                if not any((repo / place / name).exists() for place in ("", "tradebot", "sim")):
+                    missing.append(f"{page.name}: {name}")
+    assert missing == []
+
+
 def test_nothing_cites_a_page_that_readers_do_not_have(repo: Path) -> None:
     """Sections of a specification or an issue by number say nothing to them: give the reason, a rule id or a page."""
     numbered = re.compile(r"\b(?:contract|issue|design)(?:'s)? (?:section )?#?\d|\b(?:contract|house)\.md\b", re.I)

@@ -2,11 +2,11 @@
 
 Whole causes go at once: a tick with its signal, its order and the fills, oldest first, so that at no commit a row
 misses the row it came from, and a kill at any moment leaves nothing but a database pruned less far. What a restart
-needs stays: the ticks, signals and fills of each push feed that no checkpoint covers yet (`store.restart`), and its
-newest tick. Of a feed that no engine of this version has run yet the newest ticks stay, and before any fill goes, the
-positions it led to are summed up in `carried`, as schema 3 did. A replay goes as a whole or not at all: a part of it
-could be neither resumed nor compared. What events in a spill file belong to stays too: the start that adopts them must
-find their run.
+needs stays: the ticks, signals and fills of each push feed that no checkpoint covers yet (`store.restart_state`), and
+its newest tick. Of a feed that no engine of this version has run yet the newest ticks stay, and before any fill goes,
+the positions it led to are summed up in `carried`, as schema 3 did. A replay goes as a whole or not at all: a part of
+it could be neither resumed nor compared. What events in a spill file belong to stays too: the start that adopts them
+must find their run.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ class Exchange(ABC):
     def market_of(cls, url: str) -> str:
         """Which market the endpoint `url` serves; empty for the one that the exchange's plain symbols mean.
 
-        Positions, windows and sequence state of two markets are kept apart (`store.identity`).
+        Positions, windows and sequence state of two markets are kept apart (`store.feed_identity`).
         """
         return ""
 
