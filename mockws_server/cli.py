@@ -111,10 +111,7 @@ def _serve(arguments: options.CommandLine) -> int:
 def _recording(arguments: options.CommandLine, console: Console) -> tuple[Source | None, Recording | None]:
     if arguments.replay is None:
         return None, None
-    try:
-        source = open_source(arguments.replay)
-    except ConfigError as error:
-        raise ConfigError(str(error).replace("--replay-file", "--replay")) from None
+    source = open_source(arguments.replay, "--replay")
     complaints = 0
 
     def complain(line: int, reason: str) -> None:

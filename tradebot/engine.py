@@ -295,7 +295,7 @@ class _Run:
             reserve = sum(sizes) + 2 * MAX_TAKE + batches * MAX_BATCH_EVENTS
             return Spill(spill_path(self._path), reserve, self._config.persist.spill_max_mb)
         except OSError as error:
-            self._log.warning("no room for a spill file", detail=str(error))
+            self._log.warning("no room for a spill file", event=LogEvent.SPILL_NO_ROOM, detail=str(error))
             return None
 
     # ---- the pipeline and what follows -----------------------------------------------------------------------------

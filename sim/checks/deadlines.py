@@ -27,8 +27,8 @@ _STOPPED_BY: Final = (
     LogEvent.OVERLOAD,
     LogEvent.STORAGE_FAILED,
     LogEvent.DRAIN_TIMEOUT,
-    "stage failed",
-    "thread crashed",
+    LogEvent.STAGE_FAILED,
+    LogEvent.THREAD_CRASHED,
 )
 
 
@@ -37,7 +37,7 @@ def first_stop_s(outcome: ProcessOutcome, signals_s: Iterable[float], run_over_s
     logged_s = [
         at_s
         for at_s, line in zip(outcome.times_s, outcome.logs, strict=True)
-        if (line["fields"].get("event") or line["fields"]["message"]) in _STOPPED_BY
+        if line["fields"].get("event") in _STOPPED_BY
     ]
     return min([*signals_s, *logged_s, float("inf") if run_over_s is None else run_over_s])
 

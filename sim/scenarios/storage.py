@@ -39,7 +39,7 @@ def disk_full_then_freed(world: World) -> None:
     storage = StorageFaults(full_from_s=from_s, full_until_s=from_s + full_s)
     outcome = world.run(settings, Faults(storage=storage))
     expect(outcome, 0)
-    waited = [line["fields"]["detail"] for line in outcome.logs if line["fields"]["message"] == "storage unavailable"]
+    waited = [line["detail"] for line in outcome.events(LogEvent.STORAGE_UNAVAILABLE)]
     assert waited and all("SQLITE_FULL" in detail for detail in waited), waited
     assert not outcome.events(LogEvent.STORAGE_FAILED) and not outcome.events(LogEvent.SPILLED)
     check_accepted_stored(outcome)

@@ -97,8 +97,7 @@ def facts_of(swarm: Swarm, process_run: ProcessRun) -> ProcessFacts:
         storage_failing=storage is not None and storage.failing,
         over_s=_ledger_s(outcome),
         end_unrecorded=bool(outcome.events(LogEvent.FINISH_FAILED)),
-        drain_timed_out=bool(outcome.events(LogEvent.DRAIN_TIMEOUT))
-        or any(line["fields"]["message"] == "stages did not end" for line in outcome.logs),
+        drain_timed_out=bool(outcome.events(LogEvent.DRAIN_TIMEOUT) or outcome.events(LogEvent.STAGES_NOT_ENDED)),
         no_handshake_s=_no_handshake_s(process_run),
         budget_s=budget,
         unreadable=unreadable,
@@ -305,6 +304,5 @@ def _check_end(swarm: Swarm, process_run: ProcessRun) -> None:
 
 def _may_lose(outcome: ProcessOutcome) -> bool:
     """Whether accepted events may be lost: a spill that failed, a drain out of time, a crash, a second signal."""
-    named = any(outcome.events(name) for name in (LogEvent.SPILL_FAILED, LogEvent.DRAIN_TIMEOUT))
-    said = {line["fields"]["message"] for line in outcome.logs}
-    return named or outcome.exit_code == 1 or bool(said & {"no room for a spill file", "stages did not end"})
+    losses = (LogEvent.SPILL_FAILED, LogEvent.DRAIN_TIMEOUT, LogEvent.SPILL_NO_ROOM, LogEvent.STAGES_NOT_ENDED)
+    return outcome.exit_code == 1 or any(outcome.events(name) for name in losses)

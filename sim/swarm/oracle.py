@@ -197,23 +197,23 @@ EXPLAINED_BY: Final[Mapping[str, frozenset[str]]] = {
     LogEvent.MALFORMED_SUPPRESSED: frozenset({"garbage", "broken_bytes"}),
     LogEvent.QUARANTINE_FAILED: frozenset({"spill_fails", "disk_errors"}),
     LogEvent.STATUS_FAILED: frozenset({"spill_fails", "disk_errors"}),
-    "storage unavailable": _STORAGE | {"spill_fails"},
+    LogEvent.STORAGE_UNAVAILABLE: _STORAGE | {"spill_fails"},
     LogEvent.STORAGE_FAILED: _STORAGE | _SLOW,
     LogEvent.SPILLED: _STORAGE | _SLOW,
     LogEvent.SPILL_BEGUN: _STORAGE | _SLOW,
     LogEvent.SPILL_FAILED: frozenset({"spill_fails", "disk_errors"}),
     LogEvent.CLEANUP_FAILED: frozenset({"spill_fails", "disk_errors"}),
-    "no room for a spill file": frozenset({"spill_fails", "disk_errors"}),
+    LogEvent.SPILL_NO_ROOM: frozenset({"spill_fails", "disk_errors"}),
     LogEvent.NOT_STORED: _ENDS,
     LogEvent.FINISH_FAILED: frozenset({"spill_fails", "disk_errors", "file_moved"}),
     LogEvent.DRAIN_TIMEOUT: _ENDS,
-    "stages did not end": _ENDS,
+    LogEvent.STAGES_NOT_ENDED: _ENDS,
     LogEvent.STAGE_STALLED: frozenset({"hang"}),
     LogEvent.OVERLOAD: ALWAYS,  # the facts must say so
     "order refused": ALWAYS,  # the reference must say so
-    "thread crashed": frozenset({"crash"}),
-    "stage failed": _HANDSHAKE | {"garbage", "broken_bytes"} | ALWAYS,
-    "second stop signal: exiting at once": frozenset({"second_signal"}),
+    LogEvent.THREAD_CRASHED: frozenset({"crash"}),
+    LogEvent.STAGE_FAILED: _HANDSHAKE | {"garbage", "broken_bytes"} | ALWAYS,
+    LogEvent.SECOND_SIGNAL: frozenset({"second_signal"}),
 }
 """Every WARNING and ERROR line, by its event or else its message: the kinds of fault that explain it."""
 

@@ -78,7 +78,7 @@ class ProcessOutcome:
 
         in the midst of counting; and what it stored is still there.
         """
-        at_once = any(line["fields"]["message"].startswith("second stop signal") for line in self.logs)
+        at_once = self.events(LogEvent.SECOND_SIGNAL)
         return bool(self.events(LogEvent.FINAL_METRICS)) and not at_once and not self.lost
 
     def events(self, name: str) -> list[dict[str, Any]]:

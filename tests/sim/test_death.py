@@ -90,7 +90,7 @@ def test_files_that_the_dying_make_are_gone(tmp_path: Path, monkeypatch: pytest.
     [
         ([LogEvent.LEDGER], False),
         ([LogEvent.LEDGER, LogEvent.FINAL_METRICS], True),
-        (["second stop signal: exiting at once", LogEvent.LEDGER, LogEvent.FINAL_METRICS], False),
+        ([LogEvent.SECOND_SIGNAL, LogEvent.LEDGER, LogEvent.FINAL_METRICS], False),
     ],
 )
 def test_an_account_must_be_exact_when_it_was_given_to_its_end(said: list[str], exact: bool) -> None:

@@ -234,9 +234,13 @@ def _check_url(value: str, plain: str, secure: str) -> str:
     # The value itself is never quoted: it may hold credentials.
     try:
         url = urlsplit(value)
-        scheme, host, port = url.scheme, url.hostname, url.port
-    except ValueError as error:
-        raise InvalidValue(f"is not a valid URL: {'bad port' if 'ort' in str(error) else 'bad host'}") from None
+        scheme, host = url.scheme, url.hostname
+    except ValueError:
+        raise InvalidValue("is not a valid URL: bad host") from None
+    try:
+        port = url.port
+    except ValueError:
+        raise InvalidValue("is not a valid URL: bad port") from None
     if scheme not in (plain, secure):
         raise InvalidValue(f"must begin with {plain}:// or {secure}://")
     if not host or port == 0 or re.search(r"\s", value):

@@ -68,6 +68,15 @@ class ConfigError(TradebotError):
     exit_code = ExitCode.CONFIG
 
 
+class AdvisedError(ConfigError):
+    """A ConfigError whose problem and advice stand apart, for reports that show them in different places."""
+
+    def __init__(self, problem: str, advice: str) -> None:
+        super().__init__(f"{problem}; {advice}")
+        self.problem = problem
+        self.advice = advice
+
+
 class UsageError(ConfigError):
     """The command line, or a variable of the environment, is wrong (exit 12 for every command)."""
 

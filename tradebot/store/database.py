@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from peewee import DatabaseError, InterfaceError, Model, SchemaManager, SqliteDatabase
 
 from tradebot.config.model import Synchronous
-from tradebot.core.errors import ConfigError
+from tradebot.core.errors import AdvisedError, ConfigError
 from tradebot.store.errors import StorageUnavailable, os_failure, storage_errors
 from tradebot.store.models import EVENT_MODELS, INDEXES, MODELS, SCHEMA_VERSION, RunRow
 from tradebot.store.policy import WAL_BYTES_KEPT
@@ -223,15 +223,15 @@ def _connect_existing(path: Path) -> SqliteDatabase:
     return db
 
 
-class NewerSchemaError(ConfigError):
+class NewerSchemaError(AdvisedError):
     """The file is of a later version of tradebot, which may have changed what this one does not know."""
 
 
 def _check_ours(db: SqliteDatabase, version: int, tables: set[str]) -> None:
     if version > SCHEMA_VERSION and RunRow._meta.table_name in tables:
         raise NewerSchemaError(
-            f"database {file_of(db)}: written by a newer tradebot (schema {version}, known here: {SCHEMA_VERSION});"
-            " upgrade tradebot or use another --db"
+            f"database {file_of(db)}: written by a newer tradebot (schema {version}, known here: {SCHEMA_VERSION})",
+            "upgrade tradebot or use another --db",
         )
     if not 0 <= version <= SCHEMA_VERSION or (tables and not _has_table_of_ours(db, tables)):
         some = ", ".join(sorted(tables)[:5]) or "none"

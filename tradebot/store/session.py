@@ -158,7 +158,9 @@ class SqliteStore:
                 delay_s = retry.next_delay_s(self._runtime.monotonic(), None)
                 if delay_s is None:
                     raise OverloadError(failure.describe(self.path)) from error
-                self._log.warning("storage unavailable", detail=str(failure), retry_in_s=delay_s)
+                self._log.warning(
+                    "storage unavailable", event=LogEvent.STORAGE_UNAVAILABLE, detail=str(failure), retry_in_s=delay_s
+                )
                 self._runtime.sleep(delay_s)
                 if stoppable and self._runtime.stop_signals():
                     raise StartStopped from error

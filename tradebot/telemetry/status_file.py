@@ -13,7 +13,7 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Struct
 
-from tradebot.core.errors import ConfigError
+from tradebot.core.errors import AdvisedError
 from tradebot.core.private_files import replace_private
 from tradebot.feeds.status import SymbolsLook
 from tradebot.portfolio.book import Book
@@ -118,22 +118,20 @@ def write_status(path: Path, status: Status) -> None:
 
 
 def read_status(path: Path) -> Status | None:
-    """The newest status; None when no engine has written one. Raises ConfigError when it cannot be read."""
+    """The newest status; None when no engine has written one. Raises AdvisedError when it cannot be read."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a fifo would wait for a writer
-            raise ConfigError(f"status file {path}: is not a regular file; remove it, the engine writes it anew")
+            raise AdvisedError(f"status file {path}: is not a regular file", "remove it, the engine writes it anew")
         with path.open("rb") as file:
             return _decode(file.read(_BYTES_MAX))
     except FileNotFoundError:
         return None
     except OSError as error:
         advice = AS_ENGINE if isinstance(error, PermissionError) else "see to the file system below it"
-        raise ConfigError(f"status file {path}: cannot be read: {error.strerror}; {advice}") from error
+        raise AdvisedError(f"status file {path}: cannot be read: {error.strerror}", advice) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(
-            f"status file {path}: {error}; it is of another version of tradebot or damaged; the next start of the"
-            " engine replaces it"
-        ) from error
+        problem = f"status file {path}: {error}; it is of another version of tradebot or damaged"
+        raise AdvisedError(problem, "the next start of the engine replaces it") from error
 
 
 def _decode(data: bytes) -> Status:

@@ -69,7 +69,9 @@ class Committer:
                 delay_s = self._retry.next_delay_s(now, self._deadline()) if error.passing else None
                 if delay_s is None:
                     raise
-                self._log.warning("storage unavailable", detail=str(error), retry_in_s=delay_s)
+                self._log.warning(
+                    "storage unavailable", event=LogEvent.STORAGE_UNAVAILABLE, detail=str(error), retry_in_s=delay_s
+                )
                 self._runtime.sleep(delay_s)
             else:
                 break

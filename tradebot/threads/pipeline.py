@@ -145,7 +145,7 @@ class Pipeline:
             ended = self._watch(on_poll)
         except Exception as error:
             # Even when the main thread itself is at fault, what was accepted is drained and stored.
-            self._log.error("thread crashed", stage="engine", exc_info=error)
+            self._log.error("thread crashed", event=LogEvent.THREAD_CRASHED, stage="engine", exc_info=error)
             self._control.fail(ExitCode.CRASH, "engine", f"{type(error).__name__}: {error}")
             for never_started in list(self._threads.values())[len(started) :]:
                 never_started.end()
@@ -170,7 +170,9 @@ class Pipeline:
             if signals >= 2:
                 self._second_signal = True
                 self._announce_stop("a second stop signal came")
-                self._log.error("second stop signal: exiting at once", running=control.running())
+                self._log.error(
+                    "second stop signal: exiting at once", event=LogEvent.SECOND_SIGNAL, running=control.running()
+                )
                 return False
             if signals and control.drain_deadline is None:
                 self._log.info("stop signal: draining", drain_timeout_s=self._config.persist.drain_timeout_s)
@@ -210,7 +212,7 @@ class Pipeline:
             self._persisted.close(everyone=True)
         if now < self._abort_at + FINAL_FLUSH_S + _ABORT_GRACE_S:
             return True
-        self._log.error("stages did not end", running=control.running())
+        self._log.error("stages did not end", event=LogEvent.STAGES_NOT_ENDED, running=control.running())
         control.fail(ExitCode.OVERLOAD, "engine", f"stages did not end: {', '.join(control.running())}")
         return False
 

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from tradebot.core.channel import ConsumerGone
 from tradebot.core.errors import ExitCode, TradebotError
+from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import Runtime
 from tradebot.output.log import Log
 from tradebot.threads.shutdown import Control
@@ -69,15 +70,21 @@ class StageThread:
         except ConsumerGone:
             pass  # the stage after this one has recorded its failure, or the engine gave up draining
         except TradebotError as error:
-            self._log.error("stage failed", stage=stage.name, exit_code=int(error.exit_code), detail=str(error))
+            self._log.error(
+                "stage failed",
+                event=LogEvent.STAGE_FAILED,
+                stage=stage.name,
+                exit_code=int(error.exit_code),
+                detail=str(error),
+            )
             control.fail(error.exit_code, stage.name, str(error))
         except Exception as error:
-            self._log.error("thread crashed", stage=stage.name, exc_info=error)
+            self._log.error("thread crashed", event=LogEvent.THREAD_CRASHED, stage=stage.name, exc_info=error)
             control.fail(ExitCode.CRASH, stage.name, f"{type(error).__name__}: {error}")
         except BaseException as error:
             # SystemExit, KeyboardInterrupt, a panic of a compiled library: no way of ending a run with 0.
             control.fail(ExitCode.CRASH, stage.name, f"{type(error).__name__}: {error}")
-            self._log.error("thread crashed", stage=stage.name, exc_info=error)
+            self._log.error("thread crashed", event=LogEvent.THREAD_CRASHED, stage=stage.name, exc_info=error)
         finally:
             self.busy_s = self._runtime.cpu_seconds()
             self.end()

@@ -235,10 +235,12 @@ _STAGE_BUGS: Final = (
         "a stage that dies of an exception is logged, but the run is not made to fail",
         "tradebot/threads/stage.py",
         "        except Exception as error:\n"
-        '            self._log.error("thread crashed", stage=stage.name, exc_info=error)\n'
+        '            self._log.error("thread crashed", event=LogEvent.THREAD_CRASHED,'
+        " stage=stage.name, exc_info=error)\n"
         '            control.fail(ExitCode.CRASH, stage.name, f"{type(error).__name__}: {error}")\n',
         "        except Exception as error:\n"
-        '            self._log.error("thread crashed", stage=stage.name, exc_info=error)\n',
+        '            self._log.error("thread crashed", event=LogEvent.THREAD_CRASHED,'
+        " stage=stage.name, exc_info=error)\n",
         100,
     ),
     Bug(

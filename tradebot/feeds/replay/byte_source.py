@@ -6,7 +6,6 @@ simulator has no pipes, and files never block.
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import stat
@@ -101,8 +100,11 @@ class StreamSource:
 Source = FileSource | StreamSource
 
 
-def open_source(path: str) -> Source:
-    """Open a replay input; `-` is standard input. Never blocks. Raises ConfigError when it cannot be opened."""
+def open_source(path: str, option: str = "--replay-file") -> Source:
+    """Open a replay input; `-` is standard input. Never blocks. Raises ConfigError when it cannot be opened.
+
+    `option` is what names the file on the command line, for messages.
+    """
     if path == STANDARD_INPUT:
         try:
             mode = os.fstat(_STDIN_FD).st_mode
@@ -115,7 +117,8 @@ def open_source(path: str) -> Source:
         # Without O_NONBLOCK the opening of a named pipe would wait for its writer and hold off a stop.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
-        raise unreadable(error, f"replay file {path!r}: {_reason(error)}") from None
+        hint = f"; check {option}" if isinstance(error, FileNotFoundError) else ""
+        raise unreadable(error, f"replay file {path!r}: {_reason(error)}{hint}") from None
     mode = os.fstat(fd).st_mode
     if stat.S_ISREG(mode):
         return FileSource(fd, path)
@@ -127,6 +130,5 @@ def open_source(path: str) -> Source:
 
 def _reason(error: OSError | ValueError) -> str:
     if isinstance(error, OSError) and error.errno is not None:
-        hint = "; check --replay-file" if error.errno == errno.ENOENT else ""
-        return os.strerror(error.errno) + hint
+        return os.strerror(error.errno)
     return str(error)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from tradebot import __version__
 from tradebot.config import toml_file as configfile
 from tradebot.config.model import Config, db_path, home_directory
-from tradebot.core.errors import ConfigError, ExitCode
+from tradebot.core.errors import AdvisedError, ConfigError, ExitCode
 from tradebot.core.runtime import Runtime
 from tradebot.feeds.exchanges import EXCHANGES
 from tradebot.feeds.sources_file import FILE_NAME as SOURCES_FILE
@@ -175,10 +175,8 @@ class Examination:
     def _look(self, path: Path) -> tuple[HealthReading, tuple[str, str] | None]:
         try:
             return look_at(path, self._runtime), None
-        except ConfigError as error:
-            look = look_with(None, path, self._runtime)
-            text, _, advice = str(error).rpartition("; ")  # each ends in what to do
-            return look, (text, advice)
+        except AdvisedError as error:
+            return look_with(None, path, self._runtime), (error.problem, error.advice)
 
     def _database(self, path: Path, look: HealthReading) -> Iterator[Finding]:
         at_work = look.status if _at_work(look) else None

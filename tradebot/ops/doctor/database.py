@@ -309,8 +309,7 @@ class _Watch:
 def unreadable(error: ConfigError | StorageUnavailable, restore: str) -> Finding:
     """A database that cannot be looked at; `restore`: how a backup is put back."""
     if isinstance(error, NewerSchemaError):
-        text = str(error).partition(";")[0]
-        return fail("database", text, Advice.SCHEMA_NEWER, "upgrade tradebot, or name another --db")
+        return fail("database", error.problem, Advice.SCHEMA_NEWER, "upgrade tradebot, or name another --db")
     if isinstance(error, StorageUnavailable) and error.passing:
         return warn(
             "database", str(error), Advice.DATABASE_LOCKED, "end the program that locks it, and run the doctor again"
