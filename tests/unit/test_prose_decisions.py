@@ -30,7 +30,6 @@ ONLY_PROSE = {
     "mockws_server/actions.py::_explain": "likewise",
     "tradebot/feeds/replay/tick_lines.py::_explain": "likewise",
     "sim/world/journal.py::_is_routine": "decides what a person is shown of a history; not every line has an event",
-    "sim/swarm/oracle.py::unexplained": "asks of every line, also of one without an event, what explains it",
 }
 NEWLINE = ("'\\n'", "chr(10)")
 
