@@ -119,6 +119,9 @@ def test_it_is_above_environment_file_and_source_and_hashes_like_the_file(
          "smaller than 2"),
         (["notify.webhook_url=https://h/x", "notify.webhook_url_file=/x"],
          "--set notify.webhook_url_file: notify.webhook_url_file: notify.webhook_url is set, too; keep one of them"),
+        # The rule between two keys is left out where one of them is wrong by itself.
+        (["strategy.short_window=50", "strategy.long_window=x"],
+         '--set strategy.long_window: must be a whole number, not "x"'),
         (["engine.replay_file=x"], "--set engine.replay_file: only for the feed replay, but the feed is synthetic "
                                    "(default); add --ingest=replay"),
     ],
