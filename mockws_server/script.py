@@ -16,17 +16,17 @@ from __future__ import annotations
 
 import math
 import re
-import tomllib
 from bisect import bisect_right
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta, Struct
 
 from mockws_server.actions import Action, BadAction, Burst, Stall, Symbols, Ticks, Wait, from_table
 from mockws_server.market import DEFAULT_SYMBOLS
+from tradebot.config.toml_file import Document, parse_document
 from tradebot.config.validation import did_you_mean, show
 from tradebot.core.errors import ConfigError
 
@@ -39,8 +39,7 @@ ROUND_S_MIN: Final = 0.1
 TICKS_AT_ONCE_MAX: Final = 500
 
 _SCENARIOS: Final = "scenarios"
-_STEP_LINE: Final = re.compile(r"^[ \t]*\[\[[ \t]*step[ \t]*\]\]", re.MULTILINE)
-_KEY_LINE: Final = r"(?m)^[ \t]*{}[ \t]*="
+_STEP_LINE: Final = re.compile(rb"^[ \t]*\[\[[ \t]*step[ \t]*\]\]", re.MULTILINE)
 
 
 class Script(Struct, frozen=True):
@@ -163,20 +162,9 @@ def load(name_or_path: str) -> Script:
 
 def parse(data: bytes, shown: str, name: str | None = None) -> Script:
     """The scenario that a file's bytes describe; `shown` is the file's name for messages. Raises ConfigError."""
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"{shown}:{line}: not UTF-8 text (byte 0x{data[error.start]:02x})") from None
-    try:
-        document = tomllib.loads(text)
-    except RecursionError:
-        raise ConfigError(f"{shown}: not valid TOML: nested too deeply") from None
-    except ValueError as error:
-        raise ConfigError(_syntax(shown, text, error)) from None
-    tables = document.pop("step", None)
-    header = _header(document, text, shown)
-    steps = _steps(tables, text, shown)
+    document = parse_document(shown, data)
+    header = _header(document)
+    steps = _steps(document, data)
     repeat = {True: None, False: 1}[header.repeat] if isinstance(header.repeat, bool) else header.repeat
     script = Script(
         name or Path(shown).name.removesuffix(".toml"),
@@ -187,8 +175,9 @@ def parse(data: bytes, shown: str, name: str | None = None) -> Script:
         repeat,
     )
     if repeat != 1 and script.round_s < ROUND_S_MIN:
-        line = _line_of_key(text, "repeat")
-        raise ConfigError(f"{shown}:{line}: repeat: a round must take at least {ROUND_S_MIN} s; add a step that waits")
+        raise ConfigError(
+            f"{document.place(('repeat',))}: repeat: a round must take at least {ROUND_S_MIN} s; add a step that waits"
+        )
     return script
 
 
@@ -205,34 +194,36 @@ def _read(path: Path) -> bytes:
     return data
 
 
-def _header(document: dict[str, Any], text: str, shown: str) -> _Header:
-    for key in document:
+def _header(document: Document) -> _Header:
+    values = {key: value for key, value in document.content.items() if key != "step"}
+    for key in values:
         if key not in _Header.__struct_fields__:
             hint = did_you_mean(key, (*_Header.__struct_fields__, "step"))
-            raise ConfigError(f"{shown}:{_line_of_key(text, key)}: {_printable(key)}: unknown key{hint}")
-    if "description" not in document:
-        raise ConfigError(f'{shown}:1: description: missing; say in a line what happens: description = "..."')
+            raise ConfigError(f"{document.place((key,))}: {_printable(key)}: unknown key{hint}")
+    if "description" not in values:
+        raise ConfigError(f'{document.name}:1: description: missing; say in a line what happens: description = "..."')
     try:
-        return msgspec.convert(document, _Header)
+        return msgspec.convert(values, _Header)
     except ValueError as error:
         body, _, where = str(error).partition(" - at `$.")
         name = re.split(r"\W", where)[0]
-        raise ConfigError(f"{shown}:{_line_of_key(text, name)}: {name}: {body[:1].lower()}{body[1:]}") from None
+        raise ConfigError(f"{document.place((name,))}: {name}: {body[:1].lower()}{body[1:]}") from None
 
 
-def _steps(tables: object, text: str, shown: str) -> tuple[Action, ...]:
+def _steps(document: Document, data: bytes) -> tuple[Action, ...]:
+    tables, place = document.content.get("step"), document.place(("step",))
     if not isinstance(tables, list) or not tables:
-        raise ConfigError(f"{shown}:{_line_of_key(text, 'step')}: step: needs at least one, written as [[step]]")
+        raise ConfigError(f"{place}: step: needs at least one, written as [[step]]")
     if len(tables) > STEPS_MAX:
-        raise ConfigError(f"{shown}: more than {STEPS_MAX} steps")
+        raise ConfigError(f"{document.name}: more than {STEPS_MAX} steps")
     # Steps may also be written as an array of inline tables; then their lines are not looked for.
-    starts = [match.start() for match in _STEP_LINE.finditer(text)]
+    starts = [match.start() for match in _STEP_LINE.finditer(data)]
     found = []
     for n, table in enumerate(tables):
-        line = _line_of_key(text, "step")
         if len(starts) == len(tables):
-            line = text.count("\n", 0, starts[n]) + 1
-        where = f"{shown}:{line}: step {n + 1}"
+            line = data.count(b"\n", 0, starts[n]) + 1
+            place = f"{document.name}:{line}"
+        where = f"{place}: step {n + 1}"
         if not isinstance(table, dict):
             raise ConfigError(f"{where}: must be a table, not {show(table)}")
         try:
@@ -240,19 +231,6 @@ def _steps(tables: object, text: str, shown: str) -> tuple[Action, ...]:
         except BadAction as error:
             raise ConfigError(f"{where}: {error}") from None
     return tuple(found)
-
-
-def _line_of_key(text: str, key: str) -> int:
-    match = re.search(_KEY_LINE.format(re.escape(key)), text) if key else None
-    return text.count("\n", 0, match.start()) + 1 if match else 1
-
-
-def _syntax(shown: str, text: str, error: ValueError) -> str:
-    place = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", str(error))
-    if place is None:
-        return f"{shown}: not valid TOML: {error}"
-    line = place[1] or max(1, len(text.splitlines()))
-    return f"{shown}:{line}: not valid TOML: {str(error)[: place.start()]}"
 
 
 def _printable(text: str) -> str:

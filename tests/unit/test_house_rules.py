@@ -1,6 +1,7 @@
 """The rules of the house that a machine can hold: one seam for time and threads, sizes, no stray prints.
 
-Others: test_purity.py (decisions are pure), test_layers.py (the order of the folders). Each rule is a function from
+Others: test_purity.py (decisions are pure), test_layers.py (the order of the folders), test_names.py (one class
+bears a name; docstrings), test_prose_decisions.py (nothing decides on texts for people). Each rule is a function from
 source text to its breaches, so that the rules themselves are tested too.
 """
 

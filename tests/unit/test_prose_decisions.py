@@ -25,7 +25,6 @@ SEARCHED = {"search", "match", "fullmatch", "findall", "finditer", "sub", "split
 # Where prose is all there is, each function with the reason.
 ONLY_PROSE = {
     "tradebot/config/toml_file.py::_syntax_message": "tomllib puts the place of an error into its text only",
-    "mockws_server/script.py::_syntax": "likewise",
     "mockws_server/script.py::_header": "msgspec puts the place of an error into its text only",
     "mockws_server/actions.py::_explain": "likewise",
     "tradebot/feeds/replay/tick_lines.py::_explain": "likewise",

@@ -130,14 +130,23 @@ def read_document(path: Path, kind: str, bytes_max: int) -> Document:
 
     Raises ConfigError when it cannot be read, is larger than `bytes_max`, is not UTF-8 or not TOML.
     """
-    text = _decode(path, _read_bytes(path, kind, bytes_max))
+    return parse_document(_name(path), _read_bytes(path, kind, bytes_max))
+
+
+def parse_document(name: str, raw: bytes) -> Document:
+    """Parse the bytes of a TOML file that messages call `name`. Pure. Raises ConfigError: not UTF-8 or not TOML."""
+    try:
+        text = raw.decode("utf-8-sig")  # editors on Windows put a byte order mark in front
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{name}:{line}: not UTF-8 text (byte 0x{raw[error.start]:02x})") from None
     try:
         content = tomllib.loads(text)
     except RecursionError:
-        raise ConfigError(f"{_name(path)}: not valid TOML: nested too deeply") from None
+        raise ConfigError(f"{name}: not valid TOML: nested too deeply") from None
     except ValueError as error:  # TOMLDecodeError, and what tomllib lets through, such as a number of 5000 digits
-        raise ConfigError(_syntax_message(path, text, error)) from None
-    return Document(_name(path), content, key_lines(text))
+        raise ConfigError(_syntax_message(name, text, error)) from None
+    return Document(name, content, key_lines(text))
 
 
 def _read_bytes(path: Path, kind: str, bytes_max: int) -> bytes:
@@ -156,28 +165,20 @@ def _read_bytes(path: Path, kind: str, bytes_max: int) -> bytes:
     return raw
 
 
-def _decode(path: Path, raw: bytes) -> str:
-    try:
-        return raw.decode("utf-8-sig")  # editors on Windows put a byte order mark in front
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"{_name(path)}:{line}: not UTF-8 text (byte 0x{raw[error.start]:02x})") from None
-
-
 def _name(path: Path) -> str:
     return str(path) if str(path).isprintable() else show(str(path))
 
 
-def _syntax_message(path: Path, text: str, error: ValueError) -> str:
+def _syntax_message(name: str, text: str, error: ValueError) -> str:
     if not isinstance(error, tomllib.TOMLDecodeError):
-        return f"{_name(path)}: not valid TOML: {error}"
+        return f"{name}: not valid TOML: {error}"
     message = str(error).replace("Invalid value", "Invalid value; text needs quotes")
     place = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", message)
     if place is None:
-        return f"{_name(path)}: not valid TOML: {message}"
+        return f"{name}: not valid TOML: {message}"
     line = place[1] or max(1, len(text.splitlines()))
     column = f" (column {place[2]})" if place[2] else " (at the end of the file)"
-    return f"{_name(path)}:{line}: not valid TOML: {message[: place.start()]}{column}"
+    return f"{name}:{line}: not valid TOML: {message[: place.start()]}{column}"
 
 
 class _Walk:

@@ -220,7 +220,7 @@ class TestFiles:
             (f'description = "x"\nrepeat = 0\n{STEP}', "x.toml:2: repeat: expected `int` >= 1"),
             (f'description = "x"\nsymbols = ["A", 3]\n{STEP}', "x.toml:2: symbols: expected `str`, got `int`"),
             ('description = "x"\n', "x.toml:1: step: needs at least one, written as [[step]]"),
-            ('description = "x"\n[step]\ndo = "reset"\n', "x.toml:1: step: needs at least one, written as [[step]]"),
+            ('description = "x"\n[step]\ndo = "reset"\n', "x.toml:2: step: needs at least one, written as [[step]]"),
             (f'description = "x"\n{STEP}\n[[step]]\ndo = "rest"\n',
              'x.toml:6: step 2: do: unknown action "rest" (did you mean reset?)'),
             (f'description = "x"\n{STEP}{STEP}[[step]]\ndo = "ticks"\ncount = 0\nper_s = 1\n',
