@@ -2,7 +2,8 @@
 # PYTHON=/path/to/python chooses the Python of the environment; ARGS= is passed on where a target says so.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup install lock run test test-processes test-decisions lint format types bench bench-live bench-memory \
+.PHONY: help setup install lock run test test-processes test-decisions test-fast test-fast-part \
+    test-fast-rest lint format types bench bench-live bench-memory \
     bench-peers bench-storage kills kills-live recovery autobahn sim sim-coverage planted proofs soak soak-day clean
 .DELETE_ON_ERROR:
 
@@ -62,6 +63,18 @@ test-processes: $(READY)
 
 test-decisions: $(READY)
 	@$(PY) -m pytest -m 'not proof' tests/contract tests/sim tests/unit
+
+# While working: no real process of the engine, no hunt of the simulator, nothing marked slow. Two parts of equal work.
+FAST_PART := tests/unit/cli tests/unit/ops tests/unit/store tests/unit/threads
+
+test-fast: $(READY)  ## the tests to run while working: units and contracts, about a minute on two cores
+	@$(MAKE) --no-print-directory -j2 --output-sync=line test-fast-part test-fast-rest
+
+test-fast-part: $(READY)
+	@$(PY) -m pytest -q -m 'not slow and not proof' -o cache_dir=.pytest_cache/fast $(FAST_PART)
+
+test-fast-rest: $(READY)
+	@$(PY) -m pytest -q -m 'not slow and not proof' tests/unit tests/contract $(addprefix --ignore=,$(FAST_PART))
 
 proofs: $(READY)  ## tradebot prove itself: without systemd, and, as root, under a real one in namespaces; minutes
 	@$(PY) -m pytest -m proof $(ARGS)

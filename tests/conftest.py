@@ -51,6 +51,8 @@ os.environ.setdefault("TRADEBOT_PYTHON", sys.executable)
 # red for its change; at home they vary, so that new ones are found: forty a run are many after a week of runs.
 # HYPOTHESIS_PROFILE=deep searches long, for what was changed; tests that set a number of their own keep it.
 settings.register_profile("home", max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+if not os.access(REPO, os.W_OK):  # failing examples cannot be kept in a checkout that is read-only
+    settings.register_profile("home", settings.get_profile("home"), database=None)
 settings.register_profile("ci", settings.get_profile("home"), derandomize=True, print_blob=True)
 settings.register_profile("deep", settings.get_profile("home"), max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "home"))
