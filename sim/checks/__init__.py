@@ -1,1 +1,1 @@
-"""What must hold in every history, worked out apart from the product."""
+"""Invariants of every history, computed independently of the product."""

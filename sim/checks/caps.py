@@ -1,4 +1,4 @@
-"""Whether the risk caps held: worked out from what is stored alone, in fractions, without tradebot.execution."""
+"""Checks the risk caps from the stored rows alone, with fractions, without tradebot.execution."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tradebot.config.model import RiskCaps
 
 
 def check_caps(db: sqlite3.Connection, runs: Sequence[int], caps: RiskCaps, open_orders: int = 0) -> None:
-    """No order of these consecutive runs took the exposure past a cap, and none was refused for a cap it kept within.
+    """No order of these consecutive runs exceeded a cap, and none within the caps was refused.
 
     A refused order names the first cap that it would have passed, with the exposure and the limit. Exposure is
     |net position| x price, prices as of the signal's tick. An order that lowers its symbol's position is always
@@ -66,5 +66,5 @@ def _check_evidence(described: str, evidence: list[Any], cap: str, value: Fracti
 
 
 def _exact(value: float) -> Fraction:
-    """The shortest decimal that the double prints as."""
+    """The exact value of the shortest decimal representation."""
     return Fraction(repr(float(value)))

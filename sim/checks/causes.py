@@ -1,4 +1,4 @@
-"""Whether nothing is ever stored before what it came from: looked at with every commit, since a kill may follow it."""
+"""Checks at every commit that no row is stored before its cause, because a kill may follow any commit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tradebot.store.batch import StoredCounts, WriteBatch
 
 
 class Causes:
-    """The signals that are stored of one run. `wrong` is the first thing stored without its cause, in words."""
+    """The stored signals of one run. `wrong` describes the first row stored without its cause."""
 
     def __init__(self, signals: Iterable[str]) -> None:
         """`signals` are the ids of those that an earlier process stored."""
@@ -16,7 +16,7 @@ class Causes:
         self.wrong: str | None = None
 
     def committed(self, batch: WriteBatch, after: StoredCounts) -> None:
-        """Take note of a batch that is stored now; with it the run has the rows of `after`."""
+        """Check a batch that is being committed; afterwards the run has the rows of `after`."""
         self._signals.update([signal.event_id for signal in batch.signals])
         for signal in batch.signals:
             # An event id tells the number of its tick within the run, from 1.

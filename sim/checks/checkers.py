@@ -1,4 +1,4 @@
-"""What must be true of every history, whatever happened in it. Each check raises AssertionError with what is wrong."""
+"""Invariants of every history. Each check raises AssertionError with a description of the failure."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def check_accepted_stored(outcome: ProcessOutcome) -> None:
 
 
 def check_database(path: Path) -> None:
-    """The file is sound and nothing in it is without its cause."""
+    """The file is sound and every row has its cause."""
     db = sqlite3.connect(path)
     try:
         assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
@@ -84,7 +84,7 @@ def check_database(path: Path) -> None:
 def reference(
     decider: Decider, execution: ShadowExecution, ticks: list[Tick], dropped: frozenset[str], stale: frozenset[str]
 ) -> tuple[list[Signal], list[Order]]:
-    """Signals and orders that a straight single-threaded computation gives for `ticks`, one at a time.
+    """Signals and orders of a single-threaded computation for `ticks`.
 
     `dropped` and `stale` are ids of signals that the run recorded as refused for a reason that depends on timing.
     """
@@ -106,8 +106,8 @@ def check_run(
 ) -> None:
     """One run's rows are what the reference computes from its stored ticks; not `whole` (a kill): a prefix of that.
 
-    A run of a push feed begins with what the stored rows of its predecessors come to. `positions` are those that the
-    engine came to in the end, valued at the last prices of all ticks.
+    A run of a push feed begins with the state of its predecessors. `positions` are the engine's final positions, valued
+    at the last prices of all ticks.
     """
     strategy = create(config.strategy.name, config)
     execution = ShadowExecution(config.risk_caps, config.execution.fee_rate, config.execution.max_tick_age_ms)
@@ -173,7 +173,7 @@ def _order_row(order: Order) -> tuple[Any, ...]:
 
 
 def _difference(one: PositionView | None, other: PositionView | None) -> str:
-    """In what the engine's position differs from the reference's."""
+    """Describe how the engine's position differs from the reference's."""
     if one is None or other is None or one.symbol != other.symbol:
         return f"the engine has {one}, the reference {other}"
     fields = zip(one._fields, one, other, strict=True)
@@ -184,7 +184,7 @@ def _difference(one: PositionView | None, other: PositionView | None) -> str:
 def check_feed(
     path: Path, settings: Settings, exchange: SimExchange, outcomes: Sequence[ProcessOutcome], once: bool = True
 ) -> None:
-    """What the runs stored of an exchange's ticks is what came, each once; what is missing is said where it is missing.
+    """The runs stored each received tick of an exchange once, and a notice for each gap at its position.
 
     `outcomes` are all processes that read from `exchange`, in order. Against what was sent: stored ticks are a
     subsequence of it, across all runs no trade is there twice. Against what the connections handed out: ticks and
@@ -234,7 +234,7 @@ def check_feed(
 def _known_after(
     model: FeedModel, outcome: ProcessOutcome, sessions: Sequence[Session], stored: list[Tick], sample_every: int
 ) -> FeedModel:
-    """What the process after this one knows: all up to the newest stored checkpoint, then what is stored."""
+    """The model for the next process: everything up to the newest stored checkpoint, then the stored ticks."""
     covered = 0 if outcome.lost else outcome.covered_ticks
     ledgers = outcome.events(LogEvent.LEDGER)
     # A run whose feed ended in order has checkpointed all of it, though a stage that hung may have made it end with 13.
@@ -255,7 +255,7 @@ def _known_after(
 
 
 _BESIDE_THE_STREAM: Final = frozenset({"SPILL_ORPHANED", "SYMBOL_REFUSED", "SYMBOL_SILENT", "EXCHANGE_NOTICE"})
-"""Notices of the engine's own, and of what an exchange says beside trades: scenarios that cause them look for them."""
+"""Notices not derived from trades; scenarios that cause them check them."""
 
 
 def stored_stream(db: sqlite3.Connection, run: int | None) -> tuple[list[Item], list[Tick]]:
@@ -307,7 +307,7 @@ def _check_account(number: int, stored: list[Item], account: list[Item], config:
 
 
 def kept(items: list[Item], sample_every: int) -> list[Item]:
-    """What is to be stored of `items`: every n-th tick, and what is said between ticks."""
+    """The items to be stored: every n-th tick, and all notices."""
     found: list[Item] = []
     ticks = 0
     for item in items:
@@ -321,7 +321,7 @@ def kept(items: list[Item], sample_every: int) -> list[Item]:
 
 
 def _check_counts(number: int, stored: int, outcome: ProcessOutcome, account: list[Item], config: Config) -> None:
-    """The counters say what the account says of as many trades and malformed messages."""
+    """The counters match the model for the same number of trades and malformed messages."""
     metrics, ledger = outcome.event(LogEvent.FINAL_METRICS), outcome.event(LogEvent.LEDGER)
     read: list[Item] = []
     received = 0
@@ -331,9 +331,7 @@ def _check_counts(number: int, stored: int, outcome: ProcessOutcome, account: li
                 break
             received += 1
         read.append(item)
-    while read and isinstance(
-        read[-1], LinkItem | GapItem | BandItem
-    ):  # said of what came after, or perhaps never read
+    while read and isinstance(read[-1], LinkItem | GapItem | BandItem):  # belongs to later items, or was never read
         read.pop()
     counted = {
         "received": received,
@@ -354,7 +352,7 @@ def _check_counts(number: int, stored: int, outcome: ProcessOutcome, account: li
 
 
 def _trades(items: Sequence[Item]) -> int:
-    """How many of them the ledger counts as received."""
+    """The number of items that the ledger counts as received."""
     return sum(isinstance(item, _RECEIVED) for item in items)
 
 

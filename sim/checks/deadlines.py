@@ -1,7 +1,7 @@
-"""What must happen in time in a process of the swarm, neither sooner nor later. Each check raises AssertionError.
+"""Deadlines of a swarm process: nothing too early, nothing too late. Each check raises AssertionError.
 
-Only what the world saw counts: attempts at the network, writes at the storage, signals, the clock. The engine's own
-words are used for nothing but when it gave up.
+The checks use what the world observed: connection attempts, writes, signals, the clock. The engine's log is used only
+for the time at which it stopped retrying.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from tradebot.core.log_events import LogEvent
 from tradebot.store.policy import AWAY_S, FINAL_FLUSH_S
 
 SLACK_S: Final = 0.25
-"""What turns of threads, polls of the main thread and pauses below a millisecond may come to."""
+"""Tolerance for thread turns, polls of the main thread and pauses below a millisecond."""
 
 ATTEMPT_KEYS: Final = ("backoff_max_s", "reconnect_budget_s", "stable_after_s")
-"""Keys of the feed that say when the next attempt is due."""
+"""Configuration keys that determine the time of the next attempt."""
 
 _ABORT_GRACE_S: Final = 1.0
 _STOPPED_BY: Final = (
@@ -33,7 +33,7 @@ _STOPPED_BY: Final = (
 
 
 def first_stop_s(outcome: ProcessOutcome, signals_s: Iterable[float], run_over_s: float | None) -> float:
-    """When a stop was first asked for, whoever did it; infinity: never."""
+    """When a stop was first requested, by whatever cause; infinity: never."""
     logged_s = [
         at_s
         for at_s, line in zip(outcome.times_s, outcome.logs, strict=True)
@@ -46,7 +46,7 @@ def first_stop_s(outcome: ProcessOutcome, signals_s: Iterable[float], run_over_s
 
 
 def check_drain(asked_s: float, over_s: float | None, drain_timeout_s: float) -> None:
-    """From a stop to where all is stored or given up no more time passes than the drain and a flush may take."""
+    """A stop takes no longer than the drain timeout and a final flush."""
     most_s = drain_timeout_s + FINAL_FLUSH_S + _ABORT_GRACE_S + SLACK_S
     assert over_s is None or over_s - asked_s <= most_s, (
         f"stopping took {over_s - asked_s:.3f} s, drain_timeout_s is {drain_timeout_s}"
@@ -57,7 +57,7 @@ def check_drain(asked_s: float, over_s: float | None, drain_timeout_s: float) ->
 
 
 def check_patience(storage: FaultyWriter, outcome: ProcessOutcome, stop_s: float, retry_s: float) -> None:
-    """A write that fails is tried again for storage_retry_s: no longer, and (unless a stop came) no shorter."""
+    """A failing write is retried for storage_retry_s: not longer and, without a stop, not shorter."""
     assert storage.insisted_s <= retry_s + SLACK_S, (
         f"a write was tried again {storage.insisted_s:.3f} s after it had first failed, storage_retry_s is {retry_s}"
     )
@@ -72,7 +72,7 @@ def check_patience(storage: FaultyWriter, outcome: ProcessOutcome, stop_s: float
 
 
 def check_overload(outcome: ProcessOutcome, rate: float, tick_size: int, persist_size: int) -> None:
-    """Storage that is away is no overload where the channels hold what comes until events are spilled.
+    """Unavailable storage causes no overload if the channels can hold all events until spilling begins.
 
     `rate`: ticks a second of a feed that sends evenly; each makes three events at most. The sizes are in events.
     """
@@ -90,10 +90,10 @@ def check_overload(outcome: ProcessOutcome, rate: float, tick_size: int, persist
 
 
 def check_attempts(network: SimNetwork, feed: dict[str, float]) -> None:
-    """Each attempt to connect is made when the one before allows it; `feed` are the values of the feed's keys.
+    """Each connection attempt is made at the correct time; `feed` are the values of the feed's keys.
 
-    After the loss of a stable connection, or of the first one: at once. Otherwise within a delay of 1, 2, 4 ... seconds
-    up to the cap, drawn from nothing to all of it, and not before what a server asked for.
+    After the loss of a stable connection, or of the first one: immediately. Otherwise after a random part of a backoff
+    of 1, 2, 4 ... seconds up to the cap, and not before a requested Retry-After.
     """
     most_s = min(feed["backoff_max_s"], feed["reconnect_budget_s"] / 2)
     sessions = {session.peer: session for session in network.sessions}
@@ -105,7 +105,7 @@ def check_attempts(network: SimNetwork, feed: dict[str, float]) -> None:
         if session is not None:
             up_s = ended_s - session.began_s
             if up_s >= feed["stable_after_s"] - SLACK_S:
-                # Within the slack nobody here knows whether it counts as stable: the larger delay is allowed.
+                # Within the tolerance it is unknown whether it counts as stable: the larger delay is allowed.
                 at_once = at_once or up_s >= feed["stable_after_s"]
                 exponent = 0 if up_s >= feed["stable_after_s"] + SLACK_S else exponent
         else:
@@ -127,10 +127,10 @@ def _check_wait(attempt: ConnectAttempt, waited_s: float, allowed_s: float, aske
 
 
 def check_ages(orders: Iterable[tuple[Any, Any]], max_age_ms: int, wall_ms: tuple[int, int] | None) -> None:
-    """An order is STALE_DATA if its tick was too old for all of the process's life, and not if it never was.
+    """An order is STALE_DATA if its tick was too old during the whole process, and not if it never was.
 
-    `orders` are (reason, ts). `wall_ms`: the wall clock at the start and the end of the process; None: a replay, in
-    which age is not looked at.
+    `orders` are (reason, ts). `wall_ms`: the wall clock at the start and the end of the process; None: a replay, which
+    ignores age.
     """
     for reason, ts in orders:
         stale = reason == STALE_DATA

@@ -1,6 +1,6 @@
-"""A look into the running engine from outside: its stages, counters and channels, and what must hold between turns.
+"""Observes the running engine: its stages, counters and channels, and their invariants between turns.
 
-The stages are seen as their threads are started, through the seam; nothing in the product knows of it.
+It finds the stages when their threads are started through the seam; the product itself contains no hook for this.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TRIES_MAX: Final = 20
 
 
 class ObservedFeed:
-    """Hands another feed's batches on; `reading` is True while the ingest thread is inside it."""
+    """Delegates to another feed; `reading` is True while the ingest thread is inside `read`."""
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
@@ -38,7 +38,7 @@ class ObservedFeed:
         self.total = feed.total
         self.reading = False
         self.ended = False
-        """Whether it has said that nothing more will come."""
+        """Whether it has reported its end."""
 
     @property
     def position(self) -> int:
@@ -71,20 +71,20 @@ class EngineObserver:
         self.stages: dict[str, Any] = {}
         self.feed: ObservedFeed | None = None
         self.began_s = 0.0
-        """When the newest stage was started, in simulated seconds."""
+        """When the last stage was started, in simulated seconds."""
         self._batch: tuple[Any, float] = (None, 0.0)
         self.longest_batch_s = 0.0
-        """For how long, at most, a batch was open while the storage was not in the way."""
+        """The longest time that a batch was open while storage worked."""
         self.quiet_checks = 0
-        """Quiet points at which everything was looked at."""
+        """Number of checks at quiet points."""
         self.turn_checks = 0
-        """Other points at which everything was looked at: between two turns of any threads every count fits too."""
+        """Number of checks between two turns of threads, where all counts must match too."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
     def spawn(self, name: str, target: Callable[[], None]) -> Thread:
-        """Start a thread; if it is a stage's, the stage is known from now on."""
+        """Start a thread; register its stage, if it has one."""
         stage = getattr(getattr(target, "__self__", None), "_stage", None)
         if stage is not None:
             self.stages[stage.name] = stage
@@ -92,34 +92,34 @@ class EngineObserver:
             if stage.name == "strategy":
                 self._held: int = stage._stored_ticks + stage._stored_notices
             elif stage.name == "persist":
-                self._added: int = stage._batch.events  # what the start itself has to tell
+                self._added: int = stage._batch.events  # notices of the start itself
         thread: Thread = self._inner.spawn(name, target)
         return thread
 
     def wrap_feed(self, feed: Feed) -> Feed:
-        """The feed as the ingest stage gets it."""
+        """Wrap the feed of the ingest stage."""
         self.feed = ObservedFeed(feed)
         return self.feed
 
     def drop_tracebacks(self) -> None:
-        """Let go of the frames in which the storage failed, at the end of a process: they know its connection."""
+        """Drop the tracebacks of storage errors at the end of a process: their frames reference its connection."""
         persist = self.stages.get("persist")
         error: BaseException | None = None if persist is None else persist.storage_error
         while error is not None:
             error.__traceback__, error = None, error.__cause__ or error.__context__
 
     def close_leftovers(self) -> None:
-        """Close what a killed process left open; its counts can still be looked at."""
+        """Close what a killed process left open; its counts stay readable."""
         spilling = getattr(self.stages.get("persist"), "_spilling", None)
         if spilling is not None and spilling._spill is not None:
             spilling._spill._file.close()
-        gc.collect()  # what never came to be a stage's
+        gc.collect()  # objects that no stage owned yet
         if any(name.endswith(".spill") for _descriptor, name in open_files()):
-            for thing in gc.get_objects():  # killed as it was closed: some frame still knows it
+            for thing in gc.get_objects():  # killed while closing: some frame still references it
                 if isinstance(thing, Spill):
                     thing._file.close()
 
-    # ---- what can be seen ----------------------------------------------------------------------------------------
+    # ---- observations --------------------------------------------------------------------------------------------
 
     @property
     def began(self) -> bool:
@@ -140,7 +140,7 @@ class EngineObserver:
 
     @property
     def ticks_stored(self) -> int:
-        """Ticks that the writer knows to be stored by this process."""
+        """Ticks of this process that the writer has confirmed as stored."""
         return int(self.stages["persist"].ticks_stored)
 
     @property
@@ -151,16 +151,16 @@ class EngineObserver:
 
     @property
     def handed_over(self) -> int:
-        """Ticks and notices that entered the pipeline and are not known to be stored: what a kill now would cost.
+        """Ticks and notices in the pipeline that are not confirmed as stored: the loss of a kill now.
 
-        The front that a resumed run passes over does not count.
+        Events that a resumed run skips do not count.
         """
         strategy = self.stages["strategy"]
         skipped: int = self._held - strategy._stored_ticks - strategy._stored_notices
         counts = self._counts
         stored = counts.ticks + counts.notices - self._held
         tick = self.channels[0]
-        waiting = tick.depth - self._in_tick  # checkpoints, of which no rows come
+        waiting = tick.depth - self._in_tick  # checkpoints, which produce no rows
         passed_on: int = strategy.checkpoints
         return tick.entered + self._added - waiting - passed_on - skipped - stored
 
@@ -178,7 +178,7 @@ class EngineObserver:
         handover = persist._handover
         if handover is not None:
             found += handover.waiting_ticks + handover.waiting_notices
-            # Between its commit and the word of it a batch is stored, and not yet confirmed.
+            # Between its commit and the confirmation a batch is stored but not confirmed.
             found -= _over(self._counts, handover._confirmed)
             if handover._batch is not None and not handover._batch_is_spilled:
                 batches.append(handover._batch)
@@ -186,7 +186,7 @@ class EngineObserver:
 
     @property
     def in_spill(self) -> int:
-        """Ticks and notices that a kill now would leave in the spill file for the next start."""
+        """Ticks and notices that the spill file would keep after a kill now."""
         handover = self.stages["persist"]._handover
         if handover is None:
             return 0
@@ -195,7 +195,7 @@ class EngineObserver:
 
     @property
     def ticks_kept(self) -> int:
-        """Ticks that a kill now would leave in the database or in the spill file."""
+        """Ticks that the database or the spill file would keep after a kill now."""
         persist, stored = self.stages["persist"], self._counts.ticks
         handover = persist._handover
         if handover is None:
@@ -208,10 +208,10 @@ class EngineObserver:
         counts: StoredCounts = self.stages["persist"]._committer.storage.counts
         return counts
 
-    # ---- what must hold -------------------------------------------------------------------------------------------
+    # ---- checks ---------------------------------------------------------------------------------------------------
 
     def check_periodically(self, seconds: float = CHECK_EVERY_S, steps: int = CHECK_EVERY_STEPS) -> None:
-        """Look at everything at a quiet point about so often, and every so many steps, as long as the process lives."""
+        """Check everything at quiet points every `seconds`, and every `steps` steps, while the process lives."""
         self._runtime.call_at(seconds, lambda: self._check_when_quiet(seconds, 0))
         self._runtime.call_at_step(steps, lambda: self._check_between_turns(steps))
 
@@ -235,7 +235,7 @@ class EngineObserver:
         runtime.call_at(runtime.elapsed_s + every_s, lambda: self._check_when_quiet(every_s, 0))
 
     def check(self) -> None:
-        """Every count fits every other one, now that no thread is in the middle of a turn. Raises AssertionError."""
+        """Check that all counts match while no thread is in the middle of a turn. Raises AssertionError."""
         for channel in self.channels:
             held = sum([len(chunk) for chunk in channel.queue])
             assert channel.depth == held == channel.entered - channel.passed, (
@@ -254,7 +254,7 @@ class EngineObserver:
             self._note_batch(persist)
 
     def _note_batch(self, persist: Any) -> None:
-        """Take note of for how long the open batch is known to have held events."""
+        """Record how long the open batch has held events."""
         batch, since_s = self._batch
         now_s = self._runtime.elapsed_s
         if not persist._batch.events or persist._committer.storage.failing:
@@ -265,7 +265,7 @@ class EngineObserver:
             self.longest_batch_s = max(self.longest_batch_s, now_s - since_s)
 
     def _check_ledger(self) -> None:
-        """What ingest received is explained whenever it asks for more."""
+        """The ledger balances whenever ingest requests more."""
         m = self.metrics
         problems = Ledger(
             received=m.ingest_received,
@@ -282,7 +282,7 @@ class EngineObserver:
         assert not problems, f"the ledger does not balance at a quiet point: {problems}"
 
     def _check_flow(self) -> None:
-        """Every event between ingest and the database is in a channel, in the strategy's hands or in the batch."""
+        """Every event between ingest and the database is in a channel, in the strategy or in a batch."""
         tick, _signal, persist = self.channels
         waiting = sum([len(chunk) for chunk in persist.queue if isinstance(chunk[0], Tick | Notice)])
         in_strategy = self.handed_over - self._in_tick - waiting - self.in_batch
@@ -301,7 +301,7 @@ def _over(counts: StoredCounts, confirmed: StoredCounts) -> int:
 
 
 def quiet(runtime: SimRuntime) -> bool:
-    """Whether every living thread is parked and none is ready: to be asked by a callback of the world."""
+    """Whether all live threads are parked and none is ready. Call it from a callback of the world."""
     scheduler = runtime._scheduler
     return (
         runtime.between_turns

@@ -1,6 +1,6 @@
-"""What a live feed must make of the messages its connections brought: a plain account, one message after the other.
+"""A model of a live feed: the expected ticks and notices for the messages of its connections.
 
-Written for clearness, not speed, and independent of tradebot.feeds.sequence_tracker and of the feed's states.
+Written for clarity, not speed, and independent of tradebot.feeds.sequence_tracker and of the feed's states.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from tradebot.core.events import Tick
 from tradebot.feeds.exchanges.base import Exchange, Unparseable
 
 WINDOW: Final = 4096
-"""How far below the highest number a trade is late rather than the sign of a numbering that restarted."""
+"""How far below the highest number a trade counts as late; further below, the numbering has restarted."""
 
 SETTLED: Final = 16
-"""How far a restarted numbering must have got before another restart is reported."""
+"""How far a restarted numbering must advance before another restart is reported."""
 
 
 CALM: Final = 16
-"""How many accepted prices in a row end an episode of refused ones."""
+"""How many consecutive accepted prices end an episode of refused ones."""
 
 
 class LinkItem(NamedTuple):
@@ -38,19 +38,19 @@ class GapItem(NamedTuple):
 
 
 class DuplicateItem(NamedTuple):
-    """A trade that came before."""
+    """A trade received before."""
 
     symbol: str
 
 
 class DroppedItem(NamedTuple):
-    """A trade from before the connection, which is not wanted."""
+    """A trade older than the connection, dropped by configuration."""
 
     symbol: str
 
 
 class OutOfBandItem(NamedTuple):
-    """A trade whose price is too far from the recent ones."""
+    """A trade whose price is too far from recent prices."""
 
     symbol: str
 
@@ -62,7 +62,7 @@ class BandItem(NamedTuple):
 
 
 class MalformedItem(NamedTuple):
-    """A message that cannot be understood."""
+    """A malformed message."""
 
     text: str
 
@@ -71,7 +71,7 @@ Item = LinkItem | GapItem | DuplicateItem | DroppedItem | OutOfBandItem | BandIt
 
 
 class NumberingModel:
-    """All trades of one symbol that had a number, since the numbering began or restarted."""
+    """All numbered trades of one symbol since the last restart of the numbering."""
 
     def __init__(self) -> None:
         self.seen: dict[int, tuple[int, float, float]] = {}
@@ -83,7 +83,7 @@ class NumberingModel:
         symbol, content, highest = tick.symbol, _content(tick), self.highest
         said: list[GapItem | DuplicateItem] = []
         if self.seen and (seq < highest - WINDOW or self.seen.get(seq, content) != content):
-            # A restart, of which a sender that gives all trades one number makes one with each trade.
+            # A restart; a sender with one number for all trades causes one with each trade.
             if not self._reported or highest - self._lowest >= SETTLED:
                 said = [GapItem(symbol, None)]
             self._reported = True
@@ -99,14 +99,14 @@ class NumberingModel:
 
 
 class EventIdModel:
-    """All trades of one symbol that had an event id and no number."""
+    """All trades of one symbol with an event id and without a number."""
 
     def __init__(self) -> None:
         self._seen: dict[str, set[tuple[int, float, float]]] = {}
         self._new_since_restart: int | None = None
 
     def take(self, tick: Tick, event_id: str) -> list[GapItem | DuplicateItem]:
-        """As of `NumberingModel`."""
+        """See `NumberingModel.take`."""
         known, content = self._seen.setdefault(event_id, set()), _content(tick)
         if content in known:
             return [DuplicateItem(tick.symbol)]
@@ -122,7 +122,9 @@ class EventIdModel:
 
 
 class PriceBandModel:
-    """The prices of one symbol: what is far from the median of the last 15 is refused until three in a row agree."""
+    """The price band of one symbol: a price far from the median of the last 15 is refused until three in a row
+    agree.
+    """
 
     def __init__(self, max_jump: float) -> None:
         self.accepted: list[float] = []
@@ -131,7 +133,7 @@ class PriceBandModel:
         self._calm_since_refusal = CALM
 
     def begin_process(self) -> None:
-        """Only the accepted prices are carried over a restart."""
+        """Keep only the accepted prices over a restart."""
         self._row = []
         self._calm_since_refusal = CALM
 
@@ -165,11 +167,11 @@ def _content(tick: Tick) -> tuple[int, float, float]:
 
 
 class FeedModel:
-    """Everything that the sessions of one process mean, in order.
+    """The expected items for the sessions of one process, in order.
 
-    `adapter` reads the messages, one object a connection. `known` are the ticks stored by earlier runs; `keep_history`:
-    trades from before the connection count too. `max_jump`: how far a price may be from the recent ones; infinite
-    where every price is accepted.
+    `adapter` reads the messages, one object a connection. `known` are the ticks stored by earlier runs; with
+    `keep_history`, trades older than the connection count too. `max_jump` limits the jump of a price; infinite accepts
+    every price.
     """
 
     def __init__(
@@ -188,12 +190,12 @@ class FeedModel:
         self.remember(known)
 
     def items(self, sessions: Sequence[Session]) -> Iterator[Item]:
-        """One for each message that says something, and one for each change of the link."""
+        """The items of all messages and link changes."""
         for items in self.messages(sessions):
             yield from items
 
     def messages(self, sessions: Sequence[Session]) -> Iterator[list[Item]]:
-        """The items of each message, and of each change of the link; a message is read when it is asked for."""
+        """The items of each message and of each link change; messages are parsed lazily."""
         for number, session in enumerate(sessions):
             yield [LinkItem("LINK_RESTORED" if number else "LINK_UP")]
             adapter = self._adapter()
@@ -202,12 +204,12 @@ class FeedModel:
             yield [LinkItem("LINK_LOST")]
 
     def begin_process(self) -> None:
-        """What is known from here on is what another process was told of."""
+        """Continue as the next process, which knows only carried-over state."""
         for band in self._bands.values():
             band.begin_process()
 
     def remember(self, ticks: Sequence[Tick]) -> None:
-        """Take note of what is stored."""
+        """Add stored ticks to the known ones."""
         for tick in ticks:
             self._judge(tick)
             self._band(tick.symbol).accepted.append(tick.price)
@@ -227,9 +229,9 @@ class FeedModel:
                 yield item
 
     def _trades(self, ticks: Sequence[Tick]) -> Iterator[Item]:
-        """Decided in the order of the numbers: where they fall, the newest was sent first. Then by time.
+        """Decide in the order of the numbers (falling numbers: newest sent first), then sort by time.
 
-        A gap comes before the first trade of its symbol that is behind the hole.
+        A gap precedes the first trade of its symbol after the missing ones.
         """
         turned = _falling(ticks) and not self._is_next(ticks[0])
         decided = [(tick, self._judge(tick)) for tick in (reversed(ticks) if turned else ticks)]
@@ -265,7 +267,7 @@ def _behind(first: Tick, tick: Tick) -> bool:
 
 
 def oldest_first(ticks: Sequence[Tick]) -> list[Tick]:
-    """Each symbol's ticks by time, in the places that the symbol has; equal times as they came."""
+    """Sort each symbol's ticks by time within the positions of that symbol; the sort is stable."""
     by_symbol = {
         symbol: sorted([one for one in ticks if one.symbol == symbol], key=lambda one: one.ts)
         for symbol in {tick.symbol for tick in ticks}

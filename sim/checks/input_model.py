@@ -1,4 +1,4 @@
-"""What must be stored of inputs that are no network: a replay's file and the synthetic walk. Worked out plainly."""
+"""The expected ticks of non-network inputs: a replay file and the synthetic walk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STEP: Fraction = Fraction(1, 20)
 
 
 def ticks_of_lines(lines: Sequence[str]) -> tuple[list[Tick], int]:
-    """The good ticks of a replay file's lines, and how many lines are malformed. Blank lines are nothing."""
+    """The good ticks of a replay file's lines, and how many lines are malformed. Blank lines are ignored."""
     ticks: list[Tick] = []
     malformed = 0
     for line in lines:

@@ -1,7 +1,7 @@
-"""What a database would be that nobody had ever pruned, and whether the pruned one agrees with it.
+"""Reconstructs the unpruned database and checks the pruned one against it.
 
-Triggers in the database keep each row that is deleted, in the transaction that deletes it: so whatever is killed, every
-row is either there or kept. Put back, they make the database that the checks for unpruned ones are for.
+Triggers save each deleted row in the transaction that deletes it, so after any kill every row is either present or
+saved. With the saved rows restored, the checks for unpruned databases apply.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from tradebot.portfolio.positions import Positions
 
 _DECIDED: Final = ("signals", "orders", "trades")
 _ORDER: Final = {"ticks": "id", "notices": "ticks_before, id", **dict.fromkeys(_DECIDED, "event_id")}
-"""The order in which the rows of a run came; row ids are given anew once all newer rows were pruned."""
+"""The order of the rows of a run; row ids are reused after all newer rows were pruned."""
 _NUMBER: Final = "CAST(substr(event_id, -12, 10) AS INTEGER)"
-"""Of a signal, order or trade: which tick of its run it came from, from 1."""
+"""The number of the tick that caused a signal, order or trade, from 1."""
 
 
 def keep_deleted(path: Path) -> None:
-    """From now on all rows that are deleted are kept; those of a run only until it is forgotten. May be repeated."""
+    """Save all deleted rows from now on; those of a run until the run itself is deleted. May be repeated."""
     with closing(sqlite3.connect(path)) as db, db:
         for table in TABLES:
             columns = _columns(db, table)
@@ -52,12 +52,12 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def newest_gone(db: sqlite3.Connection) -> int:
-    """Up to where deleted ticks are kept."""
+    """The row id of the newest saved tick."""
     return int(db.execute("SELECT COALESCE(MAX(rowid), 0) FROM gone_ticks").fetchone()[0])
 
 
 def unpruned(path: Path, copy: Path) -> Path:
-    """Write to `copy` what the database would be if nothing had ever been deleted, replays that went whole aside."""
+    """Write to `copy` the database without any deletions, except completely deleted replays."""
     copy.unlink(missing_ok=True)
     with reading(path) as source, closing(sqlite3.connect(copy)) as db:
         source.backup(db)
@@ -79,7 +79,7 @@ def unpruned(path: Path, copy: Path) -> Path:
 
 
 def _order(table: str) -> str:
-    # Of ticks and notices what is gone is always what came first.
+    # Deleted ticks and notices are always the oldest ones.
     return _ORDER[table] if table in _DECIDED else f"live, {_ORDER[table]}"
 
 
@@ -87,7 +87,7 @@ def _order(table: str) -> str:
 
 
 def check_commit(db: sqlite3.Connection) -> None:
-    """What must hold at every commit: no row misses its cause, and the counters of what is gone say what is gone."""
+    """Invariants of every commit: every row has its cause, and the counters of deleted rows are correct."""
     for table in TABLES:
         for run_id, counted, rows in db.execute(
             f"SELECT run_id, {table} - pruned_{table}, (SELECT COUNT(*) FROM {table} AS t WHERE t.run = runs.id)"
@@ -108,14 +108,14 @@ def check_commit(db: sqlite3.Connection) -> None:
 
 
 def check_young(db: sqlite3.Connection, cutoff_ms: int, before: int) -> None:
-    """Of the ticks that were deleted since `newest_gone` was `before` none is young."""
+    """No tick deleted since `newest_gone` was `before` is newer than the cutoff."""
     query = "SELECT COUNT(*), MAX(ts) FROM gone_ticks WHERE ts >= ? AND rowid > ?"
     young, newest_ms = db.execute(query, (cutoff_ms, before)).fetchone()
     assert not young, f"pruned: {young} ticks were deleted that are not older than {cutoff_ms}, up to {newest_ms}"
 
 
 def covered(db: sqlite3.Connection) -> dict[int, int]:
-    """The row id of the last tick of each feed that a checkpoint covers, 0 where there is none."""
+    """The row id of the last tick of each feed that a checkpoint covers, 0 if there is none."""
     query = (
         "SELECT feeds.id, MAX(CASE WHEN runs.id = feeds.run THEN first_tick_id + run_ticks - 1 ELSE last_tick_id END)"
         " FROM feeds JOIN runs ON runs.feed = feeds.id AND runs.id <= feeds.run GROUP BY feeds.id"
@@ -124,9 +124,9 @@ def covered(db: sqlite3.Connection) -> dict[int, int]:
 
 
 def check_finished(db: sqlite3.Connection, cutoff_ms: int, covered_ids: dict[int, int], block: int) -> None:
-    """After a prune that says it is finished: no more old ticks of a push feed are left than must stay.
+    """After a finished prune no old ticks of a push feed are left, except those that must be kept.
 
-    Of those up to the row ids `covered_ids`: what was covered since it began it need not have seen.
+    Only row ids up to `covered_ids` count: prune need not see ticks covered after its start.
     """
     query = (
         "SELECT runs.feed, COUNT(*) FROM ticks JOIN runs ON runs.id = ticks.run"
@@ -143,7 +143,7 @@ def check_finished(db: sqlite3.Connection, cutoff_ms: int, covered_ids: dict[int
 
 
 def check_kept(db: sqlite3.Connection) -> None:
-    """What no checkpoint of a push feed covers is there, and its newest tick."""
+    """Ticks that no checkpoint covers are present, and so is the newest tick of each push feed."""
     query = (
         "SELECT feeds.name, SUM(runs.ticks), SUM(runs.ticks - pruned_ticks), MAX(CASE WHEN runs.id > feeds.run"
         " THEN pruned_ticks WHEN runs.id = feeds.run THEN pruned_ticks - run_ticks ELSE 0 END)"
@@ -155,7 +155,7 @@ def check_kept(db: sqlite3.Connection) -> None:
 
 
 def check_prefix(copied: Path, whole: Path) -> None:
-    """What `copied` holds of each run is the beginning of what `whole` holds of it; and none of its runs is unknown."""
+    """The rows of each run in `copied` are a prefix of those in `whole`, and all its runs are known."""
     with reading(copied) as one, reading(whole) as other:
         for (no,) in one.execute("SELECT id FROM runs").fetchall():
             for table in TABLES:
@@ -165,7 +165,7 @@ def check_prefix(copied: Path, whole: Path) -> None:
 
 
 def check_carried(pruned: Path, whole: Path) -> None:
-    """The state of each symbol is what the ticks, signals and fills that it covers come to, one by one."""
+    """The restart state of each symbol matches the ticks, signals and fills that it covers."""
     with reading(pruned) as db, reading(whole) as all_rows:
         feeds = db.execute("SELECT id, run, run_ticks, fill_run, fill_id, prices FROM feeds").fetchall()
         for feed in feeds:

@@ -1,4 +1,4 @@
-"""What a run of a push feed has to take over from the runs before it, worked out from all that is stored."""
+"""The state that a run of a push feed takes over from earlier runs, computed from all stored rows."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tradebot.execution.shadow import ShadowExecution
 from tradebot.strategy.base import Strategy, SymbolHistory
 
 _FEED: Final = "CASE {0}.ingest WHEN 'synthetic' THEN {0}.source ELSE substr({0}.source, 1, instr({0}.source, ':')) END"
-"""What tells feeds of one mode and ingest apart: the exchange, and of the synthetic feed its symbol."""
+"""The key of a feed within one mode and ingest: the exchange, or the symbol of the synthetic feed."""
 
 
 class _Signal(NamedTuple):
-    """A symbol's newest signal: its side, and its tick's place among all ticks."""
+    """A symbol's newest signal: its side, and the index of its tick among all ticks."""
 
     side: str
     place: int

@@ -1,4 +1,4 @@
-"""What of the real machine is held still while a history runs, and how a runaway thread is ended."""
+"""Controls the real machine while a history runs: one processor, no garbage collection, an end for runaway threads."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 STUCK_AFTER_S = 20.0
-"""Real seconds without a step after which a history is given up."""
+"""Real seconds without a step after which a history is aborted."""
 UNWIND_WAIT_S = 5.0
-"""Real seconds that a history which was given up or interrupted gives its threads to unwind."""
+"""Real seconds for the threads of an aborted or interrupted history to unwind."""
 _LOOK_EVERY_S: Final = 0.25
 
 
 @contextmanager
 def pinned_process() -> Iterator[None]:
-    """Keep this thread and those it starts on one processor, and the cyclic garbage collector out.
+    """Run this thread and those it starts on one processor, with the cyclic garbage collector disabled.
 
-    One processor: handing the baton over is then four times as fast. The collector runs when so many objects have been
-    made, in whatever thread made the last: what it finalizes would run at a moment that the seed does not decide.
+    On one processor the hand-over between threads is four times as fast. The collector is triggered by the number of
+    allocations, in any thread, so finalizers would run at a moment that the seed does not determine.
     """
     collects = gc.isenabled()
     gc.disable()
@@ -52,19 +52,19 @@ def _on_one_cpu() -> Iterator[None]:
 
 
 def is_traced() -> bool:
-    """Whether a debugger or coverage.py uses the interpreter's one trace function already."""
+    """Whether a debugger or coverage.py already uses the interpreter's trace function."""
     return sys.gettrace() is not None or threading.gettrace() is not None
 
 
 def raise_in_thread(ident: int, error: type[BaseException]) -> None:
-    """Have `error` raised in a thread (by its identifier) as soon as it runs Python code again."""
+    """Raise `error` in a thread (by its identifier) as soon as it runs Python code again."""
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(error))
 
 
 def wait_for(done: LockType, steps: Callable[[], int]) -> bool:
-    """Take the lock `done`, however long that lasts; False when `steps()` stood still for STUCK_AFTER_S before.
+    """Acquire the lock `done` without a time limit; False if `steps()` did not change for STUCK_AFTER_S.
 
-    Real time is counted in waits: under freezegun no clock tells it.
+    Real time is measured by counting waits, because freezegun stops all clocks.
     """
     seen, quiet_s = -1, 0.0
     while not done.acquire(timeout=_LOOK_EVERY_S):

@@ -1,8 +1,7 @@
-"""Named scenarios: a script of settings, faults and expectations over a `World`. The seed draws the details.
+"""Named scenarios: each combines settings, faults and expectations over a `World`. The seed draws the details.
 
-A new one is a function with `@scenario` in a module of this folder: it runs processes in the world and asserts what
-must have come of them. Modules are found by themselves. docs/determinism.md has an example of ten lines, and where to
-look for what.
+A scenario is a function with `@scenario` in a module of this folder: it runs processes in the world and asserts their
+results. Modules are discovered automatically. docs/determinism.md has an example of ten lines.
 """
 
 import importlib

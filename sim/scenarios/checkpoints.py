@@ -19,7 +19,7 @@ _QUIET = "QUIET/USD"
 
 
 def _any_end(world: World) -> dict[str, Any]:
-    """A kill at some step or second, a stop, or none."""
+    """The end of a process: a kill at a random step or second, a stop signal, or none."""
     ends: tuple[dict[str, Any], ...] = (
         {"kill_at_step": world.between(1, 3000)},
         {"kill_at_s": world.random.random() * 9},
@@ -42,7 +42,7 @@ def _check(world: World, settings: Settings, exchange: SimExchange, outcomes: li
 def quiet_symbol_state_kept(world: World) -> None:
     """A symbol trades in the first process only, another one in all: its numbers, window and position are kept.
 
-    What is sent of it again is dropped, and what is missing of it is told, in whichever process that happens.
+    In any later process its repeated trades are dropped and its missing trades are reported.
     """
     exchange = exchange_of(world, Wait(9.0), symbols=(SYMBOL, _QUIET))
     strategy = "periodic" if world.chance(0.5) else "sma_crossover"
@@ -68,7 +68,7 @@ def quiet_symbol_state_kept(world: World) -> None:
 
 @scenario
 def two_feeds_in_one_database(world: World) -> None:
-    """Two exchanges with one symbol, in turn: neither continues what the other one left."""
+    """Two exchanges with the same symbol, in turn: neither continues the other's state."""
     script = script_of(world, Ticks(world.between(20, 100), 20.0))
     exchanges: dict[str, SimExchange] = {"kraken": SimKraken(script), "kucoin": SimKuCoin(script)}
     outcomes: dict[str, list[ProcessOutcome]] = {name: [] for name in exchanges}
@@ -83,7 +83,7 @@ def two_feeds_in_one_database(world: World) -> None:
 
 @scenario
 def sampled_feed_checkpoints(world: World) -> None:
-    """Only every n-th trade is stored: after a stop the next process knows the numbers of all that came."""
+    """Only every n-th trade is stored: after a stop the next process knows the numbers of all received trades."""
     exchange = exchange_of(world, Ticks(world.between(30, 100), 20.0))
     settings = live_settings(world, engine__run_seconds=8.0, engine__sample_every=world.between(2, 9))
     run_live(world, settings, exchange)

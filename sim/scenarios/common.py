@@ -1,4 +1,4 @@
-"""What scenarios share: the register, settings that meet every bound, and the checks after a run."""
+"""Shared by all scenarios: the registry, settings small enough to reach every bound, and the checks after a run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def scenario(function: Scenario) -> Scenario:
 
 
 def replay_settings(world: World, lines: int = 300, options: dict[str, Any] | None = None, **keys: object) -> Settings:
-    """A replay of a generated file, with small channels and batches so that every bound is met."""
+    """A replay of a generated file, with channels and batches small enough to reach every bound."""
     path = world.directory / "input.jsonl"
     if not path.exists():
         world.write_lines("input.jsonl", tick_lines(world, lines))
@@ -55,7 +55,7 @@ def synthetic_settings(world: World, **keys: object) -> Settings:
 
 
 def run_id_of(outcome: ProcessOutcome) -> str:
-    """The run id that the process announced."""
+    """The run id that the process logged at its start."""
     return str(outcome.event(LogEvent.START)["run_id"])
 
 
@@ -72,5 +72,5 @@ def expect(outcome: ProcessOutcome, code: int) -> None:
 
 
 def flat_values(settings: Settings) -> dict[str, object]:
-    """Configuration keys with their values, to build changed settings from."""
+    """Configuration keys with their values, as a base for changed settings."""
     return {name: value for name, value in flatten(settings.config).items() if value is not None}

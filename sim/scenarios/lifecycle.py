@@ -26,7 +26,7 @@ _STAGES = STAGES[::-1]
 
 @scenario
 def stop_at_any_moment(world: World) -> None:
-    """One stop signal, whenever it comes: exit 0, everything accepted stored, the ledger balances (S13)."""
+    """One stop signal at any moment: exit 0, everything accepted is stored, the ledger balances (S13)."""
     push = world.chance(0.5)
     slow_s = 0.05 if world.chance(0.3) else 0.0
     # A replay ends within simulated milliseconds unless something is slow, so its signal comes early.
@@ -44,7 +44,7 @@ def stop_at_any_moment(world: World) -> None:
 
 @scenario
 def second_signal_exits(world: World) -> None:
-    """The second stop signal ends the process with 1, saying what was not stored."""
+    """The second stop signal ends the process with 1 and a report of what was not stored."""
     settings = synthetic_settings(world, persist__drain_timeout_s=1000.0)
     storage = StorageFaults(busy_from_s=0.0, busy_until_s=10_000.0)
     keys = {"persist.storage_retry_s": 3600.0}
@@ -71,7 +71,7 @@ def live_mode_refused(world: World) -> None:
 
 @scenario
 def thread_crash(world: World) -> None:
-    """Any stage's uncaught exception: exit 1, what reached the writer is stored, nothing lives on (G5)."""
+    """Any stage's uncaught exception: exit 1, what reached the writer is stored, no thread is left (G5)."""
     stage = _STAGES[world.between(0, 3)]
     push = world.chance(0.5)
     settings = synthetic_settings(world) if push else replay_settings(world)
@@ -122,7 +122,7 @@ def drain_timeout(world: World) -> None:
 
 @scenario
 def push_feed_restart(world: World) -> None:
-    """Runs of one push feed, stopped or killed in between, decide together what one uninterrupted run decides."""
+    """Runs of one push feed, stopped or killed in between, together make the decisions of one uninterrupted run."""
     settings = synthetic_settings(world, strategy__desired_size=0.1)
     for _ in range(world.between(1, 3)):
         if world.chance(0.5):

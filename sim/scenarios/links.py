@@ -1,6 +1,6 @@
-"""Links that are lost, come late or not at all: the real WebSocket feed and ingest thread over a simulated network.
+"""Links that are lost, slow or never established: the real WebSocket feed and ingest thread over a simulated network.
 
-The weather is written in the actions of mockws, so that most of these scripts could be played by bin/mockws too.
+The network faults are actions of mockws, so bin/mockws could play most of these scripts too.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _LATENCY_MAX_S = 0.05
 
 @scenario
 def link_lost(world: World) -> None:
-    """Any close code, an end without one, or a reset: restored at once, what was missed is a gap, nothing is twice."""
+    """Any close code, no code, or a reset: restored at once, missed trades are a gap, nothing is duplicated."""
     codes = (1000, 1001, 1005, 1006, 1011, 1012, 1013, 4000)
     code = codes[world.between(0, len(codes) - 1)]
     loss: Action = Disconnect(code)
@@ -62,7 +62,7 @@ def link_lost(world: World) -> None:
 
 @scenario
 def all_close_codes(world: World) -> None:
-    """One close code after the other, each on a connection that had been stable: every time back at once."""
+    """All close codes in turn, each on a stable connection: the feed reconnects immediately every time."""
     codes = (1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 4000, 4999)
     steps = [step for code in codes for step in (Ticks(world.between(15, 25), 10.0), Disconnect(code))]
     settings = live_settings(world, feed__stable_after_s=1.0, engine__run_seconds=len(codes) * 3.0)
@@ -76,7 +76,7 @@ def all_close_codes(world: World) -> None:
 
 @scenario
 def reconnect_storm(world: World) -> None:
-    """A server that accepts and hangs up, many times: retries grow apart up to the cap; a stable link forgives all."""
+    """A server that accepts and hangs up, many times: backoff grows up to the cap; a stable link resets it."""
     rounds = world.between(16, 25)
     storm_s = rounds * (BACKOFF_MAX_S + 1.0)
     # A tick a second is enough to see gaps; after the storm one loss of a stable connection.
@@ -96,7 +96,7 @@ def reconnect_storm(world: World) -> None:
 
 @scenario
 def backoff_resets(world: World) -> None:
-    """A storm, a stable link, then a server that refuses: the pauses that the storm had made long begin short again."""
+    """A storm, a stable link, then a server that refuses: the backoff starts at its minimum again."""
     rounds = world.between(6, 10)
     storm_s = rounds * (BACKOFF_MAX_S + 1.0)
     calm, refused_s = int(storm_s + 2 * STABLE_S), 10.0
@@ -112,7 +112,7 @@ def backoff_resets(world: World) -> None:
 
 @scenario
 def handshake_timeout(world: World) -> None:
-    """A server that takes connections and never answers, or far too late: each attempt ends at its timeout."""
+    """A server that accepts connections and never answers, or too late: each attempt ends at its timeout."""
     attempts = world.between(1, 4)
     exchange = exchange_of(world, Ticks(275, 5.0))
     if world.chance(0.5):
@@ -145,7 +145,7 @@ def retry_after(world: World) -> None:
 
 @scenario
 def retry_after_survives_restart(world: World) -> None:
-    """A server asks for more time than the budget has: no exit, and no request before it is over, restarts included."""
+    """Retry-After exceeds the reconnect budget: no exit and no earlier request, even after a restart."""
     asked_s = world.between(300, 2000)
     first_s = float(world.between(2, 60)) + BUDGET_S
     exchange = exchange_of(world, Reject(429, retry_after_s=asked_s), Ticks(50, 5.0))
@@ -162,7 +162,7 @@ def retry_after_survives_restart(world: World) -> None:
 
 @scenario
 def reconnect_budget_exhausted(world: World) -> None:
-    """No completed handshake for as long as the budget: exit 10, in time, with everything accepted stored."""
+    """No completed handshake within the budget: exit 10, in time, with everything accepted stored."""
     hopeless: tuple[Handshake, ...] = (
         HandshakeUnanswered(),
         HandshakeRefused(),
@@ -183,7 +183,7 @@ def reconnect_budget_exhausted(world: World) -> None:
 
 @scenario
 def reconnect_budget_resets(world: World) -> None:
-    """Down for longer than the budget in all, but never at a stretch: the run goes on."""
+    """Down for longer than the budget in total, but never without a handshake for so long: the run continues."""
     down_s = float(world.between(15, 25))
     steps = (Ticks(20, 10.0), Disconnect(1001), Refuse(seconds=down_s), Wait(down_s + BACKOFF_MAX_S + 1.0))
     exchange = exchange_of(world, *steps, repeat=4)
@@ -194,7 +194,7 @@ def reconnect_budget_resets(world: World) -> None:
 
 @scenario
 def mute_peer_detected(world: World) -> None:
-    """A peer that falls silent, at once or in the middle of a frame: lost within idle_timeout_s of its last frame."""
+    """A peer goes silent, at once or in the middle of a frame: the link is lost idle_timeout_s after the last frame."""
     silence: Action = Stall(30.0) if world.chance(0.5) else HalfFrame()
     exchange = exchange_of(world, Ticks(world.between(1, 100), 10.0), silence, Ticks(200, 5.0))
     outcome = run_live(world, live_settings(world, feed__idle_timeout_s=IDLE_S), exchange)
@@ -208,7 +208,7 @@ def mute_peer_detected(world: World) -> None:
 
 @scenario
 def quiet_market_keeps_link(world: World) -> None:
-    """Minutes without a trade, with pongs: the link stays, and each ping is sent in its time."""
+    """Minutes without a trade, with pongs: the link is kept, and each ping is sent on time."""
     quiet_s = float(world.between(120, 600))
     exchange = exchange_of(world, Ticks(10, 10.0), Wait(quiet_s), Ticks(10, 10.0))
     outcome = run_live(world, live_settings(world, engine__run_seconds=quiet_s + 3.0), exchange)
@@ -220,7 +220,7 @@ def quiet_market_keeps_link(world: World) -> None:
 
 @scenario
 def missing_pongs(world: World) -> None:
-    """Without pongs a quiet link is lost at its deadline, as often as it is made; one on which trades come is not."""
+    """Without pongs a quiet link is lost at its deadline, every time; a link with trades is not."""
     busy = world.chance(0.5)
     between: Action = Ticks(150, 5.0) if busy else Wait(30.0)
     exchange = exchange_of(world, Ticks(50, 10.0), DropPings(30.0), between, Ticks(100, 5.0))
@@ -234,7 +234,7 @@ def missing_pongs(world: World) -> None:
 
 @scenario
 def link_outage(world: World) -> None:
-    """The network fails for a while: briefly, nothing is lost; longer, the link is lost and restored with a gap."""
+    """The network fails: after a short outage nothing is lost; after a longer one the link is restored with a gap."""
     down_s = world.random.random() * 30 if world.chance(0.7) else world.random.random() * 3
     at_s = 5.0 + world.random.random() * 10
     exchange = exchange_of(world, Ticks(300, 5.0))
@@ -257,7 +257,7 @@ def link_outage(world: World) -> None:
 
 @scenario
 def server_restart(world: World) -> None:
-    """The server goes away and comes back with its market going on: restored as soon as it listens again."""
+    """The server stops and restarts while its market goes on: the link is restored as soon as it listens again."""
     exchange = exchange_of(world, Ticks(500, 5.0))
     at_s, away_s = world.between(3, 20), world.between(1, 20)
     exchange.at(at_s, exchange.quit)
@@ -280,7 +280,7 @@ def wall_clock_jumps(world: World) -> None:
 
 @scenario
 def reset_while_sending(world: World) -> None:
-    """A reader so slow that resets arrive behind unread trades and are met by its pings: those trades still count."""
+    """A slow reader finds a reset while sending a ping: trades that arrived before it still count."""
     exchange = exchange_of(world, Ticks(300, 10.0))
     for number in range(world.between(1, 6)):
         exchange.at(3.0 + 4.0 * number + world.random.random(), lambda: _reset_all(exchange))
@@ -302,7 +302,7 @@ def _all_lost_in_time(network: SimNetwork) -> None:
 
 @scenario
 def mixed_network_faults(world: World) -> None:
-    """Whatever the order of misfortunes: each is found in its time, and the account of all frames is what is stored."""
+    """Network faults in any order: each is detected in time, and the stored rows match the model of the feed."""
     steps: list[Action] = []
     for _ in range(world.between(5, 12)):
         misfortunes: tuple[Action, ...] = (

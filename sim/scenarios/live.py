@@ -1,4 +1,4 @@
-"""What the scenarios of live feeds share: an exchange made of mockws's actions, a run against it, and times."""
+"""Shared by the live-feed scenarios: an exchange scripted with mockws actions, a run against it, and timings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tradebot.core.log_events import LogEvent
 SYMBOL: Final = "SOL/USDC"
 
 AT_ONCE_S: Final = 0.05
-"""The longest that something done at once takes in simulated time: threads take turns, steps cost microseconds."""
+"""The longest simulated time of an immediate action: threads take turns, steps cost microseconds."""
 
 IDLE_S: Final = 6.0
 PING_S: Final = 2.0
@@ -29,9 +29,9 @@ BUDGET_S: Final = 40.0
 
 
 def live_settings(world: World, exchange: str | None = None, **keys: object) -> Settings:
-    """The mockws feed, or that of an exchange, with short deadlines, so that a minute of simulated time sees them all.
+    """Settings of the mockws feed or of an exchange's feed, with deadlines short enough for a simulated minute.
 
-    An exchange's symbol is SYMBOL unless told, and its address the default one: all of them lead to the one server.
+    The default symbol of an exchange is SYMBOL; all addresses lead to the one simulated server.
     """
     values: dict[str, object] = {
         "engine.ingest_mode": "mockws",
@@ -53,7 +53,7 @@ def live_settings(world: World, exchange: str | None = None, **keys: object) -> 
 
 
 def script_of(world: World, *steps: Action, symbols: Sequence[str] = (SYMBOL,), repeat: int | None = 1) -> Script:
-    """A script of `steps`; the market's prices are the seed's."""
+    """A script of `steps`; the seed determines the market's prices."""
     return Script("", steps, "", tuple(symbols), world.seed, repeat)
 
 
@@ -65,7 +65,7 @@ def exchange_of(
 
 
 def run_live(world: World, settings: Settings, exchange: SimExchange, code: int = 0, **faults: Any) -> ProcessOutcome:
-    """One process that must end with `code`, everything accepted stored, the feed as the account of its frames."""
+    """Run one process that must end with `code`, with everything accepted stored and rows that match the feed model."""
     outcome = world.run(settings, Faults(network=exchange.online, **faults))
     expect(outcome, code)
     check_accepted_stored(outcome)
@@ -75,13 +75,13 @@ def run_live(world: World, settings: Settings, exchange: SimExchange, code: int 
 
 
 def losses_s(network: SimNetwork) -> list[float]:
-    """When each connection but the last was found lost."""
+    """When the loss of each connection but the last was detected."""
     times = [session.over_s for session in network.sessions[:-1]]
     return [time for time in times if time is not None]
 
 
 def retries_s(network: SimNetwork) -> list[float]:
-    """How long after each loss the next attempt was begun."""
+    """The time from each loss to the next connection attempt."""
     found = []
     for lost_s in losses_s(network):
         found.append(min([dialled_s for dialled_s in network.dialled_at_s if dialled_s >= lost_s]) - lost_s)
@@ -89,7 +89,7 @@ def retries_s(network: SimNetwork) -> list[float]:
 
 
 def missing(outcome: ProcessOutcome) -> int:
-    """How many trades all gaps of known size come to."""
+    """The total number of missing trades in all gaps of known size."""
     return sum([gap["missing"] or 0 for gap in outcome.events(LogEvent.GAP)])
 
 

@@ -1,4 +1,4 @@
-"""Exchanges that want to be asked: subscriptions that are confirmed or not, history that comes first, tokens."""
+"""Connecting to exchanges with subscriptions: confirmed or not, with history, with tokens."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tradebot.core.log_events import LogEvent
 
 @scenario
 def subscription_not_confirmed(world: World) -> None:
-    """A server that answers pings and never a subscription: given up after idle_timeout_s, as often as it takes."""
+    """A server that answers pings but no subscription: reconnect after idle_timeout_s, as often as necessary."""
     deaf_to = world.between(1, 3)
     exchange = SimKraken(script_of(world, Ticks(290, 5.0)), deaf_to=deaf_to)
     outcome = run_live(world, live_settings(world, "kraken"), exchange)
@@ -39,7 +39,7 @@ def subscription_not_confirmed(world: World) -> None:
 
 @scenario
 def quiet_confirmed_subscription(world: World) -> None:
-    """A subscription that is confirmed stands, however long no trade comes."""
+    """A confirmed subscription is kept, however long no trade arrives."""
     exchange = SimKraken(script_of(world, Wait(1.0), Wait(100.0), Ticks(10, 10.0)))
     outcome = run_live(world, live_settings(world, "kraken", engine__run_seconds=105.0), exchange)
     assert not outcome.events(LogEvent.LINK_LOST)
@@ -48,7 +48,7 @@ def quiet_confirmed_subscription(world: World) -> None:
 
 @scenario
 def history_on_connect(world: World) -> None:
-    """The last trades are sent with each subscription: dropped, or kept, and then they fill what a loss tore open."""
+    """The last trades are sent with each subscription: they are dropped, or kept and then fill the gap of a loss."""
     keep = world.chance(0.5)
     snapshot = world.between(1, 60)
     steps: list[Action] = [Ticks(20, 10.0)]
@@ -66,7 +66,7 @@ def history_on_connect(world: World) -> None:
 
 @scenario
 def history_on_restart(world: World) -> None:
-    """Killed and started again with history kept: what was stored before is a duplicate, what was missed is stored."""
+    """Killed and restarted with history kept: stored trades are duplicates, missed ones are stored."""
     exchange = SimKraken(script_of(world, Ticks(200, 5.0)), snapshot=200)
     settings = live_settings(world, "kraken", feed__history="keep", engine__run_seconds=20.0)
     world.run(settings, Faults(network=exchange.online, kill_at_s=5.0 + 10 * world.random.random()))
@@ -81,7 +81,7 @@ def history_on_restart(world: World) -> None:
 
 @scenario
 def connection_tokens(world: World) -> None:
-    """A token is asked for before each connection; without one it is a failed attempt, and none is ever logged."""
+    """A token is requested before each connection; without one the attempt fails, and no token is ever logged."""
     symbol = "SOL-USDC"
     exchange = SimKuCoin(script_of(world, Ticks(100, 5.0), Disconnect(1001), Ticks(200, 5.0), symbols=(symbol,)))
     failures = (HandshakeRefused(), HandshakeRejected(429, 5.0), HandshakeRejected(500), HandshakeUnanswered())

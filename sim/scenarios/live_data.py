@@ -1,4 +1,4 @@
-"""What a live feed brings: garbage, duplicates, gaps, late trades, floods, many symbols; and the scripts of mockws."""
+"""Live-feed data: malformed frames, duplicates, gaps, late trades, floods, many symbols; and the mockws scenarios."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SYMBOLS = ("SOL/USDC", "BTC/USD", "ETH/USD", "DOGE/EUR", "ADA/USD", "\u00c5\u00
 
 @scenario
 def malformed_below_limit(world: World) -> None:
-    """Runs of frames that cannot be understood, each shorter than parse_error_limit: counted and survived."""
+    """Series of malformed frames, each shorter than parse_error_limit: counted, and the run continues."""
     limit = world.between(2, 40)
     steps: list[Action] = [Ticks(5, 10.0)]
     counts = [world.between(1, limit - 1) for _ in range(world.between(1, 6))]
@@ -44,7 +44,7 @@ def malformed_below_limit(world: World) -> None:
 
 @scenario
 def malformed_at_limit(world: World) -> None:
-    """parse_error_limit such frames in a row, reconnects between them or not: exit 11, all accepted stored."""
+    """parse_error_limit malformed frames in a row, with or without reconnects: exit 11, all accepted stored."""
     limit = world.between(2, 40)
     before = world.between(1, limit - 1)
     garbage: list[Action] = [Garbage(limit + world.between(0, 5))]
@@ -63,7 +63,7 @@ def _quarantined(world: World) -> list[str]:
 
 @scenario
 def duplicates_gaps_late_trades(world: World) -> None:
-    """Trades sent twice, left out and out of order: each stored once, gaps are what is missing."""
+    """Repeated, missing and reordered trades: each is stored once, gaps match the missing trades."""
     steps: list[Action] = [Ticks(20, 10.0)]
     skipped = repeated = 0
     for _ in range(world.between(2, 8)):
@@ -91,7 +91,7 @@ def duplicates_gaps_late_trades(world: World) -> None:
 
 @scenario
 def numbering_jumps_back(world: World) -> None:
-    """Numbers far below the last ones: stored, with a gap of unknown size; numbers go on from there."""
+    """Numbers far below the last ones: stored, with a gap of unknown size; numbering continues from there."""
     far = OneTick({"symbol": SYMBOL, "price": 50.0, "volume": 1.0, "ts": 1, "event_id": "far", "seq": 10_000})
     exchange = exchange_of(world, Ticks(world.between(5, 50), 10.0), far, Ticks(world.between(5, 50), 10.0))
     outcome = run_live(world, live_settings(world), exchange)
@@ -101,7 +101,7 @@ def numbering_jumps_back(world: World) -> None:
 
 @scenario
 def many_symbols(world: World) -> None:
-    """One source with several symbols, each with its own numbers, strategy state and positions; losses hit them all."""
+    """One source with several symbols, each with its own numbers, strategy state and position; losses affect all."""
     symbols = _SYMBOLS[: world.between(2, len(_SYMBOLS))]
     strategy = "periodic" if world.chance(0.5) else "sma_crossover"
     exchange = exchange_of(
@@ -137,7 +137,7 @@ def sampling_across_reconnects(world: World) -> None:
 
 @scenario
 def broken_bytes(world: World) -> None:
-    """Bytes that no WebSocket peer may send: the connection is given up with the right code, and made anew."""
+    """Bytes that violate the WebSocket protocol: the connection is closed with the correct code and reopened."""
     breaches: tuple[tuple[Action, int], ...] = (
         (FrameOut(1, b"\xc3\x28"), 1007),
         (Raw(b"HTTP/1.1 200 OK\r\n\r\n"), 1002),
@@ -155,7 +155,7 @@ def broken_bytes(world: World) -> None:
 
 @scenario
 def other_messages_ignored(world: World) -> None:
-    """Messages of other kinds are ignored, in fragments or whole; a trade in fragments is a trade."""
+    """Messages of other kinds are ignored, fragmented or whole; a fragmented trade is read."""
     trade = b'{"symbol":"SOL/USDC","price":50.5,"volume":1.0,"ts":1,"event_id":"in parts"}'
     cut = world.between(1, len(trade) - 1)
     parts: list[Action] = [FrameOut(1, trade[:cut], fin=False), FrameOut(9, b"?"), FrameOut(0, trade[cut:])]
@@ -167,7 +167,7 @@ def other_messages_ignored(world: World) -> None:
 
 @scenario
 def live_flood_overload(world: World) -> None:
-    """More than the strategy can take: exit 13 naming it, every accepted trade stored (G5)."""
+    """A feed faster than the strategy: exit 13 names it, every accepted trade is stored (G5)."""
     exchange = exchange_of(world, Ticks(20, 10.0), Burst(world.between(200, 1000), 2.0), Ticks(50, 5.0))
     settings = live_settings(world, channels__tick_channel_size=world.between(1, 32), persist__drain_timeout_s=600.0)
     outcome = run_live(world, settings, exchange, code=13, delays_s={"tradebot-strategy": 0.5})
@@ -177,7 +177,7 @@ def live_flood_overload(world: World) -> None:
 
 @scenario
 def mockws_scenarios(world: World) -> None:
-    """Each scenario that mockws brings along, over two minutes and with default patience: the run goes on."""
+    """Each scenario of mockws, for two minutes with default timeouts: the run continues."""
     known = names()
     script = load(known[world.between(0, len(known) - 1)])
     settings = live_settings(

@@ -1,4 +1,4 @@
-"""How processes with a live feed end and begin again: stop signals, kills, storage that fails, restarts."""
+"""How processes with a live feed exit and restart: stop signals, kills, failing storage, restarts."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tradebot.core.log_events import LogEvent
 
 _SYMBOLS = ("SOL/USDC", "BTC/USD")
 _STOP_S = 2.0
-"""From a stop signal to the end: noticed within a tenth of a second, the feed within half a second, and the drain."""
+"""From a stop signal to the exit: detection within 0.1 s, the feed within 0.5 s, and the drain."""
 
 
 @scenario
 def stop_in_any_link_state(world: World) -> None:
-    """A stop signal while connecting, waiting to connect, receiving, or in silence: exit 0, soon, all stored (S13)."""
+    """A stop signal while connecting, backing off, receiving or idle: exit 0, soon, all stored (S13)."""
     exchange = exchange_of(world, Ticks(20, 10.0), *_state(world), Ticks(500, 5.0))
     never_up = (None, HandshakeUnanswered(), HandshakeRefused(), HandshakeRejected(503, 3600.0))[world.between(0, 3)]
     exchange.answer_always(never_up)
@@ -43,7 +43,7 @@ def _state(world: World) -> tuple[Action, ...]:
 
 @scenario
 def live_kill_and_restart(world: World) -> None:
-    """kill -9 at any moment, as often as it likes: no trade twice, no orphan, what was missed is a stored gap."""
+    """kill -9 at any moment, repeatedly: no trade twice, no orphan row, missed trades are a stored gap."""
     exchange = exchange_of(
         world, Ticks(75, 5.0), Skip(3), Ticks(50, 10.0), Disconnect(1011), Ticks(500, 5.0), symbols=_SYMBOLS
     )
@@ -62,7 +62,7 @@ def live_kill_and_restart(world: World) -> None:
 
 @scenario
 def numbering_kept_over_restart(world: World) -> None:
-    """A clean stop and a restart: the numbers go on, and the trades in between are a gap."""
+    """A clean stop and a restart: numbering continues, and the trades in between are a gap."""
     exchange = exchange_of(world, Ticks(500, 5.0), symbols=_SYMBOLS[: world.between(1, 2)])
     settings = live_settings(world, engine__run_seconds=10.0)
     first = run_live(world, settings, exchange)
@@ -78,7 +78,7 @@ def numbering_kept_over_restart(world: World) -> None:
 
 @scenario
 def live_storage_locked(world: World) -> None:
-    """A database that is locked for a while: the link is kept, nothing is lost."""
+    """A temporarily locked database: the link is kept, nothing is lost."""
     busy_s = 1.0 + world.random.random() * 15
     exchange = exchange_of(world, Ticks(50, 5.0), Disconnect(1006), Ticks(250, 5.0))
     storage = StorageFaults(busy_from_s=5.0, busy_until_s=5.0 + busy_s)
@@ -117,7 +117,7 @@ def notices_spilled(world: World) -> None:
 
 @scenario
 def live_execution_slow(world: World) -> None:
-    """Execution that cannot follow a live feed: its signals are refused, and the link does not suffer (G5, I6)."""
+    """Execution slower than a live feed: its signals are refused, and the link is not affected (G5, I6)."""
     exchange = exchange_of(world, Ticks(150, 10.0), Disconnect(1012), Ticks(150, 10.0))
     settings = live_settings(world, engine__signal_every_n_ticks=1, channels__signal_channel_size=2)
     outcome = run_live(world, settings, exchange, delays_s={"tradebot-execution": 1.0})
@@ -127,7 +127,7 @@ def live_execution_slow(world: World) -> None:
 
 @scenario
 def last_prices_kept_over_restart(world: World) -> None:
-    """What was sold cheaply and has grown dear since counts at its last price, after a restart too (I2)."""
+    """A short position counts at the last price, after a restart too (I2)."""
     dear = float(world.between(901, 990))  # no more than ten times what it was: within the price band
     settings = live_settings(
         world,

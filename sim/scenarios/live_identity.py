@@ -1,4 +1,4 @@
-"""What a live feed must not take at its word: the order of a frame, numbers used again, prices that cannot be true."""
+"""Input that a live feed must check: the order within a frame, reused numbers, implausible prices."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _trade(price: float, event_id: str, ts: int = 1) -> OneTick:
 
 @scenario
 def frames_newest_first(world: World) -> None:
-    """Frames and snapshots begin with their newest trade: the strategy sees each symbol oldest first, gaps and all."""
+    """Frames and snapshots with the newest trade first: the strategy gets each symbol oldest first, gaps included."""
     trades = world.between(2, 8)
     steps: list[Action] = [Ticks(60, 10.0), Skip(world.between(1, 9)), Ticks(60, 10.0), Disconnect(1011)]
     symbols = (SYMBOL, "BTC/USD")[: world.between(1, 2)]
@@ -35,7 +35,7 @@ def frames_newest_first(world: World) -> None:
 
 @scenario
 def numbering_restarts(world: World) -> None:
-    """After a test net was wiped, or a symbol listed anew: all trades are stored, and it is reported once."""
+    """Numbering restarts at 1, as after a reset of a test network: all trades are stored, and it is reported once."""
     before, after = world.between(20, 150), world.between(20, 300)
     exchange = exchange_of(world, Ticks(before, 10.0), Disconnect(1001), Wait(2.0), Ticks(after, 10.0))
     exchange.at(before / 10.0 + 1.0, exchange.restart_numbering)
@@ -47,7 +47,7 @@ def numbering_restarts(world: World) -> None:
 
 @scenario
 def numbering_restarts_between_runs(world: World) -> None:
-    """The next process knows the numbers of the one before, and what trades they belonged to."""
+    """The next process knows the numbers of the previous one and the contents of their trades."""
     exchange = exchange_of(world, Ticks(world.between(50, 200), 20.0))
     settings = live_settings(world, engine__run_seconds=15.0)
     run_live(world, settings, exchange)
@@ -59,7 +59,7 @@ def numbering_restarts_between_runs(world: World) -> None:
 
 @scenario
 def constant_event_id(world: World) -> None:
-    """A sender whose ids are constant: its trades are stored, and that is reported once; one sent twice is dropped."""
+    """A sender with a constant id: its trades are stored, and it is reported once; a repeated trade is dropped."""
     count = world.between(20, 100)
     steps: list[Action] = [Wait(1.0)]
     for number in range(count):
@@ -73,7 +73,7 @@ def constant_event_id(world: World) -> None:
 
 @scenario
 def out_of_band_prices(world: World) -> None:
-    """Single spikes never reach the strategy; a market that really is elsewhere is believed with the third print."""
+    """Single spikes never reach the strategy; a real change of the price level is accepted with the third price."""
     steps: list[Action] = [Ticks(30, 10.0)]
     spikes = world.between(2, 6)
     for number in range(spikes):
@@ -91,7 +91,7 @@ def out_of_band_prices(world: World) -> None:
 
 @scenario
 def out_of_band_price_after_restart(world: World) -> None:
-    """The first print of the next process is judged by the prices that the one before it stored."""
+    """The first price of the next process is checked against the prices that the previous one stored."""
     exchange = exchange_of(world, Wait(1.0), Ticks(world.between(40, 100), 20.0))
     settings = live_settings(world, engine__run_seconds=10.0)
     run_live(world, settings, exchange)

@@ -1,4 +1,4 @@
-"""What exchanges say beside trades: symbols and whole messages refused, silence, maintenance, restarts announced."""
+"""Messages of exchanges other than trades: refused symbols and requests, silence, maintenance, announced restarts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_AGE_S = 20.0
 
 
 def _named(world: World, outcome: ProcessOutcome, kind: str) -> list[str]:
-    """The words of the stored notices of a kind, which the log must tell as well."""
+    """The details of the stored notices of a kind, which must be in the log as well."""
     found = [row[4] for row in world.dump()["notices"] if row[2] == kind]
     assert [line["detail"] for line in outcome.events(kind)] == found
     return found
@@ -30,14 +30,14 @@ def _status(world: World) -> Status:
 
 
 def _health(status: Status) -> Health:
-    """What `tradebot health` says of a status that was just written."""
+    """The verdict of `tradebot health` on a status that was just written."""
     run = RunLook(status.run_id, status.version, status.mode, status.ingest, status.source, 0, None, None, False, 0)
     return judge(HealthReading(status.written_s, status.written_ms, True, status, run), _MAX_AGE_S)
 
 
 @scenario
 def wrong_topic_in_batch(world: World) -> None:
-    """The exchange refuses ten topics for one: the nine are asked for one by one and flow, the wrong one is named."""
+    """The exchange refuses ten topics because of one: nine are subscribed singly, the wrong one is named."""
     good = [f"S{number}USDT" for number in range(world.between(1, 14))]
     asked = list(good)
     asked.insert(world.between(0, len(good)), _TYPO)
@@ -56,7 +56,7 @@ def wrong_topic_in_batch(world: World) -> None:
 
 @scenario
 def all_symbols_refused(world: World) -> None:
-    """Nothing but notices: not healthy once they have lasted; exit 10 within the budget, with the exchange's words."""
+    """Only notices, no trades: unhealthy after a while; exit 10 within the budget, with the exchange's message."""
     exchange = SimKraken(script_of(world, Ticks(100, 1.0)), unknown=(SYMBOL,))
     settings = live_settings(world, "kraken", engine__run_seconds=300.0)
     looks: list[Health] = []
@@ -72,7 +72,7 @@ def all_symbols_refused(world: World) -> None:
     assert any("Currency pair not supported" in str(line["fields"].get("detail")) and "budget" in str(line["fields"])
                for line in outcome.logs), outcome.logs[-3:]  # fmt: skip
     assert len(_named(world, outcome, "SYMBOL_REFUSED")) == 1, "once, not at each connection"
-    # A connection that comes a pause after the budget is over still has the time for a first confirmation.
+    # A connection made one backoff after the end of the budget still gets the time for a first confirmation.
     most_s = BUDGET_S + BACKOFF_MAX_S + CONFIRM_LEAST_S + 1.0
     within(outcome.times_s[-1], BUDGET_S, most_s, "given up")
     assert looks[0].ok and not looks[-1].ok, looks
@@ -83,7 +83,7 @@ def all_symbols_refused(world: World) -> None:
 
 @scenario
 def symbol_falls_silent(world: World) -> None:
-    """One of two symbols trades no more: it is named after a long time, once; the other one flows on."""
+    """One of two symbols stops trading: it is named once, after a long time; the other one continues."""
     symbols = ("AUSDT", "BUSDT")
     exchange = SimBybit(script_of(world, Ticks(1500, 3.0), symbols=symbols))
     silent_s = world.between(20, 60)
@@ -99,7 +99,7 @@ def symbol_falls_silent(world: World) -> None:
 
 @scenario
 def maintenance_announced(world: World) -> None:
-    """What the exchange announces is reported once, in its place, and its end too."""
+    """An announcement of the exchange is reported once, at its position, and so is its end."""
     exchange = SimKraken(script_of(world, Ticks(200, 5.0)))
     for at_s, status in ((5, "maintenance"), (6, "maintenance"), (20, "online")):
         exchange.at(at_s + 0.5, lambda status=status: exchange.announce(status))  # type: ignore[misc]
@@ -114,7 +114,7 @@ def maintenance_announced(world: World) -> None:
 
 @scenario
 def restart_announced(world: World) -> None:
-    """A server that will shut down says so: a new connection takes over before that, and no trade is missing."""
+    """A server announces its shutdown: a new connection takes over before it, and no trade is missing."""
     symbol = "BTCUSDT"
     announced_s = 5.0 + 10 * world.random.random()
     exchange = SimBinance(script_of(world, Ticks(world.between(300, 600), 10.0), symbols=(symbol,)))

@@ -1,4 +1,4 @@
-"""Prune and backup as processes of their own, beside engines and between them, with kills and trouble at any step."""
+"""Prune and backup as separate processes, while engines run and in between, with kills and faults at any step."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tradebot.core.log_events import LogEvent
 
 
 def _feed(world: World) -> Settings:
-    """Twenty ticks a second for some seconds, with many signals."""
+    """Twenty ticks a second for a few seconds, with many signals."""
     return synthetic_settings(
         world,
         engine__tick_interval_ms=50,
@@ -37,12 +37,12 @@ def _feed(world: World) -> Settings:
 
 
 def _quiet(database: MaintainedDatabase) -> Settings:
-    """The same feed, without signals: afterwards those of earlier runs may all be deleted."""
+    """The same feed without signals, so that all signals of earlier runs may be deleted."""
     return database.world.settings({**flat_values(database.settings), "engine.signal_every_n_ticks": 1000})
 
 
 def _past(database: MaintainedDatabase, runs: int) -> None:
-    """Runs of the feed, the first to its end, others perhaps killed."""
+    """Earlier runs of the feed: the first complete, others possibly killed."""
     expect(database.run_engine(), 0)
     for _ in range(runs - 1):
         database.pause(database.world.between(0, 5))
@@ -51,7 +51,7 @@ def _past(database: MaintainedDatabase, runs: int) -> None:
 
 @scenario
 def prune_between_runs(world: World) -> None:
-    """Prunes, many of them cut short; each restart goes on as if nobody had ever pruned, and the last one finishes."""
+    """Prunes, many interrupted: each restart continues as if nothing had been pruned; the last prune finishes."""
     with maintained_database(world, _feed(world)) as database:
         _past(database, world.between(1, 2))
         for _ in range(world.between(1, 3)):
@@ -68,7 +68,7 @@ def prune_between_runs(world: World) -> None:
 
 @scenario
 def prune_while_engine_runs(world: World) -> None:
-    """One prune or two at once beside a running engine: it stores as if it were alone, and so does the next one."""
+    """One or two concurrent prunes while an engine runs: it and the next engine store the same rows as without them."""
     with maintained_database(world, _feed(world)) as database:
         _past(database, 1)
         for _ in range(2):
@@ -86,7 +86,7 @@ def prune_while_engine_runs(world: World) -> None:
 
 @scenario
 def concurrent_prunes(world: World) -> None:
-    """One waits for a lock while the other deletes a run that it has reckoned with: what must stay stays."""
+    """A prune waits for a lock while another one deletes a run that the first had planned with: required rows stay."""
     with maintained_database(world, _feed(world)) as database:
         _past(database, 1)
         second_ms = database.elapsed_ms
@@ -103,7 +103,7 @@ def concurrent_prunes(world: World) -> None:
 
 @scenario
 def prune_while_engine_starts(world: World) -> None:
-    """An engine opens its database and takes over what it holds, step by step, while prunes are at work; or dies."""
+    """An engine opens its database and takes over its state step by step while prunes run; or it is killed."""
     with maintained_database(world, _feed(world)) as database:
         _past(database, 2)
         with opened_in_steps(lambda: world.processes[-1].runtime.checkpoint()):
@@ -118,7 +118,7 @@ def prune_while_engine_starts(world: World) -> None:
 
 @scenario
 def prune_killed_at_every_transaction(world: World) -> None:
-    """kill -9 in the middle of the first transaction, then of the second: nothing of it is done, the next goes on."""
+    """kill -9 in the middle of each transaction in turn: it is rolled back, and the next prune continues."""
     with maintained_database(world, _feed(world)) as database:
         _past(database, 1)
         keep_ms = world.between(0, database.elapsed_ms // 2)
@@ -133,7 +133,7 @@ def prune_killed_at_every_transaction(world: World) -> None:
 
 @scenario
 def prune_database_locked(world: World) -> None:
-    """Another program holds it for longer than a prune is patient: 1 after a minute; and the next one does it all."""
+    """Another program locks the database for longer than prune retries: exit 1; the next prune completes."""
     with maintained_database(world, _feed(world)) as database:
         _past(database, 1)
         free = world.between(1, 4)
@@ -150,7 +150,7 @@ def prune_database_locked(world: World) -> None:
 
 @scenario
 def prune_replay(world: World) -> None:
-    """It goes whole or not at all: while part of it is gone it is refused, and when all is, it is stored as before."""
+    """A replay is pruned completely or not at all: a partly pruned one is refused, a deleted one is stored again."""
     settings = replay_settings(world, 60, {"resume": True}, persist__batch_size=world.between(5, 30))
     with maintained_database(world, settings) as database:
         expect(database.run_engine(), 0)
@@ -171,7 +171,7 @@ def prune_replay(world: World) -> None:
 
 @scenario
 def prune_live_feed(world: World) -> None:
-    """What was said of its links and gaps goes with the ticks before it; the next run goes on with its numbers."""
+    """Notices are pruned with the ticks before them; the next run continues the numbering."""
     exchange = SimExchange(script_of(world, Ticks(20, 30.0), Skip(2), Ticks(3, 30.0), Disconnect(), repeat=None))
     settings = live_settings(
         world, engine__run_seconds=1.5, engine__signal_every_n_ticks=world.between(1, 4), persist__flush_interval_ms=200
@@ -191,7 +191,7 @@ def prune_live_feed(world: World) -> None:
 
 @scenario
 def prune_keeps_spilled_run(world: World) -> None:
-    """What a replay could not store waits in a spill file: prune leaves it alone until a start has adopted that."""
+    """A replay with events in the spill file is not pruned until a start has adopted them."""
     settings = replay_settings(world, 60, {"resume": True}, persist__storage_retry_s=0.2, persist__batch_size=5)
     with maintained_database(world, settings) as database:
         full = StorageFaults(full_from_s=0.0, full_until_s=1000.0)
@@ -213,7 +213,7 @@ def prune_keeps_spilled_run(world: World) -> None:
 
 @scenario
 def prune_during_spill_adoption(world: World) -> None:
-    """A push feed spilled; starts are killed at any step of adopting that, beside prunes: nothing of it is lost."""
+    """Starts that adopt a spill file are killed at any step, while prunes run: no event is lost."""
     settings = synthetic_settings(world, engine__tick_interval_ms=50, persist__storage_retry_s=0.2)
     with maintained_database(world, settings) as database:
         failed = database.run_engine(storage=StorageFaults(full_from_s=1.0, full_until_s=1000.0))
@@ -232,7 +232,7 @@ def prune_during_spill_adoption(world: World) -> None:
 
 @scenario
 def replay_during_prune(world: World) -> None:
-    """Ticks read from another database that is being pruned: all of what was there at the start, or 12."""
+    """A replay of a database that is being pruned: all ticks that existed at its start, or exit 12."""
     with maintained_database(world, _feed(world)) as database:
         _past(database, 1)
         before = [row[1:5] for row in world.dump()["ticks"]]
@@ -255,7 +255,7 @@ def replay_during_prune(world: World) -> None:
 
 @scenario
 def backup_while_engine_runs(world: World) -> None:
-    """A backup is what was stored at one moment, or there is none; prunes go on, and an engine goes on from it."""
+    """A backup is a consistent copy or does not exist; prunes work on it, and an engine continues from it."""
     with maintained_database(world, _feed(world)) as database:
         _past(database, 1)
         target = world.directory / "copy.db"
@@ -279,12 +279,12 @@ def backup_while_engine_runs(world: World) -> None:
 
 
 def _replays(world: World) -> list[tuple[str, int]]:
-    """Replays that are there, and how many of their ticks are gone."""
+    """The stored replays and the number of their pruned ticks."""
     with reading(world.db_path) as db:
         query = "SELECT run_id, pruned_ticks FROM runs WHERE ingest = 'replay'"
         return [(str(run_id), int(pruned)) for run_id, pruned in db.execute(query)]
 
 
 def _without_ids(dumped: dict[str, list[tuple[Any, ...]]]) -> dict[str, list[tuple[Any, ...]]]:
-    """Without row ids, and without the run's."""
+    """Rows without row ids and run ids."""
     return {table: [row[1:-1] if table != "ticks" else row[1:5] for row in rows] for table, rows in dumped.items()}

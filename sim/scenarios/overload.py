@@ -16,7 +16,7 @@ from tradebot.core.log_events import LogEvent
 
 @scenario
 def overload_by_strategy(world: World) -> None:
-    """A strategy slower than the feed: exit 13 naming it, everything accepted stored (G5)."""
+    """A strategy slower than the feed: exit 13 names it, everything accepted is stored (G5)."""
     settings = synthetic_settings(world, engine__tick_interval_ms=1, channels__tick_channel_size=world.between(1, 16))
     outcome = world.run(settings, Faults(delays_s={"tradebot-strategy": 0.5}))
     expect(outcome, 13)
@@ -29,7 +29,7 @@ def overload_by_strategy(world: World) -> None:
 
 @scenario
 def overload_by_persist(world: World) -> None:
-    """A storage slower than the feed fills persist, makes strategy wait and shows at the tick channel (G5)."""
+    """Storage slower than the feed: persist fills, the strategy waits, and the tick channel overflows (G5)."""
     settings = synthetic_settings(
         world,
         engine__tick_interval_ms=2,
@@ -48,7 +48,7 @@ def overload_by_persist(world: World) -> None:
 
 @scenario
 def slow_execution_drops_signals(world: World) -> None:
-    """With a push feed a signal that meets a full channel is refused at once and never executed late (G5, I6)."""
+    """With a push feed a signal that finds its channel full is refused at once and never executed late (G5, I6)."""
     settings = synthetic_settings(
         world, engine__tick_interval_ms=20, engine__signal_every_n_ticks=1, channels__signal_channel_size=2
     )
@@ -63,7 +63,7 @@ def slow_execution_drops_signals(world: World) -> None:
 
 @scenario
 def overload_by_execution(world: World) -> None:
-    """Execution that stands still while it holds persist's last room up: the pipeline still ends in order."""
+    """Execution blocks on a full persist channel: the pipeline still ends in order."""
     settings = synthetic_settings(
         world,
         engine__tick_interval_ms=1,

@@ -1,4 +1,4 @@
-"""The power is cut, or the process killed, in the midst of what it does to its files; the next start goes on."""
+"""A power loss or a kill during file operations; the next start continues."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tradebot.core.log_events import LogEvent
 
 
 def check_power_cut(world: World, settings: Settings, outcome: ProcessOutcome) -> None:
-    """The next start goes on from what the power cut left; what was stored and synced, or spilled, is there."""
+    """The next start continues after the power loss; everything stored and synced, or spilled, is present."""
     process = world.processes[-1]
     assert process.loss is not None, "the power was not cut"
     kept = process.observer.ticks_kept if process.observer.began else 0
@@ -34,7 +34,7 @@ def check_power_cut(world: World, settings: Settings, outcome: ProcessOutcome) -
 
 @scenario
 def spill_then_power_cut(world: World) -> None:
-    """A storage that stays away, events spilled, then the power is cut: the next start adopts them all."""
+    """Storage stays unavailable, events are spilled, then the power fails: the next start adopts them all."""
     settings = synthetic_settings(
         world, persist__storage_retry_s=1.0, persist__synchronous=("NORMAL", "FULL")[world.between(0, 1)]
     )
@@ -50,7 +50,7 @@ def spill_then_power_cut(world: World) -> None:
 
 @scenario
 def power_cut_at_any_moment(world: World) -> None:
-    """While all is well, at a time or in the midst of a call to the disk, the first start included."""
+    """A power loss at a random time or inside a disk call, without other faults, the first start included."""
     settings = synthetic_settings(world, persist__synchronous=("NORMAL", "FULL")[world.between(0, 1)])
     at_s, points = world.random.random() * 20, world.between(1, 30)
     if world.chance(0.3):
@@ -65,7 +65,7 @@ def power_cut_at_any_moment(world: World) -> None:
 
 @scenario
 def first_start_interrupted(world: World) -> None:
-    """Killed, or without power, while the very first start makes the database: every later start goes on."""
+    """A kill or a power loss while the first start creates the database: every later start works."""
     settings = synthetic_settings(world, engine__run_seconds=3.0)
     for _ in range(world.between(1, 2)):
         points, power = world.between(1, 14), world.chance(0.5)
@@ -80,7 +80,7 @@ def first_start_interrupted(world: World) -> None:
 
 @scenario
 def adoption_then_power_cut(world: World) -> None:
-    """Events wait in a spill file; the start that stores them is cut short: they are in the one place or the other."""
+    """A start that stores spilled events is interrupted: each event is in the database or still in the spill file."""
     settings = synthetic_settings(world, persist__storage_retry_s=1.0)
     outcome = world.run(settings, Faults(storage=StorageFaults(full_from_s=3.0, full_until_s=1e9)))
     kept = world.processes[-1].observer.ticks_kept

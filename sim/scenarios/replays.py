@@ -1,4 +1,4 @@
-"""Replays: whatever the sizes, schedules and kills, the same rows."""
+"""Replays: the same rows for all sizes, schedules and kills."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tradebot.core.log_events import LogEvent
 
 @scenario
 def full_replay(world: World) -> None:
-    """Whatever the sizes and the schedule, a replay stores what the straight computation gives (S8)."""
+    """For all sizes and schedules, a replay stores the result of the single-threaded reference (S8)."""
     settings = replay_settings(world, engine__sample_every=world.between(1, 4))
     outcome = world.run(settings)
     expect(outcome, 0)
@@ -57,7 +57,7 @@ def replay_of_replay(world: World) -> None:
 
 @scenario
 def kill_and_resume(world: World) -> None:
-    """kill -9 at any step, as often as it likes: the resumed replay equals an uninterrupted one, ids included."""
+    """kill -9 at any step, repeatedly: the resumed replay equals an uninterrupted one, ids included."""
     settings = replay_settings(world, options={"resume": True})
     kills = world.between(1, 4)
     for _ in range(kills):
@@ -74,7 +74,7 @@ def kill_and_resume(world: World) -> None:
 
 @scenario
 def kill_at_every_batch_boundary(world: World) -> None:
-    """kill -9 after each single batch, before the writer knows or when it asks for the next: nothing lost or twice."""
+    """kill -9 after every batch, before or after the writer learns of the commit: nothing lost, nothing twice."""
     settings = replay_settings(world, 80, {"resume": True}, persist__batch_size=world.between(10, 40))
     stored = 0
     while True:
@@ -93,7 +93,7 @@ def kill_at_every_batch_boundary(world: World) -> None:
 
 
 def _check_as_uninterrupted(world: World, settings: Settings) -> None:
-    """The rows are those of a replay that nobody interrupted, in a database of its own."""
+    """The rows equal those of an uninterrupted replay into another database."""
     resumed = world.dump()
     check_database(world.db_path)
     straight = World(world.seed, _subdirectory(world))

@@ -1,6 +1,6 @@
-"""SIGTERM in every state that a process can be in: it ends with 0, soon, and what was accepted is stored (S13).
+"""SIGTERM in every state of a process: it exits with 0 soon, and everything accepted is stored (S13).
 
-A second one, while the first is being served, is in `lifecycle`: `second_signal_exits`.
+A second signal during the shutdown is tested in `lifecycle`: `second_signal_exits`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _stored(world: World, settings: Settings, outcome: ProcessOutcome, push: boo
 
 @scenario
 def sigterm_before_the_database_opens(world: World) -> None:
-    """A push feed whose first line is just out: nothing was accepted, the run is recorded, exit 0."""
+    """A push feed that has just logged its first line: nothing was accepted, the run is recorded, exit 0."""
     settings = synthetic_settings(world)
     outcome = world.run(settings, Faults(signal_on=(LogEvent.START,)))
     expect(outcome, 0)
@@ -49,7 +49,7 @@ def sigterm_before_the_database_opens(world: World) -> None:
 
 @scenario
 def sigterm_before_a_replay_opens_its_database(world: World) -> None:
-    """The same in a replay, which is slow so that it cannot end before: --resume completes it."""
+    """The same in a replay, slowed down so that it cannot finish first: --resume completes it."""
     settings = replay_settings(world, options={"resume": True}, persist__batch_size=20)
     outcome = world.run(settings, Faults(signal_on=(LogEvent.START,), storage=StorageFaults(slow_s=0.3)))
     expect(outcome, 0)
@@ -62,7 +62,7 @@ def sigterm_before_a_replay_opens_its_database(world: World) -> None:
 
 @scenario
 def sigterm_while_the_database_cannot_be_opened(world: World) -> None:
-    """A disk that fails at the start is waited for, but not by a process that is told to stop."""
+    """A start retries a failing disk, but a stop signal ends the retries."""
     settings = synthetic_settings(world, persist__storage_retry_s=600.0)
     outcome = world.run(settings, Faults(signal_on=("storage unavailable",), begin=lambda _process: bound_files(0)))
     expect(outcome, 0)
@@ -81,7 +81,7 @@ def _without_a_link(world: World, answer: Handshake, **faults: Any) -> ProcessOu
 
 @scenario
 def sigterm_while_connecting(world: World) -> None:
-    """A handshake that nobody answers: given up."""
+    """A handshake without an answer is cancelled."""
     at_s = 1.0 + world.random.random() * 50
     outcome = _without_a_link(world, HandshakeUnanswered(), signals_at_s=(at_s,))
     _ended_soon(outcome, at_s)
@@ -89,14 +89,14 @@ def sigterm_while_connecting(world: World) -> None:
 
 @scenario
 def sigterm_while_backing_off(world: World) -> None:
-    """A refused connection, and the wait before the next attempt: cut short."""
+    """The backoff after a refused connection is cut short."""
     outcome = _without_a_link(world, HandshakeRefused(), signal_on=(LogEvent.CONNECT_FAILED,))
     _ended_soon(outcome, _when(outcome, LogEvent.CONNECT_FAILED))
 
 
 @scenario
 def sigterm_while_running(world: World) -> None:
-    """Ticks, signals and orders under way: drained and stored."""
+    """Ticks, signals and orders in the pipeline are drained and stored."""
     settings = synthetic_settings(world, engine__tick_interval_ms=20)
     at_s = 2.0 + world.random.random() * 3
     outcome = world.run(settings, Faults(signals_at_s=(at_s,)))
@@ -108,7 +108,7 @@ def sigterm_while_running(world: World) -> None:
 
 @scenario
 def sigterm_while_draining(world: World) -> None:
-    """Its seconds are over and a slow stage still drains: the first signal changes nothing about that."""
+    """run_seconds is over and a slow stage still drains: a first signal does not change that."""
     settings = synthetic_settings(world, persist__drain_timeout_s=30.0, engine__run_seconds=5.0)
     faults = Faults(signal_on=("run_seconds over: draining",), delays_s={"tradebot-strategy": 0.1})
     outcome = world.run(settings, faults)
@@ -118,7 +118,7 @@ def sigterm_while_draining(world: World) -> None:
 
 @scenario
 def sigterm_while_the_storage_is_away(world: World) -> None:
-    """The writer waits for a full disk, which has room again before the drain runs out of time: all is stored."""
+    """The writer retries on a full disk that gets space before the drain timeout: everything is stored."""
     settings = synthetic_settings(world, persist__drain_timeout_s=20.0, persist__storage_retry_s=30.0)
     storage = StorageFaults(full_from_s=2.0, full_until_s=10.0)
     outcome = world.run(settings, Faults(signal_on=("storage unavailable",), storage=storage))
@@ -128,7 +128,7 @@ def sigterm_while_the_storage_is_away(world: World) -> None:
 
 @scenario
 def sigterm_during_the_final_flush(world: World) -> None:
-    """At the last moment at which there is still something to store."""
+    """A signal during the final flush."""
     settings = synthetic_settings(world, engine__run_seconds=5.0)
     storage = StorageFaults(slow_s=0.5)
     outcome = world.run(settings, Faults(signal_on=(LogEvent.FINAL_FLUSH_ON_SHUTDOWN,), storage=storage))

@@ -1,4 +1,6 @@
-"""The soak supervisor beside real engines: the ladder up and down, and a stall found and recovered from."""
+"""The soak supervisor with real engines: the throttle ladder up and down, and detection of and recovery from a
+stall.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +14,13 @@ _LONG_S = 90_000.0
 
 
 def soak_world(world: World, end_s: int, psi_actions: bool = True, forgetful: bool = False) -> SoakWorld:
-    """Engines of the mockws feed that run until they are ended."""
+    """Engines with the mockws feed that run until they are stopped."""
     return SoakWorld(world, live_settings(world, engine__run_seconds=_LONG_S), end_s, psi_actions, forgetful)
 
 
 @scenario
 def soak_ladder(world: World) -> None:
-    """Three polls of pressure and three minutes of calm: each rung is what the engine keeps, and at last all again."""
+    """Three polls of pressure and three calm minutes: the engine follows each rung and finally keeps all ticks."""
     soak = soak_world(world, 240)
     up_s = 31 + world.between(0, 3)
     seen: list[int | None] = []
@@ -37,7 +39,7 @@ def soak_ladder(world: World) -> None:
 
 @scenario
 def soak_abort(world: World) -> None:
-    """Pressure that stays: THROTTLE3, three polls more, and the supervisor gives up."""
+    """Lasting pressure: THROTTLE3, three more polls, ABORT; the engine stays throttled."""
     soak = soak_world(world, 200)
     soak.at(20, lambda: soak.press(60.0))
     soak.play()
@@ -47,7 +49,7 @@ def soak_abort(world: World) -> None:
 
 @scenario
 def soak_stall_and_recovery(world: World) -> None:
-    """A stopped engine, or one of whose stages hangs: restarted after 45 s, though the ladder restarts it before."""
+    """A stopped engine or a hung stage: restarted after 45 s, despite earlier restarts by the ladder."""
     psi_actions = world.chance(0.5)
     soak = soak_world(world, 175, psi_actions)
     stop_s = 40 + world.between(0, 9)
@@ -65,7 +67,7 @@ def soak_stall_and_recovery(world: World) -> None:
 
 @scenario
 def soak_stall_during_ladder(world: World) -> None:
-    """An exchange that is gone, while pressure has the engine restarted: the clock runs on, and STALL comes."""
+    """An unreachable exchange while pressure causes restarts: the stall clock runs on, and STALL follows."""
     soak = soak_world(world, 130)
     soak.at(30, lambda: soak.refuse(True))
     for second in (40, 50, 60):
@@ -79,7 +81,7 @@ def soak_stall_during_ladder(world: World) -> None:
 
 @scenario
 def soak_quiet_market(world: World) -> None:
-    """Minutes without a trade on a live link, and a trade now and then with 1 of 20 kept: nothing is restarted."""
+    """Minutes without a trade on a live link, and few trades with 1 of 20 kept: no restart for a stall."""
     soak = soak_world(world, 340)
     soak.at(20, lambda: setattr(soak, "quiet_until_s", 150))
     soak.at(161, lambda: soak.press(50.0))

@@ -1,7 +1,7 @@
-"""The soak supervisor beside simulated engines: its own decisions, the engine's own files, one process after another.
+"""The soak supervisor with simulated engines: the real supervisor, the engine's own files, consecutive processes.
 
-The supervisor outlives the engine's processes, so it is no thread of theirs: the world calls it, once a poll. Its clock
-goes on from process to process; what an engine says in its own time is moved to that clock.
+The supervisor outlives the engine's processes, so it is not one of their threads: the world calls it once per poll. Its
+clock continues across processes; times that an engine reports are converted to it.
 """
 
 from __future__ import annotations
@@ -47,12 +47,14 @@ Event = Callable[[], None]
 
 
 class SoakWorld:
-    """A supervisor, a service manager, an exchange and engines. `plan` is what happens when, in whole seconds."""
+    """A supervisor, a service manager, an exchange and engines. `plan` lists events by second."""
 
     def __init__(
         self, world: World, settings: Settings, end_s: int, psi_actions: bool = True, forgetful: bool = False
     ) -> None:
-        """The engines run with `settings`, which must outlast `end_s`. `forgetful`: ended ones leave nothing behind."""
+        """The engines run with `settings`, which must last longer than `end_s`. `forgetful`: drop data of ended
+        processes.
+        """
         self.world = world
         self.exchange = exchange_of(world, Wait(1.0))
         self.plan: list[tuple[int, Event]] = []
@@ -105,21 +107,21 @@ class SoakWorld:
         finally:
             self._log.close()
 
-    # ---- what a plan may do --------------------------------------------------------------------------------------
+    # ---- actions of a plan -----------------------------------------------------------------------------------------
 
     def at(self, second: int, do: Event) -> None:
         """Have `do` called at that second."""
         self.plan.append((second, do))
 
     def press(self, cpu: float) -> None:
-        """From now on the kernel tells of so much pressure for want of a processor."""
+        """Set the CPU pressure that the kernel reports from now on."""
         self._psi.mkdir(exist_ok=True)
         for resource in RESOURCES:
             value = cpu if resource == "cpu" else 0.0
             (self._psi / resource).write_text(f"some avg10={value:.2f} avg60=0.00 avg300=0.00 total=1\n")
 
     def freeze(self) -> None:
-        """SIGSTOP: no thread of the engine runs until it is thawed."""
+        """SIGSTOP: no thread of the engine runs until `thaw`."""
         process = self._process
         if process is None or self._frozen:
             return
@@ -144,7 +146,7 @@ class SoakWorld:
             self._process.runtime.kill()
 
     def hang(self, stage: str) -> None:
-        """From now on the stage's thread hangs, for as long as the process lives."""
+        """Hang the stage's thread for the rest of the process's life."""
         if self._process is not None:
             self._held = True
             self._process.seam.delay_thread(f"tradebot-{stage}", 1e6)
@@ -155,13 +157,13 @@ class SoakWorld:
             self._process.seam.crash(f"tradebot-{stage}", 1, lambda: None)
 
     def lock_database(self, seconds: float) -> None:
-        """Every write meets a locked database for so long."""
+        """Every write finds the database locked for `seconds`."""
         if self._process is not None:
             self._storage.busy_from_s = self._process.runtime.elapsed_s
             self._storage.busy_until_s = self._storage.busy_from_s + seconds
 
     def refuse(self, connections: bool) -> None:
-        """The exchange refuses all connections and drops those it has; or no longer."""
+        """Make the exchange refuse all connections and drop the open ones, or stop doing so."""
         self.exchange.answer_always(net.HandshakeRefused() if connections else None)
         if connections and self._process is not None:
             for peer in self.exchange.network.peers:
@@ -169,17 +171,17 @@ class SoakWorld:
                     peer.reset()
 
     def mute(self) -> None:
-        """The link is cut without a word, until it is restored or the process ends."""
+        """Cut the link silently until it is restored or the process ends."""
         if self._process is not None:
             self.exchange.network.link_down()
 
     def garble_status(self) -> None:
-        """Something that is no status stands in the status file, until the engine writes the next one."""
+        """Overwrite the status file with invalid content; the engine's next status replaces it."""
         status_path(self.world.db_path).write_bytes(b'{"format": 99')
 
     @property
     def sample_every(self) -> int | None:
-        """What the running engine says it keeps."""
+        """The sampling that the running engine reports."""
         status = self._status()
         return None if status is None else status.sample_every
 
@@ -191,7 +193,7 @@ class SoakWorld:
     # ---- Service -------------------------------------------------------------------------------------------------
 
     def restart(self) -> None:
-        """As systemd does it: SIGTERM, SIGCONT, after a while SIGKILL; then the next process."""
+        """Restart like systemd: SIGTERM, SIGCONT, after a while SIGKILL; then the next process."""
         if self.now_s < self.failing_until_s:
             raise ServiceError("restart: Connection timed out")
         self.restarts_s.append(self.now_s)
@@ -276,10 +278,10 @@ class SoakWorld:
         elif process is not None and not process.runtime.killed:
             process.runtime.call_at(self._second + 1 - self._base_s, self._tick_of_clock)
 
-    # ---- what must be true ---------------------------------------------------------------------------------------
+    # ---- checks --------------------------------------------------------------------------------------------------
 
     def _observe(self) -> None:
-        """What the world itself knows of the engine: it works, it cannot work, or neither is sure."""
+        """Record what the world knows about the engine: it works, it cannot work, or neither is certain."""
         now_s, process = self.now_s, self._process
         newest = newest_tick(self.world.db_path)
         moved = newest != self._newest
@@ -296,7 +298,7 @@ class SoakWorld:
             self._bad_s = now_s
 
     def _check(self) -> None:
-        """No stall unhandled: at most the limit and one poll after it could not work any more, a restart is made."""
+        """Every stall is handled: a restart follows at most one limit and one poll after the engine stopped working."""
         since_s = self.now_s - max(self._bad_s, self._stall_s)
         assert since_s <= STALL_S + POLL_S + _SLACK_S, (
             f"at {self.now_s} s the engine has been unable to work for {since_s} s, and no STALL came"

@@ -1,4 +1,4 @@
-"""Storage that goes away under a push feed and comes back, or does not: what is accepted waits in the spill file."""
+"""Storage that becomes unavailable under a push feed, and returns or not: accepted events wait in the spill file."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tradebot.core.log_events import LogEvent
 from tradebot.store.spill import spill_path
 
 _RATE_MS = 5
-"""With the channels of a push feed, 768 events, this leaves less than four seconds until they are full."""
+"""At this rate the channels of a push feed (768 events) are full in less than four seconds."""
 
 
 def _settings(world: World, **keys: object) -> Settings:
-    """More ticks a second than the channels hold for the time that the storage is away."""
+    """More ticks than the channels can hold while the storage is unavailable."""
     usual = {"engine__tick_interval_ms": _RATE_MS, "engine__run_seconds": 30.0, "engine__signal_every_n_ticks": 10}
     return synthetic_settings(world, **usual | keys)
 
@@ -38,7 +38,7 @@ def _check_nothing_happened(world: World, settings: Settings, outcome: ProcessOu
 
 @scenario
 def database_locked_20_s(world: World) -> None:
-    """A lock that lasts longer than the channels: spilled, stored in order when it ends, no exit (I6)."""
+    """A lock that outlasts the channels: events are spilled and stored in order afterwards, no exit (I6)."""
     settings = _settings(world)
     from_s, slow_s = world.random.random() * 4, 0.1 if world.chance(0.5) else 0.0
     storage = StorageFaults(busy_from_s=from_s, busy_until_s=from_s + 20.0, slow_s=slow_s)
@@ -50,7 +50,7 @@ def database_locked_20_s(world: World) -> None:
 
 @scenario
 def database_locked_repeatedly(world: World) -> None:
-    """Each time that the storage is away is an episode of its own, in a file that was emptied in between."""
+    """Each outage of the storage is a separate episode; the spill file is emptied in between."""
     settings = _settings(world)
     storage = StorageFaults()
 
@@ -89,7 +89,7 @@ def slow_commit(world: World) -> None:
 
 @scenario
 def disk_full_spills(world: World) -> None:
-    """The reserve takes what comes while the disk is full; when it gets room, all is stored."""
+    """The reserved spill space takes all events while the disk is full; they are stored when it has space again."""
     settings = _settings(world)
     from_s = world.random.random() * 8
     outcome = world.run(settings, Faults(storage=StorageFaults(full_from_s=from_s, full_until_s=from_s + 12.0)))
@@ -126,7 +126,7 @@ def _check_adopted(world: World, settings: Settings, outcome: ProcessOutcome, ti
 
 @scenario
 def kill_while_spilling(world: World) -> None:
-    """kill -9 while the storage is away costs what is in the channels and in hands, nothing of the spill."""
+    """kill -9 during an outage costs only events in channels and stages, nothing in the spill file."""
     settings = _settings(world)
     from_s = 1.0 + world.random.random() * 3
     storage = StorageFaults(busy_from_s=from_s, busy_until_s=from_s + 20.0)
@@ -137,7 +137,7 @@ def kill_while_spilling(world: World) -> None:
 
 @scenario
 def kill_while_draining_spill(world: World) -> None:
-    """kill -9 soon after the storage came back, at a commit or not: the next start completes what was begun, once."""
+    """kill -9 soon after the storage returned, at a commit or not: the next start completes the adoption once."""
     settings, by_commit = _settings(world), world.chance(0.5)
     from_s = 1.0 + world.random.random() * 3
     until_s, slow_s = from_s + 3.0 + world.random.random() * 10, 0.1 if world.chance(0.5) else 0.0
@@ -174,7 +174,7 @@ def _check_continued(world: World, settings: Settings, outcome: ProcessOutcome) 
 
 @scenario
 def spill_full(world: World) -> None:
-    """spill_max_mb binds: then the channels fill, the run ends as an overload, and all is accounted for (G5)."""
+    """spill_max_mb is reached: the channels fill, the run ends with overload, and all ticks are accounted for (G5)."""
     settings = _settings(
         world,
         engine__tick_interval_ms=2,
@@ -224,7 +224,7 @@ def _move(path: Path, to: Path) -> Callable[[], None]:
 
 @scenario
 def database_moved(world: World) -> None:
-    """Renamed under the engine: 13 naming the file, the rest spilled, no new file; put back, the start completes it."""
+    """Database renamed under the engine: 13 names the file, the rest is spilled; restored, the next start completes."""
     settings = _settings(world)
     away = world.db_path.with_name("away")
     move = _move(world.db_path, away)

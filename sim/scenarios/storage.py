@@ -1,4 +1,4 @@
-"""A database that is busy, full, or fails after its commit."""
+"""A database that is locked, full, or fails after its commit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tradebot.core.log_events import LogEvent
 
 @scenario
 def storage_busy_then_free(world: World) -> None:
-    """A locked database within the patience: retried, nothing lost, nothing twice (I3, I6)."""
+    """A database locked for less than storage_retry_s: retried, nothing lost, nothing twice (I3, I6)."""
     busy_s = 1 + world.random.random() * 20
     push = world.chance(0.5)
     settings = synthetic_settings(world) if push else replay_settings(world)
@@ -33,7 +33,7 @@ def storage_busy_then_free(world: World) -> None:
 
 @scenario
 def disk_full_then_freed(world: World) -> None:
-    """A disk that is full for less than storage_retry_s: waited for, then all is stored, once, and nothing spilled."""
+    """A disk full for less than storage_retry_s: retried, then everything is stored once, nothing is spilled."""
     from_s, full_s = world.random.random() * 8, 2.0 + world.random.random() * 6
     settings = synthetic_settings(world, engine__run_seconds=30.0, persist__storage_retry_s=10.0)
     storage = StorageFaults(full_from_s=from_s, full_until_s=from_s + full_s)
@@ -48,7 +48,7 @@ def disk_full_then_freed(world: World) -> None:
 
 @scenario
 def storage_full_then_adopted(world: World) -> None:
-    """A storage that stays full: exit 13, the rest in the spill file, which the next start stores (G5)."""
+    """Storage that stays full: exit 13, the remaining events go to the spill file, which the next start stores (G5)."""
     push = world.chance(0.5)
     from_s = world.random.random() * 10 if push else 0.0
     settings = synthetic_settings(world) if push else replay_settings(world, options={"resume": True})
@@ -87,7 +87,7 @@ def commit_in_doubt(world: World) -> None:
 
 @scenario
 def stop_while_locked(world: World) -> None:
-    """A stop while the storage is locked for good: ended by its deadlines, exit 13, the rest spilled and adopted."""
+    """A stop while the storage stays locked: ends by its deadlines, exit 13, the rest is spilled and adopted."""
     settings = world.settings(
         {**flat_values(synthetic_settings(world)), "persist.storage_retry_s": 3600.0, "persist.drain_timeout_s": 10.0}
     )

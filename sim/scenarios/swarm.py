@@ -1,4 +1,4 @@
-"""Swarm testing: each seed draws the feed, the settings, the weather, and which kinds of faults are on."""
+"""Swarm testing: each seed draws the feed, the settings, and which kinds of faults are enabled."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sim.world.world import World
 
 @scenario
 def swarm(world: World) -> None:
-    """Any feed under any mixture of faults: whatever ends, ends with its code; whatever lives is live afterwards."""
+    """Any feed under any mixture of faults: exit codes are correct, and surviving processes are live afterwards."""
     history = Swarm(world)
     history.play(after_each=check_process)
     check_final_state(history)

@@ -1,4 +1,4 @@
-"""What the service manager's watchdog is told: a stage that hangs is not hidden, a quiet market is no stall."""
+"""The watchdog of the service manager: a hung stage is not hidden, a quiet market is no stall."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _longest_pause_s(times_s: list[float], end_s: float) -> float:
 
 @scenario
 def watchdog_hung_stage(world: World) -> None:
-    """A strategy, execution or writer that hangs while the other threads go on: the watchdog is not fed any more."""
+    """A strategy, execution or writer hangs while the other threads continue: the watchdog is no longer fed."""
     stage = ("strategy", "execution", "persist")[world.between(0, 2)]
     settings = synthetic_settings(
         world, engine__run_seconds=200.0, channels__tick_channel_size=100_000, channels__persist_channel_size=100_000,
@@ -44,7 +44,7 @@ def watchdog_hung_stage(world: World) -> None:
 
 @scenario
 def watchdog_quiet_market(world: World) -> None:
-    """Minutes without a tick, but with pongs: nothing stands still."""
+    """Minutes without a tick, but with pongs: no stall."""
     exchange = exchange_of(world, Ticks(20, 10.0), Wait(300.0), Ticks(20, 10.0))
     outcome = run_live(world, live_settings(world, engine__run_seconds=310.0), exchange)
     assert not outcome.events(LogEvent.STAGE_STALLED)
@@ -53,7 +53,7 @@ def watchdog_quiet_market(world: World) -> None:
 
 @scenario
 def watchdog_lost_link(world: World) -> None:
-    """Attempts that fail for half a minute are the link's own trouble, with its own deadline: nothing stands still."""
+    """Failed attempts for half a minute are no stall: the link has its own deadline."""
     exchange = exchange_of(world, Ticks(20, 10.0), Refuse(seconds=30.0), Ticks(20, 10.0), repeat=None)
     settings = live_settings(world, engine__run_seconds=60.0)
     outcome = world.run(settings, Faults(network=exchange.online))
@@ -64,7 +64,7 @@ def watchdog_lost_link(world: World) -> None:
 
 @scenario
 def watchdog_locked_database(world: World) -> None:
-    """A database locked for as long as storage_retry_s allows is waited for, and nothing counts as hanging."""
+    """A database locked for less than storage_retry_s is no stall."""
     settings = synthetic_settings(
         world, engine__run_seconds=90.0, channels__tick_channel_size=100_000, channels__persist_channel_size=100_000,
         persist__storage_retry_s=60.0,

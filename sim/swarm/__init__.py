@@ -1,1 +1,1 @@
-"""Histories drawn at random: which faults, when, and what they must lead to."""
+"""Randomly drawn histories: faults, times and expected results."""

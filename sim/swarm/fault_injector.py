@@ -1,4 +1,4 @@
-"""What each kind of fault does to a running process: the hands of a swarm. When and how much is in its plan."""
+"""Injects each kind of fault into a running process. The plan determines time and extent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DELAYED: Final = {f"slow_{stage}": f"tradebot-{stage}" for stage in ("ingest", 
 
 
 class FaultInjector:
-    """Arranges the faults of one process and remembers what was done, which the facts of its end need."""
+    """Schedules the faults of one process and records what was injected, for the expected result."""
 
     def __init__(
         self,
@@ -42,12 +42,12 @@ class FaultInjector:
         self.disk_failing_s = 0.0
         """The longest time for which files cannot be written."""
         self.hung: tuple[str, float] | None = None
-        """A stage that has stopped for ever, and since when."""
+        """A hung stage and the time since when."""
         self.file_moved_s: float | None = None
         """When the database was moved away under the running engine."""
 
     def arrange(self, faults: tuple[Fault, ...]) -> None:
-        """Have all of `faults` happen in their time, and an end of it all when the safety phase is over."""
+        """Schedule all `faults`, and the end of all faults when the safety phase is over."""
         for fault in faults:
             if fault.kind == "spill_fails":
                 self._spill_fails(fault)
@@ -57,7 +57,7 @@ class FaultInjector:
         self._runtime.call_at(self._until_s, self.heal)
 
     def heal(self) -> None:
-        """All faults stop."""
+        """Stop all faults."""
         self._runtime.say("faults stop")
         self._process.seam.release()
         storage = self._storage
@@ -72,13 +72,13 @@ class FaultInjector:
     # ---- helpers -------------------------------------------------------------------------------------------------
 
     def _do(self, fault: Fault, text: str, action: Callable[[], None]) -> None:
-        """Do it now."""
+        """Inject the fault now."""
         self._injected[fault.kind] += 1
         self._runtime.say(f"FAULT {fault.kind}: {text}")
         action()
 
     def _at(self, at_s: float, fault: Fault, text: str, action: Callable[[], None]) -> None:
-        """Do it in its time, unless the faults have stopped by then."""
+        """Inject the fault at `at_s`, unless faults have stopped by then."""
         if at_s <= self._until_s:
             self._runtime.call_at(at_s, partial(self._do, fault, text, action))
 
@@ -89,7 +89,7 @@ class FaultInjector:
         self._runtime.call_at(min(fault.at_s + fault.for_s, self._until_s), end)
 
     def _when(self, fault: Fault, text: str, action: Callable[[], None]) -> None:
-        """At its time, or at the step that `what` names."""
+        """Inject the fault at its time, or at the step in `what`."""
         if fault.what is None:
             self._at(fault.at_s, fault, text, action)
         else:
@@ -98,7 +98,7 @@ class FaultInjector:
     # ---- the network -----------------------------------------------------------------------------------------------
 
     def _network_fault(self, fault: Fault) -> None:
-        """One action at a time of its own, or those of the door: what meets the next handshake, and a loss before."""
+        """Perform one action at its time, or a handshake fault with a preceding loss of the link."""
         exchange = self._exchange
         assert exchange is not None
         actions: tuple[Action, ...] = fault.what if isinstance(fault.what, tuple) else (fault.what,)
@@ -166,7 +166,7 @@ class FaultInjector:
         self._at(fault.at_s, fault, f"{stage} is to hang", arrange)
 
     def _full_channel(self, fault: Fault) -> None:
-        """Hold the strategy with one tick in hand, fill the channel behind it, and lose the link."""
+        """Delay the strategy while it processes one tick, fill its channel, and lose the link."""
         process, exchange, runtime = self._process, self._exchange, self._runtime
         assert exchange is not None
 
@@ -305,7 +305,7 @@ class FaultInjector:
             self._when(fault, "the power is cut", process.cut_power)
 
     def _in_call(self, fault: Fault, description: str, kill: Callable[[], None]) -> None:
-        """At a point of the disk, so many after its time."""
+        """Kill at a later point of the disk, counted from its time."""
         points, disk = fault.what.number, self._process.disk
         self._at(
             fault.at_s,
@@ -341,4 +341,4 @@ _INJECTORS: Final[dict[str, Callable[[FaultInjector, Fault], None]]] = {
     "kill_in_call": FaultInjector._kill_in_call,
     "power_cut": FaultInjector._power_cut,
 }
-"""By kind; every other kind is weather: actions of mockws."""
+"""By kind; all other kinds are actions of mockws."""

@@ -1,4 +1,4 @@
-"""The kinds of faults that a swarm draws from: when they come, how long they last and how bad they are. Pure.
+"""The kinds of faults that a swarm draws from: their times, durations and extent. Pure.
 
 What each of them does to a process is in `sim.swarm.swarm`; which log lines and exit codes it explains, in
 `sim.swarm.oracle`.
@@ -72,7 +72,7 @@ def _kind(
 
 
 def _network_fault(name: str, most: int, action: Callable[[Draw], Action]) -> None:
-    """A kind that is an action of mockws's, up to `most` times."""
+    """Register a kind that is a mockws action, performed up to `most` times."""
 
     def draw(d: Draw, planned: PlannedProcess) -> list[Fault]:
         return [Fault(name, at_s, what=action(d)) for at_s in d.times(planned.safety_s, most)]
@@ -95,7 +95,7 @@ _network_fault("broken_bytes", 3, lambda d: d.pick(_BREACHES))
 
 @_kind("numbering", _LIVE)
 def _numbering(d: Draw, planned: PlannedProcess) -> list[Fault]:
-    """A number far ahead: what comes after it looks as if the numbering began anew."""
+    """A sequence number far ahead: later numbers look like a restarted numbering."""
     found = []
     for n, at_s in enumerate(d.times(planned.safety_s, 2)):
         seq = _FAR * (10 * planned.number + n)
@@ -106,19 +106,19 @@ def _numbering(d: Draw, planned: PlannedProcess) -> list[Fault]:
 
 @_kind("numbers_restart", _LIVE)
 def _numbers_restart(d: Draw, planned: PlannedProcess) -> list[Fault]:
-    """The exchange's numbers start at 1 again: those seen before come with other trades."""
+    """The exchange's numbers restart at 1: known numbers arrive with other trades."""
     return [Fault("numbers_restart", at_s) for at_s in d.times(planned.safety_s, 2)]
 
 
 @_kind("price_spikes", _LIVE)
 def _price_spikes(d: Draw, planned: PlannedProcess) -> list[Fault]:
-    """Prices that cannot be true, no three of them in a row alike."""
+    """Implausible prices, no three in a row alike."""
     times = d.times(planned.safety_s, 4)
     return [Fault("price_spikes", at_s, what=(1e5, 1e-3, 1e9, 1e-7)[n % 4]) for n, at_s in enumerate(times)]
 
 
 def _at_handshake(name: str, action: Callable[[Draw], Action]) -> None:
-    """A kind that meets handshakes: first the link is lost, unless it is met at the very first connection."""
+    """Register a handshake fault: the link is lost first, unless the fault applies to the first connection."""
 
     def draw(d: Draw, planned: PlannedProcess) -> list[Fault]:
         return [
@@ -153,7 +153,9 @@ _at_handshake("no_handshake", lambda d: DelayHandshake(3600.0, d.whole(1, 3)))
 def _window(
     name: str, feeds: frozenset[str], longest_s: float, what: Callable[[Draw], object] = lambda d: None
 ) -> None:
-    """A kind that lasts a while; where a feed is over in milliseconds, from the beginning or soon after."""
+    """Register a kind with a duration; for a feed that ends within milliseconds it starts at the beginning or soon
+    after.
+    """
 
     def draw(d: Draw, planned: PlannedProcess) -> list[Fault]:
         at_s = d.seconds(0.0, planned.safety_s)
@@ -179,7 +181,7 @@ _window("storage_full", _ALL, 15.0)
 
 @_kind("hang", _ALL)
 def _hang(d: Draw, planned: PlannedProcess) -> list[Fault]:
-    """A stage stops for ever where it uses a channel: in most histories soon, so that the watchdog has time to bite."""
+    """A stage hangs where it uses a channel: in most histories early, so that the watchdog has time to act."""
     stage, at_s = (
         d.pick(("strategy", "execution", "persist", "commit")),
         d.seconds(0.0, d.pick((2.0, 2.0, planned.safety_s))),
@@ -189,13 +191,13 @@ def _hang(d: Draw, planned: PlannedProcess) -> list[Fault]:
 
 @_kind("full_channel", _LIVE)
 def _full_channel(d: Draw, planned: PlannedProcess) -> list[Fault]:
-    """The tick channel is filled to its last place, and then the link is lost: a notice that finds no room."""
+    """The tick channel is filled completely, then the link is lost: its notice finds no room."""
     return [Fault("full_channel", d.seconds(0.5, planned.safety_s))] if d.chance(0.4) else []
 
 
 @_kind("file_moved", _ALL)
 def _file_moved(d: Draw, planned: PlannedProcess) -> list[Fault]:
-    """The database is moved away under the engine: with its log or without, another one put there or not."""
+    """The database is moved away under the engine, with or without its log, and perhaps replaced."""
     at_s, step = d.seconds(0.3, planned.safety_s), d.whole(60, 600)
     what = Moved(d.chance(0.5), d.chance(0.5), step if planned.by_step else None)
     return [Fault("file_moved", 0.0 if planned.by_step else at_s, what=what)] if d.chance(0.4) else []
@@ -203,14 +205,14 @@ def _file_moved(d: Draw, planned: PlannedProcess) -> list[Fault]:
 
 @_kind("history", _LIVE)
 def _history(d: Draw, planned: PlannedProcess) -> list[Fault]:
-    """An exchange that sends its last trades with each subscription: one for all processes, drawn with the first."""
+    """An exchange that sends its last trades with each subscription: drawn once, with the first process."""
     snapshot = d.whole(1, 60)
     return [Fault("history", 0.0, what=snapshot)] if planned.number == 1 else []
 
 
 @_kind("newest_first", _LIVE)
 def _newest_first(d: Draw, planned: PlannedProcess) -> list[Fault]:
-    """An exchange that sends several trades a frame, the newest first: drawn as `history` is."""
+    """An exchange that sends several trades per frame, newest first: drawn like `history`."""
     trades = d.whole(2, 6)
     return [Fault("newest_first", 0.0, what=trades)] if planned.number == 1 else []
 
@@ -225,14 +227,14 @@ def _wall_jumps(d: Draw, planned: PlannedProcess) -> list[Fault]:
 
 @_kind("storage_error", _ALL)
 def _storage_error(d: Draw, _life: PlannedProcess) -> list[Fault]:
-    """The n-th write reports an I/O error, or two in a row do."""
+    """The n-th write reports an I/O error, or two consecutive writes do."""
     first = d.whole(1, 12)
     return [Fault("storage_error", 0.0, what=(first, first + d.whole(0, 1)))]
 
 
 @_kind("commit_doubt", _ALL)
 def _commit_doubt(d: Draw, _life: PlannedProcess) -> list[Fault]:
-    """The n-th commit succeeds and an error is reported all the same."""
+    """The n-th commit succeeds but reports an error."""
     return [Fault("commit_doubt", 0.0, what=(d.whole(1, 8), d.whole(1, 20)))]
 
 
@@ -244,19 +246,19 @@ def _storage_torn(d: Draw, _life: PlannedProcess) -> list[Fault]:
 
 @_kind("disk_errors", _ALL)
 def _disk_errors(d: Draw, planned: PlannedProcess) -> list[Fault]:
-    """Files can grow to so many bytes only, for a while: the kernel itself says no, from the start on or later."""
+    """The kernel limits the file size for a while, from the start or later."""
     at_s = 0.0 if d.chance(0.4) or planned.by_step else d.seconds(0.0, planned.safety_s)
     return [Fault("disk_errors", at_s, d.seconds(0.5, 20.0), d.pick((0, 1_000, 100_000)))] if d.chance(0.6) else []
 
 
 @_kind("spill_fails", _ALL)
 def _spill_fails(d: Draw, _life: PlannedProcess) -> list[Fault]:
-    """No room for a spill file at the start (None), or files can only grow to so many bytes while the disk is full."""
+    """No space for a spill file at the start (None), or a limited file size while the disk is full."""
     return [Fault("spill_fails", 0.0, what=None if d.chance(0.4) else d.whole(0, 6_000))]
 
 
 def _ending(name: str) -> Callable[[Draw, PlannedProcess], Fault]:
-    """Something that comes once, at a time or at a step (then `what` is the step)."""
+    """A fault that happens once, at a time or at a step (then `what` is the step)."""
 
     def draw(d: Draw, planned: PlannedProcess) -> Fault:
         at_s, step, by_step = d.seconds(0.05, planned.safety_s), d.whole(1, 600), planned.by_step or d.chance(0.25)
@@ -272,7 +274,7 @@ def _sigterm(d: Draw, planned: PlannedProcess) -> list[Fault]:
 
 @_kind("second_signal", _ALL)
 def _second_signal(d: Draw, planned: PlannedProcess) -> list[Fault]:
-    """Two signals, the second one so long after the first (`for_s`)."""
+    """Two signals, the second one `for_s` after the first."""
     first, wait_s = _ending("second_signal")(d, planned), d.seconds(0.0, 1.5)
     return [Fault(first.kind, first.at_s, wait_s, first.what)] if d.chance(0.5) else []
 
@@ -284,13 +286,13 @@ def _kill(d: Draw, planned: PlannedProcess) -> list[Fault]:
 
 @_kind("kill_in_call", _ALL)
 def _kill_in_call(d: Draw, planned: PlannedProcess) -> list[Fault]:
-    """kill -9 before, after or in the midst of the n-th call to the disk from the start or from a time on."""
+    """kill -9 before, after or inside the n-th disk call from the start or from a given time."""
     return [_in_call("kill_in_call", d, planned)]
 
 
 @_kind("power_cut", _ALL)
 def _power_cut(d: Draw, planned: PlannedProcess) -> list[Fault]:
-    """The power is cut: like either kill, or just after the process has ended. `what`: a step, a point, or the end."""
+    """A power loss: like either kill, or immediately after the end. `what`: a step, a point, or the end."""
     ending, in_call = _ending("power_cut")(d, planned), _in_call("power_cut", d, planned)
     return [d.pick((ending, in_call, in_call, Fault("power_cut", 0.0, what=AT_END)))]
 

@@ -17,7 +17,7 @@ from tradebot.core.log_events import LogEvent
 
 
 def check_final_state(swarm: Swarm) -> None:
-    """Check what all processes left together: the database."""
+    """Check the database after all processes."""
     world, plan = swarm.world, swarm.plan
     if not world.db_path.exists():
         return
@@ -48,7 +48,7 @@ def check_final_state(swarm: Swarm) -> None:
 
 
 def _check_rows(swarm: Swarm, process_run: ProcessRun, db: sqlite3.Connection) -> None:
-    """The rows of a process's run are what the reference makes of its ticks, and as many as it said it stored."""
+    """The rows of a process's run match the reference and the counts that it reported."""
     outcome, plan = process_run.outcome, swarm.plan
     if not outcome.events(LogEvent.START):
         return
@@ -59,17 +59,17 @@ def _check_rows(swarm: Swarm, process_run: ProcessRun, db: sqlite3.Connection) -
     lost = outcome.events(LogEvent.NOT_STORED)
     given_up = bool(lost and lost[-1]["events_lost"]) or bool(outcome.events(LogEvent.DRAIN_TIMEOUT))
     whole = all_kept and not given_up
-    if plan.feed == REPLAY:  # only the process that came to its end must have made it whole, the others are resumed
+    if plan.feed == REPLAY:  # only the process that reached the end must have completed it, the others are resumed
         whole = process_run is swarm.process_runs[-1] and outcome.exit_code == 0 and not process_run.injector.signals_s
     loss = process_run.process.loss
     whole = whole and not (outcome.lost if plan.feed != REPLAY else loss is not None and loss.ticks)
     full = plan.values["persist.synchronous"] == "FULL"
     assert not (full and outcome.lost), f"{outcome.lost} ticks were stored under synchronous=FULL, and are lost"
-    # A process that was killed after its ledger may not have come to value them at the last prices.
+    # A process killed after its ledger may not have valued them at the last prices.
     valued = outcome.exit_code is not None and process_run.process.observer.began
     positions = process_run.process.observer.positions if ended and valued else None
     check_run(swarm.world.db_path, swarm.settings(None).config, run_id, whole, positions)
-    # A process that was killed between its ledger and its last line has not told them.
+    # A process killed between its ledger and its last line has not logged them.
     description = bool(outcome.events(LogEvent.FINAL_METRICS))
     if whole and description and plan.feed == MOCKWS and swarm.process_runs[-1].process.observer.began:
         refused = sum(event.get("notices_refused", 0) for event in outcome.events(LogEvent.OVERLOAD))
@@ -87,13 +87,13 @@ def _check_rows(swarm: Swarm, process_run: ProcessRun, db: sqlite3.Connection) -
         assert found >= least, f"{found} ticks are stored; before it was killed {least} were, or in the spill file"
         return
     kept = ledger["stored"] + ledger["spilled"] - outcome.lost
-    # What a failing storage stored without saying so counts as lost, until somebody looks.
+    # Rows that failing storage committed despite an error count as lost.
     most = ledger["accepted"] if outcome.events(LogEvent.STORAGE_FAILED) else kept
     assert kept <= found <= most, f"{found} ticks are stored; the ledger says {ledger}"
 
 
 def _check_notices(db: sqlite3.Connection, run_id: str, metrics: dict[str, int], refused: int) -> None:
-    """All of a run's gaps and restored links are stored, but those `refused` by an overload: so many notices."""
+    """All gaps and restored links of a run are stored, except for `refused` notices of an overload."""
     query = "SELECT COUNT(*) FROM notices WHERE run = (SELECT id FROM runs WHERE run_id = ?) AND kind = ?"
     for kind, counter in (("GAP", "gaps"), ("LINK_RESTORED", "reconnects")):
         found, description = db.execute(query, (run_id, kind)).fetchone()[0], metrics[counter]
@@ -103,7 +103,7 @@ def _check_notices(db: sqlite3.Connection, run_id: str, metrics: dict[str, int],
 
 
 def _wall_ms(swarm: Swarm, process_run: ProcessRun) -> tuple[int, int] | None:
-    """Between which times the engine's wall clock stood in a process; None: in a replay it is not asked."""
+    """The range of the engine's wall clock in a process; None: a replay does not use it."""
     if swarm.plan.feed == REPLAY:
         return None
     if process_run.faulty and "wall_jumps" in swarm.plan.kinds:

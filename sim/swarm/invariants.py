@@ -1,4 +1,4 @@
-"""What must be true of a swarm history, whatever happened in it. Checks raise AssertionError with what is wrong."""
+"""Invariants of every swarm history. Checks raise AssertionError with a description of the failure."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from tradebot.telemetry.publisher import EVERY_S
 
 _BEAT_SLACK_S: Final = 0.2
 _CROWDING: Final = frozenset({"slow_persist", "slow_strategy", "slow_execution", "spill_fails", "disk_errors", "crash"})
-"""What fills channels, or keeps events out of the spill file."""
+"""Kinds that fill channels or prevent spilling."""
 _AT_WORK_S: Final = 20.0
-"""For so long a stage may be at work on something."""
+"""The time a stage may work on one item."""
 _LOOKS_S: Final = 2.5
-"""Two looks of the main thread, from the first of which a stage counts as standing still."""
+"""Two polls of the main thread: from the first one on a stage counts as stalled."""
 
 
 def check_process(swarm: Swarm) -> None:
@@ -69,7 +69,7 @@ def _listed(codes: frozenset[int | None]) -> str:
 
 
 def facts_of(swarm: Swarm, process_run: ProcessRun) -> ProcessFacts:
-    """What happened to a process, for the oracle."""
+    """The facts about a process, for the oracle."""
     process, outcome, plan = process_run.process, process_run.outcome, swarm.plan
     observer, storage = process.observer, process.storage
     push = plan.feed != REPLAY
@@ -112,7 +112,7 @@ def _fed_out(process_run: ProcessRun) -> bool:
 
 
 def _may_be_complete(process_run: ProcessRun) -> bool:
-    """A process that was killed may have recorded its end just before (seed 128)."""
+    """A killed process may have recorded its end just before (seed 128)."""
     return _read_to_its_end(process_run) and process_run.outcome.exit_code in (0, None)
 
 
@@ -122,7 +122,7 @@ def _read_to_its_end(process_run: ProcessRun) -> bool:
 
 
 def _ledger_s(outcome: ProcessOutcome) -> float | None:
-    """When the process accounted for everything."""
+    """When the process logged its ledger."""
     for at_s, line in zip(outcome.times_s, outcome.logs, strict=True):
         if line["fields"].get("event") == LogEvent.LEDGER:
             return at_s
@@ -130,10 +130,7 @@ def _ledger_s(outcome: ProcessOutcome) -> float | None:
 
 
 def _no_handshake_s(process_run: ProcessRun) -> float:
-    """The longest time without a completed handshake that was still going on when the process stopped reading.
-
-    Less what the server asked to be left alone for.
-    """
+    """The time without a completed handshake when the process stopped reading, minus requested Retry-After times."""
     network = process_run.process.network
     if network is None or not network.dialled_at_s:
         return 0.0
@@ -148,7 +145,7 @@ def _no_handshake_s(process_run: ProcessRun) -> float:
 
 
 def _unreadable(swarm: Swarm, process_run: ProcessRun, sure: bool) -> int:
-    """The longest row of unreadable messages among those that the process's connections handed out."""
+    """The longest series of unreadable messages among those returned to the process."""
     network, settings = process_run.process.network, swarm.settings(None)
     assert network is not None and settings.live is not None
     adapter = EXCHANGES[settings.live.exchange]
@@ -180,7 +177,7 @@ def _check_logs(swarm: Swarm, process_run: ProcessRun) -> None:
 def check_watchdog(process_run: ProcessRun, patience_s: float) -> None:
     """The watchdog is fed about once a second from READY to the end of the pipeline, unless a stage hangs.
 
-    From there on it is fed for 20 s at least, and for no longer than the stage may be patient with others.
+    After a hang it is fed for at least 20 s, and no longer than the stage may wait for others.
     """
     manager, outcome, hung = process_run.process.manager, process_run.outcome, process_run.injector.hung
     if manager.ready_s is None:
@@ -200,15 +197,15 @@ def check_watchdog(process_run: ProcessRun, patience_s: float) -> None:
 
 
 def _patience_s(swarm: Swarm) -> float:
-    """How long a stage may have to wait for the writer, and that for the storage."""
+    """How long a stage may wait for the writer, and the writer for the storage."""
     values = swarm.plan.values
     return float(str(values["persist.flush_interval_ms"])) / 1000 + float(str(values["persist.storage_retry_s"]))
 
 
 def check_heartbeat(process_run: ProcessRun) -> None:
-    """From the start to the end of the pipeline there is never a longer time without a HEARTBEAT.
+    """HEARTBEATs keep their interval from the start to the end of the pipeline.
 
-    What is left then, to write down how the run ended, takes no longer than a final flush.
+    Recording the end of the run afterwards takes no longer than a final flush.
     """
     outcome, observer = process_run.outcome, process_run.process.observer
     if not observer.began:
@@ -229,7 +226,7 @@ def check_heartbeat(process_run: ProcessRun) -> None:
 
 
 def check_deadlines(swarm: Swarm, process_run: ProcessRun) -> None:
-    """What a process had to do in time, it did, and not before its time."""
+    """A process met its deadlines and did nothing too early."""
     plan, outcome, observer, storage = (
         swarm.plan,
         process_run.outcome,
@@ -263,7 +260,7 @@ def check_deadlines(swarm: Swarm, process_run: ProcessRun) -> None:
         )
         stop_s = first_stop_s(outcome, process_run.injector.signals_s, run_over_s)
         if process_run.injector.file_moved_s is not None:
-            stop_s = min(stop_s, process_run.injector.file_moved_s)  # that is given up at once
+            stop_s = min(stop_s, process_run.injector.file_moved_s)  # a moved file is not retried
         check_patience(storage, outcome, stop_s, number("persist.storage_retry_s"))
         if plan.feed == SYNTHETIC and not (process_run.faulty and _CROWDING & set(plan.kinds)):
             tick, _signal, persist = observer.channels
@@ -275,7 +272,7 @@ def check_deadlines(swarm: Swarm, process_run: ProcessRun) -> None:
 
 
 def _check_end(swarm: Swarm, process_run: ProcessRun) -> None:
-    """A process that was not killed accounts for everything; one that was has lost no more than it had in hands."""
+    """A process that was not killed accounts for everything; a killed one lost at most the events in the pipeline."""
     outcome, observer, plan = process_run.outcome, process_run.process.observer, swarm.plan
     if not observer.began:
         return
@@ -303,6 +300,6 @@ def _check_end(swarm: Swarm, process_run: ProcessRun) -> None:
 
 
 def _may_lose(outcome: ProcessOutcome) -> bool:
-    """Whether accepted events may be lost: a spill that failed, a drain out of time, a crash, a second signal."""
+    """Whether accepted events may be lost: a failed spill, a drain timeout, a crash, a second signal."""
     losses = (LogEvent.SPILL_FAILED, LogEvent.DRAIN_TIMEOUT, LogEvent.SPILL_NO_ROOM, LogEvent.STAGES_NOT_ENDED)
     return outcome.exit_code == 1 or any(outcome.events(name) for name in losses)

@@ -18,11 +18,11 @@ from tradebot.core.log_events import LogEvent
 
 
 class ProcessFacts(Struct, frozen=True, kw_only=True):
-    """What happened to one process. Times are simulated seconds of that process; None: it did not happen."""
+    """What happened to one process. Times are simulated seconds of that process; None: did not happen."""
 
     ended_s: float
     over_s: float | None = None
-    """When everything had been stored or given up: what is left is to write down how the run ended."""
+    """When everything had been stored or abandoned; only the end of the run remains to be recorded."""
     killed: bool = False
     """By the world: kill -9, or a stop signal before the process caught them."""
     began: bool = True
@@ -31,27 +31,27 @@ class ProcessFacts(Struct, frozen=True, kw_only=True):
     """When stop signals came."""
     run_seconds: float | None = None
     fed_out: bool = False
-    """The feed ended by itself: the end of a replay, in this process or in an earlier one that ended with 0."""
+    """The feed ended: the end of a replay, in this process or in an earlier one that exited with 0."""
     crashed: bool = False
     refused: int = 0
-    """Events that the full tick channel of a push feed turned away."""
+    """Events refused by the full tick channel of a push feed."""
     storage_failing: bool = False
     """The last attempt to store a batch failed."""
     file_moved_s: float | None = None
     """When the database was moved away under it."""
     disk_failing_s: float = 0.0
-    """The longest time for which files could not be written. Reading a database may make files too."""
+    """The longest time during which files could not be written. Reading a database may create files too."""
     storage_retry_s: float = 0.0
     drain_timed_out: bool = False
     end_unrecorded: bool = False
     """How the run ended could not be written into the database."""
     no_handshake_s: float = 0.0
-    """For how long no handshake had been completed when the process ended (0: a connection was open)."""
+    """Time without a completed handshake when the process ended (0: a connection was open)."""
     budget_s: float | None = None
     unreadable: int = 0
-    """The longest row of frames that could not be understood, among those handed out."""
+    """The longest series of malformed frames among those returned."""
     surely_unreadable: int = 0
-    """The same among those that must have been read: more frames were asked for after them."""
+    """The same among frames that were certainly read: more frames were requested after them."""
     unreadable_limit: int = 0
     strict_malformed: bool = False
     """A replay with --strict has a malformed line."""
@@ -86,7 +86,7 @@ def _second_signal(facts: ProcessFacts, slack_s: float) -> bool:
 
 
 def _gone(facts: ProcessFacts) -> bool:
-    """Whether something was left to be written when the file was moved away: the end of the run, if nothing else."""
+    """Whether data remained to be written when the file was moved away, at least the end of the run."""
     return facts.file_moved_s is not None and facts.over_s is not None and facts.file_moved_s < facts.over_s
 
 
@@ -110,7 +110,7 @@ EXIT_CAUSES: Final[tuple[ExitCause, ...]] = (
     ),
     ExitCause("a malformed line", ExitCode.PARSE, lambda f: f.strict_malformed, lambda _f: False),
 )
-"""Each cause of an exit code other than 0 that can meet a run that was configured well."""
+"""All causes of a non-zero exit code of a correctly configured run."""
 
 
 def expected_exit(facts: ProcessFacts) -> frozenset[int | None]:
@@ -139,7 +139,7 @@ def expected_exit(facts: ProcessFacts) -> frozenset[int | None]:
 
 
 def describe(facts: ProcessFacts) -> str:
-    """The facts that are not as in an uneventful run, in one line."""
+    """The facts that differ from an uneventful run, in one line."""
     unusual = [
         f"{name} {value:.3f}" if isinstance(value, float) else name if value is True else f"{name} {value}"
         for name, value, usual in zip(
@@ -176,7 +176,7 @@ _SLOW: Final = frozenset(
 _ENDS: Final = _STORAGE | _SLOW | {"crash", "hang", "second_signal"}
 _KILLS: Final = frozenset({"kill", "kill_in_call", "power_cut", "storage_torn"})
 ALWAYS: Final = frozenset({"always"})
-"""What needs no fault: refusals by a cap, lines of a replay file that were malformed on purpose."""
+"""Needs no fault: refusals by a cap, malformed lines in the generated replay file."""
 EARLIER: Final[Mapping[str, frozenset[str]]] = {
     "GAP": ALWAYS,  # the market went on
     LogEvent.RETRY_AFTER: frozenset({"http_429", "http_503"}),
@@ -185,7 +185,7 @@ EARLIER: Final[Mapping[str, frozenset[str]]] = {
     LogEvent.SPILL_ADOPTED: _STORAGE | _SLOW,
     LogEvent.SPILL_CUT_SHORT: _KILLS | {"second_signal", "spill_fails", "disk_errors"},
 }
-"""Lines that what happened to an earlier process explains, by the kinds that must have been on for that."""
+"""Log lines explained by faults of an earlier process, with the kinds that explain them."""
 
 EXPLAINED_BY: Final[Mapping[str, frozenset[str]]] = {
     "LINK_LOST": _LOSSES,
@@ -193,7 +193,7 @@ EXPLAINED_BY: Final[Mapping[str, frozenset[str]]] = {
     LogEvent.CONNECT_FAILED: _HANDSHAKE,
     "GAP": _LOSSES | {"gaps", "reorder", "numbering", "numbers_restart", "price_spikes"},
     "PRICE_BAND": frozenset({"price_spikes"}),
-    "malformed input": ALWAYS,  # how many there must be is counted elsewhere
+    "malformed input": ALWAYS,  # their number is checked elsewhere
     LogEvent.MALFORMED_SUPPRESSED: frozenset({"garbage", "broken_bytes"}),
     LogEvent.QUARANTINE_FAILED: frozenset({"spill_fails", "disk_errors"}),
     LogEvent.STATUS_FAILED: frozenset({"spill_fails", "disk_errors"}),
@@ -209,19 +209,19 @@ EXPLAINED_BY: Final[Mapping[str, frozenset[str]]] = {
     LogEvent.DRAIN_TIMEOUT: _ENDS,
     LogEvent.STAGES_NOT_ENDED: _ENDS,
     LogEvent.STAGE_STALLED: frozenset({"hang"}),
-    LogEvent.OVERLOAD: ALWAYS,  # the facts must say so
-    "order refused": ALWAYS,  # the reference must say so
+    LogEvent.OVERLOAD: ALWAYS,  # checked against the facts
+    "order refused": ALWAYS,  # checked against the reference
     LogEvent.THREAD_CRASHED: frozenset({"crash"}),
     LogEvent.STAGE_FAILED: _HANDSHAKE | {"garbage", "broken_bytes"} | ALWAYS,
     LogEvent.SECOND_SIGNAL: frozenset({"second_signal"}),
 }
-"""Every WARNING and ERROR line, by its event or else its message: the kinds of fault that explain it."""
+"""The kinds of fault that explain each WARNING and ERROR line, by its event or message."""
 
 
 def unexplained(logs: Iterable[Mapping[str, Any]], kinds: Iterable[str], earlier: Iterable[str] | None) -> list[str]:
-    """The warnings and errors that nothing explains. `kinds` are those that were on for this process, `earlier` those
+    """The unexplained warnings and errors.
 
-    of the processes before it; None: it was the first.
+    `kinds` are enabled for this process, `earlier` for the processes before it (None: it was the first).
     """
     known, before = {*kinds, *ALWAYS}, set() if earlier is None else {*earlier, *ALWAYS}
     found = []

@@ -1,7 +1,7 @@
-"""What a swarm history is to be: feed, settings, weather, and which faults come when. Drawn from the seed; pure.
+"""The plan of a swarm history: feed, settings, and faults with their times. Drawn from the seed; pure.
 
-Every kind of fault has a random stream of its own, so that leaving one kind out changes nothing about the others: that
-is what lets a failure be shrunk. The kinds themselves are in `sim.swarm.fault_kinds`.
+Every kind of fault has a random stream of its own, so leaving one kind out does not change the others. This makes
+it possible to shrink a failure. The kinds themselves are in `sim.swarm.fault_kinds`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ FEEDS: Final = (SYNTHETIC, MOCKWS, REPLAY)
 _FEED_TICKETS: Final = (SYNTHETIC, MOCKWS, MOCKWS, MOCKWS, REPLAY)
 
 ON_CHANCES: Final = (0.1, 0.3, 0.6)
-"""How likely each kind of fault is on: a seed draws one. Where much is wrong at once nothing lasts long enough for
+"""The probability that a kind of fault is enabled; a seed draws one of them.
 
-what takes its time, such as a connection that is stable; where little is, few things meet.
+With many faults nothing lasts long, such as a stable connection; with few faults, few combinations occur.
 """
 
 ASKED_RETRY_AFTER_MAX_S: Final = 5
@@ -33,7 +33,7 @@ SYMBOLS: Final = ("SOL/USDC", "BTC/USD", "ETH/USD", "DOGE/EUR")
 
 
 class Draw:
-    """Draws from one stream, with `random` alone: other methods may differ between versions of Python."""
+    """Draws from one stream, with `random` only: other methods may differ between Python versions."""
 
     def __init__(self, stream: random.Random) -> None:
         self._random = stream.random
@@ -60,11 +60,11 @@ class Draw:
 
 
 AT_END: Final = "the end"
-"""As `what` of a fault: when the process has ended, however it did."""
+"""As `what` of a fault: after the end of the process."""
 
 
 class Point(Struct, frozen=True):
-    """As `what` of a fault: so many points of the disk (see `sim.world.disk`) after its time."""
+    """As `what` of a fault: the number of disk points (see `sim.world.disk`) after its time."""
 
     number: int
 
@@ -78,7 +78,7 @@ class Moved(Struct, frozen=True):
 
 
 class Fault(Struct, frozen=True):
-    """One fault of one process: its kind, when it begins, how long it lasts, and what else its kind wants to know."""
+    """One fault of one process: its kind, start, duration and kind-specific data."""
 
     kind: str
     at_s: float
@@ -87,9 +87,9 @@ class Fault(Struct, frozen=True):
 
 
 class PlannedProcess(Struct, frozen=True):
-    """What a kind draws faults for: one process, by number from 1, whose safety phase lasts `safety_s`.
+    """A planned process, numbered from 1, with a safety phase of `safety_s`.
 
-    `by_step`: the feed ends within milliseconds of simulated time, so that steps are the better clock.
+    `by_step`: the feed ends within milliseconds of simulated time, so steps are the better clock.
     """
 
     number: int
@@ -99,7 +99,7 @@ class PlannedProcess(Struct, frozen=True):
 
 
 class FaultKind(Struct, frozen=True):
-    """A kind of fault: its name, the feeds it can happen to, and the faults of one process."""
+    """A kind of fault: its name, its feeds, and a function that draws the faults of one process."""
 
     name: str
     feeds: frozenset[str]
@@ -107,7 +107,7 @@ class FaultKind(Struct, frozen=True):
 
 
 class Plan(Struct, frozen=True):
-    """One swarm history. `process_faults` are the faults of each process; one more process follows, without any.
+    """One swarm history. `process_faults` are the faults of each process; one more process without faults follows.
 
     `values` are configuration keys, `options` those of the command line. `kinds` names the kinds of fault that are on.
     """
@@ -126,7 +126,7 @@ class Plan(Struct, frozen=True):
 def draw_plan(
     stream: Stream, kinds: Sequence[FaultKind], only: frozenset[str] | None = None, safety_s: float | None = None
 ) -> Plan:
-    """The plan of a seed. `only`: exactly these kinds are on, as far as the feed can have them.
+    """The plan of a seed. `only`: exactly these kinds are enabled, if the feed supports them.
 
     `safety_s`: no fault comes later than this in any process.
     """
@@ -145,7 +145,7 @@ def draw_plan(
     faults: list[list[Fault]] = [[] for _ in planned_processes]
     for kind in kinds:
         draw = Draw(stream(f"fault:{kind.name}"))
-        is_on = draw.chance(on_chance)  # drawn in any case: what follows in this stream must not depend on `only`
+        is_on = draw.chance(on_chance)  # always drawn: later draws of this stream must not depend on `only`
         if not (is_on if only is None else kind.name in only) or feed not in kind.feeds:
             continue
         on.append(kind.name)
@@ -167,7 +167,7 @@ def draw_plan(
 
 
 def _market_steps(draw: Draw, rate: float) -> tuple[tuple[str, float, float], ...]:
-    """The market without faults: (what, how many or how long, ticks a second), for ever one after the other."""
+    """The market without faults: (action, count or duration, ticks per second), repeated for ever."""
     steps: list[tuple[str, float, float]] = []
     for _ in range(draw.whole(1, 4)):
         steps.append(("ticks", draw.whole(5, 100), rate * draw.pick((0.5, 1.0, 2.0))))
@@ -179,7 +179,7 @@ def _market_steps(draw: Draw, rate: float) -> tuple[tuple[str, float, float], ..
 
 
 def draw_settings(draw: Draw, feed: str, speed: float | None) -> tuple[dict[str, object], dict[str, Any]]:
-    """Configuration keys and options: small and large bounds alike, and short deadlines."""
+    """Configuration keys and options: small and large bounds, and short deadlines."""
     roomy = draw.chance(0.5)
     values: dict[str, object] = {
         "engine.ingest_mode": feed,
@@ -220,10 +220,10 @@ def draw_settings(draw: Draw, feed: str, speed: float | None) -> tuple[dict[str,
 
 
 def recovery_s(values: dict[str, object]) -> float:
-    """Within how many seconds after the last fault a push feed must be live and caught up, at the latest.
+    """The maximum time in seconds after the last fault until a push feed is live and caught up.
 
-    A silent peer is found after idle_timeout; then come a delay, an attempt that may have been hanging, another delay
-    and what a server asked to be left alone for. The storage is tried again after a second at the latest.
+    A silent peer is detected after idle_timeout; then follow a backoff, possibly a hanging attempt, another backoff and
+    a Retry-After. Storage is retried within a second.
     """
 
     def number(key: str) -> float:

@@ -1,7 +1,7 @@
-"""One swarm history: processes one after the other under drawn faults, then one without, and what must be true of it.
+"""One swarm history: consecutive processes with drawn faults, then one without, and the liveness check.
 
-A process's faults end with its safety phase; from then on it has `recovery_s` to be live and caught up. A process that
-ends before is followed by the next one, as systemd would have it, and the last one meets no faults at all.
+The faults of a process end with its safety phase; then it has `recovery_s` to become live and catch up. A process that
+exits earlier is followed by the next one, as under systemd; the last one has no faults.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from tradebot.config.model import Settings
 from tradebot.feeds.status import Link
 
 CALM_S: Final = 10.0
-"""How long a push feed is watched after it had time to recover."""
+"""How long a push feed is observed after its recovery time."""
 
 
 HANG_S: Final = 40.0
-"""How much longer a process lasts in which a stage may hang, for the watchdog to starve."""
+"""Additional run time if a stage may hang, so that the watchdog can act."""
 
 _ROOMY: Final = 20_000
-"""Size of the tick channel of such a process: it is to hang, not to be overloaded."""
+"""Size of the tick channel of such a process, so that it hangs instead of overloading."""
 
 
 class Probe(NamedTuple):
-    """Counts of a process at one moment of the calm phase."""
+    """Counts of a process at one moment of the fault-free phase."""
 
     received: int
     accepted: int
@@ -45,7 +45,7 @@ class Probe(NamedTuple):
 
 
 class ProcessRun(NamedTuple):
-    """One process of a swarm history and what is known of it."""
+    """One process of a swarm history with its results."""
 
     process: SimProcess
     outcome: ProcessOutcome
@@ -71,7 +71,7 @@ class Swarm:
             world.write_lines("input.jsonl", self.lines)
 
     def play(self, after_each: Callable[[Swarm], None]) -> None:
-        """Run processes until one has come to its end in order, or all faults are used up; look at each one's end."""
+        """Run processes until one ends normally, or all planned processes have run; call `after_each` after each."""
         for faults in (*self.plan.process_faults, ()):
             run_seconds = None if self.plan.feed == REPLAY else self._until_s(bool(faults)) + CALM_S
             if run_seconds is not None and any(fault.kind == "hang" for fault in faults):
@@ -84,11 +84,11 @@ class Swarm:
 
     @property
     def safety_s(self) -> float:
-        """How long faults may come."""
+        """How long faults may be injected."""
         return self.plan.safety_s
 
     def settings(self, run_seconds: float | None) -> Settings:
-        """Those of the plan, for a process that lasts so long."""
+        """The settings of the plan for a process of `run_seconds`."""
         plan = self.plan
         values: dict[str, object] = {**plan.values, "engine.run_seconds": run_seconds}
         options: dict[str, Any] = dict(plan.options)
@@ -125,7 +125,7 @@ class Swarm:
         return SimExchange(script)
 
     def _until_s(self, faulty: bool) -> float:
-        """By when a push feed must be live and caught up."""
+        """The time by which a push feed must be live and caught up."""
         return (self.safety_s if faulty else 0.0) + recovery_s(self.plan.values)
 
     def _run(self, faults: tuple[Fault, ...], run_seconds: float | None) -> ProcessOutcome:
@@ -171,7 +171,7 @@ def run_seconds_or(run_seconds: float | None) -> float:
 
 
 def check_live(process_run: ProcessRun, plan: Plan, exchange: SimExchange | None) -> None:
-    """After its faults stopped, a process that lasted its time was live and caught up: all of it, and stored."""
+    """After its faults, a process that ran its full time was live, caught up and had stored everything."""
     if process_run.outcome.exit_code != 0 or process_run.injector.signals_s or process_run.run_seconds is None:
         return
     assert len(process_run.probes) == 3, f"only {len(process_run.probes)} looks at the calm phase"

@@ -1,1 +1,1 @@
-"""What surrounds a simulated engine: network, exchanges, disk, other processes."""
+"""The simulated environment of an engine: network, exchanges, disk, other processes."""

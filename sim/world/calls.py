@@ -1,7 +1,7 @@
-"""The calls to the disk that a simulated process makes, as told to a `Disk`; nothing in the product knows of it.
+"""Reports the disk calls of a simulated process to a `Disk`; the product itself contains no hook for this.
 
-The engine's own files are seen through the functions of `os` that sync, rename, delete and write at a descriptor,
-SQLite's through the connections that are opened: which statement ends a transaction, and under which `synchronous`.
+Calls on the engine's own files are observed by wrapping the functions of `os` that sync, rename, delete and write to a
+descriptor. SQLite's are observed through its connections: which statement ends a transaction, and its `synchronous`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _IN_TRANSACTION: Final = ("COMMIT", "END")
 
 @contextmanager
 def recording(disk: Disk, live: Callable[[], bool]) -> Iterator[None]:
-    """Tell `disk` of the calls that one process makes inside, while `live()`."""
+    """Report the calls of one process to `disk` inside the block, while `live()`."""
     system: Any = os
     library: Any = sqlite3  # the module that peewee uses too
     recorder = _CallRecorder(disk)
@@ -43,14 +43,14 @@ def recording(disk: Disk, live: Callable[[], bool]) -> Iterator[None]:
 
 
 class RecordedConnection(sqlite3.Connection):
-    """A connection that tells the disk of its transactions."""
+    """A connection that reports its transactions to the disk."""
 
     disk: Disk | None = None
     full = True
-    """Whether a commit is synced: so it is by default."""
+    """Whether a commit is synced (the default)."""
 
     def cursor(self, factory: Any = None) -> Any:
-        """A cursor that does so too."""
+        """A cursor that reports its statements too."""
         return super().cursor(_Cursor if factory is None else factory)
 
     def execute(self, sql: str, parameters: Any = ()) -> Any:
@@ -77,7 +77,7 @@ class _Cursor(sqlite3.Cursor):
 
 
 class _CallRecorder:
-    """Wraps functions so that the disk is told of what they do to its files."""
+    """Wraps functions so that they report what they do to the disk's files."""
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
@@ -95,7 +95,7 @@ class _CallRecorder:
         return connect
 
     def sync(self, call: Callable[[int], None]) -> Callable[..., None]:
-        """`os.fsync` and what is like it."""
+        """Wrap `os.fsync` or a similar function."""
 
         def sync(descriptor: Any) -> None:
             number = descriptor if isinstance(descriptor, int) else descriptor.fileno()
@@ -111,7 +111,7 @@ class _CallRecorder:
         return sync
 
     def move(self, call: Callable[..., None]) -> Callable[..., None]:
-        """`os.replace` and what is like it."""
+        """Wrap `os.replace` or a similar function."""
 
         def move(old: Any, new: Any, **folders: Any) -> None:
             names = os.path.realpath(os.fspath(old)), os.path.realpath(os.fspath(new))
@@ -127,7 +127,7 @@ class _CallRecorder:
         return move
 
     def remove(self, call: Callable[..., None]) -> Callable[..., None]:
-        """`os.unlink` and what is like it."""
+        """Wrap `os.unlink` or a similar function."""
 
         def remove(path: Any, **folders: Any) -> None:
             name = os.path.realpath(os.fspath(path))
@@ -143,7 +143,7 @@ class _CallRecorder:
         return remove
 
     def write(self, call: Callable[..., int]) -> Callable[..., int]:
-        """`os.write` and what is like it."""
+        """Wrap `os.write` or a similar function."""
 
         def write(descriptor: int, data: Any, *offset: int) -> int:
             if not self._disk.is_live or not self._disk.is_ours(_path_of(descriptor)):

@@ -1,7 +1,7 @@
-"""What had reached the disk: syncs, changes of names and transactions of a simulated process, recorded as they happen.
+"""What has reached the disk: syncs, name changes and transactions of a simulated process, recorded as they happen.
 
-`sim.world.calls` tells of them. Each is a *point*, at which a kill or a power cut may fall: before, after and, where a
-call does several things, in the middle. What comes back is in `sim.world.power`.
+`sim.world.calls` reports them. At each *point* a kill or a power loss may happen: before and after a call and, if it
+does several things, in the middle. `sim.world.power` computes the files after a power loss.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _READS: Final = ("SELECT", "PRAGMA", "BEGIN", "ROLLBACK", "SAVEPOINT", "RELEASE"
 
 
 class Name(NamedTuple):
-    """A name that was taken off or given to another file since the last sync. `content` is what it led to before."""
+    """A file name that was removed or reassigned since the last sync. `content` is that of the file it named before."""
 
     number: int
     content: bytes | None
@@ -33,20 +33,22 @@ class Disk:
     def __init__(self, db_path: Path) -> None:
         self.db_path = db_path
         self.path = os.path.realpath(db_path)
-        """That of the database itself; all other names here begin with it."""
+        """The path of the database; all other names here begin with it."""
         self.wal_path = db_path.with_name(db_path.name + "-wal")
         self.shm_path = db_path.with_name(db_path.name + "-shm")
         self.journal_path = db_path.with_name(db_path.name + "-journal")
         self.synced: dict[Path, bytes] = {}
         """Content of the engine's own files at their last sync."""
         self.names: dict[Path, Name] = {}
-        """Names that changed since anything was synced, with the newest change of each."""
+        """Names that changed since the last sync of any file, with the newest change of each."""
         self.wal_synced: WalPosition | None = None
-        """Up to where the log was synced by a commit under FULL or by the engine itself; checkpoints do so too."""
+        """The position up to which the log was synced by a commit under FULL or by the engine; checkpoints sync it
+        too.
+        """
         self.instead: dict[Path, bytes | None] = {}
-        """Content of files in the middle of the call at which the process died; None: there was none."""
+        """Content of files in the middle of the call in which the process died; None: the file did not exist."""
         self.points = 0
-        """Points that the process passed so far."""
+        """The number of points that the process has passed."""
         self._cut_at: int | None = None
         self._cut: Callable[[], None] = lambda: None
         self._live: Callable[[], bool] = lambda: False
@@ -58,11 +60,11 @@ class Disk:
     # ---- what the world calls ------------------------------------------------------------------------------------
 
     def begin(self, live: Callable[[], bool]) -> None:
-        """A process begins, which runs while `live()`."""
+        """A process starts; it is alive while `live()`."""
         self._live, self.instead = live, {}
 
     def end(self) -> None:
-        """It has ended, or is dead and unwound."""
+        """The process has exited, or was killed and has unwound."""
         self._live, self._cut_at, self.points = lambda: False, None, 0
 
     def cut_after(self, points: int, cut: Callable[[], None]) -> None:
@@ -70,31 +72,31 @@ class Disk:
         self._cut_at, self._cut = self.points + points, cut
 
     def spare(self) -> None:
-        """Let the process live, if `cut_after` has not come to its point."""
+        """Cancel `cut_after`, if its point has not been reached."""
         self._cut_at = None
 
     def hold(self) -> None:
-        """Another program opens the database: no connection that is closed meanwhile is the last one."""
+        """Another program opens the database: until `release` no closed connection is the last one."""
         if self._held is None and self.db_path.exists():
             self._held = sqlite3.connect(self.db_path, check_same_thread=False)
-            with suppress(sqlite3.OperationalError):  # a disk that fails for the engine fails for others, too
+            with suppress(sqlite3.OperationalError):  # a failing disk fails for other programs too
                 self._held.execute("SELECT COUNT(*) FROM sqlite_master").fetchall()
 
     def release(self) -> None:
-        """The other program closes the database, if it has opened it."""
+        """The other program closes the database, if it is open."""
         if self._held is not None:
             self._held.close()
             self._held = None
 
     @property
     def is_away(self) -> bool:
-        """Whether somebody has moved the database away."""
+        """Whether the database has been moved away."""
         return bool(self._away)
 
     def move_away(self, log_too: bool, replace: bool) -> None:
-        """Somebody moves the database away, alone or with its log, and may put another file at its place."""
+        """Move the database away, alone or with its log, and perhaps put another file in its place."""
         names = (self.db_path, self.wal_path, self.shm_path) if log_too else (self.db_path,)
-        live, self._live = self._live, lambda: False  # it is not the process that does it
+        live, self._live = self._live, lambda: False  # not an action of the process
         for path in names:
             if path.exists():
                 self._away[path] = path.with_name(f"away-{path.name}")
@@ -104,7 +106,7 @@ class Disk:
         self._replaced, self._live = replace, live
 
     def bring_back(self) -> bool:
-        """What was moved away is put back: whether there was a file at its place that nobody put there."""
+        """Move everything back. Returns whether the engine had created a file in its place."""
         intruder = self.is_away and not self._replaced and self.db_path.exists()
         for path, away in self._away.items():
             path.unlink(missing_ok=True)
@@ -119,7 +121,7 @@ class Disk:
         return sorted(path for path in found if path not in by_sqlite and path.is_file())
 
     def settle(self) -> None:
-        """All that is there has reached the disk."""
+        """Everything has reached the disk."""
         self.synced = {path: content_of(path) for path in self.own_files()}
         self.names, self.wal_synced = {}, None
         wal = read_wal(_read(self.wal_path))
@@ -127,18 +129,18 @@ class Disk:
             self.wal_synced = WalPosition(wal.salts, wal.ends[-1] if wal.ends else HEADER_BYTES)
 
     def index(self) -> Index | None:
-        """What SQLite's shared memory says of the log."""
+        """The header of SQLite's shared-memory index of the log."""
         return read_index(_read(self.shm_path, 136))
 
     # ---- the engine's own files ----------------------------------------------------------------------------------
 
     @property
     def is_live(self) -> bool:
-        """Whether there is a process, and it lives."""
+        """Whether there is a live process."""
         return self._live()
 
     def is_ours(self, path: str) -> bool:
-        """Whether a living process does something to one of the files here."""
+        """Whether `path` is one of these files and the process is alive."""
         return path.startswith(self.path) and self._live()
 
     def point(self) -> None:
@@ -147,7 +149,7 @@ class Disk:
             self._cut()
 
     def sync(self, name: str) -> None:
-        """`name` was synced, and with it every change of names before."""
+        """`name` was synced, and with it every earlier name change."""
         path = self._path(name)
         self.names = {}
         if path == self.wal_path:
@@ -157,20 +159,20 @@ class Disk:
             self.synced[path] = content_of(path)
 
     def forget_name(self, name: str) -> None:
-        """`name` leads to nothing now, or to another file: to be called before."""
+        """`name` is about to be removed or reassigned."""
         path = self._path(name)
         self._changes += 1
         self.names.setdefault(path, Name(self._changes, content_of(path) if path.is_file() else None))
 
     def moved(self, old: str, new: str) -> None:
-        """A file has another name: what of it was synced stays so."""
+        """A file was renamed: its synced content stays synced."""
         content = self.synced.pop(self._path(old), None)
         self.synced.pop(self._path(new), None)
         if content is not None:
             self.synced[self._path(new)] = content
 
     def removed(self, name: str) -> None:
-        """A file is gone."""
+        """A file was removed."""
         self.synced.pop(self._path(name), None)
 
     def write(self, call: Callable[[memoryview], int], data: memoryview) -> int:
@@ -190,7 +192,7 @@ class Disk:
     # ---- SQLite's ------------------------------------------------------------------------------------------------
 
     def statement(self, full: bool, sql: str, run: Callable[[], Any]) -> Any:
-        """Execute a statement outside a transaction, or the end of one. `full`: a commit is synced."""
+        """Execute a statement outside a transaction, or one that ends a transaction. `full`: commits are synced."""
         words = sql.lstrip()[:40].upper()
         if words.startswith("PRAGMA JOURNAL_MODE") and self._live() and _size(self.db_path) == 0:
             return self._first_start(run)
@@ -199,7 +201,7 @@ class Disk:
         return self._commit(full, run)
 
     def close(self, run: Callable[[], None]) -> None:
-        """Close a connection: the last one moves the log into the database, syncs that and deletes the log."""
+        """Close a connection: closing the last one checkpoints the log, syncs the database and deletes the log."""
         if not self._live() or not self.wal_path.exists():
             run()
             return
@@ -238,9 +240,9 @@ class Disk:
         return result
 
     def _in_the_middle(self, before: Index | None, after: Index, database: bytes) -> None:
-        """The process dies in the midst of a commit: half of its frames are written or, if the commit went on to a
+        """The process dies in the middle of a commit.
 
-        checkpoint, all of them and a part of the pages that they hold.
+        Half of its frames are written; if the commit included a checkpoint, all frames and a part of their pages.
         """
         log = _read(self.wal_path)
         wal = read_wal(log)
@@ -259,8 +261,8 @@ class Disk:
         self.wal_synced = None if wal is None else WalPosition(wal.salts, len(log))
 
     def _first_start(self, run: Callable[[], Any]) -> Any:
-        """A new database is made one with a log: its first page is written under a rollback journal."""
-        self.point()  # there is a file, and nothing in it
+        """A new database is switched to WAL mode: its first page is written under a rollback journal."""
+        self.point()  # the file exists and is empty
         if self._next_is_cut():
             self.instead = {self.journal_path: rollback_journal()}
             self._cut()
@@ -277,7 +279,7 @@ class Disk:
 
 
 def content_of(path: Path) -> bytes:
-    """All of a file, but of a reserve of zeros at its end no more than a little."""
+    """The content of a file, with a reserve of zeros at its end shortened."""
     with path.open("rb") as file:
         blocks = []
         for block in iter(lambda: file.read(_BLOCK), b""):
@@ -298,7 +300,7 @@ def rollback_journal() -> bytes:
 
 
 def _mixed(before: bytes, after: bytes) -> bytes:
-    """Every other page of the new content, as when a checkpoint is cut short."""
+    """Every other page of the new content, as after an interrupted checkpoint."""
     page = 4096
     pages = [
         after[start : start + page] if number % 2 or start >= len(before) else before[start : start + page]

@@ -1,10 +1,9 @@
-"""A simulated exchange: plays the scenarios of mockws over the simulated network and remembers all that it sent.
+"""A simulated exchange: plays mockws scenarios over the simulated network and records everything that it sends.
 
-What it sends is made by the same code as bin/mockws sends (`mockws_server.script`, `frames`); here is only what a
-server of sockets does there. Beside the actions of scripts, `at` does anything at a given time of a process: take the
-link down, quit and come back.
+Its messages are made by the same code as those of bin/mockws (`mockws_server.script`, `frames`); only the socket server
+is replaced. In addition to script actions, `at` schedules any action in a process: take the link down, quit, return.
 
-An exchange outlives the engine's processes: `online` brings it to the next one, with its numbering going on.
+An exchange outlives the engine's processes: `online` connects it to the next process, and its numbering continues.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ _SEED_STEP: Final = 1_000_003
 
 
 class Sent(Struct, frozen=True):
-    """A message that went out on a connection: the process's number (from 1), the connection's, and the message."""
+    """A sent message: the number of the process (from 1), the number of the connection, and the payload."""
 
     process: int
     peer: int
@@ -54,7 +53,7 @@ class Sent(Struct, frozen=True):
 
 
 class SimExchange:
-    """The server's side of one scenario. `skew_ms`: how far its clock is ahead of the engine's at the beginning."""
+    """The server of one scenario. `skew_ms`: how far its clock is ahead of the engine's at the start."""
 
     def __init__(self, script: Script, *, skew_ms: int = 0) -> None:
         self._script = script
@@ -73,55 +72,55 @@ class SimExchange:
         self._down = False
         self._fragments = b""
         self.connections_max = 1
-        """How many a client may have at once: a second one only after a restart was announced."""
+        """The maximum number of simultaneous connections of a client: 2 only after an announced restart."""
         self.sent: list[Sent] = []
-        """Every message, in the order of sending, swallowed ones not."""
+        """All sent messages in order, without suppressed ones."""
         self.networks: list[SimNetwork] = []
         """One for each process, in order."""
 
     @property
     def network(self) -> SimNetwork:
-        """That of the running (or last) process."""
+        """The network of the running (or last) process."""
         return self.networks[-1]
 
     def at(self, seconds: float, do: Callable[[], None]) -> None:
-        """Have `do` called when `seconds` have passed in the next process. It may do anything but block."""
+        """Schedule `do` at `seconds` in the next process. It must not block."""
         self._appointments.append((seconds, do))
 
     def perform_at(self, seconds: float, action: Action) -> None:
-        """Have an action performed when `seconds` have passed in the next process."""
+        """Schedule an action at `seconds` in the next process."""
         self.at(seconds, lambda: self.perform(action))
 
     def while_away(self, ticks: int) -> None:
-        """The market goes on while no process listens: so many trades are made that nobody gets."""
+        """Advance the market by `ticks` trades while no process is connected."""
         for message in self._sender.messages(Burst(ticks), self._now_ms()) if ticks else ():
             self.translate(message.data)
 
     def answer_next(self, *handshakes: Handshake) -> None:
-        """What the next handshakes meet, one after the other."""
+        """Set the results of the next handshakes, in order."""
         self._answers.extend(handshakes)
 
     def answer_always(self, handshake: Handshake | None) -> None:
-        """What every handshake meets that nothing else was said about; None: it succeeds."""
+        """Set the default result of handshakes; None: success."""
         self._always = handshake
 
     def hang_up_on(self, connections: int, after_s: float, code: int = 1012) -> None:
-        """The next so many connections are closed with `code`, `after_s` after they were made."""
+        """Close each of the next `connections` connections with `code`, `after_s` after it is opened."""
         self._hang_ups.extend([(after_s, code)] * connections)
 
     def restart_numbering(self) -> None:
-        """Numbers start at 1 again, with trades that were never made before."""
+        """Restart the numbering at 1, with new trades."""
         self._sender = Sender(self._script.symbols, self._script.seed + _SEED_STEP * self._numberings)
         self._numberings += 1
 
     def spike(self, price: float) -> None:
-        """The market's next trade goes out at a price that cannot be true; what may be sent again later is another."""
+        """Send the market's next trade with an implausible price; a later repetition has the real price."""
         for message in self._sender.messages(Burst(1), self._now_ms()):
             tick = replace(msgspec.json.decode(message.data, type=Tick), price=price)
             self.broadcast(message._replace(data=msgspec.json.encode(tick)))
 
     def online(self, runtime: SimRuntime) -> SimNetwork:
-        """Join the world of a new process; the script is played from its beginning."""
+        """Attach to a new process and play the script from its beginning."""
         if self.networks:
             self._elapsed_before_s += self.network.runtime.elapsed_s
         self._processes += 1
@@ -150,11 +149,11 @@ class SimExchange:
         self.network.runtime.call_at(due_s, turn)
 
     def set_clock(self, skew_ms: int) -> None:
-        """Set its clock to so much ahead of where the engine's began."""
+        """Set the clock to `skew_ms` ahead of the engine's initial clock."""
         self._skew_ms = skew_ms
 
     def heal(self) -> None:
-        """Nothing goes wrong from now on; what a client has been told, or was left waiting for, it must get over."""
+        """Stop all faults; the client must recover from the effects of earlier ones."""
         network = self.network
         self._answers.clear()
         self._always = None
@@ -180,7 +179,7 @@ class SimExchange:
     # ---- actions -----------------------------------------------------------------------------------------------
 
     def perform(self, action: Action) -> None:
-        """Do what an action says, now."""
+        """Perform an action now."""
         network = self.network
         now_s = network.runtime.elapsed_s
         for message in self._sender.messages(action, self._now_ms()):
@@ -227,16 +226,16 @@ class SimExchange:
                 self.sent.append(Sent(self._processes, peer.number, whole))
 
     def send(self, peer: Peer, text: bytes) -> None:
-        """One text message to one client, remembered unless it is swallowed."""
+        """Send a text message to one client and record it, unless it is suppressed."""
         if peer.send_bytes(net.frame(net.TEXT, text)):
             self.sent.append(Sent(self._processes, peer.number, text))
 
     def translate(self, message: bytes) -> bytes:
-        """A message of the market in this exchange's own form: as it is. May be overridden."""
+        """Convert a market message to this exchange's format; here unchanged. May be overridden."""
         return message
 
     def listeners(self) -> Sequence[Peer]:
-        """Who gets what is sent to all: every open connection. May be overridden."""
+        """The receivers of a broadcast: every open connection. May be overridden."""
         return self._open()
 
     def _mute(self, peer: Peer, seconds: float) -> None:
@@ -250,7 +249,7 @@ class SimExchange:
         self.network.later(seconds, speak)
 
     def _drop_pings(self, until_s: float) -> None:
-        """For all connections, those to come as well."""
+        """Stop answering pings on all connections, including later ones."""
         self._no_pongs_until_s = max(self._no_pongs_until_s, until_s)
         self._set_pongs()
         self.network.runtime.call_at(self._no_pongs_until_s, self._set_pongs)
@@ -266,7 +265,7 @@ class SimExchange:
         self._down = True
 
     def come_back(self) -> None:
-        """Listen again after `quit`, and play the script from its beginning; the market went on."""
+        """Listen again after `quit` and play the script from its beginning; the market has continued."""
         self._down = False
         self._play_on(ScriptSchedule(self._script, self.network.runtime.elapsed_s))
 
@@ -278,7 +277,7 @@ class SimExchange:
     # ---- Server ------------------------------------------------------------------------------------------------
 
     def handshake(self, number: int, url: str) -> Handshake:
-        """What was said about the next ones, by a script or otherwise, else about all, else accept."""
+        """The result of a handshake: from `answer_next`, else from the script, else the default."""
         if self._down:
             return net.HandshakeRefused()
         if self._answers:
@@ -295,17 +294,17 @@ class SimExchange:
                 return net.HandshakeAccepted() if self._always is None else self._always
 
     def opened(self, peer: Peer) -> None:
-        """A connection made while pings are dropped gets no pongs either."""
+        """Apply dropped pings and scheduled hang-ups to the new connection."""
         self._set_pongs()
         if self._hang_ups:
             after_s, code = self._hang_ups.popleft()
             self.network.later(after_s, lambda: peer.close(code))
 
     def received(self, peer: Peer, message: ReceivedMessage) -> None:
-        """Nothing that a client says changes what is sent."""
+        """Ignore messages of clients."""
 
     def fetched(self, number: int, url: str) -> net.FetchOutcome:
-        """No tokens here. May be overridden."""
+        """No HTTP endpoint. May be overridden."""
         return net.HandshakeRefused()
 
 

@@ -1,4 +1,4 @@
-"""Simulated exchanges that speak as real ones do: they want to be asked for trades, and confirm that or do not."""
+"""Simulated exchanges with the protocols of real ones, which require subscriptions and confirm them or not."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ _TICK = msgspec.json.Decoder(Tick)
 
 
 class SubscriptionExchange(SimExchange):
-    """Sends trades only to those who asked, in its own form. `deaf_to`: so many connections are never confirmed."""
+    """Sends trades only to subscribed clients, in its own format. `deaf_to`: number of connections that are never
+    confirmed.
+    """
 
     def __init__(self, script: Script, *, skew_ms: int = 0, deaf_to: int = 0) -> None:
         super().__init__(script, skew_ms=skew_ms)
@@ -31,40 +33,40 @@ class SubscriptionExchange(SimExchange):
         self._asked: list[Peer] = []
 
     def online(self, runtime: SimRuntime) -> SimNetwork:
-        """A new process has asked for nothing yet."""
+        """Attach to a new process without subscriptions."""
         self._asked = []
         return super().online(runtime)
 
     def listeners(self) -> Sequence[Peer]:
-        """Those who asked for trades."""
+        """The subscribed clients."""
         self._asked = [peer for peer in self._asked if peer.open]
         return self._asked
 
     def opened(self, peer: Peer) -> None:
-        """As of every exchange; the first ones meet deaf ears."""
+        """See `SimExchange.opened`; the first `deaf_to` connections are ignored."""
         super().opened(peer)
         peer.deaf = self._deaf_to > 0
         self._deaf_to -= peer.deaf
 
     def received(self, peer: Peer, message: ReceivedMessage) -> None:
-        """A text is heard, unless this connection meets deaf ears."""
+        """Handle a text message, unless this connection is ignored."""
         if message.kind == "text" and peer.open and not peer.deaf:
             self.heard(peer, json.loads(message.data))
 
     def heard(self, peer: Peer, said: dict[str, Any]) -> None:
-        """What a client said."""
+        """Handle a message of a client."""
         raise NotImplementedError
 
     def answer(self, peer: Peer, value: object) -> None:
-        """A message to one client."""
+        """Send a JSON message to one client."""
         self.send(peer, json.dumps(value, separators=(",", ":")).encode())
 
 
 class SimKraken(SubscriptionExchange):
     """Version 2 of Kraken's API: an answer to each subscription, then a snapshot of the last `snapshot` trades.
 
-    `newest_first` above 0: snapshots begin with their newest trade, and so do frames, each of so many trades. `unknown`
-    symbols are refused.
+    `newest_first` above 0: snapshots and frames have the newest trade first, and frames have that many trades.
+    `unknown` symbols are refused.
     """
 
     def __init__(
@@ -84,17 +86,17 @@ class SimKraken(SubscriptionExchange):
         self._waiting: list[dict[str, Any]] = []
 
     def online(self, runtime: SimRuntime) -> SimNetwork:
-        """What waited for its frame to be full was sent to others."""
+        """Attach to a new process; trades waiting for a full frame are discarded."""
         self._waiting = []
         return super().online(runtime)
 
     def restart_numbering(self) -> None:
-        """There is no history from before."""
+        """Restart the numbering and clear the history."""
         super().restart_numbering()
         self._recent.clear()
 
     def heard(self, peer: Peer, said: dict[str, Any]) -> None:
-        """A subscription is confirmed and its snapshot sent, behind which the trades follow."""
+        """Confirm a subscription and send its snapshot, followed by trades."""
         if said.get("method") != "subscribe":
             return
         for symbol in said["params"]["symbol"]:
@@ -112,17 +114,17 @@ class SimKraken(SubscriptionExchange):
             self._asked.append(peer)
 
     def announce(self, status: str) -> None:
-        """Tell every client of the state of the trading engine."""
+        """Send the status of the trading engine to every client."""
         for peer in self.listeners():
             self.answer(peer, {"channel": "status", "type": "update", "data": [{"system": status}]})
 
     def translate(self, message: bytes) -> bytes:
-        """A tick of the market as a frame of Kraken's; anything else as it is."""
+        """Convert a market tick to a Kraken frame; other messages are unchanged."""
         trade = self._trade(message)
         return message if trade is None else _update([trade])
 
     def broadcast(self, message: OutgoingFrame) -> None:
-        """Newest first: a trade waits for those that fill its frame."""
+        """With `newest_first`, collect trades until a frame is full."""
         trade = self._trade(message.data) if self._newest_first and message.opcode == net.TEXT else None
         if trade is None:
             super().broadcast(message)
@@ -134,7 +136,7 @@ class SimKraken(SubscriptionExchange):
                 self.send(peer, text)
 
     def _trade(self, message: bytes) -> dict[str, Any] | None:
-        """The trade that a tick of the market is, None for anything else."""
+        """Convert a market tick to a trade; None for other messages."""
         try:
             tick = _TICK.decode(message)
         except msgspec.DecodeError:
@@ -151,7 +153,7 @@ class SimKraken(SubscriptionExchange):
         }
         last = next((old["trade_id"] for old in reversed(self._recent) if old["symbol"] == tick.symbol), None)
         if last is not None and tick.seq is not None and abs(tick.seq - last) > WINDOW:
-            self._recent.clear()  # an exchange whose numbering restarts has no history from before
+            self._recent.clear()  # an exchange whose numbering restarts has no earlier history
         self._recent.append(trade)
         return trade
 
@@ -168,12 +170,12 @@ class SimKuCoin(SubscriptionExchange):
         self.token_answers: deque[
             net.HandshakeRefused | net.HandshakeRejected | net.HandshakeUnanswered | net.StreamEnd
         ] = deque()
-        """What the next requests for a token meet; a token when it is empty."""
+        """Results of the next token requests; if empty, a token is returned."""
         self.tokens: list[str] = []
         self.urls: list[str] = []
 
     def fetched(self, number: int, url: str) -> net.FetchOutcome:
-        """A token, or what stands in `token_answers`."""
+        """A token, or the next entry of `token_answers`."""
         if self.token_answers:
             return self.token_answers.popleft()
         self.tokens.append(f"secret{number}token")
@@ -183,7 +185,7 @@ class SimKuCoin(SubscriptionExchange):
         )
 
     def handshake(self, number: int, url: str) -> net.Handshake:
-        """Only with the newest token."""
+        """Accept only the newest token."""
         self.urls.append(url)
         if not self.tokens or f"token={self.tokens[-1]}" not in url:
             return net.HandshakeRejected(401)
@@ -198,7 +200,7 @@ class SimKuCoin(SubscriptionExchange):
             self._asked.append(peer)
 
     def translate(self, message: bytes) -> bytes:
-        """A tick of the market as a trade of KuCoin's; anything else as it is."""
+        """Convert a market tick to a KuCoin trade; other messages are unchanged."""
         try:
             tick = _TICK.decode(message)
         except msgspec.DecodeError:
@@ -228,13 +230,13 @@ class SimBinance(SubscriptionExchange):
             self._asked.append(peer)
 
     def announce_shutdown(self) -> None:
-        """Tell every client that this server is about to shut down: the one it has may overlap with a new one."""
+        """Announce the shutdown of this server: the old connection may overlap with a new one."""
         self.connections_max = 2
         for peer in self.listeners():
             self.answer(peer, {"e": "serverShutdown", "E": self._now_ms()})
 
     def translate(self, message: bytes) -> bytes:
-        """A tick of the market as a trade of Binance's; anything else as it is."""
+        """Convert a market tick to a Binance trade; other messages are unchanged."""
         try:
             tick = _TICK.decode(message)
         except msgspec.DecodeError:
@@ -249,7 +251,7 @@ class SimBinance(SubscriptionExchange):
 class SimBybit(SubscriptionExchange):
     """Bybit: trades of the topics that a client asked for; a message with one unknown topic is refused as a whole.
 
-    `silenced`: symbols of which nothing is sent any more.
+    `silenced`: symbols whose trades are no longer sent.
     """
 
     def __init__(self, script: Script, *, skew_ms: int = 0) -> None:
@@ -274,14 +276,14 @@ class SimBybit(SubscriptionExchange):
                 self._asked.append(peer)
 
     def send(self, peer: Peer, text: bytes) -> None:
-        """Of trades only those that the client asked for."""
+        """Send only trades that the client subscribed to."""
         topic = json.loads(text).get("topic") if text.startswith(b'{"topic"') else None
         symbol = None if topic is None else topic.removeprefix("publicTrade.")
         if symbol is None or (symbol in self._topics.get(peer.number, ()) and symbol not in self.silenced):
             super().send(peer, text)
 
     def translate(self, message: bytes) -> bytes:
-        """A tick of the market as a frame of Bybit's; anything else as it is."""
+        """Convert a market tick to a Bybit frame; other messages are unchanged."""
         try:
             tick = _TICK.decode(message)
         except msgspec.DecodeError:

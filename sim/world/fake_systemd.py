@@ -1,4 +1,6 @@
-"""A service manager that hears what an engine says of itself, and when; asked to, it kills one that is not alive."""
+"""A service manager that records the notifications of an engine and can kill an engine that stops feeding its
+watchdog.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from typing import Final
 from sim.kernel.runtime import SimRuntime
 
 WATCHDOG_S: Final = 60.0
-"""As in etc/systemd: for so long the watchdog may go without being fed."""
+"""WatchdogSec as in etc/systemd."""
 
 
 class FakeSystemd:
@@ -20,7 +22,7 @@ class FakeSystemd:
         self.alive_s: list[float] = []
         """When the watchdog was fed."""
         self.line = ""
-        """The newest line for people."""
+        """The newest status line."""
 
     def ready(self) -> None:
         """The pipeline runs."""
@@ -29,7 +31,7 @@ class FakeSystemd:
         self.ready_s = self._runtime.elapsed_s
 
     def status(self, line: str) -> None:
-        """A line for people."""
+        """Record a status line."""
         self.line = line
 
     def alive(self) -> None:

@@ -1,4 +1,4 @@
-"""Storage that misbehaves on schedule: busy, full, slow, or failing before or after it did commit; no room to spill."""
+"""Scheduled storage faults: busy, full, slow, errors before or after a commit, no space for a spill file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _RESERVE_LEFT: Final = 4096
 
 
 class StorageFaults(Struct):
-    """What is wrong with the storage, in simulated seconds since the history began. May be changed while it runs."""
+    """Storage faults, in simulated seconds since the history began. May be changed while it runs."""
 
     busy_from_s: float = 0.0
     busy_until_s: float = 0.0
@@ -45,14 +45,14 @@ class StorageFaults(Struct):
     fail_calls: tuple[int, ...] = ()
     """Writes (from 1) that report an I/O error and store nothing."""
     fail_after_commit: tuple[int, ...] = ()
-    """Commits (from 1) after which an I/O error is reported all the same."""
+    """Commits (from 1) that succeed but report an I/O error."""
     kill_at_write: int | None = None
-    """kill -9 when this write (from 1) is asked for: the batches before it are stored, of it nothing."""
+    """kill -9 at the start of this write (from 1): earlier batches are stored, nothing of this one."""
     kill_at_commit: int | None = None
-    """kill -9 when this commit (from 1) is done, before the engine learns of it."""
+    """kill -9 after this commit (from 1), before the engine learns of it."""
     torn_transactions: tuple[TornTransaction, ...] = ()
     no_spill: bool = False
-    """There is no room for a spill file when the process starts."""
+    """There is no space for a spill file when the process starts."""
 
 
 class FaultyWriter(SqliteWriter):
@@ -81,14 +81,16 @@ class FaultyWriter(SqliteWriter):
         self.stored_nowhere = False
         """Whether a batch counted as stored after the database had been moved away."""
         self.failing_since_s: float | None = None
-        """When the first of the last writes failed in a row; None: the last one did not."""
+        """When the current series of failed writes began; None: the last write succeeded."""
         self.insisted_s = 0.0
-        """How long after a first failure, at most, the same was tried again."""
+        """The longest time between a first failure and a retry of the same write."""
         if faults.no_spill:
             spill_path(path).mkdir()
 
     def write(self, batch: WriteBatch, patience_ms: int = BUSY_TIMEOUT_MS) -> None:
-        """Write, unless a fault is on: a locked database first uses up the patience, as SQLite's busy handler does."""
+        """Write, unless a fault is active: a locked database first waits for `patience_ms`, as SQLite's busy handler
+        does.
+        """
         runtime = self._runtime
         self._calls += 1
         if self._calls == self._faults.kill_at_write:
@@ -181,7 +183,7 @@ class FaultyStore(SqliteStore):
 
 @contextmanager
 def files_bounded() -> Iterator[None]:
-    """Lift what `bound_files` did in here."""
+    """Undo `bound_files` at the end of the block."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         yield
@@ -190,7 +192,7 @@ def files_bounded() -> Iterator[None]:
 
 
 def bound_files(size: int | None) -> None:
-    """From now on no file of this (real) process can be written past `size` bytes: the kernel says EFBIG. None: any."""
+    """Limit the file size of this (real) process to `size` bytes: the kernel returns EFBIG. None: no limit."""
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard if size is None else size, hard))
 
@@ -200,15 +202,15 @@ def open_files() -> list[tuple[int, str]]:
     directory = Path("/proc/self/fd")
     found: list[tuple[int, str]] = []
     for entry in sorted(directory.iterdir()) if directory.is_dir() else ():
-        with suppress(OSError):  # the one that lists them is gone already
+        with suppress(OSError):  # the descriptor of the listing itself is closed already
             found.append((int(entry.name), os.readlink(entry)))
     return found
 
 
 class FileSnapshot:
-    """The files of a database as they were when its process died, whatever unwinding threads did to them since.
+    """The files of a database at the moment its process died, whatever unwinding threads have done to them since.
 
-    A real death runs no `finally`: SQLite's log is not moved into the database, a spill file gets no end mark.
+    A real kill runs no `finally`: SQLite's log is not checkpointed, a spill file gets no end mark.
     """
 
     def __init__(self, db_path: Path) -> None:
@@ -217,13 +219,13 @@ class FileSnapshot:
         self._files: dict[Path, bytes | memoryview] | None = None
 
     def save(self) -> None:
-        """Remember what there is, unless that was done. To be called in the moment of death."""
+        """Save the files, unless that was done before. Call it at the moment of death."""
         if self._files is not None:
             return
         self._files = {path: self._content(path) for path in self._present() if path.is_file()}
 
     def restore_files(self) -> None:
-        """Make everything as it was. To be called when all threads are gone and have closed what they had open."""
+        """Restore the saved files. Call it when all threads have ended and closed their files."""
         if self._spill.is_dir():
             self._spill.rmdir()
         if self._files is None:
@@ -240,7 +242,7 @@ class FileSnapshot:
         return sorted(self._db_path.parent.glob(f"{glob.escape(self._db_path.name)}*"))
 
     def _content(self, path: Path) -> bytes | memoryview:
-        """All of the file; of a spill file what is written and a little of its reserve of zeros, which is large."""
+        """The whole file; of a spill file the written part and a little of its large reserve of zeros."""
         if path != self._spill:
             return _mapped(path)
         with path.open("rb") as file:
@@ -249,7 +251,7 @@ class FileSnapshot:
 
 
 def _mapped(path: Path) -> memoryview:
-    """A file's content in pages of its own: megabytes at every kill, all day, would leave the heap full of holes."""
+    """A file's content in an anonymous mapping: megabytes at every kill, all day, would fragment the heap."""
     size = path.stat().st_size
     content = memoryview(mmap.mmap(-1, max(1, size)))[:size]
     with path.open("rb", buffering=0) as file:

@@ -1,4 +1,4 @@
-"""What happened in the processes of one world, in words: for the person who has to understand a failure."""
+"""A readable journal of the processes of one world, for understanding a failure."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _DETAIL_CHARS_MAX: Final = 300
 
 
 class JournalEntry(NamedTuple):
-    """One thing that happened: in which process (from 1), when (simulated seconds of that process), and what."""
+    """One event: its process (from 1), its time (simulated seconds of that process), and its text."""
 
     process: int
     at_s: float
     text: str
     routine: bool
-    """True for what happens all the time: shown only where everything is asked for."""
+    """True for frequent events: shown only in a full trace."""
 
 
 class Journal:
-    """The entries of one world, the oldest forgotten first."""
+    """The entries of one world; the oldest are dropped first."""
 
     def __init__(self) -> None:
         self.entries: deque[JournalEntry] = deque(maxlen=KEPT_ENTRIES)
@@ -48,7 +48,7 @@ class Journal:
 
 
 class JournalRuntime(SimRuntime):
-    """A runtime whose notes (of faults, network and storage) stand in the journal too.
+    """A runtime that also writes its notes (of faults, network and storage) to the journal.
 
     `on_death` is called when the process is killed or exits at once, before any thread unwinds.
     """
@@ -59,7 +59,7 @@ class JournalRuntime(SimRuntime):
         self.process = process
         self.on_death: Callable[[], None] = lambda: None
         self.was_killed = False
-        """By the world, `exit_now` not counted."""
+        """Killed by the world; `exit_now` does not count."""
 
     def note(self, *fields: Noted) -> None:
         """See `SimRuntime.note`."""
@@ -68,7 +68,7 @@ class JournalRuntime(SimRuntime):
             self.say(" ".join(map(str, fields)), routine=fields[0] == "stored")
 
     def say(self, text: str, routine: bool = False) -> None:
-        """An entry of the journal that is no part of the history's hash."""
+        """Add a journal entry that is not part of the history's hash."""
         self.journal.add(self.process, self.elapsed_s, text, routine)
 
     def exit_now(self, code: int) -> None:
@@ -87,9 +87,9 @@ class JournalRuntime(SimRuntime):
 
 
 class LogStream(StringIO):
-    """Takes the JSON lines of one process's log, each with its time; nothing is written by the dead.
+    """Collects the JSON log lines of one process with their times; lines after its death are ignored.
 
-    `signal_on` names lines by event or message: when the first of that name is written, a stop signal comes.
+    `signal_on` names lines by event or message: the first line of that name triggers a stop signal.
     """
 
     def __init__(self, runtime: JournalRuntime, signal_on: tuple[str, ...] = ()) -> None:
@@ -110,7 +110,7 @@ class LogStream(StringIO):
 
 
 def enter_logs(journal: Journal, process: int, logs: list[dict[str, Any]], times_s: list[float], since: int) -> None:
-    """Put a process's log lines into the journal, among what is there from entry number `since` on."""
+    """Merge a process's log lines into the journal entries from number `since` on."""
     entries = journal.entries
     own = [entries.pop() for _ in range(len(entries) - since)][::-1]
     for line, at_s in zip(logs, times_s, strict=True):
@@ -129,7 +129,7 @@ def _is_routine(line: Mapping[str, Any]) -> bool:
 
 
 def describe(line: Mapping[str, Any]) -> str:
-    """A log line for people: level, who, what, and its fields as far as they fit."""
+    """A log line as text: level, source, message, and as many fields as fit."""
     fields = dict(line["fields"])
     message = fields.pop("message")
     event = fields.pop("event", None)
@@ -147,4 +147,4 @@ _NOTABLE_COUNTERS: Final = (
     "refused", "bp_drops_signal", "risk_vetoes", "stale_vetoes", "rate_vetoes", "persist_errors", "malformed",
     "duplicates", "gaps", "reconnects",
 )  # fmt: skip
-"""Shown where they are not 0: they say what else was going on."""
+"""Shown if they are not 0."""

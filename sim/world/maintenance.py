@@ -1,4 +1,4 @@
-"""Engines, prunes and backups of one database, one process after the other or at once, and what must come of them."""
+"""Engines, prunes and backups of one database, in consecutive or concurrent processes, with checks after each."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from tradebot.ops.prune import run_prune
 from tradebot.store import policy
 
 KEPT: Final = 1
-"""Ticks of each feed that stay in any case: the newest."""
+"""Ticks of each feed that are always kept: the newest one."""
 _TROUBLES: Final[tuple[Trouble, ...]] = ("wait", "wait", "busy", "full", "torn", "doubt", "kill")
 _BACKUP_STEPS: Final = 8
-"""Steps of a backup at which others may run: fewer than any database has pages, however SQLite lays them out."""
+"""Steps of a backup at which other threads may run: fewer than the pages of any database, whatever its layout."""
 
 
 def draw_command_faults(world: World, often: float = 0.15) -> CommandFaults:
-    """A kill or a SIGTERM at some point, perhaps, and trouble with some transactions."""
+    """Draw an optional kill and SIGTERM, and faults of some transactions."""
     trouble = {n: _TROUBLES[world.between(0, len(_TROUBLES) - 1)] for n in range(1, 16) if world.chance(often)}
     kill = world.between(1, 80) if world.chance(0.25) else None
     signal = world.between(1, 60) if world.chance(0.25) else None
@@ -39,7 +39,9 @@ def draw_command_faults(world: World, often: float = 0.15) -> CommandFaults:
 
 @dataclass
 class ScheduledCommand:
-    """A command that is to run: from `at_s` on (seconds of its process), or when the engine beside it has ended."""
+    """A scheduled command: starts at `at_s` (seconds of its process), or when the engine in the same process has
+    ended.
+    """
 
     name: str
     run: Callable[[SideProcess], int]
@@ -48,23 +50,23 @@ class ScheduledCommand:
     leaves: Path | None = None
     committed: Callable[[SideProcess, Any], None] = lambda _side_process, _db: None
     side_process: SideProcess | None = None
-    """Once its process has begun."""
+    """Set when its process starts."""
 
     @property
     def code(self) -> int | None:
-        """How it ended; None: it was killed."""
+        """Its exit code; None: it was killed."""
         return None if self.side_process is None else self.side_process.code
 
     @property
     def said(self) -> str:
-        """What it wrote."""
+        """Its output."""
         assert self.side_process is not None
         return (
             self.side_process.answers.getvalue() + self.side_process.errors.getvalue() + (self.side_process.error or "")
         )
 
     def begin(self, process: SimProcess, alone: bool) -> None:
-        """Have it start in its time."""
+        """Schedule its start."""
         runtime = process.runtime
         side_process = self.side_process = SideProcess(runtime, self.name, self.run, self.faults, alone, self.leaves)
         side_process.committed = partial(self.committed, side_process)
@@ -73,14 +75,14 @@ class ScheduledCommand:
 
 
 class MaintainedDatabase:
-    """One database and its wall clock, which goes on from process to process."""
+    """One database and its wall clock, which continues across processes."""
 
     def __init__(self, world: World, settings: Settings, block: int) -> None:
         self.world = world
         self.settings = settings
         self.block = block
         self.elapsed_ms = 0
-        """Since the first process began."""
+        """Time since the first process started."""
         self._gone = 0
 
     # ---- processes -----------------------------------------------------------------------------------------------
@@ -96,7 +98,7 @@ class MaintainedDatabase:
         self._run(self.settings, commands, Faults(engine=False))
 
     def pause(self, seconds: float) -> None:
-        """Nobody runs."""
+        """Advance the clock without a process."""
         self.elapsed_ms += int(seconds * 1000)
 
     def _run(self, settings: Settings, commands: tuple[ScheduledCommand, ...], faults: Faults) -> ProcessOutcome:
@@ -120,7 +122,7 @@ class MaintainedDatabase:
     def prune_command(
         self, keep_ms: int, faults: CommandFaults | None = None, at_s: float = 0.0, name: str = "prune"
     ) -> ScheduledCommand:
-        """`tradebot prune`; what must hold at its commits and at its end is looked at there."""
+        """`tradebot prune`, with checks at its commits and at its end."""
 
         def run(side_process: SideProcess) -> int:
             with kept.reading(self.world.db_path) as db:
@@ -147,7 +149,7 @@ class MaintainedDatabase:
         return ScheduledCommand(name, run, CommandFaults() if faults is None else faults, at_s, committed=committed)
 
     def backup_command(self, target: Path, faults: CommandFaults | None = None, at_s: float = 0.0) -> ScheduledCommand:
-        """`tradebot backup`, in a number of steps that does not depend on SQLite."""
+        """`tradebot backup`, in a fixed number of steps."""
 
         def run(side_process: SideProcess) -> int:
             with kept.reading(self.world.db_path) as db:
@@ -164,7 +166,7 @@ class MaintainedDatabase:
     # ---- checks --------------------------------------------------------------------------------------------------
 
     def check(self, settings: Settings, outcome: ProcessOutcome) -> None:
-        """The database is sound; with all that was deleted put back it is what one is that nobody pruned."""
+        """Check the database; with all deleted rows restored it must equal an unpruned one."""
         path = self.world.db_path
         kept.keep_deleted(path)
         with kept.reading(path) as db:
@@ -179,7 +181,7 @@ class MaintainedDatabase:
             check_run(whole, settings.config, run_id_of(outcome), is_whole, positions)
 
     def check_copy(self, target: Path) -> None:
-        """A backup is sound, and each run in it is the beginning of what it is in the database."""
+        """Check a backup: it is sound, and its rows of each run are a prefix of those in the database."""
         assert target.exists(), "backup: there is none, though it said there is"
         with kept.reading(target) as db:
             assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)], "backup: it is damaged"
@@ -198,7 +200,7 @@ class MaintainedDatabase:
 
 
 class _FewSleeps:
-    """A command's runtime; it sleeps as often as every backup does, and no more."""
+    """A command's runtime that sleeps a fixed number of times."""
 
     def __init__(self, side_process: SideProcess) -> None:
         self._side_process = side_process
@@ -206,7 +208,7 @@ class _FewSleeps:
 
     @property
     def runtime(self) -> Runtime:
-        """This, as the command sees it."""
+        """This object as the command's runtime."""
         whole: Any = self
         runtime: Runtime = whole
         return runtime
@@ -215,7 +217,7 @@ class _FewSleeps:
         return getattr(self._side_process, name)
 
     def sleep(self, seconds: float) -> None:
-        """Sleep, or do nothing."""
+        """Sleep, or return at once after the fixed number of sleeps."""
         if self._left:
             self._left -= 1
             self._side_process.sleep(seconds)
@@ -227,7 +229,7 @@ def _set(module: Any, name: str, value: Any) -> None:
 
 @contextmanager
 def maintained_database(world: World, settings: Settings) -> Iterator[MaintainedDatabase]:
-    """A database whose prunes delete few ticks at once."""
+    """A database whose prunes use small blocks."""
     block = world.between(2, 5)
     places: tuple[tuple[Any, str], ...] = (
         (policy, "_BLOCK_TICKS"), (backup, "_STEP_PAGES"),

@@ -1,12 +1,12 @@
-"""A simulated network: one server, clients that dial it, and links that take time, fall silent and come back.
+"""A simulated network: one server, clients that connect to it, and links with latency, silence and outages.
 
 Everything here runs in callbacks of the world (`SimRuntime.call_at`) or atomically inside a client's call; nothing
 blocks. The clients' side is `sim/world/transport.py`; servers (`sim/world/exchange.py`, the contract suite's peer)
 implement `Server`.
 
-What goes into one direction of a connection comes out at the other end in order, a latency later, as TCP would have
-it: while the link is down it waits, and it comes when the link is up again, unless the connection is over by then. To
-the client go bytes, in pieces of any size, which the product's own decoder reads; to the server go whole messages.
+Data arrives at the other end of a connection in order and after a latency, as with TCP. While the link is down it waits
+and arrives when the link is up again, unless the connection has ended. The client gets bytes in pieces of any size,
+which the product's own decoder reads; the server gets whole messages.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class HandshakeAccepted(Struct, frozen=True):
 
 
 class HandshakeRefused(Struct, frozen=True):
-    """Nothing listens there."""
+    """Connection refused."""
 
 
 class HandshakeRejected(Struct, frozen=True):
@@ -53,7 +53,7 @@ class HandshakeRejected(Struct, frozen=True):
 
 
 class HandshakeUnanswered(Struct, frozen=True):
-    """The request is taken and nothing is ever answered."""
+    """The request is accepted and never answered."""
 
 
 class HttpAnswer(Struct, frozen=True):
@@ -64,7 +64,7 @@ class HttpAnswer(Struct, frozen=True):
 
 
 class StreamEnd(Struct, frozen=True):
-    """The end of the stream of bytes: in good order (FIN), or by a reset."""
+    """The end of the byte stream: orderly (FIN), or a reset."""
 
     reset: bool = False
 
@@ -79,7 +79,7 @@ ToClient = bytes | StreamEnd | HandshakeAccepted | HandshakeRefused | HandshakeR
 
 
 class ReceivedMessage(Struct, frozen=True):
-    """What the server's end got from a client: a message, a control frame, or the end of the stream."""
+    """A message, a control frame or the end of the stream, received from a client."""
 
     kind: Literal["text", "ping", "pong", "close", "end"]
     data: bytes = b""
@@ -91,34 +91,34 @@ class ReceivedMessage(Struct, frozen=True):
 
 
 class Server(Protocol):
-    """What answers at the other end. Every call is made by the world: nothing here may block."""
+    """The server. The world makes all calls; none of them may block."""
 
     def handshake(self, number: int, url: str) -> Handshake:
-        """A client asks for a WebSocket; `number` counts attempts from 1. Called when its request has arrived."""
+        """A WebSocket request has arrived; `number` counts attempts from 1."""
         ...
 
     def opened(self, peer: Peer) -> None:
-        """The handshake was answered with 101 just now; what is sent from here on follows it."""
+        """The handshake was just answered with 101; later data follows it."""
         ...
 
     def received(self, peer: Peer, message: ReceivedMessage) -> None:
-        """Something came from the client; "close" and "end" included."""
+        """A message of the client has arrived, including "close" and "end"."""
         ...
 
     def fetched(self, number: int, url: str) -> FetchOutcome:
-        """A client posts to an HTTP address."""
+        """A client sends an HTTP POST."""
         ...
 
 
 BINARY_MESSAGE: Final = "\0 a binary message"
-"""What stands for one among the messages of a session: nothing that anybody can understand."""
+"""Placeholder for a binary message in a session; it cannot be parsed."""
 
 
 class Session(Struct):
-    """One connection as the client saw it: the peer's number, and the messages that `receive` handed out.
+    """One connection from the client's view: the peer's number, and the messages returned by `receive`.
 
-    `before_last`: how many of them had been handed out before the last call that handed out any. Times are simulated
-    seconds: when the handshake was completed, when the last frame of any kind was handed out, when it was over.
+    `before_last`: the number of messages returned before the last call that returned any. Times are simulated seconds:
+    of the completed handshake, of the last returned frame of any kind, of the end.
     """
 
     peer: int
@@ -130,10 +130,7 @@ class Session(Struct):
 
 
 class ConnectAttempt(Struct):
-    """One attempt to connect: times in simulated seconds; `ended_s` and `retry_after_s` (as the server asked) of one
-
-    that failed.
-    """
+    """One connection attempt, with times in simulated seconds. `ended_s` and `retry_after_s` are set if it failed."""
 
     number: int
     began_s: float
@@ -144,8 +141,8 @@ class ConnectAttempt(Struct):
 class SimNetwork:
     """The network of one simulated process: it lives as long as its runtime.
 
-    Each message takes `latency_s` and up to as much again, drawn from the seed, but never overtakes another; some
-    arrive in two pieces.
+    The latency of each message is between `latency_s` and twice as much, drawn from the seed. Messages are never
+    reordered; some arrive in two pieces.
     """
 
     def __init__(self, runtime: SimRuntime, server: Server, latency_s: float = LATENCY_S) -> None:
@@ -154,7 +151,7 @@ class SimNetwork:
         self.up = True
         self.unreachable = False
         self.dialled_at_s: list[float] = []
-        """When each attempt to connect was begun."""
+        """Start of each connection attempt."""
         self.attempts: list[ConnectAttempt] = []
         self.fetches = 0
         self.peers: list[Peer] = []
@@ -162,28 +159,28 @@ class SimNetwork:
         self.sessions: list[Session] = []
         """Every connection that was completed at the client, in order."""
         self.sockets = 0
-        """Sockets that the client holds at this moment: dialling or connected."""
+        """Open sockets of the client, connecting or connected."""
         self.sockets_max = 0
         self._latency_s = latency_s
         self._random = runtime.stream("network").random
         self._pipes: list[_Direction] = []
 
     def later(self, delay_s: float, call: Callable[[], None]) -> None:
-        """Have the world make `call` in `delay_s` simulated seconds."""
+        """Schedule `call` in `delay_s` simulated seconds."""
         self.runtime.call_at(self.runtime.elapsed_s + delay_s, call)
 
     def slow_down(self, latency_s: float = LATENCY_S) -> None:
-        """From now on each message takes `latency_s` and up to as much again."""
+        """Set the latency of later messages to between `latency_s` and twice as much."""
         self._latency_s = latency_s
 
     def link_down(self, unreachable: bool = False) -> None:
-        """From now on nothing gets through in either direction; with `unreachable`, dialling fails at once."""
+        """Take the link down in both directions; with `unreachable`, connecting fails at once."""
         self.runtime.note("link", "down")
         self.up = False
         self.unreachable = unreachable
 
     def link_up(self) -> None:
-        """What waited goes on its way, and so does whatever comes after it."""
+        """Bring the link up and deliver waiting data."""
         self.runtime.note("link", "up")
         self.up = True
         self.unreachable = False
@@ -202,11 +199,11 @@ class SimNetwork:
         return self._latency_s * (1.0 + self._random())
 
     def draw_split(self, size: int) -> int:
-        """Where a piece of `size` bytes is cut in two on its way; 0: it is not."""
+        """The position at which `size` bytes are split on their way; 0: not split."""
         return int(self._random() * size) if self._random() < _SPLIT_CHANCE else 0
 
     def opened_socket(self) -> None:
-        """The client holds one more socket."""
+        """Count one more open socket of the client."""
         self.sockets += 1
         self.sockets_max = max(self.sockets_max, self.sockets)
 
@@ -231,11 +228,11 @@ class Pipe(Generic[T]):
 
     @property
     def cut_off(self) -> bool:
-        """Nothing comes out any more."""
+        """Whether delivery has ended."""
         return self._cut_off
 
     def put(self, item: T) -> None:
-        """Send `item`: it comes out a latency after now, behind everything put in before."""
+        """Send `item`: it arrives after the latency, behind all earlier items."""
         if self._cut_off:
             return
         network = self._network
@@ -244,16 +241,16 @@ class Pipe(Generic[T]):
         self.go_on()
 
     def lose(self) -> None:
-        """What is under way never arrives."""
+        """Drop everything in flight."""
         self._waiting.clear()
 
     def cut(self) -> None:
-        """Nothing comes out from now on."""
+        """End delivery and drop everything in flight."""
         self._cut_off = True
         self._waiting.clear()
 
     def go_on(self) -> None:
-        """Set the timer for what is next, if there is anything and the link is up."""
+        """Set the timer for the next item, if there is one and the link is up."""
         if not self._waiting or self._timer_set or not self._network.up:
             return
         self._timer_set = True
@@ -284,8 +281,8 @@ def frame(opcode: int, payload: bytes = b"", fin: bool = True) -> bytes:
 class Peer:
     """The server's end of one connection. Used by the world (or, in contract tests, between two calls of the client).
 
-    Pings are answered unless `answers_pings` is False; a close frame is answered always. `mute` swallows whatever the
-    server would send, answers included: the connection stays open and silent. `deaf` is for the server's own use.
+    Pings are answered unless `answers_pings` is False; a close frame is answered always. `mute` suppresses everything
+    the server would send, answers included: the connection stays open and silent. `deaf` is for the server's own use.
     """
 
     def __init__(self, network: SimNetwork, number: int, url: str, to_client: Pipe[ToClient]) -> None:
@@ -302,11 +299,11 @@ class Peer:
 
     @property
     def open(self) -> bool:
-        """True until this end has said goodbye or knows of the other one's."""
+        """True until either end has closed the connection."""
         return not self._ended
 
     def send_bytes(self, data: bytes) -> bool:
-        """Bytes as they are; False when they were swallowed (mute, over, or in the middle of a frame)."""
+        """Send raw bytes; False if they were suppressed (muted, closed, or inside a frame)."""
         if self._ended or self.mute or self._rest is not None:
             return False
         cut = self._network.draw_split(len(data))
@@ -316,7 +313,7 @@ class Peer:
         return True
 
     def send_text(self, text: str) -> bool:
-        """One whole text message; False when it was swallowed."""
+        """Send a text message; False if it was suppressed."""
         return self.send_bytes(frame(TEXT, text.encode()))
 
     def send_half(self, text: str) -> None:
@@ -352,7 +349,7 @@ class Peer:
         self._ended = True
 
     def take(self, message: ReceivedMessage) -> None:
-        """Something has arrived from the client. Called by the pipe."""
+        """A message has arrived from the client. Called by the pipe."""
         self.received.append(message)
         if message.kind == "ping" and self.answers_pings:
             self.send_bytes(frame(PONG, message.data))

@@ -1,9 +1,9 @@
-"""A power cut: which image of its files a simulated machine comes back with.
+"""A power loss: computes an image of the files that a simulated machine restarts with.
 
-Any image is allowed that the syncs permit. What was synced is there. Of what was not, a part may be: of SQLite's log a
-number of whole commits and at most a torn one (the rest fails its checksums), of the engine's own files any part of
-what was written since. Changes of names come back in their order, and are on disk once anything was synced after them.
-The memory shared by SQLite's connections is gone. docs/determinism.md says what is left out of this model.
+Any image that the syncs permit is possible. Synced data is present. Unsynced data may be partly present: of SQLite's
+log some whole commits and at most one torn one (its checksums fail), of the engine's own files any part of what was
+written since. Name changes are undone in reverse order; a later sync makes them permanent. The memory shared by
+SQLite's connections is lost. docs/determinism.md lists the limits of this model.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _EIGHTHS: Final = 8
 
 
 class Loss(Struct, frozen=True):
-    """What a power cut cost: commits in SQLite's log, and ticks by the id of their run."""
+    """The loss of a power cut: commits in SQLite's log, and ticks by run id."""
 
     commits: int
     commits_before: int
@@ -35,7 +35,7 @@ class Loss(Struct, frozen=True):
 
 
 def lose_power(disk: Disk, random_of: random.Random) -> Loss:
-    """Turn the files of a process that is dead into those of an image. Raises AssertionError when that is damaged."""
+    """Replace the files of a dead process by an image. Raises AssertionError if the image is damaged."""
     dice = _Dice(random_of)
     before = ticks_of(disk.db_path)
     _give_names_back(disk, dice)
@@ -49,7 +49,7 @@ def lose_power(disk: Disk, random_of: random.Random) -> Loss:
 
 
 def ticks_of(db_path: Path) -> Counter[str]:
-    """How many ticks each run has, as SQLite recovers the files."""
+    """The number of ticks of each run, after SQLite's recovery."""
     with recovered(db_path) as db:
         if db is None:
             return Counter()
@@ -66,7 +66,7 @@ def ticks_of(db_path: Path) -> Counter[str]:
 def recovered(db_path: Path) -> Iterator[sqlite3.Connection | None]:
     """The database as SQLite recovers it from the files of a dead process; None when there is none.
 
-    A copy is looked at: to open the files themselves would roll them back, or move their log, for the next process.
+    Uses a copy: opening the files themselves would roll them back, or checkpoint their log, before the next process.
     """
     with tempfile.TemporaryDirectory(dir=db_path.parent, prefix="copy-") as directory:
         copy = Path(directory) / db_path.name
@@ -82,7 +82,7 @@ def recovered(db_path: Path) -> Iterator[sqlite3.Connection | None]:
 
 
 class _Dice:
-    """Draws with `random` alone, which every Python has alike."""
+    """Draws with `random` only, which is the same in every Python version."""
 
     def __init__(self, stream: random.Random) -> None:
         self._random = stream.random
@@ -93,7 +93,7 @@ class _Dice:
 
 
 def _give_names_back(disk: Disk, dice: _Dice) -> None:
-    """Undo some of the newest changes of names, in the order in which they were made."""
+    """Undo some of the newest name changes, newest first."""
     changes = sorted(disk.names.items(), key=lambda item: item[1].number)
     undone = dice.one_of(2) * dice.one_of(len(changes) + 1)
     for path, name in reversed(changes[len(changes) - undone :]):
@@ -107,7 +107,7 @@ def _give_names_back(disk: Disk, dice: _Dice) -> None:
 
 
 def _keep_part(disk: Disk, path: Path, dice: _Dice) -> None:
-    """One of the engine's own files: what was synced, and any part of what was written since."""
+    """Reduce one of the engine's own files to its synced content and any part of later writes."""
     fate, part, whole_length = dice.one_of(4), dice.one_of(_EIGHTHS + 1), dice.one_of(2)
     synced, written = disk.synced.get(path), content_of(path)
     if written == synced or fate == 0:
@@ -122,7 +122,7 @@ def _keep_part(disk: Disk, path: Path, dice: _Dice) -> None:
 
 
 def _tear_log(disk: Disk, dice: _Dice) -> tuple[int, int]:
-    """Lose some of the newest commits that were not synced: how many of how many in the log."""
+    """Drop some of the newest unsynced commits. Returns the number dropped and the number in the log."""
     share, whole, style = dice.one_of(_EIGHTHS + 1), dice.one_of(4), dice.one_of(3)
     if not disk.wal_path.exists():
         return 0, 0
@@ -143,7 +143,7 @@ def _tear_log(disk: Disk, dice: _Dice) -> tuple[int, int]:
 
 
 def synced_end(disk: Disk, wal: Wal) -> int:
-    """Up to where the log has been synced: by a commit under FULL, by the engine itself, or before a checkpoint."""
+    """The position up to which the log is synced: by a commit under FULL, by the engine, or before a checkpoint."""
     mark, index = disk.wal_synced, disk.index()
     end = mark.end if mark is not None and mark.salts == wal.salts else HEADER_BYTES
     if index is not None and index.salts == wal.salts and index.backfilled:

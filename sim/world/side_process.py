@@ -1,8 +1,8 @@
-"""A command of a process of its own beside the engine: a thread of the same history, on the same database.
+"""A command in a separate simulated process: a thread of the same history, on the same database as the engine.
 
-It shares time and schedule with the engine, and nothing else: signals and death are its own. It may be interrupted
-where a database meets others, before and after each of its transactions and between single statements; within a
-transaction that writes it is not, since whoever wants to write then would block with the baton in its hand.
+It shares only time and schedule with the engine; signals and kills are separate. It may be interrupted before and after
+each transaction and between single statements, but not within a write transaction: another writer would then block
+while it holds the baton.
 """
 
 from __future__ import annotations
@@ -37,11 +37,12 @@ _ERRORS: Final = {
 
 
 class CommandFaults(Struct, frozen=True):
-    """What meets a command. Points are those at which it can be interrupted, transactions those that write, from 1.
+    """Faults of a command. Points are where it can be interrupted; transactions are those that write; both count from
+    1.
 
-    `trouble` by transaction: "wait" (for others, but not for long), "busy" (its patience goes by), "full" (at the first
-    statement), "torn" (an I/O error at the second), "doubt" (an I/O error though it was committed), "kill" (in the
-    middle of it).
+    `trouble` by transaction: "wait" (a short wait for a lock), "busy" (locked for longer than its timeout), "full" (at
+    the first statement), "torn" (an I/O error at the second), "doubt" (an I/O error although it was committed), "kill"
+    (in the middle of it).
     """
 
     kill_at_point: int | None = None
@@ -50,13 +51,14 @@ class CommandFaults(Struct, frozen=True):
 
 
 class Killed(BaseException):
-    """The command's process was killed; the engine's lives on."""
+    """The command's process was killed; the engine's continues."""
 
 
 class SideProcess:
-    """One command. `run` gets it as its runtime; `alone`: no engine runs, so that its death is the whole process's.
+    """One command. `run` gets this object as its runtime. `alone`: no engine runs, so killing it kills the whole
+    process.
 
-    `leaves` is a file that stays as it is in the moment of a kill, whatever unwinding does to it.
+    `leaves` is a file that keeps its content at the moment of a kill, whatever unwinding does to it.
     """
 
     def __init__(
@@ -72,9 +74,9 @@ class SideProcess:
         """Its exit code; None: it was killed."""
         self.error: str | None = None
         self.wrong: str | None = None
-        """What a check found that was made on its thread."""
+        """The failure of a check on its thread."""
         self.last_now_ms = 0
-        """The time that it was told last (Unix ms)."""
+        """The last time returned by `now_ms` (Unix ms)."""
         self.answers = StringIO()
         self.errors = StringIO()
         self.signalled = False
@@ -99,13 +101,13 @@ class SideProcess:
     # ---- what the world calls ------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start it, unless it was."""
+        """Start it, if it is not started."""
         if not self._started:
-            self._started = True  # before: starting a thread is a point at which the world may do the same
+            self._started = True  # first: starting a thread is a point at which the world may start it too
             self._thread = self._runtime.spawn(self._name, self._body)
 
     def wait(self) -> None:
-        """Wait for its end, on a thread of the history; if nobody has started it, it starts now."""
+        """Start it if necessary and wait for its end. Call on a thread of the history."""
         self.start()
         assert self._thread is not None
         self._thread.join()
@@ -132,7 +134,7 @@ class SideProcess:
 
     @property
     def runtime(self) -> Runtime:
-        """This, as the command sees it."""
+        """This object as the command's runtime."""
         return cast(Runtime, self)
 
     def __getattr__(self, name: str) -> Any:
@@ -144,7 +146,7 @@ class SideProcess:
         return self.last_now_ms
 
     def catch_stop_signals(self) -> None:
-        """From now on they are counted; before, they kill."""
+        """Count stop signals from now on; before, they kill."""
         self._catching = True
         self.point()
 
@@ -153,13 +155,13 @@ class SideProcess:
         return self._signals
 
     def sleep(self, seconds: float) -> None:
-        """Sleep, until killed at the most."""
+        """Sleep, or until killed."""
         self._count()
         self._dying.wait(seconds)
         self._die_if_killed()
 
     def point(self) -> None:
-        """It may be interrupted here, and things may happen to it."""
+        """A point: it may be interrupted, signalled or killed here."""
         self._count()
         self._runtime.checkpoint()
         self._die_if_killed()
@@ -202,7 +204,7 @@ class SideProcess:
             raise Killed
 
     def _meet(self, statement: int) -> None:
-        """A transaction that writes begins (0), or its next statement is to be executed."""
+        """A write transaction begins (0), or its next statement is about to run."""
         if statement == 0:
             self._transactions += 1
         trouble = self._faults.trouble.get(self._transactions)
@@ -235,7 +237,7 @@ class SideProcess:
 
 
 class Stepped:
-    """A database on which the calling thread may be interrupted, as far as peewee needs one.
+    """The part of a peewee database that commands need, with points at which the calling thread may be interrupted.
 
     `point` is called outside transactions that write, `meet` in them with the number of the statement (0: BEGIN).
     """
@@ -331,7 +333,7 @@ class _Transaction:
 
 @contextmanager
 def opened_in_steps(point: Callable[[], None]) -> Iterator[None]:
-    """Inside, engines open their database in steps, too."""
+    """Inside the block engines also open their database in steps."""
     module: Any = opening
     connect = module.connect
     module.connect = lambda *args: Stepped(connect(*args), point)

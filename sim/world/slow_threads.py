@@ -1,4 +1,4 @@
-"""A runtime in which chosen threads are slow, or die: faults enter through the seam, never through the product."""
+"""A runtime in which chosen threads are slow, crash or hang: faults are injected in the seam, not in the product."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FOR_EVER_S: Final = 1e6
 
 
 class InjectedCrash(Exception):
-    """The crash that a scenario asked for."""
+    """A crash requested by a scenario."""
 
 
 class FaultyRuntime:
@@ -39,11 +39,11 @@ class FaultyRuntime:
         return getattr(self._inner, name)
 
     def condition(self, lock: Lock | None = None) -> Condition:
-        """A condition of the wrapped runtime whose entrance holds threads back."""
+        """A condition of the wrapped runtime that delays threads on entry."""
         return _DelayedCondition(self, self._inner.condition(lock))
 
     def delay_thread(self, name: str, delay_s: float) -> None:
-        """From now on the thread called `name` sleeps so long; 0: no more."""
+        """Delay the thread called `name` from now on; 0: no delay."""
         self._delays_s[name] = delay_s
 
     def crash(self, name: str, nth: int, on_injected: Callable[[], None]) -> None:
@@ -52,17 +52,17 @@ class FaultyRuntime:
         self._on_injected = on_injected
 
     def hang(self, name: str, on_injected: Callable[[], None]) -> None:
-        """Have the thread called `name` stop for ever at its next entrance; `on_injected` is called when it does."""
+        """Make the thread called `name` hang at its next entry; `on_injected` is called when it does."""
         self._hangs[name] = on_injected
 
     def release(self) -> None:
-        """From now on nobody is held back, and nobody is made to crash or hang; who hangs goes on doing so."""
+        """Stop injecting delays, crashes and hangs; a hung thread keeps hanging."""
         self._hangs.clear()
         self._delays_s.clear()
         self._crashes.clear()
 
     def hold(self) -> None:
-        """Called by a thread about to enter a condition."""
+        """Inject faults into a thread that is about to enter a condition."""
         name = threading.current_thread().name
         if name in self._hangs:
             self._hangs.pop(name)()
@@ -72,7 +72,7 @@ class FaultyRuntime:
             if self._entries[name] == self._crashes[name]:
                 self.crashed = True
                 self._on_injected()
-                raise InjectedCrash(f"thread {name} was told to crash")
+                raise InjectedCrash(f"thread {name} crashed by the scenario")
         delay_s = self._delays_s.get(name, 0.0)
         if delay_s:
             self._inner.sleep(delay_s)

@@ -60,7 +60,7 @@ class CrashingFeed:
         """The other feed's next batch. Raises Injected at the n-th call."""
         self._reads_left -= 1
         if self._reads_left <= 0:
-            raise InjectedCrash("the feed was told to crash")
+            raise InjectedCrash("the feed crashed by the scenario")
         return self._feed.read()
 
     def status(self) -> FeedStatus:
@@ -86,7 +86,7 @@ class FeedWithoutPosition:
         """The other feed's. Raises Injected at the n-th call."""
         self._looks_left -= 1
         if self._looks_left == 0:
-            raise InjectedCrash("the feed's position was told to crash")
+            raise InjectedCrash("the feed's position crashed by the scenario")
         return self._feed.position
 
     def read(self) -> Batch | None:

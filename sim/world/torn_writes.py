@@ -1,4 +1,4 @@
-"""A transaction that is torn in the middle: the process is killed at one of its statements, or the disk fails there.
+"""A transaction interrupted by a kill or a disk error at one of its statements.
 
 Neither may leave a part of a batch in the database.
 """
@@ -28,7 +28,7 @@ class TornTransaction(Struct, frozen=True):
 
 
 def torn(db: SqliteDatabase, tear: TornTransaction, runtime: SimRuntime) -> SqliteDatabase:
-    """`db`, on which one statement does not come to be executed: counted from now, on its connections and by models."""
+    """`db`, on which one statement fails: counted from now, on its connections and by models."""
     return cast(SqliteDatabase, _Torn(db, tear, runtime))
 
 

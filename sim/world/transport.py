@@ -1,9 +1,9 @@
 """The simulated transport: `tradebot.feeds.websocket.transport` over `sim.world.network`, for the engine's own ingest
 thread.
 
-It holds its user to the protocol: a connection used by a second thread, or after it was lost or closed, is an error
-that ends the history. tests/contract/test_wire.py holds it and the real transport to the same semantics; what the bytes
-mean is decided by the product's own decoder.
+It checks its user: using a connection from a second thread, or after it was lost or closed, is an error that ends the
+history. tests/contract/test_wire.py checks the real transport for the same semantics; the product's own decoder parses
+the bytes.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _LOOK_S: Final = 0.5
 """How often `stopped` is asked while dialling."""
 
 _PIECES: Final = (1, 3, FRAMES_MAX, FRAMES_MAX)
-"""How many of the pieces that have arrived one `receive` reads: a real socket too gives them at once or bit by bit."""
+"""The number of arrived pieces that one `receive` reads: a real socket also delivers them together or singly."""
 
 
 class MisusedConnection(AssertionError):
@@ -55,7 +55,7 @@ class MisusedConnection(AssertionError):
 
 
 class _Socket:
-    """The client's end of one connection or request: what has arrived, and the way to the server."""
+    """The client's end of one connection or request."""
 
     def __init__(self, network: SimNetwork) -> None:
         self.network = network
@@ -78,7 +78,7 @@ class _Socket:
         self.arrived.wait(seconds)
 
     def close(self) -> None:
-        """Give the socket back: nothing arrives any more, and the server learns of the end. Idempotent."""
+        """Close the socket and notify the server. Idempotent."""
         if self._closed:
             return
         self._closed = True
@@ -149,7 +149,7 @@ class SimTransport:
     def _answer(
         self, socket: _Socket, ask: Callable[[None], None], limits: ConnectionLimits, cancel: Cancellation
     ) -> ToClient:
-        """Send the request and wait for its answer. The socket is closed unless it came and was good."""
+        """Send the request and wait for its answer. On failure the socket is closed."""
         runtime, network = self._runtime, self._network
         deadline_s = runtime.monotonic() + limits.connect_timeout_s
         try:
@@ -178,12 +178,12 @@ class SimTransport:
 
 
 def _accept(socket: _Socket, number: int, url: str) -> None:
-    """The server's 101 goes out: from here on there are two ends."""
+    """The server answers 101: the connection now has two ends."""
     network = socket.network
     peer = Peer(network, number, url, socket.from_server)
     socket.to_server = network.pipe(peer.take)
     network.peers.append(peer)
-    if socket.from_server.cut_off:  # the client gave up before
+    if socket.from_server.cut_off:  # the client has already closed it
         socket.to_server.put(ReceivedMessage("end"))
     socket.from_server.put(HandshakeAccepted())
     network.server.opened(peer)
@@ -192,7 +192,7 @@ def _accept(socket: _Socket, number: int, url: str) -> None:
 class SimConnection:
     """`tradebot.feeds.websocket.transport.Connection` in simulation.
 
-    Raises MisusedConnection when it is not used as that asks.
+    Raises MisusedConnection if it is not used as that protocol requires.
     """
 
     def __init__(
@@ -228,7 +228,7 @@ class SimConnection:
                 self._socket.wait(left_s)
 
     def _read_arrived(self) -> bool:
-        """Give the decoder what has arrived; False when nothing has. Raises ConnectionLost at the end of the stream."""
+        """Pass arrived data to the decoder; False if there is none. Raises ConnectionLost at the end of the stream."""
         inbox = self._socket.inbox
         pieces = 0
         while inbox and pieces < self._pieces_max:
@@ -258,7 +258,7 @@ class SimConnection:
     def send_text(self, text: str) -> None:
         """See `tradebot.feeds.websocket.transport.Connection`.
 
-        The network takes any amount at once, also while the link is down.
+        The network accepts any amount immediately, even while the link is down.
         """
         self._send("send_text", ReceivedMessage("text", text.encode()))
 

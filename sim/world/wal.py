@@ -16,14 +16,14 @@ _SECTOR_BYTES: Final = 512
 
 
 class WalPosition(NamedTuple):
-    """A place in the log: the salts of its generation (they change when SQLite begins it anew), and an offset."""
+    """A position in the log: the salts of its generation (they change when SQLite restarts the log), and an offset."""
 
     salts: bytes
     end: int
 
 
 class Wal(NamedTuple):
-    """A log with a header. `ends` are the offsets behind each of its commits, in order; `first`: never begun anew."""
+    """A log with a header. `ends` are the end offsets of its commits, in order; `first`: never restarted."""
 
     salts: bytes
     page_bytes: int
@@ -53,7 +53,7 @@ def read_wal(content: bytes | memoryview) -> Wal | None:
 
 
 class Index(NamedTuple):
-    """What the shared memory says of the log: its generation, its valid frames, those that are in the database."""
+    """The shared-memory index of the log: its generation, its valid frames, and the checkpointed ones."""
 
     salts: bytes
     frames: int
@@ -70,10 +70,10 @@ def read_index(content: bytes) -> Index | None:
 
 
 def torn(content: bytes | memoryview, cut: int, end: int, style: int, first: bool) -> bytes:
-    """The log when what it holds from `cut` on, up to `end`, did not reach the disk whole: the commit there is lost.
+    """The log if the bytes from `cut` to `end` did not completely reach the disk: their commit is lost.
 
-    `style` 0: nothing of it did; 1: all but one sector of the first frame did; 2: its first half did. Where the log was
-    begun anew (not `first`), its file was as long before, so that what is missing is zeros.
+    `style` 0: none of the bytes; 1: all but one sector of the first frame; 2: the first half. If the log was restarted
+    (not `first`), its file had the same length before, so missing bytes are zeros.
     """
     rest = bytearray(content[cut:])
     lost_bytes = end - cut

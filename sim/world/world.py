@@ -1,4 +1,4 @@
-"""The world around a simulated engine: one seed, one directory, settings, faults, and what came of it."""
+"""The environment of a simulated engine: one seed, one directory, settings, faults and results."""
 
 from __future__ import annotations
 
@@ -66,17 +66,18 @@ class ProcessOutcome:
     steps: int
     sim_s: float
     times_s: list[float] = field(default_factory=list)
-    """When each line of `logs` was written, in simulated seconds."""
+    """The time of each line of `logs`, in simulated seconds."""
     lost: int = 0
-    """Ticks of its run that a power cut took, in this process or a later one: stored, but not on the disk."""
+    """Stored ticks of its run that a power loss in this or a later process has lost."""
     covered_ticks: int = 0
-    """How many of its ticks a stored checkpoint covers."""
+    """The number of its ticks covered by a stored checkpoint."""
 
     @property
     def has_exact_ledger(self) -> bool:
-        """Whether it gave an account that must be exact: to the end, and not after a second signal, which meets threads
+        """Whether its ledger must be exact.
 
-        in the midst of counting; and what it stored is still there.
+        It must if the process came to its end without a second signal (which interrupts counting) and lost no stored
+        data.
         """
         at_once = self.events(LogEvent.SECOND_SIGNAL)
         return bool(self.events(LogEvent.FINAL_METRICS)) and not at_once and not self.lost
@@ -86,7 +87,7 @@ class ProcessOutcome:
         return [line["fields"] for line in self.logs if line["fields"].get("event") == name]
 
     def event(self, name: str) -> dict[str, Any]:
-        """Fields of the last such line; an error when there is none."""
+        """Fields of the last such line. Raises AssertionError if there is none."""
         found = self.events(name)
         if not found:
             raise AssertionError(f"no log line with event {name}")
@@ -95,7 +96,7 @@ class ProcessOutcome:
 
 @dataclass
 class SimProcess:
-    """A simulated process that is about to run, and what the world may take hold of."""
+    """A simulated process and the objects that the world may control."""
 
     number: int
     runtime: JournalRuntime
@@ -105,24 +106,24 @@ class SimProcess:
     manager: FakeSystemd
     disk: Disk
     power_cut: bool = False
-    """Whether its end, or what came just after it, was a power cut."""
+    """Whether a power loss ended it, or followed immediately."""
     loss: Loss | None = None
-    """What that cost."""
+    """The loss of that power cut."""
     made_another: bool = False
-    """Whether it made a new database where the one that it wrote had been moved away."""
+    """Whether it created a new database at the path of the moved one."""
     storage: FaultyWriter | None = None
-    """Once the engine has opened it."""
+    """Set when the engine opens it."""
     side_processes: list[SideProcess] = field(default_factory=list)
-    """Commands beside the engine; the history goes on until they have ended too."""
+    """Concurrent commands; the history continues until they have ended too."""
 
     def close_leftovers(self) -> None:
-        """Give back what it left open when it was killed."""
+        """Close what it left open when it was killed."""
         if self.storage is not None:
             self.storage._db = None  # of a stage that was killed as it closed it
         self.observer.close_leftovers()
 
     def cut_power(self) -> None:
-        """The machine is off: what had not reached the disk may be lost."""
+        """Power loss: unsynced data may be lost."""
         self.power_cut = True
         self.runtime.say("the power is cut")
         self.runtime.kill()
@@ -132,11 +133,11 @@ class SimProcess:
 class Faults:
     """What a scenario does to a process. Thread names are those of the seam, e.g. "tradebot-strategy".
 
-    `signal_on` names log lines by event or message: when the first one of that name is written, SIGTERM comes.
-    `jumps_ms` are (seconds, ms): the wall clock is set forward or back by so much. `network` makes the network that the
+    `signal_on` names log lines by event or message: the first line of that name triggers SIGTERM.
+    `jumps_ms` are (seconds, ms): the wall clock is set forward or back. `network` makes the network that the
     process's WebSocket connections go over (see `sim.world.exchange.SimExchange.online`); without it there is none.
     `begin` is called before the process starts: it may arrange anything with the world's calls of its runtime. A
-    checkpoint comes every `checkpoint_ticks` ticks. Without `engine` there is none, only what is beside it.
+    checkpoint comes every `checkpoint_ticks` ticks. Without `engine` only the commands run.
     """
 
     storage: StorageFaults = field(default_factory=StorageFaults)
@@ -148,7 +149,7 @@ class Faults:
     kill_at_s: float | None = None
     power_cut_at_s: float | None = None
     power_cut_at_end: bool = False
-    """Just after the process has ended, however it did."""
+    """Power loss immediately after the end of the process."""
     jumps_ms: tuple[tuple[float, int], ...] = ()
     wrap_feed: Callable[[Feed, SimRuntime], Feed] = lambda feed, _runtime: feed
     network: Callable[[SimRuntime], SimNetwork] | None = None
@@ -160,8 +161,8 @@ class Faults:
 class World:
     """One seed and one directory; `run` starts a process in it, one after the other, each with its own schedule.
 
-    `only` are the kinds of faults that a scenario which draws them is bound to (None: to none), `safety_s` is how long
-    they may come at most; `drawn` is what it drew, `injected` counts what was done, by kind.
+    `only` restricts the kinds of faults that a scenario may draw (None: no restriction), `safety_s` limits their time.
+    `drawn` are the drawn kinds, `injected` counts injected faults by kind.
     """
 
     def __init__(self, seed: int, directory: Path, freezer: SettableClock | None = None) -> None:
@@ -197,7 +198,7 @@ class World:
         return Settings(sourced.config, chosen, {}, sourced.live)
 
     def run(self, settings: Settings, faults: Faults | None = None) -> ProcessOutcome:
-        """One process from start to end, or to its kill. Raises SimError when the simulation itself fails."""
+        """Run one process to its end or kill. Raises SimError if the simulation itself fails."""
         faults = Faults() if faults is None else faults
         number = len(self.processes) + 1
         runtime = JournalRuntime(self.seed * 1009 + number, self.journal, number, freezer=self._freezer)
@@ -267,7 +268,7 @@ class World:
         return process
 
     def _after_death(self, process: SimProcess) -> None:
-        """The files are what the process left in the middle of a call, and after a power cut what reached the disk."""
+        """Set the files to their state in the interrupted call and, after a power loss, to an image of the disk."""
         process.made_another = self.disk.bring_back()
         for path, content in self.disk.instead.items():
             if content is None:
@@ -280,7 +281,7 @@ class World:
             process.runtime.say(f"power is back: {lost.commits} of {lost.commits_before} commits in the log are lost")
 
     def _record_losses(self, loss: Loss | None) -> None:
-        """Note with each process what a power cut took of its run."""
+        """Record with each process the ticks of its run that a power loss has lost."""
         for outcome in self.outcomes if loss is not None else ():
             for start in outcome.events(LogEvent.START):
                 assert loss is not None
@@ -299,14 +300,14 @@ class World:
 
 @contextmanager
 def _leaving_files_open() -> Iterator[None]:
-    """Inside, nobody is told of files that are left open: those of a killed process are closed by nobody."""
+    """Suppress ResourceWarnings inside the block: a killed process does not close its files."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         yield
 
 
 def _close_inputs(directory: Path) -> None:
-    """Close the inputs in `directory` that a process read and left to its end to close, killed or not."""
+    """Close the input files in `directory` that a process left open."""
     for descriptor, name in open_files():
         if fnmatch(name, f"{directory}/*.jsonl"):
             os.close(descriptor)
@@ -331,7 +332,7 @@ def _edges(process: SimProcess, faults: Faults, output: Output) -> Edges:
 
 
 def _main(settings: Settings | None, edges: Edges, side_processes: list[SideProcess]) -> ExitCode:
-    """The engine, unless there is none; and what is beside it, to its end."""
+    """Run the engine, if there is one, then wait for the commands."""
     try:
         return ExitCode.COMPLETE if settings is None else run_engine(settings, edges)
     finally:
@@ -348,7 +349,7 @@ def _transport(runtime: SimRuntime, network: SimNetwork | None) -> Transport:
 def covered_ticks(path: Path, logs: list[dict[str, Any]]) -> int:
     """How many ticks of the run that wrote `logs` the newest stored checkpoint of its feed covers.
 
-    Looked at in a copy: closing the only connection moves SQLite's log into the database, and a kill leaves the log.
+    Reads a copy: closing the only connection checkpoints SQLite's log, but a kill leaves the log.
     """
     started = [line["fields"]["run_id"] for line in logs if line["fields"].get("event") == LogEvent.START]
     if not started:

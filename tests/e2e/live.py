@@ -190,7 +190,7 @@ class Live:
 
 
 def assert_feed_sound(db: Path) -> None:
-    """The file is whole, no tick is there twice, and what is missing between two numbers is a gap in its place."""
+    """The file is whole, no tick is listed twice, and what is missing between two numbers is a gap in its place."""
     assert_sound(db)
     check_database(db)
     ticks = stored_ticks(db)

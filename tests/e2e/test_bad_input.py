@@ -255,7 +255,7 @@ def test_an_input_without_a_tick_ends_with_11(engine: Engine) -> None:
     """One message that says what the file looks like and what to do; again, not 12, the second time."""
     for name, content, words in (
         ("empty", b"", "is empty"),
-        ("blank", b"\n \n", "holds nothing but white space"),
+        ("blank", b"\n \n", "contains only white space"),
         ("table", b"a,b\n1,2\n3,4\n", "looks like CSV of rows with the columns a, b; convert it"),
     ):
         engine.path(name).write_bytes(content)

@@ -171,7 +171,7 @@ def test_a_stop_while_connecting(engine: Engine) -> None:
             link.recv(1)  # the handshake is on its way
             running.send(signal.SIGTERM)
             done = running.finish(5.0).expect(0)
-    assert done.stdout == "no frame came: nothing was captured\n"
+    assert done.stdout == "no frame arrived: nothing was captured\n"
     assert not done.all(LogEvent.CONNECT_FAILED)
     assert files(engine) == []
 

@@ -113,7 +113,7 @@ def test_strict_ends_at_the_first_of_them(engine: Engine) -> None:
     """G5: exit 11, after what was good before it."""
     frames = [*FRAMES[:3], "{broken", *FRAMES[3:]]
     done = engine.run(*OPTIONS, write(engine, "x.jsonl", frames), "--db=x.db", "--strict").expect(11)
-    assert "x.jsonl:4: not JSON (--strict ends at a malformed line)" in done.stderr
+    assert "x.jsonl:4: not JSON (--strict stops at the first malformed line)" in done.stderr
     assert (done.ledger["malformed"], done.ledger["stored"]) == (1, 1)
 
 

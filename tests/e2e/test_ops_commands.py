@@ -73,7 +73,7 @@ def test_health_status_and_doctor_of_a_life(engine: Engine) -> None:
     told = json.loads(view.expect(0).stdout)
     assert (told["engine"], told["healthy"], told["status"]["pid"]) == ("running", True, running.pid)
     assert told["last_run"]["ticks"] > 0 and told["last_run"]["exit_code"] is None
-    assert f"one engine is at work, process {running.pid}" in doctor.stdout
+    assert f"one engine is running, process {running.pid}" in doctor.stdout
     assert "ok    feed times   the last tick was" in doctor.stdout
     assert doctor.expect(0).stdout.endswith(" 0 failed\n")
 
@@ -99,7 +99,7 @@ def test_a_watched_engine_that_is_killed(engine: Engine) -> None:
     path.write_text(json.dumps(status | {"written_s": status["written_s"] - 30}))  # half a minute later
     view, doctor = ask(engine, "status", "doctor")
     assert "engine silent, UNHEALTHY: no word from the engine" in view.expect(0).stdout
-    assert "was killed before it could say how it ended" in doctor.expect(0).stdout
+    assert "was killed before it could record how it ended" in doctor.expect(0).stdout
 
 
 def test_metrics_and_webhook_of_a_run(engine: Engine, hook: Hook) -> None:
@@ -141,7 +141,7 @@ def test_a_webhook_that_does_not_answer_holds_nothing_up(engine: Engine) -> None
 
 @pytest.mark.parametrize("command", ["status", "health", "doctor"])
 def test_a_name_that_no_file_can_have_is_one_line(engine: Engine, command: str) -> None:
-    """Found by a newcomer: tracebacks for files that cannot be looked at."""
+    """Found by a newcomer: tracebacks for files that cannot be examined."""
     done = engine.run(command, f"--db={'a' * 300}.db").expect(12)
     assert "File name too long" in done.stdout + done.stderr
 

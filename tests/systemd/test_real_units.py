@@ -306,4 +306,4 @@ class TestInstalled:
         doctor = manager.run(
             tradebot, "doctor", "--db=/var/lib/eth/tradebot.db", f"--config={config}", check=False, timeout_s=60
         )
-        assert "/etc/systemd/system/eth.service" in doctor and "one engine is at work" in doctor
+        assert "/etc/systemd/system/eth.service" in doctor and "one engine is running" in doctor

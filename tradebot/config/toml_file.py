@@ -77,7 +77,7 @@ def find(explicit: str | None, environ: Mapping[str, str]) -> tuple[Path, str] |
     try:
         path = default_path(environ)
     except ConfigError:
-        return None  # who has no home has no file in it
+        return None  # no home directory, no file in it
     return (path, "default place") if may_exist(path) else None
 
 

@@ -1,4 +1,4 @@
-"""What each configuration key accepts, whoever says it: file, command line or environment.
+"""What each configuration key accepts, from any source: file, command line or environment.
 
 `KEYS` lists every key by its dotted name ("engine.sample_every"), read off the types and bounds in
 `tradebot.config.model`. Values are checked one by one with `check_value`, put together with `build`, and checked

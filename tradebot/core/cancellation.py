@@ -1,4 +1,4 @@
-"""The one way to ask work to end early: whoever does the work holds a `Cancellation`, polls it and waits on it."""
+"""The one way to cancel work: the code that does the work holds a `Cancellation`, polls it and waits on it."""
 
 from __future__ import annotations
 

@@ -219,7 +219,7 @@ class CaptureWriter:
         self.path = self._path((numbers[-1] if numbers else 0) + 1)
         for number in numbers[: max(0, len(numbers) + 1 - self._files_max)]:
             self._path(number).unlink(missing_ok=True)
-        # O_EXCL: should another capture of that name have begun the same number just now, it is an error.
+        # O_EXCL: if another capture of that name has just created the same number, this is an error.
         self._fd = open_private(self.path, os.O_WRONLY | os.O_EXCL)
         self._size = 0
         repeated = [

@@ -147,7 +147,7 @@ def _database(settings: Settings, around: Surroundings) -> Input:
         around.log.warning(
             "replaying a pruned run", event=LogEvent.PRUNED_RUN, run_id=origin.run_id, pruned=origin.pruned,
             left=origin.rows,
-            detail="its oldest ticks are gone: results are those of what is left, under another run id",
+            detail="its oldest ticks were deleted: the results are those of the remaining ticks, under another run id",
         )  # fmt: skip
     rows_feed = DatabaseReplay(_rows(path, origin), origin.rows)
     return Input(

@@ -45,16 +45,16 @@ class Quarantine:
         self._fd: int | None = None
 
     def keep(self, frame: str | bytes, received_ms: int, reason: str) -> str | None:
-        """Append a frame. Returns what to tell the reader when that fails for the first time since it last worked.
+        """Append a frame. Returns an error message for the first failure after a success.
 
-        Never raises for what the disk does: the feed goes on without the frame, and the next one is tried anew.
+        Never raises on disk errors: the feed continues without the frame, and the next frame is tried again.
         """
         line = _line(frame, received_ms, reason)
         try:
             self._append(line)
         except OSError as error:
             first = self.error is None
-            self.error = f"quarantine file {self.path}: {error.strerror or error}; malformed frames are not kept"
+            self.error = f"quarantine file {self.path}: {error.strerror or error}; malformed frames are not saved"
             return self.error if first else None
         self.error = None
         return None

@@ -1,4 +1,4 @@
-"""Which trades of a live feed are new: duplicates, late ones and gaps, told by the sender's own numbers. Pure.
+"""Which trades of a live feed are new: duplicates, late trades and gaps, by the sender's own sequence numbers. Pure.
 
 A `seq` alone decides where there is one, otherwise an `event_id`. A duplicate has the number **and** the content (time,
 price, volume) of a trade that was seen. Of a symbol's numbering the highest seq is remembered, and which ones of the

@@ -79,7 +79,7 @@ def find(explicit: str | None, config_path: Path | None, environ: Mapping[str, s
 def _places(config_path: Path | None, environ: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
     if config_path is not None:
         yield config_path.parent / FILE_NAME, "beside the configuration file"
-    with contextlib.suppress(ConfigError):  # who has no home has no file in it
+    with contextlib.suppress(ConfigError):  # no home directory, no file in it
         yield xdg_directory(environ, "XDG_CONFIG_HOME", ".config") / "tradebot" / FILE_NAME, "default place"
     # Of an installation there is no etc/ beside the package: where there is one, its code is what runs.
     yield Path(__file__).parents[2] / "etc" / "tradebot" / FILE_NAME, "the example of the source tree"
@@ -138,9 +138,7 @@ class _Reader:
         if key in LIMITS:
             return check_value(f"feed.{key}", value)
         if f"feed.{key}" in KEYS:
-            raise InvalidValue(
-                "is no key of a source: it belongs into [feed] of the configuration file, for all sources"
-            )
+            raise InvalidValue("is not a key of a source: set it in [feed] of the configuration file, for all sources")
         raise InvalidValue(f"unknown key{did_you_mean(key, (*self._checks, *LIMITS))}")
 
     def _problem(self, path: tuple[str, ...], text: str) -> None:
@@ -174,7 +172,7 @@ def _symbols(value: object) -> tuple[str, ...]:
         except InvalidValue as error:
             raise InvalidValue(f"each {error}") from None
         if checked in seen:
-            raise InvalidValue(f"{show(checked)} is there twice")
+            raise InvalidValue(f"{show(checked)} is listed twice")
         seen.add(checked)
     return tuple(value)
 

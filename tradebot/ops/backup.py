@@ -1,8 +1,8 @@
 """`tradebot backup FILE`: a copy of the database as of one moment, also while an engine writes.
 
-SQLite's own online backup, in steps. A backup that reads the source without holding a transaction begins anew whenever
-somebody commits between two steps, so beside a busy engine it would never end. Here one read transaction spans all
-steps: one pass, and the copy is what was committed when it began. For that long the engine's write-ahead log is not
+SQLite's own online backup, in steps. A backup that reads the source without holding a transaction restarts whenever
+another connection commits between two steps, so with a busy engine it would never end. Here one read transaction spans
+all steps: one pass, and the copy is what was committed when it began. For that long the engine's write-ahead log is not
 emptied.
 """
 
@@ -69,7 +69,7 @@ def run_backup(
             size = _copy(db_path, part, runtime, errors)
             os.fsync(descriptor)
             if not force and os.path.lexists(target):
-                raise BackupFailed(f"{target} was made by somebody else meanwhile")
+                raise BackupFailed(f"{target} was created by another program in the meantime")
             os.replace(part, target)
             sync_directory(target.absolute().parent)
     except StorageUnavailable as error:
@@ -88,12 +88,12 @@ def run_backup(
 
 
 def _failed(errors: TextIO | None, target: Path, why: str) -> int:
-    GuardedStream(errors).write(f"tradebot: backup {target}: {why}; no backup was made\n")
+    GuardedStream(errors).write(f"tradebot: backup {target}: {why}; no backup was written\n")
     return 1
 
 
 def _check_target(db_path: Path, target: Path, force: bool) -> None:
-    """Raises ConfigError when the target cannot be written, or holds what nobody said to replace."""
+    """Raises ConfigError when the target cannot be written, or exists and --force was not given."""
     if target == Path():
         raise ConfigError("backup: the name of the file is empty, or that of this directory; name a file")
     try:
@@ -130,7 +130,7 @@ def _reserved(part: Path) -> Iterator[int]:
         ours = os.fstat(descriptor).st_uid in (os.geteuid(), os.stat(part.absolute().parent).st_uid)
         known = (b"", _SQLITE_MAGIC, bytes(len(_SQLITE_MAGIC)))
         if not ours or os.pread(descriptor, len(_SQLITE_MAGIC), 0) not in known:
-            raise ConfigError(f"backup {part}: is in the way, and no backup has left it there; move it")
+            raise ConfigError(f"backup {part}: already exists and is not an unfinished backup; move it")
         os.fchmod(descriptor, PRIVATE_MODE)
         os.ftruncate(descriptor, 0)  # what a killed one left
         try:
@@ -193,7 +193,9 @@ def _check(part: Path, runtime: Runtime) -> None:
             _check_stop_requested(runtime)
             raise
         if found != "ok":
-            raise BackupFailed(f"the copy is damaged, so the database is ({found}); see `tradebot doctor`")
+            raise BackupFailed(
+                f"the copy is damaged, so the database is damaged too damaged too ({found}); see `tradebot doctor`"
+            )
 
 
 def _open(name: str, uri: bool = False) -> sqlite3.Connection:

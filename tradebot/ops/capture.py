@@ -63,7 +63,7 @@ class Captured(NamedTuple):
     def text(self) -> str:
         """For people."""
         if self.file is None:
-            return "no frame came: nothing was captured\n"
+            return "no frame arrived: nothing was captured\n"
         return (
             f"{self.frames:,} frames ({self.trades:,} trades) captured, the last of them in {self.file}\n"
             f"replay a file with --ingest=replay --replay-file=FILE --exchange={self.exchange}\n"

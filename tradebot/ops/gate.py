@@ -33,7 +33,7 @@ from tradebot.store.database import beside
 from tradebot.store.errors import StorageUnavailable
 
 AGE_MS_MAX: Final = 7 * 86_400_000
-NO_GATEWAY: Final = "no live gateway is built in: this release sends no order anywhere; use mode SHADOW"
+NO_GATEWAY: Final = "no live gateway is available: this release never sends an order; use mode SHADOW"
 _AGAIN: Final = "run tradebot prove with the --config and --db of this run"
 _RESTORE: Final = "put back the last backup"
 
@@ -74,19 +74,19 @@ def _wrong_with(bundle: Bundle, config: Config, now_ms: int, version: str) -> li
     wrong = []
     unpassed = bundle.unpassed()
     if unpassed:
-        wrong.append(f"has not passed: {', '.join(unpassed)}; {_AGAIN} and see to what it says")
+        wrong.append(f"has not passed: {', '.join(unpassed)}; {_AGAIN} and fix what it reports")
     age_ms = now_ms - bundle.made_ms
     if age_ms > AGE_MS_MAX:
         wrong.append(f"is {span(age_ms / 1000)} old (of {iso(bundle.made_ms)}), more than 7 days; {_AGAIN}")
     if age_ms < 0:
         wrong.append(
-            f"is from the future (of {iso(bundle.made_ms)}, it is {iso(now_ms)}): set the clock right, or {_AGAIN}"
+            f"is dated in the future ({iso(bundle.made_ms)}, now is {iso(now_ms)}): correct the clock, or {_AGAIN}"
         )
     if bundle.version != version:
-        wrong.append(f"is of another version: of {bundle.version}, this is {version}; {_AGAIN}")
+        wrong.append(f"was made by another version ({bundle.version}, this is {version}); {_AGAIN}")
     here = config_hash(config)
     if bundle.config_hash != here:
-        wrong.append(f"is of another configuration: of {bundle.config_hash}, this is {here}; {_AGAIN}")
+        wrong.append(f"was made with another configuration ({bundle.config_hash}, this is {here}); {_AGAIN}")
     return wrong
 
 
@@ -127,7 +127,7 @@ def read_health(config: Config, database: Path, runtime: Runtime) -> list[str]:
     except (ConfigError, StorageUnavailable) as error:
         findings.append(unreadable(error, _RESTORE))
     except OSError as error:
-        return [f"{target}: {error.strerror}; see to the file system below it"]
+        return [f"{target}: {error.strerror}; check the file system below it"]
     return [f"{finding.text}; {finding.advice}" for finding in findings if finding.level == "FAIL"]
 
 
@@ -147,7 +147,7 @@ def unavailable(config: Config, runtime: Runtime, environ: Mapping[str, str] | N
         conditions = live_conditions(config, db_path(config, environ), runtime)
         reasons.append("\n- ".join(["mode LIVE is refused:", *conditions]))
     if config.mode == "PAPER":
-        reasons.append("mode PAPER comes with a later release; SHADOW is there")
+        reasons.append("mode PAPER is not available in this release; use SHADOW")
     return reasons
 
 

@@ -1,8 +1,8 @@
 """`tradebot health`: one line and an exit code from the age of the last progress, for scripts. `status` reads it too.
 
-The status file tells whether an engine lives and what it stored when; the database must know the run that the engine
-says it writes. A quiet market with a live link is healthy once trades have come; notices of
-the engine itself are no progress. Nothing here writes, or asks for a lock that a writer needs.
+The status file shows whether an engine runs and when it last stored data; the database must know the run that the
+engine says it writes. A quiet market with a live link is healthy once trades have come; notices of the engine itself
+are no progress. Nothing here writes, or asks for a lock that a writer needs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tradebot.store.models import RunRow
 from tradebot.telemetry.status_file import AS_ENGINE, FRESH_S, Status, read_status, status_path
 
 MAX_AGE_S: Final = 60.0
-"""How old the last progress may be unless told otherwise."""
+"""The default maximum age of the last progress."""
 
 _NAMED_MAX: Final = 5
 _COMPLETE: Final = "the run is complete: nothing is left to do"
@@ -99,7 +99,7 @@ def unusable(db_path: Path) -> Unusable | None:
     """Whether the path is misuse: no engine could have its database there, or this user cannot know. Else None.
 
     None as well when nothing is there yet, and for a file that is damaged or no database: that is an answer about an
-    engine. Opens nothing, so that a fifo or a device holds nobody up.
+    engine. Opens nothing, so that a FIFO or a device cannot block.
     """
     try:
         mode = db_path.stat().st_mode
@@ -115,7 +115,7 @@ def unusable(db_path: Path) -> Unusable | None:
         return Unusable(f"database {db_path}: cannot be read: {error.strerror}", AS_ENGINE)
     except OSError as error:
         links = error.errno == errno.ELOOP
-        what = "its symbolic links lead in a circle" if links else f"cannot be looked at: {error.strerror}"
+        what = "its symbolic links lead in a circle" if links else f"cannot be examined: {error.strerror}"
         return Unusable(f"database {db_path}: {what}", _NAME_ANOTHER)
     return None
 
@@ -133,7 +133,7 @@ def look_at(db_path: Path, runtime: Runtime) -> HealthReading:
 
 
 def look_with(status: Status | None, db_path: Path, runtime: Runtime) -> HealthReading:
-    """The same for who has read the status, or could not. Raises nothing."""
+    """Like `check()`, for callers that already tried to read the status file. Raises nothing."""
     wrong = unusable(db_path)
     run, locked, damage = None, None, None if wrong is None else wrong.text
     exists = wrong is not None or db_path.is_file()
@@ -173,9 +173,9 @@ def judge(look: HealthReading, max_age_s: float) -> Health:
     if status is None and look.run is not None and look.run.complete and look.damage is None:
         return Health(True, _COMPLETE)  # as of a copy of a database, which has no status beside it
     if status is None:
-        none = "no engine: none has written a status beside this database"
+        none = "no engine: there is no status file beside this database"
         if not look.database_exists:
-            none = "no engine: there is neither a database nor a status of one; is --db right?"
+            none = "no engine: there is neither a database nor a status file; is --db right?"
         return Health(False, none if look.damage is None else f"{none}; {look.damage}")
     if _complete(look, status):
         trouble = database_trouble(look, status)
@@ -190,13 +190,13 @@ def judge(look: HealthReading, max_age_s: float) -> Health:
 
 
 def _complete(look: HealthReading, status: Status) -> bool:
-    """Whether the run did all that it was asked for; the database tells where the status is one of older versions."""
+    """Whether the run did everything requested; read from the database if an older version wrote the status."""
     by_database = look.run is not None and look.run.run_id == status.run_id and look.run.complete
     return status.state == "ended" and status.exit_code == ExitCode.COMPLETE and (status.complete or by_database)
 
 
 def _absent(look: HealthReading, status: Status) -> str | None:
-    """Why no engine is at work, if none is."""
+    """Why no engine is running, if none is."""
     age_s = look.now_s - status.written_s
     if status.state == "ended":
         stopped = "was stopped, and ended" if status.exit_code == ExitCode.COMPLETE else "has ended"
@@ -204,7 +204,7 @@ def _absent(look: HealthReading, status: Status) -> str | None:
     if age_s < 0:
         return "no engine since this machine was started"
     if age_s > FRESH_S:
-        return f"no word from the engine (process {status.pid}) for {span(age_s)}: it was killed or hangs"
+        return f"no status from the engine (process {status.pid}) for {span(age_s)}: it was killed or hangs"
     return None
 
 
@@ -230,8 +230,10 @@ def _by_progress(look: HealthReading, status: Status, max_age_s: float) -> Healt
     if status.ingest_alive(look.now_s):
         if status.link is not None and (wrong := _unfed(status, stored_s)) is not None:
             return Health(False, f"{stored}; {wrong}{note}")
-        heard = "" if status.link_age_ms is None else f", last heard of the peer {span(status.link_age_ms / 1000)} ago"
-        link = "the link is up" if status.link == "up" else "ingest is at work"
+        heard = (
+            "" if status.link_age_ms is None else f", last message from the peer {span(status.link_age_ms / 1000)} ago"
+        )
+        link = "the link is up" if status.link == "up" else "ingest is running"
         return Health(True, f"{stored}, but {link}{heard}: a quiet market{note}")
     if status.link == "down":
         return Health(False, f"{stored}; the link is down for {span(status.link_down_s or 0.0)}{note}")
@@ -246,7 +248,7 @@ def _unfed(status: Status, stored_s: float | None) -> str | None:
     if symbols is not None and 0 < symbols.requested <= symbols.refused_count:
         return "the link is up, but the exchange refuses every symbol"
     if stored_s is None:
-        return f"the link is up, but no trade has come since the start {span(status.uptime_s)} ago"
+        return f"the link is up, but no trade has arrived since the start {span(status.uptime_s)} ago"
     return None
 
 

@@ -1,4 +1,4 @@
-"""`tradebot prune`: delete what is old, in passes until all of it is gone, and tell what was deleted and what stays."""
+"""`tradebot prune`: delete old data in passes until none is left, and report what was deleted and what was kept."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def run_prune(
                     free_bytes = _free_bytes(db)
                 if not total.refused:
                     break
-                failure = f"replays were left alone, for events of them may wait there: {unreadable}"
+                failure = f"replays were not deleted, because their events may be waiting there: {unreadable}"
             except PruneStopped as stop:
                 failure = str(stop)
             except StorageUnavailable as error:
@@ -94,7 +94,7 @@ def _waiting(db_path: Path) -> tuple[Waiting, str]:
 
 
 def _add(total: Pruned, done: Pruned, dry_run: bool) -> None:
-    """Add what a pass has deleted; one that only counts has counted everything anew."""
+    """Add what a pass has deleted; a dry run has counted everything again."""
     for name in _COUNTED:
         setattr(total, name, getattr(done, name) + (0 if dry_run else getattr(total, name)))
     total.unfinished, total.spilled, total.refused = done.unfinished, done.spilled, done.refused
@@ -131,17 +131,17 @@ def _report(path: Path, cutoff_ms: int, dry_run: bool, done: Pruned, free_bytes:
     if done.unfinished:
         more = "" if len(done.unfinished) <= _NAMED else f" and {len(done.unfinished) - _NAMED} more"
         lines.append(
-            f"Left alone, since they have no end: replays {', '.join(done.unfinished[:_NAMED])}{more};"
+            f"Not deleted, because they have no end: replays {', '.join(done.unfinished[:_NAMED])}{more};"
             " complete them with --resume."
         )
     if done.spilled is not None:
         lines.append(
-            f"Left alone, since events of it wait in {spill_path(path)}: run {done.spilled}; the next start of the"
-            " engine stores them."
+            f"Not deleted, because its events are waiting in {spill_path(path)}: run {done.spilled}; the next start of"
+            " the engine stores them."
         )
     if free_bytes is not None and not dry_run:
         free_mb = free_bytes / 1e6
-        lines.append(f"Free inside the file for new events: {free_mb:,.1f} MB. The file itself does not shrink.")
+        lines.append(f"Free space inside the file for new events: {free_mb:,.1f} MB. The file itself does not shrink.")
     if failure:
-        lines.append(f"Not finished: {failure}. Run it again to go on.")
+        lines.append(f"Not finished: {failure}. Run it again to continue.")
     return "".join(f"{line}\n" for line in lines)

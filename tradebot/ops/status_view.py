@@ -53,7 +53,7 @@ EngineState = Literal["running", "draining", "ended", "silent", "none"]
 
 
 class View(Struct, frozen=True, kw_only=True):
-    """Everything `status` tells.
+    """Everything that `status` shows.
 
     `engine`: running or draining; ended (with a word); silent (a status that is no longer renewed: killed, hanging, or
     before the last boot); none. `healthy` and `health` are what `tradebot health` would say. `spill_bytes`: accepted
@@ -190,9 +190,9 @@ def _lines(view: View) -> Iterator[str]:
         yield _pair("throttle", f"{view.throttle.state}: the next start of a push feed keeps {kept}")
     if view.spill_bytes is not None:
         if view.alive and status is not None:
-            waiting = f"{status.spilled_events:,} events wait until the database can be written again"
+            waiting = f"{status.spilled_events:,} events are waiting until the database can be written again"
         else:
-            waiting = f"{view.spill_bytes:,} bytes of accepted events wait for the next start"
+            waiting = f"{view.spill_bytes:,} bytes of accepted events are waiting for the next start"
         yield _pair("spill", waiting)
     for text in view.trouble:
         yield _pair("trouble", text)
@@ -209,9 +209,11 @@ def _running_lines(view: View, status: Status) -> Iterator[str]:
     yield _pair("input", f"{status.ingest}, {status.source}{kept}")
     if status.link is not None:
         down = f"DOWN for {span(status.link_down_s or 0.0)}"
-        heard = "" if status.link_age_ms is None else f", last heard of the peer {span(status.link_age_ms / 1000)} ago"
+        heard = (
+            "" if status.link_age_ms is None else f", last message from the peer {span(status.link_age_ms / 1000)} ago"
+        )
         asked_s = status.retry_after_s
-        waits = "" if asked_s is None else f", waiting {span(asked_s)} more as the server asked (Retry-After)"
+        waits = "" if asked_s is None else f", waiting {span(asked_s)} more as the server requested (Retry-After)"
         yield _pair("link", ("up" if status.link == "up" else down) + heard + waits)
     yield from _symbol_lines(status.symbols)
     yield from _book_lines(status, "" if view.last_tick_age_s is None else f", {_tick_age(view.last_tick_age_s)}")
@@ -261,7 +263,7 @@ def _last_run_lines(run: RunLook) -> Iterator[str]:
     yield _pair(
         "last run", f"{run.run_id}: {run.mode} {run.ingest}, {run.source}, begun {started}, {run.ticks:,} ticks"
     )
-    unknown = "not recorded: it was killed, or could not write it"
+    unknown = "not recorded: the run was killed, or could not record it"
     yield _pair("exit code", unknown if run.exit_code is None else code_text(run.exit_code))
 
 
@@ -269,7 +271,7 @@ def _date(ms: int) -> str:
     try:
         return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     except (ValueError, OverflowError, OSError):  # a damaged file, or a clock that was far off
-        return f"{ms} ms, which is no date"
+        return f"{ms} ms, which is not a date"
 
 
 def _tick_age(seconds: float) -> str:
@@ -294,7 +296,7 @@ def _pair(label: str, value: str) -> str:
 
 
 def run_status(db_path: Path, as_json: bool, watch: bool, runtime: Runtime, answers: GuardedStream) -> int:
-    """Print the view once (0; 1 when neither status nor database tells anything), or every second until Ctrl-C (0).
+    """Print the view once (0; 1 when neither status file nor database has data), or every second until Ctrl-C (0).
 
     Watching, a terminal is redrawn; a pipe gets one line a second, with `as_json` one object a line. Raises UsageError
     before it prints anything (see `unusable`).
@@ -305,7 +307,7 @@ def run_status(db_path: Path, as_json: bool, watch: bool, runtime: Runtime, answ
         answers.write(_json(view) if as_json else render(view))
         return 0 if _has_answer(view) else 1
     try:
-        while not answers.lost:  # somebody still reads
+        while not answers.lost:  # the reader is still there
             answers.write(_frame(view_of(db_path, runtime), as_json, answers))
             _rest(runtime)
     except KeyboardInterrupt:

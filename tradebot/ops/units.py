@@ -143,7 +143,9 @@ def names_of(text: str | None) -> Names:
 
 
 def _refuse_foreign(files: Iterable[Path], folders: Iterable[Path]) -> None:
-    """Raises ConfigError where a unit of somebody else has one of the names, here or in the system's `folders`."""
+    """Raises ConfigError if a unit that tradebot did not write has one of the names, here or in the system's
+    `folders`.
+    """
     files = list(files)
     everywhere = [*files, *(folder / path.name for folder in folders for path in files)]
     for path in everywhere:
@@ -161,14 +163,14 @@ def _changes(before: InstalledUnit, order: InstallRequest, installation: Install
         new = order.config_path or "no configuration file"
         if not order.replace:
             raise UsageError(
-                f"{before.path} runs with {old}, and this would have it run with {new}. For a second engine:"
-                " --name=NAME (its database is then in /var/lib/NAME); to change this one: --replace; to renew it as it"
-                f" is: --config={before.config or 'FILE'}"
+                f"{before.path} runs with {old}; this would change it to {new}. For a second engine:"
+                " --name=NAME (its database is then in /var/lib/NAME); to change this one: --replace; to rewrite it"
+                f" unchanged: --config={before.config or 'FILE'}"
             )
-        found.append(f"{before.name}: ran with {old}, runs with {new} from its next start on")
+        found.append(f"{before.name}: ran with {old}, will run with {new} from its next start")
     program = str(installation.programs["tradebot"])
     if before.program not in (None, program):
-        found.append(f"{before.name}: ran {before.program}, runs {program} from its next start on")
+        found.append(f"{before.name}: ran {before.program}, will run {program} from its next start")
     return found
 
 
@@ -271,7 +273,9 @@ def check_config(config: Config, user: bool) -> None:
         if text is None or text == STDIN:
             continue
         if not os.path.isabs(text) and not (user and text.startswith("~")):
-            raise ConfigError(f"{key} = {text}: a service has no working directory and no home; give the whole path")
+            raise ConfigError(
+                f"{key} = {text}: a service has no working directory and no home directory; give the absolute path"
+            )
     secrets = {
         "engine.ws_url_file": config.engine.ws_url_file,
         "notify.webhook_url_file": config.notify.webhook_url_file,
@@ -279,7 +283,7 @@ def check_config(config: Config, user: bool) -> None:
     for key, text in secrets.items():
         if text is not None and text.startswith("~") and not user:
             raise ConfigError(
-                f"{key} = {text}: a service has no home; give the whole path, or a name that LoadCredential= has"
+                f"{key} = {text}: a service has no home directory; give the absolute path or a LoadCredential= name"
             )
 
 
@@ -304,7 +308,7 @@ def fill(template: str, installation: Installation, user: bool) -> str:
 
 
 class _Hiding:
-    """Which needed paths the unit would hide, or nobody but their owner could reach.
+    """The required paths that the unit would hide, or that only their owner can reach.
 
     `homes`: some are below a home; `private`: directories that others may not enter, to be covered; `hidden`: what is
     to be shown again.
@@ -341,7 +345,7 @@ def _below(path: str, place: str) -> bool:
 
 
 def _may_enter(place: Path) -> bool:
-    """Whether anybody may pass through a directory; one that is not there stands in nobody's way."""
+    """Whether every user may enter a directory; a missing directory does not count as closed."""
     try:
         return bool(place.stat().st_mode & stat.S_IXOTH)
     except OSError:
@@ -368,7 +372,7 @@ def unreadable(installation: Installation) -> list[str]:
     if installation.database is not None:
         found.append(
             f"app.db_path: the service's user must own it: `chown {_USER} {installation.database}`,"
-            f" or take the key out, and the database is in {installation.names.state_directories[0]}"
+            f" or remove the key; the database is then in {installation.names.state_directories[0]}"
         )
     return found
 
@@ -384,7 +388,7 @@ def _word(text: str) -> str:
     """`text` as one word of a unit file. Raises ConfigError for what cannot stand there."""
     if re.search(r"[\"'\\$\s]", text.replace(" ", "")) or ":" in text.removesuffix(":ro"):
         raise ConfigError(
-            f"{text}: quotes, backslashes, colons, dollars and line breaks cannot stand in a path of a unit file"
+            f"{text}: quotes, backslashes, colons, dollars and line breaks cannot be used in a path of a unit file"
         )
     text = text.replace("%", "%%")
     return f'"{text}"' if " " in text else text

@@ -1,9 +1,9 @@
 """Structured logs on standard error: loguru behind a facade that bounds what logging costs and how much is written.
 
 One object a line, `{"timestamp", "level", "fields": {"message", ...}, "target"}`, or columns for people. A message is
-constant text and names the kind of line; what varies goes into fields, as numbers where they are numbers.
-Per target and kind at most MAX_INFO_PER_S INFO lines and MAX_TROUBLE_PER_S WARNING and ERROR lines are written in any
-second; the rest is counted and summed up in one line a kind. DEBUG is not limited: whoever asks for it wants all of it.
+constant text and names the kind of line; what varies goes into fields, as numbers where they are numbers. Per target
+and kind at most MAX_INFO_PER_S INFO lines and MAX_TROUBLE_PER_S WARNING and ERROR lines are written in any second; the
+rest is counted and summed up in one line a kind. DEBUG is not limited: anyone who enables it wants all lines.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class Log:
 
 
 def setup_logging(level: str, format_: str | None, runtime: Runtime, stream: TextIO | None = None) -> Log:
-    """Send all logs to `stream` (standard error unless told) from `level` on, and return the facade for "tradebot".
+    """Send all logs to `stream` (standard error by default) from `level` on, and return the facade for "tradebot".
 
     `format_` is "json", "text" or None: text on a terminal, else JSON. Level and format are accepted in any case.
     loguru is global: whatever was set up before is removed. Main thread, before the stages start.

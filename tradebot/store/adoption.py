@@ -71,7 +71,7 @@ def adopt(db: SqliteDatabase, path: Path) -> Adopted | None:
         except FileNotFoundError:
             return None
         except DamagedSpill as error:
-            return Adopted(_UNKNOWN_RUN, 0, 0, False, _set_aside(path, None, f"{error}; it is no spill file"))
+            return Adopted(_UNKNOWN_RUN, 0, 0, False, _set_aside(path, None, f"{error}; it is not a spill file"))
         with closing(reader):
             return _adopt(db, path, reader)
     except OSError as error:
@@ -112,7 +112,9 @@ def _stored(db: SqliteDatabase, reader: SpillReader, header: SpillHeader) -> Ite
         with storage_errors(), db.atomic("IMMEDIATE"):
             row = RunRow.select().where(RunRow.run_id == header.run_id).dicts().first(db)
             if row is None:
-                raise _Unplaceable(f"the database does not know run {header.run_id}: the file belongs to another one")
+                raise _Unplaceable(
+                    f"the database does not know run {header.run_id}: the file belongs to another database"
+                )
             held = counts_of(row)
             if any(now < then for now, then in zip(astuple(held), astuple(before), strict=True)):
                 raise _Unplaceable(

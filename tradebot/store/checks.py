@@ -69,7 +69,7 @@ def check_companions(path: Path) -> None:
             _check_companion(path, beside(path, suffix))
         _check_owner(path, beside(path, ".status.json"))
     except OSError as error:
-        raise os_failure(error, f"database {path}: the files beside it cannot be looked at") from error
+        raise os_failure(error, f"database {path}: the files beside it cannot be examined") from error
 
 
 def _check_directory(path: Path, directory: Path) -> None:
@@ -154,7 +154,7 @@ def check_existing(path: Path) -> None:
 
 
 def check_readable(path: Path) -> None:
-    """Read a database and its log from end to end, to tell a damaged file from a disk that cannot read it.
+    """Read a database and its log from end to end, to distinguish a damaged file from a disk read error.
 
     Only where this process has no connection to it: closing a file gives up all locks that the process has on it.
     Blocks as the disk does. Raises StorageUnavailable or ConfigError naming the file.

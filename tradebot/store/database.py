@@ -22,7 +22,7 @@ from tradebot.store.row_counts import count_original_rows
 BUSY_TIMEOUT_MS: Final = 5000
 _STATEMENT_CACHE: Final = 256
 _UNREADABLE: Final = frozenset({"SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PROTOCOL"})
-"""Failures that can pass for an engine, but tell a reader that it cannot read from here at all. Others can pass for
+"""Failures that can pass for an engine, but mean that a reader cannot read from here at all. Others can pass for
 both: even reading makes files beside a database whose writer was killed, so that a full disk shows there too."""
 
 
@@ -89,7 +89,7 @@ def connect_readonly(path: Path, lasting: Container[str] | None = None) -> Sqlit
             raise ConfigError(f"database {path}: {what}; nothing to replay from")
         uri = f"{absolute(path).as_uri()}?mode=ro"
         if not os.access(beside(path, "").parent, os.W_OK) and not beside(path, "-wal").exists():
-            # Reading a WAL database makes files beside it, unless it is known that nobody writes it.
+            # Reading a WAL database makes files beside it, unless it is known that no process writes it.
             uri += "&immutable=1"
         if lasting is None:
             lasting = _UNREADABLE - {"SQLITE_CANTOPEN"} if _may_read(path) else _UNREADABLE
@@ -124,7 +124,7 @@ def file_of(db: SqliteDatabase) -> str:
 
 @contextmanager
 def reading(db: SqliteDatabase, lasting: Container[str] = _UNREADABLE) -> Iterator[None]:
-    """Around statements on a database that somebody else may have made: every error becomes a readable one.
+    """Wraps statements on a database that another program may have created: every error becomes a readable one.
 
     Raises StorageUnavailable, ConfigError for what cannot be read; both name the file. A failure whose code is in
     `lasting` counts as one that does not pass.
@@ -241,7 +241,7 @@ def _check_ours(db: SqliteDatabase, version: int, tables: set[str]) -> None:
 def _has_table_of_ours(db: SqliteDatabase, tables: set[str]) -> bool:
     """Whether one of our tables is there, as in a schema that was made only in part; their order of making is free.
 
-    The event tables are known by name, so that a file in which they differ is told of that. Others ("runs") have names
+    The event tables are known by name, so that a file with different ones is reported. Others ("runs") have names
     that many programs use: they must have our columns too.
     """
     if any(model._meta.table_name in tables for model in EVENT_MODELS):

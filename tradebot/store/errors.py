@@ -1,5 +1,5 @@
-"""Which storage failures can pass by themselves: those of SQLite, told from the chain of exceptions that it and peewee
-raise, and those of the operating system, told from their errno.
+"""Which storage failures are temporary: those of SQLite, classified by the chain of exceptions that it and peewee
+raise, and those of the operating system, classified by errno.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _HINTS: Final = {
     "SQLITE_IOERR": "the disk reported an input/output error",
     "SQLITE_CANTOPEN": "the file, or its WAL beside it, cannot be opened or made",
     "SQLITE_READONLY": "the file or its file system became read-only",
-    # SQLite tells a page that the disk could not read (EIO) in the same way as one that is damaged.
+    # SQLite reports a page that the disk could not read (EIO) in the same way as a damaged page.
     "SQLITE_CORRUPT": "the file is damaged, or the disk cannot read it: see dmesg, check it with PRAGMA integrity_check"
     " and restore a backup",
     "SQLITE_NOTADB": "the file is not a SQLite database",
@@ -62,7 +62,7 @@ class StorageUnavailable(TradebotError):
 
     `code` is the error's name (SQLITE_BUSY, ENOSPC), `passing` whether a retry makes sense.
 
-    Where nobody retries, a failure that can pass ends the run as a locked or full database does, another one as an
+    Without a retry, a temporary failure ends the run like a locked or full database does, another one as an
     unusable database.
     """
 
@@ -82,7 +82,7 @@ class StorageUnavailable(TradebotError):
         return StorageUnavailable(self.code, self.detail, self.passing)
 
     def describe(self, path: Path) -> str:
-        """The message with the database's name before it, once: what comes of opening it tells that itself."""
+        """The message, prefixed once with the database's name: errors of opening it already contain the name."""
         text = str(self)
         named = text.startswith((f"database {path}: ", f"database {path.absolute()}: "))
         return text if named else f"database {path}: {text}"

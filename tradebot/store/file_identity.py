@@ -43,7 +43,7 @@ def identity_of(path: Path) -> FileIdentity | None:
         if error.errno in _GONE:
             return None
         code = errno.errorcode.get(error.errno or 0, "EIO")
-        raise StorageUnavailable(code, f"{path}: cannot be looked at: {error.strerror}", passing=True) from error
+        raise StorageUnavailable(code, f"{path}: cannot be examined: {error.strerror}", passing=True) from error
     return FileIdentity(found.st_dev, found.st_ino, found.st_size)
 
 
@@ -68,7 +68,7 @@ def check_database(path: Path, opened: FileIdentity) -> FileIdentity:
 def _changed(path: Path, what: str) -> StorageUnavailable:
     return StorageUnavailable(
         FILE_REPLACED,
-        f"{path} {what} while the engine was writing it: put the right file back and start again, or start with another"
+        f"{path} {what} while the engine was writing it: restore the right file and start again, or start with another"
         " --db",
         passing=False,
     )
@@ -107,7 +107,7 @@ class FileWatch:
         self._opened, self._log = now, log
 
     def _check_shrunk_database(self, db: SqliteDatabase, now: FileIdentity, before: int) -> None:
-        """A VACUUM leaves fewer pages in SQLite's own account, too; who truncates the file changes only the file."""
+        """A VACUUM also reduces SQLite's own page count; truncating the file changes only the file."""
         with storage_errors():
             pages = _number(db, "page_count") * _number(db, "page_size")
         if not now.size or pages >= before:

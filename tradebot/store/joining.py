@@ -1,6 +1,6 @@
 """Runs of schema 3, joined to the feed that they belong to when a restart meets it for the first time.
 
-Schema 3 told feeds apart by their list of symbols or their address (`runs.source`), and kept positions for each such
+Schema 3 distinguished feeds by their list of symbols or their address (`runs.source`), and kept positions for each such
 chain of runs. A feed takes over all chains of its exchange and market: of each symbol the position of the chain in
 which it was traded last, and prices and numbers from the newest ticks. Done once, and bounded as restarts were then.
 """
@@ -141,7 +141,7 @@ def _last_chains(
 
 
 def _last_sides(db: SqliteDatabase, runs: Sequence[int]) -> dict[str, Side]:
-    """The side of each symbol's last signal, as far as the newest SIGNALS_MAX signals tell."""
+    """The side of each symbol's last signal, according to the newest SIGNALS_MAX signals."""
     query = SignalRow.select(SignalRow.symbol, SignalRow.kind).where(of_runs(SignalRow, runs))
     sql, params = query.order_by(SignalRow.id.desc()).limit(SIGNALS_MAX).bind(db).sql()
     found: dict[str, Side] = {}

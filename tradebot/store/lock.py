@@ -2,7 +2,7 @@
 
 Two flocks. That of `<database>.lock` is what earlier versions ask for, and its content names the owner. That of the
 database file itself belongs to the inode, so that it is the same through a hard link or a bind mount, and stays when
-somebody removes the lock file. SQLite's own locks are POSIX locks, which flock does not meet on a local file system;
+the lock file is removed. SQLite's own locks are POSIX locks, which flock does not meet on a local file system;
 but closing any descriptor of a file drops all POSIX locks that the process has on it. So the descriptor of the database
 is opened before the first connection of the process and closed after the last.
 """
@@ -47,7 +47,7 @@ class WriterLock:
         try:
             self._lock_beside(path)
             self._lock_database(path)
-            with suppress(OSError):  # a full disk: who holds the lock is only told, the lock itself takes no room
+            with suppress(OSError):  # a full disk: the process id is only information, the lock itself needs no space
                 os.ftruncate(self._descriptors[0], 0)
                 os.pwrite(self._descriptors[0], f"{os.getpid()}\n".encode(), 0)
         except BaseException:
@@ -94,7 +94,7 @@ class WriterLock:
         self._descriptors.append(descriptor)
         kind = file_system(os.fstat(descriptor).st_dev)
         if kind in _EMULATED:
-            self.unguarded = f"its file system is {kind}, where that would stand in the way of SQLite's own locks"
+            self.unguarded = f"its file system is {kind}, where that lock would conflict with SQLite's own"
             return
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -47,7 +47,7 @@ def fold_fills(db: SqliteDatabase, runs: Sequence[int], sides: Mapping[str, Side
 
     `runs` are all of one push feed; `sides` those of the last signals, where they are to be kept too. Reads in short
     transactions and writes in one, so that it may be done beside an engine; another one that does the same at the same
-    time does no harm. Raises StorageUnavailable, ConfigError (somebody else wrote into the table).
+    time does no harm. Raises StorageUnavailable, ConfigError (another program wrote into the table).
     """
     if not runs:
         return Positions()
@@ -95,8 +95,8 @@ def _state(db: SqliteDatabase, row: dict[str, Any]) -> PositionState:
         return PositionState(row["symbol"], net, cost, realized, float(row["fees"]), float(row["price"]))
     except (InvalidOperation, TypeError, ValueError) as error:
         raise ConfigError(
-            f"database {file_of(db)}: table carried, row with id {row['id']}: is no position; somebody else wrote it:"
-            " restore a backup"
+            f"database {file_of(db)}: table carried, row with id {row['id']}: is not a position; another program wrote"
+            " it: restore a backup"
         ) from error
 
 

@@ -102,7 +102,7 @@ class RetryPolicy:
         self._delay_s = _BACKOFF_FIRST_S
 
     def succeeded(self) -> None:
-        """The flush went through: the next failure starts anew."""
+        """The flush succeeded: the next failure restarts the count."""
         self._give_up_at = None
         self._delay_s = _BACKOFF_FIRST_S
 

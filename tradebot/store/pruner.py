@@ -272,7 +272,7 @@ class Pruner:
         began_s = self._runtime.monotonic()
         with storage_errors(), self._db.atomic("IMMEDIATE"):
             if not self._is_as_found(block.run, block.at):
-                raise PruneStopped("another prune is at work, or a replay is being resumed")
+                raise PruneStopped("another prune is running, or a replay is being resumed")
             if self._has_open_orders(block):
                 return False
             if covered is not None and TradeRow.select().where(covered.later_fills(block)).exists(self._db):
@@ -340,7 +340,7 @@ class Pruner:
                 self._pause(began_s)
 
     def _forget(self, run: _Run) -> bool:
-        """A replay of which nothing is left may be stored anew, as if it had never been here."""
+        """A replay without remaining rows may be stored again, as if it had never been stored."""
         with storage_errors(), self._db.atomic("IMMEDIATE"):
             empty = (RunRow.pruned_ticks >= RunRow.ticks) & RunRow.last_end_ms.is_null(False)
             gone = RunRow.delete().where((RunRow.id == run.id) & (RunRow.run_id == run.run_id) & empty)

@@ -233,7 +233,7 @@ def store_checkpoint(db: SqliteDatabase, run: int, checkpoint: Checkpoint) -> No
     """Bring `restart_state` up to the first `ticks_before` ticks of `run`: inside the caller's transaction.
 
     These must be stored, or be stored in this transaction before. Blocks as SQLite does; the same checkpoint again
-    changes nothing. Raises sqlite3 errors as they come, ConfigError (somebody else wrote into the table).
+    changes nothing. Raises sqlite3 errors as they come, ConfigError (another program wrote into the table).
     """
     feed_id = RunRow.select(RunRow.feed).where(RunRow.id == run).scalar(db)
     if feed_id is None:
@@ -314,7 +314,7 @@ def _state(db: SqliteDatabase, row: dict[str, Any]) -> SymbolState:
         prices, prints = _FLOATS.decode(row["prices"]), _FLOATS.decode(row["prints"])
     except (InvalidOperation, TypeError, ValueError) as error:
         raise ConfigError(
-            f"database {file_of(db)}: table restart_state, row with id {row['id']}: {error}; somebody else wrote it:"
+            f"database {file_of(db)}: table restart_state, row with id {row['id']}: {error}; another program wrote it:"
             " restore a backup"
         ) from error
     since = row["since_signal"]

@@ -107,7 +107,7 @@ def _resumed(db: SqliteDatabase, row: dict[str, Any], info: RunInfo, resume: boo
         raise ConfigError(
             f"database {db.database} held this replay (run {info.run_id}), but {row['pruned_ticks']} of its"
             f" {record.counts.ticks} ticks were pruned, so that it can be neither resumed nor compared; use another"
-            " --db, or have `tradebot prune` finish: then it begins anew"
+            " --db, or let `tradebot prune` finish: the replay then starts again from the beginning"
         )
     if not resume and (record.complete or record.counts.rows):  # else nothing of it is stored: it begins again
         state = "whole" if record.complete else f"in part ({record.counts.ticks} ticks)"

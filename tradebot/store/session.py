@@ -191,7 +191,7 @@ class SqliteStore:
             self._lock = WriterLock(self.path)
             if self._lock.unguarded is not None:
                 self._log.warning(
-                    "only the lock file keeps a second engine out", event=LogEvent.DATABASE_NOT_LOCKED,
+                    "only the lock file prevents a second engine", event=LogEvent.DATABASE_NOT_LOCKED,
                     database=str(self.path), detail=self._lock.unguarded,
                 )  # fmt: skip
         if not self._is_ours:
@@ -230,8 +230,8 @@ class SqliteStore:
         elif not adopted.whole:
             log.error(
                 "spill cut short", event=LogEvent.SPILL_CUT_SHORT,
-                detail="the spill file has no end mark: the engine was killed or stopped at once while it spilled;"
-                " events that it had not yet written there are lost",
+                detail="the spill file has no end mark: the engine was killed or stopped while it was spilling;"
+                " events that it had not yet written are lost",
             )  # fmt: skip
 
     def close(self) -> None:

@@ -63,7 +63,7 @@ class DamagedSpill(Exception):
     """A line that is whole but not what was written. `line` counts from 1."""
 
     def __init__(self, line: int, reason: str) -> None:
-        super().__init__(f"line {line} is not as tradebot wrote it: {reason}")
+        super().__init__(f"line {line} is damaged or was not written by tradebot: {reason}")
         self.line = line
 
 

@@ -43,16 +43,16 @@ class NoManager:
     """Where no service manager listens."""
 
     def ready(self) -> None:
-        """Nobody is told."""
+        """Does nothing: there is no service manager."""
 
     def status(self, line: str) -> None:
-        """Nobody is told."""
+        """Does nothing: there is no service manager."""
 
     def alive(self) -> None:
-        """Nobody is told."""
+        """Does nothing: there is no service manager."""
 
     def stopping(self) -> None:
-        """Nobody is told."""
+        """Does nothing: there is no service manager."""
 
     def close(self) -> None:
         """Nothing to give back."""

@@ -1,4 +1,4 @@
-"""The status file: what a running engine says of itself once a second, for whoever asks without disturbing it.
+"""The status file: what a running engine reports about itself once a second, readable without disturbing it.
 
 It lies beside the database (`<database>.status.json`), is replaced whole, and stays after the end with the exit code in
 it. It is no record: what must be known later is in the database and the log.
@@ -104,7 +104,7 @@ class Status(Struct, frozen=True, kw_only=True):
     def without_database(self) -> str:
         """What to say of it when its database is not there."""
         writes = "wrote" if self.state == "ended" else "writes"
-        return f"the database is not there, though process {self.pid} {writes} it: was it moved away?"
+        return f"the database does not exist, although process {self.pid} {writes} it: was it moved away?"
 
 
 def status_path(db_path: Path) -> Path:

@@ -1,6 +1,6 @@
 """One webhook for what somebody should be told: JSON by POST, rate-limited, from a thread of its own.
 
-Telling never holds up whoever tells: a message that finds the queue full, or its limit used up, is counted and let go.
+Sending never blocks the caller: a message is counted and dropped if the queue is full or its rate limit is reached.
 The body is `WebhookMessage`; its `text` is what chat services show. Nothing of the URL but its host is ever logged:
 with webhooks the path is the secret.
 """

@@ -39,7 +39,7 @@ from tradebot.threads.stall_detector import StageProgress
 from tradebot.threads.strategy import StrategyStage
 
 STAGES: Final = ("persist", "execution", "strategy", "ingest")
-"""Start order: a stage starts before whoever feeds it."""
+"""Start order: a stage starts before the stage that feeds it."""
 
 WRITERS: Final = frozenset({PersistStage.name, CommitStage.name})
 """Stages that may have the database or the spill file in use."""

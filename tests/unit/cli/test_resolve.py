@@ -290,14 +290,14 @@ def test_what_comes_later_says_so(environ: dict[str, str]) -> None:
     settings = settle("--mode=paper", environ)  # valid as a configuration
     with pytest.raises(ConfigError) as caught:
         require_available(settings.config, RealRuntime())
-    assert str(caught.value) == "mode PAPER comes with a later release; SHADOW is there"
+    assert str(caught.value) == "mode PAPER is not available in this release; use SHADOW"
 
 
 def test_live_names_each_unmet_condition(environ: dict[str, str], tmp_path: Path) -> None:
     """G0: live fails closed, armed or not; the gate itself is tested beside it."""
     bundle = tmp_path / ".local/state/tradebot/proof_bundle.json"
     no_bundle = f"there is no proof bundle {bundle}; run tradebot prove with the --config and --db of this run"
-    no_gateway = "no live gateway is built in: this release sends no order anywhere; use mode SHADOW"
+    no_gateway = "no live gateway is available: this release never sends an order; use mode SHADOW"
     with pytest.raises(ConfigError) as caught:
         require_available(settle("--mode=live", environ).config, RealRuntime(), environ)
     armed = "live_armed is not true: set it in the configuration file"

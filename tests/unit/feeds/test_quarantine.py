@@ -85,7 +85,7 @@ def test_trouble_with_the_disk_is_told_once_and_never_raised(tmp_path: Path) -> 
     directory = tmp_path / "missing"
     kept = Quarantine(directory / "q")
     assert kept.keep("a", 1, "r") == (
-        f"quarantine file {directory / 'q'}: No such file or directory; malformed frames are not kept"
+        f"quarantine file {directory / 'q'}: No such file or directory; malformed frames are not saved"
     )
     assert kept.keep("b", 2, "r") is None
     told = kept.error

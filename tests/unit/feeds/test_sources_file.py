@@ -96,7 +96,7 @@ def test_more_symbols_than_the_feed_may_have_are_refused_by_name() -> None:
          ["3: a.symbol: unknown key (did you mean symbols?)", "1: a: has no symbols"]),
         ('[a]\nexchange = "okx"\nsymbols = "X"', ['3: a.symbols: must be a list, such as ["BTC-USD"], not "X"']),
         ('[a]\nexchange = "okx"\nsymbols = []', ["3: a.symbols: must be 1 to 100_000 symbols, not 0"]),
-        ('[a]\nexchange = "okx"\nsymbols = ["X", "Y", "X"]', ['3: a.symbols: "X" is there twice']),
+        ('[a]\nexchange = "okx"\nsymbols = ["X", "Y", "X"]', ['3: a.symbols: "X" is listed twice']),
         ('[a]\nexchange = "okx"\nsymbols = ["X", 3]', ["3: a.symbols: each must be text in quotes, not 3"]),
         ('[a]\nexchange = "okx"\nsymbols = [""]', ["3: a.symbols: each must not be empty"]),
         ('[a]\nexchange = "okx"\nsymbols = [["X"]]', ["3: a.symbols: each must be text in quotes, not a list"]),

@@ -142,7 +142,7 @@ class TestSkew:
 
     def test_a_quiet_market_says_nothing_of_the_clock(self) -> None:
         finding = self.looks(3_600_000, ticks=0)
-        assert finding == ok("feed times", "not compared: no tick came while the doctor looked on")
+        assert finding == ok("feed times", "not compared: no tick arrived while the doctor was watching")
 
     @pytest.mark.parametrize("changes", [{"push": False}, {"state": "ended"}])
     def test_replays_and_dead_engines_are_not_compared(self, changes: dict[str, Any]) -> None:
@@ -151,7 +151,7 @@ class TestSkew:
     def test_no_engine(self) -> None:
         assert checks.check_skew(None, None, 1.0).level == "ok"
         quiet = status_of(last_tick=None)
-        assert checks.check_skew(quiet, quiet, 101.5) == ok("feed times", "not compared: no tick has come yet")
+        assert checks.check_skew(quiet, quiet, 101.5) == ok("feed times", "not compared: no tick has arrived yet")
 
 
 @pytest.mark.parametrize(
@@ -629,7 +629,7 @@ def test_before_the_first_run(doctor: Doctor) -> None:
     assert set(found) == ALWAYS
     assert found["database"].level == "warn" and "does not exist" in found["database"].text
     assert doctor.code == 0
-    assert "-> the first run makes it; is --db right?" in doctor.said
+    assert "-> the first run creates it; is --db right?" in doctor.said
     assert [entry.name for entry in doctor.path.parent.iterdir()] == [], "the doctor makes nothing"
 
 
@@ -651,9 +651,9 @@ def test_an_engine_at_work(doctor: Doctor) -> None:
     write_status(status_path(doctor.path), living(pid=os.getpid()))
     found = doctor.run()
     lock.release()
-    assert found["processes"].text == f"one engine is at work, process {os.getpid()}"
-    assert found["last run"].text == "r is under way"
-    assert found["feed times"].text == "not compared: no tick came while the doctor looked on"
+    assert found["processes"].text == f"one engine is running, process {os.getpid()}"
+    assert found["last run"].text == "r is running"
+    assert found["feed times"].text == "not compared: no tick arrived while the doctor was watching"
 
 
 @pytest.mark.parametrize(
@@ -829,7 +829,7 @@ def test_a_finding_on_one_line_safe_to_show() -> None:
 def test_a_spill_that_tradebot_did_not_write_is_told(doctor: Doctor) -> None:
     """Whatever its first byte is: the next start sets it aside."""
     doctor.path.with_name(doctor.path.name + ".spill").write_bytes(b"\x7f\xb0l" * 100)
-    assert "is not as tradebot wrote it" in doctor.run()["spill"].text
+    assert "is damaged or was not written by tradebot" in doctor.run()["spill"].text
 
 
 def test_spill_files_that_were_set_aside_are_listed(doctor: Doctor) -> None:

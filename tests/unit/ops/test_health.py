@@ -47,7 +47,7 @@ def test_an_engine_that_stores_is_healthy() -> None:
 def test_no_engine() -> None:
     assert judge(replace(LOOK, status=None), 60) == (
         False,
-        "no engine: none has written a status beside this database",
+        "no engine: there is no status file beside this database",
     )
 
 
@@ -56,7 +56,7 @@ def test_no_engine() -> None:
     [
         ({"state": "ended", "exit_code": 10}, "ended with 10 NETWORK: no completed handshake"),
         ({"state": "ended", "exit_code": 99}, "ended with exit code 99"),
-        ({"written_s": 90.0}, "no word from the engine (process 7) for 11 s: it was killed or hangs"),
+        ({"written_s": 90.0}, "no status from the engine (process 7) for 11 s: it was killed or hangs"),
         ({"written_s": 500.0}, "no engine since this machine was started"),
         ({"still_s": {"persist": 61.5}}, "standing still: persist for 62 s"),
     ],
@@ -102,7 +102,7 @@ class TestARunThatIsOver:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"database_exists": False, "run": None}, "the database is not there, though process 7 writes it"),
+        ({"database_exists": False, "run": None}, "the database does not exist, although process 7 writes it"),
         ({"damage": "database x: file is damaged"}, "database x: file is damaged"),
         ({"run": None}, "does not know run r"),
     ],
@@ -141,7 +141,7 @@ def test_a_quiet_market_is_healthy() -> None:
     )
     assert judged(stored_age_s=None, uptime_s=310.0, link=None, link_age_ms=None) == (
         True,
-        "nothing stored yet, but ingest is at work: a quiet market",
+        "nothing stored yet, but ingest is running: a quiet market",
     )
 
 
@@ -218,12 +218,12 @@ def test_looking_writes_nothing(database: Path) -> None:
 
 def test_no_database_and_no_status_may_be_a_wrong_name() -> None:
     health = judge(replace(LOOK, status=None, run=None, database_exists=False), 60)
-    assert health == (False, "no engine: there is neither a database nor a status of one; is --db right?")
+    assert health == (False, "no engine: there is neither a database nor a status file; is --db right?")
 
 
 def test_damage_is_told_where_no_engine_is() -> None:
     health = judge(replace(LOOK, status=None, run=None, damage="database x: damaged"), 60)
-    assert health == (False, "no engine: none has written a status beside this database; database x: damaged")
+    assert health == (False, "no engine: there is no status file beside this database; database x: damaged")
 
 
 def test_a_row_of_runs_that_cannot_be_understood_is_damage(database: Path) -> None:
@@ -247,8 +247,8 @@ class TestPathsThatAreMisuse:
             ("fifo", "is not a regular file; name the right file with --db or app.db_path"),
             ("/dev/null", "is not a regular file; name"),
             ("circle", "its symbolic links lead in a circle; name"),
-            ("text/x.db", "cannot be looked at: Not a directory; name"),
-            ("x" * 300, "cannot be looked at: File name too long; name"),
+            ("text/x.db", "cannot be examined: Not a directory; name"),
+            ("x" * 300, "cannot be examined: File name too long; name"),
         ],
     )
     def test_what_can_be_no_database(self, tmp_path: Path, name: str, told: str) -> None:

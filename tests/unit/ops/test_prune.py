@@ -391,7 +391,7 @@ class TestReplays:
                 yield from blocks(*values)
 
             pruner._blocks = resumed_first  # type: ignore[method-assign,assignment]
-            with pytest.raises(PruneStopped, match="another prune is at work, or a replay is being resumed"):
+            with pytest.raises(PruneStopped, match="another prune is running, or a replay is being resumed"):
                 pruner.prune()
             assert found[0].counts.ticks == 20
             assert pruner.done == Pruned()
@@ -628,7 +628,9 @@ class TestSpill:
         for dry_run in (True, False):
             code, text = command(path, FakeRuntime(), dry_run=dry_run)
             assert code == 0 and "1 replays" in text
-            assert f"Left alone, since events of it wait in {spill_path(path)}: run run-1; the next start" in text
+            assert (
+                f"Not deleted, because its events are waiting in {spill_path(path)}: run run-1; the next start" in text
+            )
         assert rows(path, "SELECT run_id, ticks, pruned_ticks FROM runs") == [("run-1", 20, 0)]
         with closing(connect(path)) as db:
             adopt(db, spill_path(path))
@@ -679,7 +681,10 @@ class TestSpill:
         make(spill_path(path))
         code, text = command(path, FakeRuntime())
         assert code == 1 and "0 replays" in text
-        assert f"Not finished: replays were left alone, for events of them may wait there: spill file {path}.sp" in text
+        assert (
+            f"Not finished: replays were not deleted, because their events may be waiting there: spill file {path}.sp"
+            in text
+        )
         assert why in text
         assert dict(rows(path, "SELECT run, COUNT(*) FROM ticks GROUP BY run")) == {1: KEPT, 2: 20}
         assert command(path, FakeRuntime(), keep_ms=10**12)[0] == 0, "where no replay is old, nothing is left undone"

@@ -78,7 +78,7 @@ def shown(status: dict[str, Any] | None = None, **changes: Any) -> str:
 
 def test_a_spill_that_an_engine_left_waits_for_the_next_start() -> None:
     text = render(replace(VIEW, spill_bytes=4096, engine="ended"))
-    assert "spill       4,096 bytes of accepted events wait for the next start\n" in text
+    assert "spill       4,096 bytes of accepted events are waiting for the next start\n" in text
 
 
 def test_trouble_is_shown() -> None:
@@ -102,7 +102,7 @@ def test_trouble_is_shown() -> None:
         "last commit none yet, took 0.5 ms\n",
         "STILL       persist for 60 s\n",
         "throttle    THROTTLE2: the next start of a push feed keeps 1 of 10 ticks\n",
-        "spill       1,234 events wait until the database can be written again\n",
+        "spill       1,234 events are waiting until the database can be written again\n",
         "trouble     database /data/a.db: busy\n",
     ):
         assert line in text
@@ -117,7 +117,7 @@ def test_a_tick_of_the_future_is_said_to_be_one() -> None:
     ("code", "line"),
     [
         (13, "exit code   13 OVERLOAD: a push feed outran the pipeline, or the database stayed locked or full\n"),
-        (None, "exit code   not recorded: it was killed, or could not write it\n"),
+        (None, "exit code   not recorded: the run was killed, or could not record it\n"),
     ],
 )
 def test_without_an_engine_the_last_run_is_shown(code: int | None, line: str) -> None:

@@ -249,7 +249,7 @@ class TestFilledIn:
 
     @pytest.mark.parametrize("name", ['a"b', "a'b", "a\\b", "a:b", "a\nb", "a$b"])
     def test_what_cannot_be_written_is_refused(self, name: str) -> None:
-        with pytest.raises(ConfigError, match="cannot stand in a path of a unit file"):
+        with pytest.raises(ConfigError, match="cannot be used in a path of a unit file"):
             filled(ENGINE, IN_USR._replace(needed=(Path("/tmp") / name,)), user=False)
 
     @pytest.mark.parametrize("name", UNITS)

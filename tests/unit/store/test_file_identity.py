@@ -57,7 +57,7 @@ def assert_found(storage: SqliteWriter, name: Path, what: str) -> None:
             storage.write(full_batch(11, 10))
         assert failure.value.code == FILE_REPLACED and not failure.value.passing
         assert f"{name} {what}" in str(failure.value)
-        assert "put the right file back" in str(failure.value)
+        assert "restore the right file" in str(failure.value)
     assert storage.counts == before
 
 

@@ -422,7 +422,7 @@ class TestOrphans:
         spill_path(path).write_bytes(b"".join(lines))
         ticks = min(5, line - 2)
         stored = (ticks, int(line > 7), int(line > 8), int(line > 8))
-        self.set_aside(path, f"line {line} is not as tradebot wrote it", "r1", stored)
+        self.set_aside(path, f"line {line} is damaged or was not written by tradebot", "r1", stored)
 
     def test_after_a_kill_between_storing_and_setting_aside(self, path: Path) -> None:
         lines = spill(path, full_batch(1, 5)).read_bytes().splitlines(keepends=True)
@@ -437,11 +437,11 @@ class TestOrphans:
     @pytest.mark.parametrize(
         ("content", "reason"),
         [
-            (b"my notes\nare here\n", "line 1 is not as tradebot wrote it"),
+            (b"my notes\nare here\n", "line 1 is damaged or was not written by tradebot"),
             (b"my notes, without an end", "line 1 .* is no header"),
-            (b"\xff\xfe\n", "line 1 is not as tradebot wrote it"),
-            (b'["spill",1,"r1",0,0,0]\n', "line 1 is not as tradebot wrote it"),
-            (b'["spill",1,"r1",0,0,0,"x"]\n', "line 1 is not as tradebot wrote it"),
+            (b"\xff\xfe\n", "line 1 is damaged or was not written by tradebot"),
+            (b'["spill",1,"r1",0,0,0]\n', "line 1 is damaged or was not written by tradebot"),
+            (b'["spill",1,"r1",0,0,0,"x"]\n', "line 1 is damaged or was not written by tradebot"),
             (b'["spill",4,"r1",0,0,0,0]\n["t"]\n', "line 1 .*format 4, known here: up to 3"),
         ],
     )
@@ -468,12 +468,12 @@ class TestOrphans:
     )
     def test_a_first_line_that_is_damaged(self, path: Path, rest: bytes, line: int) -> None:
         spill_path(path).write_bytes(b'["spill",1,"r1",0,0,0,0]\n' + rest)
-        self.set_aside(path, f"line {line} is not as tradebot wrote it", "r1")
+        self.set_aside(path, f"line {line} is damaged or was not written by tradebot", "r1")
 
     def test_an_end_mark_of_another_number(self, path: Path) -> None:
         """Lines are missing: what is there is stored, and the file is kept."""
         spill_path(path).write_bytes(b'["spill",1,"r1",0,0,0,0]\n["t","A",1.0,1.0,1,null,null]\n["end",7]\n')
-        self.set_aside(path, "line 3 is not as tradebot wrote it", "r1", (1, 0, 0, 0))
+        self.set_aside(path, "line 3 is damaged or was not written by tradebot", "r1", (1, 0, 0, 0))
 
     @given(content=st.binary(max_size=200), header=st.booleans())
     @hypothesis_settings(max_examples=30)

@@ -52,7 +52,7 @@ class PendingSubscriptions:
                 del self._waiting[key]
 
     def refuse(self, words: str, key: str | None = None) -> SubscriptionRefusal:
-        """What the refusal of a whole message comes to, given the exchange's words.
+        """The effect of a refused request, given the exchange's message.
 
         `key` None: the message with a symbol that `words` name, else the oldest. The symbols that are named, or a
         message's only one, are refused; the others are to be asked for alone.

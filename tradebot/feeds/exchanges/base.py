@@ -24,7 +24,7 @@ class Unparseable(ValueError):
 
 
 class Announcement(Struct, frozen=True, gc=False):
-    """What an exchange says of itself to all clients, in its own words, e.g. maintenance.
+    """An announcement of the exchange to all clients, verbatim, e.g. of maintenance.
 
     `reconnect`: it will close this connection, and asks for a new one before that.
     """

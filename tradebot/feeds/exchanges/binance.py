@@ -113,7 +113,7 @@ class Binance(Exchange):
         return self._answer(value)
 
     def _answer(self, value: dict[str, Any]) -> Parsed:
-        """A confirmation or a refusal tells the number of the message it is about, not its symbols."""
+        """A confirmation or refusal carries the number of the request, not its symbols."""
         error, key = value.get("error"), value.get("id")
         if error is not None or ("code" in value and "msg" in value):
             words = detail(error if error is not None else value)

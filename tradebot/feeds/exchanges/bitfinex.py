@@ -117,7 +117,7 @@ class Bitfinex(Exchange):
 
 
 def _announced(value: dict[str, Any]) -> Parsed:
-    """The greeting of a connection, which tells of maintenance, or news."""
+    """The greeting of a connection, which reports maintenance, or other information messages."""
     if "code" in value:
         code = value["code"]
         return announcement(value.get("msg") or code, reconnect=code in (_RESTART, _MAINTENANCE_OVER))

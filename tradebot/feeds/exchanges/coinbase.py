@@ -32,7 +32,7 @@ _PRODUCTS_A_MESSAGE: Final = 250
 
 
 class Coinbase(Exchange):
-    """Both feeds; which one is subscribed to goes by the host of the URL, and what is received tells for itself."""
+    """Both feeds; the host of the URL decides which one is subscribed, and received messages identify themselves."""
 
     name: ClassVar[str] = "coinbase"
     url: ClassVar[str] = "wss://advanced-trade-ws.coinbase.com"

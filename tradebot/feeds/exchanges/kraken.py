@@ -28,7 +28,7 @@ from tradebot.feeds.exchanges.base import (
 )
 
 _V1_URL: Final = re.compile(r"\w+://[^/]*kraken\.com(?::\d+)?(?!.*/v2)")
-# How many messages a second are allowed is not told: few, then.
+# The allowed rate of messages is undocumented: send few.
 _SYMBOLS_A_MESSAGE: Final = 200
 _SECONDS: Final = re.compile(r"(\d{1,15})(?:\.(\d{1,9}))?", re.ASCII)
 
@@ -151,7 +151,7 @@ def _v2_other(value: dict[str, Any]) -> Parsed:
 
 
 def _what(value: dict[str, Any]) -> object:
-    """The symbol that an answer is about, where it is told."""
+    """The symbol of an answer, if it names one."""
     result = value.get("result")
     return value.get("symbol") or (result.get("symbol") if type(result) is dict else None)
 

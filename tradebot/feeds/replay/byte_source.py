@@ -22,7 +22,7 @@ _STDIN_FD: Final = 0
 
 
 class FileSource:
-    """A regular file as it was when opened: bytes appended later are not read, and `changed` tells of any change.
+    """A regular file as it was when opened: bytes appended later are not read, and `changed` reports any change.
 
     `total` is its size in bytes, `name` is for messages. Raises ConfigError when a read fails.
     """

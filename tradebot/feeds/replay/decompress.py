@@ -1,4 +1,4 @@
-"""Decompression of a stream of blocks: gzip and Zstandard, told by their first bytes and not by a file name. Pure.
+"""Decompression of a stream of blocks: gzip and Zstandard, recognised by their first bytes, not by the file name. Pure.
 
 Memory is bounded whatever the input expands to: gzip gives at most PIECE_BYTES at a time; Zstandard is fed a few
 bytes at a time, since its decoder hands back all that its input expands to.

@@ -127,18 +127,18 @@ class FileReplay:
             note = batch.notes[0]
             looks = "" if self._ticks else f"; the file {describe(self._head, self._exchange)}"
             self._failure = ParseError(
-                f"{self.name}:{note.line}: {note.reason} (--strict ends at a malformed line){looks}"
+                f"{self.name}:{note.line}: {note.reason} (--strict stops at the first malformed line){looks}"
             )
         elif self._ended and self._source.changed():
             self._failure = ParseError(
-                f"{self.name}: the file changed while it was replayed, so the result belongs to no version of it; "
-                "replay a finished file into a fresh database"
+                f"{self.name}: the file changed while it was replayed, so the result matches no version of it; "
+                "replay a finished file into a new database"
             )
         elif self._ended and not self._ticks:
             self._failure = ParseError(f"{self.name}: no line is a tick: it {describe(self._head, self._exchange)}")
         elif self._ended and self._ticks == 1 < self._malformed and has_commas_between(self._head):
             looks = describe(self._head, self._exchange)
-            self._failure = ParseError(f"{self.name}: no line but the last is a tick: it {looks}")
+            self._failure = ParseError(f"{self.name}: only the last line is a tick: it {looks}")
         return batch
 
     def _next_batch(self) -> tuple[Batch, bool]:

@@ -21,7 +21,7 @@ from tradebot.feeds.sequence_tracker import SequenceGuard
 
 
 def check_first_line(line: bytes, name: str, exchange: str | None) -> None:
-    """Raises ConfigError when the first line of the replay file `name` tells that it is read as what it is not.
+    """Raises ConfigError when the first line of the replay file `name` shows that the file is read in the wrong way.
 
     That is a capture read as ticks (`exchange` None) or as the frames of another exchange, which would only give as
     many malformed lines as it has.
@@ -32,7 +32,11 @@ def check_first_line(line: bytes, name: str, exchange: str | None) -> None:
         return  # to be counted in its place
     origin = found.exchange if isinstance(found, CaptureHeader) and found.exchange in EXCHANGES else None
     if isinstance(found, CaptureHeader | Record) and exchange is None:
-        told = f"--exchange={origin}" if origin else "--exchange=NAME, whose they are (tradebot sources lists them)"
+        told = (
+            f"--exchange={origin}"
+            if origin
+            else "--exchange=NAME, the exchange that sent them (tradebot sources lists the names)"
+        )
         raise ConfigError(f"{name}: holds recorded frames, not ticks; add {told}")
     if origin not in (None, exchange):
         raise ConfigError(f"{name}: holds frames recorded from {origin}, not {exchange}; give --exchange={origin}")
@@ -41,7 +45,7 @@ def check_first_line(line: bytes, name: str, exchange: str | None) -> None:
 class FrameLineDecoder:
     """Has the interface of `lines.LineDecoder`: feed it the bytes of a file in any pieces, then `finish`.
 
-    A capture is a recorded session: its connections are told apart, and duplicates, gaps and prices out of band are
+    A capture is a recorded session: its connections are distinguished, and duplicates, gaps and prices out of band are
     found as they were live. Lines of a plain file are taken as they are. With `strict`, decoding ends at the first
     malformed line.
     """

@@ -23,8 +23,8 @@ SAY_EVERY_S: Final = 600.0
 class Pacer:
     """When recorded ticks are due, pure: the first one at once, the others by how much later their ts is.
 
-    The schedule is fixed by the first tick: who is late catches up, and no delay adds up. A ts below the latest seen
-    (out of order, or a clock set back) was due before its predecessor, that is at once.
+    The schedule is fixed by the first tick: a late reader catches up, and delays do not accumulate. A ts below the
+    latest seen (out of order, or a clock set back) was due before its predecessor, that is at once.
     """
 
     def __init__(self, speed: float) -> None:
@@ -44,8 +44,8 @@ class Pacer:
 class PacedFeed:
     """A replay feed that hands out the ticks of another one when they are due. Takes the other feed over.
 
-    What was malformed is told as soon as it is read, so up to one batch ahead of the ticks beside it. A wait of more
-    than LONG_WAIT_S for the next tick is logged when it begins, and every SAY_EVERY_S while it lasts.
+    Malformed lines are reported as soon as they are read, so up to one batch ahead of the ticks beside it. A wait of
+    more than LONG_WAIT_S for the next tick is logged when it begins, and every SAY_EVERY_S while it lasts.
     """
 
     def __init__(self, feed: Feed, speed: float, runtime: Runtime, cancel: Cancellation, log: Log) -> None:

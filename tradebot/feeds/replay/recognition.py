@@ -1,4 +1,4 @@
-"""What a replay input looks like in which no line is a tick: one sentence for the person who gave the wrong file. Pure.
+"""Describes a replay input without ticks: one sentence that says what the file looks like and what to do. Pure.
 
 Only the beginning is looked at. Nothing is read differently because of what is found here.
 """
@@ -80,7 +80,7 @@ def describe(head: bytes, exchange: str | None) -> str:
         return f"looks like binary data; tick lines are text: {_TICK_LINES}"
     lines = _lines(head)
     if not lines:
-        return "holds nothing but white space"
+        return "contains only white space"
     if b"\n" not in head and b"\r" in head.strip():
         return "looks like text whose lines end with CR alone; give them LF (tr '\\r' '\\n' <FILE >NEW)"
     return _frames(lines, exchange) or _json(head, lines, exchange) or _markup(lines) or _table(lines) or _text(lines)

@@ -4,7 +4,7 @@ A line ends at LF; a CR before it belongs to the line end. Lines of nothing but 
 numbered. A byte order mark is accepted at the very start. What is no tick in the usual form may be one in the forms of
 `loose_ticks`. Fields that a Tick does not have are ignored, and of a key
 given twice the last counts (as JSON readers commonly do). Refused, beside what is no JSON or no Tick: bytes that are
-not UTF-8, control characters and line separators in texts (they have no place in a symbol and would mislead whoever
+not UTF-8, control characters and line separators in texts (they have no place in a symbol and would mislead anyone who
 reads a log or a terminal), and lines with more than BRACKETS_MAX brackets (how deep JSON may nest before a decoder
 gives up depends on the Python version; a result must not).
 """

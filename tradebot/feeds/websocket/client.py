@@ -113,7 +113,7 @@ class WebSocketTransport:
             raise ConnectFailed(_bad_upgrade(sock.head, error)) from None
         for name in ("Sec-WebSocket-Extensions", "Sec-WebSocket-Protocol"):
             if name.lower() in client.headers:
-                raise ConnectFailed(f"the server's handshake agrees to something not asked for ({name})")
+                raise ConnectFailed(f"the server's handshake accepts something that was not offered ({name})")
         return sock.rest
 
     def _read_answer(self, stream: Stream, attempt: TimedAttempt) -> str:
@@ -131,7 +131,7 @@ class WebSocketTransport:
                 raise ConnectFailed("the answer ended early")
             return body.decode()
         except (http.client.HTTPException, ValueError) as error:
-            raise ConnectFailed(one_line(f"the answer cannot be understood: {error!r}")) from None
+            raise ConnectFailed(one_line(f"the answer cannot be parsed: {error!r}")) from None
         finally:
             # Python 3.13 complains from the garbage collector about one that is not closed.
             response.close()
@@ -295,7 +295,7 @@ class _HandshakeSocket:
         return self._unread.read(size)
 
     def close(self) -> None:
-        """Nothing: who made the stream closes it."""
+        """Does nothing: the owner of the stream closes it."""
 
     def _read_head(self) -> None:
         data = b""

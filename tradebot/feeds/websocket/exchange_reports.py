@@ -1,4 +1,4 @@
-"""What a live feed reports of its exchange's words: symbols refused or silent, errors, announcements.
+"""What a live feed reports about its exchange: refused and silent symbols, errors, announcements.
 
 From parsed frames to log lines and in-band notices; the decisions are in `subscriptions` and `announcements`.
 """
@@ -121,7 +121,7 @@ class ExchangeReports:
             )  # fmt: skip
         elif shown:
             self._log.warning(
-                "no trade yet of some symbols", event=LogEvent.SYMBOLS_UNTRADED, after_s=UNTRADED_S, frames=frames,
+                "no trade yet for some symbols", event=LogEvent.SYMBOLS_UNTRADED, after_s=UNTRADED_S, frames=frames,
                 symbols=shown, count=len(names), hint="quiet, renamed or delisted",
             )  # fmt: skip
 

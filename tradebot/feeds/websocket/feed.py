@@ -210,14 +210,14 @@ class WebSocketFeed:
             return exchange.url_with_token(url, answer)
         except Unparseable as error:
             where = mask(exchange.token_url)
-            raise ConnectFailed(f"the token that {where} answered cannot be understood: {error}") from None
+            raise ConnectFailed(f"the token that {where} sent cannot be parsed: {error}") from None
 
     def _failed(self, error: ConnectFailed) -> None:
         now_s = self._runtime.monotonic()
         self._policy.failed(now_s, self._fraction(), error.retry_after_s)
         self._pause.keep(error.retry_after_s, now_s)
         self._attempt_due(now_s)
-        # The attempt that the end of the budget cut short only says so: the one before it tells more.
+        # The attempt cut short by the end of the budget has no useful error; the attempt before it has.
         if self._policy.attempts == 1 or not self._policy.exhausted(now_s):
             self._last_reason = str(error)
         hint = self._reader.exchange.unreachable_hint
@@ -288,7 +288,7 @@ class WebSocketFeed:
     # ---- a restart that the exchange has announced -------------------------------------------------------------
 
     def _begin_handover(self) -> Batch:
-        """Connect anew while the old connection is still there. Failing that, the old one is used until its end."""
+        """Open a new connection while the old one still works. If that fails, the old one is used until it ends."""
         now_s = self._runtime.monotonic()
         self._handover_from_s = now_s + self._config.stable_after_s
         exchange = self._reader.fresh_exchange()
@@ -316,14 +316,14 @@ class WebSocketFeed:
         notices = [notice for _index, notice in batch.notices]
         if not lost:
             old.close(CLOSE_GOING_AWAY)
-            notices.append(self._lost("a new connection takes over before the restart that was announced", None))
+            notices.append(self._lost("a new connection takes over before the announced restart", None))
         self._reader.new_connection(handover.exchange)
         notices.append(self._connected(handover.connection, handover.confirms))
         self._frames.extend(handover.frames)
         return Batch([], notices=tuple((0, notice) for notice in notices))
 
     def _send(self, connection: Connection, texts: Iterable[str], *, ping: bool = False) -> None:
-        """A ping, where asked for, and `texts`. A loss found here is told after the frames that came before it."""
+        """Send a ping, if requested, and `texts`. A loss found here is reported after the frames received before it."""
         try:
             if ping:
                 connection.ping()

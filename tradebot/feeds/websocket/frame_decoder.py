@@ -122,7 +122,11 @@ class FrameDecoder:
                 raise _Violation(CLOSE_PROTOCOL_ERROR, "a control frame that is fragmented or over 125 bytes")
             return
         if (opcode == _CONTINUATION) != bool(self._opcode):
-            kind = "a new message inside a fragmented one" if self._opcode else "a continuation of nothing"
+            kind = (
+                "a new message inside a fragmented one"
+                if self._opcode
+                else "a continuation frame without a message to continue"
+            )
             raise _Violation(CLOSE_PROTOCOL_ERROR, kind)
         if len(self._parts) + length > self._limit:
             raise _Violation(CLOSE_TOO_BIG, f"a message of more than {self._limit} bytes (feed.max_message_bytes)")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 
 class Liveness:
-    """The deadlines of one link; `opened` starts them anew for each connection.
+    """The deadlines of one link; `opened` restarts them for each connection.
 
     `idle_timeout_s`: the longest time without a frame. `subscribe_timeout_s`: the longest time from opening to the
     first ack or trade, where the exchange confirms subscriptions. All in seconds, above 0.

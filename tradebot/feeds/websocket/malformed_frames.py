@@ -45,7 +45,7 @@ class MalformedFrames:
             return None
         kept = "" if self._quarantine is None else f"; the newest are kept in {self._quarantine.path}"
         return ParseError(
-            f"{self._limit} frames in a row from {self._where} could not be understood"
+            f"{self._limit} frames in a row from {self._where} could not be parsed"
             f" (feed.parse_error_limit); the last: {problem}{kept}"
         )
 

@@ -4,7 +4,7 @@ The first retry after a loss is made at once, the following ones after a capped 
 (any time from none to the whole delay, so that many clients of one server do not come back together). Only a
 connection that was up for `stable_after_s` when it was lost lets the delay start small again: a server that accepts
 and hangs up is not stormed. The budget is another matter: it bounds the time without a completed handshake, and
-starts anew with each loss. Time that a server asked to be left alone for (Retry-After) does not count against it.
+restarts with each loss. The time that a server requested with Retry-After does not count against it.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class RetryAfterFile:
         except OSError as error:
             return 0.0, self._problem(error)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            return 0.0, f"{self._path}: damaged ({error}); what a server asked for with Retry-After is not known"
+            return 0.0, f"{self._path}: damaged ({error}); the server's last Retry-After is unknown"
         if asked.server != self._server:
             return 0.0, None
         return max(0.0, min((asked.until_ms - now_ms) / 1000, asked.seconds, RETRY_AFTER_MAX_S)), None
@@ -85,4 +85,4 @@ class RetryAfterFile:
             self._path.unlink(missing_ok=True)
 
     def _problem(self, error: OSError) -> str:
-        return f"{self._path}: {error.strerror or error}; what a server asked for with Retry-After is lost at a restart"
+        return f"{self._path}: {error.strerror or error}; the server's Retry-After is lost at a restart"

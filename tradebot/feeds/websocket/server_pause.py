@@ -29,7 +29,7 @@ class ServerPause:
         if asked_s > 0:
             self._until_s = now_s + asked_s
             self._log.warning(
-                "the server asked for a pause before this start: waiting", event=LogEvent.RETRY_AFTER,
+                "waiting: before this start the server requested a pause", event=LogEvent.RETRY_AFTER,
                 url=self._where, wait_s=round(asked_s, 3),
             )  # fmt: skip
         return asked_s

@@ -83,7 +83,7 @@ class Subscriptions:
         self._alone: deque[_Symbol] = deque()
         self._alone_at_s = 0.0
         self.words = ""
-        """The exchange's own words in its newest error."""
+        """The message of the exchange's newest error."""
 
     def opened(self, now_s: float, confirms: bool, stored_symbol: Callable[[str], str] = str) -> None:
         """A new connection, on which all symbols were asked for. `confirms`: an answer is to be expected.

@@ -29,7 +29,7 @@ READ_BYTES: Final = 65536
 
 Address = tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
 
-# X.509 verification results of OpenSSL (x509_vfy.h) that have something better to say than OpenSSL's own words.
+# X.509 verification results of OpenSSL (x509_vfy.h) for which there is a clearer message than OpenSSL's own.
 _NOT_YET_VALID, _EXPIRED, _SELF_SIGNED, _SELF_SIGNED_ROOT, _NO_ISSUER, _NO_LEAF_ISSUER = 9, 10, 18, 19, 20, 21
 _WRONG_NAME, _WRONG_ADDRESS = 62, 64
 
@@ -48,7 +48,7 @@ class TimedAttempt:
     def left_s(self) -> float:
         """Seconds until the deadline. Raises ConnectFailed when it has passed, or when `cancel` is requested."""
         if self._cancel.is_requested():
-            raise ConnectFailed("given up because a stop was asked for")
+            raise ConnectFailed("given up because the run is stopping")
         left = self._end - self.runtime.monotonic()
         if left <= 0:
             raise ConnectFailed(f"no {self.waits_for} within {self._timeout_s:g} s")
@@ -258,12 +258,12 @@ def _connect(address: Address, share_s: float, attempt: TimedAttempt) -> socket.
 
 
 def os_trouble(error: OSError) -> str:
-    """What the operating system (or OpenSSL) says went wrong, in a few words."""
+    """A short description of an error of the operating system or of OpenSSL."""
     return (error.strerror or str(error)).lower()
 
 
 def _tls_trouble(error: OSError | ValueError, host: str) -> str:
-    """What went wrong in a TLS handshake, in words for the reader."""
+    """A readable message for a failed TLS handshake."""
     if isinstance(error, ssl.SSLCertVerificationError):
         code, said = error.verify_code, error.verify_message
         if code in (_WRONG_NAME, _WRONG_ADDRESS):

@@ -71,7 +71,7 @@ class Connection(Protocol):
 
         An empty list: nothing whole came. A part of a frame is kept for the next call. Pings are answered before they
         are handed out; a close frame is answered too. Raises ConnectionLost, after the frames before it were handed
-        out by earlier calls; by then the socket is closed, and the peer was told why where that is still possible.
+        out by earlier calls; by then the socket is closed, and the peer was sent the reason if that was still possible.
         """
         ...
 

@@ -56,7 +56,7 @@ def check_sqlite(version: tuple[int, ...]) -> Finding:
     if version[:3] in _WITHDRAWN:
         return warn(
             "sqlite",
-            f"{text} was withdrawn by its authors",
+            f"{text} was withdrawn by the SQLite project",
             Advice.SQLITE_WITHDRAWN,
             "use a Python whose SQLite is another release",
         )
@@ -66,8 +66,8 @@ def check_sqlite(version: tuple[int, ...]) -> Finding:
         return ok("sqlite", text)
     return warn(
         "sqlite",
-        f"{text} has a rare race (WAL-reset bug, 3.7.0 to 3.51.2) that can damage a database which two connections"
-        " write or checkpoint at the same moment, unless your distribution has repaired it",
+        f"{text} has a rare race (WAL-reset bug, 3.7.0 to 3.51.2) that can damage a database that two connections"
+        " write or checkpoint at the same moment, unless your distribution has fixed it",
         Advice.SQLITE_RACE,
         "use a Python with SQLite 3.51.3 or newer (or 3.50.7, 3.44.6) when you can; until then let no other program"
         " write the database while the engine runs, and keep backups (tradebot backup)",
@@ -88,7 +88,7 @@ def check_clock(clock: ClockReading, look: HealthReading) -> list[Finding]:
                 "clock",
                 f"the wall clock moved {clock.step_ms:+.0f} ms against the monotonic clock within {clock.over_s:.1f} s",
                 Advice.CLOCK_STEPS,
-                "let one time service keep it (systemd-timesyncd, chrony) and see that it slews instead of stepping",
+                "use one time service (systemd-timesyncd, chrony) that slews the clock instead of stepping it",
             )
         )
     newest_ms = max(
@@ -99,22 +99,26 @@ def check_clock(clock: ClockReading, look: HealthReading) -> list[Finding]:
         found.append(
             fail(
                 "clock",
-                f"the wall clock is {span((newest_ms - look.now_ms) / 1000)} behind what an engine has written already",
+                f"the wall clock is {span((newest_ms - look.now_ms) / 1000)} behind times that are already stored",
                 Advice.CLOCK_BEHIND,
-                "set the clock right before the next start: times in the database would go back",
+                "correct the clock before the next start; otherwise times in the database would go back",
             )
         )
     if clock.synchronised is False:
         found.append(
             warn(
                 "clock",
-                "the kernel says that no time service keeps the wall clock",
+                "the kernel reports that no time service synchronises the wall clock",
                 Advice.CLOCK_UNKEPT,
-                "turn one on (timedatectl set-ntp true, or chrony); in a container the host has to do it",
+                "turn one on (timedatectl set-ntp true, or chrony); in a container the host must do this",
             )
         )
     if not found:
-        kept = "kept by a time service" if clock.synchronised else "whether a time service keeps it is not told here"
+        kept = (
+            "synchronised by a time service"
+            if clock.synchronised
+            else "whether a time service synchronises it is not known here"
+        )
         found.append(ok("clock", f"even within {abs(clock.step_ms):.0f} ms over {clock.over_s:.1f} s, {kept}"))
     return found
 
@@ -130,15 +134,15 @@ def check_skew(before: Status | None, after: Status | None, now_s: float) -> Fin
     if after is None or not after.push or not after.fresh(now_s):
         return ok("feed times", "not compared: no engine with a live feed runs")
     if after.last_tick is None:
-        return ok("feed times", "not compared: no tick has come yet")
+        return ok("feed times", "not compared: no tick has arrived yet")
     if before is None or before.run_id != after.run_id or before.counters["tick_count"] == after.counters["tick_count"]:
-        return ok("feed times", "not compared: no tick came while the doctor looked on")
+        return ok("feed times", "not compared: no tick arrived while the doctor was watching")
     # The tick came between the two looks, so that its time should be at most that old.
     late_ms = after.written_ms - as_unix_ms(after.last_tick.ts_ms)
     if late_ms < -AHEAD_SKEW_MS:
         return warn(
             "feed times",
-            f"ticks bear times {span(-late_ms / 1000)} ahead of this clock",
+            f"tick times are {span(-late_ms / 1000)} ahead of this clock",
             Advice.FEED_AHEAD,
             "this clock is behind (see the clock), or the exchange's is ahead",
         )
@@ -146,7 +150,7 @@ def check_skew(before: Status | None, after: Status | None, now_s: float) -> Fin
     if late_ms > allowed_ms:
         return warn(
             "feed times",
-            f"ticks bear times {span(late_ms / 1000)} behind this clock as they come",
+            f"tick times are {span(late_ms / 1000)} behind this clock on arrival",
             Advice.FEED_LATE,
             "this clock is ahead, the exchange sends late, or the link is slow; with execution.max_tick_age_ms signals"
             " are refused",
@@ -170,17 +174,17 @@ def check_unit(unit: UnitReading) -> Finding:
         )
     if not unit.paths:
         if not unit.systemd_runs:
-            return ok("unit", "no systemd runs here: somebody else has to restart the engine after a failure")
+            return ok("unit", "systemd is not running here: something else must restart the engine after a failure")
         advice = f"`tradebot install-unit{config}` puts it in place"
         return warn("unit", f"{unit.name} is not installed", Advice.UNIT_MISSING, advice)
     where = ", ".join(unit.paths)
     if unit.complaint is None:
-        return ok("unit", f"{where} (systemd-analyze is not there to verify it)")
+        return ok("unit", f"{where} (systemd-analyze is not available to verify it)")
     if unit.complaint:
         if unit.foreign:
-            advice = f"correct it by hand, or move it away and have one written: tradebot install-unit{config}"
+            advice = f"correct it by hand, or move it away and create a new one: tradebot install-unit{config}"
             return fail("unit", f"{where}: {unit.complaint}", Advice.UNIT_FOREIGN, advice)
-        advice = f"`tradebot install-unit{config}{named}` writes it anew for this installation"
+        advice = f"`tradebot install-unit{config}{named}` rewrites it for this installation"
         return fail("unit", f"{where}: {unit.complaint}", Advice.UNIT_WRONG, advice)
     return ok("unit", f"{where}, verified by systemd-analyze")
 
@@ -213,11 +217,11 @@ def check_processes(look: HealthReading, lock: LockReading, pid_alive: bool, uni
     at_work = status is not None and status.fresh(look.now_s)
     if lock.held:
         if at_work:
-            return ok("processes", f"one engine is at work, process {lock.holder}")
+            return ok("processes", f"one engine is running, process {lock.holder}")
         quiet = "" if status is None or status.state == "ended" else f" for {span(look.now_s - status.written_s)}"
         return fail(
             "processes",
-            f"process {lock.holder} holds the database, but has written no status{quiet}",
+            f"process {lock.holder} holds the database, but has not written a status{quiet}",
             Advice.ENGINE_SILENT,
             f"if it is not just starting, it hangs: `systemctl restart {unit}`, or send it SIGABRT to see its stacks",
         )
@@ -226,10 +230,10 @@ def check_processes(look: HealthReading, lock: LockReading, pid_alive: bool, uni
             "processes",
             f"process {status.pid if status else 0} says it writes the database, but does not hold its lock",
             Advice.ENGINE_WITHOUT_LOCK,
-            "was the database moved or replaced while it ran? Stop that process, and see which file is the right one",
+            "was the database moved or replaced while it ran? Stop that process and find out which file is correct",
         )
     if status is None or status.state == "ended" or at_work:
-        return ok("processes", "no engine runs" if not at_work else "one engine is at work")
+        return ok("processes", "no engine runs" if not at_work else "one engine is running")
     if pid_alive and not lock.known:
         return fail(
             "processes",
@@ -239,9 +243,9 @@ def check_processes(look: HealthReading, lock: LockReading, pid_alive: bool, uni
         )
     return warn(
         "processes",
-        f"the last engine (process {status.pid}) was killed before it could say how it ended",
+        f"the last engine (process {status.pid}) was killed before it could record how it ended",
         Advice.ENGINE_KILLED,
-        "nothing to repair: the next start goes on from what was stored (a replay with --resume); look in its log",
+        "nothing to repair: the next start continues from the stored data (a replay with --resume); check its log",
     )
 
 
@@ -252,7 +256,7 @@ def check_last_run(look: HealthReading) -> Finding:
         return ok("last run", "none yet")
     at_work = look.status is not None and look.status.fresh(look.now_s)
     if at_work:
-        return ok("last run", f"{run.run_id} is under way")
+        return ok("last run", f"{run.run_id} is running")
     if run.exit_code is None:
         return warn(
             "last run",
@@ -274,25 +278,25 @@ def check_spill(
     `has_database`: there is a database, and not an empty file, that a start could store them in.
     """
     if waiting_bytes is None:
-        return ok("spill", "no events wait outside the database")
+        return ok("spill", "no events are waiting outside the database")
     if not ours:
         return warn(
             "spill",
-            f"{path} is not as tradebot wrote it",
+            f"{path} is damaged or was not written by tradebot",
             Advice.SPILL_FOREIGN,
-            f"nothing to do: the next start renames it to {path}.orphan-unknown and goes on",
+            f"nothing to do: the next start renames it to {path}.orphan-unknown and continues",
         )
     if engine_runs:
         return warn(
             "spill",
             f"the running engine has put {waiting_bytes:,} bytes of events into {path}: its storage fails",
             Advice.SPILL_GROWS,
-            "find what holds the database or fills the disk; the engine stores the events when it can write again, or"
-            " ends with 13, and its next start stores them",
+            "find out what locks the database or fills the disk; the engine stores the events when it can write again,"
+            " or exits with 13 and its next start stores them",
         )
     return warn(
         "spill",
-        f"{waiting_bytes:,} bytes of accepted events wait in {path}",
+        f"{waiting_bytes:,} bytes of accepted events are waiting in {path}",
         Advice.SPILL_WAITS,
         "start the engine with this database: it stores them first; do not delete the file"
         if has_database
@@ -310,7 +314,7 @@ def check_orphans(paths: Sequence[str]) -> list[Finding]:
             " with the reason)",
             Advice.SPILL_ORPHANED,
             "if it belongs to another database, stop that database's engine and move the file beside it, named as that"
-            " database with .spill at the end: its next start stores the events; delete it when nobody needs them",
+            " database with .spill at the end: its next start stores the events; delete it if nobody needs them",
         )
         for path in paths
     ]
@@ -321,11 +325,11 @@ def check_throttle(throttle: Throttle | None, problem: str | None, now_ms: int, 
     if problem is not None:
         return fail("throttle", problem, Advice.THROTTLE_UNREADABLE, f"`rm {path}`")
     if throttle is None or throttle.sample_every == 1:
-        return ok("throttle", "every start keeps the ticks that its configuration asks for")
+        return ok("throttle", "every start keeps the ticks that its configuration specifies")
     age = span(max(0, now_ms - throttle.written_ms) / 1000)
     return warn(
         "throttle",
         f"{throttle.state} since {age}: a push feed keeps 1 of {throttle.sample_every} ticks",
         Advice.THROTTLED,
-        f"if tradebot soak does not run any more: `rm {path}`, then `systemctl restart {unit}`",
+        f"if tradebot soak is no longer running: `rm {path}`, then `systemctl restart {unit}`",
     )

@@ -168,7 +168,9 @@ class Examination:
         try:
             self._config = configfile.load(path, CHECKS)
         except ConfigError as error:
-            advice = "correct it, the engine would end with 12 (tradebot check-config); below, defaults are assumed"
+            advice = (
+                "correct it: the engine would exit with 12 (tradebot check-config); the checks below assume defaults"
+            )
             return fail("config", str(error), Advice.CONFIG_INVALID, advice)
         return ok("config", f"{path}: valid ({named_by})")
 
@@ -183,10 +185,10 @@ class Examination:
         lost = None if at_work is None or look.damage is not None else database_trouble(look, at_work)
         if lost is not None:
             chown = self._and_chown(path)
-            advice = f"stop the engine, move the right file back{chown}, start: it stores into one it has open"
+            advice = f"stop the engine, move the right file back{chown}, start it: it writes to the file that it opened"
             yield fail("database", lost, Advice.DATABASE_LOST, advice)
         elif not path.exists():
-            advice = "the first run makes it; is --db right?"
+            advice = "the first run creates it; is --db right?"
             yield warn("database", f"{path} does not exist", Advice.DATABASE_MISSING, advice)
         if not path.exists():
             return
@@ -227,7 +229,7 @@ class Examination:
         target, service = beside(path, ""), self._service
         directory = readings.read_file(target.parent, service=service)
         if directory is None:
-            return [ok("permissions", f"directory {target.parent} is not there yet: the first run makes it")]
+            return [ok("permissions", f"directory {target.parent} does not exist yet: the first run creates it")]
         ws_url = self._config.engine.ws_url or ""
         secret = self._config.notify.webhook_url is not None or mask(ws_url) != ws_url
         files = [readings.read_file(beside(path, suffix), service=service) for suffix in _BESIDE]

@@ -38,7 +38,7 @@ _OPERATIONS: Final = 200_000
 
 
 class RunSpan(NamedTuple):
-    """When a run of a push feed began and ended (None: not yet, or nobody knows), and its ticks."""
+    """When a run of a push feed began and ended (None: not yet, or unknown), and its ticks."""
 
     start_ms: int
     end_ms: int | None
@@ -158,7 +158,7 @@ def check_shape(found: DatabaseReading, synchronous: str, path: str) -> list[Fin
     if found.bare:
         what = "holds no table" if found.size else "is empty (0 bytes)"
         text = f"the file {what}: no engine has written to it yet"
-        return [warn("database", text, Advice.DATABASE_EMPTY, "the first run makes it a database; is --db right?")]
+        return [warn("database", text, Advice.DATABASE_EMPTY, "the first run turns it into a database; is --db right?")]
     if found.schema < SCHEMA_VERSION:
         text = f"schema {found.schema} of an older tradebot"
         return [
@@ -166,12 +166,12 @@ def check_shape(found: DatabaseReading, synchronous: str, path: str) -> list[Fin
                 "database",
                 text,
                 Advice.SCHEMA_OLDER,
-                f"the next run brings it to {SCHEMA_VERSION}; make a backup before it:"
+                f"the next run upgrades it to {SCHEMA_VERSION}; make a backup first:"
                 f" `tradebot backup {path}.schema{found.schema} --db={path}`",
             )
         ]
     if found.journal_mode != "wal":
-        text = f"journal_mode is {found.journal_mode}, not wal: somebody has changed it"
+        text = f"journal_mode is {found.journal_mode}, not wal: it was changed"
         return [warn("database", text, Advice.JOURNAL_MODE, "the next run sets it to wal again")]
     sizes = f"{found.size / 1e6:,.1f} MB, {found.tick_rows:,} ticks"
     return [ok("database", f"schema {found.schema}, wal, synchronous {synchronous} (as configured), {sizes}")]
@@ -181,13 +181,13 @@ def check_wal(wal_bytes: int, engine_runs: bool) -> Finding:
     """Whether the WAL stays as small as the writer keeps it."""
     text = f"{wal_bytes / 1e6:,.1f} MB"
     if wal_bytes > WAL_BYTES_MAX:
-        summary = f"{text}: a reader has kept it from being reset, or still does"
+        summary = f"{text}: a reader has prevented its reset, or still does"
         if engine_runs:
             advice = (
-                "end readers that hold a transaction open (sqlite3 shells, copies); the next checkpoint cuts it down"
+                "end readers that hold a transaction open (sqlite3 shells, copies); the next checkpoint truncates it"
             )
             return warn("wal", summary, Advice.WAL_HELD, advice)
-        return warn("wal", summary, Advice.WAL_LEFT, "start the engine once: it takes it in and cuts it down")
+        return warn("wal", summary, Advice.WAL_LEFT, "start the engine once: it checkpoints and truncates the log")
     return ok("wal", text)
 
 
@@ -195,7 +195,7 @@ def check_disk(found: DatabaseReading, path: str) -> Finding:
     """Whether there is room, and for how many days at the pace of the last week."""
     pace = growth(found)
     free = f"{found.disk_free / 1e9:,.1f} GB free"
-    advice = f"make room: `tradebot prune --keep=30d --db={path}`, another disk, or a larger engine.sample_every"
+    advice = f"free space: `tradebot prune --keep=30d --db={path}`, another disk, or a larger engine.sample_every"
     summary = free
     if pace.bytes_per_tick is not None and pace.ticks_per_day is not None:
         daily = pace.bytes_per_tick * pace.ticks_per_day
@@ -228,15 +228,15 @@ def check_integrity(found: Integrity, restore: str) -> Finding:
             "integrity",
             f"{found.how}: {'; '.join(found.problems)}",
             Advice.INTEGRITY,
-            f"keep a copy of the file and of its -wal, then {restore}; sqlite3's .recover saves what can be read of the"
-            " damaged one",
+            f"keep a copy of the file and of its -wal, then {restore}; sqlite3's .recover extracts what can be read"
+            " from the damaged file",
         )
     if found.unfinished:
         return warn(
             "integrity",
-            f"{found.how}: not finished within {found.took_s:.0f} s, nothing wrong up to there",
+            f"{found.how}: not finished within {found.took_s:.0f} s, no error found so far",
             Advice.INTEGRITY_UNFINISHED,
-            "run the doctor again while the engine is stopped: then it takes the time it needs",
+            "run the doctor again while the engine is stopped: then there is no time limit",
         )
     return ok("integrity", f"{found.how}: ok ({span(found.took_s)})")
 
@@ -283,7 +283,7 @@ def _run(connection: sqlite3.Connection, statements: Iterable[str], watch: _Watc
 
 
 class _Watch:
-    """Called by SQLite now and then: tells how long it has taken, and ends the check when its time is over."""
+    """Called by SQLite periodically: shows the elapsed time, and ends the check when its time limit is over."""
 
     def __init__(self, runtime: Runtime, limit_s: float | None, on_progress: Callable[[str], None], size: int) -> None:
         self._runtime = runtime
@@ -307,7 +307,7 @@ class _Watch:
 
 
 def unreadable(error: ConfigError | StorageUnavailable, restore: str) -> Finding:
-    """A database that cannot be looked at; `restore`: how a backup is put back."""
+    """A database that cannot be examined; `restore`: how a backup is put back."""
     if isinstance(error, NewerSchemaError):
         return fail("database", error.problem, Advice.SCHEMA_NEWER, "upgrade tradebot, or name another --db")
     if isinstance(error, StorageUnavailable) and error.passing:

@@ -1,4 +1,4 @@
-"""The doctor's judgement of files: the engine's user can work with them, and nobody else can change them. Pure."""
+"""The doctor's file checks: the engine's user can use the files, and no other user can change them. Pure."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class FileReading(NamedTuple):
 
 
 class Judge(NamedTuple):
-    """Whose rights are judged: `user`, and `service` where that is a service's user and not whoever runs the doctor.
+    """The user whose permissions are checked. `service`: it is the service's user, not the user who runs the doctor.
 
-    `reinstall` is the command that writes the service's unit anew.
+    `reinstall` is the command that rewrites the service's unit.
     """
 
     user: str
@@ -79,7 +79,7 @@ def _directory(directory: FileReading, judge: Judge) -> Iterator[Finding]:
     elif directory.mode & _OTHERS_WRITE and not directory.mode & _STICKY:
         kept = directory.owned or not judge.service
         command = f"chmod o-w {path}" if kept else f"{judge.chown(directory.path)} && chmod o-w {path}"
-        yield warn("permissions", f"anybody may write in {directory.path}", Advice.DIRECTORY_OPEN, f"`{command}`")
+        yield warn("permissions", f"every user may write in {directory.path}", Advice.DIRECTORY_OPEN, f"`{command}`")
 
 
 def _database(files: Sequence[FileReading], judge: Judge) -> Iterator[Finding]:
@@ -98,7 +98,7 @@ def _database(files: Sequence[FileReading], judge: Judge) -> Iterator[Finding]:
         kept = file.owned or not judge.service
         command = f"chmod o-w {shlex.quote(file.path)}"
         command = command if kept else f"{judge.chown(file.path)} && {command}"
-        yield warn("permissions", f"anybody may change {file.path}", Advice.FILE_OPEN, f"`{command}`")
+        yield warn("permissions", f"every user may change {file.path}", Advice.FILE_OPEN, f"`{command}`")
 
 
 def _config(config: FileReading, judge: Judge) -> Iterator[Finding]:
@@ -106,10 +106,10 @@ def _config(config: FileReading, judge: Judge) -> Iterator[Finding]:
     if config.closed_above is not None and judge.service:
         yield fail(
             "permissions",
-            f"{config.path}: {judge.user} cannot pass {config.closed_above}, and the unit does not show it the file:"
-            " the service ends with 12",
+            f"{config.path}: {judge.user} cannot pass {config.closed_above}, and the unit does not expose the"
+            " file to it: the service exits with 12",
             Advice.CONFIG_HIDDEN,
-            f"`{judge.reinstall}`, which has the unit show it",
+            f"`{judge.reinstall}`, which makes the unit expose it",
         )
     if not config.readable:
         yield fail(
@@ -121,14 +121,16 @@ def _config(config: FileReading, judge: Judge) -> Iterator[Finding]:
             else "run the engine as a user who can read it",
         )
     if config.mode & _OTHERS_WRITE:
-        yield warn("permissions", f"anybody may change {config.path}", Advice.CONFIG_CHANGEABLE, f"`chmod o-w {path}`")
+        yield warn(
+            "permissions", f"every user may change {config.path}", Advice.CONFIG_CHANGEABLE, f"`chmod o-w {path}`"
+        )
     if config.secret and config.mode & _OTHERS_READ:
         # Without its group, the service would be one of the others who can read it no more.
         kept = not judge.service or config.owned
         command = f"chmod o-r {path}" if kept else f"chgrp {judge.group} {path} && chmod g+r,o-r {path}"
         yield warn(
             "permissions",
-            f"anybody may read {config.path}, which holds a webhook's URL or credentials",
+            f"every user may read {config.path}, which holds a webhook's URL or credentials",
             Advice.CONFIG_SECRET_SHOWN,
             f"`{command}`",
         )

@@ -38,14 +38,14 @@ class ClockReading(NamedTuple):
 
 
 class LockReading(NamedTuple):
-    """Who holds the writer lock of a database. `known` is False where the system does not tell."""
+    """Who holds the writer lock of a database. `known` is False where the system does not provide it."""
 
     known: bool
     holder: int | None
 
     @property
     def held(self) -> bool:
-        """Whether somebody is known to hold it."""
+        """Whether a process is known to hold it."""
         return self.holder is not None
 
 
@@ -142,7 +142,7 @@ def read_file(path: Path, secret: bool = False, service: ServiceUser | None = No
 def read_lock(db_path: Path, locks: Path = Path("/proc/locks")) -> LockReading:
     """Who holds the writer lock, without asking for it: an engine that starts at this moment is not disturbed.
 
-    The lock of the database file counts as that of the lock file, which somebody may have removed.
+    The lock of the database file counts as that of the lock file, which may have been removed.
     """
     try:
         lines = locks.read_text(encoding="ascii", errors="replace").splitlines()

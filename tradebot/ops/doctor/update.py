@@ -18,7 +18,7 @@ _SPARE_BYTES: Final = 64_000_000
 
 def check_update(found: DatabaseReading, path: str, running: str | None, version: str) -> Iterator[Finding]:
     """`path` of the database as a shell takes it; `running`: the version of the engine at work, None for none."""
-    now = "no engine is at work" if running is None else f"tradebot {running} is at work"
+    now = "no engine is running" if running is None else f"tradebot {running} is at work"
     yield ok("update", f"this is tradebot {version}; {now}")
     need = found.size + found.wal_bytes + _SPARE_BYTES
     sizes = f"a backup takes some {need / 1e6:,.0f} MB, {found.disk_free / 1e6:,.0f} MB are free beside the database"
@@ -30,12 +30,12 @@ def check_update(found: DatabaseReading, path: str, running: str | None, version
     else:
         yield ok("update", sizes)
     if found.schema == SCHEMA_VERSION or found.bare:
-        yield ok("update", f"the schema stays {SCHEMA_VERSION}: the version before can go on with this file")
+        yield ok("update", f"the schema stays {SCHEMA_VERSION}: the previous version can still use this file")
         return
     yield warn(
         "update",
         f"the next start raises the schema from {found.schema} to {SCHEMA_VERSION}; versions that know only"
-        f" {found.schema} refuse the file after that, so that the way back is a backup",
+        f" {found.schema} refuse the file after that, so a downgrade needs a backup",
         Advice.UPDATE_SCHEMA,
         f"`tradebot backup {path}.before-update --force --db={path}`",
     )

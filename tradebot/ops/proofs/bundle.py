@@ -1,7 +1,7 @@
 """The proof bundle: verdicts and evidence of all proofs in one file, with a hash over it all.
 
 The file is canonical JSON, so that any changed byte is found: what is read must be, byte for byte, what would be
-written. The hash finds accidents. It is no signature: who may write the file can make one that fits.
+written. The hash detects accidental changes. It is not a signature: anyone who can write the file can forge one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FORMAT: Final = 1
 BYTES_MAX: Final = 4_000_000
 ABOUT: Final = (
     "Verdicts and evidence of tradebot prove. The sha256 is over this file without it; it shows accidental changes."
-    " It is no signature: whoever may write this file can forge it."
+    " It is not a signature: anyone who can write this file can forge it."
 )
 NAMES: Final = (
     "psi_integrity",
@@ -105,7 +105,7 @@ def iso(ms: int) -> str:
     """Unix milliseconds as UTC for people, to the second."""
     try:
         return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except (ValueError, OverflowError, OSError):  # no date that there is, in a bundle that somebody made
+    except (ValueError, OverflowError, OSError):  # an impossible date, in a forged bundle
         return f"{ms} ms"
 
 

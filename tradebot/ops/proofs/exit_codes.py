@@ -155,7 +155,7 @@ def _restarts(manager: Manager, unit: str) -> int | None:
 
 
 def _ends(lab: Lab, name: str) -> list[str] | None:
-    """A line for each end of a unit's engine, as the manager told it; None before the first."""
+    """One line for each exit of a unit's engine, as the manager reported it; None before the first."""
     with contextlib.suppress(OSError):
         return lab.path(f"{name}.ends").read_text().splitlines() or None
     return None

@@ -30,7 +30,7 @@ _LOG_BYTES_MAX: Final = 2_000_000
 _LINE_CHARS_MAX: Final = 400
 _TAIL_LINES: Final = 12
 
-# What an experiment never takes from the operator's configuration: whom to tell, ports, places, other feeds; and sizes
+# What an experiment never takes from the operator's configuration: notifications, ports, paths, other feeds; and sizes
 # and patience, which would have it wait for longer than it may.
 _OWN: Final[Mapping[str, object]] = {
     "mode": "SHADOW",
@@ -94,7 +94,7 @@ class Lab:
     """Where one proof is made. One thread; `close` gives everything back."""
 
     def __init__(self, folder: Path, config: Config, runtime: Runtime, at_most_s: float) -> None:
-        """`folder` exists, is empty, and is removed by who made it. `config` is the operator's."""
+        """`folder` exists, is empty, and is removed by its creator. `config` is the operator's."""
         self.folder = folder
         self.runtime = runtime
         self.commands: list[str] = []

@@ -179,7 +179,9 @@ def _folder(db_path: Path, errors: GuardedStream) -> Iterator[Path]:
 
 
 def _require_manager(means: Means) -> None:
-    """What cannot pass is not begun: without a manager the bundle would keep the gate shut. Raises TradebotError."""
+    """Experiments that cannot pass are not started: without a manager the bundle would keep the gate shut. Raises
+    TradebotError.
+    """
     need = [experiment.name for experiment in EXPERIMENTS if experiment.needs_systemd]
     if means.manager is None and need:
         others = ",".join(experiment.name for experiment in EXPERIMENTS if not experiment.needs_systemd)

@@ -69,7 +69,7 @@ def _look(root: Path, evidence: Evidence, totals: dict[str, list[int]]) -> list[
                 continue
             evidence["lines"].append(f"{resource}: {raw}")
             faults += _line_faults(resource, str(raw), avg10, totals)
-            # The kernel works them out anew every 2 s: between two readings that agree, ours must be one of them.
+            # The kernel recomputes them every 2 s: between two readings that agree, ours must be one of them.
             if before[resource] == after[resource] and raw not in before[resource]:
                 faults.append(f"{resource}: the line kept is not the kernel's: {raw!r}")
     decision = json.loads(_decision(found.pressure).as_line())

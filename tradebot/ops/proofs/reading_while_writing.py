@@ -30,7 +30,7 @@ START_S: Final = 30.0
 
 
 class Reader:
-    """Reads in one transaction after the other until told to stop; a thread of its own runs `run`."""
+    """Reads in consecutive transactions until stopped; a thread of its own runs `run`."""
 
     def __init__(self, db_path: Path, stop: Event) -> None:
         self._db_path = db_path
@@ -45,7 +45,7 @@ class Reader:
         db: SqliteDatabase | None = None
         try:
             db = connect_readonly(self._db_path)
-            db.pragma("busy_timeout", 0)  # a wait for a lock is to be seen, not sat out
+            db.pragma("busy_timeout", 0)  # a wait for a lock must be noticed, not waited out
             while not self._stop.is_set():
                 try:
                     with reading(db), db.atomic():

@@ -153,7 +153,7 @@ def _judge(lab: Lab, manager: Manager, it: _Watched, found_s: float | None, evid
     seen["ticks_before"], seen["ticks_after"] = it.stopped_at_id, it.newest_id()
     it.stall_s = float(stalls[0]["seconds_since_progress"])
     restarted = after["InvocationID"] != it.before["InvocationID"]
-    # systemd counts its own restarts, and begins anew with one that somebody asked for.
+    # systemd counts its own restarts; a requested restart resets the counter.
     by_itself = after["NRestarts"] != "0"
     actions = [one["action"] for one in decisions]
     return [f"{where}: {fault}" for fault in faults_of(actions, it.stall_s, restarted, by_itself)]

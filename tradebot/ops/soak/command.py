@@ -110,7 +110,7 @@ def run_soak(order: SoakOrder, runtime: Runtime, out: TextIO | None, errors: Tex
 
 
 class LiveLine:
-    """One line on a terminal that is written over again and again; nothing where nobody looks."""
+    """One status line on a terminal, rewritten in place; nothing if the stream is not a terminal."""
 
     def __init__(self, stream: GuardedStream) -> None:
         self._stream = stream
@@ -280,7 +280,7 @@ def _check(order: SoakOrder, decisions: Path) -> None:
     except StorageUnavailable:
         pass  # locked for the moment: looked at again and again
     except OSError as error:
-        raise ConfigError(f"database {order.db_path}: cannot be looked at: {error.strerror}") from error
+        raise ConfigError(f"database {order.db_path}: cannot be examined: {error.strerror}") from error
 
 
 def _require_manager(service: Service, runtime: Runtime) -> None:
@@ -353,7 +353,7 @@ def _verdict(
     """Whether all is well, and the last line."""
     rung, wrong = supervisor.rung, supervisor.unwell()
     if not supervisor.polls:
-        wrong.append("nothing was decided: it ended before the first poll")
+        wrong.append("no decision was made: it ended before the first poll")
     if journal.lost:
         wrong.append(f"{journal.lost} decisions could not be recorded")
     stopped = ending is SoakEnding.STOP_SIGNAL

@@ -50,7 +50,7 @@ class SoakDecision(Struct, frozen=True, kw_only=True):
     stalls: int
     """Those of them for a stall."""
     engine_starts: int
-    """Starts of the engine seen since the soak began, whoever made them."""
+    """Starts of the engine observed since the soak began, whoever requested them."""
     unit_state: str | None
     """The service manager's ActiveState; None while it does not say."""
     detail: str | None
@@ -74,7 +74,7 @@ class SoakDecision(Struct, frozen=True, kw_only=True):
 
 
 def decisions_path(db_path: Path) -> Path:
-    """Where decisions about the engine that writes `db_path` go unless told otherwise."""
+    """The default path of the decisions about the engine that writes `db_path`."""
     return beside(db_path, SUFFIX)
 
 
@@ -108,7 +108,7 @@ class DecisionLog:
             _write_all(file, decision.as_line())
             os.fsync(file.fileno())
         except OSError:
-            self.close()  # opened anew by the next line, which then begins on a line of its own
+            self.close()  # the next line reopens it and then begins on a new line
             raise
 
     def close(self) -> None:
@@ -147,7 +147,7 @@ def _check_ours(path: Path) -> None:
         first = file.read(len(_BEGINS))
     # A crash may have torn the very first line.
     if not _BEGINS.startswith(first):
-        raise UsageError(f"--decisions: {path} holds something else than decisions; name another file")
+        raise UsageError(f"--decisions: {path} does not contain decisions; name another file")
 
 
 def _open(path: Path) -> IO[bytes]:

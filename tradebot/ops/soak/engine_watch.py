@@ -41,7 +41,7 @@ class EngineWatch:
 
     @property
     def starts(self) -> int:
-        """Starts of the engine seen since the first look, whoever made them."""
+        """Starts of the engine observed since the first poll, whoever requested them."""
         return self._starts.count
 
     def look(self) -> ProbeReading:
@@ -74,7 +74,7 @@ class EngineWatch:
             if unit.trouble is not None:
                 problems.append(f"{self._unit} is {unit.trouble}")
             if unit.silent:
-                unseen = f"the service manager tells nothing of {self._unit}"
+                unseen = f"the service manager reports nothing about {self._unit}"
         except ServiceError as error:
             unseen = str(error)
         if unseen is not None:

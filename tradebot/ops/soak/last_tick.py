@@ -15,7 +15,7 @@ from tradebot.store.models import TickRow
 def newest_tick(db_path: Path) -> Newest:
     """MAX(id) and MAX(ts) of the ticks, over a read-only connection of its own; none where there is no table yet.
 
-    A connection for each look: one that is kept would go on reading a file that somebody has replaced. Two queries,
+    A connection for each look: a kept one would go on reading a replaced file. Two queries,
     each answered by the end of an index, whatever the table's size. Blocks at most the busy timeout. Raises
     StorageUnavailable (locked, failing disk), ConfigError (no database of ours).
     """
@@ -23,7 +23,7 @@ def newest_tick(db_path: Path) -> Newest:
         if not db_path.exists():
             return Newest(None, None, made=False)
     except OSError as error:
-        raise ConfigError(f"database {db_path}: cannot be looked at: {error.strerror}") from error
+        raise ConfigError(f"database {db_path}: cannot be examined: {error.strerror}") from error
     db = connect_readonly(db_path)
     try:
         with reading(db):

@@ -30,9 +30,9 @@ class RestartOutcome(NamedTuple):
     """Whether an earlier attempt, which seemed to have failed, came about after all."""
 
     def text(self) -> str:
-        """The words for people."""
+        """The message for people."""
         if self.withheld is None:
-            return self.reason + ("; it came about after all" if self.late else "")
+            return self.reason + ("; it took effect after all" if self.late else "")
         if isinstance(self.withheld, SkipReason):
             return f"{self.reason}; not restarted: {self.withheld}"
         return f"{self.reason}; not done: {self.withheld}; tried again at the next poll"
@@ -80,7 +80,7 @@ class PendingRestarts:
         self._stall = stall
         self._throttle = throttle
         self._pending: dict[Cause, str] = {}
-        """Each cause with its words for people."""
+        """Each cause with its message for people."""
         self._suppressed: dict[Cause, SkipReason] = {}
         """The reason that was reported for not asking for a restart, as long as that lasts."""
         self._tried_at: int | None = None
@@ -104,7 +104,7 @@ class PendingRestarts:
         self._throttle.due = True
 
     def add_stall(self, look: ProbeReading) -> None:
-        """The engine makes no progress. A stall that is pending keeps its first words."""
+        """The engine makes no progress. A pending stall keeps its first message."""
         if "STALL" in self._pending:
             return
         for_s = self._stall.since_progress_s(look.now_s)

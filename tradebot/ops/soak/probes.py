@@ -31,7 +31,7 @@ class Seams:
     throttle: Callable[[Throttle], None]
     """OSError."""
     record: Callable[[SoakDecision], None]
-    """Nothing: whoever records decides what to do about a full disk."""
+    """Raises nothing: the recorder decides what to do about a full disk."""
     throttle_broken: Callable[[], bool] = lambda: False
     """Whether there is a throttle file with which no engine would start. Nothing."""
     database: str = "this database"

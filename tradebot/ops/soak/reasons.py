@@ -1,6 +1,6 @@
 """Why the supervisor restarts the engine, why it does not, and why a soak ends: values that code compares.
 
-`str` of each gives the words for people; no code reads those.
+`str` of each is the message for people; no code reads it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ForeignDatabase(Struct, frozen=True):
     unit: str
     unit_pid: int
     status_pid: int | None
-    """The process that writes the status beside this database; None where nobody does."""
+    """The process that writes the status beside this database; None if no process does."""
 
     def __str__(self) -> str:
         if self.status_pid is not None:
@@ -46,7 +46,7 @@ class UnitStopped(Struct, frozen=True):
     trouble: str | None
 
     def __str__(self) -> str:
-        return f"{self.unit} is {self.trouble}, and what was stopped is not started; its next start is throttled"
+        return f"{self.unit} is {self.trouble}, and a stopped unit is not started; its next start is throttled"
 
 
 class ConfigurationRefused(Struct, frozen=True):
@@ -55,7 +55,7 @@ class ConfigurationRefused(Struct, frozen=True):
     unit: str
 
     def __str__(self) -> str:
-        return f"{self.unit} ended with 12, it refuses its configuration: correct that, its log says what, then start"
+        return f"{self.unit} ended with 12, it refuses its configuration: correct it (see its log), then start the unit"
 
 
 class EngineNeverSeen(Struct, frozen=True):
@@ -65,7 +65,7 @@ class EngineNeverSeen(Struct, frozen=True):
     database: str
 
     def __str__(self) -> str:
-        return f"no engine was ever seen in {self.database}, so none is known to stand still{db_hint(self.unit)}"
+        return f"no engine was ever seen in {self.database}, so no stall can be detected{db_hint(self.unit)}"
 
 
 class ThrottleNotWritten(Struct, frozen=True):

@@ -1,6 +1,6 @@
 """The stall detector: for how long nothing has shown that the engine gets anywhere. Pure; `now_s` comes with each call.
 
-The clock runs from the last progress. No restart sets it back, whoever asked for it: an engine that is restarted again
+The clock runs from the last progress. No restart resets it, whoever requested it: an engine that is restarted again
 and again without storing a tick is a stalled one.
 """
 
@@ -43,7 +43,7 @@ class StallDetector:
 
         `newest` is None when the database could not be read. `alive_s` is when the engine last said that its link is
         live and ingest alive with nothing waiting to be stored: a silent or sampled market counts as progress until
-        then, and no longer. `held`: the engine is stopped on purpose, so that the clock stands still.
+        then, and no longer. `held`: the engine is stopped on purpose, so the clock is paused.
         """
         if newest is not None:
             if self._newest is not None and newest.made and _moved(self._newest, newest):
@@ -89,8 +89,8 @@ def _moved(before: Newest, after: Newest) -> bool:
 def alive_s(status: Status | None, newest: Newest | None, now_s: float) -> float | None:
     """When the engine last said that it is well and has nothing left to store; None when it does not say so.
 
-    It is the moment of writing that counts: a stopped process goes on looking alive for as long as its words are fresh.
-    One whose database was removed goes on writing what nobody will ever read.
+    The time of writing counts: a stopped process looks alive as long as its last status is recent.
+    A process whose database was removed goes on writing to the deleted file.
     """
     if status is None or not status.ingest_alive(now_s) or status.still_s or any(status.depths.values()):
         return None
@@ -127,7 +127,7 @@ def evidence(newest: Newest | None, status: Status | None, now_s: float) -> str:
             else f"{summary}, no status since boot"
         )
     if status.still_s:
-        return f"{summary}, standing still: {', '.join(sorted(status.still_s))}"
+        return f"{summary}, stalled: {', '.join(sorted(status.still_s))}"
     if status.link == "down":
         return f"{summary}, the link is down"
     waiting = sum(status.depths.values())

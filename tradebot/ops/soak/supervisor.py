@@ -115,7 +115,7 @@ class Supervisor:
         decided = self._act(look)
         if self.aborted:
             if not self.throttled:
-                reason += ": not so, its last step is still owed"
+                reason += ": not done, because the restart for the last step is still pending"
             decided.append(self._record(look, "ABORT", reason, *self.unwell()))
         elif not decided or (step.move is not None and not self._psi_actions):
             decided.append(self._record(look, "NONE", reason))
@@ -164,7 +164,7 @@ class Supervisor:
     def _record(
         self, look: ProbeReading, action: Action, reason: str, *notes: str, outcome: RestartOutcome | None = None
     ) -> SoakDecision:
-        """One line. A problem that lasts is told once, and again after it was gone."""
+        """One line. A lasting problem is reported once, and again after it had disappeared."""
         now_ms = self._seams.now_ms()
         fresh = [problem for problem in look.problems if problem not in self._recorded]
         self._recorded = frozenset(look.problems)

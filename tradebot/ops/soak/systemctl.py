@@ -37,7 +37,7 @@ class ServiceError(Exception):
 
 
 class UnitLook(Struct, frozen=True):
-    """What `show` told of the engine's unit; None for what it did not tell."""
+    """What `show` reported about the engine's unit; None for properties that it did not report."""
 
     load: str | None = None
     active: str | None = None
@@ -49,12 +49,12 @@ class UnitLook(Struct, frozen=True):
 
     @property
     def stopped(self) -> bool:
-        """Whether somebody has stopped it, or its run is over: not failed, and not about to be started again."""
+        """Whether it was stopped, or its run is complete: not failed, and not about to be restarted."""
         return self.active == "inactive" and not self.missing
 
     @property
     def silent(self) -> bool:
-        """Whether `show` told nothing at all."""
+        """Whether `show` reported nothing."""
         return self == UnitLook()
 
     @property
@@ -64,7 +64,7 @@ class UnitLook(Struct, frozen=True):
 
     @property
     def refused(self) -> bool:
-        """Whether the engine has ended with 12: starting it again would not help, as long as nobody corrects that."""
+        """Whether the engine exited with 12: a restart would not help until the configuration is corrected."""
         return self.active == "failed" and self.exit_status == 12 and self.result != "signal"
 
     @property
@@ -119,7 +119,7 @@ class Systemctl:
             try:
                 process = subprocess.Popen(
                     [*self._words, verb, self._unit],
-                    stdin=subprocess.DEVNULL,  # nobody is there to type a password
+                    stdin=subprocess.DEVNULL,  # no one can type a password
                     stdout=out,
                     stderr=errors,
                     env={**os.environ, "SYSTEMD_COLORS": "0", "SYSTEMD_PAGER": ""},
@@ -147,7 +147,7 @@ class Systemctl:
                 if signals() > before:
                     why = "given up: asked to stop"
                 if sum(os.fstat(file.fileno()).st_size for file in files) > _TALK_BYTES_MAX:
-                    why = "given up: it says too much to be a service manager"
+                    why = "given up: its output is too long for a service manager"
             if why:
                 process.kill()
                 process.wait()
@@ -204,7 +204,9 @@ def _number(found: Mapping[str, str], key: str) -> int | None:
 
 
 class Starts:
-    """Counts the engine's starts, whoever made them: the manager's own NRestarts begins anew with every restart."""
+    """Counts the engine's starts, whoever requested them: the manager's NRestarts is reset by every requested
+    restart.
+    """
 
     def __init__(self) -> None:
         self._known: str | None = None
@@ -222,11 +224,11 @@ class Starts:
 
 
 class Sight:
-    """When the unit was last seen: a manager that tells nothing of it leaves a supervisor blind."""
+    """When the unit was last seen: without reports from the manager the supervisor is blind."""
 
     def __init__(self) -> None:
         self._seen_s: float | None = None
-        self._why = "nobody has looked"
+        self._why = "not polled yet"
 
     def look(self, now_s: float, why: str | None) -> None:
         """One look, in which it was seen (None) or not."""

@@ -113,7 +113,7 @@ def test_an_array_with_an_element_a_line_is_refused(tmp_path: Path) -> None:
     with _open(path) as feed:
         ticks, malformed, message = _drain_until(feed, ParseError)
     assert ([tick.ts for tick in ticks], malformed) == ([8], 10)
-    assert "no line but the last is a tick: it looks like one JSON array" in message
+    assert "only the last line is a tick: it looks like one JSON array" in message
     path.write_text("[\nnoise\n" + "".join(element % ts + "\n" for ts in range(9)))
     with _open(path) as feed:
         assert len(_drain(feed).ticks) == 9

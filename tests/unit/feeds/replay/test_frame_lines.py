@@ -246,7 +246,10 @@ class TestAnyCut:
         assert subject.line <= data.count(b"\n") + 1
 
 
-WHOSE = "x: holds recorded frames, not ticks; add --exchange=NAME, whose they are (tradebot sources lists them)"
+WHOSE = (
+    "x: holds recorded frames, not ticks; add --exchange=NAME, the exchange that sent them"
+    " (tradebot sources lists the names)"
+)
 
 
 class TestFirstLine:

@@ -523,10 +523,7 @@ class TestConnecting:
         made.story(1)
         first, second = made.logged.all("connecting failed")
         assert (first["reason"], first["status"]) == ("401", 401)
-        assert (
-            second["reason"]
-            == "the token that https://***@example.org/token answered cannot be understood: no token in it"
-        )
+        assert second["reason"] == "the token that https://***@example.org/token sent cannot be parsed: no token in it"
         assert len(made.network.dialled) == 1
 
     def test_no_credentials_in_what_ends_the_run(self, rig: Make) -> None:
@@ -670,7 +667,7 @@ class TestMalformed:
                 made.feed.read()
         assert caught.value.exit_code is ExitCode.PARSE
         assert str(caught.value) == (
-            f"3 frames in a row from {MASKED} could not be understood (feed.parse_error_limit); the last: no such word,"
+            f"3 frames in a row from {MASKED} could not be parsed (feed.parse_error_limit); the last: no such word,"
             f" of 1 characters; the newest are kept in {tmp_path / 'q.jsonl'}"
         )
 

@@ -285,7 +285,7 @@ def test_one_that_was_ended_before_it_saw_anything_says_so(tmp_path: Path) -> No
     soak.runtime.call_at(12.0, soak.runtime.send_signal)
     assert soak.run() == 0
     assert soak.out.getvalue().startswith(
-        "soak: STOPPED after 0:00:12: a stop signal; the unit was never seen: the service manager tells nothing of"
+        "soak: STOPPED after 0:00:12: a stop signal; the unit was never seen: the service manager reports nothing about"
     )
 
 
@@ -315,7 +315,7 @@ def test_what_keeps_it_from_restarting_is_warned_of_once(tmp_path: Path) -> None
 def test_a_soak_too_short_for_a_poll_is_no_good_one(tmp_path: Path) -> None:
     soak = Soak(tmp_path)
     assert soak.run(duration_s=1.0) == 1
-    assert "nothing was decided: it ended before the first poll" in soak.out.getvalue()
+    assert "no decision was made: it ended before the first poll" in soak.out.getvalue()
 
 
 def test_without_a_manager_it_fails_at_once(tmp_path: Path) -> None:

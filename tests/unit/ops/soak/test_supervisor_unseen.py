@@ -45,7 +45,9 @@ class TestAnotherDatabase:
         assert (bench.restarts, bench.throttles, bench.supervisor.rung) == ([], [], RUNGS[0])
         assert sum("not restarted: process 7" in line.reason for line in bench.lines) == 3, "one for each step"
         last = bench.lines[-1]
-        assert last.action == "ABORT" and last.reason.endswith("throttled: not so, its last step is still owed")
+        assert last.action == "ABORT" and last.reason.endswith(
+            "throttled: not done, because the restart for the last step is still pending"
+        )
         assert last.detail is not None and "still owed: Throttling up to THROTTLE3" in last.detail
 
     def test_a_step_waits_for_an_engine_that_had_not_written_yet(self) -> None:
@@ -87,7 +89,7 @@ class TestNoEngine:
         (already_reported,) = [line for line in bench.lines if "; not restarted" in line.reason]
         assert already_reported.reason == (
             "No progress for 45.0 s: there is no database of an engine, no status of an engine; not restarted: no"
-            " engine was ever seen in this database, so none is known to stand still: is --db the one that"
+            " engine was ever seen in this database, so no stall can be detected: is --db the one that"
             " tradebot.service writes?"
         )
 
@@ -147,9 +149,9 @@ class TestNoEngine:
     def test_a_manager_that_tells_nothing(self) -> None:
         bench = Bench(unit=UnitLook())
         bench.poll(2)
-        assert bench.lines[0].detail == "the service manager tells nothing of tradebot.service"
+        assert bench.lines[0].detail == "the service manager reports nothing about tradebot.service"
         assert bench.supervisor.unwell() == [
-            "the unit was never seen: the service manager tells nothing of tradebot.service"
+            "the unit was never seen: the service manager reports nothing about tradebot.service"
         ]
 
     def test_a_manager_that_is_lost_on_the_way(self) -> None:
@@ -167,7 +169,7 @@ class TestRemovedDatabase:
         bench = Bench()
         for _ in range(8):
             bench.poll(made=False, status=status_of(written_s=bench.now_s + 4.5))
-        already_reported = "the database is not there, though process 7 writes it: was it moved away?"
+        already_reported = "the database does not exist, although process 7 writes it: was it moved away?"
         assert bench.restarts == [] and bench.supervisor.unwell() == [already_reported]
         bench.poll(status=status_of(written_s=bench.now_s + 4.5))
         assert (
@@ -186,7 +188,7 @@ class TestLateRestart:
         bench.poll(9, restart_error="no answer within 180 s")
         (line,) = bench.poll(restart_error=None, unit=UnitLook(active="active", invocation="b"))
         assert (line.action, line.restarts, line.stalls, bench.restarts) == ("STALL", 1, 1, [])
-        assert line.reason.endswith("no status of an engine; it came about after all")
+        assert line.reason.endswith("no status of an engine; it took effect after all")
         bench.poll(8)
         assert bench.restarts == []
         bench.poll()
