@@ -98,7 +98,7 @@ def test_a_watched_engine_that_is_killed(engine: Engine) -> None:
     path = engine.path("a.db.status.json")
     path.write_text(json.dumps(status | {"written_s": status["written_s"] - 30}))  # half a minute later
     view, doctor = ask(engine, "status", "doctor")
-    assert "engine silent, UNHEALTHY: no word from the engine" in view.expect(0).stdout
+    assert "engine silent, UNHEALTHY: no status from the engine" in view.expect(0).stdout
     assert "was killed before it could record how it ended" in doctor.expect(0).stdout
 
 

@@ -91,7 +91,7 @@ def test_the_gate_by_the_bundle_beside_the_database(engine: Engine) -> None:
             engine.path(FILE_NAME).write_bytes(data)
         done = engine.run(option).expect(12)
         lines = done.complaint.splitlines()
-        assert lines[0] == "tradebot: mode LIVE is refused:" and "no live gateway is built in" in lines[-1]
+        assert lines[0] == "tradebot: mode LIVE is refused:" and "no live gateway is available" in lines[-1]
         assert len(lines) == (3 if what else 2), done.complaint
         assert what in lines[1]
     noted = engine.run("check-config", option).expect(0).stdout

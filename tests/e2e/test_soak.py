@@ -252,7 +252,7 @@ def test_what_is_not_there_is_said_and_waited_for(engine: Engine, boxes: list[Bo
     (box.psi / "cpu").unlink()
     done = box.soak(0.2, 0.5, duration_s=2.0).finish()
     assert done.code == 1 and "Traceback" not in done.stderr
-    assert done.stdout.startswith("soak: FAILED after ") and "still owed: No progress" in done.stdout
+    assert done.stdout.startswith("soak: FAILED after ") and "still pending: No progress" in done.stdout
     lines = box.decisions()
     assert lines[0]["cpu_some_raw"] is None and "No such file" in lines[0]["detail"]
     assert "not known to the service manager" in lines[0]["detail"] and not any(line["detail"] for line in lines[1:-1])

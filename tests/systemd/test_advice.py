@@ -272,7 +272,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         beside=nothing,
         by_hand=moved_and_put_back,
         # The engine finds it out at its next flush and ends: the doctor seldom comes in time to see it at work.
-        patches="command.database_trouble = lambda look, status: 'the database is not there'",
+        patches="command.database_trouble = lambda look, status: 'the database does not exist'",
     ),
     "locked": Scenario(
         given(Advice.DATABASE_LOCKED),

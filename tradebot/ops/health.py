@@ -185,7 +185,7 @@ def judge(look: HealthReading, max_age_s: float) -> Health:
         return Health(False, trouble)
     if status.still_s:
         stages = ", ".join(f"{stage} for {for_s:.0f} s" for stage, for_s in status.still_s.items())
-        return Health(False, f"standing still: {stages}")
+        return Health(False, f"stalled: {stages}")
     return _by_progress(look, status, max_age_s)
 
 

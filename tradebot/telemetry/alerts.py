@@ -104,7 +104,7 @@ class Alerts:
         self._still = still
         if still - before:
             names = ", ".join(f"{stage} for {status.still_s[stage]:.0f} s" for stage in sorted(still))
-            return [Alert("stall", "error", f"standing still: {names}", {"still_s": dict(status.still_s)})]
+            return [Alert("stall", "error", f"stalled: {names}", {"still_s": dict(status.still_s)})]
         if before and not still:
             return [Alert("stall", "info", "all stages make progress again", {"still_s": {}})]
         return []

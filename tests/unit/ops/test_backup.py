@@ -143,7 +143,7 @@ class TestTarget:
         target = tmp_path / "copy.db"
         runtime.on_sleep = lambda: target.write_text("mine")
         code, _said, complaint = back_up(path, target, runtime)
-        assert code == 1 and "made by somebody else meanwhile; no backup was made" in complaint
+        assert code == 1 and "created by another program in the meantime; no backup was written" in complaint
         assert target.read_text() == "mine"
         assert names(tmp_path) == ["copy.db", "data"]
 
@@ -199,7 +199,7 @@ class TestTarget:
 
     def test_what_no_backup_has_left_stays(self, path: Path, tmp_path: Path, runtime: FakeRuntime) -> None:
         (tmp_path / "copy.db.part").write_text("precious")
-        with pytest.raises(ConfigError, match=r"copy\.db\.part: is in the way"):
+        with pytest.raises(ConfigError, match=r"copy\.db\.part: already exists"):
             back_up(path, tmp_path / "copy.db", runtime)
         assert (tmp_path / "copy.db.part").read_text() == "precious"
 
@@ -221,7 +221,7 @@ class TestFailures:
         runtime.on_sleep = runtime.signal
         code, said, complaint = back_up(path, tmp_path / "copy.db", runtime, force=True)
         assert (code, said) == (1, "")
-        assert "stopped by a signal; no backup was made" in complaint
+        assert "stopped by a signal; no backup was written" in complaint
         assert names(tmp_path) == ["copy.db", "data"]
         assert (tmp_path / "copy.db").read_text() == "mine"
 
@@ -233,7 +233,7 @@ class TestFailures:
             assert (
                 code == 1
                 and "needs 17.1 MB, 16.8 MB of it to spare, and" in complaint
-                and "MB are free there; no backup was made" in complaint
+                and "MB are free there; no backup was written" in complaint
             )
             assert names(disk.place) == []
 
@@ -249,7 +249,7 @@ class TestFailures:
 
             runtime.on_sleep = fill
             code, _said, complaint = back_up(path, disk.place / "copy.db", runtime)
-            assert code == 1 and "full" in complaint and "no backup was made" in complaint
+            assert code == 1 and "full" in complaint and "no backup was written" in complaint
             assert names(disk.place) == ["ballast"]
 
     @pytest.mark.parametrize("name", ["ticks", "idx_ticks_ts"])

@@ -157,10 +157,10 @@ class TestSkew:
 @pytest.mark.parametrize(
     ("unit", "level", "said"),
     [
-        (UnitReading(False, (), None), "ok", "no systemd runs here"),
+        (UnitReading(False, (), None), "ok", "systemd is not running here"),
         (UnitReading(True, (), None), "warn", "not installed"),
         (UnitReading(True, ("/a",), ""), "ok", "/a, verified"),
-        (UnitReading(True, ("/a",), None), "ok", "not there to verify"),
+        (UnitReading(True, ("/a",), None), "ok", "not available to verify"),
         (UnitReading(True, ("/a",), "/a:3: Unknown key"), "FAIL", "/a:3: Unknown key"),
     ],
 )
@@ -747,7 +747,7 @@ def test_a_database_that_is_gone_under_its_engine(doctor: Doctor, replaced: bool
         new_run(doctor.path, "another")
     doctor.run()
     lock.release()
-    what = "does not know run r" if replaced else "is not there, though process"
+    what = "does not know run r" if replaced else "does not exist, although process"
     assert f"FAIL  database     the database {what}" in doctor.said
     assert doctor.code == 1
 
@@ -792,7 +792,7 @@ class TestBeforeAnUpdate:
 
     def test_the_same_schema_and_room_for_a_backup(self) -> None:
         (who, room, schema) = self.said()
-        assert who == ("ok", "this is tradebot 1.0; tradebot 0.9 is at work", "")
+        assert who == ("ok", "this is tradebot 1.0; tradebot 0.9 is running", "")
         assert (room[0], schema[0]) == ("ok", "ok")
 
     def test_no_room_for_a_backup(self) -> None:
@@ -800,7 +800,7 @@ class TestBeforeAnUpdate:
 
     def test_a_schema_that_rises_is_no_way_back(self) -> None:
         found = list(check_update(replace(READING, schema=SCHEMA_VERSION - 1), "a.db", None, "1.0"))
-        assert found[-1].level == "warn" and "the way back is a backup" in found[-1].text
+        assert found[-1].level == "warn" and "a downgrade needs a backup" in found[-1].text
         assert found[-1].advice == "`tradebot backup a.db.before-update --force --db=a.db`"
 
     def test_the_command_asks_for_it(self, doctor: Doctor) -> None:

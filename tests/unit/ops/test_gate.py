@@ -47,7 +47,7 @@ def only(found: list[str]) -> str:
 def test_with_everything_met_it_still_has_no_gateway() -> None:
     """G0: this release sends no order anywhere."""
     assert conditions(sealed()) == []
-    assert "no live gateway is built in" in NO_GATEWAY
+    assert "no live gateway is available" in NO_GATEWAY
 
 
 def test_not_armed() -> None:
@@ -89,25 +89,25 @@ def test_age() -> None:
     told = only(conditions(sealed(), now_ms=MADE_MS + WEEK_MS + 1))
     assert "is 7 d 0 h old (of 2023-11-14T22:13:20Z), more than 7 days; run" in told
     told = only(conditions(sealed(), now_ms=MADE_MS - 1))
-    assert "is from the future (of 2023-11-14T22:13:20Z, it is 2023-11-14T22:13:19Z): set the clock right" in told
+    assert "is dated in the future (2023-11-14T22:13:20Z, now is 2023-11-14T22:13:19Z): correct the clock" in told
 
 
 def test_version() -> None:
     told = only(conditions(sealed(), version="1.1 (sources abc)"))
-    assert "is of another version: of 1.0 (sources abc), this is 1.1 (sources abc)" in told
+    assert "was made by another version (1.0 (sources abc), this is 1.1 (sources abc))" in told
 
 
 def test_configuration() -> None:
     """Every key but mode and live_armed counts."""
     other = replace(ARMED, engine=EngineConfig(sample_every=2))
     told = only(conditions(sealed(), other))
-    assert f"is of another configuration: of {config_hash(ARMED)}, this is {config_hash(other)}" in told
+    assert f"was made with another configuration ({config_hash(ARMED)}, this is {config_hash(other)}" in told
     assert conditions(render(bundle_of(config_hash=config_hash(Config())))) == []
 
 
 def test_health() -> None:
-    assert only(conditions(sealed(), health=["disk: 1 MB free; make room"])) == (
-        "the health check fails: disk: 1 MB free; make room"
+    assert only(conditions(sealed(), health=["disk: 1 MB free; free space"])) == (
+        "the health check fails: disk: 1 MB free; free space"
     )
 
 
@@ -167,7 +167,7 @@ class TestHealth:
         later_ms = RealRuntime().now_ms() + 3_600_000
         write_status(status_path(tmp_path / "x.db"), status_of(written_ms=later_ms, state="ended", exit_code=0))
         [told] = read_health(Config(), tmp_path / "x.db", RealRuntime())
-        assert re.search(r"the wall clock is (59 min|1 h)", told) and "set the clock right" in told
+        assert re.search(r"the wall clock is (59 min|1 h)", told) and "correct the clock" in told
 
     def test_a_full_disk(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         db = connect(tmp_path / "x.db")
@@ -177,7 +177,7 @@ class TestHealth:
         small = os.statvfs_result([*statvfs[:4], 1, *statvfs[5:]])
         monkeypatch.setattr(os, "statvfs", lambda path: small)
         [told] = read_health(Config(), tmp_path / "x.db", RealRuntime())
-        assert "0.0 GB free" in told and "make room" in told
+        assert "0.0 GB free" in told and "free space" in told
 
 
 def test_read_for_a_run(tmp_path: Path) -> None:
@@ -190,4 +190,4 @@ def test_read_for_a_run(tmp_path: Path) -> None:
     assert live_conditions(ARMED, db, runtime) == [NO_GATEWAY]
     write_bundle(bundle_path(db), bundle_of(config_hash=config_hash(ARMED), made_ms=now_ms + 60_000))
     found = live_conditions(ARMED, db, runtime)
-    assert len(found) == 3 and "from the future" in found[0] and "another version" in found[1]
+    assert len(found) == 3 and "dated in the future" in found[0] and "another version" in found[1]

@@ -58,7 +58,7 @@ def test_no_engine() -> None:
         ({"state": "ended", "exit_code": 99}, "ended with exit code 99"),
         ({"written_s": 90.0}, "no status from the engine (process 7) for 11 s: it was killed or hangs"),
         ({"written_s": 500.0}, "no engine since this machine was started"),
-        ({"still_s": {"persist": 61.5}}, "standing still: persist for 62 s"),
+        ({"still_s": {"persist": 61.5}}, "stalled: persist for 62 s"),
     ],
 )
 def test_an_engine_that_is_gone_or_stuck_is_not_healthy_whatever_it_stored(
@@ -137,7 +137,7 @@ def test_a_quiet_market_is_healthy() -> None:
     """S7: quiet is not dead while the link lives."""
     assert judged(stored_age_s=310.0) == (
         True,
-        "last stored 5 min 11 s ago, but the link is up, last heard of the peer 0.0 s ago: a quiet market",
+        "last stored 5 min 11 s ago, but the link is up, last message from the peer 0.0 s ago: a quiet market",
     )
     assert judged(stored_age_s=None, uptime_s=310.0, link=None, link_age_ms=None) == (
         True,

@@ -491,7 +491,7 @@ class TestCommand:
         code, text = command(path, FakeRuntime())
         assert code == 0
         gone = 30 - counts(path)[0]
-        assert gone > 10 and f"UTC: {gone} ticks, " in text and "Free inside the file" in text
+        assert gone > 10 and f"UTC: {gone} ticks, " in text and "Free space inside the file" in text
         assert rows(path, "PRAGMA integrity_check") == [("ok",)]
 
     def test_locked_for_a_while(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -557,7 +557,7 @@ class TestCommand:
         command(path, FakeRuntime())
         with closing(sqlite3.connect(path)) as db, db:
             db.execute("UPDATE carried SET cost = 'much'")
-        with pytest.raises(ConfigError, match="table carried, row with id 1: is no position"):
+        with pytest.raises(ConfigError, match="table carried, row with id 1: is not a position"):
             command(path, FakeRuntime())
 
     def test_a_file_that_was_cut_off(self, tmp_path: Path) -> None:
@@ -669,7 +669,7 @@ class TestSpill:
     @pytest.mark.parametrize(
         ("make", "why"),
         [
-            (lambda path: path.write_text("some text\n"), "not as tradebot wrote it"),
+            (lambda path: path.write_text("some text\n"), "damaged or was not written by tradebot"),
             (lambda path: path.write_text('["spill",9,"run-1",0,0,0,0,0]\n'), "format 9, known here: up to 3"),
             (lambda path: path.mkdir(), "is not a regular file"),
         ],

@@ -48,7 +48,7 @@ database    /data/a.db (2.5 MB, WAL 0.3 MB)
 run         r, tradebot 0.1.0, configuration c
 process     7, since 1970-01-01 00:00:00 UTC (10 s)
 input       mockws, s, 1 of 5 ticks kept
-link        up, last heard of the peer 0.2 s ago
+link        up, last message from the peer 0.2 s ago
 last tick   BTC/USD 43,123.25, 1.5 s ago
 position    0.30 BTC/USD, 1 open in all
 exposure    30.4500 USD, profit after fees +1.2340 USD
@@ -97,7 +97,7 @@ def test_trouble_is_shown() -> None:
         last_stored_age_s=None,
     )
     for line in (
-        "link        DOWN for 75 s, last heard of the peer 0.2 s ago\n",
+        "link        DOWN for 75 s, last message from the peer 0.2 s ago\n",
         "last tick   none yet\n",
         "last commit none yet, took 0.5 ms\n",
         "STILL       persist for 60 s\n",
@@ -300,7 +300,7 @@ def test_a_fifo_beside_the_database_holds_nobody_up(database: Path, suffix: str)
     view = view_of(database, Clock())
     assert view.spill_bytes is None
     assert [text.partition(": ")[2] for text in view.trouble] == (
-        ["is not a regular file; remove it, the engine writes it anew"] if suffix == "status.json" else []
+        ["is not a regular file; remove it, the engine creates a new one"] if suffix == "status.json" else []
     )
 
 
@@ -317,7 +317,7 @@ def test_nothing_is_never_negative() -> None:
 
 
 def test_a_time_that_is_no_date(database: Path) -> None:
-    assert "since 9000000000000000000 ms, which is no date (" in shown({"started_ms": 9 * 10**18})
+    assert "since 9000000000000000000 ms, which is not a date (" in shown({"started_ms": 9 * 10**18})
 
 
 class Watched(RealRuntime):

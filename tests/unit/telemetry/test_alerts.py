@@ -66,10 +66,10 @@ def test_how_bad_an_end_is(code: int, severity: str) -> None:
 
 def test_a_stall_is_told_once_for_each_stage_and_its_end_once() -> None:
     alerts = begun()
-    assert told(alerts, still_s={"persist": 61.0}) == [("stall", "error", "standing still: persist for 61 s")]
+    assert told(alerts, still_s={"persist": 61.0}) == [("stall", "error", "stalled: persist for 61 s")]
     assert told(alerts, still_s={"persist": 62.0}) == []
     both = {"persist": 63.0, "ingest": 30.0}
-    assert told(alerts, still_s=both) == [("stall", "error", "standing still: ingest for 30 s, persist for 63 s")]
+    assert told(alerts, still_s=both) == [("stall", "error", "stalled: ingest for 30 s, persist for 63 s")]
     assert told(alerts, still_s={"persist": 64.0}) == []
     assert told(alerts) == [("stall", "info", "all stages make progress again")]
     assert told(alerts) == []

@@ -33,7 +33,7 @@ from tradebot.telemetry.webhook import (
 from tradebot.telemetry.webhook_post import HttpPost
 
 URL = "https://hooks.example.com/services/T0/secret"
-STALL = Alert("stall", "error", "standing still: persist for 61 s", {"still_s": {"persist": 61.0}})
+STALL = Alert("stall", "error", "stalled: persist for 61 s", {"still_s": {"persist": 61.0}})
 
 
 class Receiver:

@@ -108,7 +108,7 @@ def check_clock(clock: ClockReading, look: HealthReading) -> list[Finding]:
         found.append(
             warn(
                 "clock",
-                "the kernel reports that no time service synchronises the wall clock",
+                "according to the kernel no time service synchronises the wall clock",
                 Advice.CLOCK_UNKEPT,
                 "turn one on (timedatectl set-ntp true, or chrony); in a container the host must do this",
             )

@@ -1,6 +1,6 @@
 """What `doctor --before-update` adds: whether this version can take over the database, and whether there is a way back.
 
-Run it with the new version in place and before the restart: the engine that is at work is still the one before. Pure.
+Run it with the new version in place and before the restart: the engine that is running is still the one before. Pure.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SPARE_BYTES: Final = 64_000_000
 
 def check_update(found: DatabaseReading, path: str, running: str | None, version: str) -> Iterator[Finding]:
     """`path` of the database as a shell takes it; `running`: the version of the engine at work, None for none."""
-    now = "no engine is running" if running is None else f"tradebot {running} is at work"
+    now = "no engine is running" if running is None else f"tradebot {running} is running"
     yield ok("update", f"this is tradebot {version}; {now}")
     need = found.size + found.wal_bytes + _SPARE_BYTES
     sizes = f"a backup takes some {need / 1e6:,.0f} MB, {found.disk_free / 1e6:,.0f} MB are free beside the database"

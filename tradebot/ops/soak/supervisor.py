@@ -137,7 +137,7 @@ class Supervisor:
 
     def unwell(self) -> list[str]:
         """What is wrong with the engine by the last look; empty when it works, or waits in a quiet market."""
-        found = [f"still owed: {reason}" for reason in self._pending.texts()]
+        found = [f"still pending: {reason}" for reason in self._pending.texts()]
         if self.last is None:
             return found
         found += self._watch.troubles(self._stall.limit_s)

@@ -113,7 +113,7 @@ def test_an_engine_that_could_not_be_restarted_is_not_called_throttled(tmp_path:
     soak = Soak(tmp_path, cpu=48.0)
     soak.manager.write_text('#!/bin/sh\n[ "$1" = restart ] && echo denied >&2 && exit 1\necho ActiveState=active\n')
     assert soak.run() == 1
-    assert "still owed: Throttling up to THROTTLE3" in soak.out.getvalue()
+    assert "still pending: Throttling up to THROTTLE3" in soak.out.getvalue()
     assert "the engine's next start is throttled: THROTTLE3, 1 of 20 ticks" in soak.out.getvalue()
 
 

@@ -78,11 +78,11 @@ def test_a_file_of_something_else_is_left_as_it_is(tmp_path: Path, content: byte
     """Found by a newcomer: decisions were appended to the database, and a large one was rotated away."""
     path = tmp_path / "d.jsonl"
     path.write_bytes(content)
-    with pytest.raises(UsageError, match="holds something else than decisions"):
+    with pytest.raises(UsageError, match="does not contain decisions"):
         DecisionLog(path, bytes_max=1)
     assert path.read_bytes() == content
     path.rename(tmp_path / "e.jsonl.1")
-    with pytest.raises(UsageError, match=r"e\.jsonl\.1 holds something else"):
+    with pytest.raises(UsageError, match=r"e\.jsonl\.1 does not contain decisions"):
         DecisionLog(tmp_path / "e.jsonl", bytes_max=1)
 
 

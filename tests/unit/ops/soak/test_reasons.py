@@ -29,7 +29,7 @@ def test_another_process_is_another_reason() -> None:
     [
         (ForeignDatabase(UNIT, 7, 9), "process 9 writes the status beside this database, and a.service is process 7"),
         (ForeignDatabase(UNIT, 7, None), "process 7 of a.service has written no status beside this database: is --db"),
-        (UnitStopped(UNIT, "not running: inactive"), "a.service is not running: inactive, and what was stopped"),
+        (UnitStopped(UNIT, "not running: inactive"), "a.service is not running: inactive, and a stopped unit"),
         (ConfigurationRefused(UNIT), "a.service ended with 12"),
         (EngineNeverSeen(UNIT, "x.db"), "no engine was ever seen in x.db"),
         (ThrottleNotWritten("No space left on device"), "throttle file: No space left on device"),

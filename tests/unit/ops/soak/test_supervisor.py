@@ -176,7 +176,7 @@ class TestLadder:
         bench = Bench(unit=UnitLook(load="loaded", active="inactive", sub="dead"))
         (line,) = bench.poll(cpu=48.0)
         assert (line.action, line.state, bench.throttles) == ("NONE", "THROTTLE1", [(5, "THROTTLE1")])
-        assert "what was stopped is not started" in line.reason and line.unit_state == "inactive"
+        assert "a stopped unit is not started" in line.reason and line.unit_state == "inactive"
         bench.poll(20, ticking=False)
         assert bench.restarts == [] and bench.supervisor.unwell() == [f"{UNIT} is not running: inactive (dead)"]
 

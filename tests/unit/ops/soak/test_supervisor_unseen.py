@@ -48,7 +48,7 @@ class TestAnotherDatabase:
         assert last.action == "ABORT" and last.reason.endswith(
             "throttled: not done, because the restart for the last step is still pending"
         )
-        assert last.detail is not None and "still owed: Throttling up to THROTTLE3" in last.detail
+        assert last.detail is not None and "still pending: Throttling up to THROTTLE3" in last.detail
 
     def test_a_step_waits_for_an_engine_that_had_not_written_yet(self) -> None:
         bench = self.bench(cpu=48.0)
@@ -235,7 +235,7 @@ class TestReviewed:
         assert [line.action for line in bench.lines].count("STALL") == len(bench.restarts) == 1
         assert bench.throttles == []
         bench.poll(throttle_error=None, ticking=True)
-        assert bench.throttles and len(bench.restarts) == 2, "the step was still owed"
+        assert bench.throttles and len(bench.restarts) == 2, "the step was still pending"
 
     def test_but_for_one_with_which_no_engine_would_start(self) -> None:
         bench = Bench(ticking=False, throttle_error="No space left on device", broken=True)

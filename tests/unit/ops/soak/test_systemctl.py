@@ -131,7 +131,7 @@ def test_no_answer_breaks_it(text: str) -> None:
 
 def test_when_it_was_last_seen() -> None:
     sight = Sight()
-    assert sight.lost(99.0, 45.0) == "the unit was never seen: nobody has looked"
+    assert sight.lost(99.0, 45.0) == "the unit was never seen: not polled yet"
     sight.look(100.0, "exit 1")
     assert sight.lost(100.0, 45.0) == "the unit was never seen: exit 1"
     sight.look(105.0, None)
