@@ -29,7 +29,7 @@ from docopt import docopt
 
 from tradebot import __version__
 from tradebot.config.model import Synchronous
-from tradebot.core.events import BUY, SELL, Fill, Order, OrderStatus, Side, Signal, Tick
+from tradebot.core.events import BUY, SELL, Fill, Order, OrderStatus, Side, Signal, Tick, TickChunk
 from tradebot.store.batch import WriteBatch
 from tradebot.store.database import connect, migrate
 from tradebot.store.runs import RunInfo, RunRecord, begin_run
@@ -59,16 +59,16 @@ def begin(db_path: Path, age_s: float) -> RunRecord:
 def batch_of(run_id: str, first: int, ticks: int, start_ms: int) -> WriteBatch:
     """Ticks from number `first` on, 200 us apart, and an order for every 15th of them."""
     batch, numbers = WriteBatch(), range(first, first + ticks)
-    batch.add([Tick("BTCUSDT", 60_000 + n % 997 / 100, 0.125, start_ms + n // 5, None, n) for n in numbers])
+    batch.add(TickChunk([Tick("BTCUSDT", 60_000 + n % 997 / 100, 0.125, start_ms + n // 5, None, n) for n in numbers]))
     for number in numbers:
         if number % SIGNAL_EVERY == 0:
             stem, ts, price = f"{run_id}-{number:010d}", start_ms + number // 5, 60_000 + number % 997 / 100
             side: Side = BUY if number % 2 else SELL
             fill = Fill(f"{stem}-T", f"{stem}-O", "BTCUSDT", side, 0.1, price, 6.0, ts)
-            batch.add([Signal(f"{stem}-S", "BTCUSDT", side, 0.75, "SMA_CROSSOVER", 0.1, price, ts)])
+            batch.add_event(Signal(f"{stem}-S", "BTCUSDT", side, 0.75, "SMA_CROSSOVER", 0.1, price, ts))
             stored: OrderStatus = "FILLED"
             parts = (side, 0.1, price, stored, "SHADOW_RECORDED", ts, 1, (fill,))
-            batch.add([Order(f"{stem}-O", f"{stem}-S", "BTCUSDT", *parts)])
+            batch.add_event(Order(f"{stem}-O", f"{stem}-S", "BTCUSDT", *parts))
     return batch
 
 

@@ -12,8 +12,8 @@ from typing import Any, Final
 from sim.kernel.runtime import SimRuntime
 from sim.kernel.scheduler import RUNS
 from sim.world.faults import open_files
-from tradebot.core.channel import Channel
-from tradebot.core.events import Notice, Tick
+from tradebot.core.channel import Channel, event_count
+from tradebot.core.events import Checkpoint, Notice, TickChunk
 from tradebot.core.ledger import Ledger
 from tradebot.core.runtime import Thread
 from tradebot.feeds.base import Batch, Feed
@@ -167,7 +167,7 @@ class EngineObserver:
     @property
     def _in_tick(self) -> int:
         """Ticks and notices in the tick channel."""
-        return sum([len(chunk) for chunk in self.channels[0].queue if isinstance(chunk[0], Tick | Notice)])
+        return sum([event_count(item) for item in self.channels[0].queue if not isinstance(item, Checkpoint)])
 
     @property
     def in_batch(self) -> int:
@@ -237,7 +237,7 @@ class EngineObserver:
     def check(self) -> None:
         """Check that all counts match while no thread is in the middle of a turn. Raises AssertionError."""
         for channel in self.channels:
-            held = sum([len(chunk) for chunk in channel.queue])
+            held = sum([event_count(item) for item in channel.queue])
             assert channel.depth == held == channel.entered - channel.passed, (
                 f"channel {channel.name}: depth {channel.depth}, holds {held}, entered {channel.entered},"
                 f" passed {channel.passed}"
@@ -284,7 +284,7 @@ class EngineObserver:
     def _check_flow(self) -> None:
         """Every event between ingest and the database is in a channel, in the strategy or in a batch."""
         tick, _signal, persist = self.channels
-        waiting = sum([len(chunk) for chunk in persist.queue if isinstance(chunk[0], Tick | Notice)])
+        waiting = sum([event_count(item) for item in persist.queue if isinstance(item, TickChunk | Notice)])
         in_strategy = self.handed_over - self._in_tick - waiting - self.in_batch
         idle = _has_waiter(tick.not_empty)
         most = 0 if idle else tick.maxsize

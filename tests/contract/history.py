@@ -14,7 +14,7 @@ from tradebot.core.channel import Channel, ChannelClosed
 def history(seed: int) -> SimRuntime:
     """Run it; the finished runtime."""
     runtime = SimRuntime(seed)
-    ticks: Channel[int] = Channel(runtime, "ticks", 4)
+    ticks: Channel[list[int]] = Channel(runtime, "ticks", 4)
     stop = runtime.event()
     counts = {name: 0 for name in ("alpha", "beta", "gamma")}
     lock = runtime.lock()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from tradebot.core.channel import Channel, ChannelClosed, ConsumerGone
 from tradebot.core.runtime import RealRuntime, Runtime, Thread
 
 
-def channel(runtime: Runtime, maxsize: int, producers: int = 1) -> Channel[int]:
+def channel(runtime: Runtime, maxsize: int, producers: int = 1) -> Channel[list[int]]:
     return Channel(runtime, "test", maxsize, producers)
 
 
@@ -22,7 +23,7 @@ def flat(chunks: Sequence[Sequence[int]]) -> list[int]:
     return [event for chunk in chunks for event in chunk]
 
 
-def drain(ch: Channel[int], max_events: int = 1000) -> list[int]:
+def drain(ch: Channel[list[int]], max_events: int = 1000) -> list[int]:
     """Take until the channel is closed and empty."""
     got: list[int] = []
     while True:
@@ -35,11 +36,42 @@ def drain(ch: Channel[int], max_events: int = 1000) -> list[int]:
         got += part
 
 
+class Word(list[str]):
+    """A chunk with a type of its own."""
+
+    def __getitem__(self, key: Any) -> Any:
+        item = super().__getitem__(key)
+        return Word(item) if isinstance(key, slice) else item
+
+
+def test_a_single_event_counts_as_one_and_stays_what_it_is(drive: Drive) -> None:
+    def body(stage: Stage) -> None:
+        ch: Channel[Word | int] = Channel(stage.runtime, "test", 3)
+        ch.send(7)
+        ch.send(Word("ab"))
+        assert (ch.depth, ch.offer(8), ch.refused, ch.entered) == (3, 0, 1, 3)
+        assert ch.take(2) == [7, ["a"]]
+        ch.send(9)
+        items = ch.take(10)
+        assert items == [["b"], 9] and isinstance(items[0], Word), "a part of a chunk is of its type"
+
+    drive(body)
+
+
+def test_a_chunk_that_fits_is_handed_on_and_not_copied(drive: Drive) -> None:
+    def body(stage: Stage) -> None:
+        ch, chunk = channel(stage.runtime, 3), [1, 2, 3]
+        ch.send(chunk)
+        assert ch.take(3)[0] is chunk
+
+    drive(body)
+
+
 def test_what_is_sent_is_taken_in_order(drive: Drive) -> None:
     def body(stage: Stage) -> None:
         ch = channel(stage.runtime, 10)
         ch.send([1, 2, 3])
-        ch.send((4, 5))
+        ch.send([4, 5])
         ch.send([])
         assert (ch.depth, ch.qsize(), ch.is_full) == (5, 5, False)
         assert flat(ch.take(100)) == [1, 2, 3, 4, 5]
@@ -456,7 +488,7 @@ def one_schedule(seed: int) -> None:
     runtime = SimRuntime(seed)
     plan = runtime.stream("plan")
     maxsize = 1 + plan.getrandbits(3)
-    ch: Channel[tuple[int, int]] = Channel(runtime, "test", maxsize)
+    ch: Channel[list[tuple[int, int]]] = Channel(runtime, "test", maxsize)
     accepted: list[list[tuple[int, int]]] = [[] for _ in range(2 + plan.getrandbits(1))]
     refused = [0]
 

@@ -200,7 +200,7 @@ class TestWriter:
                 store.read_restart_state(record, 3, lambda: None)
                 batch = full_batch(1, 5)
                 if checkpoint:
-                    batch.add([Checkpoint(5, prices=3)])
+                    batch.add_event(Checkpoint(5, prices=3))
                 with writing(store, record) as writer:
                     with stores.unconfirmed(writer), pytest.raises(StorageUnavailable):
                         writer.write(batch, patience_ms=100)

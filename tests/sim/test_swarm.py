@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -23,7 +23,7 @@ from sim.swarm.plan import FEEDS, Plan, draw_plan
 from sim.swarm.swarm import Swarm
 from sim.world.world import World
 from tradebot.core.channel import Channel
-from tradebot.core.events import Tick
+from tradebot.core.events import TickChunk
 from tradebot.threads.strategy import StrategyStage
 
 ALL = tuple(KINDS.values())
@@ -118,7 +118,7 @@ def lose_a_tick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The strategy forgets every 40th chunk of ticks, without a word."""
     process, count = StrategyStage._process, [0]
 
-    def forgetful(stage: StrategyStage, chunk: Sequence[Tick]) -> None:
+    def forgetful(stage: StrategyStage, chunk: TickChunk) -> None:
         count[0] += 1
         if count[0] % 40:
             process(stage, chunk)
@@ -129,13 +129,13 @@ def lose_a_tick(monkeypatch: pytest.MonkeyPatch) -> None:
 def overfill(monkeypatch: pytest.MonkeyPatch) -> None:
     """A channel that takes one event more than it may."""
 
-    def put(channel: Channel[object], chunk: list[object], start: int) -> int:
-        part = chunk[start : start + channel.maxsize + 1 - channel._events]
-        if part:
-            channel._put(part)
-            channel.entered += len(part)
+    def put(channel: Channel[Any], item: Any, start: int, total: int) -> int:
+        fits = min(total - start, channel.maxsize + 1 - channel._events)
+        if fits:
+            channel._put(item if fits == total else item[start : start + fits])
+            channel.entered += fits
             channel.not_empty.notify()
-        return len(part)
+        return fits
 
     monkeypatch.setattr(Channel, "_put_part", put)
 

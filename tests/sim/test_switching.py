@@ -363,7 +363,7 @@ def test_the_engines_modules_have_such_statements() -> None:
 
 def channel_history(seed: int) -> SimRuntime:
     runtime = SimRuntime(seed, grain="statements", interrupt_chance=0.3)
-    channel: Channel[int] = Channel(runtime, "c", 3)
+    channel: Channel[list[int]] = Channel(runtime, "c", 3)
 
     def main() -> None:
         def produce() -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from hypothesis import strategies as st
 from peewee import SqliteDatabase
 
-from tradebot.core.events import BUY, SELL, Event, Fill, LimitBreach, Order, Signal, Tick
+from tradebot.core.events import BUY, SELL, Event, Fill, LimitBreach, Order, Signal, Tick, TickChunk
 from tradebot.core.runtime import RealRuntime
 from tradebot.output.log import Log, setup_logging
 from tradebot.store.batch import WriteBatch
@@ -119,7 +119,7 @@ def order(number: int, run_id: str = "r1", fills: int = 1, side: Any = BUY) -> O
 def batch_of(*events: Event) -> WriteBatch:
     batch = WriteBatch()
     for event in events:
-        batch.add([event])
+        batch.add_event(event)
     return batch
 
 
@@ -128,12 +128,12 @@ def full_batch(start: int, ticks: int, every: int = 5, run_id: str = "r1") -> Wr
     batch = WriteBatch()
     numbers = range(start, start + ticks)
     if ticks:
-        batch.add([tick(number) for number in numbers])
+        batch.add(TickChunk([tick(number) for number in numbers]))
     for number in numbers:
         if number % every == 0:
             side = BUY if number % (2 * every) else SELL
-            batch.add([signal(number, run_id, side=side)])
-            batch.add([order(number, run_id, side=side)])
+            batch.add_event(signal(number, run_id, side=side))
+            batch.add_event(order(number, run_id, side=side))
     return batch
 
 

@@ -14,7 +14,7 @@ from tests.unit.store_helpers import Logged, new_run, tick
 from tradebot.config.model import Config
 from tradebot.core.channel import Channel
 from tradebot.core.errors import ConfigError, ExitCode
-from tradebot.core.events import Notice, Tick
+from tradebot.core.events import Notice, Tick, TickChunk
 from tradebot.core.ledger import Ledger
 from tradebot.core.runtime import RealRuntime, Thread
 from tradebot.execution.shadow import ShadowExecution
@@ -158,7 +158,7 @@ def test_a_run_that_is_still_written_is_replayed_as_it_was_hashed(tmp_path: Path
 
     def store(some: list[Tick]) -> None:
         batch = WriteBatch()
-        batch.add(some)
+        batch.add(TickChunk(some))
         storage.write(batch)
 
     store(ticks(5))

@@ -1,19 +1,25 @@
 """A bounded queue between two stages: counts events whatever the batching, knows its name, depth and high-water mark.
 
-Items are chunks (lists of events). The bound is in events and binds exactly: a chunk that does not fit whole is split.
-Order is kept. Closing is in-band: what was put before `close` is still taken.
+Items are chunks (lists of events) and single events, which count as one. The bound is in events and binds exactly: a
+chunk that does not fit whole is split. Order is kept. Closing is in-band: what was put before `close` is still taken.
+Chunks are handed on as they are, not copied: who has put one must not change it.
 """
 
 from __future__ import annotations
 
 import queue
 from collections import deque
-from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from tradebot.core.runtime import Runtime
 
-E = TypeVar("E")
+Item = TypeVar("Item")
+_CHUNKS = (list, tuple)
+
+
+def event_count(item: object) -> int:
+    """How many events an item of a channel stands for."""
+    return len(item) if isinstance(item, _CHUNKS) else 1
 
 
 class ChannelClosed(Exception):
@@ -24,13 +30,13 @@ class ConsumerGone(Exception):
     """Nobody will take what is put here: the consumer died, or the engine gave up draining. The producer must stop."""
 
 
-class Channel(queue.Queue[Sequence[E]], Generic[E]):
+class Channel(queue.Queue[Item], Generic[Item]):
     """`queue.Queue` whose size counts events, with waits that go through the seam.
 
     `producers` threads and one consumer. `name` is for logs. `maxsize` >= 1, in events.
     """
 
-    queue: deque[Sequence[E]]
+    queue: deque[Item]
 
     def __init__(self, runtime: Runtime, name: str, maxsize: int, producers: int = 1) -> None:
         if maxsize < 1:
@@ -64,22 +70,22 @@ class Channel(queue.Queue[Sequence[E]], Generic[E]):
     def _qsize(self) -> int:
         return self._events
 
-    def _put(self, item: Sequence[E]) -> None:
+    def _put(self, item: Item) -> None:
         self.queue.append(item)
-        self._events += len(item)
+        self._events += event_count(item)
         if self._events > self.high_water:
             self.high_water = self._events
 
-    def _get(self) -> Sequence[E]:
+    def _get(self) -> Item:
         item = self.queue.popleft()
-        self._events -= len(item)
+        self._events -= event_count(item)
         return item
 
-    def put(self, item: Sequence[E], block: bool = True, timeout: float | None = None) -> None:
+    def put(self, item: Item, block: bool = True, timeout: float | None = None) -> None:
         """Not for use: it would bound chunks, not events. Raises TypeError; use `send` or `offer`."""
         raise TypeError(f"channel {self.name}: use send or offer")
 
-    def get(self, block: bool = True, timeout: float | None = None) -> Sequence[E]:
+    def get(self, block: bool = True, timeout: float | None = None) -> Item:
         """Not for use: its timeouts would go round the seam. Raises TypeError; use `take`."""
         raise TypeError(f"channel {self.name}: use take")
 
@@ -93,41 +99,43 @@ class Channel(queue.Queue[Sequence[E]], Generic[E]):
         """True when not one event more would fit. Any thread; never blocks."""
         return self._events >= self.maxsize
 
-    def send(self, chunk: Sequence[E]) -> None:
-        """Put all of `chunk`, waiting for room as long as it takes.
+    def send(self, item: Item) -> None:
+        """Put all of `item`, waiting for room as long as it takes.
 
         Blocks. Raises ConsumerGone when the consumer will take no more.
         """
-        start, total = 0, len(chunk)
+        start, total = 0, event_count(item)
         while start < total:
             with self.not_full:
                 while self._events >= self.maxsize and not self._gone and self._producers > 0:
                     self.not_full.wait()
-                start += self._put_part(chunk, start)
+                start += self._put_part(item, start, total)
 
-    def offer(self, chunk: Sequence[E]) -> int:
-        """Put as much of the front of `chunk` as fits now; how many events that was. Never waits for room.
+    def offer(self, item: Item) -> int:
+        """Put as much of the front of `item` as fits now; how many events that was. Never waits for room.
 
         The rest is counted in `refused`. Raises ConsumerGone when the consumer will take no more.
         """
+        total = event_count(item)
         with self.not_full:
             over = self._gone or self._producers <= 0
-            taken = self._put_part(chunk, 0) if over or self._events < self.maxsize else 0
-            self.refused += len(chunk) - taken
+            taken = self._put_part(item, 0, total) if over or self._events < self.maxsize else 0
+            self.refused += total - taken
             return taken
 
-    def _put_part(self, chunk: Sequence[E], start: int) -> int:
+    def _put_part(self, item: Item, start: int, total: int) -> int:
+        """Put what fits of `item`, whose first `start` of `total` events have been put; how many events that was."""
         if self._gone or self._producers <= 0:
             raise ConsumerGone(self.name)
-        part = chunk[start : start + self.maxsize - self._events]
-        if part:
-            self._put(part)
-            self.entered += len(part)
+        fits = min(total - start, self.maxsize - self._events)
+        if fits > 0:
+            self._put(item if fits == total else _part(item, start, start + fits))
+            self.entered += fits
             if self._events >= self._wanted:
                 self.not_empty.notify()
-        return len(part)
+        return fits
 
-    def take(self, max_events: int, timeout: float | None = None, least: int = 1) -> list[Sequence[E]]:
+    def take(self, max_events: int, timeout: float | None = None, least: int = 1) -> list[Item]:
         """Wait for events, then take what is there, oldest first, at most `max_events`; [] when `timeout` (s) passed.
 
         With `least` it waits until so many are there (never for more than half the channel), the time has passed or no
@@ -152,20 +160,21 @@ class Channel(queue.Queue[Sequence[E]], Generic[E]):
                     self._wanted = 1
             return self._take_now(max_events)
 
-    def _take_now(self, max_events: int) -> list[Sequence[E]]:
-        chunks: list[Sequence[E]] = []
+    def _take_now(self, max_events: int) -> list[Item]:
+        items: list[Item] = []
         room = max_events
         while self.queue and room > 0:
-            chunk = self._get()
-            if len(chunk) > room:
-                self.queue.appendleft(chunk[room:])
-                self._events += len(chunk) - room
-                chunk = chunk[:room]
-            chunks.append(chunk)
-            room -= len(chunk)
+            item = self._get()
+            count = event_count(item)
+            if count > room:
+                self.queue.appendleft(_part(item, room, count))
+                self._events += count - room
+                item, count = _part(item, 0, room), room
+            items.append(item)
+            room -= count
         self.passed += max_events - room
         self.not_full.notify_all()
-        return chunks
+        return items
 
     def close(self, everyone: bool = False) -> None:
         """One producer is done (with `everyone`: all of them). Any thread.
@@ -184,3 +193,8 @@ class Channel(queue.Queue[Sequence[E]], Generic[E]):
             self._gone = True
             self.not_empty.notify_all()
             self.not_full.notify_all()
+
+
+def _part(chunk: Any, begin: int, end: int) -> Any:
+    """A slice, which is of the chunk's own type."""
+    return chunk[begin:end]

@@ -78,15 +78,15 @@ class StoredTick(Tick, frozen=True, gc=False):
 
 
 class TickChunk(list[Tick]):
-    """Consecutive ticks that are known to be alike: all of `symbol`, none with an `event_id` or a `seq`.
+    """Consecutive ticks, as channels carry them. Its slices are chunks as well.
 
-    A plain list of ticks is always right too. This one, and its slices, spare the stages from looking at each tick
-    again to find out what the feed already knew.
+    With a `symbol` they are known to be alike: all of that symbol, none with an `event_id` or a `seq`. That spares the
+    stages from looking at each tick again to find out what the feed already knew. None is always right too.
     """
 
     __slots__ = ("symbol",)
 
-    def __init__(self, ticks: Iterable[Tick], symbol: str) -> None:
+    def __init__(self, ticks: Iterable[Tick], symbol: str | None = None) -> None:
         super().__init__(ticks)
         self.symbol = symbol
 
@@ -225,8 +225,46 @@ class Checkpoint(Struct, frozen=True, gc=False):
     prices: int = 0
 
 
+class SignalChunk(list[Signal]):
+    """Consecutive signals, as channels carry them. Its slices are chunks as well."""
+
+    __slots__ = ()
+
+    def __getitem__(self, key: Any) -> Any:
+        item = super().__getitem__(key)
+        return SignalChunk(item) if type(key) is slice else item
+
+
+class OrderChunk(list[Order]):
+    """Consecutive orders with their fills, as channels carry them. Its slices are chunks as well."""
+
+    __slots__ = ()
+
+    def __getitem__(self, key: Any) -> Any:
+        item = super().__getitem__(key)
+        return OrderChunk(item) if type(key) is slice else item
+
+
 StoredEvent = Tick | Notice | Signal | Order
 """What becomes rows of the tables of events."""
 
 Event = StoredEvent | Checkpoint
-"""What the persist channel carries."""
+"""What the persist channel carries, one by one or in chunks."""
+
+FeedItem = TickChunk | Notice
+"""What a feed's ticks and notices are when they enter the tick channel."""
+TickItem = FeedItem | Checkpoint
+"""An item of the tick channel."""
+PersistItem = TickItem | SignalChunk | OrderChunk
+"""An item of the persist channel."""
+
+
+def as_item(event: Event) -> PersistItem:
+    """One event as an item of the persist channel."""
+    if isinstance(event, Tick):
+        return TickChunk((event,))
+    if isinstance(event, Signal):
+        return SignalChunk((event,))
+    if isinstance(event, Order):
+        return OrderChunk((event,))
+    return event

@@ -152,7 +152,7 @@ class SequenceGuard:
         Duplicates and gaps are decided in the order of the sender's numbers, then the ticks are put in the order of
         their times (`frame_order`). Never raises, never blocks; may hand on the list it was given.
         """
-        if isinstance(ticks, TickChunk):
+        if isinstance(ticks, TickChunk) and ticks.symbol is not None:
             # No tick of it has a number.
             if self._numbering_of(ticks.symbol) is None:
                 return Taken([], refused=len(ticks))

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from msgspec import Struct
 from msgspec.structs import replace
 
-from tradebot.core.events import Checkpoint, Event, Notice, Order, Signal, Tick, TickChunk
+from tradebot.core.events import (
+    Checkpoint,
+    Event,
+    Notice,
+    Order,
+    OrderChunk,
+    PersistItem,
+    Signal,
+    SignalChunk,
+    Tick,
+    TickChunk,
+    as_item,
+)
 
 
 class StoredCounts(Struct, frozen=True):
@@ -53,36 +62,37 @@ class WriteBatch:
         """Set while all ticks are known to be of this symbol, without `event_id` and `seq`."""
         self._unlike = False
 
-    def add(self, chunk: Sequence[Event]) -> None:
-        """Append a chunk of events of one type (as stages put them on the channel)."""
-        first = chunk[0]
-        if isinstance(first, Tick):
-            self._note_symbol(chunk.symbol if isinstance(chunk, TickChunk) else None)
-            self.ticks.extend(chunk)  # type: ignore[arg-type]  # chunks are of one type
-        elif isinstance(first, Signal):
-            self.signals.extend(chunk)  # type: ignore[arg-type]
-        elif isinstance(first, Notice):
-            self.notices.extend(chunk)  # type: ignore[arg-type]
-        elif isinstance(first, Checkpoint):
-            self._add_checkpoints(chunk)  # type: ignore[arg-type]
+    def add(self, item: PersistItem) -> None:
+        """Append an item of the persist channel."""
+        if isinstance(item, TickChunk):
+            self._note_symbol(item.symbol)
+            self.ticks.extend(item)
+        elif isinstance(item, SignalChunk):
+            self.signals.extend(item)
+        elif isinstance(item, OrderChunk):
+            self.orders.extend(item)
+            self.trades += sum([len(order.fills) for order in item])
+        elif isinstance(item, Notice):
+            self.notices.append(item)
         else:
-            orders: Any = chunk
-            self.orders.extend(orders)
-            self.trades += sum([len(order.fills) for order in orders])
+            self._add_checkpoint(item)
+
+    def add_event(self, event: Event) -> None:
+        """Append one event of any type."""
+        self.add(as_item(event))
 
     def add_earlier(self, checkpoint: Checkpoint | None) -> None:
         """Take over a checkpoint that came before this batch and is not known to be stored."""
         if checkpoint is not None:
             later, self.checkpoint = self.checkpoint, checkpoint
             if later is not None:
-                self._add_checkpoints([later])
+                self._add_checkpoint(later)
 
-    def _add_checkpoints(self, chunk: Sequence[Checkpoint]) -> None:
+    def _add_checkpoint(self, later: Checkpoint) -> None:
         """The newest one counts, and knows of what each symbol's newest says."""
-        for later in chunk:
-            before = () if self.checkpoint is None else self.checkpoint.symbols
-            symbols = {memory.symbol: memory for memory in (*before, *later.symbols)}
-            self.checkpoint = replace(later, symbols=tuple(symbols.values()))
+        before = () if self.checkpoint is None else self.checkpoint.symbols
+        symbols = {memory.symbol: memory for memory in (*before, *later.symbols)}
+        self.checkpoint = replace(later, symbols=tuple(symbols.values()))
 
     def _note_symbol(self, symbol: str | None) -> None:
         if symbol is None or (self.ticks and symbol != self.symbol):

@@ -84,11 +84,8 @@ def in_causal_order(batch: WriteBatch, ticks_before: int) -> list[StoredEvent]:
 def batch_of(events: Sequence[StoredEvent]) -> WriteBatch:
     """The events as a batch, in their order."""
     batch = WriteBatch()
-    start = 0
-    for index in range(1, len(events) + 1):
-        if index == len(events) or type(events[index]) is not type(events[start]):
-            batch.add(events[start:index])
-            start = index
+    for event in events:
+        batch.add_event(event)
     return batch
 
 

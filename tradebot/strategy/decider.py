@@ -14,7 +14,7 @@ _symbol_of = attrgetter("symbol")
 
 
 def _symbol_runs(ticks: Sequence[Tick]) -> Iterator[tuple[str, Sequence[Tick]]]:
-    if isinstance(ticks, TickChunk):
+    if isinstance(ticks, TickChunk) and ticks.symbol is not None:
         yield ticks.symbol, ticks
         return
     for symbol, run in groupby(ticks, _symbol_of):

@@ -151,7 +151,7 @@ class Webhook:
             alert.event, alert.severity, text, self._run_id, self._host, self._runtime.now_ms(), fields
         )  # fmt: skip
         try:
-            taken = self._queue.offer([message])
+            taken = self._queue.offer(message)
         except ConsumerGone:
             taken = 0
         if not taken:
@@ -176,7 +176,7 @@ class Webhook:
     def _run(self) -> None:
         while True:
             try:
-                [[message]] = self._queue.take(1)
+                [message] = self._queue.take(1)
             except ChannelClosed:
                 return
             self._deliver(message)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from tradebot.core.channel import Channel, ChannelClosed
-from tradebot.core.events import NO_RATE, RISK_CAP, STALE_DATA, Event, Order, Signal
+from tradebot.core.events import NO_RATE, RISK_CAP, STALE_DATA, Order, OrderChunk, PersistItem, SignalChunk
 from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import Runtime
 from tradebot.execution.shadow import ShadowExecution
@@ -28,7 +28,7 @@ class ExecutionStage:
     def __init__(
         self,
         execution: ShadowExecution,
-        channels: tuple[Channel[Signal], Channel[Event]],
+        channels: tuple[Channel[SignalChunk], Channel[PersistItem]],
         push: bool,
         stored_orders: int,
         metrics: Metrics,
@@ -57,11 +57,11 @@ class ExecutionStage:
             for chunk in chunks:
                 self._process(chunk)
 
-    def _process(self, chunk: Sequence[Signal]) -> None:
+    def _process(self, chunk: SignalChunk) -> None:
         # In a replay the clock never decides: age is not checked.
         now_ms = self._runtime.now_ms() if self._push else None
         execute = self._execution.execute
-        orders: list[Order] = []
+        orders = OrderChunk()
         for signal in chunk:
             order = execute(signal, now_ms)
             orders.append(order)

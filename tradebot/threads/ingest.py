@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from tradebot.core.channel import Channel
 from tradebot.core.errors import ConfigError, ExitCode
-from tradebot.core.events import Checkpoint, Notice, NoticeKind, Tick
+from tradebot.core.events import Checkpoint, FeedItem, Notice, NoticeKind, Tick, TickChunk, TickItem
 from tradebot.core.log_events import LogEvent
 from tradebot.feeds.base import Batch, Feed
 from tradebot.feeds.sampling import Intake
@@ -42,8 +42,8 @@ bounded and never waits for room, so a strategy that is too slow is met by the f
 """
 
 
-def _ticks_in(pieces: Sequence[Sequence[Tick | Notice]]) -> int:
-    return sum([len(piece) for piece in pieces if isinstance(piece[0], Tick)])
+def _ticks_in(items: Sequence[FeedItem]) -> int:
+    return sum([len(item) for item in items if isinstance(item, TickChunk)])
 
 
 def overload_cause(depths: Sequence[Channel[Any]]) -> str:
@@ -65,7 +65,7 @@ class IngestStage:
         self,
         feed: Feed,
         intake: Intake,
-        channels: tuple[Channel[Tick | Notice | Checkpoint], Channel[Any], Channel[Any]],
+        channels: tuple[Channel[TickItem], Channel[Any], Channel[Any]],
         already_stored: int,
         held: Generator[Tick, None, None],
         metrics: Metrics,
@@ -121,10 +121,10 @@ class IngestStage:
                     )
                 return
             self._count(batch)
-            pieces = self._pieces(batch)
+            items = self._items(batch)
             if not self._feed.push:
-                self._send(pieces)
-            elif self._offer(pieces):
+                self._send(items)
+            elif self._offer(items):
                 return  # without a checkpoint: what was refused must count as never seen
             elif self._ticks_before - self._checkpointed >= self._checkpoint_ticks:
                 self._offer_checkpoint()
@@ -136,7 +136,7 @@ class IngestStage:
         if not self._feed.push or self._tick_channel.is_full:
             return
         symbols = () if self._memory is None else self._memory.changed()
-        if self._tick_channel.offer([Checkpoint(self._ticks_before, symbols)]):
+        if self._tick_channel.offer(Checkpoint(self._ticks_before, symbols)):
             self._checkpointed = self._ticks_before
             if self._memory is not None:
                 self._memory.confirmed()
@@ -174,20 +174,20 @@ class IngestStage:
         elif notice.kind == "LINK_RESTORED":
             self._metrics.reconnects += 1
 
-    def _pieces(self, batch: Batch) -> list[Sequence[Tick | Notice]]:
-        """What is kept of a batch, in order, in pieces of one type."""
-        pieces: list[Sequence[Tick | Notice]] = []
+    def _items(self, batch: Batch) -> list[FeedItem]:
+        """What is kept of a batch, in order."""
+        items: list[FeedItem] = []
         start = 0
         for index, notice in (*batch.notices, (len(batch.ticks), None)):
             ticks = batch.ticks[start:index] if start or index < len(batch.ticks) else batch.ticks
             kept = self._intake.keep(ticks)
             self._metrics.sampled_out += len(ticks) - len(kept)
             if kept:
-                pieces.append(kept)
+                items.append(kept if isinstance(kept, TickChunk) else TickChunk(kept))
             if notice is not None:
-                pieces.append((notice,))
+                items.append(notice)
             start = index
-        return pieces
+        return items
 
     def _compare(self, kept: Sequence[Tick]) -> None:
         """A resume must continue the very input that was begun. Raises ConfigError at the first tick that differs."""
@@ -219,18 +219,18 @@ class IngestStage:
         self._metrics.already_stored += held
         self._metrics.ingest_processed += ticks - held
 
-    def _send(self, pieces: Sequence[Sequence[Tick | Notice]]) -> None:
-        """Put all of a replay's pieces on the channel; however that ends, every tick is accounted for."""
-        waiting = _ticks_in(pieces)
+    def _send(self, items: Sequence[FeedItem]) -> None:
+        """Put all of a replay's items on the channel; however that ends, every tick is accounted for."""
+        waiting = _ticks_in(items)
         try:
-            for piece in pieces:
-                if isinstance(piece[0], Notice):
-                    self._tick_channel.send([replace(piece[0], ticks_before=self._ticks_before)])
+            for item in items:
+                if isinstance(item, Notice):
+                    self._tick_channel.send(replace(item, ticks_before=self._ticks_before))
                     continue
                 entered_before = self._tick_channel.entered
                 try:
-                    self._compare(piece)  # type: ignore[arg-type]  # pieces are of one type
-                    self._tick_channel.send(piece)
+                    self._compare(item)
+                    self._tick_channel.send(item)
                 finally:
                     entered = self._tick_channel.entered - entered_before
                     self._accept(entered)
@@ -238,25 +238,25 @@ class IngestStage:
         finally:
             self._metrics.refused += waiting
 
-    def _offer(self, pieces: Sequence[Sequence[Tick | Notice]]) -> bool:
+    def _offer(self, items: Sequence[FeedItem]) -> bool:
         """Offer what a push feed brought; True when the channel was full and the run is over."""
-        waiting = _ticks_in(pieces)
+        waiting = _ticks_in(items)
         if 2 * self._tick_channel.depth >= self._tick_channel.maxsize:
             self._control.stop.wait(_BREATH_S)
         try:
-            for number, piece in enumerate(pieces):
-                if isinstance(piece[0], Notice):
-                    full = not self._tick_channel.offer([replace(piece[0], ticks_before=self._ticks_before)])
+            for number, item in enumerate(items):
+                if isinstance(item, Notice):
+                    full = not self._tick_channel.offer(replace(item, ticks_before=self._ticks_before))
                 else:
                     entered_before = self._tick_channel.entered
                     try:
-                        full = self._tick_channel.offer(piece) < len(piece)
+                        full = self._tick_channel.offer(item) < len(item)
                     finally:
                         accepted = self._tick_channel.entered - entered_before
                         self._accept(accepted)
                         waiting -= accepted
                 if full:
-                    self._overload(waiting, sum(isinstance(left[0], Notice) for left in pieces[number:]))
+                    self._overload(waiting, sum(isinstance(left, Notice) for left in items[number:]))
                     return True
         finally:
             self._metrics.refused += waiting

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from tradebot.core.channel import Channel, ChannelClosed
-from tradebot.core.events import Event, Notice
+from tradebot.core.events import Notice, PersistItem
 from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import Runtime
 from tradebot.output.log import Log
@@ -43,7 +43,7 @@ class PersistStage:
 
     def __init__(
         self,
-        channel: Channel[Event],
+        channel: Channel[PersistItem],
         committer: Committer | None,
         handover: CommitHandover | None,
         spilling: Spilling,
@@ -67,8 +67,8 @@ class PersistStage:
         self._log = log.bind(self.name)
         self._runtime = runtime
         self._batch = WriteBatch()
-        if notices:
-            self._batch.add(notices)
+        for notice in notices:
+            self._batch.add(notice)
         self._ticks_passed_on = 0 if committer is None else committer.storage.counts.ticks
         """Ticks of the run before the open batch: stored, handed over, spilled or lost."""
         self._spilled_events = 0
@@ -173,13 +173,13 @@ class PersistStage:
             if self._spilling.is_on:
                 wait_s = _LOOK_S if wait_s is None else min(wait_s, _LOOK_S)
             try:
-                chunks = self._channel.take(room, wait_s, self._policy.missing(self._batch.events))
+                items = self._channel.take(room, wait_s, self._policy.missing(self._batch.events))
             except ChannelClosed:
                 return
-            for chunk in chunks:
-                self._batch.add(chunk)
+            for item in items:
+                self._batch.add(item)
             now = self._now()
-            if chunks:
+            if items:
                 self._policy.added(now)
             if self._spilling.is_on or self._policy.due(self._batch.events, now):
                 pass_on()
@@ -354,7 +354,7 @@ class PersistStage:
 
 
 def writer_stages(
-    channel: Channel[Event],
+    channel: Channel[PersistItem],
     storage: BatchWriter | None,
     spill: Spill | None,
     run_id: str,

@@ -10,7 +10,7 @@ from msgspec import Struct
 from tradebot.config.model import Config
 from tradebot.core.channel import Channel
 from tradebot.core.errors import ExitCode
-from tradebot.core.events import Checkpoint, Event, Notice, Signal, Tick
+from tradebot.core.events import Notice, PersistItem, SignalChunk, Tick, TickItem
 from tradebot.core.ledger import Ledger, NotStored
 from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import Runtime, Thread
@@ -87,9 +87,9 @@ class Pipeline:
         self._time_over = False
         self.metrics = metrics = Metrics()
         sizes = config.channels.sizes(feed.push)
-        self._ticks: Channel[Tick | Notice | Checkpoint] = Channel(runtime, "tick", sizes.tick)
-        self._signals: Channel[Signal] = Channel(runtime, "signal", sizes.signal)
-        self._persisted: Channel[Event] = Channel(runtime, "persist", sizes.persist, producers=2)
+        self._ticks: Channel[TickItem] = Channel(runtime, "tick", sizes.tick)
+        self._signals: Channel[SignalChunk] = Channel(runtime, "signal", sizes.signal)
+        self._persisted: Channel[PersistItem] = Channel(runtime, "persist", sizes.persist, producers=2)
         self.channels: tuple[Channel[Any], ...] = (self._ticks, self._signals, self._persisted)
         self.ingest = IngestStage(
             feed,

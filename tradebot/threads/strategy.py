@@ -8,7 +8,17 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from tradebot.core.channel import Channel, ChannelClosed
-from tradebot.core.events import BP_DROP_SIGNAL, Checkpoint, Event, Notice, Signal, Tick
+from tradebot.core.events import (
+    BP_DROP_SIGNAL,
+    Notice,
+    OrderChunk,
+    PersistItem,
+    Signal,
+    SignalChunk,
+    Tick,
+    TickChunk,
+    TickItem,
+)
 from tradebot.execution.shadow import refuse
 from tradebot.output.log import Log
 from tradebot.store.batch import StoredCounts
@@ -28,7 +38,7 @@ class StrategyStage:
     def __init__(
         self,
         decider: Decider,
-        channels: tuple[Channel[Tick | Notice | Checkpoint], Channel[Signal], Channel[Event]],
+        channels: tuple[Channel[TickItem], Channel[SignalChunk], Channel[PersistItem]],
         push: bool,
         stored: StoredCounts,
         metrics: Metrics,
@@ -54,34 +64,33 @@ class StrategyStage:
         """The stage's loop; blocks on its input, on a full persist channel and, in a replay, on a full signal one."""
         while True:
             try:
-                chunks = self._ticks.take(MAX_TAKE)
+                items = self._ticks.take(MAX_TAKE)
             except ChannelClosed:
                 return
-            for chunk in chunks:
-                if isinstance(chunk[0], Notice):
-                    self._notice(chunk)  # type: ignore[arg-type]  # chunks are of one type
-                elif isinstance(chunk[0], Checkpoint):
-                    self.checkpoints += len(chunk)
-                    self._persist.send([replace(one, prices=self._decider.lookback) for one in chunk])
+            for item in items:
+                if isinstance(item, TickChunk):
+                    self._process(item)
+                elif isinstance(item, Notice):
+                    self._notice(item)
                 else:
-                    self._process(chunk)  # type: ignore[arg-type]
+                    self.checkpoints += 1
+                    self._persist.send(replace(item, prices=self._decider.lookback))
 
-    def _notice(self, notices: Sequence[Notice]) -> None:
-        for notice in notices:
-            self._decider.notice(notice)
-        fresh = notices[self._stored_notices :]
-        self._stored_notices -= len(notices) - len(fresh)
-        if fresh:
-            self._persist.send(fresh)
+    def _notice(self, notice: Notice) -> None:
+        self._decider.notice(notice)
+        if self._stored_notices:
+            self._stored_notices -= 1
+        else:
+            self._persist.send(notice)
 
-    def _process(self, chunk: Sequence[Tick]) -> None:
+    def _process(self, chunk: TickChunk) -> None:
         self._metrics.tick_count += len(chunk)
         self.last_tick = chunk[-1]
         fresh = chunk[self._stored_ticks :] if self._stored_ticks else chunk
         self._stored_ticks -= len(chunk) - len(fresh)
         if fresh:
             self._persist.send(fresh)
-        signals = self._decider.decide(chunk)
+        signals = SignalChunk(self._decider.decide(chunk))
         if not signals:
             return
         self._metrics.signal_count += len(signals)
@@ -101,7 +110,7 @@ class StrategyStage:
         """A push feed's signal is never executed late: it becomes a refused order at once (G5)."""
         self._metrics.bp_drops_signal += len(signals)
         self._decider.return_marks(signals)
-        orders = [refuse(signal, BP_DROP_SIGNAL) for signal in signals]
+        orders = OrderChunk([refuse(signal, BP_DROP_SIGNAL) for signal in signals])
         for order in orders:
             log_refusal(self._log, order)
         self._persist.send(orders)

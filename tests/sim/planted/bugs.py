@@ -16,9 +16,9 @@ _STAGE_BUGS: Final = (
         "lost_final_flush",
         "at the end the open batch is not flushed",
         "tradebot/threads/persist.py",
-        "                return\n            for chunk in chunks:\n                self._batch.add(chunk)\n",
-        "                self._batch = Batch()\n                return\n"
-        "            for chunk in chunks:\n                self._batch.add(chunk)\n",
+        "                return\n            for item in items:\n                self._batch.add(item)\n",
+        "                self._batch = WriteBatch()\n                return\n"
+        "            for item in items:\n                self._batch.add(item)\n",
         40,
     ),
     Bug(
@@ -208,8 +208,8 @@ _STAGE_BUGS: Final = (
         "overload_not_met",
         "a tick that the full channel refuses is forgotten and the run goes on",
         "tradebot/threads/ingest.py",
-        "                if full:\n                    self._overload(waiting, sum(isinstance(left[0], Notice)"
-        " for left in pieces[number:]))\n                    return True\n",
+        "                if full:\n                    self._overload(waiting, sum(isinstance(left, Notice)"
+        " for left in items[number:]))\n                    return True\n",
         "",
         100,
     ),
@@ -283,21 +283,22 @@ _STAGE_BUGS: Final = (
         "channel_without_bound",
         "a chunk is put whole, however much room there is",
         "tradebot/core/channel.py",
-        "part = chunk[start : start + self.maxsize - self._events]",
-        "part = chunk[start:]",
+        "fits = min(total - start, self.maxsize - self._events)",
+        "fits = total - start",
         40,
     ),
     Bug(
         "room_seen_then_used",
         "check, then act: the room for a chunk is looked up under the lock, which is left before it is used",
         "tradebot/core/channel.py",
-        "                    self.not_full.wait()\n                start += self._put_part(chunk, start)\n",
+        "                    self.not_full.wait()\n                start += self._put_part(item, start, total)\n",
         "                    self.not_full.wait()\n                room = self.maxsize - self._events\n"
         "            with self.not_full:\n                if self._gone or self._producers <= 0:\n"
         "                    raise ConsumerGone(self.name)\n"
-        "                part = chunk[start : start + room]\n                self._put(part)\n"
-        "                self.entered += len(part)\n                self.not_empty.notify()\n"
-        "                start += len(part)\n",
+        "                fits = min(total - start, room)\n"
+        "                self._put(item if fits == total else _part(item, start, start + fits))\n"
+        "                self.entered += fits\n                self.not_empty.notify()\n"
+        "                start += fits\n",
         20,
         "overload_by_persist",
     ),

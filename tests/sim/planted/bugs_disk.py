@@ -55,8 +55,8 @@ DISK_BUGS: Final = (
         "refused_notice_dropped",
         "a notice that finds the tick channel full is dropped without a word, and the run goes on",
         "tradebot/threads/ingest.py",
-        "full = not self._tick_channel.offer([replace(",
-        "full = 0 > self._tick_channel.offer([replace(",
+        "full = not self._tick_channel.offer(replace(",
+        "full = 0 > self._tick_channel.offer(replace(",
         200,
     ),
     Bug(

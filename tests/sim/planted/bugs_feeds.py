@@ -190,8 +190,8 @@ FEED_BUGS: Final = (
         "notice_without_its_place",
         "a notice does not say how many ticks of the run came before it",
         "tradebot/threads/ingest.py",
-        "self._tick_channel.offer([replace(piece[0], ticks_before=self._ticks_before)])\n",
-        "self._tick_channel.offer([piece[0]])\n",
+        "self._tick_channel.offer(replace(item, ticks_before=self._ticks_before))\n",
+        "self._tick_channel.offer(item)\n",
         100,
     ),
     Bug(

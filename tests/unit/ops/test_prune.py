@@ -93,17 +93,17 @@ def store(db: SqliteDatabase, past: PastRun, number: int, begin_ms: int) -> int:
         take_over(db, record.no, 3, None)
     batch, now_ms = WriteBatch(), begin_ms
     for at in range(past.notices):
-        batch.add([Notice("LINK_UP", begin_ms, "", ticks_before=min(at, len(past.ticks)))])
+        batch.add_event(Notice("LINK_UP", begin_ms, "", ticks_before=min(at, len(past.ticks))))
     for n, (symbol, side, filled, price) in enumerate(past.ticks, 1):
         now_ms += past.step_s * 1000
-        batch.add([Tick(symbol, price, 1.0, now_ms)])
+        batch.add_event(Tick(symbol, price, 1.0, now_ms))
         if side is not None:
             stem = f"{run_id}-{n:010d}"
-            batch.add([Signal(f"{stem}-S", symbol, side, 0.75, "X", 0.1, price, now_ms)])
+            batch.add_event(Signal(f"{stem}-S", symbol, side, 0.75, "X", 0.1, price, now_ms))
             fill = Fill(f"{stem}-T", f"{stem}-O", symbol, side, 0.1, price, 0.01 * price, now_ms)
             status: OrderStatus = "FILLED" if filled else "REJECTED"
             fills = (fill,) if filled else ()
-            batch.add([Order(f"{stem}-O", f"{stem}-S", symbol, side, 0.1, price, status, "X", now_ms, 1, fills)])
+            batch.add_event(Order(f"{stem}-O", f"{stem}-S", symbol, side, 0.1, price, status, "X", now_ms, 1, fills))
     if batch.events:
         insert_batch(db, record.no, batch, StoredCounts().plus(batch))
     if is_new:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.store_helpers import order, signal, tick
-from tradebot.core.events import Event
+from tradebot.core.events import Event, OrderChunk, SignalChunk, TickChunk
 from tradebot.store.batch import StoredCounts, WriteBatch
 
 
@@ -15,10 +15,15 @@ def test_order_is_kept_and_all_is_counted(parts: list[tuple[str, int, int]]) -> 
     """An order and its fills are one event, and a row each."""
     batch, events, number = WriteBatch(), list[Event](), 0
     for kind, length, fills in parts:
-        chunk: list[Event] = []
-        for _ in range(length):
-            number += 1
-            chunk.append(tick(number) if kind == "t" else signal(number) if kind == "s" else order(number, fills=fills))
+        numbers = range(number + 1, number + length + 1)
+        number += length
+        chunk: TickChunk | SignalChunk | OrderChunk
+        if kind == "t":
+            chunk = TickChunk(map(tick, numbers))
+        elif kind == "s":
+            chunk = SignalChunk(map(signal, numbers))
+        else:
+            chunk = OrderChunk([order(each, fills=fills) for each in numbers])
         batch.add(chunk)
         events += chunk
     by_table = sorted(events, key=lambda event: "TSO".index(type(event).__name__[0]))

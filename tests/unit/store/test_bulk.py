@@ -38,7 +38,7 @@ def all_ticks(db: SqliteDatabase) -> list[Any]:
     return db.execute_sql("SELECT * FROM ticks ORDER BY id").fetchall()
 
 
-def chunked(ticks: list[Tick], sizes: list[int]) -> Iterator[list[Tick]]:
+def chunked(ticks: list[Tick], sizes: list[int]) -> Iterator[TickChunk]:
     """The ticks cut into chunks, which are marked as alike where they are, as a feed does it."""
     start = 0
     for size in itertools.cycle(sizes):
@@ -47,7 +47,7 @@ def chunked(ticks: list[Tick], sizes: list[int]) -> Iterator[list[Tick]]:
             return
         start += size
         alike = len({tick.symbol for tick in part}) == 1 and not any(tick.event_id or tick.seq for tick in part)
-        yield TickChunk(part, part[0].symbol) if alike and not any(tick.seq == 0 for tick in part) else part
+        yield TickChunk(part, part[0].symbol) if alike and not any(tick.seq == 0 for tick in part) else TickChunk(part)
 
 
 @given(

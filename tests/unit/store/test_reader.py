@@ -24,7 +24,7 @@ from tests.unit.store_helpers import (
     ticks_st,
 )
 from tradebot.core.errors import ConfigError
-from tradebot.core.events import Tick
+from tradebot.core.events import Tick, TickChunk
 from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.database import connect, connect_readonly
 from tradebot.store.errors import StorageUnavailable
@@ -64,7 +64,7 @@ class TestTicks:
     def test_come_back_bit_for_bit_and_in_order(self, ticks: list[Tick]) -> None:
         """S8: a replay of stored ticks sees what the first run saw."""
         batch = WriteBatch()
-        batch.add(ticks)
+        batch.add(TickChunk(ticks))
         with memory_run() as (db, record):
             insert_batch(db, record.no, batch, StoredCounts().plus(batch))
             found = [tick for chunk in read_ticks(db, find_tick_source(db, None)) for tick in chunk]
@@ -164,11 +164,11 @@ class TestTicks:
     def test_chunks_of_one_symbol_without_ids_say_so(self, path: Path) -> None:
         """What TickChunk promises holds for each chunk, and no chunk that is alike goes unmarked."""
         batch = WriteBatch()
-        batch.add([Tick("A", 1.0, 1.0, n) for n in range(1000)])
-        batch.add([Tick("B", 1.0, 1.0, n) for n in range(1000)])
-        batch.add([Tick("B", 1.0, 1.0, n, seq=n if n == 999 else None) for n in range(1000)])
-        batch.add([Tick("B", 1.0, 1.0, n, "e" if n == 999 else None) for n in range(1000)])
-        batch.add([Tick("B" if n == 999 else "A", 1.0, 1.0, n) for n in range(1000)])
+        batch.add(TickChunk([Tick("A", 1.0, 1.0, n) for n in range(1000)]))
+        batch.add(TickChunk([Tick("B", 1.0, 1.0, n) for n in range(1000)]))
+        batch.add(TickChunk([Tick("B", 1.0, 1.0, n, seq=n if n == 999 else None) for n in range(1000)]))
+        batch.add(TickChunk([Tick("B", 1.0, 1.0, n, "e" if n == 999 else None) for n in range(1000)]))
+        batch.add(TickChunk([Tick("B" if n == 999 else "A", 1.0, 1.0, n) for n in range(1000)]))
         stored_run(path, "r1", batch)
         with closing(connect_readonly(path)) as db:
             chunks = list(read_ticks(db, find_tick_source(db, None)))

@@ -41,7 +41,7 @@ from tests.unit.store_helpers import (
     unprivileged,
 )
 from tradebot.core.errors import ConfigError
-from tradebot.core.events import Notice, Order, Signal, StoredEvent, Tick
+from tradebot.core.events import Notice, Order, Signal, StoredEvent, Tick, TickChunk
 from tradebot.store.adoption import Adopted, adopt, orphans
 from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.database import connect
@@ -100,7 +100,7 @@ class TestRoundTrip:
         """The rows are those that the writer would have made, to the last bit of each price."""
         batch = WriteBatch()
         for event in (*ticks, *decided):
-            batch.add([event])
+            batch.add_event(event)
         with TemporaryDirectory() as place, memory_run() as (db, _), memory_run() as (plain, record):
             if batch.events:
                 insert_batch(plain, record.no, batch, StoredCounts().plus(batch))
@@ -136,7 +136,7 @@ class TestRoundTrip:
             Tick("\U0001f680", 1.7e308, 5e-324, 2**63 - 1, seq=0),
         ]
         batch = WriteBatch()
-        batch.add(ticks)
+        batch.add(TickChunk(ticks))
         spill(path, batch)
         adopted(path)
         assert rows(path, "SELECT symbol, price, volume, ts, event_id, seq FROM ticks") == [
@@ -147,7 +147,7 @@ class TestRoundTrip:
         """A signal may carry the prices of hundreds of symbols; they are not stored, so they are not spilled."""
         marked = msgspec.structs.replace(signal(1), marks=tuple((f"S{n}", 1.0) for n in range(1000)))
         batch = WriteBatch()
-        batch.add([marked])
+        batch.add_event(marked)
         assert spill(path, batch).stat().st_size < 2 * BYTES_AN_EVENT
         adopted(path)
         assert counts(path) == (0, 1, 0, 0)
@@ -553,7 +553,7 @@ def test_every_prefix_of_a_spilled_batch_is_causal(data: st.DataObject, ticks: i
     made = [tick(number) for number in range(ticks)]
     batch = WriteBatch()
     for event in (*notices, *made, *decided):
-        batch.add([event])
+        batch.add_event(event)
     events = in_causal_order(batch, before)
     assert [e for e in events if isinstance(e, Tick)] == made
     assert [e for e in events if isinstance(e, Notice)] == notices

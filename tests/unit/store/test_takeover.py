@@ -96,7 +96,7 @@ class TestTakeOver:
         """Windows continue from the newest prices, oldest first, wherever the checkpoint was."""
         batch = full_batch(1, 12, every=5, run_id="l1")
         if covered:
-            batch.add([checkpoint(covered)])
+            batch.add_event(checkpoint(covered))
         push_run(path, "l1", batch)
         found = carried(path)
         assert (found.runs, found.ticks) == (1, 12)
@@ -194,7 +194,7 @@ class TestPositions:
     def test_each_fill_counts_once(self, path: Path, covered: int) -> None:
         batches = [full_batch(1, 20, every=3, run_id="l1"), full_batch(1, 9, every=2, run_id="l2")]
         wanted = fills_of(batches).states()
-        batches[0].add([checkpoint(covered)])
+        batches[0].add_event(checkpoint(covered))
         push_run(path, "l1", batches[0])
         push_run(path, "l2", batches[1])
         assert carried(path).positions.states() == wanted
@@ -290,8 +290,8 @@ class TestNumbers:
 
     def test_a_checkpoint_that_is_not_stored_is_in_the_next_one(self) -> None:
         batch = WriteBatch()
-        batch.add([checkpoint(3, SymbolMemory("A", memory_of().guard.state("A")))])
-        batch.add([checkpoint(5, SymbolMemory("B", memory_of().guard.state("B")))])
+        batch.add_event(checkpoint(3, SymbolMemory("A", memory_of().guard.state("A"))))
+        batch.add_event(checkpoint(5, SymbolMemory("B", memory_of().guard.state("B"))))
         assert batch.checkpoint is not None
         assert batch.checkpoint.ticks_before == 5
         assert [one.symbol for one in batch.checkpoint.symbols] == ["A", "B"]
@@ -466,17 +466,17 @@ def _store(db: SqliteDatabase, run_id: str, steps: Sequence[tuple[str, int, Any,
             if isinstance(event, Order):
                 late.append(event)
             else:
-                batch.add([event])
+                batch.add_event(event)
         if number % every == 0:
-            batch.add([Checkpoint(number, (), 3)])
+            batch.add_event(Checkpoint(number, (), 3))
         if number % cut == 0:
             for one in late[:-1]:
-                batch.add([one])
+                batch.add_event(one)
             del late[:-1]
             storage.write(batch)
             batch = WriteBatch()
     for one in late:
-        batch.add([one])
+        batch.add_event(one)
     if batch.events:
         storage.write(batch)
 

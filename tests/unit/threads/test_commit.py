@@ -19,7 +19,7 @@ from sim.world.faults import open_files
 from tests.unit.store_helpers import Logged, counts, full_batch, new_run, order, signal, tick
 from tradebot.core.channel import Channel
 from tradebot.core.errors import ExitCode
-from tradebot.core.events import Checkpoint, Event, Notice, Order, Signal, StoredEvent, Tick
+from tradebot.core.events import Checkpoint, Event, Notice, Order, PersistItem, Signal, StoredEvent, Tick, as_item
 from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import Runtime
 from tradebot.store.adoption import Adopted, adopt
@@ -113,7 +113,7 @@ class Case:
         self.storage = make_storage(self.runtime)
         self.logged = Logged(cast(Any, self.runtime))
         self.control = Control(self.runtime, ["persist"])
-        self.channel: Channel[Event] = Channel(self.runtime, "persist", channel)
+        self.channel: Channel[PersistItem] = Channel(self.runtime, "persist", channel)
         self.path = directory / "x.db"
         self.spill = Spill(spill_path(self.path), reserve, max_mb) if spill else None
         self.stage, self.commit = writer_stages(
@@ -141,7 +141,7 @@ class Case:
                 if at_s > self.runtime.elapsed_s:
                     self.runtime.sleep(at_s - self.runtime.elapsed_s)
                 began_s = self.runtime.elapsed_s
-                self.channel.send([event])
+                self.channel.send(as_item(event))
                 self.sent += 1
                 self.waited_s = max(self.waited_s, self.runtime.elapsed_s - began_s)
             if stop:
@@ -460,7 +460,7 @@ def test_a_database_that_was_given_up_is_really_closed(tmp_path: Path, push: boo
     path = tmp_path / "x.db"
     runtime, logged = SimRuntime(1), Logged()
     control = Control(runtime, ["persist"])
-    channel: Channel[Event] = Channel(runtime, "persist", 100)
+    channel: Channel[PersistItem] = Channel(runtime, "persist", 100)
 
     class Failing(SqliteWriter):
         def _transact(self, db: SqliteDatabase, batch: WriteBatch, after: StoredCounts) -> None:
@@ -477,7 +477,7 @@ def test_a_database_that_was_given_up_is_really_closed(tmp_path: Path, push: boo
     def main() -> None:
         stages: list[Stage] = [stage] if commit is None else [commit, stage]
         threads = [runtime.spawn(each.name, StageThread(runtime, each, control, logged.log).main) for each in stages]
-        channel.send([tick(1)])
+        channel.send(as_item(tick(1)))
         channel.close()
         for thread in threads:
             thread.join()

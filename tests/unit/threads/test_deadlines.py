@@ -11,7 +11,7 @@ from sim.kernel.runtime import SimRuntime
 from tests.unit.store_helpers import Logged, order, signal, tick
 from tradebot.core.channel import Channel
 from tradebot.core.errors import ExitCode
-from tradebot.core.events import Event
+from tradebot.core.events import Event, PersistItem, as_item
 from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.policy import FINAL_FLUSH_S, FlushPolicy, RetryPolicy
@@ -63,7 +63,7 @@ class Case:
         self.storage = Failing(self.runtime, spans, passing)
         self.logged = Logged(cast(Any, self.runtime))
         self.control = Control(self.runtime, ["persist"])
-        self.channel: Channel[Event] = Channel(self.runtime, "persist", 100)
+        self.channel: Channel[PersistItem] = Channel(self.runtime, "persist", 100)
         self.stage, _commit = writer_stages(
             self.channel, self.storage, None, "r1", False, FlushPolicy(batch_size, 1.0), RetryPolicy(retry_s),
             Metrics(), self.control, self.logged.log, self.runtime,
@@ -84,7 +84,7 @@ class Case:
     def send(self, *events: Event) -> None:
         """Put them on the channel, one chunk each, and close it."""
         for event in events:
-            self.channel.send([event])
+            self.channel.send(as_item(event))
         self.channel.close()
 
 
@@ -149,7 +149,7 @@ def test_patience_begins_anew_after_a_success() -> None:
             case.runtime.sleep(60.0)
             case.send(tick(2))
 
-        case.channel.send([tick(1)])
+        case.channel.send(as_item(tick(1)))
         case.runtime.spawn("feeder", later)
 
     case.play(feed)

@@ -13,7 +13,7 @@ import pytest
 from tests.unit.store_helpers import Logged, order, signal, tick
 from tradebot.core.channel import Channel
 from tradebot.core.errors import ExitCode
-from tradebot.core.events import Event, Notice
+from tradebot.core.events import Event, Notice, PersistItem, as_item
 from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import RealRuntime
 from tradebot.store.batch import StoredCounts, WriteBatch
@@ -94,13 +94,13 @@ def spilled(spill: SmallSpill, storage: Away) -> tuple[PersistStage, SmallSpill,
     """What came of a stage that was given a notice, a tick, a signal and an order."""
     runtime, logged = RealRuntime(), Logged()
     control = Control(runtime, ["persist"])
-    channel: Channel[Event] = Channel(runtime, "persist", 10)
+    channel: Channel[PersistItem] = Channel(runtime, "persist", 10)
     stage, _commit = writer_stages(
         channel, storage, cast(Spill, cast(Any, spill)), "r1", False, FlushPolicy(100, 1.0), RetryPolicy(0.0),
         Metrics(), control, logged.log, runtime,
     )  # fmt: skip
-    for events in ([Notice("GAP", 1, "", "TEST/USD", 2)], [tick(5)], [signal(5)], [order(5)]):
-        channel.send(events)
+    for event in (Notice("GAP", 1, "", "TEST/USD", 2), tick(5), signal(5), order(5)):
+        channel.send(as_item(event))
     channel.close()
     stage.run()
     logged.log.close()

@@ -10,7 +10,17 @@ import pytest
 
 from tradebot.config.model import RiskCaps
 from tradebot.core.channel import Channel
-from tradebot.core.events import BUY, SELL, Checkpoint, Event, Notice, Side, Signal, Tick
+from tradebot.core.events import (
+    BUY,
+    SELL,
+    PersistItem,
+    Side,
+    Signal,
+    SignalChunk,
+    Tick,
+    TickChunk,
+    TickItem,
+)
 from tradebot.core.runtime import RealRuntime
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.output.log import MAX_INFO_PER_S, Log, setup_logging
@@ -50,7 +60,7 @@ def describe(stream: io.StringIO, log: Log, kind: str) -> tuple[int, int]:
 def test_every_signal_is_told_or_summed_up(chunk: int, stream: io.StringIO, log: Log) -> None:
     """G4: however signals come in chunks, and at a bounded number of lines."""
     metrics = Metrics()
-    ticks: Channel[Tick | Notice | Checkpoint] = channel("tick")
+    ticks: Channel[TickItem] = channel("tick")
     strategy = StrategyStage(
         Decider(Periodic(1), "r", 0.1, 0.75),
         (ticks, channel("signal"), channel("persist")),
@@ -60,7 +70,7 @@ def test_every_signal_is_told_or_summed_up(chunk: int, stream: io.StringIO, log:
         log=log,
     )
     for start in range(0, SIGNALS, chunk):
-        ticks.send([Tick("A", 100.0, 1.0, at) for at in range(start, min(start + chunk, SIGNALS))])
+        ticks.send(TickChunk([Tick("A", 100.0, 1.0, at) for at in range(start, min(start + chunk, SIGNALS))]))
     ticks.close()
     strategy.run()
     written, summed_up = describe(stream, log, "signal generated")
@@ -72,8 +82,8 @@ def test_every_signal_is_told_or_summed_up(chunk: int, stream: io.StringIO, log:
 def test_every_fill_is_told_or_summed_up_and_every_refusal_told(chunk: int, stream: io.StringIO, log: Log) -> None:
     """G4, I2: fills and refusals of one chunk are told apart in counters and lines."""
     metrics, runtime = Metrics(), RealRuntime()
-    signals: Channel[Signal] = channel("signal")
-    persist: Channel[Event] = channel("persist")
+    signals: Channel[SignalChunk] = channel("signal")
+    persist: Channel[PersistItem] = channel("persist")
     execution = ShadowExecution(RiskCaps(), 0.001)
     stage = ExecutionStage(execution, (signals, persist), False, 0, metrics, log, runtime)
     refused = 0
@@ -85,7 +95,7 @@ def test_every_fill_is_told_or_summed_up_and_every_refusal_told(chunk: int, stre
         size = 1000.0 if too_much else 0.1
         made.append(Signal(f"r-{at:010d}-S", "A", side, 0.75, "PERIODIC_TRIGGER", size, 100.0, at))
     for start in range(0, SIGNALS, chunk):
-        signals.send(made[start : start + chunk])
+        signals.send(SignalChunk(made[start : start + chunk]))
     signals.close()
     stage.run()
     written, summed_up = describe(stream, log, "shadow order executed")

@@ -10,7 +10,7 @@ import pytest
 from tests.unit.store_helpers import Logged, signal, tick
 from tradebot.config.model import Config, RiskCaps
 from tradebot.core.channel import Channel
-from tradebot.core.events import BP_DROP_SIGNAL, BUY, STALE_DATA, Notice, Order, Signal, Tick
+from tradebot.core.events import BP_DROP_SIGNAL, BUY, STALE_DATA, Notice, Order, Signal, Tick, as_item
 from tradebot.core.runtime import RealRuntime
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.feeds.base import Batch, Feed
@@ -43,7 +43,8 @@ def channel_of(name: str, size: int = 100) -> Channel[Any]:
 
 def left_in(channel: Channel[Any]) -> list[Any]:
     """What a stage has put there."""
-    return [event for chunk in channel.take(1000, 0.0) for event in chunk] if channel.depth else []
+    items = channel.take(1000, 0.0) if channel.depth else []
+    return [event for item in items for event in (item if isinstance(item, list) else [item])]
 
 
 class Always(Strategy):
@@ -80,7 +81,7 @@ def test_notices_that_are_stored_are_not_handed_on_again(logged: Logged, stored:
     """I3: a resumed capture stores each notice once, however many there are and however they come in chunks."""
     stage, channels = strategy_stage(logged, StoredCounts(notices=stored))
     for number in range(4):
-        channels[0].send([notice(number)])
+        channels[0].send(notice(number))
     channels[0].close()
     stage.run()
     assert left_in(channels[2]) == [notice(number) for number in range(stored, 4)]
@@ -90,7 +91,7 @@ def test_a_signal_that_nobody_takes_gives_its_prices_back(logged: Logged) -> Non
     """I2: exposure is as of the signal's tick, whatever was dropped before it."""
     stage, (ticks, signals, persist) = strategy_stage(logged, StoredCounts(), push=True, signals=1)
     for number, symbol in enumerate(["A/USD", "B/USD", "C/USD"]):
-        ticks.send([tick(number, symbol, price=10.0 + number)])
+        ticks.send(as_item(tick(number, symbol, price=10.0 + number)))
     ticks.close()
     stage.run()
     assert [order.reason for order in left_in(persist) if isinstance(order, Order)] == [BP_DROP_SIGNAL] * 2
@@ -199,7 +200,7 @@ def test_only_a_push_feed_has_stale_signals(logged: Logged, push: bool, reason: 
     signals, persist = channel_of("signal"), channel_of("persist")
     execution = ShadowExecution(RiskCaps(), 0.001, max_tick_age_ms=1000)
     stage = ExecutionStage(execution, (signals, persist), push, 0, Metrics(), logged.log, RealRuntime())
-    signals.send([signal(7)])
+    signals.send(as_item(signal(7)))
     signals.close()
     stage.run()
     [stored] = left_in(persist)
