@@ -121,7 +121,7 @@ def read_status(path: Path) -> Status | None:
     """The newest status; None when no engine has written one. Raises AdvisedError when it cannot be read."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a fifo would wait for a writer
-            raise AdvisedError(f"status file {path}: is not a regular file", "remove it, the engine writes it anew")
+            raise AdvisedError(f"status file {path}: is not a regular file", "remove it, the engine creates a new one")
         with path.open("rb") as file:
             return _decode(file.read(_BYTES_MAX))
     except FileNotFoundError:

@@ -84,7 +84,7 @@ def test_an_installation_for_scripts(tmp_path: Path) -> None:
     assert list(answer) == ["format", *TRADEBOT.command("install-unit").json_fields]
     (tmp_path / "c.toml").write_text("")
     again = json.loads(install(tmp_path / "scripts", file=tmp_path / "c.toml", replace=True, as_json=True)[0])
-    assert len(again["changes"]) == 1 and "runs with" in again["changes"][0] and answer["changes"] == []
+    assert len(again["changes"]) == 1 and "will run with" in again["changes"][0] and answer["changes"] == []
     printed = json.loads(install(tmp_path, print_only=True, as_json=True)[0])
     assert printed["name"] == "tradebot.service" and "[Service]" in printed["unit"]
 
@@ -277,7 +277,7 @@ class TestConfiguration:
         ],
     )
     def test_relative_paths_are_refused(self, config: Config, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match="give the whole path"):
+        with pytest.raises(ConfigError, match="give the absolute path"):
             install(tmp_path, config, print_only=True)
 
     def test_a_user_has_a_home(self, tmp_path: Path) -> None:
@@ -389,13 +389,13 @@ class TestAnotherConfiguration:
     def test_it_is_refused_and_nothing_is_changed(self, tmp_path: Path, file: Path | None, user: bool) -> None:
         install(tmp_path, file=Path("/etc/first.toml"), user=user)
         before = self.files(tmp_path)
-        with pytest.raises(ConfigError, match=r"runs with /etc/first.toml, .*--name=NAME .*--replace.*first.toml"):
+        with pytest.raises(ConfigError, match=r"runs with /etc/first.toml; .*--name=NAME .*--replace.*first.toml"):
             install(tmp_path, file=file, user=user)
         assert self.files(tmp_path) == before
 
     def test_so_it_is_where_the_first_had_none(self, tmp_path: Path) -> None:
         install(tmp_path)
-        with pytest.raises(ConfigError, match="runs with no configuration file, and this would"):
+        with pytest.raises(ConfigError, match="runs with no configuration file; this would"):
             install(tmp_path, file=Path("/etc/second.toml"))
 
     def test_the_same_one_by_another_path_is_no_other(self, tmp_path: Path) -> None:
@@ -406,14 +406,14 @@ class TestAnotherConfiguration:
 
     def test_replace_does_it_and_says_so(self, first: Path) -> None:
         out, _ = install(first, file=Path("/etc/second.toml"), replace=True)
-        assert "tradebot.service: ran with /etc/first.toml, runs with /etc/second.toml from its next start on\n" in out
+        assert "tradebot.service: ran with /etc/first.toml, will run with /etc/second.toml from its next start\n" in out
         assert "TRADEBOT_CONFIG=/etc/second.toml" in (first / "etc/systemd/system" / ENGINE).read_text()
 
     def test_another_installation_is_said(self, first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         unit = first / "etc/systemd/system" / ENGINE
         unit.write_text(re.sub(r"ExecStart=\S+", "ExecStart=/opt/old/bin/tradebot", unit.read_text()))
         out, _ = install(first, file=Path("/etc/first.toml"))
-        assert "tradebot.service: ran /opt/old/bin/tradebot, runs /" in out
+        assert "tradebot.service: ran /opt/old/bin/tradebot, will run /" in out
 
     def test_a_second_engine_has_names_of_its_own(self, first: Path) -> None:
         before = self.files(first)
