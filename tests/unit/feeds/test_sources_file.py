@@ -85,7 +85,7 @@ def test_more_symbols_than_the_feed_may_have_are_refused_by_name() -> None:
         (f"{GOOD}symbol = 'X'", ["4: one.symbol: unknown key (did you mean symbols?)"]),
         (f"{GOOD}idle_timeout = 3", ["4: one.idle_timeout: unknown key (did you mean idle_timeout_s?)"]),
         (f"{GOOD}zzz = 3", ["4: one.zzz: unknown key"]),
-        (f"{GOOD}max_symbols = 3", ["4: one.max_symbols: is no key of a source: it belongs into [feed] of the "
+        (f"{GOOD}max_symbols = 3", ["4: one.max_symbols: is not a key of a source: set it in [feed] of the "
                                     "configuration file, for all sources"]),
         ('[a]\nexchange = "binnance"\nsymbols = ["X"]',
          [f'2: a.exchange: "binnance" is not one of {", ".join(EXCHANGES)} (did you mean binance?)']),
