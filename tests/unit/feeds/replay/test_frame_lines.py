@@ -204,7 +204,7 @@ class TestTheEnd:
         feed = FileReplay(str(path), strict=True, decoder=decoder(strict=True))
         first = feed.read()
         assert first is not None and seqs(first) == [1]
-        with pytest.raises(ParseError, match=r"x:3: no such word, of 4 characters \(--strict ends at"):
+        with pytest.raises(ParseError, match=r"x:3: no such word, of 4 characters \(--strict stops at"):
             feed.read()
         feed.close()
 
