@@ -18,34 +18,39 @@ from sim.scenarios import SCENARIOS
 from sim.swarm.fault_kinds import KINDS
 
 USAGE = """\
-Run the engine's own threads under simulated time: one seed is one history, bit for bit, in any process.
+Run the engine's own threads under simulated time. A seed determines one history, bit for bit, in any process.
 
 Usage:
   sim [options]         (that is: python -m sim [options])
 
 Options:
-  --seed=N          Just this seed; with --seeds, the first of them.
-  --seeds=N         So many seeds, from --first on; 20 unless told, no end with --minutes or --until-failure.
+  --seed=N          Run only this seed; with --seeds, start with it.
+  --seeds=N         Run N seeds, starting with --first. Default: 20, or no limit with --minutes or --until-failure.
   --first=N         The first seed [default: 1].
-  --scenario=NAMES  These scenarios, separated by commas, each for every seed. Unless told, the seed draws one.
-  --faults=KINDS    Bind the swarm: these kinds of faults are on in every history (as far as its feed can have them),
-                    and no others; "none": no faults; "all": every kind may be drawn, as without this option.
-  --sim-seconds=S   Bind the swarm: no fault comes later than so many simulated seconds after a process began.
-  --until-failure   End with the first failure.
-  --minutes=M       End after so many minutes.
-  --jobs=N          Processes; as many as there are processors unless told, never more than histories.
-  --trace           Print all that happened in each history.
-  --no-shrink       Do not look for a smaller history that fails in the same way.
-  --list            Name the scenarios and the kinds of faults.
-  -h --help         Print this.
+  --scenario=NAMES  Run these scenarios, separated by commas, with every seed. Default: the seed selects one.
+  --faults=KINDS    Scenario "swarm" only: inject exactly these kinds of faults, separated by commas, in every history
+                    (as far as its feed allows them); "none": no faults; "all": the seed selects them, as by default.
+  --sim-seconds=S   Scenario "swarm" only: inject no fault later than S simulated seconds after the start of a process.
+  --until-failure   Stop at the first failure.
+  --minutes=M       Stop after M minutes.
+  --jobs=N          The number of worker processes. Default: one for each processor, at most one for each history.
+  --trace           Print every record of each history.
+  --no-shrink       Do not search for a smaller history that fails in the same way.
+  --list            List the scenarios and the kinds of faults.
+  -h --help         Show this help.
 
-Before each history stands what was drawn; it ends with one line on standard output:
+The first line of a history lists what the seed has drawn. Each history ends with one line on standard output:
 
   seed=N history=SHA256 ok|FAIL steps=N sim_s=SECONDS faults=KINDS scenario=NAME
 
-A failure is followed by what is wrong, the command that runs it again, a smaller history that still fails, and what
-happened in that one. The last line, on standard error, sums up. Exit code: 0 all passed, 1 one failed, 12 misused,
-130 interrupted.
+After a failure, the output says what is wrong, which command repeats it, which smaller history still fails, and what
+happened in that one. The last line, on standard error, is a summary.
+
+Exit codes:
+    0  all histories passed
+    1  a history failed
+   12  the command line is wrong
+  130  interrupted
 """
 
 _DEFAULT_SEEDS: Final = 20

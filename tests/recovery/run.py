@@ -1,10 +1,9 @@
-"""Every file operation as a point of death: `make recovery`, or `python -m tests.recovery.run --help`.
+"""Tests recovery from a kill, a power loss and an I/O error at every file operation of the engine.
 
-Starts, runs, replays, spills and stops are killed at each change of the disk, between two and within one; their power
-is cut there and the disk brought back as it may be then (tests/recovery/disk.py says which ways); and their calls
-fail, once or for good. After each of these the engine is started again without any of that, and what it then holds is
-judged (tests/recovery/judge.py). Ends with 1 when anything is not as it must be, with 0 and a word when there is no
-C compiler.
+Starts, runs, replays, spills and stops are killed before every operation that changes a file, and in the middle of
+writes. Power losses leave every state of the disk that POSIX allows (tests/recovery/disk.py lists them). Calls fail
+once or permanently. After each point the engine is started again without faults, and its database is checked
+(tests/recovery/judge.py). Exit code: 0 all passed, or a message and no test if there is no C compiler; 1 a test failed.
 """
 
 from __future__ import annotations
@@ -72,19 +71,25 @@ def _preloaded(words: list[str], module: str) -> int:
 
 def _options(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.recovery.run", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--scenario", type=_some_of(SCENARIOS), help=f"of {', '.join(SCENARIOS)}; all unless given")
-    parser.add_argument("--synchronous", type=_some_of(SYNCHRONOUS), help="NORMAL, FULL; both unless given")
-    parser.add_argument("--kind", type=_some_of(POINT_KINDS), help=f"of {', '.join(POINT_KINDS)}; all unless given")
-    parser.add_argument("--at", type=int, help="only this change or call")
-    parser.add_argument("--detail", help="only this error or image")
-    parser.add_argument("--few", action="store_true", help="a few points of each scenario, for a check within a minute")
-    parser.add_argument("--changes", type=int, help="at most so many kills and power cuts of a scenario")
-    parser.add_argument("--torn", type=int, help="at most so many torn writes of a scenario")
-    parser.add_argument("--images", type=int, help="so many images at each power cut")
-    parser.add_argument("--calls", type=int, help="at most so many calls of a scenario for each error")
-    parser.add_argument("--seed", type=int, default=1, help="which ones, where not all; and what the images hold")
-    parser.add_argument("--jobs", type=int, default=2, help="so many at once: an engine mostly waits")
-    parser.add_argument("--keep", action="store_true", help="leave behind what the points with a fault left")
+    parser.add_argument(
+        "--scenario", type=_some_of(SCENARIOS), help=f"one or more of {', '.join(SCENARIOS)} (default: all)"
+    )
+    parser.add_argument("--synchronous", type=_some_of(SYNCHRONOUS), help="NORMAL or FULL (default: both)")
+    parser.add_argument(
+        "--kind", type=_some_of(POINT_KINDS), help=f"one or more of {', '.join(POINT_KINDS)} (default: all)"
+    )
+    parser.add_argument("--at", type=int, help="run only the operation or call with this number")
+    parser.add_argument("--detail", help="run only this error or image")
+    parser.add_argument("--few", action="store_true", help="test a few points of each scenario, in less than a minute")
+    parser.add_argument("--changes", type=int, help="at most CHANGES kills and power losses for each scenario")
+    parser.add_argument("--torn", type=int, help="at most TORN interrupted writes for each scenario")
+    parser.add_argument("--images", type=int, help="number of images at each power loss")
+    parser.add_argument("--calls", type=int, help="at most CALLS calls for each scenario and error")
+    parser.add_argument(
+        "--seed", type=int, default=1, help="selects the points, if not all are tested, and the contents of the images"
+    )
+    parser.add_argument("--jobs", type=int, default=2, help="number of engines that run at once")
+    parser.add_argument("--keep", action="store_true", help="keep the files of each failed point")
     return parser.parse_args(words)
 
 

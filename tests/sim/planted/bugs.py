@@ -14,7 +14,7 @@ _STAGE_BUGS: Final = (
     # ---- persist -----------------------------------------------------------------------------------------------------
     Bug(
         "lost_final_flush",
-        "at the end the open batch is not flushed",
+        "the open batch is not flushed at the end",
         "tradebot/threads/persist.py",
         "                return\n            for item in items:\n                self._batch.add(item)\n",
         "                self._batch = WriteBatch()\n                return\n"
@@ -23,7 +23,7 @@ _STAGE_BUGS: Final = (
     ),
     Bug(
         "stop_races_flush",
-        "the writer leaves its loop when it sees the stop, not when nothing more comes",
+        "the writer leaves its loop on a stop request instead of at the end of its input",
         "tradebot/threads/persist.py",
         "        while True:\n            room, now = ",
         "        while not self._control.stop.is_requested():\n            room, now = ",
@@ -31,7 +31,7 @@ _STAGE_BUGS: Final = (
     ),
     Bug(
         "flush_by_wall_clock",
-        "the flush interval is measured on the wall clock, which may be set back",
+        "the flush interval is measured with the wall clock, which may be set back",
         "tradebot/threads/persist.py",
         "        return self._runtime.monotonic()\n",
         "        return self._runtime.now_ms() / 1000\n",
@@ -39,7 +39,7 @@ _STAGE_BUGS: Final = (
     ),
     Bug(
         "spill_forgets_notices",
-        "what is spilled are ticks, signals and orders; notices were added later and forgotten here",
+        "ticks, signals and orders are spilled, but notices are not",
         "tradebot/store/spill_format.py",
         "        events.append(notice)\n",
         "",
@@ -48,7 +48,7 @@ _STAGE_BUGS: Final = (
     ),
     Bug(
         "first_batch_not_spilled",
-        "the batch in commit when the storage went away is not in the spill; only later ones are",
+        "the batch in commit when the storage failed is not spilled; only later ones are",
         "tradebot/threads/spilling.py",
         "self._spill.begin(self._run_id, counts, in_causal_order(first, counts.ticks))",
         "self._spill.begin(self._run_id, counts, [])",
@@ -56,7 +56,7 @@ _STAGE_BUGS: Final = (
     ),
     Bug(
         "storage_failure_hidden",
-        "a storage that stays away is spilled around, but the run ends with 0",
+        "a permanent storage failure is handled by spilling, but the run ends with 0",
         "tradebot/threads/commit.py",
         '        self._control.fail(ExitCode.OVERLOAD, "persist", f"storage failed: {error}")\n',
         "        self._control.stop.request()\n",
@@ -64,7 +64,7 @@ _STAGE_BUGS: Final = (
     ),
     Bug(
         "later_events_overtake_the_spill",
-        "while the spill is being stored, new batches go straight to the commit stage",
+        "while the spill is being stored, new batches go directly to the commit stage",
         "tradebot/threads/persist.py",
         "        if not self._spilling.is_on and not handover.offer(batch):\n",
         "        if not handover.offer(batch) and not self._spilling.is_on:\n",
@@ -73,7 +73,7 @@ _STAGE_BUGS: Final = (
     ),
     Bug(
         "spill_emptied_too_soon",
-        "the spill is made an unused reserve when no batch is in commit, though its events are not stored",
+        "the spill file is reset when no batch is in commit, although its events are not stored",
         "tradebot/threads/handover.py",
         "        return self._batch is None and self._spill_at == self._spill_end\n",
         "        return self._batch is None\n",
@@ -91,7 +91,7 @@ _STAGE_BUGS: Final = (
     ),
     Bug(
         "spill_without_bound",
-        "spill_max_mb does not bind: a storage that stays away fills the disk",
+        "spill_max_mb has no effect: a permanent storage failure fills the disk",
         "tradebot/store/spill.py",
         "        if self.size + len(lines) > size_max:\n",
         "        if False:\n",
@@ -100,7 +100,7 @@ _STAGE_BUGS: Final = (
     ),
     Bug(
         "spill_keeps_no_room_for_the_end",
-        "what is on its way when the spill file is full is accepted, but finds no room in it",
+        "events in the pipeline when the spill file is full are accepted, but do not fit in it",
         "tradebot/store/spill.py",
         "size_max = self._size_max if at_end else self._size_max_before_end",
         "size_max = self._size_max",
@@ -109,7 +109,7 @@ _STAGE_BUGS: Final = (
     ),
     Bug(
         "files_not_compared",
-        "nobody looks whether the database is still the file that was opened",
+        "the engine does not check whether the database is still the file that it opened",
         "tradebot/store/file_identity.py",
         "        now = identity_of(self._database) if self._opened is None else "
         "check_same(self._database, self._opened)\n",
@@ -120,7 +120,7 @@ _STAGE_BUGS: Final = (
     # ---- strategy and execution --------------------------------------------------------------------------------------
     Bug(
         "dropped_signal_not_recorded",
-        "a signal that found its channel full is counted, but no refused order is stored",
+        "a signal dropped at a full channel is counted, but no refused order is stored",
         "tradebot/threads/strategy.py",
         "        self._persist.send(orders)\n",
         "",
@@ -128,7 +128,7 @@ _STAGE_BUGS: Final = (
     ),
     Bug(
         "signal_executed_before_stored",
-        "a signal goes to execution before it goes to the writer: its order can be stored first",
+        "a signal is sent to execution before the writer: its order can be stored first",
         "tradebot/threads/strategy.py",
         "        if new:\n            self._persist.send(new)\n"
         "        if not self._push:\n            self._signals.send(signals)\n            return\n"
@@ -141,7 +141,7 @@ _STAGE_BUGS: Final = (
     ),
     Bug(
         "signal_twice_after_reconnect",
-        "when the link is restored the newest signal is sent to execution again, in case it was lost",
+        "when the link is restored, the newest signal is sent to execution a second time",
         "tradebot/threads/strategy.py",
         "        accepted = self._signals.offer(signals)\n        if accepted < len(signals):\n"
         "            self._drop(signals[accepted:])\n",
@@ -156,7 +156,7 @@ _STAGE_BUGS: Final = (
     ),
     Bug(
         "resume_passes_over_orders_twice",
-        "after a resume the count of orders that are stored already is not taken down",
+        "after a resume, the number of orders to skip is not decremented",
         "tradebot/threads/execution.py",
         "        self._stored_orders -= len(orders) - len(fresh)\n",
         "",
@@ -172,7 +172,7 @@ _STAGE_BUGS: Final = (
     ),
     Bug(
         "age_checked_in_replay",
-        "the age of ticks is checked in a replay too, against today's clock",
+        "a replay also checks the age of ticks, against the current time",
         "tradebot/threads/execution.py",
         "now_ms = self._runtime.now_ms() if self._push else None",
         "now_ms = self._runtime.now_ms()",
@@ -180,7 +180,7 @@ _STAGE_BUGS: Final = (
     ),
     Bug(
         "exposure_never_released",
-        "total exposure grows with each fill, because what a position had before is not taken off",
+        "total exposure grows with each fill, because the old value of a position is not subtracted",
         "tradebot/portfolio/positions.py",
         "        self.total_exposure = add(self.total_exposure, subtract(exposure, position.exposure))\n",
         "        self.total_exposure = add(self.total_exposure, exposure)\n",
@@ -188,7 +188,7 @@ _STAGE_BUGS: Final = (
     ),
     Bug(
         "open_orders_cap_off_by_one",
-        "one more order than the cap allows: > instead of >=",
+        "one order more than the cap is allowed: > instead of >=",
         "tradebot/execution/risk.py",
         "if open_orders >= caps.max_open_orders:",
         "if open_orders > caps.max_open_orders:",
@@ -197,7 +197,7 @@ _STAGE_BUGS: Final = (
     # ---- ingest ------------------------------------------------------------------------------------------------------
     Bug(
         "overload_swallowed",
-        "an overload stops the feed, but is not told: the process ends with 0",
+        "an overload stops the feed but is not reported: the process ends with 0",
         "tradebot/threads/ingest.py",
         "        self._control.fail(ExitCode.OVERLOAD, self.name, "
         'f"tick channel full, held up by the {cause} stage")\n',
@@ -206,7 +206,7 @@ _STAGE_BUGS: Final = (
     ),
     Bug(
         "overload_not_met",
-        "a tick that the full channel refuses is forgotten and the run goes on",
+        "a tick refused by the full channel is discarded, and the run continues",
         "tradebot/threads/ingest.py",
         "                if full:\n                    self._overload(waiting, sum(isinstance(left, Notice)"
         " for left in items[number:]))\n                    return True\n",
@@ -215,7 +215,7 @@ _STAGE_BUGS: Final = (
     ),
     Bug(
         "sampling_off_by_one",
-        "sampling begins anew with each batch instead of going on where the last one ended",
+        "sampling restarts with each batch instead of continuing from the previous one",
         "tradebot/feeds/sampling.py",
         "ticks[step - 1 - self.sequence % step :: step]",
         "ticks[step - 1 :: step]",
@@ -232,7 +232,7 @@ _STAGE_BUGS: Final = (
     # ---- threads and their end ---------------------------------------------------------------------------------------
     Bug(
         "dead_thread_ignored",
-        "a stage that dies of an exception is logged, but the run is not made to fail",
+        "a stage that ends with an exception is logged, but the run does not fail",
         "tradebot/threads/stage.py",
         "        except Exception as error:\n"
         '            self._log.error("thread crashed", event=LogEvent.THREAD_CRASHED,'
@@ -253,7 +253,7 @@ _STAGE_BUGS: Final = (
     ),
     Bug(
         "drain_deadline_moves",
-        "each look at the drain sets its deadline anew, so that it never passes",
+        "each check of the drain resets its deadline, so that it never expires",
         "tradebot/threads/shutdown.py",
         "        if self.drain_deadline is None:\n            self.drain_deadline =",
         "        if self.drain_deadline is None or self._running:\n            self.drain_deadline =",
@@ -262,7 +262,7 @@ _STAGE_BUGS: Final = (
     ),
     Bug(
         "second_signal_ignored",
-        "the second stop signal is not looked for while the first one is being served",
+        "a second stop signal is not detected while the first one is being served",
         "tradebot/threads/pipeline.py",
         "            if signals >= 2:\n",
         "            if signals >= 2 and not control.stop.is_requested():\n",
@@ -270,7 +270,7 @@ _STAGE_BUGS: Final = (
     ),
     Bug(
         "abandon_wakes_nobody",
-        "a crashed consumer gives its channel up, but does not wake who waits for room in it",
+        "a crashed consumer abandons its channel, but does not wake producers waiting for space",
         "tradebot/core/channel.py",
         "            self._gone = True\n            self.not_empty.notify_all()\n"
         "            self.not_full.notify_all()\n",
@@ -281,7 +281,7 @@ _STAGE_BUGS: Final = (
     # ---- channel -----------------------------------------------------------------------------------------------------
     Bug(
         "channel_without_bound",
-        "a chunk is put whole, however much room there is",
+        "a chunk is added completely, whatever space the channel has",
         "tradebot/core/channel.py",
         "fits = min(total - start, self.maxsize - self._events)",
         "fits = total - start",
@@ -289,7 +289,7 @@ _STAGE_BUGS: Final = (
     ),
     Bug(
         "room_seen_then_used",
-        "check, then act: the room for a chunk is looked up under the lock, which is left before it is used",
+        "check, then act: the space for a chunk is read under the lock, which is released before its use",
         "tradebot/core/channel.py",
         "                    self.not_full.wait()\n                start += self._put_part(item, start, total)\n",
         "                    self.not_full.wait()\n                room = self.maxsize - self._events\n"
@@ -304,7 +304,7 @@ _STAGE_BUGS: Final = (
     ),
     Bug(
         "close_wakes_nobody",
-        "the last producer closes the channel, but a consumer that waits is not woken",
+        "the last producer closes the channel, but a waiting consumer is not woken",
         "tradebot/core/channel.py",
         "            if self._producers <= 0:\n                self.not_empty.notify_all()\n"
         "                self.not_full.notify_all()\n",
@@ -316,7 +316,7 @@ _STAGE_BUGS: Final = (
 _STORE_BUGS: Final = (
     Bug(
         "commit_repeated",
-        "after a failed commit nobody looks whether it succeeded after all: the batch is stored again",
+        "after a failed commit nothing checks whether it succeeded after all: the batch is stored again",
         "tradebot/store/writer.py",
         "            if not (was_in_doubt and self._stored_counts(db) == after):\n",
         "            if True:\n",
@@ -332,7 +332,7 @@ _STORE_BUGS: Final = (
     ),
     Bug(
         "fills_stored_later",
-        "the fills of a batch are stored in a transaction of their own after that of the orders",
+        "the fills of a batch are stored in a separate transaction after that of the orders",
         "tradebot/store/writer.py",
         '        with db.atomic("IMMEDIATE"):\n            insert_batch(db, self._run.no, batch, after)\n',
         '        with db.atomic("IMMEDIATE"):\n            orders, batch.orders = batch.orders, []\n'
@@ -343,7 +343,7 @@ _STORE_BUGS: Final = (
     ),
     Bug(
         "patience_without_end",
-        "each failed attempt to store starts storage_retry_s anew, so that nobody ever gives up",
+        "each failed attempt to store restarts storage_retry_s, so that retries never end",
         "tradebot/store/policy.py",
         "        if self._give_up_at is None:\n"
         "            self._give_up_at = now + self._storage_retry_s\n        end =",
@@ -352,7 +352,7 @@ _STORE_BUGS: Final = (
     ),
     Bug(
         "adopts_what_is_stored",
-        "the spill file is adopted whole, also what the database holds already",
+        "the whole spill file is adopted, including events that the database already has",
         "tradebot/store/adoption.py",
         "        if skip[kind] > 0:\n            skip[kind] -= 1\n        else:\n            fresh.append(event)\n",
         "        fresh.append(event)\n",
@@ -360,7 +360,7 @@ _STORE_BUGS: Final = (
     ),
     Bug(
         "marks_not_carried_over",
-        "after a restart positions are valued at the prices of their fills, not at the last prices",
+        "after a restart, positions are valued at the prices of their fills, not at the last prices",
         "tradebot/engine.py",
         "execution.restore((), marks, carried.positions)",
         "execution.restore((), (), carried.positions)",
@@ -368,7 +368,7 @@ _STORE_BUGS: Final = (
     ),
     Bug(
         "last_side_not_carried_over",
-        "after a restart the strategy does not know on which side its last signal was",
+        "after a restart, the strategy does not know the side of its last signal",
         "tradebot/engine.py",
         "SymbolHistory(known.prices, known.last_side, known.since_signal)",
         "SymbolHistory(known.prices, None, known.since_signal)",

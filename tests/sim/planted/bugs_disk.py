@@ -9,7 +9,7 @@ from tests.sim.planted.bug import Bug
 DISK_BUGS: Final = (
     Bug(
         "spill_not_synced",
-        "events count as spilled though the file was not synced",
+        "events count as spilled although the file was not synced",
         "tradebot/store/spill.py",
         "                view = view[written:]\n            os.fdatasync(self._descriptor)\n",
         "                view = view[written:]\n",
@@ -18,7 +18,7 @@ DISK_BUGS: Final = (
     ),
     Bug(
         "commits_not_synced_before_a_spill",
-        "the spill's header counts commits that a power cut can still take away",
+        "the spill's header counts commits that a power loss can still undo",
         "tradebot/threads/spilling.py",
         "        try:\n            sync_wal()\n",
         "        try:\n            pass\n",
@@ -36,7 +36,7 @@ DISK_BUGS: Final = (
     ),
     Bug(
         "hot_journal_refused",
-        "a start looks at the database without letting SQLite roll back what a kill left half done",
+        "a start checks the database before SQLite has rolled back an interrupted transaction",
         "tradebot/store/database.py",
         '        if error.code != "SQLITE_READONLY":\n            raise\n',
         "        raise\n",
@@ -45,7 +45,7 @@ DISK_BUGS: Final = (
     ),
     Bug(
         "file_replaced_unnoticed",
-        "nobody looks whether the database is still the file that was opened",
+        "the engine does not check whether the database is still the file that it opened",
         "tradebot/store/file_identity.py",
         "        now = identity_of(self._database) if self._opened is None else",
         "        return\n        now = identity_of(self._database) if self._opened is None else",
@@ -53,7 +53,7 @@ DISK_BUGS: Final = (
     ),
     Bug(
         "refused_notice_dropped",
-        "a notice that finds the tick channel full is dropped without a word, and the run goes on",
+        "a notice refused by the full tick channel is discarded silently, and the run continues",
         "tradebot/threads/ingest.py",
         "full = not self._tick_channel.offer(replace(",
         "full = 0 > self._tick_channel.offer(replace(",
@@ -61,7 +61,7 @@ DISK_BUGS: Final = (
     ),
     Bug(
         "watchdog_always_fed",
-        "the watchdog is fed whether or not a stage stands still",
+        "the watchdog is fed even if a stage is stalled",
         "tradebot/telemetry/publisher.py",
         "        if not status.still_s:\n            self._notifier.alive()\n",
         "        self._notifier.alive()\n",

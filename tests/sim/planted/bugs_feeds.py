@@ -10,7 +10,7 @@ FEED_BUGS: Final = (
     # ---- when to connect again ---------------------------------------------------------------------------------------
     Bug(
         "never_at_once_again",
-        "only the first loss is answered at once; after a stable connection the delay is drawn",
+        "only the first loss is followed by an immediate reconnect; later ones are delayed at random",
         "tradebot/feeds/websocket/reconnect.py",
         "            self._exponent = 0\n            self._at_once = True\n        delay_s",
         "            self._exponent = 0\n        delay_s",
@@ -18,7 +18,7 @@ FEED_BUGS: Final = (
     ),
     Bug(
         "backoff_never_reset",
-        "a stable connection does not let the pauses begin short again",
+        "a stable connection does not reset the backoff",
         "tradebot/feeds/websocket/reconnect.py",
         "            self._exponent = 0\n            self._at_once = True\n        delay_s",
         "            self._at_once = True\n        delay_s",
@@ -27,7 +27,7 @@ FEED_BUGS: Final = (
     ),
     Bug(
         "budget_never_exhausted",
-        "the reconnect budget starts anew with each failed attempt",
+        "each failed attempt restarts the reconnect budget",
         "tradebot/feeds/websocket/reconnect.py",
         "        self._attempts += 1\n        self._at_once = False\n",
         "        self._attempts += 1\n        self._at_once = False\n"
@@ -37,7 +37,7 @@ FEED_BUGS: Final = (
     ),
     Bug(
         "retry_after_ignored",
-        "what a server asks for with Retry-After is not heeded",
+        "the Retry-After header of a server is ignored",
         "tradebot/feeds/websocket/reconnect.py",
         "            delay_s = max(delay_s, asked_s)\n",
         "",
@@ -45,7 +45,7 @@ FEED_BUGS: Final = (
     ),
     Bug(
         "retry_after_forgotten_at_a_restart",
-        "a restarted engine does not know what the server asked for before",
+        "a restarted engine does not know an earlier Retry-After",
         "tradebot/feeds/websocket/feed.py",
         "            policy.begin(now_s, self._pause.begin(now_s))\n",
         "            policy.begin(now_s)\n",
@@ -55,7 +55,7 @@ FEED_BUGS: Final = (
     # ---- is the link alive -------------------------------------------------------------------------------------------
     Bug(
         "own_pings_count_as_life",
-        "a ping that was sent moves the idle deadline, so that a mute peer is never found",
+        "sending a ping extends the idle deadline, so that a mute peer is never detected",
         "tradebot/feeds/websocket/keepalive.py",
         '        """A ping was sent."""\n',
         '        """A ping was sent."""\n        self._idle_at_s = now_s + self._idle_timeout_s\n',
@@ -63,7 +63,7 @@ FEED_BUGS: Final = (
     ),
     Bug(
         "pings_not_sent",
-        "no pings: a quiet market looks like a dead link",
+        "no pings are sent: a quiet market looks like a dead link",
         "tradebot/feeds/websocket/keepalive.py",
         "        return now_s >= self._ping_at_s\n",
         "        return False\n",
@@ -71,7 +71,7 @@ FEED_BUGS: Final = (
     ),
     Bug(
         "dead_link_not_closed",
-        "a link found dead is given up, but its socket is not given back",
+        "a dead link is abandoned, but its socket is not closed",
         "tradebot/feeds/websocket/feed.py",
         "            connection.close(CLOSE_GOING_AWAY)\n            return",
         "            return",
@@ -79,7 +79,7 @@ FEED_BUGS: Final = (
     ),
     Bug(
         "broken_for_ever",
-        "a loss that was found while sending is remembered for the next connection too",
+        "a loss detected while sending is also applied to the next connection",
         "tradebot/feeds/websocket/feed.py",
         "        self._connection = self._broken = None\n",
         "        self._connection = None\n",
@@ -88,7 +88,7 @@ FEED_BUGS: Final = (
     ),
     Bug(
         "loss_told_before_its_frames",
-        "the loss is told when the ping fails, before the frames that came before it are read",
+        "a loss is reported when the ping fails, before the frames received earlier are read",
         "tradebot/feeds/websocket/feed.py",
         "        if self._failure is not None:\n            raise self._failure\n        while self._frames:\n",
         "        if self._failure is not None:\n            raise self._failure\n"
@@ -101,7 +101,7 @@ FEED_BUGS: Final = (
     # ---- what came over it -------------------------------------------------------------------------------------------
     Bug(
         "duplicates_not_dropped",
-        "every trade below the highest number counts as late, also one that was seen",
+        "every trade below the highest number counts as late, even a duplicate",
         "tradebot/feeds/numbering.py",
         "        if place < 0 or seq >= self._ends[place]:\n            return False\n",
         "        if place < 0 or seq >= self._ends[place]:\n            return True\n",
@@ -109,7 +109,7 @@ FEED_BUGS: Final = (
     ),
     Bug(
         "one_missing_is_no_gap",
-        "off by one: a single missing trade is not told as a gap",
+        "off by one: a single missing trade is not reported as a gap",
         "tradebot/feeds/sequence_tracker.py",
         "                if missing > 0 or missing == RESTARTED:\n",
         "                if missing > 1 or missing == RESTARTED:\n",
@@ -117,7 +117,7 @@ FEED_BUGS: Final = (
     ),
     Bug(
         "gap_told_late",
-        "off by one: a gap is told behind the trade that showed it",
+        "off by one: a gap is reported after the trade that revealed it",
         "tradebot/feeds/sequence_tracker.py",
         "gaps.append((len(kept), _gap(",
         "gaps.append((len(kept) + 1, _gap(",
@@ -125,7 +125,7 @@ FEED_BUGS: Final = (
     ),
     Bug(
         "frames_in_the_senders_order",
-        "the trades of a frame reach the strategy in the order in which they were sent, newest first or not",
+        "the trades of a frame reach the strategy in the order sent, which may be newest first",
         "tradebot/feeds/frame_order.py",
         "            return _sorted(ticks)\n",
         "            return ticks\n",
@@ -134,7 +134,7 @@ FEED_BUGS: Final = (
     ),
     Bug(
         "a_number_is_identity_enough",
-        "a number that was seen is a duplicate, whatever trade it comes with",
+        "a known number counts as a duplicate, whatever the trade's content",
         "tradebot/feeds/numbering.py",
         "        if missing == DUPLICATE and not self._is_same(tick, seq):\n",
         "        if missing == DUPLICATE and seq < 0:\n",
@@ -143,7 +143,7 @@ FEED_BUGS: Final = (
     ),
     Bug(
         "an_id_is_identity_enough",
-        "an event id that was seen is a duplicate, whatever trade it comes with",
+        "a known event id counts as a duplicate, whatever the trade's content",
         "tradebot/feeds/numbering.py",
         "        if known == digest or (",
         "        if known is not None or (",
@@ -152,7 +152,7 @@ FEED_BUGS: Final = (
     ),
     Bug(
         "contents_forgotten_with_the_process",
-        "a restarted process knows the numbers of the one before, not what trades they belonged to",
+        "a restarted process knows the earlier numbers, but not the contents of their trades",
         "tradebot/feeds/numbering.py",
         "        if known is None or known.seq != seq:\n            return tick.ts < self.newest_ts()\n",
         "        if known is None or known.seq != seq or isinstance(known, Known):\n            return True\n",
@@ -161,7 +161,7 @@ FEED_BUGS: Final = (
     ),
     Bug(
         "band_is_left_after_a_spike",
-        "while an episode of refused prices lasts, every further price is accepted",
+        "during an episode of refused prices, every further price is accepted",
         "tradebot/feeds/price_band.py",
         "            if self._within(tick.price, median):\n",
         "            if prints.alert or self._within(tick.price, median):\n",
@@ -170,7 +170,7 @@ FEED_BUGS: Final = (
     ),
     Bug(
         "band_never_moves",
-        "a market that really is elsewhere is refused for ever",
+        "a market that has really moved is refused forever",
         "tradebot/feeds/price_band.py",
         "        return len(row) >= AGREEING_PRINTS and self._within(min(row), max(row))\n",
         "        return False\n",
@@ -179,7 +179,7 @@ FEED_BUGS: Final = (
     ),
     Bug(
         "band_forgotten_with_the_process",
-        "a restarted process accepts whatever price comes first",
+        "a restarted process accepts any first price",
         "tradebot/feeds/memory.py",
         "            self.band.restore(symbol, prints)\n",
         "            pass\n",
@@ -188,7 +188,7 @@ FEED_BUGS: Final = (
     ),
     Bug(
         "notice_without_its_place",
-        "a notice does not say how many ticks of the run came before it",
+        "a notice does not record how many ticks of the run precede it",
         "tradebot/threads/ingest.py",
         "self._tick_channel.offer(replace(item, ticks_before=self._ticks_before))\n",
         "self._tick_channel.offer(item)\n",
@@ -196,7 +196,7 @@ FEED_BUGS: Final = (
     ),
     Bug(
         "numbering_forgotten_with_the_link",
-        "each connection starts with an empty memory of what was seen",
+        "each connection starts without the numbers seen before",
         "tradebot/feeds/frame_reader.py",
         " if exchange is None else exchange\n        return self.exchange\n",
         " if exchange is None else exchange\n        if self._guard is not None:\n"
@@ -205,7 +205,7 @@ FEED_BUGS: Final = (
     ),
     Bug(
         "errors_in_a_row_never_forgiven",
-        "a good frame does not end a row of malformed ones, so that the limit is met sooner or later",
+        "a good frame does not reset the count of malformed frames in a row",
         "tradebot/feeds/frame_reader.py",
         "        self.malformed_in_a_row = 0\n        ticks, guard",
         "        ticks, guard",
@@ -214,7 +214,7 @@ FEED_BUGS: Final = (
     ),
     Bug(
         "history_counted_as_trades",
-        "the last trades that an exchange sends with a subscription are kept, although they are not wanted",
+        "past trades sent with a subscription are kept although history is `drop`",
         "tradebot/feeds/frame_reader.py",
         '        keep = self._history == "keep"\n',
         "        keep = True\n",

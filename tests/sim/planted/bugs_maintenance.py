@@ -9,7 +9,7 @@ from tests.sim.planted.bug import Bug
 UPKEEP_BUGS: Final = (
     Bug(
         "prune_without_a_transaction",
-        "prune deletes a block statement by statement, so that a tick can be gone and its order not yet",
+        "prune deletes a block statement by statement, so that a tick can be deleted before its order",
         "tradebot/store/pruner.py",
         '        with storage_errors(), self._db.atomic("IMMEDIATE"):\n            if not self._is_as_found',
         "        with storage_errors():\n            if not self._is_as_found",
@@ -26,7 +26,7 @@ UPKEEP_BUGS: Final = (
     ),
     Bug(
         "prune_cutoff_off_by_a_block",
-        "prune judges a block by its own ticks instead of by those after it, and takes young ones with them",
+        "prune judges a block by its own ticks instead of the next block's, and deletes newer ticks",
         "tradebot/store/pruner.py",
         "            after = rows[size:]\n",
         "            after = rows[:size]\n",
@@ -35,7 +35,7 @@ UPKEEP_BUGS: Final = (
     ),
     Bug(
         "checkpoint_forgets_the_last_side",
-        "a checkpoint forgets on which side the last signal was when no other one came since",
+        "a checkpoint loses the side of the last signal if no signal followed since the one before",
         "tradebot/store/restart_state.py",
         "last_side=state.last_side if news.side is None else news.side,",
         "last_side=news.side,",
@@ -44,7 +44,7 @@ UPKEEP_BUGS: Final = (
     ),
     Bug(
         "two_prunes_at_once",
-        "prune does not look whether another one has deleted the block meanwhile",
+        "prune does not check whether another prune has deleted the block in the meantime",
         "tradebot/store/pruner.py",
         "            if not self._is_as_found(block.run, block.at):\n",
         "            if False:\n",
@@ -53,7 +53,7 @@ UPKEEP_BUGS: Final = (
     ),
     Bug(
         "prune_overlooks_the_spill",
-        "prune deletes a replay of which events wait in the spill file",
+        "prune deletes a replay that has events in the spill file",
         "tradebot/store/pruner.py",
         "        if run.run_id != self._waiting.run_id:\n",
         "        if True:\n",
@@ -62,7 +62,7 @@ UPKEEP_BUGS: Final = (
     ),
     Bug(
         "spill_deleted_before_it_is_stored",
-        "the spill file is deleted when it was read, before its events are stored",
+        "the spill file is deleted after it is read, before its events are stored",
         "tradebot/store/adoption.py",
         "    stored, passed, reason = 0, 0, None\n",
         "    stored, passed, reason = 0, 0, None\n    path.unlink()\n",
@@ -71,7 +71,7 @@ UPKEEP_BUGS: Final = (
     ),
     Bug(
         "fills_summed_up_in_another_order",
-        "fills are summed up newest first, so that the sums are those of another history",
+        "fills are summed up newest first, which gives other sums",
         "tradebot/store/older_positions.py",
         ".order_by(TradeRow.id)\n        sql",
         ".order_by(TradeRow.id.desc())\n        sql",
@@ -80,7 +80,7 @@ UPKEEP_BUGS: Final = (
     ),
     Bug(
         "sums_written_blindly",
-        "sums are written though others have written newer ones since they were read",
+        "sums are written although newer ones were written since they were read",
         "tradebot/store/older_positions.py",
         "                if _counts(db, runs)[1] == base.folded:\n",
         "                if base.folded is not None:\n",
@@ -89,7 +89,7 @@ UPKEEP_BUGS: Final = (
     ),
     Bug(
         "backup_in_place",
-        "a backup is written to its place at once instead of beside it",
+        "a backup is written directly to its final name instead of to a temporary file",
         "tradebot/ops/backup.py",
         '    part = target.with_name(target.name + ".part")\n    try:\n',
         "    part = target\n    try:\n",
@@ -98,7 +98,7 @@ UPKEEP_BUGS: Final = (
     ),
     Bug(
         "checkpoint_before_its_ticks",
-        "a checkpoint knows of trades that are not on their way to the database yet: a kill loses them for good",
+        "a checkpoint includes trades not yet sent to the writer: a kill loses them permanently",
         "tradebot/threads/ingest.py",
         "            items = self._items(batch)\n",
         "            self._offer_checkpoint()\n            items = self._items(batch)\n",
@@ -107,7 +107,7 @@ UPKEEP_BUGS: Final = (
     ),
     Bug(
         "quiet_symbol_forgotten",
-        "a checkpoint keeps only the symbols that traded since the one before",
+        "a checkpoint keeps only the symbols that traded since the previous one",
         "tradebot/store/restart_state.py",
         "RestartRow.delete().where((RestartRow.feed == feed_id) & _symbol_in(some)).execute(db)",
         "RestartRow.delete().where(RestartRow.feed == feed_id).execute(db)",
@@ -116,7 +116,7 @@ UPKEEP_BUGS: Final = (
     ),
     Bug(
         "feed_of_another_exchange",
-        "a restart continues what another exchange left of a symbol of the same name",
+        "a restart continues the state of another exchange's symbol with the same name",
         "tradebot/store/runs.py",
         "    is_it = (FeedRow.mode == info.mode) & (FeedRow.ingest == info.ingest) & (FeedRow.name == info.feed)\n",
         "    is_it = (FeedRow.mode == info.mode) & (FeedRow.ingest == info.ingest)\n",
@@ -125,7 +125,7 @@ UPKEEP_BUGS: Final = (
     ),
     Bug(
         "fills_counted_twice",
-        "the fills that a checkpoint summed up are summed up by the next one too",
+        "fills summed up by one checkpoint are summed up again by the next",
         "tradebot/store/restart_state.py",
         '        after = feed["fill_id"] if no == feed["fill_run"] else None\n',
         "        after = None\n",

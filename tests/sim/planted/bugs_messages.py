@@ -9,7 +9,7 @@ from tests.sim.planted.bug import Bug
 WORDS_BUGS: Final = (
     Bug(
         "refused_symbol_unnamed",
-        "a symbol that the exchange refuses is logged as an error of the exchange and named nowhere",
+        "a symbol refused by the exchange is logged as an error of the exchange, without its name",
         "tradebot/feeds/websocket/exchange_reports.py",
         "        notices = [_notice(named, now_ms) for named in self.subscriptions.heard(parsed, now_s)]\n",
         "        self.subscriptions.heard(parsed, now_s)\n        notices: list[Notice] = []\n",
@@ -18,7 +18,7 @@ WORDS_BUGS: Final = (
     ),
     Bug(
         "refused_batch_not_asked_again",
-        "where the exchange refuses a whole message for one symbol, the others of it are never asked for again",
+        "if the exchange refuses a whole request for one symbol, its other symbols are not requested again",
         "tradebot/feeds/websocket/subscriptions.py",
         "                self._alone.append(symbol)\n",
         "                pass\n",
@@ -27,7 +27,7 @@ WORDS_BUGS: Final = (
     ),
     Bug(
         "notices_count_as_progress",
-        "what the engine reports of its own link counts as stored: a feed without a trade is healthy for ever",
+        "the engine's own notices count as progress: a feed without a trade is healthy forever",
         "tradebot/threads/commit.py",
         "        if batch.rows > len(batch.notices):\n",
         "        if batch.rows:\n",
@@ -36,7 +36,7 @@ WORDS_BUGS: Final = (
     ),
     Bug(
         "never_confirmed_goes_on",
-        "an exchange that confirms no symbol is connected to again and again",
+        "the engine reconnects forever to an exchange that confirms no symbol",
         "tradebot/feeds/websocket/feed.py",
         "        self._reports.check_confirmed(now_s, self._config.reconnect_budget_s)\n",
         "",
@@ -45,7 +45,7 @@ WORDS_BUGS: Final = (
     ),
     Bug(
         "silent_symbol_unnoticed",
-        "a symbol that stops trading while others go on is a quiet market",
+        "a symbol that stops trading while others continue is treated as a quiet market",
         "tradebot/feeds/websocket/subscriptions.py",
         "                symbol.silent = True\n",
         "                continue\n",
@@ -54,7 +54,7 @@ WORDS_BUGS: Final = (
     ),
     Bug(
         "announced_restart_waited_for",
-        "a restart that the exchange announces is reported, and the loss of the connection waited for",
+        "a restart announced by the exchange is reported, but the engine waits for the connection to be lost",
         "tradebot/feeds/websocket/feed.py",
         "        if self._reports.restart_planned and",
         "        if False and",
@@ -63,7 +63,7 @@ WORDS_BUGS: Final = (
     ),
     Bug(
         "announcement_unheard",
-        "what the exchange announces is ignored like the frames of other channels",
+        "announcements of the exchange are ignored like frames of other channels",
         "tradebot/feeds/websocket/exchange_reports.py",
         "            notices += self._announced(parsed.announcement.text, now_s, now_ms)\n",
         "            pass\n",
