@@ -6,6 +6,8 @@ costs about a microsecond and happens only when the simulated millisecond change
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -53,8 +55,9 @@ _running: FrozenClock | None = None
 def frozen() -> Iterator[FrozenClock]:
     """Freeze the process's clocks; inside another `frozen` block the clock already running is handed out again.
 
-    While it is open nothing in the process can measure real time with `time.monotonic` or `perf_counter`; waits of
-    `threading`, `queue` and locks stay real (freezegun leaves those modules alone, and they take timeouts in C).
+    The time zone is UTC meanwhile: freezegun takes local time for UTC. While it is open nothing in the process can
+    measure real time with `time.monotonic` or `perf_counter`; waits of `threading`, `queue` and locks stay real
+    (freezegun leaves those modules alone, and they take timeouts in C).
     """
     global _running
     if _running is not None:
@@ -65,6 +68,8 @@ def frozen() -> Iterator[FrozenClock]:
     limit = freezegun.api.call_stack_inspection_limit
     freezegun.api.call_stack_inspection_limit = 0
     freeze = freezegun.freeze_time("2024-01-01 00:00:00.000001")
+    zone = os.environ.get("TZ")
+    _set_zone("UTC")
     try:
         factory = freeze.start()
         assert isinstance(factory, freezegun.api.FrozenDateTimeFactory)
@@ -76,3 +81,12 @@ def frozen() -> Iterator[FrozenClock]:
             freeze.stop()
     finally:
         freezegun.api.call_stack_inspection_limit = limit
+        _set_zone(zone)
+
+
+def _set_zone(zone: str | None) -> None:
+    if zone is None:
+        os.environ.pop("TZ", None)
+    else:
+        os.environ["TZ"] = zone
+    time.tzset()

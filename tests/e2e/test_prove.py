@@ -83,7 +83,7 @@ def test_the_gate_by_the_bundle_beside_the_database(engine: Engine) -> None:
         "there is no proof bundle": None,
         "was altered or damaged": text.replace(b"1.5", b"1.4", 1),
         "more than 7 days": render(bundle_of(**good | {"made_ms": now_ms - 7 * 86_400_000 - 1})),
-        "is of another configuration": render(bundle_of(**good | {"config_hash": "0" * 12})),
+        "was made with another configuration": render(bundle_of(**good | {"config_hash": "0" * 12})),
     }
     for what, data in cases.items():
         engine.path(FILE_NAME).unlink(missing_ok=True)
@@ -95,7 +95,7 @@ def test_the_gate_by_the_bundle_beside_the_database(engine: Engine) -> None:
         assert len(lines) == (3 if what else 2), done.complaint
         assert what in lines[1]
     noted = engine.run("check-config", option).expect(0).stdout
-    assert "is of another configuration" in noted and "no live gateway" in noted
+    assert "was made with another configuration" in noted and "no live gateway" in noted
 
 
 def test_all_of_them_without_a_service_manager_fail_at_once(engine: Engine) -> None:

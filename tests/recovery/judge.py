@@ -95,7 +95,7 @@ def spilled_rows(image: Image) -> Rows:
                 if table is not None:
                     rows[table] += 1
                 if table == "orders":
-                    rows["trades"] += len(values[-1])
+                    rows["trades"] += len(values[-2])  # fills come before the breach of a limit
             return {run: tuple(rows.get(table, 0) for table in COUNTED)}
     return {}
 

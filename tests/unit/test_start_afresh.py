@@ -40,7 +40,9 @@ def test_children_start_as_from_a_shell(repo: Path) -> None:
         text=True,
         check=True,
     )
-    assert json.loads(done.stdout) == {
+    found = json.loads(done.stdout)
+    found["ignored"] &= ~(3 << 31)  # 32 and 33 belong to the C library: no program can reset them
+    assert found == {
         # Python itself ignores SIGPIPE and, where there is one, SIGXFSZ.
         "ignored": 1 << 12 | 1 << 24,
         "blocked": 0,

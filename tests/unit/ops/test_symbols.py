@@ -29,7 +29,7 @@ def judged(symbols: SymbolsLook | None, **changes: Any) -> Health:
 class TestHealth:
     def test_notices_alone_are_no_progress_however_alive_the_link_is(self) -> None:
         health = judged(GOOD, **NEVER)
-        assert not health.ok and "no trade has come since the start 75 s ago" in health.text
+        assert not health.ok and "no trade has arrived since the start 75 s ago" in health.text
         assert judged(GOOD, **{**NEVER, "uptime_s": 59.0}).ok
 
     def test_an_exchange_that_confirms_nothing_it_was_asked_for(self) -> None:

@@ -193,7 +193,8 @@ def test_a_flood_of_requests_takes_no_more_than_its_share(serve: Serve) -> None:
             pass
         return hello(request)
 
-    port, over = serve(answer), time.monotonic() + 1.0
-    while time.monotonic() < over:
+    port, began = serve(answer), time.monotonic()
+    while time.monotonic() < began + 1.0:
         ask(port)
-    assert made <= 1.0 / (0.02 * (1 + REST_FACTOR)) + 3
+    seconds = time.monotonic() - began  # more than one where the machine is busy
+    assert made <= seconds / (0.02 * (1 + REST_FACTOR)) + 3
