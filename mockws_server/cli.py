@@ -60,12 +60,12 @@ MOCKWS: Final = Program(
         Command(
             "serve",
             "Run",
-            "Send ticks over WebSocket, with every kind of fault.",
+            "Send ticks over WebSocket, with every kind of network fault.",
             options.USAGE,
             {
-                ExitCode.COMPLETE: "stopped by SIGINT, SIGTERM or SIGHUP; everything is played (--quit-at-end); listed",
-                ExitCode.CRASH: "internal error, a bug",
-                ExitCode.CONFIG: "the command line, a scenario or a recording is wrong, or an address is taken",
+                ExitCode.COMPLETE: "stopped by SIGINT, SIGTERM or SIGHUP; --quit-at-end: everything was played; --list",
+                ExitCode.CRASH: "an internal error (a bug)",
+                ExitCode.CONFIG: "the command line, a scenario or a recording is invalid, or an address is in use",
             },
             ("scenarios",),
             _serve_or_list,

@@ -16,36 +16,36 @@ Usage:
   mockws [options]
 
 Feed options:
-  --scenario=NAME    Play a scenario: one of --list, or your own file (.toml).
-  --once             Play the scenario once, even if it says to repeat.
-  --seed=N           Seed of the prices that a scenario or a control message makes up. Default: the scenario's, else 1.
-  --first-seq=N      Number of the first tick of each symbol. Default: a number above those of every server started
-                     earlier, so that listeners do not take a new server's ticks for repeated ones.
-  --replay=FILE      Play a recorded session: ticks, raw frames or a capture, one a line (also .gz or .zst; - is
+  --scenario=NAME    Play a scenario: a name shown by --list, or your own file (.toml).
+  --once             Play the scenario once, even if it is set to repeat.
+  --seed=N           Seed for generated prices. Default: the scenario's seed, else 1.
+  --first-seq=N      Number of the first tick of each symbol. Default: higher than all numbers of servers started
+                     earlier, so that clients do not treat the ticks of a new server as duplicates.
+  --replay=FILE      Play a recorded session: ticks or raw frames, one per line, or a capture (also .gz or .zst; - is
                      standard input).
   --speed=SPEED      With --replay: realtime, max, or a multiple of real time such as 10x. Default: realtime.
-  --wait-clients=N   Begin when N clients are connected; 0 begins at once. Default: 1.
-  --quit-at-end      When everything is played, close the connections with 1000 and exit. Default: stay, and be quiet.
+  --wait-clients=N   Start when N clients are connected; 0: immediately. Default: 1.
+  --quit-at-end      At the end, close the connections with code 1000 and exit. Default: keep running without sending.
 
 Server options:
   --host=HOST        Address to listen on. Default: 127.0.0.1.
-  --port=PORT        Port to listen on; 0 is any free port. Default: 9001.
-  --ticks=ADDRESS    Where ticks arrive by ZeroMQ (PULL, one JSON tick a message). Default: tcp://127.0.0.1:*.
-  --control=ADDRESS  Where actions arrive by ZeroMQ (PULL, one JSON action a message). Default: tcp://127.0.0.1:*.
+  --port=PORT        Port to listen on; 0: any free port. Default: 9001.
+  --ticks=ADDRESS    ZeroMQ address for ticks (PULL, one JSON tick per message). Default: tcp://127.0.0.1:*.
+  --control=ADDRESS  ZeroMQ address for actions (PULL, one JSON action per message). Default: tcp://127.0.0.1:*.
 
 Other options:
   --list             List the scenarios.
-  --json             With --list: answer with one JSON object on one line.
+  --json             With --list: print one JSON object on one line.
   -V --version       Print the versions of mockws, Python, SQLite and the libraries.
   -h --help          Show this help.
 """
 
-ABOUT: Final = "mockws sends ticks over WebSocket, with every kind of fault, to try tradebot with.\n"
+ABOUT: Final = "mockws sends ticks over WebSocket, with every kind of network fault, for trying tradebot.\n"
 
 NOTES: Final = """
-The first line on standard output says where it listens: {"ws":"ws://...","ticks":"tcp://...","control":"tcp://..."}.
-Messages go to standard error, never in colour. GET /healthz answers with counters. Every client gets the same ticks,
-from the moment it connects, whatever it asks for.
+The first line on standard output has the addresses: {"ws":"ws://...","ticks":"tcp://...","control":"tcp://..."}.
+Messages go to standard error, without colours. GET /healthz returns counters. From its connection on, every client gets
+all ticks, whatever it subscribes to.
 
 Examples:
   mockws --scenario=storm                        in another terminal: tradebot --ingest=mockws

@@ -9,20 +9,19 @@ _HEAD = """\
 
 <!-- Generated: edit tradebot/cli/commands/ or mockws_server/options.py, then run bin/write-reference. -->
 
-Every command prints its own part of this page with `--help`. Options must be spelled out; a value follows after `=` or
-as the next word. A mistake gets one message and ends with 12; for an unknown command, option or key the message names
-the nearest one. Answers go to standard output, everything else to standard error.
+Every command prints its own part of this page with `--help`. Option names cannot be abbreviated; a value follows after
+`=` or as the next argument. A usage error prints one message and exits with 12; if a command, option or key is unknown,
+the message suggests the most similar one. Results go to standard output, everything else to standard error.
 
-`--set KEY=VALUE` sets any key of [configuration.md](configuration.md) and may be given several times. It ranks with the
-other options: above the environment and the configuration file. A key that has an option of its own is treated like
-that option, and it is a mistake to give both.
+`--set KEY=VALUE` sets any key of [configuration.md](configuration.md) and may be given several times. Like the other
+options, it overrides the environment and the configuration file. If a key also has its own option, giving both is an
+error.
 
-`--json` makes a command answer with one JSON object on one line, in ASCII. Its field `format` is the version of the
-answer: fields may be added without a change of it. Names end in their unit (`_ms`, `_s`, `_bytes`); what is not known
-is null; credentials in URLs are masked. Exit codes are the same with and without it.
+With `--json` a command prints one JSON object on one line, in ASCII. The field `format` is the version of the format,
+which does not change when fields are added. Field names end in their unit (`_ms`, `_s`, `_bytes`); unknown values are
+null; credentials in URLs are masked. Exit codes are the same with and without `--json`.
 
-Colours are written only by the log of `run`, `capture` and `soak` on a terminal, and not when `NO_COLOR` is set and not
-empty.
+Only the logs of `run`, `capture` and `soak` use colours, and only on a terminal. A non-empty `NO_COLOR` turns them off.
 """
 
 

@@ -24,16 +24,16 @@ Examples:
   tradebot --seconds=60                                   a minute of synthetic ticks
   tradebot --ingest=replay --replay-file=ticks.jsonl.zst  replay a recorded session, as fast as possible
   tradebot --ingest=realws --ws-source=binance-btcusdt    an exchange's trades, live
-  tradebot --config=my.toml show-config                   the settings that a configuration file results in
+  tradebot --config=my.toml show-config                   show the settings that a configuration file gives
 """
 
 _ENVIRONMENT: Final = """\
 Environment:
-  TRADEBOT_CONFIG       The configuration file, where --config names none.
-  TRADEBOT_LOG_LEVEL    The log level, where --log-level names none.
-  TRADEBOT_WS_URL       The feed's URL with its credentials; wins over the configuration.
-  TRADEBOT_WEBHOOK_URL  The webhook's URL; wins over the configuration.
-  NO_COLOR              If set and not empty, nothing is written in colour.
+  TRADEBOT_CONFIG       The configuration file; --config overrides it.
+  TRADEBOT_LOG_LEVEL    The log level; --log-level overrides it.
+  TRADEBOT_WS_URL       The feed's URL, which may contain credentials; overrides the configuration.
+  TRADEBOT_WEBHOOK_URL  The webhook's URL; overrides the configuration.
+  NO_COLOR              If set and not empty, turns colours off.
 """
 
 
@@ -42,7 +42,7 @@ def _notes() -> str:
     return (
         f"{_EXAMPLES}\n{_ENVIRONMENT}\n"
         f"Exit codes of run:\n{codes}"
-        "Other commands: 0 yes, 1 no, 12 misuse; tradebot COMMAND --help says more.\n\n"
+        "Other commands: 0 yes, 1 no, 12 usage error; see tradebot COMMAND --help.\n\n"
         "Configuration keys, their defaults and meanings: etc/tradebot/example.toml (installed: below share/tradebot)\n"
     )
 

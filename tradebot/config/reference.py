@@ -23,7 +23,7 @@ class Entry(NamedTuple):
 
 ENTRIES: Final[Mapping[str, Entry]] = {
     "mode": Entry("", "SHADOW records the orders that it would send. This release refuses PAPER and LIVE."),
-    "live_armed": Entry("", "LIVE needs `true` here, besides the other conditions of the LIVE gate."),
+    "live_armed": Entry("", "LIVE requires `true` here, in addition to the other conditions of the LIVE gate."),
     "app.symbol": Entry(
         "",
         "Symbol of the synthetic feed; symbols of an exchange's feed, separated by commas. It does not filter "
@@ -36,35 +36,35 @@ ENTRIES: Final[Mapping[str, Entry]] = {
     ),
     "engine.ingest_mode": Entry(
         "",
-        "Where ticks come from: generated, a file or database, `bin/mockws`, or an exchange.",
+        "Source of ticks: generated, a file or database (`replay`), `bin/mockws`, or an exchange (`realws`).",
     ),
     "engine.tick_interval_ms": Entry("ms", "Time between two ticks of the synthetic feed."),
-    "engine.signal_every_n_ticks": Entry("ticks", "Distance between two signals of the strategy `periodic`."),
+    "engine.signal_every_n_ticks": Entry("ticks", "Number of ticks between two signals of the strategy `periodic`."),
     "engine.heartbeat_interval_secs": Entry("s", "Time between two `HEARTBEAT` log lines."),
     "engine.run_seconds": Entry("s", "End the run with exit code 0 after this time. Not set: no limit."),
     "engine.ws_url": Entry(
         "",
-        "WebSocket URL of the feed (`ws://` or `wss://`). Put a URL with credentials into "
+        "WebSocket URL of the feed (`ws://` or `wss://`). For a URL with credentials use "
         "`engine.ws_url_file` or `TRADEBOT_WS_URL`.",
     ),
     "engine.ws_url_file": Entry(
         "",
-        "File whose only line is the feed's URL. A relative path starts at `$CREDENTIALS_DIRECTORY` where "
+        "File that contains only the feed's URL. A relative path is relative to `$CREDENTIALS_DIRECTORY` if "
         "systemd sets it.",
     ),
-    "engine.ws_source": Entry("", "Entry of `ws_sources.toml` to listen to; `tradebot sources` lists them."),
+    "engine.ws_source": Entry("", "Entry of `ws_sources.toml` to connect to; `tradebot sources` lists the entries."),
     "engine.sample_every": Entry(
         "ticks",
-        "Keep every N-th good tick. The others are counted and neither decided on nor stored.",
+        "Keep every N-th valid tick. The others are counted, but neither given to the strategy nor stored.",
     ),
     "engine.replay_file": Entry("", "File to replay: JSON lines, also `.gz` or `.zst`; `-` is standard input."),
     "risk_caps.max_exposure_usd": Entry(
         "USD",
-        "Refuse an order that would take the sum of all positions, in absolute value, above this.",
+        "Refuse an order that would raise the sum of the absolute values of all positions above this.",
     ),
     "risk_caps.max_symbol_exposure_usd": Entry(
         "USD",
-        "Refuse an order that would take the position of its symbol above this.",
+        "Refuse an order that would raise the absolute value of its symbol's position above this.",
     ),
     "risk_caps.max_open_orders": Entry("orders", "Refuse an order while this many orders have no final status."),
     "channels.tick_channel_size": Entry(
@@ -80,24 +80,24 @@ ENTRIES: Final[Mapping[str, Entry]] = {
     "persist.flush_interval_ms": Entry("ms", "Write a smaller batch after this time."),
     "persist.synchronous": Entry(
         "",
-        "SQLite's `PRAGMA synchronous`. FULL keeps every written batch through a power loss; NORMAL may lose "
-        "the last ones, and is faster.",
+        "SQLite's `PRAGMA synchronous`. With FULL a power loss loses no committed batch; NORMAL is faster, and "
+        "a power loss may lose the last batches.",
     ),
     "persist.storage_retry_s": Entry("s", "Retry a locked or full database for this time, then end with exit code 13."),
     "persist.drain_timeout_s": Entry(
         "s",
-        "Time that a stop may take to process what the channels hold. Keep it below systemd's `TimeoutStopSec`.",
+        "Time that a stop may take to drain the channels. Must be below systemd's `TimeoutStopSec`.",
     ),
     "persist.spill_max_mb": Entry(
         "MB",
-        "Largest size of the spill file, which takes events while the database cannot be written.",
+        "Largest size of the spill file, which holds events while the database cannot be written.",
     ),
-    "strategy.name": Entry("", "Strategy that decides. An unknown name is an error that lists the known ones."),
+    "strategy.name": Entry("", "Name of the strategy. The error message for an unknown name lists the known ones."),
     "strategy.short_window": Entry(
         "ticks",
-        "Short moving average of `sma_crossover`; smaller than `strategy.long_window`.",
+        "Window of the short moving average of `sma_crossover`; must be smaller than `strategy.long_window`.",
     ),
-    "strategy.long_window": Entry("ticks", "Long moving average of `sma_crossover`."),
+    "strategy.long_window": Entry("ticks", "Window of the long moving average of `sma_crossover`."),
     "strategy.desired_size": Entry("units of the symbol", "Quantity of each order."),
     "strategy.confidence": Entry("", "Confidence that is stored with each signal, from 0 to 1."),
     "execution.fee_rate": Entry("fraction", "Fee of a simulated fill, as a fraction of its value: 0.001 is 0.1 %."),
@@ -105,7 +105,7 @@ ENTRIES: Final[Mapping[str, Entry]] = {
         "ms",
         "Refuse the signal of a tick that is older than this (`STALE_DATA`). 0: never. Replays ignore it.",
     ),
-    "feed.connect_timeout_s": Entry("s", "Time for name lookup, TCP, TLS and WebSocket handshake together."),
+    "feed.connect_timeout_s": Entry("s", "Total time for DNS lookup, TCP, TLS and WebSocket handshake."),
     "feed.idle_timeout_s": Entry(
         "s",
         "Reconnect when no frame arrives for this time; pongs count as frames. Must exceed `feed.ping_interval_s`.",
@@ -113,13 +113,13 @@ ENTRIES: Final[Mapping[str, Entry]] = {
     "feed.ping_interval_s": Entry("s", "Time between two pings."),
     "feed.reconnect_budget_s": Entry(
         "s",
-        "End with exit code 10 when no handshake completes for this time. 0: one attempt. Time that a server "
-        "asks for with `Retry-After` does not count.",
+        "End with exit code 10 if no handshake completes for this time. 0: one attempt. A wait that a server "
+        "requests with `Retry-After` does not count.",
     ),
     "feed.backoff_max_s": Entry("s", "Longest pause between two attempts to connect."),
     "feed.stable_after_s": Entry(
         "s",
-        "After a connection has lasted this long, pauses between attempts start short again.",
+        "A connection that lasts this long resets the backoff.",
     ),
     "feed.parse_error_limit": Entry(
         "frames",
@@ -129,7 +129,7 @@ ENTRIES: Final[Mapping[str, Entry]] = {
     "feed.max_symbols": Entry("symbols", "Refuse ticks of further symbols."),
     "feed.history": Entry(
         "",
-        "Trades from before the subscription that the exchange sends first: `drop` or `keep` them.",
+        "`drop` or `keep` trades from before the subscription, which some exchanges send first.",
     ),
     "feed.max_price_jump": Entry(
         "factor",
@@ -138,43 +138,43 @@ ENTRIES: Final[Mapping[str, Entry]] = {
     ),
     "metrics.address": Entry(
         "",
-        "Address on which the Prometheus endpoint listens. Any address but a loopback one lets other machines read it.",
+        "Address of the Prometheus endpoint. With an address other than loopback, other machines can read it.",
     ),
     "metrics.port": Entry("", "Port of the endpoint. 0: no endpoint."),
-    "metrics.hosts": Entry("", "Further names, separated by commas, that scrapers may send in the `Host` header."),
+    "metrics.hosts": Entry("", "Additional names, separated by commas, that are accepted in the `Host` header."),
     "notify.webhook_url": Entry(
         "",
-        "URL (`http://` or `https://`) that receives alerts as JSON by POST. Not set: no webhook.",
+        "URL (`http://` or `https://`) that receives each alert as JSON in a POST request. Not set: no webhook.",
     ),
     "notify.webhook_url_file": Entry(
         "",
-        "File whose only line is the webhook's URL, in place of `notify.webhook_url`.",
+        "File that contains only the webhook's URL; replaces `notify.webhook_url`.",
     ),
     "notify.link_lost_s": Entry("s", "Send an alert when the link has been down for this time."),
     "notify.refusals_per_minute": Entry(
         "orders per minute",
-        "Send an alert when this many orders were refused within a minute.",
+        "Send an alert when this many orders are refused within a minute.",
     ),
 }
 """By key. A test holds that every key of the model has an entry."""
 
 VARIABLES: Final[Mapping[str, str]] = {
-    "TRADEBOT_CONFIG": "Configuration file; `--config` has precedence.",
-    "TRADEBOT_LOG_LEVEL": "DEBUG, INFO, WARNING or ERROR; `--log-level` has precedence.",
-    "TRADEBOT_WS_URL": "URL of the feed, in place of `engine.ws_url` and `engine.ws_url_file`; `--ws-url` precedes it.",
-    "TRADEBOT_WEBHOOK_URL": "URL of the webhook, in place of `notify.webhook_url` and `notify.webhook_url_file`.",
-    "TRADEBOT_PYTHON": "Python that `bin/tradebot` and `bin/mockws` of a checkout run with, instead of `.venv`.",
+    "TRADEBOT_CONFIG": "Configuration file; `--config` overrides it.",
+    "TRADEBOT_LOG_LEVEL": "DEBUG, INFO, WARNING or ERROR; `--log-level` overrides it.",
+    "TRADEBOT_WS_URL": "URL of the feed; overrides `engine.ws_url` and `engine.ws_url_file`; `--ws-url` overrides it.",
+    "TRADEBOT_WEBHOOK_URL": "URL of the webhook; overrides `notify.webhook_url` and `notify.webhook_url_file`.",
+    "TRADEBOT_PYTHON": "Python interpreter for `bin/tradebot` and `bin/mockws` in a checkout, instead of `.venv`.",
     "STATE_DIRECTORY": "Directory of the default database; systemd sets it.",
-    "CREDENTIALS_DIRECTORY": "Directory of `engine.ws_url_file` and `notify.webhook_url_file` where those are "
+    "CREDENTIALS_DIRECTORY": "Directory of `engine.ws_url_file` and `notify.webhook_url_file` if those are "
     "relative; systemd sets it.",
     "NOTIFY_SOCKET": "Socket for READY, STATUS and WATCHDOG messages; systemd sets it.",
-    "WATCHDOG_USEC": "Time in which systemd expects a WATCHDOG message; systemd sets it.",
-    "XDG_CONFIG_HOME": "Where `tradebot/tradebot.toml` is looked for; `~/.config` if not set.",
-    "XDG_RUNTIME_DIR": "Where `tradebot prove` and the commands for units find the user's systemd, without root.",
-    "XDG_STATE_HOME": "Where `tradebot/tradebot.db` is kept; `~/.local/state` if not set.",
-    "HOME": "Your home directory: a leading `~` in paths.",
-    "NO_COLOR": "When set, text logs have no colours.",
-    "SSL_CERT_FILE": "File with trusted certificate authorities, as OpenSSL reads it.",
+    "WATCHDOG_USEC": "Interval within which systemd expects a WATCHDOG message; systemd sets it.",
+    "XDG_CONFIG_HOME": "Directory that contains `tradebot/tradebot.toml`; `~/.config` if not set.",
+    "XDG_RUNTIME_DIR": "Directory where commands run without root find the user's systemd.",
+    "XDG_STATE_HOME": "Directory that contains `tradebot/tradebot.db`; `~/.local/state` if not set.",
+    "HOME": "Home directory; replaces a leading `~` in paths.",
+    "NO_COLOR": "If set and not empty, turns colours off.",
+    "SSL_CERT_FILE": "File with trusted certificate authorities, read by OpenSSL.",
 }
 """Every environment variable that the program reads, and what for."""
 
@@ -230,18 +230,19 @@ _HEAD: Final = """\
 
 <!-- Generated: edit tradebot/config/reference.py, then run bin/write-reference. -->
 
-The configuration is a TOML file: `--config=FILE`, else `$TRADEBOT_CONFIG`, else `~/.config/tradebot/tradebot.toml`. A
-key that is not set has its default; an unknown key is an error (exit code 12). A value comes from the first of these
-that sets it: command line (`--set KEY=VALUE`, or the key's own option), environment, throttle file
-(`engine.sample_every` of a push feed), configuration file, default.
-`tradebot check-config FILE` lists all mistakes of a file, `tradebot show-config` shows each value and where it comes
-from, and [etc/tradebot/example.toml](../../etc/tradebot/example.toml) is a file with every key.
+The configuration is a TOML file: `--config=FILE`, else `$TRADEBOT_CONFIG`, else `~/.config/tradebot/tradebot.toml`. An
+unknown key is an error (exit code 12). Each value comes from the first of these sources that sets it: command line
+(`--set KEY=VALUE`, or the key's own option), environment, throttle file (only `engine.sample_every` of a push feed),
+configuration file, default.
 
-Words such as `SHADOW` are accepted in any case, with or without underscore (`MOCK_WS`, `mockws`). Paths are relative to
-the working directory; a leading `~` is your home directory.
+`tradebot check-config FILE` lists all errors of a file, `tradebot show-config` shows each value and its source, and
+[etc/tradebot/example.toml](../../etc/tradebot/example.toml) contains every key.
 
-`mode`, `feed.history`, `engine.sample_every`, `engine.signal_every_n_ticks` and everything in `[strategy]`,
-`[execution]` and `[risk_caps]` can change the result of a replay, and are part of its run id.
+Words such as `SHADOW` are accepted in any case, with or without underscore (`MOCK_WS`, `mockws`). Relative paths are
+relative to the working directory; a leading `~` is your home directory.
+
+`mode`, `feed.history`, `engine.sample_every`, `engine.signal_every_n_ticks` and all keys in `[strategy]`, `[execution]`
+and `[risk_caps]` can change the result of a replay and are therefore part of its run id.
 """
 
 _VARIABLES_HEAD: Final = """\

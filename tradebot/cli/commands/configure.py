@@ -35,7 +35,7 @@ _CHECK_CONFIG: Final = f"""\
 Usage:
   tradebot check-config [options] [FILE]
 
-Checks FILE, or the file named with --config, else the file that run would read.
+Checks FILE or the file given with --config; without them, the file that run would read.
 
 Options:
 {CONFIG}{JSON}{HELP}"""
@@ -60,8 +60,8 @@ Options:
 {CONFIG}\
   --user              Install into your own service manager (systemctl --user), without root.
   --name=NAME         Install the units of a second engine: NAME.service, with its database in /var/lib/NAME.
-  --replace           Let the installed unit run with another configuration than before.
-  --print             Only write the engine's unit to standard output.
+  --replace           Allow a change of the configuration of an installed unit.
+  --print             Print the engine's unit to standard output and install nothing.
 {JSON}{HELP}"""
 
 
@@ -135,7 +135,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
     Command(
         "show-config",
         GROUP,
-        "Print the configuration as run would use it, with the source of each value.",
+        "Print the configuration that run would use, with the source of each value.",
         _SHOW_CONFIG,
         {0: "printed", 1: "a file cannot be used; the message says why", 12: "the command line is wrong"},
         ("version", "config_hash", "config_file", "keys", "options", "listens"),
@@ -166,7 +166,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
         _INSTALL_UNIT,
         {
             0: "installed, or printed",
-            1: "not installed: no permission, or the configuration does not suit a service",
+            1: "not installed: no permission, or the configuration is not suitable for a service",
             12: "the command line or the configuration is wrong, or --replace is needed",
         },
         ("written", "changes", "to_do"),

@@ -21,7 +21,7 @@ Usage:
 
 Options:
 {CONFIG}{SET}{DB}\
-  --watch             Repeat every second until Ctrl-C. With --json: one object a line.
+  --watch             Repeat every second until Ctrl-C. With --json: one object per line.
 {JSON}{HELP}"""
 
 _HEALTH: Final = f"""\
@@ -30,7 +30,7 @@ Usage:
 
 Options:
 {CONFIG}{SET}{DB}\
-  --max-age=S         Healthy means progress within the last S seconds. Default: 60.
+  --max-age=S         Require progress within the last S seconds. Default: 60.
 {JSON}{HELP}"""
 
 _DOCTOR: Final = f"""\
@@ -39,8 +39,8 @@ Usage:
 
 Options:
 {CONFIG}{DB}\
-  --before-update     Also check, with a new version installed and before the restart: can it take over this database,
-                      and is there a way back?
+  --before-update     Also check, after installing a new version and before the restart, whether it can use this
+                      database, and whether a downgrade is possible.
 {JSON}{HELP}"""
 
 
@@ -94,9 +94,9 @@ COMMANDS: Final[tuple[Command, ...]] = (
         "Show what the engine is doing: prices, positions, profit, channel depths, drops, stalled stages.",
         _STATUS,
         {
-            0: "there is something to show",
-            1: "neither a status nor a run was found, or the database cannot be used",
-            12: "the command line or the configuration is wrong, or no database can be at that path",
+            0: "the status was shown",
+            1: "no status file and no run was found, or the database cannot be used",
+            12: "the command line or the configuration is wrong, or the path cannot be a database",
         },
         _STATUS_FIELDS,
         _status,
@@ -104,12 +104,12 @@ COMMANDS: Final[tuple[Command, ...]] = (
     Command(
         "health",
         GROUP,
-        "Exit with 0 if the engine makes progress, else with 1; for scripts.",
+        "Exit with 0 if the engine makes progress, otherwise with 1; for scripts.",
         _HEALTH,
         {
             0: "healthy",
             1: "not healthy; the line says why",
-            12: "the command line or the configuration is wrong, or no database can be at that path",
+            12: "the command line or the configuration is wrong, or the path cannot be a database",
         },
         ("healthy", "health", "database"),
         _health,
@@ -122,7 +122,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
         {
             0: "no check failed (there may be warnings)",
             1: "a check failed",
-            12: "the command line is wrong, or no database can be at that path",
+            12: "the command line is wrong, or the path cannot be a database",
         },
         ("ok", "warnings", "failed", "findings"),
         _doctor,

@@ -22,15 +22,15 @@ _SOAK: Final = f"""\
 Usage:
   tradebot soak [--set=KEY=VALUE]... [options]
 
-Runs until --duration is over, the pressure stays too high, or a stop signal arrives.
+Runs until --duration has passed, the pressure remains too high, or a stop signal arrives.
 
 Options:
 {CONFIG}{SET}{DB}\
   --unit=NAME         The engine's unit. Default: the installed unit that runs with this configuration, else
                       tradebot.service.
 {SYSTEMCTL}{PSI_ROOT}\
-  --poll=S            Look every S seconds. Default: 5.
-  --psi-actions=WORD  on or off. With off, the supervisor only records what it would do about pressure. Default: on.
+  --poll=S            Check pressure and progress every S seconds. Default: 5.
+  --psi-actions=WORD  on or off. With off, the supervisor only records how it would react to pressure. Default: on.
   --decisions=FILE    Write one JSON line for each decision to this file. Default: beside the database.
   --duration=S        Stop after S seconds. Default: never.
 
@@ -41,8 +41,8 @@ _PROVE: Final = f"""\
 Usage:
   tradebot prove [--set=KEY=VALUE]... [options]
 
-The experiments take minutes and use a directory of their own beside the database, which is not opened. Give
-the --config, --db and --set of the run that is to pass the LIVE gate: the bundle is good for that configuration only.
+The experiments take minutes. They use a separate directory beside the database and do not open the database. Give
+the same --config, --db and --set as for the LIVE run: the bundle is valid only for that configuration.
 
 Options:
 {CONFIG}{SET}{DB}\
@@ -55,9 +55,9 @@ Usage:
   tradebot prune --keep=AGE [--set=KEY=VALUE]... [options]
 
 Options:
-  --keep=AGE          Delete what is older than this, for example 30d, 12h, 90m or 3600s.
+  --keep=AGE          Delete events older than this, for example 30d, 12h, 90m or 3600s.
 {CONFIG}{SET}{DB}\
-  --dry-run           Only say what would be deleted.
+  --dry-run           Show what would be deleted, and delete nothing.
 {JSON}{HELP}"""
 
 _BACKUP: Final = f"""\
@@ -148,8 +148,8 @@ COMMANDS: Final[tuple[Command, ...]] = (
         "Supervise an engine under systemd: throttle it under pressure, restart it when it stalls.",
         _SOAK,
         {
-            0: "stopped by a signal, or the engine is well at the end of --duration",
-            1: "the engine is not well at the end, the pressure stayed, or supervision could not start",
+            0: "stopped by a signal, or the engine is healthy after --duration",
+            1: "the engine is not healthy at the end, the pressure remained too high, or supervision could not start",
             12: "the command line or the configuration is wrong",
         },
         ("good", "ending", "state", "verdict", "elapsed_s", "restarts", "stalls", "decisions"),
@@ -158,11 +158,11 @@ COMMANDS: Final[tuple[Command, ...]] = (
     Command(
         "prove",
         GROUP,
-        "Run the proofs against a real engine and write the bundle that the LIVE gate asks for.",
+        "Run the proofs against a real engine and write the bundle that the LIVE gate requires.",
         _PROVE,
         {
             0: "every proof passed",
-            1: "a proof did not pass, or the proofs could not run (no service manager, a wrong configuration file)",
+            1: "a proof did not pass, or the proofs could not run (no service manager, an invalid configuration file)",
             12: "the command line is wrong",
         },
         ("passed", "took_s", "bundle", "config_hash", "proofs"),
@@ -171,10 +171,10 @@ COMMANDS: Final[tuple[Command, ...]] = (
     Command(
         "prune",
         GROUP,
-        "Delete old events in small steps; an engine may be running.",
+        "Delete old events in small transactions; an engine may be running.",
         _PRUNE,
         {
-            0: "all that was older is deleted",
+            0: "all older events are deleted",
             1: "not finished, or the database cannot be used",
             12: "the command line or the configuration is wrong",
         },
@@ -187,8 +187,8 @@ COMMANDS: Final[tuple[Command, ...]] = (
         "Copy the database to FILE; an engine may be running.",
         _BACKUP,
         {
-            0: "FILE is a whole, checked copy",
-            1: "no copy was made, and FILE is what it was before",
+            0: "FILE is a complete, checked copy",
+            1: "no copy was made; FILE is unchanged",
             12: "the command line or the configuration is wrong",
         },
         ("file", "bytes", "database", "checked"),

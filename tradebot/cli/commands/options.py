@@ -14,18 +14,18 @@ DB: Final = """\
 """
 SET: Final = """\
   --set=KEY=VALUE     Set a configuration key, for example --set feed.idle_timeout_s=60. May be given several times.
-                      Wins over the environment and the file. Other users of the machine can read the command line:
+                      Overrides the environment and the file. Other users of the machine can read the command line:
                       keep credentials in a file or in the environment.
 """
 JSON: Final = """\
-  --json              Answer with one JSON object on one line.
+  --json              Print one JSON object on one line.
 """
 LOGS: Final = """\
   --log-level=LEVEL   debug, info, warning or error. Default: $TRADEBOT_LOG_LEVEL, else info.
   --log-format=FORM   json or text. Default: text on a terminal, json elsewhere.
 """
 SYSTEMCTL: Final = """\
-  --systemctl=PROG    The program to call for systemctl, for example "systemctl --user". Default: systemctl.
+  --systemctl=PROG    The program to run as systemctl, for example "systemctl --user". Default: systemctl.
 """
 PSI_ROOT: Final = """\
   --psi-root=DIR      Read the kernel's pressure files in this directory. Default: /proc/pressure.
@@ -34,4 +34,4 @@ HELP: Final = """\
   -h --help           Show this help.
 """
 
-ANSWER_CODES: Final = {0: "success", 1: "failure; the message says why", 12: "misuse: the command line is wrong"}
+ANSWER_CODES: Final = {0: "success", 1: "failure; the message says why", 12: "the command line is wrong"}

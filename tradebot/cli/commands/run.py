@@ -18,14 +18,14 @@ GROUP: Final = "Run"
 RUN_OPTIONS: Final = f"""\
 Configuration options:
 {CONFIG}{SET}{DB}\
-  --mode=MODE         shadow, paper or live.
-  --strategy=NAME     The strategy that decides: sma_crossover, periodic, or one of your own.
+  --mode=MODE         shadow, paper or live. This release accepts only shadow.
+  --strategy=NAME     The strategy: sma_crossover, periodic, or one of your own.
 
 Feed options:
-  --ingest=FEED       Where ticks come from: synthetic, replay, mockws or realws.
+  --ingest=FEED       The source of ticks: synthetic, replay, mockws or realws.
   --sample-every=N    Keep every N-th tick.
   --symbol=SYM        The symbol of the synthetic feed. With realws: the symbols to subscribe to, separated by commas.
-  --history=CHOICE    Trades from before the subscription, which some feeds send first: drop or keep.
+  --history=CHOICE    drop or keep trades from before the subscription, which some feeds send first.
   --seconds=N         Stop after N seconds.
 
 Replay options:
@@ -33,10 +33,10 @@ Replay options:
   --replay-db=FILE    Replay the ticks of another database. Without --replay-file and --replay-db the ticks of --db are
                       replayed, and nothing is written.
   --replay-run=ID     The run of the database to replay. Default: its newest.
-  --resume            Continue a replay that the database holds in part.
+  --resume            Continue a replay that is partly stored in the database.
   --strict            Stop at the first malformed line (exit code 11).
   --speed=SPEED       max, realtime, or a multiple of real time such as 10x. Default: max.
-  --run-id=ID         The run's name, for a replay from standard input.
+  --run-id=ID         The run id, for a replay from standard input.
 
 Live feed options:
   --exchange=NAME     The exchange to connect to; in a replay, the exchange whose frames the file holds.
@@ -52,7 +52,7 @@ _RUN: Final = f"""\
 Usage:
   tradebot [run] [--set=KEY=VALUE]... [options]
 
-The run ends with the replay, after --seconds, or on SIGINT, SIGTERM or SIGHUP; accepted events are stored first.
+The run ends at the end of a replay, after --seconds, or on SIGINT, SIGTERM or SIGHUP; all accepted events are stored.
 
 {RUN_OPTIONS}
 Output options:
@@ -64,8 +64,8 @@ _CAPTURE: Final = f"""\
 Usage:
   tradebot capture [--set=KEY=VALUE]... [options]
 
-Records until --seconds are over or a stop signal arrives. Name the feed with --ws-source, or else with --exchange
-and --symbol. Replay a file later with: tradebot --ingest=replay --replay-file=FILE --exchange=NAME
+Records for --seconds or until a stop signal. Select the feed with --ws-source, or with --exchange and --symbol.
+Replay a file later with: tradebot --ingest=replay --replay-file=FILE --exchange=NAME
 
 Feed options:
 {CONFIG}{SET}\
@@ -140,7 +140,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
     Command(
         "run",
         GROUP,
-        "Run the engine. This is the default when no command is named.",
+        "Run the engine. This is the default command.",
         _RUN,
         {code.value: f"{code.name:9} {code.meaning}" for code in ExitCode},
         _RUN_FIELDS,
@@ -149,11 +149,11 @@ COMMANDS: Final[tuple[Command, ...]] = (
     Command(
         "capture",
         GROUP,
-        "Record the frames of a live feed in compressed files, for replays.",
+        "Record the frames of a live feed in compressed files, for later replays.",
         _CAPTURE,
         {
             0: "recorded until the end, or stopped by a signal",
-            1: "no connection, no place to write to, a full disk, or a configuration that cannot be used",
+            1: "no connection, an output directory that cannot be written, a full disk, or an invalid configuration",
             12: "the command line is wrong",
         },
         ("frames", "trades", "exchange", "file"),
