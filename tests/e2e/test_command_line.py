@@ -109,6 +109,11 @@ def test_commands_that_operate_answer_scripts(replayed: Engine) -> None:
     backup = answer(replayed, "backup", "copy.db", "--db=x.db")
     assert backup["bytes"] == replayed.path("copy.db").stat().st_size and backup["file"] == "copy.db"
     assert answer(replayed, "prune", "--keep=1s", "--dry-run", "--db=x.db")["dry_run"] is True
+    with sqlite3.connect(
+        replayed.path("x.db")
+    ) as db:  # the run must be older than a second, however fast the commands are
+        db.execute("UPDATE runs SET first_start_ms = first_start_ms - 60000, last_end_ms = last_end_ms - 60000")
+    db.close()
     prune = answer(replayed, "prune", "--keep=1s", "--db=x.db")
     assert prune["finished"] is True and prune["failure"] is None and prune["deleted"]["ticks"] > 0
     assert rows(replayed.path("x.db"), "SELECT COUNT(*) FROM ticks") == [(0,)]
