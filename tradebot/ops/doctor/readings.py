@@ -7,7 +7,7 @@ import getpass
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +26,7 @@ _NO_MANAGER: Final = b"Failed to initialize manager"
 _LISTEN: Final = "0A"
 _TIMEX_BYTES: Final = 512
 _TIME_ERROR: Final = 5
-_OUR_NAMES: Final = ("tradebot", "mockws")
+_OUR_PROGRAMS: Final = ("tradebot", "mockws", "mockws_server")
 
 
 class ClockReading(NamedTuple):
@@ -169,9 +169,17 @@ def read_listener(port: int, proc: Path = Path("/proc")) -> Listener | None:
             inodes |= set(listening((proc / "net" / table).read_text(encoding="ascii").splitlines(), port))
     if not inodes:
         return None
-    for pid, command in _owners(proc, inodes):
-        return Listener(port, f"process {pid} ({command[:80]})", any(name in command for name in _OUR_NAMES))
+    for pid, words in _owners(proc, inodes):
+        return Listener(port, f"process {pid} ({' '.join(words).strip()[:80]})", runs_our_program(words))
     return Listener(port, None, False)
+
+
+def runs_our_program(words: Sequence[str]) -> bool:
+    """Whether a command line runs tradebot or mockws: as a program, or as a module of Python (`-m tradebot`).
+
+    A directory of that name in the path of another program does not count.
+    """
+    return any(word.rpartition("/")[2].partition(".")[0] in _OUR_PROGRAMS for word in words[:3])
 
 
 def listening(lines: Iterable[str], port: int) -> Iterator[str]:
@@ -182,13 +190,13 @@ def listening(lines: Iterable[str], port: int) -> Iterator[str]:
             yield words[9]
 
 
-def _owners(proc: Path, inodes: set[str]) -> Iterator[tuple[str, str]]:
+def _owners(proc: Path, inodes: set[str]) -> Iterator[tuple[str, list[str]]]:
     wanted = {f"socket:[{inode}]" for inode in inodes}
     for place in proc.glob("[0-9]*"):
         with suppress(OSError):  # gone, or somebody else's
             if any(os.readlink(link) in wanted for link in (place / "fd").iterdir()):
                 words = (place / "cmdline").read_bytes().split(b"\0")
-                yield place.name, b" ".join(words).decode("utf-8", "replace").strip()
+                yield place.name, [word.decode("utf-8", "replace") for word in words]
 
 
 def read_unit(home: Path | None, config: Path | None) -> UnitReading:
