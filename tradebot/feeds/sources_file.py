@@ -186,7 +186,7 @@ def _symbols_max() -> int:
 def describe(found: tuple[Path, str] | None, sources: Iterable[Source]) -> list[str]:
     """What `tradebot sources` prints: the exchanges that are known, the file and the sources in it. Nothing secret."""
     exchanges = [
-        (name, exchange.url, "" if exchange.token_url is None else "asks for a token before it connects")
+        (name, exchange.url, "" if exchange.token_url is None else "requests a token before each connection")
         for name, exchange in EXCHANGES.items()
     ]
     lines = ["exchanges (--exchange=NAME --symbol=SYMBOL):", *_table(("NAME", "URL", ""), exchanges), ""]

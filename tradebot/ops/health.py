@@ -175,7 +175,7 @@ def judge(look: HealthReading, max_age_s: float) -> Health:
     if status is None:
         none = "no engine: there is no status file beside this database"
         if not look.database_exists:
-            none = "no engine: there is neither a database nor a status file; is --db right?"
+            none = "no engine: there is neither a database nor a status file; check --db"
         return Health(False, none if look.damage is None else f"{none}; {look.damage}")
     if _complete(look, status):
         trouble = database_trouble(look, status)

@@ -298,7 +298,7 @@ def fill(template: str, installation: Installation, user: bool) -> str:
         homes = hiding.homes
         hidden = [f"TemporaryFileSystem={_word(f'{place}:ro')}" for place in hiding.private]
         hidden += [f"BindReadOnlyPaths={_word(f'-{place}')}" for place in hiding.hidden]
-        lines += ["# Of what is hidden from it below, the service needs to read:", *hidden] if hidden else []
+        lines += ["# Paths that the directives below hide, but that the service must read:", *hidden] if hidden else []
     if installation.database is not None and not user:
         lines += ["# app.db_path:", f"BindPaths={_word(str(installation.database))}"]
     template = template.replace(_MARK, "".join(f"{line}\n" for line in lines))

@@ -233,7 +233,7 @@ def test_the_table_of_exchanges_and_sources() -> None:
     assert lines[0] == "exchanges (--exchange=NAME --symbol=SYMBOL):"
     assert [line.split()[0] for line in lines[2 : 2 + len(EXCHANGES)]] == list(EXCHANGES)
     (kucoin,) = (line for line in lines if line.startswith("  kucoin"))
-    assert kucoin.split(maxsplit=2)[1:] == ["wss://ws-api-spot.kucoin.com/", "asks for a token before it connects"]
+    assert kucoin.split(maxsplit=2)[1:] == ["wss://ws-api-spot.kucoin.com/", "requests a token before each connection"]
     assert lines[-3:] == [
         "sources (--ws-source=NAME) of /etc/s.toml (default place):",
         "  NAME  EXCHANGE  SYMBOLS                       URL        LIMITS",

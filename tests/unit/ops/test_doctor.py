@@ -645,7 +645,7 @@ def test_before_the_first_run(doctor: Doctor) -> None:
     assert set(found) == ALWAYS
     assert found["database"].level == "warn" and "does not exist" in found["database"].text
     assert doctor.code == 0
-    assert "-> the first run creates it; is --db right?" in doctor.said
+    assert "-> the first run creates it; check --db" in doctor.said
     assert [entry.name for entry in doctor.path.parent.iterdir()] == [], "the doctor makes nothing"
 
 

@@ -218,7 +218,7 @@ def test_looking_writes_nothing(database: Path) -> None:
 
 def test_no_database_and_no_status_may_be_a_wrong_name() -> None:
     health = judge(replace(LOOK, status=None, run=None, database_exists=False), 60)
-    assert health == (False, "no engine: there is neither a database nor a status file; is --db right?")
+    assert health == (False, "no engine: there is neither a database nor a status file; check --db")
 
 
 def test_damage_is_told_where_no_engine_is() -> None:

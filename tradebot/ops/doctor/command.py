@@ -188,7 +188,7 @@ class Examination:
             advice = f"stop the engine, move the right file back{chown}, start it: it writes to the file that it opened"
             yield fail("database", lost, Advice.DATABASE_LOST, advice)
         elif not path.exists():
-            advice = "the first run creates it; is --db right?"
+            advice = "the first run creates it; check --db"
             yield warn("database", f"{path} does not exist", Advice.DATABASE_MISSING, advice)
         if not path.exists():
             return

@@ -158,7 +158,7 @@ def check_shape(found: DatabaseReading, synchronous: str, path: str) -> list[Fin
     if found.bare:
         what = "holds no table" if found.size else "is empty (0 bytes)"
         text = f"the file {what}: no engine has written to it yet"
-        return [warn("database", text, Advice.DATABASE_EMPTY, "the first run turns it into a database; is --db right?")]
+        return [warn("database", text, Advice.DATABASE_EMPTY, "the first run turns it into a database; check --db")]
     if found.schema < SCHEMA_VERSION:
         text = f"schema {found.schema} of an older tradebot"
         return [

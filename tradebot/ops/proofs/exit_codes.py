@@ -1,4 +1,4 @@
-"""Proof: an engine ends with the code that says why, and the service manager restarts it for all but 0 and 12."""
+"""Proof: every failure has its exit code, and the service manager restarts the engine after all but 0 and 12."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def _as_children(lab: Lab, means: Means, cases: Sequence[_Case], locks: _Locks, 
 
 EXPERIMENT: Final = Experiment(
     "exit_codes",
-    "an engine ends with the code that says why; systemd sees it, and restarts for all but 0 and 12",
+    "every failure of an engine has its exit code; systemd restarts it after all codes except 0 and 12",
     120,
     False,
     run,

@@ -1,4 +1,4 @@
-"""Proof: the kernel's pressure files are understood, kept word for word, and called what they are: stall time."""
+"""Proof: the kernel's pressure files are parsed correctly, recorded verbatim, and labelled as stall time."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def _read(path: Path) -> list[str]:
 
 EXPERIMENT: Final = Experiment(
     "psi_integrity",
-    "the kernel's pressure files are understood, kept word for word, and called stall time",
+    "the kernel's pressure files are parsed correctly, recorded verbatim, and labelled as stall time",
     30,
     False,
     run,

@@ -179,7 +179,7 @@ def _counts(db_path: Path) -> dict[str, int]:
 
 EXPERIMENT: Final = Experiment(
     "reading_while_writing",
-    f"{READERS} readers at full speed beside a writer under load: no SQLITE_BUSY, at least 80 % of its rate",
+    f"{READERS} readers at full speed beside a writer under load: no SQLITE_BUSY, the writer keeps 80 % of its rate",
     90,
     False,
     run,

@@ -108,7 +108,7 @@ def judge(measured: list[Rate], evidence: Evidence) -> ProofOutcome:
 
 EXPERIMENT: Final = Experiment(
     "throttling",
-    "the throttle file lowers the rate of stored ticks to 1/5 and 1/10, and restores it, each within 10 %",
+    "the throttle file lowers the rate of stored ticks to 1/5 and 1/10 and restores it, each within 10 %",
     120,
     False,
     run,
