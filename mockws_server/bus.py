@@ -133,7 +133,7 @@ class Bus:
         now_s = time.monotonic()
         if self._bad_unreported and now_s - self._reported_s >= 1 / _COMPLAINTS_PER_S:
             more = f" ({self._bad_unreported} such messages)" if self._bad_unreported > 1 else ""
-            self._say(f"warning: left out: {self._last_reason}{more}")
+            self._say(f"warning: skipped: {self._last_reason}{more}")
             self._bad_unreported, self._reported_s = 0, now_s
 
 

@@ -118,8 +118,8 @@ def _recording(arguments: options.CommandLine, console: Console) -> tuple[Source
         nonlocal complaints
         complaints += 1
         if complaints <= _COMPLAINTS_MAX:
-            more = "; more such lines are left out without a word" if complaints == _COMPLAINTS_MAX else ""
-            console.say(f"warning: {source.name}:{line}: left out: {reason}{more}")
+            more = "; further such lines are skipped without a message" if complaints == _COMPLAINTS_MAX else ""
+            console.say(f"warning: {source.name}:{line}: skipped: {reason}{more}")
 
     return source, Recording(source.name, messages(unpack(source.blocks()), complain), arguments.speed)
 

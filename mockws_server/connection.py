@@ -245,7 +245,7 @@ class ClientConnection(ServerConnection):
                 continue
             except OSError as error:
                 with self._changed:
-                    self._over = self._over or self._why or f"gone ({error.strerror or error})"
+                    self._over = self._over or self._why or f"disconnected ({error.strerror or error})"
                 return False
             view = view[written:]
             last_s = time.monotonic()
@@ -289,7 +289,7 @@ class ClientConnection(ServerConnection):
     def _close_reason(self) -> str:
         """How the client left, by what it said."""
         said = self.protocol.close_rcvd
-        return "gone without a close frame" if said is None else f"closed by the client with {int(said.code)}"
+        return "disconnected without a close frame" if said is None else f"closed by the client with {int(said.code)}"
 
     def _cut(self, why: str) -> None:
         """Mark the connection as over; the caller holds `_changed`."""

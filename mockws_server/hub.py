@@ -150,13 +150,14 @@ class Hub:
             self._lock.wait_for(lambda: not self._clients, timeout_s)
             left = list(self._connections)
         for connection in left:
-            connection.kill("was still there when mockws ended")
+            connection.kill("was still connected when mockws ended")
 
     def finish(self) -> None:
         """Take nobody in any more, and close all with 1000 once they have what is meant for them. Does not block."""
         with self._lock:
             self._stopping = True
-            self._end(ConnectionEnd.CLOSE_FRAME, "closed by mockws with 1000", close_frame(1000, "all is played"))
+            end = close_frame(1000, "everything has been played")
+            self._end(ConnectionEnd.CLOSE_FRAME, "closed by mockws with 1000", end)
 
     # What the server calls when somebody connects.
 
@@ -242,7 +243,7 @@ class Hub:
                 self._end(ConnectionEnd.RESET, "reset by mockws")
             case Refuse() | DelayHandshake() | Reject():
                 if not self._handshake_policy.add(action, now_s):
-                    self._say("warning: left out, too much is waiting for handshakes already")
+                    self._say("warning: ignored, too many faults are already waiting for a handshake")
             case DropPings():
                 self._no_pongs_until_s = max(self._no_pongs_until_s, now_s + action.seconds)
             case Quit():

@@ -33,14 +33,14 @@ class Player:
         """Perform what a control message asks for: at once, or, where it takes time, in a thread beginning now."""
         note = f"control: {describe(action)}"
         if isinstance(action, Wait):
-            self._say(f"{note}: left out, it means something only in a scenario")
+            self._say(f"{note}: ignored, it has a meaning only in a scenario")
         elif not isinstance(action, Ticks | Burst):
             self._hub.perform(action, note)
         elif self._control_slots.acquire(blocking=False):
             self._say(f"{note}{self._hub.recipients()}")
             threading.Thread(target=self._play_control, args=(action,), name="control", daemon=True).start()
         else:
-            self._say(f"{note}: left out, {CONTROLS_RUNNING_MAX} control messages are still being played")
+            self._say(f"{note}: ignored, {CONTROLS_RUNNING_MAX} control messages are still being played")
 
     def wait_clients(self, count: int) -> bool:
         """Wait until `count` clients are connected; False when the end came first."""

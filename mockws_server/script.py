@@ -190,7 +190,7 @@ def _read(path: Path) -> bytes:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ConfigError(f"{shown}: cannot read the scenario: {reason}") from None
     if len(data) > FILE_BYTES_MAX:
-        raise ConfigError(f"{shown}: larger than {FILE_BYTES_MAX:_} bytes: this is no scenario")
+        raise ConfigError(f"{shown}: larger than {FILE_BYTES_MAX:_} bytes: too large for a scenario")
     return data
 
 

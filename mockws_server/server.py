@@ -57,7 +57,7 @@ class Recording(Struct, frozen=True):
 
 
 class ServerOptions(Struct, frozen=True):
-    """What a server is asked to do. `port` 0 is any free one; `quit_at_end`: leave when all is played."""
+    """What a server is asked to do. `port` 0 is any free one; `quit_at_end`: leave when everything has been played."""
 
     host: str
     port: int
@@ -129,7 +129,7 @@ class MockServer:
         self._server.shutdown()
         for thread in (accepting, bus, playing):
             thread.join(1.0)
-        self._console.say(f"the end: {self._counts()}")
+        self._console.say(f"stopped: {self._counts()}")
         if self._failure is not None:
             self._console.say(f"internal error, a bug: {self._failure}")
             return ExitCode.CRASH
@@ -138,7 +138,7 @@ class MockServer:
     def _play(self) -> None:
         options, player = self._options, self._player
         if options.script is None and options.recording is None:
-            self._console.say("no --scenario and no --replay: sending what comes by ZeroMQ")
+            self._console.say("no --scenario and no --replay: sending what arrives over ZeroMQ")
             return
         if not player.wait_clients(options.wait_clients):
             return
@@ -146,9 +146,9 @@ class MockServer:
             player.play_script(options.script)
         elif options.recording is not None:
             player.play_recording(*_fields(options.recording))
-        player.showing = "all is played"
+        player.showing = "everything has been played"
         if not self._stop.is_set():
-            self._console.say(f"all is played: {self._counts()}")
+            self._console.say(f"everything has been played: {self._counts()}")
             if options.quit_at_end:
                 self._hub.finish()
                 while self._hub.clients and not self._stop.wait(_LOOK_S):
@@ -235,7 +235,7 @@ class MockServer:
         hub = self._hub
         parts = [hub.recipients().removeprefix(" -> "), f"{hub.frames} frames sent"]
         for count, what in (
-            (hub.dropped, "frames for nobody"),
+            (hub.dropped, "frames without a client"),
             (hub.cut, "clients cut off"),
             (self._bus.bad, "bad messages"),
         ):

@@ -165,7 +165,7 @@ class _Run:
         self._log.info("replay already complete", run_id=info.run_id, ticks=record.counts.ticks)
         found = self._store.read_results(record)
         self._edges.output.print(
-            f"The database holds this replay already, whole: run {info.run_id},"
+            f"The database already holds this whole replay: run {info.run_id},"
             f" {record.counts.ticks:,} ticks in {self._named}. Nothing to do; its summary:\n\n"
         )
         self._edges.output.print_summary(summarize_stored(self._settings, info, found, str(self._named)))
@@ -295,7 +295,11 @@ class _Run:
             reserve = sum(sizes) + 2 * MAX_TAKE + batches * MAX_BATCH_EVENTS
             return Spill(spill_path(self._path), reserve, self._config.persist.spill_max_mb)
         except OSError as error:
-            self._log.warning("no room for a spill file", event=LogEvent.SPILL_NO_ROOM, detail=str(error))
+            self._log.warning(
+                "the spill file cannot be created: if the database fails, events are lost",
+                event=LogEvent.SPILL_NO_ROOM,
+                detail=str(error),
+            )
             return None
 
     # ---- the pipeline and what follows -----------------------------------------------------------------------------
@@ -349,8 +353,8 @@ class _Run:
         lost = pipeline.persist.events_lost  # orders can be lost though every tick is stored
         if lost or (ledger.not_stored and ledger.cause not in (None, NotStored.BY_DESIGN)):
             self._log.warning(
-                "accepted but not stored", event=LogEvent.NOT_STORED, ticks=ledger.not_stored, spilled=ledger.spilled,
-                events_lost=lost, cause=str(ledger.cause or NotStored.STORAGE_FAILED),
+                "accepted events were not stored", event=LogEvent.NOT_STORED, ticks=ledger.not_stored,
+                spilled=ledger.spilled, events_lost=lost, cause=str(ledger.cause or NotStored.STORAGE_FAILED),
             )  # fmt: skip
         return code, ledger
 

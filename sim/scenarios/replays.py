@@ -69,7 +69,7 @@ def kill_and_resume(world: World) -> None:
     _check_as_uninterrupted(world, settings)
     again = world.run(settings)
     expect(again, 0)
-    assert "holds this replay already" in again.answers
+    assert "already holds this whole replay" in again.answers
 
 
 @scenario

@@ -56,7 +56,7 @@ def sigterm_before_a_replay_opens_its_database(world: World) -> None:
     _stored(world, settings, outcome, push=False)
     following = world.run(settings)
     expect(following, 0)
-    if "holds this replay already" not in following.answers:  # all of it was under way when the signal was noticed
+    if "already holds this whole replay" not in following.answers:  # all was under way when the signal was noticed
         _stored(world, settings, following, push=False)
 
 
@@ -110,7 +110,7 @@ def sigterm_while_running(world: World) -> None:
 def sigterm_while_draining(world: World) -> None:
     """run_seconds is over and a slow stage still drains: a first signal does not change that."""
     settings = synthetic_settings(world, persist__drain_timeout_s=30.0, engine__run_seconds=5.0)
-    faults = Faults(signal_on=("run_seconds over: draining",), delays_s={"tradebot-strategy": 0.1})
+    faults = Faults(signal_on=("engine.run_seconds is over: draining",), delays_s={"tradebot-strategy": 0.1})
     outcome = world.run(settings, faults)
     expect(outcome, 0)
     _stored(world, settings, outcome)

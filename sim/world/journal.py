@@ -123,7 +123,7 @@ def _is_routine(line: Mapping[str, Any]) -> bool:
     if line["level"] == "ERROR":
         return False
     message = str(fields["message"])
-    if "suppressed" in fields:  # "7 more held back: signal generated"
+    if "suppressed" in fields:  # "7 more suppressed: signal generated"
         message = message.partition(": ")[2]
     return fields.get("event") in _ROUTINE_EVENTS or message in _ROUTINE_MESSAGES | _ROUTINE_EVENTS
 

@@ -102,7 +102,7 @@ def test_a_replay(engine: Engine) -> None:
     assert engine.run("health", f"--db={db}").expect(0).stdout.startswith("healthy: the run is complete")
 
     again = engine.run(*args, "--resume").expect(0)
-    assert again.stdout.startswith("The database holds this replay already, whole: run r")
+    assert again.stdout.startswith("The database already holds this whole replay: run r")
     first, second = (text[text.index("\nTicks\n") : text.index("What to try")] for text in (done.stdout, again.stdout))
     assert first == second
     assert f"input       replay, {SESSION}\n" in again.stdout

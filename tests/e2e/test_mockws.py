@@ -189,7 +189,7 @@ class TestTicks:
                 send(data)
                 count += 1
                 wait_until(lambda count=count: mockws.health()["bad_messages"] == count, "it is counted")  # type: ignore[misc]
-        mockws.wait_said("warning: left out: ")
+        mockws.wait_said("warning: skipped: ")
         assert mockws.said.count("warning") <= 1 + (time.monotonic() - begun_s)  # at most one a second
         mockws.send_tick(tick_text(1))
         assert client.ticks(1)[0]["seq"] == 1
@@ -428,7 +428,7 @@ class TestTheEnd:
         mockws.control(actions.Ticks(10_000, 1.0))
         wait_until(lambda: mockws.health()["frames_sent"] > 10_000, "buffers are filling")
         assert mockws.stop(number) < 1.0
-        assert "was still there when mockws ended" in mockws.said
+        assert "was still connected when mockws ended" in mockws.said
         for sock in (asking, silent):
             sock.close()
 
@@ -525,14 +525,14 @@ class TestPlaying:
             ]  # fmt: skip
             assert client.frame() == (OP_TEXT, b"between")
             assert len(client.ticks(1000)) == 1000
-            assert client.frame() == (OP_CLOSE, struct.pack("!H", 1000) + b"all is played")
+            assert client.frame() == (OP_CLOSE, struct.pack("!H", 1000) + b"everything has been played")
             client.close(1000)
             assert client.ended()
             assert mockws.wait() == 0
         for line in (
             "ticks count=6 per_s=100 -> 1 client",
             'text data="between" -> 1 client',
-            "all is played: 1 client",
+            "everything has been played: 1 client",
         ):
             assert line in mockws.said
 
@@ -545,7 +545,7 @@ class TestPlaying:
             second = connect(mockws)
             for client in (first, second):
                 assert [client.frame()[1] for _ in lines] == lines
-            mockws.wait_said("all is played")
+            mockws.wait_said("everything has been played")
             first.ping(b"")
             assert first.frame()[0] == OP_PONG  # it stays, quiet
 
@@ -555,23 +555,23 @@ class TestPlaying:
             '[[step]]\ndo = "reject"\nstatus = 503\n[[step]]\ndo = "wait"\nseconds = 0.1\n'
         )
         with MockWsProcess(tmp_path, "--scenario=mine.toml", "--wait-clients=0") as mockws:
-            mockws.wait_said("all is played")
+            mockws.wait_said("everything has been played")
             with pytest.raises(websocket.WebSocketBadStatusException):
                 connect.unseen(mockws)
             connect.unseen(mockws)
 
     def test_all_of_a_recording_comes_before_the_end(self, tmp_path: Path, connect: Connect) -> None:
-        # More than the system's buffers hold, and nobody reads before all is played.
+        # More than the system's buffers hold, and nobody reads before everything has been played.
         (tmp_path / "ticks.jsonl").write_bytes(SESSION.read_bytes() * 12)
         roomy = patched("connection.BACKLOG_BYTES_MAX = hub.ROOM_BYTES = 1 << 30")
         with MockWsProcess(
             tmp_path, "--replay=ticks.jsonl", "--speed=max", "--quit-at-end", command=roomy
         ) as mockws:  # fmt: skip
             client = connect.unseen(mockws)
-            mockws.wait_said("all is played")
+            mockws.wait_said("everything has been played")
             time.sleep(0.8)  # a client in no hurry: longer than mockws waits for one when it is told to end
             seen, last = 0, b""
-            while b"all is played" not in last[-50:]:
+            while b"everything has been played" not in last[-50:]:
                 last = client.sock.recv(1 << 18)
                 assert last
                 seen += last.count(b"}")
@@ -594,7 +594,7 @@ class TestPlaying:
             assert client.frame() == (OP_TEXT, b"pong")
             assert 0.05 < time.monotonic() - begun_s < QUICK_S
             assert client.frame()[0] == OP_CLOSE
-            mockws.wait_said("session:5: left out: not UTF-8")
+            mockws.wait_said("session:5: skipped: not UTF-8")
 
 
 class TestCommandLine:

@@ -179,7 +179,7 @@ def test_each_rung_keeps_its_part_of_the_ticks(engine: Engine, boxes: list[Box])
 
 
 def test_abort_leaves_the_engine_throttled(engine: Engine, boxes: list[Box]) -> None:
-    """Exit 1, and the verdict says what stays and what to do; the next soak goes on from there."""
+    """Exit 1, and the verdict says what stays and what to do; the next soak continues from there."""
     box = Box(engine, SYNTHETIC)
     boxes.append(box)
     box.start_engine()
@@ -194,7 +194,7 @@ def test_abort_leaves_the_engine_throttled(engine: Engine, boxes: list[Box]) -> 
     assert alive(box.pid)
     write_psi(box.psi, 15.0)
     again = box.soak(0.2, duration_s=1.0).finish().expect(0)
-    assert "going on at THROTTLE3" in again.one("soak starting")["detail"]
+    assert "continuing at THROTTLE3" in again.one("soak starting")["detail"]
 
 
 @pytest.mark.parametrize("psi_actions", ["on", "off"])

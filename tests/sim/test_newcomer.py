@@ -74,4 +74,4 @@ def test_a_failure_is_told_from_what_is_wrong_to_what_happened(
         and LogEvent.REPLAY_FINISHED in printed
         and printed.endswith("process ended: exit code 0")
     )
-    assert "more held back" not in printed, "what is dull is dull in sum too"
+    assert "more suppressed" not in printed, "what is dull is dull in sum too"

@@ -68,12 +68,12 @@ def test_complaints_need_an_explanation() -> None:
     assert len(unexplained([lost], ["kill", "storage_full"], None)) == 1
     assert len(unexplained([line("ERROR", "never heard of")], list(KINDS), list(KINDS))) == 1
     assert unexplained([line("INFO", "never heard of")], [], None) == []
-    held_back = line("WARNING", "7 more held back: link lost", event="link lost")
+    held_back = line("WARNING", "7 more suppressed: link lost", event="link lost")
     assert len(unexplained([held_back], [], None)) == 1
 
 
 def test_what_happened_before_explains_some() -> None:
-    cut = line("ERROR", "spill cut short", event=LogEvent.SPILL_CUT_SHORT)
+    cut = line("ERROR", "spill file is incomplete", event=LogEvent.SPILL_CUT_SHORT)
     assert unexplained([cut], [], ["kill"]) == []
     assert len(unexplained([cut], [], ["mute"])) == 1
     assert len(unexplained([cut], ["kill"], None)) == 1

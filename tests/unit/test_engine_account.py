@@ -84,7 +84,7 @@ def test_while_threads_count_on_it_is_none(logged: Logged) -> None:
 def test_what_is_not_stored_is_told(logged: Logged, ledger: Ledger, lost: int, told: tuple[int, int] | None) -> None:
     """The count of lost events is in the log, of whatever kind they are."""
     _Run._account(run_of(logged), pipeline_of(ledger, lost, FULL), ExitCode.OVERLOAD)
-    lines = logged.all("accepted but not stored")
+    lines = logged.all("accepted events were not stored")
     assert [(line["ticks"], line["events_lost"]) for line in lines] == ([] if told is None else [told])
     assert all(line["cause"] == str(NotStored.STORAGE_FAILED) for line in lines)
 

@@ -131,7 +131,7 @@ def test_a_resume_that_differs_accounts_for_all_pieces_of_a_batch(logged: Logged
     """A notice cuts a batch into pieces; what comes after the piece that failed is accounted for too."""
     batch = Batch(ticks(6), notices=((2, Notice("GAP", 1, "x", "A", 1)), (4, Notice("GAP", 1, "x", "A", 1))))
     made, metrics, _channel = stage(Batches([batch], push=False), [tick(1), tick(9)], logged)
-    with pytest.raises(ConfigError, match="not the one this run was begun with"):
+    with pytest.raises(ConfigError, match="the input differs from the one this run began with"):
         made.run()
     assert ledger_of(metrics).problems() == []
 

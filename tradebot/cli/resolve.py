@@ -340,7 +340,7 @@ def misplaced(written: Mapping[str, str], config: Config, sources: Mapping[str, 
     if "--exchange" in written and "--ws-source" in written:
         problems.append(f"--exchange and {written['--ws-source']}: give one of them; {HINT}")
     elif "--ws-sources" in written and config.engine.ws_source is None:
-        problems.append(f"--ws-sources: says where a source is looked up; name the source with --ws-source; {HINT}")
+        problems.append(f"--ws-sources: has no effect without a source; name one with --ws-source; {HINT}")
     return problems if feed != "replay" else [*problems, *_misplaced_in_replay(written, config, sources)]
 
 

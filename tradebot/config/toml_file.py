@@ -161,7 +161,7 @@ def _read_bytes(path: Path, kind: str, bytes_max: int) -> bytes:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise unreadable(error, f"{_name(path)}: cannot read the {kind}: {reason}") from None
     if len(raw) > bytes_max:
-        raise ConfigError(f"{_name(path)}: larger than {bytes_max:_} bytes: this is no {kind}")
+        raise ConfigError(f"{_name(path)}: larger than {bytes_max:_} bytes: too large for a {kind}")
     return raw
 
 

@@ -258,7 +258,9 @@ def _check_hosts(value: str) -> str:
 def check_name(text: str) -> str:
     """A name of a source, a run or the like. Raises InvalidValue."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}", text):
-        raise InvalidValue(f"{show(text)} is no name: up to 64 letters, digits, and . _ : - between them")
+        raise InvalidValue(
+            f"{show(text)} is not a valid name: use up to 64 letters and digits, with . _ : - between them"
+        )
     return text
 
 

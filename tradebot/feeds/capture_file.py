@@ -89,7 +89,9 @@ def decode_record(line: bytes) -> Record | CaptureHeader | None:
             raise Unparseable("damaged line of a capture file") from None
         return None
     if isinstance(found, CaptureHeader) and found.version != FORMAT_VERSION:
-        raise Unparseable(f"capture format {found.version}; known here is {FORMAT_VERSION}")
+        raise Unparseable(
+            f"capture format {found.version} is not supported; this version reads format {FORMAT_VERSION}"
+        )
     return found
 
 

@@ -145,7 +145,7 @@ def _database(settings: Settings, around: Surroundings) -> Input:
     origin, digest = _database_content(path, options.replay_run, around.cancel_opening)
     if origin.pruned:
         around.log.warning(
-            "replaying a pruned run", event=LogEvent.PRUNED_RUN, run_id=origin.run_id, pruned=origin.pruned,
+            "the run to replay was pruned", event=LogEvent.PRUNED_RUN, run_id=origin.run_id, pruned=origin.pruned,
             left=origin.rows,
             detail="its oldest ticks were deleted: the results are those of the remaining ticks, under another run id",
         )  # fmt: skip

@@ -127,7 +127,7 @@ def read_health(config: Config, database: Path, runtime: Runtime) -> list[str]:
     except (ConfigError, StorageUnavailable) as error:
         findings.append(unreadable(error, _RESTORE))
     except OSError as error:
-        return [f"{target}: {error.strerror}; check the file system below it"]
+        return [f"{target}: {error.strerror}; check the file system that holds it"]
     return [f"{finding.text}; {finding.advice}" for finding in findings if finding.level == "FAIL"]
 
 

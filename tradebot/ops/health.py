@@ -115,7 +115,7 @@ def unusable(db_path: Path) -> Unusable | None:
         return Unusable(f"database {db_path}: cannot be read: {error.strerror}", AS_ENGINE)
     except OSError as error:
         links = error.errno == errno.ELOOP
-        what = "its symbolic links lead in a circle" if links else f"cannot be examined: {error.strerror}"
+        what = "its symbolic links form a loop" if links else f"cannot be examined: {error.strerror}"
         return Unusable(f"database {db_path}: {what}", _NAME_ANOTHER)
     return None
 
@@ -202,7 +202,7 @@ def _absent(look: HealthReading, status: Status) -> str | None:
         stopped = "was stopped, and ended" if status.exit_code == ExitCode.COMPLETE else "has ended"
         return f"the engine {stopped} with {code_text(status.exit_code)}"
     if age_s < 0:
-        return "no engine since this machine was started"
+        return "no engine has run since this machine booted"
     if age_s > FRESH_S:
         return f"no status from the engine (process {status.pid}) for {span(age_s)}: it was killed or hangs"
     return None
@@ -216,7 +216,7 @@ def database_trouble(look: HealthReading, status: Status) -> str | None:
         return look.damage
     if look.locked is None and look.run is None:
         writes = "wrote" if status.state == "ended" else "writes"
-        return f"the database does not know run {status.run_id}, which process {status.pid} {writes}: was it replaced?"
+        return f"the database has no run {status.run_id}, which process {status.pid} {writes}: was it replaced?"
     return None
 
 

@@ -131,7 +131,7 @@ def _report(path: Path, cutoff_ms: int, dry_run: bool, done: Pruned, free_bytes:
     if done.unfinished:
         more = "" if len(done.unfinished) <= _NAMED else f" and {len(done.unfinished) - _NAMED} more"
         lines.append(
-            f"Not deleted, because they have no end: replays {', '.join(done.unfinished[:_NAMED])}{more};"
+            f"Not deleted, because they are incomplete: replays {', '.join(done.unfinished[:_NAMED])}{more};"
             " complete them with --resume."
         )
     if done.spilled is not None:

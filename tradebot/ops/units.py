@@ -151,7 +151,8 @@ def _refuse_foreign(files: Iterable[Path], folders: Iterable[Path]) -> None:
     for path in everywhere:
         if path.exists() and WRITTEN not in path.read_text(errors="replace"):
             raise ConfigError(
-                f"{path} is not from tradebot install-unit; move it away, change it by hand, or choose another --name"
+                f"{path} was not written by tradebot install-unit; move it elsewhere, change it by hand, or choose"
+                " another --name"
             )
 
 

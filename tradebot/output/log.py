@@ -140,7 +140,7 @@ class Log:
     def _report(self, level: str, limiter: RateLimiter) -> None:
         for kind, count in limiter.take_suppressed():
             # Not limited itself: at most one line a kind and window, of a bounded number of kinds.
-            self._write(level, f"{count} more held back: {kind}", {"event": kind, "suppressed": count})
+            self._write(level, f"{count} more suppressed: {kind}", {"event": kind, "suppressed": count})
 
     def _write(self, level: str, message: str, fields: Fields) -> None:
         now_ms = self._runtime.now_ms()

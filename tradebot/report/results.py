@@ -119,12 +119,13 @@ def _way_out(settings: Settings, code: ExitCode) -> list[str]:
     live, ingest = settings.live, settings.config.engine.ingest_mode
     if code is ExitCode.OVERLOAD:
         return [
-            "more room or less work: a larger channels.tick_channel_size, --sample-every=N, --log-level=warning;"
+            "try a larger channels.tick_channel_size, --sample-every=N or --log-level=warning;"
             " the OVERLOAD line of the log names the stage that was too slow"
         ]
     if code is ExitCode.NETWORK:
-        where = "is bin/mockws running?" if ingest == "mockws" else "are network, URL and time of day right?"
-        return [f"{where} feed.reconnect_budget_s says how long to try"]
+        local = ingest == "mockws"
+        check = "start bin/mockws if it is not running" if local else "check the network, the URL and the clock"
+        return [f"{check}; feed.reconnect_budget_s sets how long the engine tries to connect"]
     if code is ExitCode.PARSE and live is not None and ingest != "replay":
         return [f"is {live.exchange} the right exchange for this server?"]
     return []
@@ -136,5 +137,5 @@ def _hints(info: RunInfo, capped: bool, fast: bool) -> tuple[str, ...]:
     if not info.push and fast:
         hints.append("add --speed=20x --log-level=info to watch the same session at twenty times its own speed")
     if capped:
-        hints.append("refused by a cap: order less (strategy.desired_size) or raise risk_caps in the configuration")
+        hints.append("a risk cap refused orders: lower strategy.desired_size, or raise risk_caps in the configuration")
     return tuple(hints)

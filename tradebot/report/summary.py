@@ -115,7 +115,7 @@ def as_object_line(summary: RunSummary) -> str:
 def _ledger_block(ledger: Ledger) -> list[str]:
     account = ledger.as_dict()
     always = ("malformed", "accepted", "stored")
-    names = {"received": "ticks read", "accepted": "kept", "sampled_out": "left out (sample)"}
+    names = {"received": "ticks read", "accepted": "kept", "sampled_out": "sampled out"}
     rows = [
         (names.get(name, name.replace("_", " ")), f"{value:,}")
         for name, value in account.items()
@@ -138,7 +138,8 @@ def _link_lines(summary: RunSummary) -> list[str]:
     if not summary.gaps and not summary.reconnects:
         return []
     return [
-        f"  {summary.gaps:,} gaps in the senders' numbers, {summary.reconnects:,} reconnects: see the table notices"
+        f"  {summary.gaps:,} gaps in the senders' sequence numbers, {summary.reconnects:,} reconnects:"
+        " see the table notices"
     ]
 
 

@@ -75,7 +75,7 @@ def adopt(db: SqliteDatabase, path: Path) -> Adopted | None:
         with closing(reader):
             return _adopt(db, path, reader)
     except OSError as error:
-        raise os_failure(error, f"spill file {path}: cannot be adopted") from error
+        raise os_failure(error, f"spill file {path}: cannot be stored in the database") from error
 
 
 def orphans(db_path: Path) -> list[Path]:
@@ -112,9 +112,7 @@ def _stored(db: SqliteDatabase, reader: SpillReader, header: SpillHeader) -> Ite
         with storage_errors(), db.atomic("IMMEDIATE"):
             row = RunRow.select().where(RunRow.run_id == header.run_id).dicts().first(db)
             if row is None:
-                raise _Unplaceable(
-                    f"the database does not know run {header.run_id}: the file belongs to another database"
-                )
+                raise _Unplaceable(f"the database has no run {header.run_id}: the file belongs to another database")
             held = counts_of(row)
             if any(now < then for now, then in zip(astuple(held), astuple(before), strict=True)):
                 raise _Unplaceable(
@@ -127,7 +125,7 @@ def _stored(db: SqliteDatabase, reader: SpillReader, header: SpillHeader) -> Ite
                 try:
                     insert_batch(db, row["id"], batch, held.plus(batch))
                 except (IntegrityError, sqlite3.IntegrityError) as error:
-                    raise _Unplaceable(f"its rows do not fit those of run {header.run_id}: {error}") from error
+                    raise _Unplaceable(f"its rows do not match those of run {header.run_id}: {error}") from error
         if not events:
             return
         before = before.plus(batch_of(events))
@@ -162,4 +160,4 @@ def _set_aside(path: Path, run_id: str | None, reason: str) -> Orphan:
             path.rename(target)
             sync_directory(path.parent)
             return Orphan(target, run_id, reason)
-    raise OSError(f"there are {_ORPHANS_MAX} files set aside already")
+    raise OSError(f"{_ORPHANS_MAX} files are set aside already; move or delete them")

@@ -39,7 +39,7 @@ def check_path(path: Path) -> None:
             raise ConfigError(f"database {path}: is a directory; name a file, e.g. {path / 'tradebot.db'}")
         target = beside(path, "")
         if target.is_symlink():
-            raise ConfigError(f"database {path}: its symbolic links lead in a circle")
+            raise ConfigError(f"database {path}: its symbolic links form a loop")
         length = len(os.fsencode(target))
         if length > _PATH_BYTES_MAX:
             raise ConfigError(

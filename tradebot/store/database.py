@@ -155,10 +155,12 @@ def verify_pragmas(db: SqliteDatabase, synchronous: Synchronous) -> None:
         "foreign_keys": 1,
     }
     actual = pragma_values(db)
-    wrong = [f"{name} is {actual[name]!r}, wanted {value!r}" for name, value in wanted.items() if actual[name] != value]
+    wrong = [
+        f"{name} is {actual[name]!r}, expected {value!r}" for name, value in wanted.items() if actual[name] != value
+    ]
     if wrong:
         raise ConfigError(
-            f"database {db.database}: PRAGMAs did not take: {'; '.join(wrong)}"
+            f"database {db.database}: PRAGMAs had no effect: {'; '.join(wrong)}"
             " (a network or read-only file system cannot hold a WAL database)"
         )
 
@@ -180,7 +182,7 @@ def migrate(db: SqliteDatabase) -> int:
             if found < SCHEMA_VERSION:
                 count_original_rows(db)
     except DatabaseError as error:
-        raise ConfigError(f"database {db.database}: cannot be brought to schema {SCHEMA_VERSION}: {error}") from error
+        raise ConfigError(f"database {db.database}: cannot be upgraded to schema {SCHEMA_VERSION}: {error}") from error
     return found
 
 
@@ -230,7 +232,8 @@ class NewerSchemaError(AdvisedError):
 def _check_ours(db: SqliteDatabase, version: int, tables: set[str]) -> None:
     if version > SCHEMA_VERSION and RunRow._meta.table_name in tables:
         raise NewerSchemaError(
-            f"database {file_of(db)}: written by a newer tradebot (schema {version}, known here: {SCHEMA_VERSION})",
+            f"database {file_of(db)}: written by a newer tradebot"
+            f" (schema {version}; this version supports up to {SCHEMA_VERSION})",
             "upgrade tradebot or use another --db",
         )
     if not 0 <= version <= SCHEMA_VERSION or (tables and not _has_table_of_ours(db, tables)):

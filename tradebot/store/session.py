@@ -217,8 +217,8 @@ class SqliteStore:
         log, orphan = self._log, adopted.orphan
         if orphan is None or adopted.events or adopted.already_stored:
             log.warning(
-                "spill adopted", event=LogEvent.SPILL_ADOPTED, run_id=adopted.run_id, stored=adopted.events,
-                already_stored=adopted.already_stored, whole=adopted.whole,
+                "spill file found: its events are stored", event=LogEvent.SPILL_ADOPTED, run_id=adopted.run_id,
+                stored=adopted.events, already_stored=adopted.already_stored, whole=adopted.whole,
             )  # fmt: skip
         if orphan is not None:
             self.orphan = orphan
@@ -229,7 +229,7 @@ class SqliteStore:
             )  # fmt: skip
         elif not adopted.whole:
             log.error(
-                "spill cut short", event=LogEvent.SPILL_CUT_SHORT,
+                "spill file is incomplete", event=LogEvent.SPILL_CUT_SHORT,
                 detail="the spill file has no end mark: the engine was killed or stopped while it was spilling;"
                 " events that it had not yet written are lost",
             )  # fmt: skip
@@ -253,8 +253,8 @@ def open_existing(path: Path) -> SqliteDatabase:
             found = int(db.execute_sql("PRAGMA user_version").fetchone()[0])
         if found < SCHEMA_VERSION:
             raise ConfigError(
-                f"database {path}: of an older tradebot (schema {found}, here {SCHEMA_VERSION}); start the engine with"
-                " it once, which brings it up to date"
+                f"database {path}: written by an older tradebot (schema {found}; this version uses {SCHEMA_VERSION});"
+                " start the engine with it once to upgrade it"
             )
     except BaseException:
         db.close()

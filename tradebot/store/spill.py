@@ -187,7 +187,7 @@ def waiting_run(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise ConfigError(f"spill file {path}: {error.strerror}; correct this, or move the file away") from error
+        raise ConfigError(f"spill file {path}: {error.strerror}; correct this, or move the file elsewhere") from error
     except DamagedSpill as error:
         raise ConfigError(f"spill file {path}: {error}; the next start of the engine sets it aside") from error
     return None if reader.header is None else reader.header.run_id

@@ -133,7 +133,7 @@ def _event(record: list[Any]) -> StoredEvent:
             return _order(values, fills, breach)
         case ["o", *values, [*fills]]:  # formats 1 and 2
             return _order(values, fills, None)
-    raise ValueError("is no event")
+    raise ValueError("is not an event")
 
 
 def _order(values: list[Any], fills: list[Any], breach: list[Any] | None) -> Order:
@@ -229,13 +229,13 @@ class SpillReader:
         if line is None:
             text = self._buffer.partition(b"\0")[0]
             if not text.startswith(HEADER_START[: len(text)]):
-                raise DamagedSpill(1, "is no header")
+                raise DamagedSpill(1, "is not a header")
             return None
         self._lines = 1
         try:
             header = msgspec.json.decode(line, type=SpillHeader)
             if not 1 <= header.version <= FORMAT_VERSION:
-                raise ValueError(f"format {header.version}, known here: up to {FORMAT_VERSION}")
+                raise ValueError(f"format {header.version} is not supported; this version reads up to {FORMAT_VERSION}")
         except (ValueError, TypeError) as error:
             raise DamagedSpill(1, str(error)) from error
         return header

@@ -46,7 +46,7 @@ class Decider:
             decisions = self._strategy.on_ticks(symbol, run)
             for index, side, reason in decisions:
                 if side != BUY and side != SELL:
-                    raise ValueError(f"strategy {self._strategy.name} decided for side {side!r}, which is none")
+                    raise ValueError(f"strategy {self._strategy.name} decided for side {side!r}, which is not a side")
                 tick = run[index]
                 self._marks.pop(symbol, None)
                 signals.append(

@@ -69,7 +69,7 @@ def create(name: str, config: Config) -> Strategy:
     if name not in usable:
         close = difflib.get_close_matches(name, usable, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ConfigError(f"strategy.name: unknown strategy {name!r}{hint}; there are: {', '.join(usable)}")
+        raise ConfigError(f"strategy.name: unknown strategy {name!r}{hint}; known strategies: {', '.join(usable)}")
     kind = usable[name]
     try:
         strategy = kind.from_config(config)
@@ -126,7 +126,7 @@ def _problem(kind: type[Strategy]) -> str | None:
     if missing:
         return f"class {kind.__name__} lacks {', '.join(missing)}"
     if not isinstance(vars(kind).get("name"), str):
-        return f"class {kind.__name__} has no name of its own (name = ...)"
+        return f"class {kind.__name__} sets no name (name = ...)"
     return None
 
 

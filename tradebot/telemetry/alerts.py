@@ -97,7 +97,7 @@ class Alerts:
         if self._stopping:
             return []
         self._stopping = True
-        return [Alert("stop", "info", "the engine stops: it drains and stores what it accepted")]
+        return [Alert("stop", "info", "the engine is stopping: it stores the events that it has accepted")]
 
     def _stalls(self, status: Status) -> list[Alert]:
         still, before = frozenset(status.still_s), self._still
@@ -126,13 +126,13 @@ class Alerts:
             if not self._lost_told:
                 return []
             self._lost_told = False
-            return [Alert("link_lost", "info", "the link is up again, and holds", {"down_s": 0.0})]
+            return [Alert("link_lost", "info", "the link is up again and stable", {"down_s": 0.0})]
         gone_s = now_s - self._gone_since_s
         if gone_s <= self._link_lost_s or self._lost_told or down_s is None:
             return []
         self._lost_told = True
         whole = down_s > self._link_lost_s
-        text = f"the link has been down for {gone_s:.0f} s" if whole else f"the link has not held for {gone_s:.0f} s"
+        text = f"the link has been {'down' if whole else 'unstable'} for {gone_s:.0f} s"
         return [Alert("link_lost", "warning", text, {"down_s": round(gone_s, 3)})]
 
     def _burst(self, status: Status) -> list[Alert]:

@@ -55,7 +55,7 @@ def read_request(received: bytes, hosts: frozenset[str]) -> Request | HttpRefusa
         return _bad("the request line is not METHOD PATH HTTP/1.1")
     method, target, major, minor = line.groups()
     if major != "1":
-        return HttpRefusal("505 HTTP Version Not Supported", "HTTP/1.1 is spoken here")
+        return HttpRefusal("505 HTTP Version Not Supported", "only HTTP/1.1 is supported")
     headers: dict[str, str] = {}
     for text in lines:
         header = _HEADER.fullmatch(text)
@@ -68,7 +68,7 @@ def read_request(received: bytes, hosts: frozenset[str]) -> Request | HttpRefusa
     if "host" not in headers and minor != "0":
         return _bad("there is no Host header")
     if "host" in headers and not host_is_ours(headers["host"], hosts):
-        return HttpRefusal("403 Forbidden", "the Host header names another host; see metrics.hosts")
+        return HttpRefusal("403 Forbidden", "the Host header names another host; add it to metrics.hosts")
     if method not in ("GET", "HEAD"):
         return HttpRefusal("405 Method Not Allowed", "only GET and HEAD", (("Allow", "GET, HEAD"),))
     if not target.startswith("/"):

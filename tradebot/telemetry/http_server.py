@@ -105,7 +105,7 @@ class HttpServer:
                 took_s = self._turn()
                 self._stop.wait(min(REST_S_MAX, REST_FACTOR * took_s))
         except Exception as error:
-            self._log.error("the server has ended by an error", event=LogEvent.HTTP_SERVER_FAILED, exc_info=error)
+            self._log.error("the metrics server has failed", event=LogEvent.HTTP_SERVER_FAILED, exc_info=error)
         finally:
             self._listener.close()
             for client in self._clients.values():

@@ -85,8 +85,10 @@ class Publisher:
         still = sorted(status.still_s)
         if still and still != self._still:
             self._log.error(
-                "stages stand still: the watchdog is not fed", event=LogEvent.STAGE_STALLED, for_s=status.still_s
-            )  # fmt: skip
+                "stages are stalled: systemd's watchdog is not notified until they make progress",
+                event=LogEvent.STAGE_STALLED,
+                for_s=status.still_s,
+            )
         elif self._still and not still:
             self._log.warning("all stages make progress again", event=LogEvent.STAGE_RECOVERED)
         self._still = still
@@ -111,7 +113,11 @@ class Publisher:
         try:
             read_status(path)
         except ConfigError as error:
-            self._log.warning("unreadable status file is replaced", event=LogEvent.STATUS_REPLACED, detail=str(error))
+            self._log.warning(
+                "the status file of the last run was unreadable and is replaced",
+                event=LogEvent.STATUS_REPLACED,
+                detail=str(error),
+            )
 
 
 def status_line(status: Status) -> str:

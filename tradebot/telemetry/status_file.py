@@ -127,10 +127,10 @@ def read_status(path: Path) -> Status | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        advice = AS_ENGINE if isinstance(error, PermissionError) else "see to the file system below it"
+        advice = AS_ENGINE if isinstance(error, PermissionError) else "check the file system that holds it"
         raise AdvisedError(f"status file {path}: cannot be read: {error.strerror}", advice) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        problem = f"status file {path}: {error}; it is of another version of tradebot or damaged"
+        problem = f"status file {path}: {error}; it was written by another version of tradebot, or is damaged"
         raise AdvisedError(problem, "the next start of the engine replaces it") from error
 
 

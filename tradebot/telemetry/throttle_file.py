@@ -82,8 +82,18 @@ def apply_throttle(settings: Settings, path: Path, log: Log) -> Settings:
         "configured": engine.sample_every,
     }
     if settings.sources.get("engine.sample_every", "").startswith("command line"):
-        log.warning("not throttled", event=LogEvent.THROTTLE_IGNORED, sample_every=engine.sample_every, **fields)
+        log.warning(
+            "throttle file ignored: the command line sets the sampling",
+            event=LogEvent.THROTTLE_IGNORED,
+            sample_every=engine.sample_every,
+            **fields,
+        )
         return settings
-    log.warning("throttled", event=LogEvent.THROTTLED, sample_every=throttle.sample_every, **fields)
+    log.warning(
+        "throttle file in effect: fewer ticks are kept",
+        event=LogEvent.THROTTLED,
+        sample_every=throttle.sample_every,
+        **fields,
+    )
     engine = replace(engine, sample_every=throttle.sample_every)
     return replace(settings, config=replace(settings.config, engine=engine))

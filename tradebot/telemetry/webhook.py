@@ -156,7 +156,9 @@ class Webhook:
             taken = 0
         if not taken:
             self.suppressed += 1
-            self._log.warning("webhook queue full", event=LogEvent.WEBHOOK_DROPPED, alert=alert.event)
+            self._log.warning(
+                "webhook queue full: an alert was dropped", event=LogEvent.WEBHOOK_DROPPED, alert=alert.event
+            )
 
     def close(self) -> None:
         """Send what is left, for at most two seconds; the rest is given up. Idempotent."""
@@ -169,8 +171,8 @@ class Webhook:
         self._queue.abandon()
         if left or self.failed or self.suppressed:
             self._log.warning(
-                "not everything was told", event=LogEvent.WEBHOOK_END, sent=self.sent, failed=self.failed,
-                suppressed=self.suppressed, given_up=left,
+                "the webhook did not receive every alert", event=LogEvent.WEBHOOK_END, sent=self.sent,
+                failed=self.failed, suppressed=self.suppressed, given_up=left,
             )  # fmt: skip
 
     def _run(self) -> None:
@@ -215,12 +217,12 @@ def take_apart(url: str) -> WebhookTarget:
     """Check a webhook's URL. Raises ConfigError, without saying what was secret in it."""
     trouble = "notify.webhook_url: must be a URL like https://HOST/PATH"
     if not url.isascii() or not url.isprintable() or " " in url:
-        raise ConfigError(f"{trouble}, without spaces and with %XX for what is not ASCII")
+        raise ConfigError(f"{trouble}, without spaces, and with %XX for characters that are not ASCII")
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise ConfigError(f"{trouble}; its host or port is not one") from None
+        raise ConfigError(f"{trouble}; its host or port is not valid") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(trouble)
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname

@@ -58,7 +58,7 @@ def _read_status(stream: Stream, attempt: TimedAttempt) -> int:
             if not more:
                 raise ConnectFailed(f"no {attempt.waits_for}: the connection ended before")
             if left < 0:
-                raise ConnectFailed(f"the answer's head has no end within {HEAD_BYTES_MAX} bytes")
+                raise ConnectFailed(f"the answer's headers are longer than {HEAD_BYTES_MAX} bytes")
             data += more
         line = STATUS_LINE.match(data)
         if line is None:

@@ -25,7 +25,7 @@ _NOTICE_TEXTS: Final[dict[NoticeKind, str]] = {
     "GAP": "trades missing",
     "PRICE_BAND": "price out of band",
     "SYMBOL_REFUSED": "the exchange refuses a symbol",
-    "SYMBOL_SILENT": "a symbol has fallen silent",
+    "SYMBOL_SILENT": "a symbol has stopped trading while others trade",
     "EXCHANGE_NOTICE": "the exchange announces",
 }
 
@@ -154,7 +154,7 @@ class IngestStage:
         if (
             batch.malformed > len(batch.notes) and not self._feed.push
         ):  # a push feed chooses what it describes, and when
-            self._log.warning("malformed input, not listed", lines=batch.malformed - len(batch.notes))
+            self._log.warning("further malformed input was not logged", lines=batch.malformed - len(batch.notes))
         for _index, notice in batch.notices:
             self._announce(notice)
 
@@ -197,8 +197,8 @@ class IngestStage:
             stored = next(self._held, None)
             if tick != stored:
                 raise ConfigError(
-                    f"--resume: the input is not the one this run was begun with: it has {tick}, stored is {stored};"
-                    " resume with the same input, or use another --db or --run-id"
+                    f"--resume: the input differs from the one this run began with: it has {tick}, but {stored} is"
+                    " stored; resume with the same input, or use another --db or --run-id"
                 )
         if len(kept) >= self._already_stored:
             # At once, not at the end: an open read transaction would let the WAL grow for as long as the replay lasts.
@@ -208,8 +208,9 @@ class IngestStage:
         """At the end of the input. Raises ConfigError when a resumed run holds more ticks than the input has."""
         if self._already_stored and not self._control.stop.is_requested():
             raise ConfigError(
-                f"--resume: the input is not the one this run was begun with: it ends after {self._ticks_before} ticks,"
-                f" and {self._already_stored} more are stored; resume with the same input, or use another --db"
+                "--resume: the input differs from the one this run began with: it ends after"
+                f" {self._ticks_before} ticks, and {self._already_stored} more are stored; resume with the same input,"
+                " or use another --db"
             )
 
     def _accept(self, ticks: int) -> None:
@@ -272,4 +273,4 @@ class IngestStage:
         depths = {channel.name: channel.depth for channel in self._channels}
         told: dict[str, Any] = {"notices_refused": notices} if notices else {}
         self._log.error("OVERLOAD", event=LogEvent.OVERLOAD, stage=cause, refused=refused, **told, depths=depths)
-        self._control.fail(ExitCode.OVERLOAD, self.name, f"tick channel full, held up by the {cause} stage")
+        self._control.fail(ExitCode.OVERLOAD, self.name, f"tick channel full: the {cause} stage is too slow")

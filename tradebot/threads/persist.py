@@ -286,7 +286,7 @@ class PersistStage:
         self._batch.add_earlier(first.checkpoint)  # first may be stored from the file, which holds none
         self._policy = self._fair_policy.for_spill()
         self._log.warning(
-            "storage is away: events go to the spill file", event=LogEvent.SPILL_BEGUN,
+            "the database cannot be written: events go to the spill file", event=LogEvent.SPILL_BEGUN,
             spill_file=str(self._spilling.path), hint="they are stored when the database can be written again",
         )  # fmt: skip
         return True
@@ -297,13 +297,17 @@ class PersistStage:
         try:
             committer.storage.sync_wal()  # before what a power loss could take from the database is gone from the file
         except OSError as error:
-            self._log.warning("write-ahead log not synced", event=LogEvent.WAL_SYNC_FAILED, detail=str(error))
+            self._log.warning("write-ahead log could not be synced", event=LogEvent.WAL_SYNC_FAILED, detail=str(error))
         self._spilling.empty()
         self._policy = self._fair_policy
         self._policy.flushed(committer.storage.wal_bytes)
         if self._batch.events:
             self._policy.added(self._now())
-        self._log.info("storage is back: the spill is stored", event=LogEvent.SPILL_DRAINED, events=events)
+        self._log.info(
+            "the database can be written again: all spilled events are stored",
+            event=LogEvent.SPILL_DRAINED,
+            events=events,
+        )
 
     def _keep_or_lose(self, committer: Committer, handover: CommitHandover) -> None:
         """The storage was given up: all that is not stored stays in the spill for the next start, or is lost."""
@@ -347,7 +351,7 @@ class PersistStage:
 
     def _give_up_waiting(self, committer: Committer, handover: CommitHandover) -> None:
         """A commit does not end, or the spill is not stored in time: the next start stores it."""
-        text = f"not all was stored in the time for draining and {FINAL_FLUSH_S:g} s after it"
+        text = f"some events could not be stored within persist.drain_timeout_s and {FINAL_FLUSH_S:g} s after it"
         error = StorageUnavailable("FINAL_FLUSH_TIMEOUT", text, passing=True)
         handover.give_up(error)
         committer.give_up(error, self._spilling.path)

@@ -169,18 +169,18 @@ class Pipeline:
             signals = runtime.stop_signals()
             if signals >= 2:
                 self._second_signal = True
-                self._announce_stop("a second stop signal came")
+                self._announce_stop("a second stop signal arrived")
                 self._log.error(
                     "second stop signal: exiting at once", event=LogEvent.SECOND_SIGNAL, running=control.running()
                 )
                 return False
             if signals and control.drain_deadline is None:
                 self._log.info("stop signal: draining", drain_timeout_s=self._config.persist.drain_timeout_s)
-                self._stop_early("a stop signal came")
+                self._stop_early("a stop signal arrived")
             if end_at is not None and runtime.monotonic() >= end_at and not control.stop.is_requested():
-                self._log.info("run_seconds over: draining", run_seconds=run_seconds)
+                self._log.info("engine.run_seconds is over: draining", run_seconds=run_seconds)
                 self._time_over = True
-                self._stop_early("its seconds were over")
+                self._stop_early("the time limit was reached")
             if control.stop.is_requested() and not self._draining():
                 return False
         return True

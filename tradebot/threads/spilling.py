@@ -54,7 +54,7 @@ class Spilling:
         try:
             sync_wal()
         except OSError as error:
-            self._log.warning("write-ahead log not synced", event=LogEvent.WAL_SYNC_FAILED, detail=str(error))
+            self._log.warning("write-ahead log could not be synced", event=LogEvent.WAL_SYNC_FAILED, detail=str(error))
         try:
             self._spill.begin(self._run_id, counts, in_causal_order(first, counts.ticks))
         except OSError as error:

@@ -200,7 +200,7 @@ _STAGE_BUGS: Final = (
         "an overload stops the feed but is not reported: the process ends with 0",
         "tradebot/threads/ingest.py",
         "        self._control.fail(ExitCode.OVERLOAD, self.name, "
-        'f"tick channel full, held up by the {cause} stage")\n',
+        'f"tick channel full: the {cause} stage is too slow")\n',
         "        self._control.stop.request()\n",
         100,
     ),

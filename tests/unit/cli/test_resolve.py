@@ -180,13 +180,19 @@ def test_named_files_must_exist(environ: dict[str, str]) -> None:
         ("--replay-db=\udcff", "--replay-db: is not valid UTF-8"),
         ("--exchange=nasdaq", f'--exchange: "nasdaq" is not one of {", ".join(EXCHANGES)}'),
         ("--exchange=krakn", f'--exchange: "krakn" is not one of {", ".join(EXCHANGES)} (did you mean kraken?)'),
-        ("--ws-source=a/b", '--ws-source: "a/b" is no name: up to 64 letters, digits, and . _ : - between them'),
+        (
+            "--ws-source=a/b",
+            '--ws-source: "a/b" is not a valid name: use up to 64 letters and digits, with . _ : - between them',
+        ),
         ("capture --max-mb=0", '--max-mb: must be a whole number of megabytes from 1 to 1_000_000, not "0"'),
         ("capture --max-mb=1000001", "--max-mb: must be a whole number of megabytes from 1 to 1_000_000, "
                                      'not "1000001"'),
         ("capture --max-mb=1.5", '--max-mb: must be a whole number of megabytes from 1 to 1_000_000, not "1.5"'),
         ("capture --out=\udcff", "--out: is not valid UTF-8"),
-        ("--run-id=a/b", '--run-id: "a/b" is no name: up to 64 letters, digits, and . _ : - between them'),
+        (
+            "--run-id=a/b",
+            '--run-id: "a/b" is not a valid name: use up to 64 letters and digits, with . _ : - between them',
+        ),
     ],
 )  # fmt: skip
 def test_wrong_values_are_never_replaced_by_a_default(environ: dict[str, str], words: str, expected: str) -> None:

@@ -101,7 +101,7 @@ class TestLines:
 
     def test_another_format_is_refused(self) -> None:
         line = HEADER_LINE.replace(b'"tradebot_capture":1', b'"tradebot_capture":2')
-        with pytest.raises(Unparseable, match="capture format 2; known here is 1"):
+        with pytest.raises(Unparseable, match="capture format 2 is not supported; this version reads format 1"):
             frame_of_line(line)
 
     def test_bytes_that_are_no_text_are_refused(self) -> None:

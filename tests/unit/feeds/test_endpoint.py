@@ -202,7 +202,7 @@ class TestNothingNamed:
 
     def test_a_file_to_look_in_and_nothing_to_look_for(self, environ: dict[str, str]) -> None:
         assert refused("--ingest=realws --exchange=kraken --symbol=A --ws-sources=x", environ) == (
-            "--ws-sources: says where a source is looked up; name the source with --ws-source; try tradebot run --help"
+            "--ws-sources: has no effect without a source; name one with --ws-source; try tradebot run --help"
         )
 
 

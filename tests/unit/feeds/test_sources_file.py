@@ -115,7 +115,7 @@ def test_more_symbols_than_the_feed_may_have_are_refused_by_name() -> None:
         ('exchange = "okx"', ['1: exchange: must be a source, [exchange], not "okx"']),
         ("[[a]]\nexchange = 'okx'", ["1: a: must be a source, [a], not a list"]),
         ('["a b"]\nexchange = "okx"\nsymbols = ["X"]',
-         ['1: "a b": "a b" is no name: up to 64 letters, digits, and . _ : - between them']),
+         ['1: "a b": "a b" is not a valid name: use up to 64 letters and digits, with . _ : - between them']),
         ('[a.b]\nexchange = "okx"\nsymbols = ["X"]',
          ["1: a.b: unknown key", f"1: a: has no exchange (one of {', '.join(EXCHANGES)})",
           '1: a: has no symbols (such as symbols = ["BTC-USD"], as the exchange writes them)']),
@@ -147,7 +147,7 @@ def test_a_source_may_be_called_what_the_command_line_takes(name: str, file: Pat
     if taken:
         assert list(load(file)) == [name]
     else:
-        with pytest.raises(ConfigError, match="is no name"):
+        with pytest.raises(ConfigError, match="is not a valid name"):
             load(file)
 
 
@@ -161,7 +161,7 @@ def test_syntax_errors_and_what_is_no_file(file: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"s\.toml:1: not UTF-8 text"):
         load(file)
     file.write_text("#" * (MAX_FILE_BYTES + 1))
-    with pytest.raises(ConfigError, match="larger than 1_048_576 bytes: this is no sources file"):
+    with pytest.raises(ConfigError, match="larger than 1_048_576 bytes: too large for a sources file"):
         load(file)
 
 

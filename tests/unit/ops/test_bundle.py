@@ -95,7 +95,7 @@ def test_a_value_replaced_is_found_unless_the_hash_is_made_anew() -> None:
     """The hash finds accidents, not a forger; the file says so."""
     bundle = bundle_of(proofs=(proof_of("psi_integrity", Verdict.FAILED),))
     forged = replace(bundle, proofs=(proof_of("psi_integrity"),))
-    with pytest.raises(BundleAltered, match="its hash does not fit"):
+    with pytest.raises(BundleAltered, match="its hash does not match"):
         parse(render(forged))
     assert parse(render(seal(forged))).proofs[0].verdict == Verdict.PASSED
     assert b"accidental changes" in render(bundle) and b"can forge it" in render(bundle)

@@ -762,7 +762,7 @@ def test_a_database_that_is_gone_under_its_engine(doctor: Doctor, replaced: bool
         new_run(doctor.path, "another")
     doctor.run()
     lock.release()
-    what = "does not know run r" if replaced else "does not exist, although process"
+    what = "has no run r" if replaced else "does not exist, although process"
     assert f"FAIL  database     the database {what}" in doctor.said
     assert doctor.code == 1
 

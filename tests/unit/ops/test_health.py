@@ -57,7 +57,7 @@ def test_no_engine() -> None:
         ({"state": "ended", "exit_code": 10}, "ended with 10 NETWORK: no completed handshake"),
         ({"state": "ended", "exit_code": 99}, "ended with exit code 99"),
         ({"written_s": 90.0}, "no status from the engine (process 7) for 11 s: it was killed or hangs"),
-        ({"written_s": 500.0}, "no engine since this machine was started"),
+        ({"written_s": 500.0}, "no engine has run since this machine booted"),
         ({"still_s": {"persist": 61.5}}, "stalled: persist for 62 s"),
     ],
 )
@@ -96,7 +96,7 @@ class TestARunThatIsOver:
     def test_the_database_must_still_be_there(self) -> None:
         over = status_of(complete=True, **self.OVER)
         health = judge(replace(LOOK, status=over, run=None), 60)
-        assert health == (False, "the database does not know run r, which process 7 wrote: was it replaced?")
+        assert health == (False, "the database has no run r, which process 7 wrote: was it replaced?")
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ class TestARunThatIsOver:
     [
         ({"database_exists": False, "run": None}, "the database does not exist, although process 7 writes it"),
         ({"damage": "database x: file is damaged"}, "database x: file is damaged"),
-        ({"run": None}, "does not know run r"),
+        ({"run": None}, "has no run r"),
     ],
 )
 def test_the_database_must_hold_what_the_engine_says(changes: dict[str, Any], reason: str) -> None:
@@ -173,7 +173,7 @@ def test_the_command_answers_1_and_one_line(database: Path) -> None:
     write_status(status_path(database), status_of(run_id="another"))
     out = StringIO()
     assert run_health(database, 60, Clock(), GuardedStream(out)) == 1
-    assert out.getvalue().startswith("UNHEALTHY: the database does not know run another")
+    assert out.getvalue().startswith("UNHEALTHY: the database has no run another")
     assert out.getvalue().count("\n") == 1
 
 
@@ -246,7 +246,7 @@ class TestPathsThatAreMisuse:
             (".", "is a directory; name a file, e.g. "),
             ("fifo", "is not a regular file; name the right file with --db or app.db_path"),
             ("/dev/null", "is not a regular file; name"),
-            ("circle", "its symbolic links lead in a circle; name"),
+            ("circle", "its symbolic links form a loop; name"),
             ("text/x.db", "cannot be examined: Not a directory; name"),
             ("x" * 300, "cannot be examined: File name too long; name"),
         ],

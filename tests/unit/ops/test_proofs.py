@@ -301,8 +301,10 @@ class TestJudgements:
         seen = {"NRestarts": "1" if again else "0", "ActiveState": state, "ExecMainStatus": f"{code}"}
         assert exit_codes.faults_of(code, seen, ends) == []
         other = [f"{result} exited 77", *ends[1:]]
-        assert exit_codes.faults_of(code, seen, other) == [f"{code} wanted, its first end was {other[0]!r}"]
-        assert exit_codes.faults_of(code, seen, [])[0] == f"{code} wanted, its first end was 'none'"
+        assert exit_codes.faults_of(code, seen, other) == [
+            f"expected exit code {code}, but its first end was {other[0]!r}"
+        ]
+        assert exit_codes.faults_of(code, seen, [])[0] == f"expected exit code {code}, but its first end was 'none'"
         swapped = seen | {"NRestarts": "0" if again else "1"}
         [told] = exit_codes.faults_of(code, swapped, ends)
         assert told.startswith(f"not restarted after {code}" if again else f"restarted after {code}")
@@ -346,11 +348,11 @@ class TestJudgements:
         assert judge(self.readers(5, 6), [], 0, 5000, 3999) == ["3999 ticks/s stored beside readers, 5000 without"]
         assert judge(self.readers(5, 6), [], 0, 0, 0) == ["0 ticks/s stored beside readers, 0 without"]
         busy = self.readers(5, 6, errors=Counter({"SQLITE_BUSY": 2}))
-        assert judge(busy, [], 0, 1, 1) == ["readers met 2 x SQLITE_BUSY"]
-        assert judge(self.readers(5, 0), [], 0, 1, 1) == ["a reader got nothing read"]
-        assert judge(self.readers(5, torn=1), [], 0, 1, 1) == ["1 reads saw tables that do not fit together"]
+        assert judge(busy, [], 0, 1, 1) == ["readers got 2 x SQLITE_BUSY"]
+        assert judge(self.readers(5, 0), [], 0, 1, 1) == ["a reader completed no read"]
+        assert judge(self.readers(5, torn=1), [], 0, 1, 1) == ["1 reads saw tables that contradict each other"]
         assert judge(self.readers(5), ["locked"], 13, 1, 1) == [
-            "the writer complained: locked",
+            "the writer logged: locked",
             "the engine ended with 13",
         ]
 
@@ -506,7 +508,7 @@ class TestProve:
         assert (code, errors) == (0, "")
         lines = answers.splitlines()
         assert [line.split()[:2] for line in lines[:6]] == [["PASSED", name] for name in NAMES]
-        assert lines[6].startswith("6 of 6 passed") and "good for 7 days" in lines[7] and "can forge it" in lines[8]
+        assert lines[6].startswith("6 of 6 passed") and "valid for 7 days" in lines[7] and "can forge it" in lines[8]
         bundle = parse(bundle_path(tmp_path / "state" / "x.db").read_bytes())
         assert bundle.unpassed() == [] and bundle.proofs[2].evidence == {"number": 1}
         assert (bundle.config_hash, bundle.machine["service_manager"]) == (config_hash(Config()), "none")

@@ -670,7 +670,7 @@ class TestSpill:
         ("make", "why"),
         [
             (lambda path: path.write_text("some text\n"), "damaged or was not written by tradebot"),
-            (lambda path: path.write_text('["spill",9,"run-1",0,0,0,0,0]\n'), "format 9, known here: up to 3"),
+            (lambda path: path.write_text('["spill",9,"run-1",0,0,0,0,0]\n'), "format 9 is not supported"),
             (lambda path: path.mkdir(), "is not a regular file"),
         ],
     )

@@ -344,7 +344,7 @@ class TestInstall:
         unit = tmp_path / "etc/systemd/system" / SOAK
         unit.parent.mkdir(parents=True)
         unit.write_text("[Service]\nExecStart=/bin/mine\n")
-        with pytest.raises(ConfigError, match=r"tradebot-soak.service is not from tradebot install-unit"):
+        with pytest.raises(ConfigError, match=r"tradebot-soak.service was not written by tradebot install-unit"):
             install(tmp_path)
         assert [path for path in tmp_path.rglob("*") if path.is_file()] == [unit]
 
@@ -446,7 +446,7 @@ class TestAnotherConfiguration:
         other = tmp_path / "usr/lib/systemd/system/cron.service"
         other.parent.mkdir(parents=True)
         other.write_text("[Service]\nExecStart=/usr/sbin/cron\n")
-        with pytest.raises(ConfigError, match=r"cron.service is not from tradebot install-unit"):
+        with pytest.raises(ConfigError, match=r"cron.service was not written by tradebot install-unit"):
             install(tmp_path, name="cron")
 
     @pytest.mark.parametrize("name", ["", "a b", "../x", "A", "mockws", "eth-soak", "x" * 41])

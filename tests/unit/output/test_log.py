@@ -162,7 +162,7 @@ def test_one_kind_of_info_is_written_fifty_times_a_second_then_counted(
     log.info("tick")
     summary, line = records(stream)[51:]
     assert summary["level"] == "INFO"
-    assert summary["fields"] == {"message": "30 more held back: tick", "event": "tick", "suppressed": 30}
+    assert summary["fields"] == {"message": "30 more suppressed: tick", "event": "tick", "suppressed": 30}
     assert line["fields"] == {"message": "tick"}
 
 

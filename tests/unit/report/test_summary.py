@@ -124,7 +124,7 @@ def test_every_way_a_tick_can_go_is_shown_when_it_was_gone() -> None:
     )  # fmt: skip
     lines = changed(ledger=ledger).splitlines()
     for label, count in {
-        "ticks read": 36, "malformed": 1, "duplicates": 2, "history dropped": 3, "left out (sample)": 4,
+        "ticks read": 36, "malformed": 1, "duplicates": 2, "history dropped": 3, "sampled out": 4,
         "already stored": 5, "refused": 6, "kept": 15, "stored": 15,
     }.items():  # fmt: skip
         assert f"  {label:<18}  {count:>2}" in lines

@@ -407,19 +407,19 @@ class TestAdoption:
         path = tmp_path / "x.db"
         self.spilled(path)
         opened(path, runtime, logged).close()
-        line = logged.one("spill adopted")
+        line = logged.one("spill file found: its events are stored")
         assert (line["run_id"], line["stored"], line["already_stored"], line["whole"]) == ("r1", 14, 0, True)
         assert logged.one(LogEvent.INITIAL_DATABASE_STATE)["ticks"] == 10
         assert counts(path) == (10, 2, 2, 2)
         opened(path, runtime, logged).close()
-        assert len(logged.all("spill adopted")) == 1
-        assert not logged.all("spill cut short")
+        assert len(logged.all("spill file found: its events are stored")) == 1
+        assert not logged.all("spill file is incomplete")
 
     def test_one_that_was_cut_short_says_so(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
         self.spilled(tmp_path / "x.db", finish=False)
         opened(tmp_path / "x.db", runtime, logged).close()
-        assert logged.one("spill adopted")["whole"] is False
-        assert "lost" in logged.one("spill cut short")["detail"]
+        assert logged.one("spill file found: its events are stored")["whole"] is False
+        assert "lost" in logged.one("spill file is incomplete")["detail"]
 
     def test_by_another_name_of_the_database(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
         (tmp_path / "data").mkdir()
@@ -445,10 +445,10 @@ class TestAdoption:
         aside = tmp_path / "x.db.spill.orphan-r1"
         line = logged.one("spill file set aside")
         assert (line["event"], line["run_id"], line["spill_file"]) == (LogEvent.SPILL_ORPHANED, "r1", str(aside))
-        assert "does not know run r1" in line["detail"]
+        assert "has no run r1" in line["detail"]
         assert aside.read_bytes() == content and not spill_path(tmp_path / "x.db").exists()
         assert store.orphan is not None and store.orphan.path == aside
-        assert not logged.all("spill adopted") and not logged.all("spill cut short")
+        assert not logged.all("spill file found: its events are stored") and not logged.all("spill file is incomplete")
         store.close()
 
 

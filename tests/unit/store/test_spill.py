@@ -390,7 +390,7 @@ class TestOrphans:
     def test_of_another_database(self, path: Path) -> None:
         """The database was deleted or replaced, its spill was not."""
         spill(path, full_batch(1, 5, run_id="r9"), run_id="r9")
-        self.set_aside(path, "the database does not know run r9", "r9")
+        self.set_aside(path, "the database has no run r9", "r9")
 
     def test_of_a_database_that_held_more(self, path: Path) -> None:
         """Rows between the database's and the spill's would be missing, and a resume would never notice."""
@@ -400,19 +400,19 @@ class TestOrphans:
     def test_names_that_are_taken(self, path: Path) -> None:
         for number, name in enumerate(("r9", "r9-2", "r9-3"), 1):
             spill(path, full_batch(1, number, run_id="r9"), run_id="r9")
-            self.set_aside(path, "does not know run r9", name)
+            self.set_aside(path, "has no run r9", name)
         assert len(orphans(path)) == 3
 
     def test_a_run_id_that_is_no_file_name(self, path: Path) -> None:
         spill(path, full_batch(1, 5), run_id="../../etc/x")
-        self.set_aside(path, "does not know", ".._.._etc_x")
+        self.set_aside(path, "has no run", ".._.._etc_x")
 
     def test_rows_that_do_not_fit(self, path: Path) -> None:
         """A fill of that id is there already, under another run: no traceback, and no part of a batch."""
         with storage_of(path, new_run(path, "r2")) as storage:
             storage.write(full_batch(1, 5, run_id="r1"))
         spill(path, full_batch(1, 5), before=StoredCounts())
-        self.set_aside(path, "its rows do not fit those of run r1: UNIQUE constraint failed", "r1", (5, 1, 1, 1))
+        self.set_aside(path, "its rows do not match those of run r1: UNIQUE constraint failed", "r1", (5, 1, 1, 1))
 
     @pytest.mark.parametrize("line", [3, 5, 8])
     def test_a_line_that_is_damaged_in_the_middle(self, path: Path, line: int) -> None:
@@ -438,11 +438,11 @@ class TestOrphans:
         ("content", "reason"),
         [
             (b"my notes\nare here\n", "line 1 is damaged or was not written by tradebot"),
-            (b"my notes, without an end", "line 1 .* is no header"),
+            (b"my notes, without an end", "line 1 .* is not a header"),
             (b"\xff\xfe\n", "line 1 is damaged or was not written by tradebot"),
             (b'["spill",1,"r1",0,0,0]\n', "line 1 is damaged or was not written by tradebot"),
             (b'["spill",1,"r1",0,0,0,"x"]\n', "line 1 is damaged or was not written by tradebot"),
-            (b'["spill",4,"r1",0,0,0,0]\n["t"]\n', "line 1 .*format 4, known here: up to 3"),
+            (b'["spill",4,"r1",0,0,0,0]\n["t"]\n', "line 1 .*format 4 is not supported; this version reads up to 3"),
         ],
     )
     def test_a_file_of_another_kind(self, path: Path, content: bytes, reason: str) -> None:
@@ -526,7 +526,7 @@ class TestFailures:
         with closing(connect(path)) as db, unprivileged():
             if os.access(spill_path(path), os.R_OK):
                 pytest.skip("file permissions hold nobody back here")
-            with pytest.raises(ConfigError, match=r"spill file .*cannot be adopted: Permission denied"):
+            with pytest.raises(ConfigError, match=r"spill file .*cannot be stored in the database: Permission denied"):
                 adopt(db, spill_path(path))
 
     def test_memory_does_not_grow_with_the_file(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,8 +86,8 @@ BROKEN = {
     "an end at import": ("raise SystemExit(3)\n", "", 1, "SystemExit: 3"),
     "a name twice": ("", "periodic", 7, "two strategies have this name"),
     "a missing method": ("def on_ticks(", "def on_tick(", 7, "class Always lacks on_ticks"),
-    "no name": ('    name = "{name}"\n', "", 7, "class Always has no name of its own"),
-    "a parent's name": ('(Strategy):\n    name = "{name}"', "(Periodic):", 7, "class Always has no name of its own"),
+    "no name": ('    name = "{name}"\n', "", 7, "class Always sets no name"),
+    "a parent's name": ('(Strategy):\n    name = "{name}"', "(Periodic):", 7, "class Always sets no name"),
 }
 
 

@@ -88,7 +88,7 @@ def test_a_lost_link_is_told_once_per_outage() -> None:
         assert linked(alerts, start_s + 31, 31.0) == ["link_lost warning: the link has been down for 31 s"]
         assert linked(alerts, start_s + 90, 90.0) == []
         assert linked(alerts, start_s + 91, None) == []
-        assert linked(alerts, start_s + 101, None) == ["link_lost info: the link is up again, and holds"]
+        assert linked(alerts, start_s + 101, None) == ["link_lost info: the link is up again and stable"]
         assert linked(alerts, start_s + 102, None) == []
 
 
@@ -116,8 +116,8 @@ def test_a_link_that_comes_and_goes_is_lost() -> None:
         for now_s, down_s in ((start_s, 0.0), (start_s + 2, 2.0), (start_s + 3, None), (start_s + 4, None))
         for text in linked(alerts, now_s, down_s)
     ]
-    assert heard == ["link_lost warning: the link has not held for 32 s"]
-    assert linked(alerts, 209.0, None) == ["link_lost info: the link is up again, and holds"]
+    assert heard == ["link_lost warning: the link has been unstable for 32 s"]
+    assert linked(alerts, 209.0, None) == ["link_lost info: the link is up again and stable"]
     assert linked(alerts, 210.0, 0.5) == []
 
 

@@ -198,7 +198,7 @@ def test_an_unreadable_status_file_is_reported_and_replaced(tmp_path: Path, left
     beacon.poll()
     beacon.end(0)
     logged.log.close()
-    told = logged.one("unreadable status file is replaced")
+    told = logged.one("the status file of the last run was unreadable and is replaced")
     assert str(path) in told["detail"]
     assert read_status(path) == status_of(exit_code=0)
 

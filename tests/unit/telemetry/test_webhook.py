@@ -343,7 +343,7 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
         (b"", b"H", "no answer of 127.0.0.1 within 0.5 s"),
         (HEAD, b"X: y\r\n", "no answer of 127.0.0.1 within 0.5 s"),
         (b"", b"HTTP/1.1 100 Continue\r\n\r\n", "no answer of 127.0.0.1 within 0.5 s"),
-        (HEAD + b"X: " + b"y" * 40_000, b"y", "has no end within 32768 bytes"),
+        (HEAD + b"X: " + b"y" * 40_000, b"y", "are longer than 32768 bytes"),
         (b"SSH-2.0-OpenSSH\r\n\r\n", b"", "is not HTTP"),
     ],
 )

@@ -162,7 +162,7 @@ def test_a_log_that_cannot_be_synced_does_not_keep_events_from_the_spill() -> No
 
     stage, spill, _control, logged = spilled(SmallSpill(9), Unsynced())
     assert spill.events == 4 and stage.events_lost == 0
-    assert logged.one("write-ahead log not synced")["event"] == LogEvent.WAL_SYNC_FAILED
+    assert logged.one("write-ahead log could not be synced")["event"] == LogEvent.WAL_SYNC_FAILED
 
 
 def test_the_log_is_synced_before_the_header_is_written() -> None:

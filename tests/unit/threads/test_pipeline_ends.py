@@ -197,7 +197,7 @@ def _storage(pipeline: Pipeline) -> None:
 
 
 def _unusable(pipeline: Pipeline) -> None:
-    pipeline._control.fail(ExitCode.CONFIG, "commit", "PRAGMAs did not take")
+    pipeline._control.fail(ExitCode.CONFIG, "commit", "PRAGMAs had no effect")
 
 
 def _drain(pipeline: Pipeline) -> None:

@@ -253,7 +253,7 @@ class WebSocketConnection:
         while rest := rest[self._stream.write(rest) :]:
             left = end - self._runtime.monotonic()
             if left <= 0 or not self._stream.wait_writable(left):
-                raise TimeoutError(f"the peer took no data for {self._send_timeout_s:g} s")
+                raise TimeoutError(f"the peer accepted no data for {self._send_timeout_s:g} s")
 
     def _lose(self, reason: str, code: int, farewell: bytes | None = None) -> None:
         """Close, with `farewell` as the payload of a close frame where one is due, and remember why."""
@@ -301,7 +301,7 @@ class _HandshakeSocket:
         data = b""
         while (end := HEAD_END.search(data)) is None:
             if len(data) > _HEAD_BYTES_MAX:
-                raise ConnectFailed(f"the answer to the WebSocket handshake has no end within {_HEAD_BYTES_MAX} bytes")
+                raise ConnectFailed(f"the headers of the WebSocket handshake are longer than {_HEAD_BYTES_MAX} bytes")
             more = self._stream.read_within(self._attempt)
             if not more:
                 so_far = f" (after {one_line(ascii(data[:80]))})" if data else ""

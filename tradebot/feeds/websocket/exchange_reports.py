@@ -59,7 +59,7 @@ class ExchangeReports:
         """Raises NetworkError when the exchange has confirmed no symbol for as long as feed.reconnect_budget_s."""
         if self.subscriptions.given_up(now_s, budget_s):
             words = self.subscriptions.words
-            said = f"the exchange said: {words}" if words else "the exchange said nothing"
+            said = f"the exchange said: {words}" if words else "the exchange sent no error message"
             if self._loss is not None:
                 said += f"; the last connection was lost: {self._loss}"
             raise NetworkError(

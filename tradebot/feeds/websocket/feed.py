@@ -296,7 +296,9 @@ class WebSocketFeed:
             connection = self._transport.connect(self._url(exchange), self._limits(), self._cancel)
         except ConnectFailed as error:
             self._pause.keep(error.retry_after_s, self._runtime.monotonic())
-            self._log.warning("connecting before a restart failed", event=LogEvent.CONNECT_FAILED, reason=str(error))
+            self._log.warning(
+                "connecting before the announced restart failed", event=LogEvent.CONNECT_FAILED, reason=str(error)
+            )  # fmt: skip
             return Batch([])
         messages = exchange.subscriptions(self._target.symbols)
         self._handover = ConnectionHandover(connection, exchange, messages, self._runtime.monotonic())
@@ -316,7 +318,7 @@ class WebSocketFeed:
         notices = [notice for _index, notice in batch.notices]
         if not lost:
             old.close(CLOSE_GOING_AWAY)
-            notices.append(self._lost("a new connection takes over before the announced restart", None))
+            notices.append(self._lost("replaced by a new connection before the announced server restart", None))
         self._reader.new_connection(handover.exchange)
         notices.append(self._connected(handover.connection, handover.confirms))
         self._frames.extend(handover.frames)

@@ -37,7 +37,7 @@ class MalformedFrames:
         if self._quarantine is not None:
             trouble = self._quarantine.keep(frame.text if frame.kind == "text" else frame.data, now_ms, reason)
             if trouble is not None:
-                self._log.warning("quarantine failed", event=LogEvent.QUARANTINE_FAILED, detail=trouble)
+                self._log.warning("malformed frames cannot be saved", event=LogEvent.QUARANTINE_FAILED, detail=trouble)
 
     def failure(self, problem: str, in_a_row: int) -> ParseError | None:
         """The end of the feed, when the frame with `problem` was one too many."""
@@ -72,5 +72,7 @@ class MalformedFrames:
 
     def _report_unnoted(self) -> None:
         if self._unnoted:
-            self._log.warning("malformed frames not listed", event=LogEvent.MALFORMED_SUPPRESSED, frames=self._unnoted)
+            self._log.warning(
+                "further malformed frames were not logged", event=LogEvent.MALFORMED_SUPPRESSED, frames=self._unnoted
+            )
             self._unnoted = 0

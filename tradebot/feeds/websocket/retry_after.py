@@ -85,4 +85,4 @@ class RetryAfterFile:
             self._path.unlink(missing_ok=True)
 
     def _problem(self, error: OSError) -> str:
-        return f"{self._path}: {error.strerror or error}; the server's Retry-After is lost at a restart"
+        return f"{self._path}: {error.strerror or error}; a restart will not know how long the server asked to wait"

@@ -29,7 +29,7 @@ class ServerPause:
         if asked_s > 0:
             self._until_s = now_s + asked_s
             self._log.warning(
-                "waiting: before this start the server requested a pause", event=LogEvent.RETRY_AFTER,
+                "waiting: the server requested a pause before this start (Retry-After)", event=LogEvent.RETRY_AFTER,
                 url=self._where, wait_s=round(asked_s, 3),
             )  # fmt: skip
         return asked_s
@@ -41,7 +41,7 @@ class ServerPause:
         self._until_s = now_s + asked_s
         trouble = None if self._file is None else self._file.keep(asked_s, self._runtime.now_ms())
         if trouble is not None:
-            self._log.warning("Retry-After not kept", event=LogEvent.RETRY_AFTER_FAILED, detail=trouble)
+            self._log.warning("Retry-After could not be saved", event=LogEvent.RETRY_AFTER_FAILED, detail=trouble)
 
     def end(self) -> None:
         """The server has accepted a connection."""

@@ -48,7 +48,7 @@ class TimedAttempt:
     def left_s(self) -> float:
         """Seconds until the deadline. Raises ConnectFailed when it has passed, or when `cancel` is requested."""
         if self._cancel.is_requested():
-            raise ConnectFailed("given up because the run is stopping")
+            raise ConnectFailed("cancelled because the run is stopping")
         left = self._end - self.runtime.monotonic()
         if left <= 0:
             raise ConnectFailed(f"no {self.waits_for} within {self._timeout_s:g} s")
@@ -273,7 +273,7 @@ def _tls_trouble(error: OSError | ValueError, host: str) -> str:
         if code == _NOT_YET_VALID:
             return f"the certificate of {host} is not yet valid (or this machine's clock is wrong)"
         if code in (_SELF_SIGNED, _SELF_SIGNED_ROOT, _NO_ISSUER, _NO_LEAF_ISSUER):
-            authorities = "no authority known to this machine (SSL_CERT_FILE may name a file with further ones)"
+            authorities = "no authority known to this machine (to add one, set SSL_CERT_FILE to a file with it)"
             return f"the certificate of {host} was issued by {authorities}: {said}"
         return f"the certificate of {host} cannot be trusted: {said}"
     # Which of these a hang-up is depends on the version of Python: 3.11.2 says SSLZeroReturnError, 3.11.7 SSLEOFError.
@@ -281,5 +281,5 @@ def _tls_trouble(error: OSError | ValueError, host: str) -> str:
         return f"{host} ended the connection during the TLS handshake"
     if isinstance(error, ssl.SSLError):
         said = (error.reason or str(error)).replace("_", " ").lower()
-        return f"no TLS with {host}: {said}"
-    return f"no TLS with {host}: {error}"
+        return f"the TLS handshake with {host} failed: {said}"
+    return f"the TLS handshake with {host} failed: {error}"

@@ -130,9 +130,9 @@ def parse(data: bytes) -> Bundle:
         bundle = msgspec.convert(json.loads(data), Bundle)
         whole = render(bundle) == data and seal(bundle).sha256 == bundle.sha256
     except (ValueError, RecursionError) as error:
-        raise BundleAltered(f"it is no bundle: {error}") from None
+        raise BundleAltered(f"it is not a proof bundle: {error}") from None
     if not whole:
-        raise BundleAltered("its hash does not fit its content")
+        raise BundleAltered("its hash does not match its content")
     return bundle
 
 

@@ -51,11 +51,11 @@ def _cases(lab: Lab) -> list[_Case]:
         return _Case(code, why, ["run", *words, f"--db={lab.path(f'exit-{code}.db')}", f"--seconds={ENGINE_S}"])
 
     return [
-        _Case(COMPLETE, "its time is over", ["run", plain, f"--db={lab.path('exit-0.db')}", "--seconds=1"]),
+        _Case(COMPLETE, "--seconds is over", ["run", plain, f"--db={lab.path('exit-0.db')}", "--seconds=1"]),
         case(CRASH, "a second SIGTERM while its storage is locked", long),
         case(
             NETWORK,
-            "nobody listens where it connects to",
+            "no server listens at the address that it connects to",
             hasty,
             "--ingest=mockws",
             "--ws-url=ws://127.0.0.1:1",
@@ -167,7 +167,7 @@ def faults_of(code: int, seen: Mapping[str, str], ends: Sequence[str]) -> list[s
     first = ends[0] if ends else "none"
     result = "success" if code == COMPLETE else "exit-code"
     if first != f"{result} exited {code}":
-        faults.append(f"{code} wanted, its first end was {first!r}")
+        faults.append(f"expected exit code {code}, but its first end was {first!r}")
     if code in RESTARTED:
         if not int(seen["NRestarts"] or 0):
             faults.append(f"not restarted after {code}")
@@ -194,7 +194,7 @@ def _as_children(lab: Lab, means: Means, cases: Sequence[_Case], locks: _Locks, 
             {"code": ended.code, "wanted": case.code, "why": case.why, "log": lab.tail(ended.log)[-2:]}
         )
         if ended.code != case.code:
-            faults.append(f"{case.code} wanted, {ended.code} came")
+            faults.append(f"expected exit code {case.code}, got {ended.code}")
     evidence["commands"] = lab.shown_commands()
     if faults:
         return failed("; ".join(faults), evidence)

@@ -156,8 +156,8 @@ def _as_json(proofs: Sequence[Proof], took_s: float, passed: bool, path: Path, b
 
 def _closing(path: Path, bundle: Bundle | None, all_passed: bool) -> str:
     if bundle is None:
-        return "No bundle was written: --only leaves proofs out. The LIVE gate asks for all of them.\n"
-    meaning = "good for 7 days, for this code and this configuration" if all_passed else "the LIVE gate stays shut"
+        return "No bundle was written: --only skips proofs, and the LIVE gate requires all of them.\n"
+    meaning = "valid for 7 days, for this code and this configuration" if all_passed else "the LIVE gate stays shut"
     return f"{escape(str(path))}: configuration {bundle.config_hash}, {meaning}\n{ABOUT}\n"
 
 
@@ -175,7 +175,7 @@ def _folder(db_path: Path, errors: GuardedStream) -> Iterator[Path]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         if folder.exists():
-            errors.write(f"tradebot: {escape(str(folder))} could not be removed; please do\n")
+            errors.write(f"tradebot: {escape(str(folder))} could not be removed; remove it by hand\n")
 
 
 def _require_manager(means: Means) -> None:
@@ -186,9 +186,9 @@ def _require_manager(means: Means) -> None:
     if means.manager is None and need:
         others = ",".join(experiment.name for experiment in EXPERIMENTS if not experiment.needs_systemd)
         raise TradebotError(
-            f"no service manager answers: {means.no_manager}; the LIVE gate asks for all proofs, and {', '.join(need)}"
+            f"no service manager answers: {means.no_manager}; the LIVE gate requires all proofs, and {', '.join(need)}"
             " needs one: run prove where systemd runs, as root, or with --systemctl='systemctl --user' for your own"
-            f" manager. The others can be had without: --only={others}"
+            f" manager. To run only the others: --only={others}"
         )
 
 

@@ -130,10 +130,10 @@ def faults_of(
     """What speaks against the claim; rates in ticks a second. Pure."""
     errors = sum((reader.errors for reader in readers), Counter[str]())
     torn = sum(reader.torn for reader in readers)
-    faults = [f"readers met {count} x {error}" for error, count in errors.items()]
-    faults += [f"{torn} reads saw tables that do not fit together"] if torn else []
-    faults += ["a reader got nothing read"] if any(not reader.transactions for reader in readers) else []
-    faults += [f"the writer complained: {complaints[0]}"] if complaints else []
+    faults = [f"readers got {count} x {error}" for error, count in errors.items()]
+    faults += [f"{torn} reads saw tables that contradict each other"] if torn else []
+    faults += ["a reader completed no read"] if any(not reader.transactions for reader in readers) else []
+    faults += [f"the writer logged: {complaints[0]}"] if complaints else []
     faults += [f"the engine ended with {code}"] if code else []
     if together < RATE_MIN * alone or not alone:
         faults.append(f"{together:.0f} ticks/s stored beside readers, {alone:.0f} without")

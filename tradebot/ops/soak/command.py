@@ -262,10 +262,10 @@ def _check(order: SoakOrder, decisions: Path) -> None:
     """Refuse what cannot be meant, before anything is written or restarted. Raises UsageError, ConfigError."""
     folder = beside(order.db_path, "").parent
     if not folder.is_dir():
-        raise UsageError(f"--db: {folder} is no directory; name the database that the engine of {order.unit} writes")
+        raise UsageError(f"--db: {folder} is not a directory; name the database that the engine of {order.unit} writes")
     program = command_words(order.systemctl)[0]
     if shutil.which(program) is None:
-        raise UsageError(f"--systemctl: {escape(clip(program, 200))} is no program that can be run")
+        raise UsageError(f"--systemctl: {escape(clip(program, 200))} is not an executable program")
     if not decisions.parent.is_dir():
         raise UsageError(f"--decisions: there is no directory {decisions.parent}")
     check_apart(decisions, order.db_path)
@@ -306,17 +306,17 @@ def _found_throttle(order: SoakOrder) -> tuple[Rung, str]:
     except ConfigError as error:
         # The engine ignores such a file, and would keep all ticks whatever the ladder says.
         if not order.psi_actions:
-            return RUNGS[0], f"{error}; PSI actions are off, so it stays"
+            return RUNGS[0], f"{error}; not removed, because PSI actions are off"
         try:
             path.unlink()
         except OSError as failure:
-            raise ConfigError(f"{error}; that failed: {failure.strerror}") from error
+            raise ConfigError(f"{error}; soak could not remove it: {failure.strerror}") from error
         return RUNGS[0], f"{error}: removed"
     if throttle is None or throttle.sample_every == 1:
         return RUNGS[0], ""
     rung = rung_of(throttle.sample_every)
     state = escape(clip(throttle.state, 20))
-    return rung, f"going on at {rung.state}: the throttle file says {state}, 1 of {throttle.sample_every} ticks"
+    return rung, f"continuing at {rung.state}: the throttle file says {state}, 1 of {throttle.sample_every} ticks"
 
 
 def _seams(order: SoakOrder, runtime: Runtime, service: Systemctl, journal: _Journal) -> Seams:
@@ -368,11 +368,11 @@ def _verdict(
     ]
     if others := supervisor.other_starts:
         starts = "a further start" if others == 1 else f"{others} further starts"
-        parts.append(f"{starts} of the engine, not asked for by this soak: the log of {order.unit} says why")
+        parts.append(f"{starts} of the engine, not requested by this soak: the log of {order.unit} says why")
     if rung.sample_every > 1:
         which = "the engine stays throttled" if supervisor.throttled else "the engine's next start is throttled"
         parts.append(
-            f"{which}: {rung.state}, 1 of {rung.sample_every} ticks; the next soak goes on from"
+            f"{which}: {rung.state}, 1 of {rung.sample_every} ticks; the next soak continues from"
             f" there, or remove {throttle_path(order.db_path)} and {order.systemctl} restart {order.unit}"
         )
     return good, "; ".join([*parts, f"decisions: {journal.path}"])

@@ -154,5 +154,5 @@ class EngineWatch:
             found.append(str(wrong))
         elif not self._engine_seen:
             hint = "" if trouble is not None else db_hint(self._unit)
-            found.append(f"no tick and no engine was ever seen in {self._seams.database}{hint}")
+            found.append(f"neither a tick nor an engine was ever seen in {self._seams.database}{hint}")
         return found

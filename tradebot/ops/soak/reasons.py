@@ -19,7 +19,7 @@ class SoakEnding(StrEnum):
 
     STOP_SIGNAL = "a stop signal"
     DURATION_OVER = "its duration is over"
-    ABORTED = "the pressure stayed"
+    ABORTED = "the pressure stayed too high"
 
 
 class ForeignDatabase(Struct, frozen=True):
@@ -84,7 +84,7 @@ class UnitBusy(Struct, frozen=True):
     active: str
 
     def __str__(self) -> str:
-        return f"{self.unit} is {self.active} already"
+        return f"{self.unit} is already {self.active}"
 
 
 class RestartFailed(Struct, frozen=True):

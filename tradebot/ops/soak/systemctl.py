@@ -98,7 +98,7 @@ class Systemctl:
     def __init__(self, command: str, unit: str, runtime: Runtime, restart_s: float = RESTART_S) -> None:
         """`command` as `command_words` takes it. Raises UsageError for what can be no unit's name."""
         if not _UNIT.fullmatch(unit):
-            raise UsageError(f"--unit: {escape(clip(unit, 60))!r} is no name of a unit, such as {DEFAULT_UNIT}")
+            raise UsageError(f"--unit: {escape(clip(unit, 60))!r} is not the name of a unit, such as {DEFAULT_UNIT}")
         self._words = command_words(command)
         self._unit = unit
         self._runtime = runtime
@@ -130,7 +130,7 @@ class Systemctl:
             answer, complaint = _content(out), _content(errors)
         if process.returncode:
             said = (complaint or answer).strip().splitlines()
-            last = clip(escape(said[-1]), 300) if said else "and nothing said"
+            last = clip(escape(said[-1]), 300) if said else "no error message"
             raise ServiceError(f"{call}: exit {process.returncode}: {last}")
         return answer
 
@@ -145,9 +145,9 @@ class Systemctl:
             except subprocess.TimeoutExpired:
                 why = f"no answer within {limit_s:g} s" if monotonic() >= until_s else ""
                 if signals() > before:
-                    why = "given up: asked to stop"
+                    why = "cancelled: soak was asked to stop"
                 if sum(os.fstat(file.fileno()).st_size for file in files) > _TALK_BYTES_MAX:
-                    why = "given up: its output is too long for a service manager"
+                    why = "cancelled: its output is too long for a service manager"
             if why:
                 process.kill()
                 process.wait()

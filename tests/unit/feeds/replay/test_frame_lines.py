@@ -163,7 +163,7 @@ class TestCaptures:
 
     def test_a_header_of_another_format(self) -> None:
         batch = read(header().replace(b":1,", b":2,") + b"\n")
-        assert batch.notes == (Malformed(1, "capture format 2; known here is 1"),)
+        assert batch.notes == (Malformed(1, "capture format 2 is not supported; this version reads format 1"),)
 
     def test_a_frame_that_cannot_be_understood(self) -> None:
         assert read(record("what") + b"\n").notes == (Malformed(1, "no such word, of 4 characters"),)

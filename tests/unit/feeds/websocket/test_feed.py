@@ -694,21 +694,21 @@ class TestMalformed:
         batches = made.until(lambda: made.feed.position == 10)
         assert sum(batch.malformed for batch in batches) == 10
         assert [note.line for batch in batches for note in batch.notes] == [1, 10]
-        assert [each["frames"] for each in made.logged.all("malformed frames not listed")] == [8]
+        assert [each["frames"] for each in made.logged.all("further malformed frames were not logged")] == [8]
 
     def test_the_rest_is_told_when_the_garbage_has_ended(self, rig: Make) -> None:
         made = rig(Line(text(*"x" * 5), 5.0), config=replace(CONFIG, parse_error_limit=0))
         made.after(1.5)
-        assert made.logged.all("malformed frames not listed") == []
+        assert made.logged.all("further malformed frames were not logged") == []
         made.after(3.0)
-        assert made.logged.one("malformed frames not listed")["frames"] == 4
+        assert made.logged.one("further malformed frames were not logged")["frames"] == 4
 
     def test_the_rest_is_told_at_the_end(self, rig: Make) -> None:
         made = rig(Line(text(*"x" * 5)), config=replace(CONFIG, parse_error_limit=0))
         made.until(lambda: made.feed.position == 5)
         made.feed.close()
         made.feed.close()
-        assert made.logged.one("malformed frames not listed")["frames"] == 4
+        assert made.logged.one("further malformed frames were not logged")["frames"] == 4
 
     def test_trades_of_too_many_symbols(self, rig: Make) -> None:
         """What there is no room for is counted trade by trade; the others of the frame stay, and no limit is near."""
@@ -735,7 +735,7 @@ class TestMalformed:
         made = rig(Line(text(*"xy")), quarantine=Quarantine(tmp_path))
         batches = made.until(lambda: made.feed.position == 2)
         assert sum(batch.malformed for batch in batches) == 2
-        assert str(tmp_path) in made.logged.one("quarantine failed")["detail"]
+        assert str(tmp_path) in made.logged.one("malformed frames cannot be saved")["detail"]
 
 
 class TestTheEnd:

@@ -295,7 +295,7 @@ def test_no_tls_where_tls_was_asked_for() -> None:
     with RealPeer() as peer:
         peer.on_accept = lambda link: link.send_raw(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         said = failure(peer.url.replace("ws://", "wss://"), ConnectionLimits(2.0, 1000))
-        assert said.startswith("no TLS with localhost: ")
+        assert said.startswith("the TLS handshake with localhost failed: ")
 
 
 TLS_CLOSE_NOTIFY = b"\x15\x03\x03\x00\x02\x01\x00"  # an alert (21) of TLS 1.2, two bytes: warning, close_notify

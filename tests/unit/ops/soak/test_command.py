@@ -122,8 +122,8 @@ def test_an_engine_that_could_not_be_restarted_is_not_called_throttled(tmp_path:
     [
         (None, "NORMAL", None),
         (Throttle(1, "NORMAL", 0), "NORMAL", None),
-        (Throttle(10, "THROTTLE2", 0), "THROTTLE2", "going on at THROTTLE2: the throttle file says THROTTLE2, 1 of 10"),
-        (Throttle(7, "by hand", 0), "THROTTLE2", "going on at THROTTLE2: the throttle file says by hand, 1 of 7"),
+        (Throttle(10, "THROTTLE2", 0), "THROTTLE2", "continuing at THROTTLE2: the throttle file says THROTTLE2"),
+        (Throttle(7, "by hand", 0), "THROTTLE2", "continuing at THROTTLE2: the throttle file says by hand, 1 of 7"),
     ],
 )
 def test_it_goes_on_where_an_earlier_soak_ended(
@@ -255,12 +255,12 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_written(tmp_path: Pa
     soak = Soak(tmp_path)
     before = sorted(path.name for path in tmp_path.iterdir())
     for changes, complaint in (
-        ({"db_path": tmp_path / "nowhere" / "x.db"}, "nowhere is no directory"),
+        ({"db_path": tmp_path / "nowhere" / "x.db"}, "nowhere is not a directory"),
         ({"db_path": tmp_path / "notes.txt"}, "not a SQLite database"),
         ({"db_path": tmp_path / "foreign.db"}, "belongs to another program"),
         ({"db_path": tmp_path}, "is a directory"),
         ({"psi_root": tmp_path / "nowhere"}, "holds none of the files cpu, memory, io"),
-        ({"systemctl": "/none/systemctl"}, "is no program that can be run"),
+        ({"systemctl": "/none/systemctl"}, "is not an executable program"),
     ):
         with pytest.raises(ConfigError, match=complaint):
             soak.run(duration_s=6.0, **changes)
@@ -276,7 +276,8 @@ def test_a_soak_that_saw_nothing_is_no_good_one(tmp_path: Path) -> None:
     assert soak.run(duration_s=20.0) == 1
     output = soak.out.getvalue()
     assert output.startswith("soak: FAILED after 0:00:20: its duration is over; the unit was never seen: ")
-    assert f"no tick and no engine was ever seen in {soak.db}: is --db the one that tradebot.service writes?" in output
+    unseen = f"neither a tick nor an engine was ever seen in {soak.db}"
+    assert f"{unseen}: is --db the one that tradebot.service writes?" in output
 
 
 def test_one_that_was_ended_before_it_saw_anything_says_so(tmp_path: Path) -> None:
@@ -296,7 +297,7 @@ def test_starts_that_nobody_asked_for_are_in_the_verdict(tmp_path: Path) -> None
     soak.runtime.call_at(7.0, lambda: soak.says("ActiveState=active\nInvocationID=b"))
     soak.runtime.call_at(12.0, lambda: soak.says("ActiveState=active\nInvocationID=c"))
     assert soak.run(duration_s=21.0) == 0
-    assert "2 further starts of the engine, not asked for by this soak" in soak.out.getvalue()
+    assert "2 further starts of the engine, not requested by this soak" in soak.out.getvalue()
 
 
 def test_what_keeps_it_from_restarting_is_warned_of_once(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_another_process_is_another_reason() -> None:
         (ConfigurationRefused(UNIT), "a.service ended with 12"),
         (EngineNeverSeen(UNIT, "x.db"), "no engine was ever seen in x.db"),
         (ThrottleNotWritten("No space left on device"), "throttle file: No space left on device"),
-        (UnitBusy(UNIT, "activating"), "a.service is activating already"),
+        (UnitBusy(UNIT, "activating"), "a.service is already activating"),
     ],
 )
 def test_words(reason: SkipReason | Obstacle, words: str) -> None:

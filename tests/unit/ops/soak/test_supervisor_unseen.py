@@ -72,7 +72,7 @@ class TestAnotherDatabase:
         bench = Bench(unit=UnitLook(load="loaded", active="activating", sub="auto-restart"), ticking=False)
         bench.poll(20)
         assert bench.restarts == []
-        assert any("is activating already" in line.reason for line in bench.lines)
+        assert any("is already activating" in line.reason for line in bench.lines)
         bench.poll(1, unit=UnitLook(load="loaded", active="active"))
         assert bench.restarts != []
 
@@ -130,7 +130,8 @@ class TestNoEngine:
         bench.poll(2)
         assert bench.supervisor.unwell() == [
             "the unit was never seen: systemctl show: exit 1",
-            "no tick and no engine was ever seen in this database: is --db the one that tradebot.service writes?",
+            "neither a tick nor an engine was ever seen in this database:"
+            " is --db the one that tradebot.service writes?",
         ]
 
     @pytest.mark.parametrize(
