@@ -78,7 +78,7 @@ def run_engine(settings: Settings, edges: Edges | None = None) -> ExitCode:
     try:
         return run.run()
     except (Cancelled, StartStopped):
-        log.info("stopped before the pipeline ran", event=LogEvent.STOPPED)
+        log.info("stopped before the run began", event=LogEvent.STOPPED)
         return ExitCode.COMPLETE
     except TradebotError as error:
         run.failed(error.exit_code, str(error))

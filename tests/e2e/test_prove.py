@@ -51,7 +51,7 @@ def test_made_up_pressure_files_prove_nothing(engine: Engine) -> None:
         (pressure / name).write_text(KERNEL)
     done = engine.run("prove", "--only=psi_integrity", "--db=x.db", "--psi-root=pressure", NO_MANAGER).expect(1)
     assert verdicts(done) == {"psi_integrity": "INCONCLUSIVE"}
-    assert "pressure is not the kernel's /proc/pressure: leave --psi-root out" in done.stdout
+    assert "pressure is not the kernel's /proc/pressure: run without --psi-root" in done.stdout
 
 
 def test_the_list_and_a_wrong_name(engine: Engine) -> None:

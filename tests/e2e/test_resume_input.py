@@ -40,7 +40,7 @@ def test_another_input_is_refused_and_changes_nothing(engine: Engine, repo: Path
     with _resume(engine, lines[1000:2000], "other.jsonl") as cat:
         refused = engine.run(*ARGS, "--resume", stdin=cat.stdout)
     assert refused.code == 12
-    assert "not the one this run was begun with" in refused.stderr
+    assert "the input differs from the one this run began with" in refused.stderr
     assert refused.ledger["accepted"] == 0
     assert counts(engine.path("x.db")) == before
 

@@ -203,7 +203,9 @@ def describe(found: tuple[Path, str] | None, sources: Iterable[Source]) -> list[
         for source in sources
     ]
     lines.append(f"sources (--ws-source=NAME) of {found[0]} ({found[1]}):")
-    lines += _table(("NAME", "EXCHANGE", "SYMBOLS", "URL", "LIMITS"), rows) if rows else ["  none: the file names none"]
+    lines += (
+        _table(("NAME", "EXCHANGE", "SYMBOLS", "URL", "LIMITS"), rows) if rows else ["  none: the file has no sources"]
+    )
     return [escape(line) for line in lines]
 
 

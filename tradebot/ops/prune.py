@@ -63,7 +63,7 @@ def run_prune(
                     free_bytes = _free_bytes(db)
                 if not total.refused:
                     break
-                failure = f"replays were not deleted, because their events may be waiting there: {unreadable}"
+                failure = f"no replay was deleted, because the spill file may hold its events: {unreadable}"
             except PruneStopped as stop:
                 failure = str(stop)
             except StorageUnavailable as error:

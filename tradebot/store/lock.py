@@ -108,7 +108,7 @@ class WriterLock:
         except OSError as error:
             if error.errno not in _UNSUPPORTED:
                 raise os_failure(error, f"database {path}: cannot be locked") from error
-            self.unguarded = f"its file system cannot: {error.strerror}"
+            self.unguarded = f"its file system does not support this: {error.strerror}"
 
 
 def _why(error: OSError) -> str:

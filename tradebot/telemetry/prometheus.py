@@ -47,17 +47,17 @@ OF_COUNTERS: Final[Mapping[str, _Counter]] = {
     "duplicates": _Counter("tradebot_duplicates_total", "Trades dropped because they had been seen before."),
     "history_dropped": _Counter("tradebot_history_dropped_total", "Trades from before the connection, dropped."),
     "out_of_band": _Counter("tradebot_out_of_band_total", "Trades whose price was too far from the recent ones."),
-    "sampled_out": _Counter("tradebot_sampled_out_total", "Good trades that sampling left out."),
+    "sampled_out": _Counter("tradebot_sampled_out_total", "Good trades that sampling did not keep."),
     "already_stored": _Counter("tradebot_already_stored_total", "Trades that a resumed run found stored."),
-    "refused": _Counter("tradebot_ticks_refused_total", "Trades lost to overload."),
+    "refused": _Counter("tradebot_ticks_refused_total", "Trades refused because of an overload."),
     "bp_drops_tick": _Counter("tradebot_tick_channel_refused_total", "Ticks that the full tick channel refused."),
     "bp_drops_persist": _Counter(
-        "tradebot_tick_channel_refused_by_persist_total", "Those of them for which persistence was the cause."
+        "tradebot_tick_channel_refused_by_persist_total", "Ticks refused because the persist stage was too slow."
     ),
-    "gaps": _Counter("tradebot_gaps_total", "Holes in a sender's numbering."),
+    "gaps": _Counter("tradebot_gaps_total", "Gaps in the senders' sequence numbers."),
     "reconnects": _Counter("tradebot_reconnects_total", "Connections made after the first."),
     "tick_count": _Counter("tradebot_strategy_ticks_total", "Accepted ticks that the strategy has taken."),
-    "signal_count": _Counter("tradebot_signals_total", "Signals decided, the refused ones included."),
+    "signal_count": _Counter("tradebot_signals_total", "Signals generated, including refused ones."),
     "bp_drops_signal": _Counter(*_REFUSALS, {"reason": BP_DROP_SIGNAL}),
     "risk_vetoes": _Counter(*_REFUSALS, {"reason": RISK_CAP}),
     "stale_vetoes": _Counter(*_REFUSALS, {"reason": STALE_DATA}),
@@ -87,11 +87,11 @@ def _of_run(status: Status, now_s: float) -> Iterator[Metric]:
         "version": status.version, "run_id": status.run_id, "mode": status.mode, "ingest": status.ingest,
         "source": status.source, "config_hash": status.config_hash,
     }  # fmt: skip
-    yield _metric("tradebot_run_info", "The run, in its labels; all fills are simulated.", 1, run)
+    yield _metric("tradebot_run_info", "The run, described by the labels; all fills are simulated.", 1, run)
     yield _metric("tradebot_start_time_seconds", "When the run began (Unix time).", status.started_ms / 1000)
     age_s = max(0.0, now_s - status.written_s)
-    yield _metric("tradebot_status_age_seconds", "Since the main thread last looked.", age_s)
-    yield _metric("tradebot_draining", "1 while a stop is under way.", status.state != "running")
+    yield _metric("tradebot_status_age_seconds", "Age of the status that these figures come from.", age_s)
+    yield _metric("tradebot_draining", "1 while the engine is stopping.", status.state != "running")
     yield _metric("tradebot_sample_every", "Every N-th tick is kept.", status.sample_every)
 
 
@@ -100,19 +100,23 @@ def _of_link(status: Status) -> Iterator[Metric]:
     down_s = None if up is None else status.link_down_s or 0.0
     silent_s = None if status.link_age_ms is None else status.link_age_ms / 1000
     yield _metric("tradebot_link_up", "1 while the feed's link is up.", up)
-    yield _metric("tradebot_link_down_seconds", "For how long the link has been down.", down_s)
-    yield _metric("tradebot_link_silence_seconds", "Since the peer last showed life.", silent_s)
+    yield _metric("tradebot_link_down_seconds", "Time since the link went down.", down_s)
+    yield _metric("tradebot_link_silence_seconds", "Time since the peer last sent a frame or a pong.", silent_s)
     asked_s = None if up is None else status.retry_after_s or 0.0
-    yield _metric("tradebot_retry_after_seconds", "What is left of the pause that the server asked for.", asked_s)
+    yield _metric("tradebot_retry_after_seconds", "Remaining pause requested by the server.", asked_s)
     symbols = status.symbols
     silent = {} if symbols is None else {
         "refused": symbols.refused_count, "silent": symbols.silent_count, "no_trade_yet": symbols.untraded_count,
     }  # fmt: skip
-    text = "Symbols that were asked for and bring no trades, by reason."
+    text = "Requested symbols without trades, by reason."
     yield _by_label("tradebot_symbols_silent", text, "reason", silent)
-    yield _metric("tradebot_symbols_requested", "Symbols asked for.", None if symbols is None else symbols.requested)
+    yield _metric(
+        "tradebot_symbols_requested",
+        "Symbols requested from the exchange.",
+        None if symbols is None else symbols.requested,
+    )
     announced = None if symbols is None else symbols.announced
-    yield _metric("tradebot_exchange_notices_total", "What the exchange announced.", announced)
+    yield _metric("tradebot_exchange_notices_total", "Announcements by the exchange.", announced)
     tick = status.last_tick
     tick_s = None if tick is None else as_unix_ms(tick.ts_ms) / 1000
     yield _metric("tradebot_last_tick_time_seconds", "The last tick's own time (Unix time).", tick_s)
@@ -122,13 +126,13 @@ def _of_pipeline(status: Status) -> Iterator[Metric]:
     yield _by_label("tradebot_channel_depth_events", "Events waiting in a channel.", "channel", status.depths)
     stages = (*reversed(STAGES), *([CommitStage.name] if status.push else []))
     running = {stage: stage in status.running for stage in stages}
-    yield _by_label("tradebot_stage_running", "1 while the stage's thread has not ended.", "stage", running)
+    yield _by_label("tradebot_stage_running", "1 while the stage's thread is running.", "stage", running)
     still_s = {stage: status.still_s.get(stage, 0.0) for stage in stages}
-    yield _by_label("tradebot_stage_still_seconds", "For how long a stage with work has not moved.", "stage", still_s)
+    yield _by_label("tradebot_stage_still_seconds", "Time without progress of a stage that has work.", "stage", still_s)
     stored_s = None if status.last_stored_ms is None else status.last_stored_ms / 1000
     took_s = None if status.commit_ms is None else status.commit_ms / 1000
-    yield _metric("tradebot_last_commit_time_seconds", "When more than notices was last stored (Unix time).", stored_s)
-    yield _metric("tradebot_last_commit_duration_seconds", "How long that commit took.", took_s)
+    yield _metric("tradebot_last_commit_time_seconds", "Last commit with more than notices (Unix time).", stored_s)
+    yield _metric("tradebot_last_commit_duration_seconds", "Duration of the last commit.", took_s)
     book = status.book
     yield _metric("tradebot_open_positions", "Open simulated positions.", None if book is None else book.open_positions)
     unit = {} if book is None else {"unit": book.unit}

@@ -242,7 +242,7 @@ def test_the_table_of_exchanges_and_sources() -> None:
 
 
 def test_tables_without_sources() -> None:
-    assert describe((Path("s.toml"), "x"), [])[-1] == "  none: the file names none"
+    assert describe((Path("s.toml"), "x"), [])[-1] == "  none: the file has no sources"
     assert "there is no ws_sources.toml" in describe(None, [])[-1]
     assert describe((Path("a\nb"), "x"), [])[-2] == "sources (--ws-source=NAME) of a\\nb (x):"
 

@@ -161,7 +161,7 @@ class TestLab:
         assert (found["HOME"], found["A"], found["XDG_RUNTIME_DIR"]) == (str(lab.folder), "b", "/run/user/7")
 
     def test_waiting_ends(self, lab: Lab, clock: Clock) -> None:
-        with pytest.raises(NotInTime, match="a thing: not within 5"):
+        with pytest.raises(NotInTime, match="a thing: timed out after 5"):
             lab.wait(lambda: None, "a thing", 5.0)
         assert 5.0 <= clock.now_s < 5.2
         with pytest.raises(NotInTime):  # the proof's own limit comes first
@@ -201,7 +201,7 @@ class TestPsi:
         [
             ("some avg10=1.25\n", "not the kernel's format: 'some avg10=1.25'"),
             (KERNEL.replace("1.25", "101.00"), "no avg10 from 0 to 100"),
-            ("full avg10=0.00 avg60=0.00 avg300=0.00 total=6\n", "its line 'some' was not kept"),
+            ("full avg10=0.00 avg60=0.00 avg300=0.00 total=6\n", "its line 'some' was not recorded"),
             ("cpu usage 10 %\n", "unknown line"),
         ],
     )
@@ -239,7 +239,7 @@ class TestPsi:
         means = Means(self.files(root), None, "")
         outcome = psi_integrity.run(lab, means)
         assert outcome.verdict == Verdict.INCONCLUSIVE
-        assert outcome.reason == f"{root} is not the kernel's /proc/pressure: leave --psi-root out"
+        assert outcome.reason == f"{root} is not the kernel's /proc/pressure: run without --psi-root"
         (lab.folder / "link").symlink_to(root)
         with monkeypatch.context() as patch:
             patch.setattr(psi_integrity, "KERNEL_ROOT", root)
@@ -265,11 +265,14 @@ class TestJudgements:
         [
             ((250, 50, 25, 250), []),
             ((250, 54.9, 22.6, 226), []),
-            ((250, 55.1, 25, 250), ["THROTTLE1: 55.1 ticks/s, 50.0 wanted"]),
-            ((250, 50, 22.4, 250), ["THROTTLE2: 22.4 ticks/s, 25.0 wanted"]),
-            ((250, 250, 250, 250), ["THROTTLE1: 250.0 ticks/s, 50.0 wanted", "THROTTLE2: 250.0 ticks/s, 25.0 wanted"]),
-            ((250, 50, 25, 25), ["RESTORED: 25.0 ticks/s, 250.0 wanted"]),
-            ((100, 20, 0, 100), ["THROTTLE2: 0.0 ticks/s, 10.0 wanted"]),
+            ((250, 55.1, 25, 250), ["THROTTLE1: 55.1 ticks/s, expected 50.0"]),
+            ((250, 50, 22.4, 250), ["THROTTLE2: 22.4 ticks/s, expected 25.0"]),
+            (
+                (250, 250, 250, 250),
+                ["THROTTLE1: 250.0 ticks/s, expected 50.0", "THROTTLE2: 250.0 ticks/s, expected 25.0"],
+            ),
+            ((250, 50, 25, 25), ["RESTORED: 25.0 ticks/s, expected 250.0"]),
+            ((100, 20, 0, 100), ["THROTTLE2: 0.0 ticks/s, expected 10.0"]),
         ],
     )
     def test_throttling_within_ten_percent(self, rates: tuple[float, ...], faults: list[str]) -> None:
@@ -321,9 +324,15 @@ class TestJudgements:
             (["NONE", "STALL"], 44.9, True, False, "STALL after 44.9 s"),
             (["NONE", "STALL"], 60.0, True, False, "STALL after 60.0 s"),
             (["NONE", "STALL"], 45.0, False, False, "the unit was not restarted"),
-            (["NONE", "STALL"], 45.0, True, True, "it was systemd's watchdog that"),
-            (["NONE", "STALL", "STALL"], 45.0, True, False, "one STALL wanted"),
-            (["NONE", "ENGINE_RESTART", "STALL"], 45.0, True, False, "one STALL wanted, and no other: ENGINE_RESTART"),
+            (["NONE", "STALL"], 45.0, True, True, "systemd's watchdog restarted"),
+            (["NONE", "STALL", "STALL"], 45.0, True, False, "expected exactly one STALL"),
+            (
+                ["NONE", "ENGINE_RESTART", "STALL"],
+                45.0,
+                True,
+                False,
+                "expected exactly one STALL and no other action, got: ENGINE_RESTART",
+            ),
         ],
     )
     def test_stall(
@@ -424,14 +433,14 @@ class TestManager:
         program = self.systemctl(no_space, f"{no_space}/units", load="not-found")
         manager = find_manager(quote(str(program)), {}, "t0")
         manager.write_engine(lab, "x", [])
-        with pytest.raises(ManagerError, match="has other files than this process"):
+        with pytest.raises(ManagerError, match="sees other files than this process"):
             manager.reload()
 
     @pytest.mark.parametrize(
         ("text", "why"),
         [
             ("echo no such thing >&2; exit 1", "exit 1: no such thing"),
-            ("echo Running in chroot, ignoring command", "no systemd"),
+            ("echo Running in chroot, ignoring command", "is not systemd"),
         ],
     )
     def test_no_manager(self, tmp_path: Path, text: str, why: str) -> None:
@@ -546,7 +555,9 @@ class TestProve:
         assert not bundle_path(tmp_path / "state" / "x.db").exists()
         assert self.run(monkeypatch, tmp_path, lambda lab, means: failed("", {}), only=NAMES[2])[0] == 1
 
-    @pytest.mark.parametrize("error", [NotInTime("ticks: not within 5 s"), ConfigError("broken"), OSError(28, "full")])
+    @pytest.mark.parametrize(
+        "error", [NotInTime("ticks: timed out after 5 s"), ConfigError("broken"), OSError(28, "full")]
+    )
     def test_an_experiment_that_cannot_be_ended_has_failed(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception
     ) -> None:

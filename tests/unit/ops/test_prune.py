@@ -682,7 +682,7 @@ class TestSpill:
         code, text = command(path, FakeRuntime())
         assert code == 1 and "0 replays" in text
         assert (
-            f"Not finished: replays were not deleted, because their events may be waiting there: spill file {path}.sp"
+            f"Not finished: no replay was deleted, because the spill file may hold its events: spill file {path}.sp"
             in text
         )
         assert why in text

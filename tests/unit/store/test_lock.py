@@ -221,7 +221,7 @@ def test_where_files_cannot_be_locked_the_lock_file_has_to_do(tmp_path: Path, mo
     (tmp_path / "x.db").touch()
     monkeypatch.setattr("tradebot.store.lock.fcntl.flock", flock)
     lock = WriterLock(tmp_path / "x.db")
-    assert lock.unguarded == "its file system cannot: Operation not supported"
+    assert lock.unguarded == "its file system does not support this: Operation not supported"
     with pytest.raises(ConfigError, match="another engine"):
         WriterLock(tmp_path / "x.db")
     lock.release()

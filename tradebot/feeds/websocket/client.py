@@ -186,7 +186,7 @@ class WebSocketConnection:
     def close(self, code: int = CLOSE_NORMAL) -> None:
         """See Connection.close."""
         if self._lost is None:
-            self._lose("closed by this side", code, struct.pack("!H", code))
+            self._lose("closed by tradebot", code, struct.pack("!H", code))
 
     def _take(self) -> list[Frame]:
         """Whole frames that have arrived; pings are answered. An ending is dealt with once all before it is handed out.

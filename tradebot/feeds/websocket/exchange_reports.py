@@ -117,12 +117,12 @@ class ExchangeReports:
         if not self._traded:
             self._log.warning(
                 "no trade yet on this connection", event=LogEvent.NO_TRADES, after_s=UNTRADED_S, frames=frames,
-                symbols=shown, hint="a quiet market, or the wrong symbol or exchange",
+                symbols=shown, hint="the market may be quiet; check the symbol and the exchange",
             )  # fmt: skip
         elif shown:
             self._log.warning(
                 "no trade yet for some symbols", event=LogEvent.SYMBOLS_UNTRADED, after_s=UNTRADED_S, frames=frames,
-                symbols=shown, count=len(names), hint="quiet, renamed or delisted",
+                symbols=shown, count=len(names), hint="they may be quiet, renamed or delisted",
             )  # fmt: skip
 
     def _announced(self, text: str, now_s: float, now_ms: int) -> Iterable[Notice]:

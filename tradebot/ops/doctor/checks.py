@@ -117,7 +117,7 @@ def check_clock(clock: ClockReading, look: HealthReading) -> list[Finding]:
         kept = (
             "synchronised by a time service"
             if clock.synchronised
-            else "whether a time service synchronises it is not known here"
+            else "cannot tell whether a time service synchronises it"
         )
         found.append(ok("clock", f"even within {abs(clock.step_ms):.0f} ms over {clock.over_s:.1f} s, {kept}"))
     return found
@@ -289,7 +289,7 @@ def check_spill(
     if engine_runs:
         return warn(
             "spill",
-            f"the running engine has put {waiting_bytes:,} bytes of events into {path}: its storage fails",
+            f"the running engine has put {waiting_bytes:,} bytes of events into {path}: it cannot write the database",
             Advice.SPILL_GROWS,
             "find out what locks the database or fills the disk; the engine stores the events when it can write again,"
             " or exits with 13 and its next start stores them",

@@ -169,7 +169,7 @@ class Lab:
             self.check_stop()
             now_s = self.runtime.monotonic()
             if now_s >= until_s:
-                raise NotInTime(f"{what}: not within {now_s - began_s:.1f} s")
+                raise NotInTime(f"{what}: timed out after {now_s - began_s:.1f} s")
             self.runtime.sleep(POLL_S)
 
     def pause(self, seconds: float) -> None:

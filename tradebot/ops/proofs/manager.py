@@ -87,8 +87,8 @@ class Manager:
         for unit in self._units:
             if self.show(unit, "LoadState")["LoadState"] != "loaded":
                 raise ManagerError(
-                    f"does not see {self.folder / unit}: it has other files than this process, as in a container; run"
-                    " tradebot prove where it runs"
+                    f"does not see {self.folder / unit}: it sees other files than this process, as in a container; run"
+                    " tradebot prove where the service manager runs"
                 )
 
     def close(self) -> None:
@@ -119,7 +119,7 @@ def find_manager(command: str | None, environ: Mapping[str, str], token: str) ->
     properties = _values(_call([*words, "show", "--property=Version,UnitPath"], CALL_S))
     places = [Path(place) for place in properties.get("UnitPath", "").split()]
     if not properties.get("Version") or not places:
-        raise ManagerError(f"{' '.join(words)}: does not say which units it reads: no systemd")
+        raise ManagerError(f"{' '.join(words)}: does not list its unit directories: it is not systemd")
     return Manager(words, _runtime_folder(places, environ), properties["Version"], token)
 
 

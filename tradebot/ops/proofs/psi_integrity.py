@@ -30,7 +30,7 @@ def run(lab: Lab, means: Means) -> ProofOutcome:
     evidence: Evidence = {"root": str(root), "lines": [], "looks": []}
     missing = [str(root / name) for name in RESOURCES if not (root / name).exists()]
     if missing:
-        return inconclusive(f"this kernel gives no pressure files ({', '.join(missing)}): boot it with psi=1", evidence)
+        return inconclusive(f"this kernel has no pressure files ({', '.join(missing)}): boot it with psi=1", evidence)
     engine = lab.start(
         "engine", ["run", f"--db={lab.path('engine.db')}", f"--seconds={ENGINE_S}", lab.config("engine.toml")]
     )
@@ -42,12 +42,12 @@ def run(lab: Lab, means: Means) -> ProofOutcome:
     ended = lab.wait(engine.ended, "the end of the engine", END_S)
     evidence |= {"stall_us_total": totals, "commands": lab.shown_commands()}
     if ended.code:
-        return failed(f"the engine beside it ended with {ended.code}", evidence | {"log": lab.tail(ended.log)})
-    faults += [f"the total of {name} went back" for name, seen in totals.items() if seen != sorted(seen)]
+        return failed(f"the engine that ran meanwhile ended with {ended.code}", evidence | {"log": lab.tail(ended.log)})
+    faults += [f"the total of {name} decreased" for name, seen in totals.items() if seen != sorted(seen)]
     if not faults and root.resolve() != KERNEL_ROOT:
         # What lies elsewhere anybody may have written, and a bundle with this proof passed counts for the LIVE gate.
-        return inconclusive(f"{root} is not the kernel's {KERNEL_ROOT}: leave --psi-root out", evidence)
-    summary = f"{len(evidence['lines'])} lines of the kernel read and kept as they are"
+        return inconclusive(f"{root} is not the kernel's {KERNEL_ROOT}: run without --psi-root", evidence)
+    summary = f"{len(evidence['lines'])} lines of the kernel read and recorded unchanged"
     return judged(list(dict.fromkeys(faults)), summary, evidence)
 
 
@@ -65,16 +65,16 @@ def _look(root: Path, evidence: Evidence, totals: dict[str, list[int]]) -> list[
             raw, avg10 = fields[f"{resource}_{kind}_raw"], fields[f"{resource}_{kind}_avg10"]
             if raw is None:
                 if kind == "some" or any(line.startswith("full ") for line in before[resource]):
-                    faults.append(f"{resource}: its line {kind!r} was not kept")
+                    faults.append(f"{resource}: its line {kind!r} was not recorded")
                 continue
             evidence["lines"].append(f"{resource}: {raw}")
             faults += _line_faults(resource, str(raw), avg10, totals)
             # The kernel recomputes them every 2 s: between two readings that agree, ours must be one of them.
             if before[resource] == after[resource] and raw not in before[resource]:
-                faults.append(f"{resource}: the line kept is not the kernel's: {raw!r}")
+                faults.append(f"{resource}: the recorded line differs from the kernel's: {raw!r}")
     decision = json.loads(_decision(found.pressure).as_line())
     if fields.items() - decision.items():
-        faults.append("a decision of the supervisor does not hold the fields as they are")
+        faults.append("a decision of the supervisor does not record the fields unchanged")
     faults += [f"a decision calls stall time {name}" for name in decision if _MISNAMED.search(name)]
     return faults
 

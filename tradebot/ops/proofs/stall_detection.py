@@ -166,13 +166,15 @@ def faults_of(actions: Sequence[str], stall_s: float, restarted: bool, by_itself
     """
     faults = []
     if not STALL_S <= stall_s <= STALL_S + POLL_S + SLACK_S:
-        faults.append(f"STALL after {stall_s:.1f} s without progress, wanted {STALL_S:g} to {STALL_S + POLL_S:g}")
+        faults.append(f"STALL after {stall_s:.1f} s without progress, expected {STALL_S:g} to {STALL_S + POLL_S:g}")
     if not restarted:
         faults.append("the unit was not restarted")
     if by_itself:
-        faults.append("it was systemd's watchdog that restarted the unit, not the supervisor")
+        faults.append("systemd's watchdog restarted the unit, not the supervisor")
     if sorted(set(actions)) != ["NONE", "STALL"] or actions.count("STALL") != 1:
-        faults.append(f"one STALL wanted, and no other: {', '.join(one for one in actions if one != 'NONE')}")
+        faults.append(
+            f"expected exactly one STALL and no other action, got: {', '.join(one for one in actions if one != 'NONE')}"
+        )
     return faults
 
 

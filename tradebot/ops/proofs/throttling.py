@@ -101,7 +101,7 @@ def judge(measured: list[Rate], evidence: Evidence) -> ProofOutcome:
     for rate in measured[1:]:
         wanted = base / rate.sample_every
         if abs(rate.ticks_per_s - wanted) > TOLERANCE * wanted:
-            faults.append(f"{rate.phase}: {rate.ticks_per_s:.1f} ticks/s, {wanted:.1f} wanted")
+            faults.append(f"{rate.phase}: {rate.ticks_per_s:.1f} ticks/s, expected {wanted:.1f}")
     rates = ", ".join(f"{rate.phase} {rate.ticks_per_s:.1f}" for rate in measured)
     return judged(faults, f"ticks/s: {rates}", evidence)
 

@@ -59,7 +59,7 @@ class SoakOrder(NamedTuple):
 
 
 def run_soak(order: SoakOrder, runtime: Runtime, out: TextIO | None, errors: TextIO | None) -> int:
-    """Supervise until the duration is over (0, or 1 when the engine is not well by then), ABORT (1) or a signal (0).
+    """Supervise until the duration is over (0, or 1 when the engine is not healthy by then), ABORT (1) or a signal (0).
 
     Main thread; blocks. Raises ConfigError, and TradebotError where no manager answers, when it cannot begin.
     """
