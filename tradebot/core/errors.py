@@ -24,12 +24,12 @@ class ExitCode(IntEnum):
 
 
 _MEANINGS = {
-    ExitCode.COMPLETE: "replay finished, --seconds over, or SIGINT/SIGTERM/SIGHUP served",
+    ExitCode.COMPLETE: "replay finished, --seconds over, or stopped by SIGINT/SIGTERM/SIGHUP",
     ExitCode.CRASH: "a bug (uncaught exception in a thread, ledger that does not balance), or a second stop signal",
     ExitCode.NETWORK: "no completed handshake within the reconnect budget",
-    ExitCode.PARSE: "input unparseable beyond the limit or without a single tick, or a malformed line with --strict",
-    ExitCode.CONFIG: "bad usage or configuration, unusable input or database, or the LIVE gate is shut",
-    ExitCode.OVERLOAD: "a push feed outran the pipeline, or the database stayed locked or full",
+    ExitCode.PARSE: "too many malformed frames, input without a single tick, or a malformed line with --strict",
+    ExitCode.CONFIG: "usage or configuration error, unusable input or database, or an unmet condition of the LIVE gate",
+    ExitCode.OVERLOAD: "a push feed outpaced the pipeline, or the database stayed locked or full",
 }
 
 HINT: Final = "try tradebot run --help"

@@ -116,7 +116,7 @@ def test_a_tick_of_the_future_is_said_to_be_one() -> None:
 @pytest.mark.parametrize(
     ("code", "line"),
     [
-        (13, "exit code   13 OVERLOAD: a push feed outran the pipeline, or the database stayed locked or full\n"),
+        (13, "exit code   13 OVERLOAD: a push feed outpaced the pipeline, or the database stayed locked or full\n"),
         (None, "exit code   not recorded: the run was killed, or could not record it\n"),
     ],
 )

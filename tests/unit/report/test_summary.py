@@ -45,7 +45,7 @@ run         r0123456789ab
 input       replay, fixtures/session.jsonl
 database    /tmp/my data/x.db
 time        2.00 s, 7,000 ticks/s
-exit code   0 COMPLETE: replay finished, --seconds over, or SIGINT/SIGTERM/SIGHUP served
+exit code   0 COMPLETE: replay finished, --seconds over, or stopped by SIGINT/SIGTERM/SIGHUP
 
 Ticks
   ticks read          14,001

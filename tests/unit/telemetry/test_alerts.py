@@ -51,7 +51,7 @@ def test_a_stop_and_the_end() -> None:
         (
             "exit_code",
             "error",
-            "the engine has ended with 13 OVERLOAD: a push feed outran the pipeline, or the database stayed locked"
+            "the engine has ended with 13 OVERLOAD: a push feed outpaced the pipeline, or the database stayed locked"
             " or full",
         )
     ]
