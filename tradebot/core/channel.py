@@ -70,17 +70,6 @@ class Channel(queue.Queue[Item], Generic[Item]):
     def _qsize(self) -> int:
         return self._events
 
-    def _put(self, item: Item) -> None:
-        self.queue.append(item)
-        self._events += event_count(item)
-        if self._events > self.high_water:
-            self.high_water = self._events
-
-    def _get(self) -> Item:
-        item = self.queue.popleft()
-        self._events -= event_count(item)
-        return item
-
     def put(self, item: Item, block: bool = True, timeout: float | None = None) -> None:
         """Not for use: it would bound chunks, not events. Raises TypeError; use `send` or `offer`."""
         raise TypeError(f"channel {self.name}: use send or offer")
@@ -129,7 +118,10 @@ class Channel(queue.Queue[Item], Generic[Item]):
             raise ConsumerGone(self.name)
         fits = min(total - start, self.maxsize - self._events)
         if fits > 0:
-            self._put(item if fits == total else _part(item, start, start + fits))
+            self.queue.append(item if fits == total else _part(item, start, start + fits))
+            self._events += fits
+            if self._events > self.high_water:
+                self.high_water = self._events
             self.entered += fits
             if self._events >= self._wanted:
                 self.not_empty.notify()
@@ -164,12 +156,12 @@ class Channel(queue.Queue[Item], Generic[Item]):
         items: list[Item] = []
         room = max_events
         while self.queue and room > 0:
-            item = self._get()
+            item = self.queue.popleft()
             count = event_count(item)
             if count > room:
                 self.queue.appendleft(_part(item, room, count))
-                self._events += count - room
                 item, count = _part(item, 0, room), room
+            self._events -= count
             items.append(item)
             room -= count
         self.passed += max_events - room
@@ -196,5 +188,6 @@ class Channel(queue.Queue[Item], Generic[Item]):
 
 
 def _part(chunk: Any, begin: int, end: int) -> Any:
-    """A slice, which is of the chunk's own type."""
-    return chunk[begin:end]
+    """Some events of a chunk, as a chunk of its own type."""
+    part = getattr(chunk, "part", None)
+    return chunk[begin:end] if part is None else part(begin, end)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from struct import Struct as Layout
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 from zlib import crc32
 
 from msgspec import Meta, Struct
@@ -78,7 +78,7 @@ class StoredTick(Tick, frozen=True, gc=False):
 
 
 class TickChunk(list[Tick]):
-    """Consecutive ticks, as channels carry them. Its slices are chunks as well.
+    """Consecutive ticks, as channels carry them. A slice is a plain list: `part` gives a chunk.
 
     With a `symbol` they are known to be alike: all of that symbol, none with an `event_id` or a `seq`. That spares the
     stages from looking at each tick again to find out what the feed already knew. None is always right too.
@@ -90,9 +90,9 @@ class TickChunk(list[Tick]):
         super().__init__(ticks)
         self.symbol = symbol
 
-    def __getitem__(self, key: Any) -> Any:
-        item = super().__getitem__(key)
-        return TickChunk(item, self.symbol) if type(key) is slice else item
+    def part(self, begin: int, end: int | None = None) -> TickChunk:
+        """The chunk of the ticks from index `begin` up to `end`, which is left out."""
+        return TickChunk(self[begin:end], self.symbol)
 
 
 _content: Final = Layout("<qdd").pack
@@ -226,23 +226,23 @@ class Checkpoint(Struct, frozen=True, gc=False):
 
 
 class SignalChunk(list[Signal]):
-    """Consecutive signals, as channels carry them. Its slices are chunks as well."""
+    """Consecutive signals, as channels carry them. A slice is a plain list: `part` gives a chunk."""
 
     __slots__ = ()
 
-    def __getitem__(self, key: Any) -> Any:
-        item = super().__getitem__(key)
-        return SignalChunk(item) if type(key) is slice else item
+    def part(self, begin: int, end: int | None = None) -> SignalChunk:
+        """The chunk of the signals from index `begin` up to `end`, which is left out."""
+        return SignalChunk(self[begin:end])
 
 
 class OrderChunk(list[Order]):
-    """Consecutive orders with their fills, as channels carry them. Its slices are chunks as well."""
+    """Consecutive orders with their fills, as channels carry them. A slice is a plain list: `part` gives a chunk."""
 
     __slots__ = ()
 
-    def __getitem__(self, key: Any) -> Any:
-        item = super().__getitem__(key)
-        return OrderChunk(item) if type(key) is slice else item
+    def part(self, begin: int, end: int | None = None) -> OrderChunk:
+        """The chunk of the orders from index `begin` up to `end`, which is left out."""
+        return OrderChunk(self[begin:end])
 
 
 StoredEvent = Tick | Notice | Signal | Order

@@ -68,7 +68,7 @@ class ExecutionStage:
             if not order.fills:
                 self._refused(order)
         self._report_filled([order for order in orders if order.fills])
-        fresh = orders[self._stored_orders :] if self._stored_orders else orders
+        fresh = orders.part(self._stored_orders) if self._stored_orders else orders
         self._stored_orders -= len(orders) - len(fresh)
         if fresh:
             self._persist.send(fresh)

@@ -86,7 +86,7 @@ class StrategyStage:
     def _process(self, chunk: TickChunk) -> None:
         self._metrics.tick_count += len(chunk)
         self.last_tick = chunk[-1]
-        fresh = chunk[self._stored_ticks :] if self._stored_ticks else chunk
+        fresh = chunk.part(self._stored_ticks) if self._stored_ticks else chunk
         self._stored_ticks -= len(chunk) - len(fresh)
         if fresh:
             self._persist.send(fresh)
@@ -95,7 +95,7 @@ class StrategyStage:
             return
         self._metrics.signal_count += len(signals)
         self._report(signals)
-        new = signals[self._stored_signals :] if self._stored_signals else signals
+        new = signals.part(self._stored_signals) if self._stored_signals else signals
         self._stored_signals -= len(signals) - len(new)
         if new:
             self._persist.send(new)

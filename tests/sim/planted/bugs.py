@@ -296,8 +296,8 @@ _STAGE_BUGS: Final = (
         "            with self.not_full:\n                if self._gone or self._producers <= 0:\n"
         "                    raise ConsumerGone(self.name)\n"
         "                fits = min(total - start, room)\n"
-        "                self._put(item if fits == total else _part(item, start, start + fits))\n"
-        "                self.entered += fits\n                self.not_empty.notify()\n"
+        "                self.queue.append(item if fits == total else _part(item, start, start + fits))\n"
+        "                self._events += fits\n                self.entered += fits\n                self.not_empty.notify()\n"
         "                start += fits\n",
         20,
         "overload_by_persist",
