@@ -297,7 +297,8 @@ _STAGE_BUGS: Final = (
         "                    raise ConsumerGone(self.name)\n"
         "                fits = min(total - start, room)\n"
         "                self.queue.append(item if fits == total else _part(item, start, start + fits))\n"
-        "                self._events += fits\n                self.entered += fits\n                self.not_empty.notify()\n"
+        "                self._events += fits\n                self.entered += fits\n"
+        "                self.not_empty.notify()\n"
         "                start += fits\n",
         20,
         "overload_by_persist",
