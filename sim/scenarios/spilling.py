@@ -38,8 +38,11 @@ def _check_nothing_happened(world: World, settings: Settings, outcome: ProcessOu
 
 @scenario
 def database_locked_20_s(world: World) -> None:
-    """A lock that outlasts the channels: events are spilled and stored in order afterwards, no exit (I6)."""
-    settings = _settings(world)
+    """A lock that outlasts the channels: events are spilled and stored in order afterwards, no exit (I6).
+
+    More events than one transaction takes, so that others arrive while the spill is being stored.
+    """
+    settings = _settings(world, engine__tick_interval_ms=2)
     from_s, slow_s = world.random.random() * 4, 0.1 if world.chance(0.5) else 0.0
     storage = StorageFaults(busy_from_s=from_s, busy_until_s=from_s + 20.0, slow_s=slow_s)
     outcome = world.run(settings, Faults(storage=storage))
