@@ -130,7 +130,8 @@ def restart_announced(world: World) -> None:
     outcome = run_live(world, settings, exchange)
     assert missing(outcome) == 0 and not outcome.events(LogEvent.GAP), "nothing is lost with two connections"
     assert outcome.event(LogEvent.FINAL_METRICS)["reconnects"] == 1
-    assert "replaced by a new connection" in outcome.event(LogEvent.LINK_LOST)["detail"], "it was left before it was lost"
+    lost = outcome.event(LogEvent.LINK_LOST)["detail"]
+    assert "replaced by a new connection" in lost, "it was left before it was lost"
     first, second = exchange.network.sessions
     assert first.over_s is not None
     within(second.began_s, announced_s, announced_s + 1.0, "connected anew")
