@@ -132,7 +132,9 @@ def overfill(monkeypatch: pytest.MonkeyPatch) -> None:
     def put(channel: Channel[Any], item: Any, start: int, total: int) -> int:
         fits = min(total - start, channel.maxsize + 1 - channel._events)
         if fits:
-            channel._put(item if fits == total else item[start : start + fits])
+            channel.queue.append(item if fits == total else item.part(start, start + fits))
+            channel._events += fits
+            channel.high_water = max(channel.high_water, channel._events)
             channel.entered += fits
             channel.not_empty.notify()
         return fits
