@@ -50,6 +50,9 @@ run: $(READY)  ## replay a recorded market session into a new database, var/sess
 	@TRADEBOT_LOG_LEVEL=$${TRADEBOT_LOG_LEVEL:-warning} \
 	  bin/tradebot --config=etc/tradebot/session.toml --db=var/session.db $(ARGS)
 
+# The lab's processes compute.
+LAB := tests/e2e/test_recovery.py
+
 # Tests with real processes mostly wait, the others compute: side by side they take little longer than one of them.
 test: $(READY)  ## run all tests except those of `make proofs`; ARGS='-k replay' selects some
 ifeq ($(ARGS),)
@@ -59,10 +62,10 @@ else
 endif
 
 test-processes: $(READY)
-	@$(PY) -m pytest -m 'not proof' -o cache_dir=.pytest_cache/processes tests/e2e tests/systemd
+	@$(PY) -m pytest -m 'not proof' -o cache_dir=.pytest_cache/processes tests/e2e tests/systemd --ignore=$(LAB)
 
 test-decisions: $(READY)
-	@$(PY) -m pytest -m 'not proof' tests/contract tests/sim tests/unit
+	@$(PY) -m pytest -m 'not proof' tests/contract tests/sim tests/unit $(LAB)
 
 # While working: no real process of the engine, no hunt of the simulator, nothing marked slow. Two parts of equal work.
 FAST_PART := tests/unit/cli tests/unit/ops tests/unit/store tests/unit/threads

@@ -1,4 +1,4 @@
-"""A handful of the recovery lab's points (`make recovery` has thousands), and that it finds what it is there for."""
+"""The recovery lab finds what it is there for; its points are those of `make recovery`, some of which CI runs."""
 
 from __future__ import annotations
 
@@ -26,20 +26,6 @@ def lab(home: Path, module: str, *args: str) -> tuple[int, str]:
     if "recovery: skipped" in said:
         pytest.skip(said.strip())
     return done.returncode, said
-
-
-def test_a_handful_of_points(tmp_path: Path) -> None:
-    """After kills, power cuts and errors no 12, no 1, nothing lost or unsound, resumes equal."""
-    code, said = lab(
-        tmp_path, "tests.recovery.run", "--scenario=first-start,replay", "--synchronous=NORMAL", "--changes=6",
-        "--calls=1", "--detail=sync-EIO-lasting", "--kind=error",
-    )  # fmt: skip
-    assert code == 0, said
-    code, said = lab(
-        tmp_path, "tests.recovery.run", "--scenario=first-start,replay", "--synchronous=NORMAL", "--changes=6",
-        "--kind=kill,torn,power",
-    )  # fmt: skip
-    assert code == 0, said
 
 
 @pytest.mark.parametrize(
