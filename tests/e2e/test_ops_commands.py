@@ -21,8 +21,9 @@ from tradebot.threads.counters import COUNTERS
 
 # As another user, who may not be able to run this Python: so what is needed is imported before.
 AS_NOBODY = """
-import email.parser, encodings.ascii, encodings.idna, os, sys
+import email.parser, encodings.ascii, encodings.idna, importlib.metadata, os, sys
 import tradebot.cli.commands, tradebot.ops.doctor.command, tradebot.ops.health, tradebot.ops.status_view
+importlib.metadata.metadata("peewee")  # Python 3.13 imports a part of it only then
 from tradebot.cli.main import main
 os.setgroups([])
 os.setgid(65534)
