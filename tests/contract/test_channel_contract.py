@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -282,7 +282,8 @@ def test_offer_to_a_full_closed_channel_says_that_it_is_closed(drive: Drive) -> 
     drive(body)
 
 
-def test_close_wakes_a_waiting_consumer(drive: Drive) -> None:
+@pytest.mark.parametrize("end", [Channel.close, Channel.abandon], ids=["close", "abandon"])
+def test_an_end_wakes_a_waiting_consumer(drive: Drive, end: Callable[[Channel[list[int]]], None]) -> None:
     def body(stage: Stage) -> None:
         ch = channel(stage.runtime, 5)
         ended: list[bool] = []
@@ -294,7 +295,7 @@ def test_close_wakes_a_waiting_consumer(drive: Drive) -> None:
 
         thread = stage.runtime.spawn("consumer", consumer)
         stage.runtime.sleep(stage.short_s)
-        ch.close()
+        end(ch)
         stage.finish(thread)
         assert ended
 
@@ -328,25 +329,6 @@ def test_abandon_ends_waiting_and_later_producers(drive: Drive) -> None:
         assert ch.refused == 0
         with pytest.raises(ChannelClosed):
             ch.take(1)
-
-    drive(body)
-
-
-def test_abandon_wakes_a_waiting_consumer(drive: Drive) -> None:
-    def body(stage: Stage) -> None:
-        ch = channel(stage.runtime, 5)
-        ended: list[bool] = []
-
-        def consumer() -> None:
-            with pytest.raises(ChannelClosed):
-                ch.take(1)
-            ended.append(True)
-
-        thread = stage.runtime.spawn("consumer", consumer)
-        stage.runtime.sleep(stage.short_s)
-        ch.abandon()
-        stage.finish(thread)
-        assert ended
 
     drive(body)
 

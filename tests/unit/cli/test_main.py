@@ -36,23 +36,32 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
-    """Puts a function in place of the engine, and gives the list of the settings it was called with."""
+def _replaced(monkeypatch: pytest.MonkeyPatch, module_name: str, function: str) -> Engine:
+    """Installs a function in place of a module's only entry point; returns the list of the settings it is called with."""
 
     def install(run: Callable[[Settings], Any]) -> list[Settings]:
         calls: list[Settings] = []
-        module = types.ModuleType("tradebot.engine")
 
-        def run_engine(settings: Settings) -> Any:
+        def record(settings: Settings) -> Any:
             calls.append(settings)
             return run(settings)
 
-        module.run_engine = run_engine  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "tradebot.engine", module)
+        module = types.ModuleType(module_name)
+        setattr(module, function, record)
+        monkeypatch.setitem(sys.modules, module_name, module)
         return calls
 
     return install
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
+    return _replaced(monkeypatch, "tradebot.engine", "run_engine")
+
+
+@pytest.fixture
+def capture(monkeypatch: pytest.MonkeyPatch) -> Engine:
+    return _replaced(monkeypatch, "tradebot.ops.capture", "run_capture")
 
 
 def complete(_settings: Settings) -> ExitCode:
@@ -340,25 +349,6 @@ def test_sources_says_no(capsys: pytest.CaptureFixture[str]) -> None:
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines()[0].startswith("tradebot: bad.toml:1: x: has no symbols")
-
-
-@pytest.fixture
-def capture(monkeypatch: pytest.MonkeyPatch) -> Engine:
-    """Puts a function in place of the capture, and gives the list of the settings it was called with."""
-
-    def install(run: Callable[[Settings], Any]) -> list[Settings]:
-        calls: list[Settings] = []
-        module = types.ModuleType("tradebot.ops.capture")
-
-        def run_capture(settings: Settings) -> Any:
-            calls.append(settings)
-            return run(settings)
-
-        module.run_capture = run_capture  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "tradebot.ops.capture", module)
-        return calls
-
-    return install
 
 
 @pytest.mark.parametrize("mode", ["SHADOW", "PAPER", "LIVE"])
