@@ -125,6 +125,17 @@ def crypto_msg_parser(shared: Path, exchange: str) -> list[Any]:
     return [row for row in stated if row["exchange"] == exchange]
 
 
+ABSENT = "absent"
+
+
+def spoil(fields: dict[str, Any], key: str, odd: object) -> None:
+    """Set one field of a frame, in place; ABSENT removes it."""
+    if odd == ABSENT:
+        del fields[key]
+    else:
+        fields[key] = odd
+
+
 def survives(new: NewExchange, text: str) -> Parsed | None:
     """What an adapter makes of any text: a sound Parsed, or None for Unparseable. Any other exception is a failure."""
     try:

@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given
 
 from tests.unit.frames import (
+    ABSENT,
     check_file,
     check_tardis,
     crypto_msg_parser,
     frames_like,
     rows,
+    spoil,
     survives,
     survives_mutations,
 )
@@ -106,14 +108,10 @@ def test_the_last_match_is_history() -> None:
 
 @pytest.mark.parametrize("base", [UPDATE, SNAPSHOT, MATCH])
 @pytest.mark.parametrize("key", ["product_id", "trade_id", "price", "size", "time"])
-@pytest.mark.parametrize("odd", ["absent", None, True, -1, [], {}, ""])
+@pytest.mark.parametrize("odd", [ABSENT, None, True, -1, [], {}, ""])
 def test_a_frame_with_one_wrong_field_is_refused_whole(base: dict[str, Any], key: str, odd: object) -> None:
     frame = copy.deepcopy(base)
-    trade = frame if base is MATCH else frame["events"][0]["trades"][1]
-    if odd == "absent":
-        del trade[key]
-    else:
-        trade[key] = odd
+    spoil(frame if base is MATCH else frame["events"][0]["trades"][1], key, odd)
     with pytest.raises(Unparseable):
         parse(frame)
 

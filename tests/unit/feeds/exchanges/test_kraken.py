@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given
 
 from tests.unit.frames import (
+    ABSENT,
     check_file,
     check_tardis,
     crypto_msg_parser,
     frames_like,
     rows,
+    spoil,
     survives,
     survives_mutations,
 )
@@ -98,13 +100,10 @@ def test_v1_times_are_cut_down_to_the_millisecond(time: str, ts: int) -> None:
 
 @pytest.mark.parametrize("base", [UPDATE, SNAPSHOT])
 @pytest.mark.parametrize("key", ["symbol", "trade_id", "price", "qty", "timestamp"])
-@pytest.mark.parametrize("odd", ["absent", None, True, -1, [], {}, ""])
+@pytest.mark.parametrize("odd", [ABSENT, None, True, -1, [], {}, ""])
 def test_a_v2_frame_with_one_wrong_field_is_refused_whole(base: dict[str, Any], key: str, odd: object) -> None:
     frame = copy.deepcopy(base)
-    if odd == "absent":
-        del frame["data"][1][key]
-    else:
-        frame["data"][1][key] = odd
+    spoil(frame["data"][1], key, odd)
     with pytest.raises(Unparseable):
         parse(frame)
 

@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given
 
 from tests.unit.frames import (
+    ABSENT,
     check_file,
     check_tardis,
     crypto_msg_parser,
     frames_like,
     rows,
+    spoil,
     survives,
     survives_mutations,
 )
@@ -98,14 +100,10 @@ def test_what_is_no_market_trade_only_uses_up_a_number(kind: str) -> None:
 
 @pytest.mark.parametrize("base", [TRADE, SNAPSHOT])
 @pytest.mark.parametrize("key", ["product_id", "uid", "type", "seq", "time", "qty", "price"])
-@pytest.mark.parametrize("odd", ["absent", None, True, -1, [], {}, ""])
+@pytest.mark.parametrize("odd", [ABSENT, None, True, -1, [], {}, ""])
 def test_a_frame_with_one_wrong_field_is_refused_whole(base: dict[str, Any], key: str, odd: object) -> None:
     frame = copy.deepcopy(base)
-    trade = frame if base is TRADE else frame["trades"][1]
-    if odd == "absent":
-        del trade[key]
-    else:
-        trade[key] = odd
+    spoil(frame if base is TRADE else frame["trades"][1], key, odd)
     with pytest.raises(Unparseable):
         parse(frame)
 
