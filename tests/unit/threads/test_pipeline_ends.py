@@ -11,10 +11,11 @@ import pytest
 from sim.kernel.errors import SimExit
 from sim.kernel.runtime import SimRuntime
 from tests.unit.store_helpers import Logged, counts, new_run, tick
+from tests.unit.threads.strategies import Always
 from tradebot.config.model import Config
 from tradebot.config.validation import build
 from tradebot.core.errors import ExitCode
-from tradebot.core.events import BUY, Order, Signal, Tick
+from tradebot.core.events import Order, Signal, Tick
 from tradebot.core.ledger import NotStored
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.feeds.base import Batch, Feed
@@ -23,7 +24,7 @@ from tradebot.store.batch import StoredCounts
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.policy import FINAL_FLUSH_S
 from tradebot.store.writer import SqliteWriter
-from tradebot.strategy.base import Decision, Strategy, SymbolHistory
+from tradebot.strategy.base import Decision
 from tradebot.strategy.decider import Decider
 from tradebot.threads.pipeline import STAGES, Parts, Pipeline
 from tradebot.threads.shutdown import Control
@@ -56,18 +57,10 @@ class Endless:
         pass
 
 
-class Hanging(Strategy):
-    """Buys at each tick, and at the `hangs_at`-th never comes back."""
+class Hanging(Always):
+    """Buys at each tick, and never returns from the `hangs_at`-th."""
 
     name = "hanging"
-    lookback = 0
-
-    @classmethod
-    def from_config(cls, config: Config) -> Strategy:
-        raise AssertionError("made by the tests")
-
-    def restore(self, symbol: str, history: SymbolHistory) -> None:
-        raise AssertionError("there is no past")
 
     def __init__(self, runtime: SimRuntime, hangs_at: int) -> None:
         self.runtime = runtime
@@ -78,7 +71,7 @@ class Hanging(Strategy):
             self.left -= 1
             if self.left == 0:
                 self.runtime.event().wait(1e6)
-        return [Decision(index, BUY, "ALWAYS") for index in range(len(ticks))]
+        return super().on_ticks(symbol, ticks)
 
 
 class Stuck(ShadowExecution):

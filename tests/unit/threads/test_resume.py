@@ -8,7 +8,8 @@ from typing import Any, cast
 import pytest
 
 from tests.unit.store_helpers import Logged, signal, tick
-from tradebot.config.model import Config, RiskCaps
+from tests.unit.threads.strategies import Always
+from tradebot.config.model import RiskCaps
 from tradebot.core.channel import Channel
 from tradebot.core.events import BP_DROP_SIGNAL, BUY, STALE_DATA, Notice, Order, Signal, Tick, as_item
 from tradebot.core.runtime import RealRuntime
@@ -17,7 +18,7 @@ from tradebot.feeds.base import Batch, Feed
 from tradebot.feeds.sampling import Intake
 from tradebot.feeds.status import NO_LINK, FeedStatus
 from tradebot.store.batch import StoredCounts
-from tradebot.strategy.base import Decision, Strategy, SymbolHistory
+from tradebot.strategy.base import Decision
 from tradebot.strategy.decider import Decider
 from tradebot.threads.counters import Metrics
 from tradebot.threads.execution import ExecutionStage
@@ -45,23 +46,6 @@ def left_in(channel: Channel[Any]) -> list[Any]:
     """What a stage has put there."""
     items = channel.take(1000, 0.0) if channel.depth else []
     return [event for item in items for event in (item if isinstance(item, list) else [item])]
-
-
-class Always(Strategy):
-    """Buys at each tick."""
-
-    name = "always"
-    lookback = 0
-
-    @classmethod
-    def from_config(cls, config: Config) -> Strategy:
-        raise AssertionError("made by the tests")
-
-    def restore(self, symbol: str, history: SymbolHistory) -> None:
-        raise AssertionError("there is no past")
-
-    def on_ticks(self, symbol: str, ticks: Sequence[Tick]) -> list[Decision]:
-        return [Decision(index, BUY, "ALWAYS") for index in range(len(ticks))]
 
 
 def strategy_stage(
