@@ -8,49 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tradebot.core.cancellation import Cancellation
+from tests.unit.feeds.clock import ClockMovingStop, HandClock
 from tradebot.core.events import Tick
-from tradebot.core.runtime import RealRuntime
 from tradebot.feeds.base import READ_WAIT_S
 from tradebot.feeds.sampling import Intake
 from tradebot.feeds.synthetic import CATCH_UP_TICKS_MAX, SyntheticFeed, Walk
-
-
-class _Clock(RealRuntime):
-    """A clock that moves only when something waits, or when told to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seconds = 1000.0
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def now_ms(self) -> int:
-        return 1_700_000_000_000 + round((self.seconds - 1000) * 1000)
-
-
-class _Stop(Cancellation):
-    """One whose waits move the clock."""
-
-    def __init__(self, clock: _Clock) -> None:
-        super().__init__(clock)
-        self.clock = clock
-        self.stopped = False
-        self.waits: list[float] = []
-
-    def request(self) -> None:
-        self.stopped = True
-
-    def is_requested(self) -> bool:
-        return self.stopped
-
-    def wait(self, timeout_s: float) -> bool:
-        assert timeout_s > 0
-        self.waits.append(timeout_s)
-        if not self.stopped:
-            self.clock.seconds += timeout_s
-        return self.stopped
 
 
 def _collect(feed: SyntheticFeed, count: int) -> list[Tick]:
@@ -99,8 +61,8 @@ def test_walk_continues_where_an_earlier_one_stopped() -> None:
 
 def test_one_tick_per_interval_without_drift() -> None:
     """The first at once; an interval that is no binary fraction gathers no error over 10 000 ticks."""
-    clock = _Clock()
-    feed = SyntheticFeed(clock, _Stop(clock), "SOL/USDC", 7)
+    clock = HandClock(1000.0)
+    feed = SyntheticFeed(clock, ClockMovingStop(clock), "SOL/USDC", 7)
     batches = [feed.read().ticks for _ in range(10_000)]
     assert all(len(ticks) == 1 for ticks in batches)
     assert [ticks[0].ts - 1_700_000_000_000 for ticks in batches] == [7 * slot for slot in range(10_000)]
@@ -111,8 +73,8 @@ def test_one_tick_per_interval_without_drift() -> None:
 
 
 def test_a_slow_reader_does_not_slow_the_schedule() -> None:
-    clock = _Clock()
-    feed = SyntheticFeed(clock, _Stop(clock), "S", 100)
+    clock = HandClock(1000.0)
+    feed = SyntheticFeed(clock, ClockMovingStop(clock), "S", 100)
     sent = 0
     for _ in range(50):
         sent += len(feed.read().ticks)
@@ -123,8 +85,8 @@ def test_a_slow_reader_does_not_slow_the_schedule() -> None:
 
 def test_waits_are_short_and_a_stop_ends_them() -> None:
     """S13: no wait is longer than half a second, and none is served when the stop is set."""
-    clock = _Clock()
-    stop = _Stop(clock)
+    clock = HandClock(1000.0)
+    stop = ClockMovingStop(clock)
     feed = SyntheticFeed(clock, stop, "S", 1700)
     assert len(feed.read().ticks) == 1
     assert [len(feed.read().ticks) for _ in range(4)] == [0, 0, 0, 1]
@@ -136,8 +98,8 @@ def test_waits_are_short_and_a_stop_ends_them() -> None:
 
 def test_late_ticks_are_made_up_for_up_to_the_bound_and_the_rest_never_was() -> None:
     """A suspend of an hour is no burst; the schedule goes on at its place and what was skipped is counted."""
-    clock = _Clock()
-    feed = SyntheticFeed(clock, _Stop(clock), "S", 10)
+    clock = HandClock(1000.0)
+    feed = SyntheticFeed(clock, ClockMovingStop(clock), "S", 10)
     feed.read()
     clock.seconds += 0.3
     assert len(feed.read().ticks) == 30
@@ -153,8 +115,8 @@ def test_late_ticks_are_made_up_for_up_to_the_bound_and_the_rest_never_was() -> 
 @pytest.mark.parametrize("sample_every", [1, 3, 5, 10])
 def test_kept_prices_are_the_same_for_every_sampling(sample_every: int) -> None:
     """The walk moves with kept ticks only, and what Intake keeps are exactly the moved ones."""
-    clock = _Clock()
-    feed = SyntheticFeed(clock, _Stop(clock), "S", 1, sample_every)
+    clock = HandClock(1000.0)
+    feed = SyntheticFeed(clock, ClockMovingStop(clock), "S", 1, sample_every)
     ticks = _collect(feed, 203)
     kept = Intake(sample_every).keep(ticks)
     walk = Walk()
@@ -164,24 +126,26 @@ def test_kept_prices_are_the_same_for_every_sampling(sample_every: int) -> None:
 
 
 def test_continues_an_earlier_run() -> None:
-    clock = _Clock()
-    whole = _collect(SyntheticFeed(clock, _Stop(clock), "S", 5, 3), 40)
-    first = SyntheticFeed(clock, _Stop(clock), "S", 5, 3)
+    clock = HandClock(1000.0)
+    whole = _collect(SyntheticFeed(clock, ClockMovingStop(clock), "S", 5, 3), 40)
+    first = SyntheticFeed(clock, ClockMovingStop(clock), "S", 5, 3)
     _collect(first, 17)
-    second = SyntheticFeed(clock, _Stop(clock), "S", 5, 3, n=first.walk.n, price=first.walk.price, sequence=17)
+    second = SyntheticFeed(
+        clock, ClockMovingStop(clock), "S", 5, 3, n=first.walk.n, price=first.walk.price, sequence=17
+    )
     assert [tick.price for tick in _collect(second, 23)] == [tick.price for tick in whole[17:]]
 
 
 @pytest.mark.parametrize(("interval", "sample_every"), [(0, 1), (-5, 1), (1, 0)])
 def test_refuses_what_makes_no_sense(interval: int, sample_every: int) -> None:
-    clock = _Clock()
+    clock = HandClock(1000.0)
     with pytest.raises(ValueError):
-        SyntheticFeed(clock, _Stop(clock), "S", interval, sample_every)
+        SyntheticFeed(clock, ClockMovingStop(clock), "S", interval, sample_every)
 
 
 def test_is_a_push_feed_without_end() -> None:
-    clock = _Clock()
-    feed = SyntheticFeed(clock, _Stop(clock), "S", 5)
+    clock = HandClock(1000.0)
+    feed = SyntheticFeed(clock, ClockMovingStop(clock), "S", 5)
     assert feed.push
     assert feed.total is None
     feed.close()

@@ -9,46 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.feeds.clock import ClockMovingStop, HandClock
 from tests.unit.store_helpers import Logged
-from tradebot.core.cancellation import Cancellation
+from tests.unit.talk import START_MS
 from tradebot.core.events import Notice, Tick
-from tradebot.core.runtime import RealRuntime
-from tradebot.feeds.base import READ_WAIT_S, Batch, Malformed
+from tradebot.feeds.base import Batch, Malformed
 from tradebot.feeds.replay.feed import DatabaseReplay
 from tradebot.feeds.replay.pacing import LONG_WAIT_S, SAY_EVERY_S, PacedFeed, Pacer
 from tradebot.feeds.status import NO_LINK, FeedStatus
-
-START_MS = 1_700_000_000_000
-
-
-class _Clock(RealRuntime):
-    def __init__(self) -> None:
-        super().__init__()
-        self.seconds = 50.0
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-
-class _Stop(Cancellation):
-    """One whose waits move the clock."""
-
-    def __init__(self, clock: _Clock) -> None:
-        super().__init__(clock)
-        self.clock = clock
-        self.stopped = False
-
-    def request(self) -> None:
-        self.stopped = True
-
-    def is_requested(self) -> bool:
-        return self.stopped
-
-    def wait(self, timeout_s: float) -> bool:
-        assert 0 < timeout_s <= READ_WAIT_S
-        if not self.stopped:
-            self.clock.seconds += timeout_s
-        return self.stopped
 
 
 def _tick(ts: int) -> Tick:
@@ -57,10 +25,10 @@ def _tick(ts: int) -> Tick:
 
 def _play(offsets: list[int], speed: float, chunk: int = 3) -> list[tuple[float, int]]:
     """(seconds since the start, ts offset) of every tick, at the moment the paced feed hands it out."""
-    clock = _Clock()
+    clock = HandClock()
     ticks = [_tick(START_MS + offset) for offset in offsets]
     chunks = iter([ticks[place : place + chunk] for place in range(0, len(ticks), chunk)])
-    feed = PacedFeed(DatabaseReplay(chunks, len(ticks)), speed, clock, _Stop(clock), Logged(clock).log)
+    feed = PacedFeed(DatabaseReplay(chunks, len(ticks)), speed, clock, ClockMovingStop(clock), Logged(clock).log)
     seen = []
     while (batch := feed.read()) is not None:
         seen += [(round(clock.seconds - 50, 4), tick.ts - START_MS) for tick in batch.ticks]
@@ -98,9 +66,9 @@ def test_order_is_kept_and_nothing_is_early_late_or_lost(offsets: list[int], chu
 
 
 def test_a_late_reader_catches_up() -> None:
-    clock = _Clock()
+    clock = HandClock()
     chunks = iter([[_tick(START_MS + 100 * number) for number in range(10)]])
-    feed = PacedFeed(DatabaseReplay(chunks, 10), 1.0, clock, _Stop(clock), Logged(clock).log)
+    feed = PacedFeed(DatabaseReplay(chunks, 10), 1.0, clock, ClockMovingStop(clock), Logged(clock).log)
     first = feed.read()
     assert first is not None
     assert len(first.ticks) == 1
@@ -112,8 +80,8 @@ def test_a_late_reader_catches_up() -> None:
 
 def test_a_stop_ends_the_wait_with_nothing() -> None:
     """S13."""
-    clock = _Clock()
-    stop = _Stop(clock)
+    clock = HandClock()
+    stop = ClockMovingStop(clock)
     feed = PacedFeed(
         DatabaseReplay(iter([[_tick(START_MS), _tick(START_MS + 9_000)]]), 2), 1.0, clock, stop, Logged(clock).log
     )
@@ -145,10 +113,10 @@ class _Scripted:
 
 
 def test_malformed_counts_and_empty_batches_pass_through() -> None:
-    clock = _Clock()
+    clock = HandClock()
     notes = (Malformed(2, "bad"),)
     inner = _Scripted([Batch([], 1, notes), Batch([]), Batch([_tick(START_MS)], 3), Batch([_tick(START_MS + 1000)])])
-    feed = PacedFeed(inner, 1.0, clock, _Stop(clock), Logged(clock).log)
+    feed = PacedFeed(inner, 1.0, clock, ClockMovingStop(clock), Logged(clock).log)
     batches = []
     while (batch := feed.read()) is not None:
         batches.append(batch)
@@ -178,8 +146,8 @@ def test_notices_keep_their_places(batches: list[list[int | None]], counted: int
         places = [sum(each is not None for each in batch[:at]) for at, each in enumerate(batch) if each is None]
         notices = tuple((place, Notice("GAP", START_MS, str(at))) for at, place in enumerate(places))
         made.append(Batch(ticks, counted, (), notices, counted, counted))
-    clock = _Clock()
-    feed = PacedFeed(_Scripted(made), 1.0, clock, _Stop(clock), Logged(clock).log)
+    clock = HandClock()
+    feed = PacedFeed(_Scripted(made), 1.0, clock, ClockMovingStop(clock), Logged(clock).log)
     seen: list[int | None] = []
     totals = [0, 0, 0]
     while (part := feed.read()) is not None:
@@ -194,9 +162,9 @@ def test_notices_keep_their_places(batches: list[list[int | None]], counted: int
 
 def test_the_position_is_that_of_what_was_handed_out() -> None:
     """Seen: a progress bar that promised one second for a replay of 22, because whole batches counted as done."""
-    clock = _Clock()
+    clock = HandClock()
     ticks = [_tick(START_MS + 1000 * second) for second in range(10)]
-    feed = PacedFeed(DatabaseReplay(iter([ticks]), 10), 1.0, clock, _Stop(clock), Logged(clock).log)
+    feed = PacedFeed(DatabaseReplay(iter([ticks]), 10), 1.0, clock, ClockMovingStop(clock), Logged(clock).log)
     while clock.seconds < 54.0:
         feed.read()
     assert 4 <= feed.position <= 5
@@ -204,11 +172,11 @@ def test_the_position_is_that_of_what_was_handed_out() -> None:
 
 def test_a_long_wait_is_logged_when_it_begins_and_now_and_then() -> None:
     """A recording of several days, or one with a wrong time in it, does not look like a hang."""
-    clock = _Clock()
+    clock = HandClock()
     logged = Logged(clock)
     offsets = (0, 1000 * int(LONG_WAIT_S), 1000 * int(LONG_WAIT_S + SAY_EVERY_S * 2.5))
     ticks = [_tick(START_MS + offset) for offset in offsets]
-    feed = PacedFeed(DatabaseReplay(iter([ticks]), 3), 1.0, clock, _Stop(clock), logged.log)
+    feed = PacedFeed(DatabaseReplay(iter([ticks]), 3), 1.0, clock, ClockMovingStop(clock), logged.log)
     while feed.read() is not None:
         pass
     logged.log.close()

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from tests.unit.feeds.clock import ClockMovingStop, HandClock
 from tests.unit.store_helpers import Logged
 from tests.unit.talk import START_MS, Talk
 from tradebot.config.model import FeedConfig
@@ -21,7 +22,6 @@ from tradebot.core.cancellation import Cancellation
 from tradebot.core.errors import ConfigError, ExitCode, NetworkError, ParseError
 from tradebot.core.events import Notice
 from tradebot.core.log_events import LogEvent
-from tradebot.core.runtime import RealRuntime
 from tradebot.feeds.base import READ_WAIT_S, Batch
 from tradebot.feeds.exchanges.base import Exchange, Unparseable
 from tradebot.feeds.frame_reader import FrameReader
@@ -40,42 +40,15 @@ CONFIG = FeedConfig(
 )  # fmt: skip
 
 
-class Clock(RealRuntime):
-    """Time that stands still unless it is moved."""
+class Clock(HandClock):
+    """A clock whose random tokens are known."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.seconds = 50.0
         self.tokens = "80000000"  # a fraction of one half
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def now_ms(self) -> int:
-        return START_MS + round((self.seconds - 50.0) * 1000)
 
     def token(self) -> str:
         return self.tokens
-
-
-class Stop(Cancellation):
-    """One whose waits move the clock."""
-
-    def __init__(self, clock: Clock) -> None:
-        super().__init__(clock)
-        self.clock = clock
-        self.is_over = False
-
-    def request(self) -> None:
-        self.is_over = True
-
-    def is_requested(self) -> bool:
-        return self.is_over
-
-    def wait(self, timeout_s: float) -> bool:
-        assert 0 < timeout_s <= READ_WAIT_S
-        self.clock.seconds += timeout_s
-        return self.is_over
 
 
 class Chatty(Talk):
@@ -237,7 +210,7 @@ class Rig:
         quarantine: Quarantine | None = None,
     ) -> None:
         self.clock = Clock()
-        self.stop = Stop(self.clock)
+        self.stop = ClockMovingStop(self.clock)
         self.network = Network(self.clock, outcomes, answers)
         self.logged = Logged(self.clock)
         self.quarantine = Quarantine(tmp_path / "q.jsonl") if quarantine is None else quarantine
