@@ -11,7 +11,7 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -269,3 +269,13 @@ def a_foreign_database(path: Path) -> None:
     """A database of another program."""
     with closing(sqlite3.connect(path)) as db:
         db.execute("CREATE TABLE other (x)")
+
+
+NOT_OURS: list[tuple[Callable[[Path], Any], str]] = [
+    (lambda path: None, "does not exist"),
+    (lambda path: path.mkdir(), "is a directory"),
+    (lambda path: path.write_text("some text\n"), "not a SQLite database"),
+    (lambda path: path.write_bytes(b""), "is empty"),
+    (a_foreign_database, "belongs to another program"),
+]
+"""What may be at a path instead of a database of tradebot (a function that makes it), and what the error says of it."""

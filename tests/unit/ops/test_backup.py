@@ -14,8 +14,8 @@ import pytest
 
 from tests.e2e.tmpfs import small_disk
 from tests.unit.store_helpers import (
+    NOT_OURS,
     FakeRuntime,
-    a_foreign_database,
     counts,
     dump,
     full_batch,
@@ -266,16 +266,7 @@ class TestFailures:
         assert code in (1, 12) and ("damaged" in complaint or "SQLITE_CORRUPT" in complaint)
         assert names(tmp_path) == ["data"]
 
-    @pytest.mark.parametrize(
-        ("make", "complaint"),
-        [
-            (lambda path: None, "does not exist"),
-            (lambda path: path.mkdir(), "is a directory"),
-            (lambda path: path.write_text("some text\n"), "not a SQLite database"),
-            (lambda path: path.write_bytes(b""), "is empty"),
-            (a_foreign_database, "belongs to another program"),
-        ],
-    )
+    @pytest.mark.parametrize(("make", "complaint"), NOT_OURS)
     def test_what_is_no_database_of_ours(
         self, tmp_path: Path, runtime: FakeRuntime, make: Callable[[Path], Any], complaint: str
     ) -> None:

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from peewee import SqliteDatabase
 
 from tests.unit.store_helpers import (
+    NOT_OURS,
     FakeRuntime,
-    a_foreign_database,
     counts,
     full_batch,
     locked,
@@ -524,11 +524,7 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("make", "complaint"),
         [
-            (lambda path: None, "does not exist"),
-            (lambda path: path.mkdir(), "is a directory"),
-            (lambda path: path.write_text("some text\n"), "not a SQLite database"),
-            (lambda path: path.write_bytes(b""), "is empty"),
-            (a_foreign_database, "belongs to another program"),
+            *NOT_OURS,
             (lambda path: path.symlink_to(path), "circle|cannot be opened|does not exist"),
         ],
     )
