@@ -37,7 +37,7 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _replaced(monkeypatch: pytest.MonkeyPatch, module_name: str, function: str) -> Engine:
-    """Installs a function in place of a module's only entry point; returns the list of the settings it is called with."""
+    """Installs a function in place of a module's entry point; returns the list of the settings it is called with."""
 
     def install(run: Callable[[Settings], Any]) -> list[Settings]:
         calls: list[Settings] = []
