@@ -1,7 +1,7 @@
 """Recorded exchange frames (shared data, `data/frames`) and broken ones: how the adapters' tests get and compare them.
 
 `check_file(Okx, shared_data, "okx")` compares a recorded file with what is expected of it; `survives_mutations(Okx,
-SAMPLES)` and `@given(frames_like(SAMPLES))` with `survives(Okx, text)` show that no text raises but Unparseable.
+SAMPLES)` and `survives(Okx, text)` for the texts of `frames_like(SAMPLES)` show that only Unparseable is raised.
 """
 
 from __future__ import annotations

@@ -7,18 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
 
 from tests.unit.frames import (
     ABSENT,
     check_file,
     check_tardis,
     crypto_msg_parser,
-    frames_like,
     rows,
     spoil,
-    survives,
-    survives_mutations,
 )
 from tradebot.core.events import Tick
 from tradebot.feeds.exchanges.base import IGNORED, Parsed, Unparseable
@@ -34,6 +30,7 @@ AGGREGATE = {
 }  # fmt: skip
 FUTURES = {**{key: SPOT[key] for key in SPOT if key != "M"}, "X": "MARKET"}
 COMBINED = {"stream": "xyzusdt@trade", "data": SPOT}
+# Frames of every kind, which test_any_text.py breaks.
 SAMPLES = [
     json.dumps(sample)
     for sample in (
@@ -218,12 +215,3 @@ def test_many_symbols_take_few_messages() -> None:
 
 def test_what_is_said_of_the_exchange() -> None:
     assert (Binance.name, Binance.acknowledges, Binance().keepalive()) == ("binance", True, None)
-
-
-@given(frames_like(SAMPLES))
-def test_no_text_raises_anything_else(text: str) -> None:
-    survives(Binance, text)
-
-
-def test_no_mutation_raises_anything_else() -> None:
-    survives_mutations(Binance, SAMPLES)

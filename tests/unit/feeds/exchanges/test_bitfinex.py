@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
 
-from tests.unit.frames import check_file, frames_like, survives, survives_mutations
+from tests.unit.frames import check_file
 from tests.unit.stated_trades import check_tardis
 from tradebot.core.events import Tick
 from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Parsed, Unparseable, announcement
@@ -20,6 +19,7 @@ FUNDING = '{"event":"subscribed","channel":"trades","chanId":78,"symbol":"fUSD",
 ERROR = '{"channel":"trades","symbol":"tNOUSD","event":"error","msg":"symbol: invalid","code":10300,"pair":"NOUSD"}'
 INFO = '{"event":"info","version":2,"serverId":"x","platform":{"status":1}}'
 RESTART = '{"event":"info","code":20051,"msg":"Stopping. Please try to reconnect"}'
+# Frames of every kind, which test_any_text.py breaks.
 SAMPLES = [ACK, HISTORY, EXECUTED, UPDATED, FUNDING, ERROR, INFO, RESTART, '[77,"hb"]', '{"event":"pong","ts":1}']
 
 LAST = Tick("tETHUSD", 2001.5, 0.125, 1700000000300, "1003")
@@ -143,12 +143,3 @@ def test_one_channel_a_message() -> None:
 def test_it_asks_for_a_sign_of_life_and_confirms_subscriptions() -> None:
     assert json.loads(Bitfinex().keepalive() or "") == {"event": "ping"}
     assert Bitfinex.acknowledges and Bitfinex.url == "wss://api-pub.bitfinex.com/ws/2"
-
-
-def test_no_broken_frame_raises_anything_but_unparseable() -> None:
-    survives_mutations(subscribed, SAMPLES)
-
-
-@given(frames_like(SAMPLES))
-def test_no_text_at_all_raises_anything_but_unparseable(text: str) -> None:
-    survives(subscribed, text)

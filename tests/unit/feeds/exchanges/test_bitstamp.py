@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
 
-from tests.unit.frames import check_file, frames_like, survives, survives_mutations
+from tests.unit.frames import check_file
 from tests.unit.stated_trades import check_tardis
 from tradebot.core.events import Tick
 from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Parsed, Unparseable
@@ -22,6 +21,7 @@ ERROR = '{"event":"bts:error","channel":"","data":{"code":null,"message":"Bad su
 HEARTBEAT_TEXT = '{"event":"bts:heartbeat","channel":"","data":{"status":"success"}}'
 RECONNECT = '{"event":"bts:request_reconnect","channel":"","data":""}'
 BOOK = '{"data":{"timestamp":"1","bids":[],"asks":[]},"channel":"order_book_a","event":"data"}'
+# Frames of every kind, which test_any_text.py breaks.
 SAMPLES = [TRADE, ACK, ERROR, HEARTBEAT_TEXT, RECONNECT, BOOK]
 
 
@@ -100,12 +100,3 @@ def test_one_channel_a_message() -> None:
 def test_it_asks_for_a_sign_of_life_and_confirms_subscriptions() -> None:
     assert json.loads(Bitstamp().keepalive() or "") == {"event": "bts:heartbeat"}
     assert Bitstamp.acknowledges and Bitstamp.url == "wss://ws.bitstamp.net"
-
-
-def test_no_broken_frame_raises_anything_but_unparseable() -> None:
-    survives_mutations(Bitstamp, SAMPLES)
-
-
-@given(frames_like(SAMPLES))
-def test_no_text_at_all_raises_anything_but_unparseable(text: str) -> None:
-    survives(Bitstamp, text)

@@ -8,18 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
 
 from tests.unit.frames import (
     ABSENT,
     check_file,
     check_tardis,
     crypto_msg_parser,
-    frames_like,
     rows,
     spoil,
-    survives,
-    survives_mutations,
 )
 from tradebot.core.events import Tick
 from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Parsed, Unparseable
@@ -46,6 +42,7 @@ SUBSCRIBED: dict[str, Any] = {
 }  # fmt: skip
 OLDER_SUBSCRIBED = {"type": "subscriptions", "channels": [{"name": "matches", "product_ids": ["XYZ-USD"]}]}
 ERROR = {"type": "error", "message": "Failed to subscribe", "reason": "NO-NE is not a valid product"}
+# Frames of every kind, which test_any_text.py breaks.
 SAMPLES = [json.dumps(sample) for sample in (UPDATE, SNAPSHOT, MATCH, SUBSCRIBED, OLDER_SUBSCRIBED, ERROR)]
 
 TICK = Tick("XYZ-USD", 2.25, 0.3, 1700000000123, "41", 41)
@@ -198,12 +195,3 @@ def test_many_symbols_take_few_messages(url: str, messages: int) -> None:
 
 def test_what_is_said_of_the_exchange() -> None:
     assert (Coinbase.name, Coinbase.acknowledges, Coinbase().keepalive()) == ("coinbase", True, None)
-
-
-@given(frames_like(SAMPLES))
-def test_no_text_raises_anything_else(text: str) -> None:
-    survives(Coinbase, text)
-
-
-def test_no_mutation_raises_anything_else() -> None:
-    survives_mutations(Coinbase, SAMPLES)

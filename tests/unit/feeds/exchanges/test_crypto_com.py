@@ -6,9 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
 
-from tests.unit.frames import frames_like, survives, survives_mutations
 from tradebot.core.events import Tick
 from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Parsed, Unparseable
 from tradebot.feeds.exchanges.crypto_com import CryptoCom
@@ -147,16 +145,8 @@ def test_subscriptions_of_a_hundred_channels_each() -> None:
     assert CryptoCom().subscriptions([]) == [] and CryptoCom().keepalive() is None
 
 
+# Frames of every kind, which test_any_text.py breaks.
 SAMPLES = [
     push("trade", [trade(1), trade(2)]), push("ticker", [{"a": "1"}]), '{"id":3,"method":"public/heartbeat","code":0}',
     '{"id":1,"method":"subscribe","code":0,"channel":"trade.X"}',
 ]  # fmt: skip
-
-
-def test_no_mutation_of_a_frame_raises_anything_else() -> None:
-    survives_mutations(CryptoCom, SAMPLES)
-
-
-@given(text=frames_like(SAMPLES))
-def test_no_text_raises_anything_else(text: str) -> None:
-    survives(CryptoCom, text)

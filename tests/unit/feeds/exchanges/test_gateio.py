@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.unit.frames import check_file, frames_like, survives, survives_mutations
+from tests.unit.frames import check_file
 from tests.unit.stated_trades import check_msg_parser, check_tardis
 from tradebot.core.events import Tick
 from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Parsed, Unparseable
@@ -34,6 +34,7 @@ FUTURES = (
     '{"time":1,"channel":"futures.trades","event":"update","error":null,"result":'
     '[{"size":-7,"id":3,"create_time":1,"create_time_ms":1000,"price":"29009.9","contract":"BTC_USDT"}]}'
 )
+# Frames of every kind, which test_any_text.py breaks.
 SAMPLES = [TRADE, OLD, ACK, REFUSED, PONG, BOOK, FUTURES]
 
 
@@ -131,12 +132,3 @@ def test_every_symbol_is_subscribed_once_and_in_order(symbols: list[str]) -> Non
 def test_it_has_no_ping_that_needs_no_clock() -> None:
     assert GateIo().keepalive() is None
     assert GateIo.acknowledges and GateIo.url == "wss://api.gateio.ws/ws/v4/"
-
-
-def test_no_broken_frame_raises_anything_but_unparseable() -> None:
-    survives_mutations(GateIo, SAMPLES)
-
-
-@given(frames_like(SAMPLES))
-def test_no_text_at_all_raises_anything_but_unparseable(text: str) -> None:
-    survives(GateIo, text)

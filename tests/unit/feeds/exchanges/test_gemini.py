@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
 
-from tests.unit.frames import check_file, frames_like, survives, survives_mutations
+from tests.unit.frames import check_file
 from tests.unit.stated_trades import check_tardis
 from tradebot.core.events import Tick
 from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Parsed, Unparseable
@@ -27,6 +26,7 @@ QUIET = '{"auction_events":[],"changes":[["buy","1.5","10"]],"symbol":"BTCGBP","
 BOOK = '{"changes":[["buy","1.5","0.0"]],"symbol":"BTCUSD","type":"l2_updates"}'
 HEARTBEAT_TEXT = '{"timestamp":1700000000000,"type":"heartbeat"}'
 ERROR = '{"result":"error","reason":"InvalidJson","message":"Could not parse the request"}'
+# Frames of every kind, which test_any_text.py breaks.
 SAMPLES = [TRADE, FIRST, QUIET, BOOK, HEARTBEAT_TEXT, ERROR]
 
 
@@ -122,12 +122,3 @@ def test_one_message_for_all_symbols() -> None:
 def test_it_has_no_ping_of_its_own() -> None:
     assert Gemini().keepalive() is None
     assert Gemini.acknowledges and Gemini.url == "wss://api.gemini.com/v2/marketdata"
-
-
-def test_no_broken_frame_raises_anything_but_unparseable() -> None:
-    survives_mutations(Gemini, SAMPLES)
-
-
-@given(frames_like(SAMPLES))
-def test_no_text_at_all_raises_anything_but_unparseable(text: str) -> None:
-    survives(Gemini, text)

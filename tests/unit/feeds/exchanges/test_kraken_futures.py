@@ -8,18 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
 
 from tests.unit.frames import (
     ABSENT,
     check_file,
     check_tardis,
     crypto_msg_parser,
-    frames_like,
     rows,
     spoil,
-    survives,
-    survives_mutations,
 )
 from tradebot.core.events import Tick
 from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Parsed, Unparseable
@@ -32,6 +28,7 @@ TRADE = {
 NEWER = {**TRADE, "uid": "0c5a-2", "seq": 42, "time": 1700000000456, "qty": 1.5}
 SNAPSHOT: dict[str, Any] = {"feed": "trade_snapshot", "product_id": "PF_XYZUSD", "trades": [NEWER, TRADE]}
 ACK = {"event": "subscribed", "feed": "trade", "product_ids": ["PF_XYZUSD"]}
+# Frames of every kind, which test_any_text.py breaks.
 SAMPLES = [json.dumps(sample) for sample in (TRADE, SNAPSHOT, ACK, {"event": "alert", "message": "Bad request"})]
 
 TICK = Tick("PF_XYZUSD", 2.25, 440.0, 1700000000123, "0c5a-1", 41)
@@ -170,12 +167,3 @@ def test_what_is_said_of_the_exchange() -> None:
     assert (KrakenFutures.name, KrakenFutures.acknowledges) == ("kraken_futures", True)
     # {"event":"ping"} is answered with an alert; WebSocket pings are what keeps a connection alive.
     assert KrakenFutures().keepalive() is None
-
-
-@given(frames_like(SAMPLES))
-def test_no_text_raises_anything_else(text: str) -> None:
-    survives(KrakenFutures, text)
-
-
-def test_no_mutation_raises_anything_else() -> None:
-    survives_mutations(KrakenFutures, SAMPLES)
