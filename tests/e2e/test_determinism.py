@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import gzip
-import itertools
 import json
 import os
 import random
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -20,16 +17,15 @@ import zstandard
 
 from tests.e2e.process import (
     CROSSOVER,
-    REPO,
     SESSION,
     SESSION_CONFIG,
     Engine,
     assert_sound,
     dump,
-    environment,
     rows,
     run_ids,
 )
+from tests.e2e.pythons import other_python
 from tradebot.core.log_events import LogEvent
 
 # Sizes and batching far from the defaults; what decides is as in etc/tradebot/session.toml.
@@ -189,39 +185,10 @@ def test_several_symbols_keep_their_own_state_and_every_tick_its_own_fields(engi
     assert dump(engine.path("again.db")).replace(copy.encode(), origin.encode()) == dump(db)
 
 
-def _candidates() -> Iterator[Path]:
-    """Interpreters that may have what the engine needs: environments made here, on the path, pyenv's."""
-    yield from sorted(REPO.glob(".venv*/bin/python"))
-    yield from (Path(word) for word in os.environ.get("TRADEBOT_OTHER_PYTHONS", "").split(os.pathsep) if word)
-    names = ("python3.11", "python3.12", "python3.13")
-    yield from (Path(found) for name in names if (found := shutil.which(name)))
-    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    yield from itertools.chain.from_iterable(sorted(pyenv.glob(f"versions/*/bin/{name}")) for name in names)
-
-
-@functools.cache
-def other_pythons() -> dict[tuple[int, int], Path]:
-    """One usable interpreter for each version of Python other than this one."""
-    probe = "import sys, msgspec, peewee, loguru, docopt, tqdm, zstandard; print(*sys.version_info[:2])"
-    found: dict[tuple[int, int], Path] = {}
-    for candidate in _candidates():
-        answer = subprocess.run([candidate, "-c", probe], capture_output=True, text=True, env=environment(Path("/")))
-        if answer.returncode == 0:
-            major, minor = map(int, answer.stdout.split())
-            if (3, 11) <= (major, minor) != sys.version_info[:2]:
-                found.setdefault((major, minor), candidate)
-    return found
-
-
 @pytest.mark.parametrize("minor", [11, 12, 13])
 def test_every_python_gives_the_same_bytes(engine: Engine, undisturbed: Path, minor: int) -> None:
     """S8: 3.11 to 3.13 (whose sum() of floats differs) store equal rows, and log equal averages."""
-    if sys.version_info[:2] == (3, minor):
-        pytest.skip("this is the Python of the tests")
-    python = other_pythons().get((3, minor))
-    if python is None:
-        pytest.skip(f"no Python 3.{minor} with the packages here; name one in TRADEBOT_OTHER_PYTHONS")
-    command = (python, "-m", "tradebot")
+    command = (other_python(minor), "-m", "tradebot")
     args = (f"--config={SESSION_CONFIG}", f"--replay-file={SESSION}", "--db=other.db")
     engine.run(*args, command=command).expect(0)
     assert dump(engine.path("other.db")) == dump(undisturbed)

@@ -8,14 +8,13 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import freezegun
 import pytest
 
 from sim.kernel.clock import frozen
 from sim.kernel.schedule_profile import ScheduleProfile
 from sim.kernel.schedules import Dice, Schedule
 from tests.contract.history import history
-from tests.e2e.test_determinism import other_pythons
+from tests.e2e.pythons import lend_freezegun, other_python
 from tests.sim.engine_histories import HISTORIES, hash_of, hashes
 
 # More with TRADEBOT_SIM_RUNS=200.
@@ -65,16 +64,7 @@ def test_other_processes_agree(hash_seed: str, here: list[str]) -> None:
 @pytest.mark.parametrize("minor", [11, 12, 13])
 def test_other_pythons_agree(minor: int, here: list[str], tmp_path: Path) -> None:
     """S8: histories are the same on 3.11 to 3.13, those interrupted between statements too."""
-    if sys.version_info[:2] == (3, minor):
-        pytest.skip("this is the Python of the tests")
-    python = other_pythons().get((3, minor))
-    if python is None:
-        pytest.skip(f"no Python 3.{minor} with the packages here; name one in TRADEBOT_OTHER_PYTHONS")
-    # freezegun is lent from ours, since it is pure Python: the other interpreter may have no test packages.
-    packages = Path(freezegun.__file__).parents[1]
-    for name in ("freezegun", "dateutil", "six.py"):
-        (tmp_path / name).symlink_to(packages / name)
-    assert elsewhere(python, "random", str(tmp_path)) == here
+    assert elsewhere(other_python(minor), "random", lend_freezegun(tmp_path)) == here
 
 
 def test_these_histories_have_every_grain(monkeypatch: pytest.MonkeyPatch) -> None:

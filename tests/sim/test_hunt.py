@@ -9,13 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import freezegun
 import pytest
 
 from sim.__main__ import main
 from sim.scenarios import SCENARIOS
 from sim.swarm.fault_kinds import KINDS
-from tests.e2e.test_determinism import other_pythons
+from tests.e2e.pythons import lend_freezegun, other_python
 from tradebot.core.log_events import LogEvent
 
 REPO = Path(__file__).resolve().parents[2]
@@ -68,15 +67,8 @@ def test_the_same_lines_in_any_process(few: str) -> None:
 @pytest.mark.parametrize("minor", [11, 12, 13])
 def test_the_same_lines_on_every_python(few: str, minor: int, tmp_path: Path) -> None:
     """S8: whatever the version of Python."""
-    if sys.version_info[:2] == (3, minor):
-        pytest.skip("this is the Python of the tests")
-    python = other_pythons().get((3, minor))
-    if python is None:
-        pytest.skip(f"no Python 3.{minor} with the packages here; name one in TRADEBOT_OTHER_PYTHONS")
-    packages = Path(freezegun.__file__).parents[1]
-    for name in ("freezegun", "dateutil", "six.py"):
-        (tmp_path / name).symlink_to(packages / name)
-    assert hunt(*FEW, "--jobs=1", python=python, PYTHONPATH=str(tmp_path)).stdout == few
+    python = other_python(minor)
+    assert hunt(*FEW, "--jobs=1", python=python, PYTHONPATH=lend_freezegun(tmp_path)).stdout == few
 
 
 def test_the_last_line_sums_up(capsys: pytest.CaptureFixture[str]) -> None:
