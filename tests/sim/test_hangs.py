@@ -10,6 +10,7 @@ import pytest
 import sim.kernel.machine
 import sim.kernel.scheduler
 from sim import Deadlock, Livelock, SimRuntime, Stuck, ThreadCrashed, TimeLimit
+from tests.sim.test_sim_runtime import take_both
 from tradebot.core.runtime import Event, Runtime
 
 KINDS_SEEDS = range(10)
@@ -63,19 +64,9 @@ def test_a_deadlock_beside_a_heartbeat() -> None:
         runtime = SimRuntime(seed, spurious_chance=0.0)
 
         def main(runtime: SimRuntime = runtime) -> None:
-            one, two, never = runtime.lock(), runtime.lock(), runtime.event()
-
-            def forwards() -> None:
-                with one, two:
-                    pass
-
-            def backwards() -> None:
-                with two, one:
-                    pass
-
+            never = runtime.event()
             runtime.spawn("heartbeat", lambda: beat_for_ever(runtime, never))
-            for thread in [runtime.spawn("forwards", forwards), runtime.spawn("backwards", backwards)]:
-                thread.join()
+            take_both(runtime)
             never.set()
             runtime.sleep(10)
 

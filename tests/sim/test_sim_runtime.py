@@ -513,6 +513,7 @@ def test_real_waits_stay_real_while_frozen() -> None:
 
 
 def take_both(runtime: SimRuntime) -> None:
+    """Two threads take the same two locks in opposite order: under some schedules a deadlock."""
     one, two = runtime.lock(), runtime.lock()
 
     def forwards() -> None:
