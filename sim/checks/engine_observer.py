@@ -12,12 +12,12 @@ from typing import Any, Final
 from sim.kernel.runtime import SimRuntime
 from sim.kernel.scheduler import RUNS
 from sim.world.faults import open_files
+from sim.world.tick_inputs import ForwardingFeed
 from tradebot.core.channel import Channel, event_count
 from tradebot.core.events import Checkpoint, Notice, TickChunk
 from tradebot.core.ledger import Ledger
 from tradebot.core.runtime import Thread
 from tradebot.feeds.base import Batch, Feed
-from tradebot.feeds.status import FeedStatus
 from tradebot.portfolio.positions import Positions, PositionView
 from tradebot.store.batch import StoredCounts
 from tradebot.store.spill import Spill
@@ -29,21 +29,14 @@ _RETRY_S: Final = 0.000_7
 _TRIES_MAX: Final = 20
 
 
-class ObservedFeed:
-    """Delegates to another feed; `reading` is True while the ingest thread is inside `read`."""
+class ObservedFeed(ForwardingFeed):
+    """`reading` is True while the ingest thread is inside `read`."""
 
     def __init__(self, feed: Feed) -> None:
-        self._feed = feed
-        self.push = feed.push
-        self.total = feed.total
+        super().__init__(feed)
         self.reading = False
         self.ended = False
         """Whether it has reported its end."""
-
-    @property
-    def position(self) -> int:
-        """The other feed's."""
-        return self._feed.position
 
     def read(self) -> Batch | None:
         """The other feed's next batch."""
@@ -52,14 +45,6 @@ class ObservedFeed:
         self.reading = False
         self.ended = batch is None
         return batch
-
-    def status(self) -> FeedStatus:
-        """The other feed's."""
-        return self._feed.status()
-
-    def close(self) -> None:
-        """Close the other feed."""
-        self._feed.close()
 
 
 class EngineObserver:

@@ -34,12 +34,11 @@ def tick_lines(world: World, count: int) -> list[str]:
     return lines
 
 
-class CrashingFeed:
-    """Hands another feed's batches on and crashes at the n-th read."""
+class ForwardingFeed:
+    """Delegates everything to another feed; subclasses add to it."""
 
-    def __init__(self, feed: Feed, crash_at_read: int) -> None:
+    def __init__(self, feed: Feed) -> None:
         self._feed = feed
-        self._reads_left = crash_at_read
 
     @property
     def push(self) -> bool:
@@ -57,39 +56,6 @@ class CrashingFeed:
         return self._feed.position
 
     def read(self) -> Batch | None:
-        """The other feed's next batch. Raises Injected at the n-th call."""
-        self._reads_left -= 1
-        if self._reads_left <= 0:
-            raise InjectedCrash("the feed crashed by the scenario")
-        return self._feed.read()
-
-    def status(self) -> FeedStatus:
-        """The other feed's."""
-        return self._feed.status()
-
-    def close(self) -> None:
-        """Close the other feed."""
-        self._feed.close()
-
-
-class FeedWithoutPosition:
-    """Hands another feed's batches on, but the n-th look at its position raises Injected."""
-
-    def __init__(self, feed: Feed, crash_at_look: int) -> None:
-        self._feed = feed
-        self._looks_left = crash_at_look
-        self.push = feed.push
-        self.total = feed.total
-
-    @property
-    def position(self) -> int:
-        """The other feed's. Raises Injected at the n-th call."""
-        self._looks_left -= 1
-        if self._looks_left == 0:
-            raise InjectedCrash("the feed's position crashed by the scenario")
-        return self._feed.position
-
-    def read(self) -> Batch | None:
         """The other feed's next batch."""
         return self._feed.read()
 
@@ -100,3 +66,34 @@ class FeedWithoutPosition:
     def close(self) -> None:
         """Close the other feed."""
         self._feed.close()
+
+
+class CrashingFeed(ForwardingFeed):
+    """Crashes at the n-th read."""
+
+    def __init__(self, feed: Feed, crash_at_read: int) -> None:
+        super().__init__(feed)
+        self._reads_left = crash_at_read
+
+    def read(self) -> Batch | None:
+        """The other feed's next batch. Raises InjectedCrash at the n-th call."""
+        self._reads_left -= 1
+        if self._reads_left <= 0:
+            raise InjectedCrash("the feed crashed by the scenario")
+        return self._feed.read()
+
+
+class FeedWithoutPosition(ForwardingFeed):
+    """Crashes when its position is read for the n-th time."""
+
+    def __init__(self, feed: Feed, crash_at_look: int) -> None:
+        super().__init__(feed)
+        self._looks_left = crash_at_look
+
+    @property
+    def position(self) -> int:
+        """The other feed's. Raises InjectedCrash at the n-th call."""
+        self._looks_left -= 1
+        if self._looks_left == 0:
+            raise InjectedCrash("the feed's position crashed by the scenario")
+        return self._feed.position
