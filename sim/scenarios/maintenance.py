@@ -49,6 +49,13 @@ def _past(database: MaintainedDatabase, runs: int) -> None:
         database.run_engine(kill_at_step=database.world.between(300, 2000) if database.world.chance(0.5) else None)
 
 
+def _prune_all(database: MaintainedDatabase) -> None:
+    """Prune everything that may be deleted, with no engine beside it; it succeeds."""
+    prune = database.prune_command(0)
+    database.run_alone(prune)
+    assert prune.code == 0, f"exit code {prune.code}: {prune.said}"
+
+
 @scenario
 def prune_between_runs(world: World) -> None:
     """Prunes, many interrupted: each restart continues as if nothing had been pruned; the last prune finishes."""
@@ -60,9 +67,7 @@ def prune_between_runs(world: World) -> None:
             )
             if world.chance(0.5):
                 expect(database.run_engine(settings=_quiet(database) if world.chance(0.5) else None), 0)
-        last = database.prune_command(0)
-        database.run_alone(last)
-        assert last.code == 0, f"exit code {last.code}: {last.said}"
+        _prune_all(database)
         expect(database.run_engine(), 0)
 
 
@@ -142,9 +147,7 @@ def prune_database_locked(world: World) -> None:
         assert command.code == 1 and "Not finished: " in command.said and "SQLITE_BUSY" in command.said, command.said
         waited_s = world.outcomes[-1].sim_s
         assert 60 <= waited_s <= 75, f"it gave up after {waited_s} s"
-        last = database.prune_command(0)
-        database.run_alone(last)
-        assert last.code == 0, f"exit code {last.code}: {last.said}"
+        _prune_all(database)
         expect(database.run_engine(), 0)
 
 
@@ -162,9 +165,8 @@ def prune_replay(world: World) -> None:
             if runs and world.chance(0.5):
                 expect(database.run_engine(), 12 if runs[0][1] else 0)
         database.pause(1)
-        last = database.prune_command(0)
-        database.run_alone(last)
-        assert last.code == 0 and not _replays(world), f"exit code {last.code}: {last.said}"
+        _prune_all(database)
+        assert not _replays(world), "prune kept a replay"
         expect(database.run_engine(), 0)
         assert _without_ids(world.dump()) == _without_ids(first), "stored again, it is another replay"
 
@@ -183,9 +185,7 @@ def prune_live_feed(world: World) -> None:
                 world.between(0, database.elapsed_ms), draw_command_faults(world), at_s=world.between(0, 120) / 100
             )
             expect(database.run_engine(prune, network=exchange.online), 0)
-        last = database.prune_command(0)
-        database.run_alone(last)
-        assert last.code == 0, f"exit code {last.code}: {last.said}"
+        _prune_all(database)
         expect(database.run_engine(network=exchange.online), 0)
 
 
@@ -206,9 +206,8 @@ def prune_keeps_spilled_run(world: World) -> None:
             assert f"run {run_id}; the next start of the engine stores them" in waits.said, waits.said
         expect(database.run_engine(), 0)
         database.pause(1)
-        last = database.prune_command(0)
-        database.run_alone(last)
-        assert last.code == 0 and not _replays(world), f"exit code {last.code}: {last.said}"
+        _prune_all(database)
+        assert not _replays(world), "prune kept a replay"
 
 
 @scenario

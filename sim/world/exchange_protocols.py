@@ -22,6 +22,14 @@ from tradebot.core.events import Tick
 _TICK = msgspec.json.Decoder(Tick)
 
 
+def _tick_of(message: bytes) -> Tick | None:
+    """The market tick in a message; None for other messages."""
+    try:
+        return _TICK.decode(message)
+    except msgspec.DecodeError:
+        return None
+
+
 class SubscriptionExchange(SimExchange):
     """Sends trades only to subscribed clients, in its own format. `deaf_to`: number of connections that are never
     confirmed.
@@ -137,9 +145,8 @@ class SimKraken(SubscriptionExchange):
 
     def _trade(self, message: bytes) -> dict[str, Any] | None:
         """Convert a market tick to a trade; None for other messages."""
-        try:
-            tick = _TICK.decode(message)
-        except msgspec.DecodeError:
+        tick = _tick_of(message)
+        if tick is None:
             return None
         when = datetime.fromtimestamp(tick.ts // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
         trade = {
@@ -201,9 +208,8 @@ class SimKuCoin(SubscriptionExchange):
 
     def translate(self, message: bytes) -> bytes:
         """Convert a market tick to a KuCoin trade; other messages are unchanged."""
-        try:
-            tick = _TICK.decode(message)
-        except msgspec.DecodeError:
+        tick = _tick_of(message)
+        if tick is None:
             return message
         symbol = tick.symbol
         trade = {
@@ -237,9 +243,8 @@ class SimBinance(SubscriptionExchange):
 
     def translate(self, message: bytes) -> bytes:
         """Convert a market tick to a Binance trade; other messages are unchanged."""
-        try:
-            tick = _TICK.decode(message)
-        except msgspec.DecodeError:
+        tick = _tick_of(message)
+        if tick is None:
             return message
         trade = {
             "e": "trade", "E": tick.ts, "s": tick.symbol, "t": tick.seq, "p": str(tick.price), "q": str(tick.volume),
@@ -284,9 +289,8 @@ class SimBybit(SubscriptionExchange):
 
     def translate(self, message: bytes) -> bytes:
         """Convert a market tick to a Bybit frame; other messages are unchanged."""
-        try:
-            tick = _TICK.decode(message)
-        except msgspec.DecodeError:
+        tick = _tick_of(message)
+        if tick is None:
             return message
         trade = {
             "T": tick.ts, "s": tick.symbol, "S": "Buy", "v": str(tick.volume), "p": str(tick.price),
