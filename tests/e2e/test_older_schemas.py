@@ -6,10 +6,10 @@ import gzip
 import hashlib
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import pytest
 
@@ -20,6 +20,7 @@ from tests.e2e.process import (
     SESSION,
     SESSION_CONFIG,
     Engine,
+    Finished,
     assert_sound,
     rows,
     synthetic_units,
@@ -177,6 +178,24 @@ def test_a_spill_file_is_adopted_and_the_feed_goes_on(left: Engine, written: Wri
     assert_sound(db)
 
 
+def binance_trade(symbol: str, number: int) -> dict[str, Any]:
+    """The message of a trade that goes on from those of the fixtures."""
+    ts, price = 1_700_000_000_000 + number * 10, f"{price_of(number):.2f}"
+    return {"e": "trade", "E": ts, "s": symbol, "t": number, "p": price, "q": "1.0", "T": ts, "m": True, "M": True}
+
+
+def run_exchange_feed(left: Engine, talk: Callable[[Talk], None], symbols: str, new_ticks: int) -> Finished:
+    """Run the feed of `exchange.db`, which holds 102 ticks, until so many more are stored."""
+    with ExchangeServer(talk) as server:
+        running = left.start(
+            "--ingest=realws", "--exchange=binance", f"--symbol={symbols}", f"--ws-url={server.url}",
+            "--config=tradebot.toml", "--db=exchange.db",
+        )  # fmt: skip
+        wait_for_ticks(left.path("exchange.db"), 102 + new_ticks)
+        running.send(signal.SIGTERM)
+        return running.finish().expect(0)
+
+
 def test_an_exchange_feed_goes_on(left: Engine) -> None:
     """Window, numbering and position of BTCUSDT are those that its last trade left."""
 
@@ -184,21 +203,12 @@ def test_an_exchange_feed_goes_on(left: Engine) -> None:
         message = peer.hear()
         peer.say({"result": None, "id": message["id"]})
         for number in (60, *range(61, 100)):  # the first one was stored by the version before
-            ts = 1_700_000_000_000 + number * 10
-            trade = {"e": "trade", "E": ts, "s": "BTCUSDT", "t": number, "p": f"{price_of(number):.2f}", "q": "1.0"}
-            peer.say(trade | {"T": ts, "m": True, "M": True})
+            peer.say(binance_trade("BTCUSDT", number))
         peer.listen()
 
     db = left.path("exchange.db")
     signals_then = rows(db, "SELECT COUNT(*) FROM signals")[0][0]
-    with ExchangeServer(talk) as server:
-        running = left.start(
-            "--ingest=realws", "--exchange=binance", "--symbol=BTCUSDT", f"--ws-url={server.url}",
-            "--config=tradebot.toml", "--db=exchange.db",
-        )  # fmt: skip
-        wait_for_ticks(db, 102 + 39)
-        running.send(signal.SIGTERM)
-        done = running.finish().expect(0)
+    done = run_exchange_feed(left, talk, "BTCUSDT", new_ticks=39)
     assert (done.ledger["duplicates"], done.ledger["stored"]) == (1, 39)
     assert rows(db, "SELECT COUNT(*) FROM notices WHERE kind = 'GAP'") == [(0,)]
     kinds = [kind.partition(":")[0] for (kind,) in rows(db, "SELECT kind FROM signals ORDER BY id")]
@@ -230,20 +240,11 @@ def test_a_feed_goes_on_with_another_list_of_symbols(left: Engine, written: Writ
         peer.say({"result": None, "id": message["id"]})
         for symbol, last in (("BTCUSDT", 60), ("ETHUSDT", 40), ("SOLUSDT", 9)):
             for number in (last, last + 1):
-                ts = 1_700_000_000_000 + number * 10
-                trade = {"e": "trade", "E": ts, "s": symbol, "t": number, "p": f"{price_of(number):.2f}", "q": "1.0"}
-                peer.say(trade | {"T": ts, "m": True, "M": True})
+                peer.say(binance_trade(symbol, number))
         peer.listen()
 
     db = left.path("exchange.db")
-    with ExchangeServer(talk) as server:
-        running = left.start(
-            "--ingest=realws", "--exchange=binance", "--symbol=SOLUSDT,ETHUSDT,btcusdt", f"--ws-url={server.url}",
-            "--config=tradebot.toml", "--db=exchange.db",
-        )  # fmt: skip
-        wait_for_ticks(db, 102 + 4)
-        running.send(signal.SIGTERM)
-        done = running.finish().expect(0)
+    done = run_exchange_feed(left, talk, "SOLUSDT,ETHUSDT,btcusdt", new_ticks=4)
     assert len(asked) == 3
     carried = done.one(LogEvent.CARRIED_OVER)
     assert (carried["runs"], carried["ticks"], carried["symbols"]) == (2, 102, 2)
