@@ -39,7 +39,7 @@ def replay(scratch: Path, database: Path, ticks: Path | None, level: str) -> Rep
 
 
 def final_metrics(log: Path) -> dict[str, Any]:
-    """The fields of the last FINAL METRICS line of a JSON log; {} when there is none."""
+    """The fields of the last FINAL METRICS line of a JSON log; {} without such a line."""
     found: dict[str, Any] = {}
     with log.open() as lines:
         for line in lines:

@@ -174,7 +174,7 @@ class ClientConnection(ServerConnection):
             super().process_event(event)
 
     def recv_events(self) -> None:
-        """Read until the end, then wake up whoever waits for it."""
+        """Read until the end, then wake the threads that wait for it."""
         try:
             super().recv_events()
         finally:

@@ -63,7 +63,7 @@ class Player:
             step = schedule.step
             if step is not None and step[:2] != announced:
                 if announced is not None and step[0] != announced[0]:
-                    # Else they would pile up round by round while nobody knocks, and lock out whoever comes next.
+                    # Otherwise they accumulate in rounds without a client, and lock out the next one.
                     self._hub.clear_handshake_faults()
                 announced = step[:2]
                 self.showing = f"{script.name}: step {step[1]} of {len(script.steps)}: {describe(step[2])}"
@@ -98,7 +98,7 @@ class Player:
                 self._hub.perform(action)
 
     def _wait_until(self, due_s: float | None) -> bool:
-        """Wait for that time; False when there is none or the end came first."""
+        """Wait for that time; False if it is None or the program ends first."""
         if due_s is None:
             return False
         wait_s = due_s - time.monotonic()

@@ -117,7 +117,7 @@ class RecordingSchedule:
         return found
 
     def _fetch(self) -> bool:
-        """Have the next message at hand; False when there is none (yet)."""
+        """Fetch the next message unless one is waiting; False if none is available (yet)."""
         if self._waiting is None and not self._over:
             try:
                 self._waiting = next(self._source)

@@ -115,7 +115,7 @@ def check_young(db: sqlite3.Connection, cutoff_ms: int, before: int) -> None:
 
 
 def covered(db: sqlite3.Connection) -> dict[int, int]:
-    """The row id of the last tick of each feed that a checkpoint covers, 0 if there is none."""
+    """For each feed, the row id of the last tick that a checkpoint covers; 0 without one."""
     query = (
         "SELECT feeds.id, MAX(CASE WHEN runs.id = feeds.run THEN first_tick_id + run_ticks - 1 ELSE last_tick_id END)"
         " FROM feeds JOIN runs ON runs.feed = feeds.id AND runs.id <= feeds.run GROUP BY feeds.id"

@@ -22,7 +22,7 @@ _INTERRUPT_CHANCES: Final = (0.01, 0.03, 0.1, 0.3)
 
 @dataclass(frozen=True)
 class ScheduleProfile:
-    """The parts of it that are drawn, or fixed by whoever makes a runtime."""
+    """The parts of a schedule that are drawn, or fixed by the creator of a runtime."""
 
     kind: ScheduleKind
     grain: SwitchGrain

@@ -288,7 +288,7 @@ class Scheduler:
             self.current = me
 
     def _jump(self) -> bool:
-        """Nobody can run: go to the next timer's time and fire it. False: there is none."""
+        """No thread can run: advance to the next timer and fire it. False without a timer."""
         due_ns = self._timers.next_due_ns()
         if due_ns is None:
             return False

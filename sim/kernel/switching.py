@@ -6,8 +6,8 @@ statement of the engine's modules, by `sys.settrace`. Which statements is read f
 interpreter's line events alone, because those differ between Python versions: only assignments and calls that fill
 exactly one line, and none whose line an interpreter may announce twice (branches, comprehensions, yields).
 
-A thread may not lose the baton while it holds a lock that the scheduler does not know: whoever wants that lock next
-would block for real. Such locks are held where a library calls the engine back (a log sink under loguru's handler
+A thread may not lose the baton while it holds a lock that the scheduler does not know: the next thread that wants that
+lock would block for real. Such locks are held where a library calls the engine back (a log sink under loguru's handler
 lock) and inside the storage, the log and the terminal's modules (an open SQLite transaction, tqdm's lock). Nor while
 the simulator's own edges are in the middle of a change. `may_switch` tells from the stack.
 """

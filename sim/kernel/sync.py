@@ -188,7 +188,7 @@ class SimThread:
 
 
 def _forget(waits: list[BatonWait], wait: BatonWait) -> None:
-    """Take `wait` out of `waits`, if whoever ended it has not done so."""
+    """Remove `wait` from `waits`, unless the thread that ended it has done so."""
     if wait in waits:
         waits.remove(wait)
 

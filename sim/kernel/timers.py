@@ -86,7 +86,7 @@ class Timers:
         return self._heap[0][0] if self._heap else None
 
     def pop(self, now_ns: int) -> BatonWait | Call | None:
-        """The next item that is due by `now_ns`, never a stale one; None when there is none."""
+        """The next item that is due by `now_ns` and not stale, or None."""
         while self._heap and self._heap[0][0] <= now_ns:
             item = heapq.heappop(self._heap)[2]
             if not _is_stale(item):
@@ -118,7 +118,7 @@ class StepCalls:
         self.next_step = min(self.next_step, step)
 
     def pop(self, step: int, interrupted: bool) -> Call | None:
-        """The next call that is due; None when there is none."""
+        """The next call that is due, or None."""
         item = self._any.pop(step) or (None if interrupted else self._calm.pop(step))
         assert not isinstance(item, BatonWait)
         if item is None:

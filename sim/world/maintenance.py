@@ -182,7 +182,7 @@ class MaintainedDatabase:
 
     def check_copy(self, target: Path) -> None:
         """Check a backup: it is sound, and its rows of each run are a prefix of those in the database."""
-        assert target.exists(), "backup: there is none, though it said there is"
+        assert target.exists(), "backup: the copy does not exist, though the command reported success"
         with kept.reading(target) as db:
             assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)], "backup: it is damaged"
             kept.check_commit(db)

@@ -64,7 +64,7 @@ def ticks_of(db_path: Path) -> Counter[str]:
 
 @contextmanager
 def recovered(db_path: Path) -> Iterator[sqlite3.Connection | None]:
-    """The database as SQLite recovers it from the files of a dead process; None when there is none.
+    """The database as SQLite recovers it from the files of a dead process; None if the process left none.
 
     Uses a copy: opening the files themselves would roll them back, or checkpoint their log, before the next process.
     """

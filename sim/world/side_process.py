@@ -254,7 +254,7 @@ class Stepped:
         self.meet = meet
         self.done = done
         self.statement: int | None = None
-        """That of the transaction that writes; None: there is none."""
+        """The number of the statement in a transaction that writes; None outside one."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._db, name)

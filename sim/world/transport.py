@@ -228,7 +228,7 @@ class SimConnection:
                 self._socket.wait(left_s)
 
     def _read_arrived(self) -> bool:
-        """Pass arrived data to the decoder; False if there is none. Raises ConnectionLost at the end of the stream."""
+        """Pass arrived data to the decoder; False without any. Raises ConnectionLost at the end of the stream."""
         inbox = self._socket.inbox
         pieces = 0
         while inbox and pieces < self._pieces_max:

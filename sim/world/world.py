@@ -87,7 +87,7 @@ class ProcessOutcome:
         return [line["fields"] for line in self.logs if line["fields"].get("event") == name]
 
     def event(self, name: str) -> dict[str, Any]:
-        """Fields of the last such line. Raises AssertionError if there is none."""
+        """Fields of the last such line. Raises AssertionError without one."""
         found = self.events(name)
         if not found:
             raise AssertionError(f"no log line with event {name}")
@@ -135,7 +135,7 @@ class Faults:
 
     `signal_on` names log lines by event or message: the first line of that name triggers SIGTERM.
     `jumps_ms` are (seconds, ms): the wall clock is set forward or back. `network` makes the network that the
-    process's WebSocket connections go over (see `sim.world.exchange.SimExchange.online`); without it there is none.
+    process's WebSocket connections go over (see `sim.world.exchange.SimExchange.online`); by default it has none.
     `begin` is called before the process starts: it may arrange anything with the world's calls of its runtime. A
     checkpoint comes every `checkpoint_ticks` ticks. Without `engine` only the commands run.
     """

@@ -1,4 +1,4 @@
-"""S6: channels keep order and bound, lose nothing, and wake whoever must go on; on real and on simulated threads."""
+"""S6: channels keep order and bound, lose nothing, wake every thread that can continue; real and simulated threads."""
 
 from __future__ import annotations
 

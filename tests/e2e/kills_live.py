@@ -41,7 +41,7 @@ _DB: Final = "x.db"
 
 # A round takes 1.5 s, which no engine survives often: kills strike everywhere in it.
 FEED: Final = f"""
-description = "goes on whoever listens: holes, trades sent again, a quiet symbol, a cut link"
+description = "continues with or without clients: gaps, trades sent again, a quiet symbol, a cut link"
 symbols = {BUSY}
 repeat = true
 [[step]]

@@ -20,9 +20,10 @@ from tests.e2e.process import DEADLINE_S
 
 
 class Link:
-    """A wire to `target` that can be cut: then nothing passes in either direction, and nobody is told.
+    """A wire to `target` that can be cut: then nothing passes in either direction, and neither end gets an error.
 
-    Who connects meanwhile gets a TCP connection (of the system), and no answer. Use it in a `with` statement.
+    A client that connects meanwhile gets a TCP connection (from the kernel) and no answer. Use it in a `with`
+    statement.
     """
 
     def __init__(self, target: tuple[str, int], cut: bool = False) -> None:

@@ -99,7 +99,7 @@ class MockWsProcess:
     def tick(
         self, symbol: str = "SOL/USDC", price: float = 100.0, volume: float = 1.0, ts: int = 0, **more: Any
     ) -> None:
-        """Send a tick by ZeroMQ; `ts` 0 is now. Does not wait: it goes to whoever is connected when it arrives."""
+        """Send a tick by ZeroMQ; `ts` 0 is now. Does not wait: clients connected when it arrives get it."""
         ts = ts or time.time_ns() // 1_000_000
         self.send_tick(json.dumps({"symbol": symbol, "price": price, "volume": volume, "ts": ts, **more}).encode())
 

@@ -43,7 +43,7 @@ def listening(engine: Engine, mockws: MockWsProcess, url: str | None = None, **k
 
 @pytest.mark.parametrize("silence", [actions.Stall(60), actions.HalfFrame()], ids=actions.name_of)
 def test_a_peer_that_falls_silent(engine: Engine, mockws: MockWsProcess, silence: actions.Action) -> None:
-    """A mute peer, also in the middle of a frame: lost at idle_timeout_s, restored at once, the gap is told."""
+    """A mute peer, also in the middle of a frame: lost at idle_timeout_s, restored at once, the gap is reported."""
     live = listening(engine, mockws)
     fault_ms = now_ms()
     mockws.control(silence)
@@ -186,7 +186,7 @@ def test_the_server_is_killed_and_started_again(engine: Engine, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_a_link_that_is_down_for_a_while(engine: Engine, mockws: MockWsProcess) -> None:
-    """Nothing passes and nobody is told: lost at idle_timeout_s, restored when it is mended, the gap is told."""
+    """Nothing passes, without an error: lost at idle_timeout_s, restored with the link, the gap is reported."""
     with Link(mockws.address) as link:
         live = listening(engine, mockws, link.url)
         fault_ms = now_ms()

@@ -80,7 +80,7 @@ def assert_strategy_went_on(db: Path, config: Config) -> None:
 def test_kill_and_restart_a_live_feed(engine: Engine, tmp_path: Path, seed: int) -> None:
     """Whole file, no tick twice, no orphan; numbers, windows and positions go on; gaps are what is missing.
 
-    Gaps of the time in between are told by the next run, in their place.
+    The next run reports the gaps of the time in between, in their place.
     """
     chance = random.Random(seed)
     (tmp_path / "lively.toml").write_text(SCENARIO)

@@ -569,7 +569,7 @@ class TestPlaying:
         ) as mockws:  # fmt: skip
             client = connect.unseen(mockws)
             mockws.wait_said("everything has been played")
-            time.sleep(0.8)  # a client in no hurry: longer than mockws waits for one when it is told to end
+            time.sleep(0.8)  # a slow client: longer than mockws waits for one after a stop signal
             seen, last = 0, b""
             while b"everything has been played" not in last[-50:]:
                 last = client.sock.recv(1 << 18)

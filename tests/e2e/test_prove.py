@@ -72,7 +72,7 @@ def test_interrupted_it_ends_its_engines_and_clears_away(engine: Engine) -> None
 
 
 def test_the_gate_by_the_bundle_beside_the_database(engine: Engine) -> None:
-    """G0, G1: LIVE with a valid bundle still ends with 12 and says why; each thing amiss with it is told."""
+    """G0, G1: LIVE with a valid bundle still ends with 12 and says why; each fault of the bundle is reported."""
     option = engine.config("live.toml", "mode = 'LIVE'\nlive_armed = true\n[app]\ndb_path = 'x.db'\n")
     live = configfile.load(engine.path("live.toml"), CHECKS)
     now_ms = RealRuntime().now_ms()

@@ -174,7 +174,7 @@ def _watch_spill(shim: Shim) -> None:
 
 
 class _Holder:
-    """The other program: a process that takes the lock when it is told to, and leaves without closing anything.
+    """The other program: a process that takes the lock on command, and exits without closing anything.
 
     It must not close its connection: the last one to do so would write the log back into the database.
     """

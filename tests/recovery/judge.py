@@ -71,7 +71,7 @@ def rows_of(image: Image) -> Rows:
 
 
 def memory() -> str | None:
-    """A directory in memory, where a sync costs nothing; None where there is none."""
+    """A directory in memory, where a sync costs nothing; None on a system without one."""
     return "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 

@@ -179,7 +179,7 @@ def test_callbacks_of_the_world_know_whether_a_thread_stands_in_the_midst_of_its
 
 
 def test_no_switch_inside_a_log_handler() -> None:
-    """A sink runs under loguru's lock: whoever logged next would block with the baton in its hand."""
+    """A sink runs under loguru's lock: the next thread that logs would block while it holds the baton."""
     switched: list[bool] = []
     runtime = SimRuntime(
         1, kind="uniform", switch_chance=1.0, grain="statements", interrupt_chance=1.0, interrupts=HERE

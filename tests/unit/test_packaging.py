@@ -77,7 +77,7 @@ class TestBin:
         assert answer.returncode == 7
 
     def test_its_process_id_is_the_engines(self, tmp_path: Path) -> None:
-        """The program ends in an exec: whoever started it can signal the engine."""
+        """The script ends in an exec: a signal to its process reaches the engine."""
         home = checkout(tmp_path / "checkout", self.ECHO)
         command = [str(home / "bin" / "tradebot")]
         env = os.environ | {"TRADEBOT_PYTHON": sys.executable}

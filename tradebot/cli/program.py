@@ -100,7 +100,7 @@ class Program(NamedTuple):
         return tuple(command.name for command in self.commands) if len(self.commands) > 1 else ()
 
     def command(self, name: str) -> Command:
-        """The command of that name. KeyError: there is none."""
+        """The command of that name. Raises KeyError for an unknown name."""
         for command in self.commands:
             if command.name == name:
                 return command

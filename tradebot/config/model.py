@@ -315,7 +315,7 @@ def result_hash(config: Config, replay: bool, unread: Collection[str]) -> str:
 
 
 def home_directory(environ: Mapping[str, str]) -> Path:
-    """$HOME, else what the system knows. Raises ConfigError when there is none."""
+    """$HOME, else the home directory of the system's user database. Raises ConfigError without one."""
     home = environ.get("HOME") or os.path.expanduser("~")
     if not os.path.isabs(home):
         raise ConfigError("no home directory: set HOME, or name the database and the configuration (--db, --config)")

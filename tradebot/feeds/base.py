@@ -60,7 +60,7 @@ class Feed(Protocol):
         ...
 
     def status(self) -> FeedStatus:
-        """The state of its link, `NO_LINK` where there is none. Any thread; never blocks."""
+        """The state of its link; `NO_LINK` for a feed without a link. Any thread; never blocks."""
         ...
 
     def read(self) -> Batch | None:

@@ -135,7 +135,7 @@ class Numbering:
         return known.ts == tick.ts and known.price == tick.price and known.volume == tick.volume
 
     def newest_ts(self) -> int:
-        """The time of the trade with the highest number whose content is remembered; 0: there is none."""
+        """The time of the trade with the highest number whose content is remembered; 0 without one."""
         for seq in range(self.highest, self.highest - self.mask - 1, -1):
             known = self.contents[seq & self.mask]
             if isinstance(known, Tick) and known.seq == seq:

@@ -184,7 +184,7 @@ class PriceBand:
         self._centre(prints)
 
     def _centre(self, prints: _Prints) -> None:
-        """Find the range in which prices need no closer look; there is none during an episode, or if prints differ."""
+        """Set the range in which prices need no closer look; empty during an episode, or if the prints differ."""
         median = prints.median()
         low, high = median / self._root, median * self._root
         if prints.alert or not (low <= min(prints.recent) and max(prints.recent) <= high):

@@ -66,7 +66,7 @@ class Source(Struct, frozen=True):
 
 
 def find(explicit: str | None, config_path: Path | None, environ: Mapping[str, str]) -> tuple[Path, str] | None:
-    """The sources file to read and how it was found; None when there is none at all. Blocks (looks for files).
+    """The sources file to read and how it was found; None if none was found. Blocks (looks for files).
 
     The command line's `explicit` (whether it exists is for `load` to say), else the one beside the configuration file
     in use, else the user's, else the example.

@@ -91,7 +91,7 @@ def _wrong_with(bundle: Bundle, config: Config, now_ms: int, version: str) -> li
 
 
 def read_bundle(path: Path) -> BundleFile:
-    """The file's content, or why there is none. Blocks (I/O); raises nothing."""
+    """The file's content, or why it cannot be read. Blocks (I/O); raises nothing."""
     try:
         if path.exists() and not path.is_file():
             return BundleFile(path, None, "it is not a regular file")

@@ -88,7 +88,7 @@ class HealthReading(Struct, frozen=True):
 
     @property
     def stored_age_s(self) -> float | None:
-        """How long ago the engine committed last; None when it has not, or there is none."""
+        """Seconds since the engine's last commit; None before the first commit, or without a status."""
         status = self.status
         if status is None or status.stored_age_s is None:
             return None
@@ -241,7 +241,7 @@ def _by_progress(look: HealthReading, status: Status, max_age_s: float) -> Healt
 
 
 def _unfed(status: Status, stored_s: float | None) -> str | None:
-    """Why a link that is up is no quiet market, if it is none."""
+    """Why a link that is up without new ticks is a fault; None if the market is quiet."""
     symbols = status.symbols
     if symbols is not None and symbols.confirmed is False:
         return "the link is up, but the exchange has confirmed no symbol"

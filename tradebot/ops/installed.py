@@ -91,7 +91,7 @@ class InstalledUnit(NamedTuple):
 
 
 def read_unit_file(path: Path, user: bool = False) -> InstalledUnit | None:
-    """The engine's unit at `path`; None where there is none, it cannot be read, or it is not an engine's."""
+    """The engine's unit at `path`; None if the file is missing, cannot be read, or is not an engine's unit."""
     try:
         if not path.is_file():
             return None
@@ -129,6 +129,6 @@ def _units_in(folders: Iterable[Path], user: bool) -> list[InstalledUnit]:
 
 
 def unit_of(config: Path | None, units: Iterable[InstalledUnit]) -> str | None:
-    """The name of the only unit that runs with this configuration; None where there is none, or several."""
+    """The name of the only unit that runs with this configuration; None if no unit or several units do."""
     names = {unit.name for unit in units if unit.runs_with(config)}
     return names.pop() if len(names) == 1 else None

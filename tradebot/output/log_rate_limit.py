@@ -34,7 +34,7 @@ class _Kind:
 class RateLimiter:
     """Admits at most `limit` lines of one kind in any `window_s` seconds (a sliding window), and counts the rest.
 
-    Memory is bounded: at most `max_kinds` kinds are told apart; while more are active, the further ones share one
+    Memory is bounded: at most `max_kinds` kinds are distinguished; while more are active, the further ones share one
     allowance under the name OTHER_KINDS. Used by one thread, except `take_suppressed`, which another thread may call
     if no two threads call it at once; nothing blocks.
     """

@@ -36,7 +36,7 @@ class FileIdentity(NamedTuple):
 
 
 def identity_of(path: Path) -> FileIdentity | None:
-    """The file at `path`; None when there is none. Raises StorageUnavailable when that is not known."""
+    """The file at `path`; None if it does not exist. Raises StorageUnavailable if that cannot be determined."""
     try:
         found = os.stat(path)
     except OSError as error:

@@ -116,7 +116,7 @@ def _why(error: OSError) -> str:
 
 
 def holder(inode: int, locks: Path = Path("/proc/locks")) -> int | None:
-    """The process that holds a flock on the inode; None when there is none. Takes no lock itself. Raises nothing."""
+    """The process that holds a flock on the inode, or None. Takes no lock itself. Raises nothing."""
     with suppress(OSError):
         return holder_of(locks.read_text(encoding="ascii", errors="replace").splitlines(), inode)
     return None

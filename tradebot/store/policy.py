@@ -71,7 +71,7 @@ class FlushPolicy:
         return max(1, self._events_due - events) if events else 1
 
     def wait_s(self, now: float) -> float | None:
-        """Seconds until the open batch is due; None when there is none."""
+        """Seconds until the open batch is due; None without an open batch."""
         return None if self._due_at is None else max(0.0, self._due_at - now)
 
 

@@ -243,7 +243,7 @@ class SqliteStore:
 def open_existing(path: Path) -> SqliteDatabase:
     """A writing connection to a database of this version, as an engine made it; one may be writing it now.
 
-    Raises ConfigError when there is none or it is not ours, StorageUnavailable.
+    Raises ConfigError if the file does not exist or is not ours, StorageUnavailable.
     """
     check_existing(path)
     refuse_foreign(path)

@@ -121,7 +121,7 @@ def _record(event: StoredEvent) -> list[Any]:
 
 
 def _event(record: list[Any]) -> StoredEvent:
-    """The event of a line. Raises ValueError (msgspec's ValidationError is one) when it is none."""
+    """The event of a line. Raises ValueError (or its subclass, msgspec's ValidationError) if it is not an event."""
     match record:
         case ["t", *values]:
             return msgspec.convert(dict(zip(_TICK_FIELDS, values, strict=True)), StoredTick).as_tick()

@@ -46,7 +46,7 @@ def write_throttle(path: Path, throttle: Throttle) -> None:
 
 
 def read_throttle(path: Path) -> Throttle | None:
-    """What the file says; None when there is none.
+    """What the file says; None if it does not exist.
 
     Raises ConfigError when it cannot be understood, or when another user could have written it. Never waits.
     """

@@ -61,7 +61,7 @@ class Post(Protocol):
     """Sends one request: the seam to the network. Blocks for `timeout_s` at most."""
 
     def __call__(self, url: str, headers: Mapping[str, str], body: bytes, timeout_s: float) -> int:
-        """The HTTP status of the answer. Raises OSError when there is none."""
+        """The HTTP status of the answer. Raises OSError without an answer."""
         ...
 
 

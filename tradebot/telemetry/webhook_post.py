@@ -27,7 +27,7 @@ class HttpPost:
         self._resolver = Resolver(runtime)
 
     def __call__(self, url: str, headers: Mapping[str, str], body: bytes, timeout_s: float) -> int:
-        """The HTTP status of the answer. Raises OSError when there is none within `timeout_s`, for which it may block.
+        """The HTTP status of the answer. Raises OSError without an answer within `timeout_s`. May block so long.
 
         Credentials belong into `headers`, not into `url`.
         """

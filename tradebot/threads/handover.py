@@ -74,7 +74,7 @@ class CommitHandover:
                 self._done.wait(timeout_s)
 
     def wait_free(self, timeout_s: float) -> bool:
-        """Wait until no batch is in commit, at most so long; whether there is none."""
+        """Wait up to `timeout_s` until no batch is in commit; whether that is so."""
         with self._lock:
             if self._batch is not None and not self._is_over():
                 self._done.wait(timeout_s)

@@ -278,7 +278,7 @@ class PersistStage:
         return 2 * self._channel.depth >= self._channel.maxsize
 
     def _begin_spill(self, committer: Committer, handover: CommitHandover) -> bool:
-        """The storage is away: the batch in commit goes into the spill first. False when there is none, or no room."""
+        """Begin to spill, with the batch in commit first. False without such a batch, or without room for it."""
         counts, first = handover.unconfirmed()
         if first is None or not self._spilling.begin(committer.storage.sync_wal, counts, first):
             return False

@@ -1,4 +1,4 @@
-"""ws_sources.toml: where it is looked for, what it may say, and how its mistakes are told."""
+"""ws_sources.toml: where it is searched for, what it may contain, and how its errors are reported."""
 
 from __future__ import annotations
 

@@ -419,7 +419,7 @@ class TestReadingWhatWasPruned:
             prune(db, end_ms + 1)
 
     def test_it_says_how_much_is_missing(self, tmp_path: Path) -> None:
-        """What is replayed is what is left, and it is told."""
+        """A replay reads what is left, and reports how much is missing."""
         self.pruned(tmp_path / "x.db")
         with closing(connect_readonly(tmp_path / "x.db")) as db:
             source = find_tick_source(db, None)

@@ -73,7 +73,7 @@ def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("as_root")
 def test_an_installation_for_scripts(tmp_path: Path) -> None:
-    """The same files, changes and steps as people are told."""
+    """With --json: the same files, changes and steps as in the output for people."""
     told, _ = install(tmp_path / "people")
     answer = json.loads(install(tmp_path / "scripts", as_json=True)[0])
     lines = [f"wrote {path}".replace("scripts", "people") for path in answer["written"]]

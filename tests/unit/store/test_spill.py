@@ -416,7 +416,7 @@ class TestOrphans:
 
     @pytest.mark.parametrize("line", [3, 5, 8])
     def test_a_line_that_is_damaged_in_the_middle(self, path: Path, line: int) -> None:
-        """The events before it are stored, the file is kept as it was for whoever can mend it."""
+        """The events before it are stored; the file is kept unchanged, so that it can be repaired by hand."""
         lines = spill(path, full_batch(1, 5)).read_bytes().splitlines(keepends=True)
         lines[line - 1] = b'["t","A",1.0,1.\n'
         spill_path(path).write_bytes(b"".join(lines))

@@ -145,7 +145,7 @@ def test_what_reached_the_writer_is_stored_though_a_stage_hangs(tmp_path: Path) 
 
 
 def test_a_stage_that_waits_for_one_that_hangs_is_let_go(tmp_path: Path) -> None:
-    """In a replay the strategy waits for room in the signal channel; when patience ends it is told."""
+    """In a replay the strategy waits for room in the signal channel; when the patience ends, the wait is cancelled."""
     ending = Ending(tmp_path / "x.db", execution=Stuck)
     ending.play()
     assert ending.code is ExitCode.OVERLOAD

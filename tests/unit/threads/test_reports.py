@@ -80,7 +80,7 @@ def test_every_signal_is_told_or_summed_up(chunk: int, stream: io.StringIO, log:
 
 @pytest.mark.parametrize("chunk", [1, 7, SIGNALS])
 def test_every_fill_is_told_or_summed_up_and_every_refusal_told(chunk: int, stream: io.StringIO, log: Log) -> None:
-    """G4, I2: fills and refusals of one chunk are told apart in counters and lines."""
+    """G4, I2: fills and refusals of one chunk have separate counters and lines."""
     metrics, runtime = Metrics(), RealRuntime()
     signals: Channel[SignalChunk] = channel("signal")
     persist: Channel[PersistItem] = channel("persist")

@@ -49,6 +49,6 @@ class LineCutter:
         return Cut(block, too_long)
 
     def rest(self) -> bytes:
-        """The last line, which had no end; empty when there is none. Nothing may be fed afterwards."""
+        """The last line if it had no line end, else empty. Nothing may be fed afterwards."""
         rest, self._pending = bytes(self._pending), bytearray()
         return rest

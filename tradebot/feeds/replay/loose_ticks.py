@@ -67,7 +67,7 @@ class LooseDecoder:
         self._unit = self._unit or _MILLISECONDS
 
     def decode(self, line: bytes) -> Tick | None:
-        """The tick of a line; None when it is none in these forms either. Raises Unparseable with a better reason."""
+        """The tick of a line in one of these forms, or None. Raises Unparseable with a more exact reason."""
         try:
             found = self._decode(line)
         except (msgspec.DecodeError, UnicodeError):

@@ -61,7 +61,7 @@ class FrameDecoder:
         """Set by `take` once it met a close frame or a broken rule. Nothing is decoded after that."""
         self._limit = max_message_bytes
         self._buffer = bytearray()
-        # The fragmented message that is being received; opcode 0 when there is none.
+        # The fragmented message that is being received; opcode 0 without one.
         self._opcode = 0
         self._parts = bytearray()
         self._empty_fragments = 0

@@ -65,7 +65,7 @@ class ServiceUser(NamedTuple):
 
 
 def user_of(unit: InstalledUnit | None) -> ServiceUser | None:
-    """The user of a service of the system; None where there is none, or where this process cannot look for it.
+    """The unprivileged user of a system service; None without one, or if this process cannot look it up.
 
     Only root can look on behalf of another. Blocks as reading a small file does.
     """

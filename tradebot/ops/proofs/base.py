@@ -55,5 +55,5 @@ def inconclusive(reason: str, evidence: Evidence) -> ProofOutcome:
 
 
 def judged(faults: Sequence[str], reason: str, evidence: Evidence) -> ProofOutcome:
-    """Failed with all `faults`, or passed for `reason` when there is none."""
+    """Failed with all `faults`; without faults, passed for `reason`."""
     return failed("; ".join(faults), evidence) if faults else passed(reason, evidence)

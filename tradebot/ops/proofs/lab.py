@@ -213,7 +213,7 @@ class Lab:
 
 
 def read_log(path: Path) -> str:
-    """The end of a log file; "" when there is none."""
+    """The end of a log file; "" if the file does not exist."""
     try:
         with path.open("rb") as file:
             file.seek(0, os.SEEK_END)

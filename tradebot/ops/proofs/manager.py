@@ -112,7 +112,7 @@ class Manager:
 def find_manager(command: str | None, environ: Mapping[str, str], token: str) -> Manager:
     """The service manager that `command` (--systemctl), or systemctl for this user, reaches.
 
-    Blocks. Raises ManagerError saying why there is none, ConfigError for a command that makes no sense.
+    Blocks. Raises ManagerError saying why none can be reached, ConfigError for a command that makes no sense.
     """
     default = "systemctl" if os.geteuid() == 0 else "systemctl --user"
     words = command_words(default if command is None else command)

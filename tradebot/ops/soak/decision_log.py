@@ -50,7 +50,7 @@ class SoakDecision(Struct, frozen=True, kw_only=True):
     stalls: int
     """Those of them for a stall."""
     engine_starts: int
-    """Starts of the engine observed since the soak began, whoever requested them."""
+    """Starts of the engine observed since the soak began, requested by the soak or not."""
     unit_state: str | None
     """The service manager's ActiveState; None while it does not say."""
     detail: str | None
@@ -82,7 +82,7 @@ class DecisionLog:
     """Appends to one file; one thread only."""
 
     def __init__(self, path: Path, bytes_max: int = BYTES_MAX, files_kept: int = FILES_KEPT) -> None:
-        """Opens the file, made where there is none. Raises ConfigError when it cannot be written."""
+        """Opens the file, creating it if necessary. Raises ConfigError when it cannot be written."""
         self.path = path
         self._bytes_max = bytes_max
         self._files_kept = files_kept

@@ -41,7 +41,7 @@ class EngineWatch:
 
     @property
     def starts(self) -> int:
-        """Starts of the engine observed since the first poll, whoever requested them."""
+        """Starts of the engine observed since the first poll, requested by the soak or not."""
         return self._starts.count
 
     def look(self) -> ProbeReading:

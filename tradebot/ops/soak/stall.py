@@ -1,7 +1,7 @@
 """The stall detector: for how long nothing has shown that the engine gets anywhere. Pure; `now_s` comes with each call.
 
-The clock runs from the last progress. No restart resets it, whoever requested it: an engine that is restarted again
-and again without storing a tick is a stalled one.
+The clock runs from the last progress. No restart resets it, requested by the soak or not: an engine that is restarted
+again and again without storing a tick is a stalled one.
 """
 
 from __future__ import annotations

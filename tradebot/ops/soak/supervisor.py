@@ -122,7 +122,7 @@ class Supervisor:
         return decided
 
     def check_stall(self) -> list[SoakDecision]:
-        """A look between two polls, when a stall is due: only that is looked for. No line when it is none."""
+        """Look between two polls, when a stall is due, for a stall only. Without one, no decision."""
         look = self._watch.look()
         if not self._detect(look):
             return []

@@ -204,8 +204,8 @@ def _number(found: Mapping[str, str], key: str) -> int | None:
 
 
 class Starts:
-    """Counts the engine's starts, whoever requested them: the manager's NRestarts is reset by every requested
-    restart.
+    """Counts the engine's starts, requested by the soak or not: every requested restart resets the manager's
+    NRestarts.
     """
 
     def __init__(self) -> None:

@@ -89,5 +89,5 @@ class Ladder:
 
 
 def rung_of(sample_every: int) -> Rung:
-    """The lowest rung that keeps no more ticks than one of `sample_every`; the last where there is none."""
+    """The lowest rung that keeps at most one of `sample_every` ticks; the last rung if none does."""
     return next((rung for rung in RUNGS if rung.sample_every >= sample_every), RUNGS[-1])

@@ -277,7 +277,7 @@ class TestStall:
         already_reported = [line for line in bench.lines if "refuses its configuration" in line.reason]
         assert len(already_reported) == 1 and all(line.action == "NONE" for line in already_reported)
         bench.poll(8, unit=UnitLook(load="loaded", active="active"))
-        assert bench.restarts == [], "whoever started it has the whole limit for that"
+        assert bench.restarts == [], "an engine started by another has the whole limit to show progress"
         bench.poll()
         assert len(bench.restarts) == 1
 
