@@ -26,7 +26,7 @@ from tradebot.output.redaction import escape
 from tradebot.output.streams import GuardedStream
 from tradebot.store.database import connect_readonly, file_of, reading
 from tradebot.store.errors import StorageUnavailable
-from tradebot.store.models import RunRow
+from tradebot.store.models import RunRow, fields_of
 from tradebot.telemetry.status_file import AS_ENGINE, FRESH_S, Status, read_status, status_path
 
 MAX_AGE_S: Final = 60.0
@@ -156,7 +156,7 @@ def read_run(db: SqliteDatabase, run_id: str | None) -> RunLook | None:
     with reading(db):
         if RunRow._meta.table_name not in db.get_tables():
             return None
-        fields = [RunRow._meta.fields[name] for name in RunLook.__struct_fields__]
+        fields = fields_of(RunRow, RunLook)
         query = RunRow.select(*fields)
         query = query.order_by(RunRow.id.desc()) if run_id is None else query.where(RunRow.run_id == run_id)
         row = query.dicts().first(db)

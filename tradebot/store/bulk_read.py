@@ -7,34 +7,40 @@ packs the rows of a query into one JSON text outside the lock.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
 from peewee import BlobField, FloatField, ModelSelect, SqliteDatabase
 
 # quote() is exact where JSON's own numbers keep 15 digits: https://www.sqlite.org/lang_corefunc.html#quote
-_PACKED: Final[dict[type[Any], str]] = {
-    FloatField: 'iif("{0}" IS NULL, NULL, quote("{0}"))',
-    BlobField: 'iif("{0}" IS NULL, NULL, hex("{0}"))',
+_PACKED: Final[dict[type, str]] = {
+    float: 'iif("{0}" IS NULL, NULL, quote("{0}"))',
+    bytes: 'iif("{0}" IS NULL, NULL, hex("{0}"))',
 }
+_UNPACK: Final[dict[type, Callable[[str], object]]] = {float: float, bytes: bytes.fromhex}
 _ROWS: Final = msgspec.json.Decoder(list[list[Any]])
 
 
-def fetch_rows(db: SqliteDatabase, query: ModelSelect[Any], fields: Sequence[Any]) -> list[list[Any]]:
-    """All rows of `query`, which selects just `fields` of a model; the caller limits it to what memory may hold.
+def column_types(fields: Iterable[Any]) -> dict[str, type]:
+    """For `fetch_rows`: the columns of these fields of a model."""
+    kinds = {FloatField: float, BlobField: bytes}
+    return {field.column_name: kinds.get(type(field), object) for field in fields}
 
+
+def fetch_rows(db: SqliteDatabase, query: ModelSelect[Any], columns: Mapping[str, type]) -> list[list[Any]]:
+    """All rows of `query`, in any order; the caller limits it to what memory may hold.
+
+    `columns`: the names of what it selects, in order, each with float, bytes, or another type, which JSON knows.
     Blocks as SQLite does. Raises sqlite3 errors as they come.
     """
     sql, params = query.bind(db).sql()
-    values = ", ".join(_PACKED.get(type(field), '"{0}"').format(field.column_name) for field in fields)
+    values = ", ".join(_PACKED.get(kind, '"{0}"').format(name) for name, kind in columns.items())
     cursor = db.connection().execute(f"SELECT json_group_array(json_array({values})) FROM ({sql})", params)
     rows = _ROWS.decode(cursor.fetchone()[0])
-    for index, field in enumerate(fields):
-        if isinstance(field, FloatField):
+    for index, kind in enumerate(columns.values()):
+        if kind in _UNPACK:
+            unpack = _UNPACK[kind]
             for row in rows:
-                row[index] = None if row[index] is None else float(row[index])
-        elif isinstance(field, BlobField):
-            for row in rows:
-                row[index] = None if row[index] is None else bytes.fromhex(row[index])
+                row[index] = None if row[index] is None else unpack(row[index])
     return rows

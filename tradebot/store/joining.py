@@ -17,7 +17,7 @@ from tradebot.core.events import Side
 from tradebot.core.ids import event_prefix
 from tradebot.portfolio.positions import PositionState
 from tradebot.store.feed_identity import takes_over
-from tradebot.store.models import FeedRow, RunRow, SignalRow, TickRow, TradeRow, of_runs
+from tradebot.store.models import FeedRow, RunRow, SignalRow, TickRow, TradeRow, fields_of, of_runs
 from tradebot.store.older_positions import fold_fills, read_sides
 from tradebot.store.restart_state import SymbolState, write_states
 
@@ -87,8 +87,9 @@ def join_older_runs(db: SqliteDatabase, feed: dict[str, Any], run: int) -> None:
 
 
 def _older_runs(db: SqliteDatabase, feed: dict[str, Any], run: int) -> list[OlderRun]:
-    fields = [RunRow._meta.fields[name] for name in OlderRun.__struct_fields__]
-    query = RunRow.select(*fields).where((RunRow.mode == feed["mode"]) & (RunRow.ingest == feed["ingest"]))
+    query = RunRow.select(*fields_of(RunRow, OlderRun)).where(
+        (RunRow.mode == feed["mode"]) & (RunRow.ingest == feed["ingest"])
+    )
     query = query.where((RunRow.id < run) & (RunRow.feed.is_null() | (RunRow.feed == feed["id"])))
     found = [OlderRun(*row) for row in query.order_by(RunRow.id).tuples().execute(db)]
     return [one for one in found if one.feed is not None or takes_over(feed["name"], feed["ingest"], one.source)]

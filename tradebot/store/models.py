@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
+from msgspec import Struct
 from peewee import SQL, AutoField, BlobField, FloatField, IntegerField, Model, ModelIndex, SmallIntegerField, TextField
 
 SCHEMA_VERSION: Final = 5
@@ -246,6 +247,11 @@ class OriginalRow(Model):
 EVENT_MODELS: Final[tuple[type[Model], ...]] = (TickRow, SignalRow, OrderRow, TradeRow)
 _RESTART_MODELS: Final[tuple[type[Model], ...]] = (CarriedRow, FeedRow, RestartRow, OriginalRow)
 MODELS: Final[tuple[type[Model], ...]] = (RunRow, *EVENT_MODELS, NoticeRow, *_RESTART_MODELS)
+
+
+def fields_of(model: type[Model], row: type[Struct]) -> list[Any]:
+    """The fields of `model` that a struct holds, in the order of the struct: to be selected and made one of."""
+    return [model._meta.fields[name] for name in row.__struct_fields__]
 
 
 def of_runs(model: type[Model], numbers: Iterable[int], column: str = "run") -> Any:

@@ -19,10 +19,10 @@ from tradebot.core.events import Fill, Side
 from tradebot.portfolio.positions import Positions, PositionState
 from tradebot.store.database import file_of
 from tradebot.store.errors import storage_errors
-from tradebot.store.models import CarriedRow, RunRow, TradeRow, of_runs
+from tradebot.store.models import CarriedRow, RunRow, TradeRow, fields_of, of_runs
 
 _CHUNK_ROWS: Final = 10_000
-_FILL_FIELDS: Final = [TradeRow._meta.fields[name] for name in Fill.__struct_fields__]
+_FILL_FIELDS: Final = fields_of(TradeRow, Fill)
 
 
 class _Base(Struct, frozen=True):

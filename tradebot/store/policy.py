@@ -26,13 +26,13 @@ SPILL_GROUP_S: Final = 0.05
 """For so long, at most, events are gathered before they are written to the spill file and synced."""
 
 
-def away_in_s(waited_s: float) -> float:
-    """In how many seconds the storage counts as away, when a batch has been in commit for `waited_s`; 0: it does now.
+def is_away(waited_s: float) -> bool:
+    """Whether the storage counts as away when a batch has been in commit for `waited_s`.
 
     A storage that is slow, but stores each batch in time, is never away: a feed that it cannot follow is an overload,
     not a reason to spill.
     """
-    return max(0.0, AWAY_S - waited_s)
+    return waited_s >= AWAY_S
 
 
 class FlushPolicy:

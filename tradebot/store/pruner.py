@@ -24,7 +24,7 @@ from tradebot.core.runtime import Runtime
 from tradebot.output.progress_bar import ProgressBar
 from tradebot.store import joining
 from tradebot.store.errors import storage_errors
-from tradebot.store.models import FeedRow, NoticeRow, OrderRow, RunRow, SignalRow, TickRow, TradeRow
+from tradebot.store.models import FeedRow, NoticeRow, OrderRow, RunRow, SignalRow, TickRow, TradeRow, fields_of
 from tradebot.store.older_positions import fold_fills
 from tradebot.store.policy import BlockPolicy
 from tradebot.store.reader import last_signals
@@ -62,7 +62,7 @@ class _Run(Struct, frozen=True):
         return tick_id - self.first_tick_id + 1 if unbroken else None
 
 
-_RUN_FIELDS: Final = [RunRow._meta.fields[name] for name in _Run.__struct_fields__]
+_RUN_FIELDS: Final = fields_of(RunRow, _Run)
 
 
 class _Block(Struct, frozen=True):

@@ -22,9 +22,9 @@ from tradebot.core.events import Checkpoint, Fill, SequenceState, Side, Tick
 from tradebot.core.ids import event_prefix
 from tradebot.portfolio.positions import Positions, PositionState
 from tradebot.store.bulk import insert_columns
-from tradebot.store.bulk_read import fetch_rows
+from tradebot.store.bulk_read import column_types, fetch_rows
 from tradebot.store.database import file_of
-from tradebot.store.models import FeedRow, RestartRow, RunRow, SignalRow, TickRow, TradeRow
+from tradebot.store.models import FeedRow, RestartRow, RunRow, SignalRow, TickRow, TradeRow, fields_of
 
 _CHUNK_ROWS: Final = 1000
 _TICKS_OF_FIRST_STEP: Final = 256
@@ -32,8 +32,8 @@ _TICKS_A_STEP: Final = 4096
 _FILLS_A_STEP: Final = 1024
 _SYMBOLS_A_STEP: Final = 100
 _SYMBOLS_A_STATEMENT: Final = 10_000
-_FILL_FIELDS: Final = [TradeRow._meta.fields[name] for name in Fill.__struct_fields__]
-_TICK_FIELDS: Final = [TickRow._meta.fields[name] for name in Tick.__struct_fields__]
+_FILL_FIELDS: Final = fields_of(TradeRow, Fill)
+_TICK_FIELDS: Final = fields_of(TickRow, Tick)
 _FLOATS: Final = msgspec.json.Decoder(tuple[float, ...])
 _SEQUENCE: Final = msgspec.msgpack.Decoder(SequenceState)
 _PACKED: Final = msgspec.msgpack.Encoder()
@@ -134,14 +134,10 @@ def read_news(db: SqliteDatabase, part: Later, prices_kept: int) -> dict[str, Ne
     """
     signals = _last_signals(db, part)
     at_signal = {symbol: part.first_id + number - part.number for symbol, (_side, number) in signals.items()}
-    counted = fn.COUNT(TickRow.id).alias("seq")
-    query = TickRow.select(TickRow.symbol, counted, fn.MAX(TickRow.id).alias("id")).where(_of(part))
-    counts = {
-        symbol: (ticks, last_id)
-        for symbol, ticks, last_id in fetch_rows(
-            db, query.group_by(TickRow.symbol), [TickRow.symbol, TickRow.seq, TickRow.id]
-        )
-    }
+    ticks, last_id = fn.COUNT(TickRow.id).alias("ticks"), fn.MAX(TickRow.id).alias("last_id")
+    query = TickRow.select(TickRow.symbol, ticks, last_id).where(_of(part)).group_by(TickRow.symbol)
+    rows = fetch_rows(db, query, {"symbol": str, "ticks": int, "last_id": int})
+    counts = {symbol: (ticks, last_id) for symbol, ticks, last_id in rows}
     prices: dict[str, list[float]] = {symbol: [] for symbol in counts}
     since: dict[str, int] = {}
     seen = dict.fromkeys(counts, 0)
@@ -173,13 +169,13 @@ def read_news(db: SqliteDatabase, part: Later, prices_kept: int) -> dict[str, Ne
 
 def _newest_first(db: SqliteDatabase, part: Later) -> Iterator[list[Any]]:
     """Id, symbol and price of the ticks of `part`."""
-    fields = [TickRow.id, TickRow.symbol, TickRow.price]
     rows = _TICKS_OF_FIRST_STEP
     last_id = part.last_id
     while last_id >= part.first_id:
         first_id = max(part.first_id, last_id - rows + 1)
-        query = TickRow.select(*fields).where((TickRow.run == part.run) & TickRow.id.between(first_id, last_id))
-        yield from sorted(fetch_rows(db, query, fields), reverse=True)
+        query = TickRow.select(TickRow.id, TickRow.symbol, TickRow.price)
+        query = query.where((TickRow.run == part.run) & TickRow.id.between(first_id, last_id))
+        yield from sorted(fetch_rows(db, query, {"id": int, "symbol": str, "price": float}), reverse=True)
         last_id = first_id - 1
         rows = _TICKS_A_STEP
 
@@ -192,8 +188,8 @@ def _last_signals(db: SqliteDatabase, part: Later) -> dict[str, tuple[Side, int]
     newest = fn.MAX(SignalRow.event_id).alias("event_id")
     query = SignalRow.select(SignalRow.symbol, SignalRow.kind, newest).where(of_ids & (SignalRow.run == part.run))
     found: dict[str, tuple[Side, int]] = {}
-    fields = [SignalRow.symbol, SignalRow.kind, SignalRow.event_id]
-    for symbol, kind, event_id in fetch_rows(db, query.group_by(SignalRow.symbol), fields):
+    columns = {"symbol": str, "kind": str, "event_id": str}
+    for symbol, kind, event_id in fetch_rows(db, query.group_by(SignalRow.symbol), columns):
         found[symbol] = kind.split(":", 1)[0], int(event_id.rsplit("-", 2)[1])
     return found
 
@@ -226,7 +222,8 @@ def _fills_between(db: SqliteDatabase, run: int, low: str, high: str) -> list[Fi
     """The next fills of `run` whose event ids lie between these."""
     of_ids = (TradeRow.event_id > low) & (TradeRow.event_id < high) & (TradeRow.run == run)
     query = TradeRow.select(*_FILL_FIELDS).where(of_ids).order_by(TradeRow.event_id).limit(_FILLS_A_STEP)
-    return sorted((Fill(*row) for row in fetch_rows(db, query, _FILL_FIELDS)), key=lambda fill: fill.event_id)
+    rows = fetch_rows(db, query, column_types(_FILL_FIELDS))
+    return sorted((Fill(*row) for row in rows), key=lambda fill: fill.event_id)
 
 
 def store_checkpoint(db: SqliteDatabase, run: int, checkpoint: Checkpoint) -> None:
@@ -282,11 +279,10 @@ def read_states(db: SqliteDatabase, feed_id: int, symbols: Iterable[str] | None 
     if symbols is None:
         return {row["symbol"]: _state(db, row) for row in query.dicts().execute(db)}
     found = {}
-    fields = RestartRow._meta.sorted_fields
-    names = [field.name for field in fields]
+    columns = column_types(RestartRow._meta.sorted_fields)
     for some in _parts(sorted(symbols), _SYMBOLS_A_STEP):
-        for values in fetch_rows(db, query.where(_symbol_in(some)), fields):
-            row = dict(zip(names, values, strict=True))
+        for values in fetch_rows(db, query.where(_symbol_in(some)), columns):
+            row = dict(zip(columns, values, strict=True))
             found[row["symbol"]] = _state(db, row)
     return found
 

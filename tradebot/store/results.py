@@ -13,9 +13,9 @@ from tradebot.core.events import Fill
 from tradebot.core.ledger import Ledger
 from tradebot.portfolio.positions import Positions
 from tradebot.store.database import file_of, reading
-from tradebot.store.models import NoticeRow, OrderRow, RunRow, TickRow, TradeRow
+from tradebot.store.models import NoticeRow, OrderRow, RunRow, TickRow, TradeRow, fields_of
 
-_FILL_FIELDS: Final = [TradeRow._meta.fields[name] for name in Fill.__struct_fields__]
+_FILL_FIELDS: Final = fields_of(TradeRow, Fill)
 
 
 class StoredResults(Struct):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from tradebot.core.runtime import Runtime
 from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.errors import StorageUnavailable
-from tradebot.store.policy import away_in_s
+from tradebot.store.policy import is_away
 
 
 class SpillRange(NamedTuple):
@@ -59,13 +59,11 @@ class CommitHandover:
             self._work.notify()
             return True
 
-    def away_in_s(self) -> float | None:
-        """In how many seconds the storage counts as away, 0: it does now; None: no batch is in commit."""
+    def is_away(self) -> bool:
+        """Whether a batch has been in commit for so long that the storage counts as away."""
         now_s = self._runtime.monotonic()
         with self._lock:
-            if self._batch is None:
-                return None
-            return away_in_s(now_s - self._offered_s)
+            return self._batch is not None and is_away(now_s - self._offered_s)
 
     def wait(self, timeout_s: float) -> None:
         """Wait until the commit stage has got something done, at most so long; not when it has nothing to do."""
@@ -74,7 +72,7 @@ class CommitHandover:
                 self._done.wait(timeout_s)
 
     def wait_free(self, timeout_s: float) -> bool:
-        """Wait up to `timeout_s` until no batch is in commit; whether that is so."""
+        """Wait up to `timeout_s` until no batch is in commit; whether another one can be offered then."""
         with self._lock:
             if self._batch is not None and not self._is_over():
                 self._done.wait(timeout_s)
@@ -109,7 +107,7 @@ class CommitHandover:
         with self._lock:
             if self._is_over() or self._is_idle() or self._batch is not None or self._drain_end != self._spill_end:
                 return False
-            return away_in_s(now_s - self._offered_s) > 0.0
+            return not is_away(now_s - self._offered_s)
 
     @property
     def is_idle(self) -> bool:

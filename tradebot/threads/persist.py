@@ -31,7 +31,7 @@ from tradebot.threads.stage import OutputChannel
 _LOOK_S: Final = 0.1
 """How often the stage looks whether the spill is empty, or has room again."""
 _COMMIT_LOOK_S: Final = 0.01
-"""How often it takes what has come while a batch is in commit."""
+"""How often it takes what has come, and looks whether the storage is away, while a batch is in commit."""
 _GRACE_S: Final = 0.5
 """How long the commit stage may take to notice the deadline of the final flush by itself."""
 
@@ -245,11 +245,9 @@ class PersistStage:
             if self._spilling.is_on:
                 handover.wait(_LOOK_S / 2)  # it is nearly stored, or has no room until it is
                 continue
-            away_in_s = handover.away_in_s()
-            if away_in_s is None or handover.wait_free(min(away_in_s or _LOOK_S, _COMMIT_LOOK_S)):
+            is_free = handover.wait_free(_COMMIT_LOOK_S)
+            if is_free or (self._channel.depth and self._batch.events < MAX_BATCH_EVENTS):
                 return  # what has come meanwhile goes along with it
-            if self._channel.depth and self._batch.events < MAX_BATCH_EVENTS:
-                return
 
     def _try_to_pass_on(self, committer: Committer, handover: CommitHandover) -> bool:
         """Pass the open batch on if it is due. False when it has to wait."""
@@ -264,8 +262,8 @@ class PersistStage:
         if self._spilling.is_on and not self._is_pressed() and handover.is_soon_idle():
             return False
         if not self._spilling.is_on and not handover.offer(batch):
-            away = handover.away_in_s() == 0.0
-            if not (away and self._begin_spill(committer, handover)):
+            spills = handover.is_away() and self._begin_spill(committer, handover)
+            if not spills:
                 return False
         if self._spilling.is_on and batch.events:
             if not self._spilling.append(batch, self._ticks_passed_on):

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from peewee import AutoField, BlobField, FloatField, IntegerField, Model, SqliteDatabase, TextField
 
-from tradebot.store.bulk_read import fetch_rows
+from tradebot.store.bulk_read import column_types, fetch_rows
 
 
 class Thing(Model):
@@ -50,7 +50,7 @@ def test_the_same_as_row_by_row(rows: list[tuple[Any, ...]]) -> None:
             db.execute_sql("INSERT INTO thing (name, price, data, number) VALUES (?, ?, ?, ?)", values)
         query = Thing.select(*FIELDS).order_by(Thing.id)
         one_by_one = [list(row) for row in query.tuples().execute(db)]
-        assert sorted(fetch_rows(db, query, FIELDS)) == one_by_one
+        assert sorted(fetch_rows(db, query, column_types(FIELDS))) == one_by_one
 
 
 def test_only_what_the_query_selects() -> None:
@@ -60,4 +60,4 @@ def test_only_what_the_query_selects() -> None:
         for number in range(10):
             Thing.insert(name="A", price=number / 3, number=number).execute(db)
         query = Thing.select(Thing.number, Thing.price).where(Thing.number > 6)
-        assert sorted(fetch_rows(db, query, [Thing.number, Thing.price])) == [[7, 7 / 3], [8, 8 / 3], [9, 3.0]]
+        assert sorted(fetch_rows(db, query, {"number": int, "price": float})) == [[7, 7 / 3], [8, 8 / 3], [9, 3.0]]

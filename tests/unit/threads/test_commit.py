@@ -33,7 +33,7 @@ from tradebot.store.policy import (
     SPILL_GROUP_S,
     FlushPolicy,
     RetryPolicy,
-    away_in_s,
+    is_away,
 )
 from tradebot.store.spill import Spill, spill_path
 from tradebot.store.spill_format import batch_of, in_causal_order
@@ -494,7 +494,7 @@ class TestHandover:
 
     def test_one_batch_at_a_time(self) -> None:
         handover, first, second = self.made(), full_batch(1, 5), full_batch(6, 5)
-        assert handover.is_idle and handover.away_in_s() is None
+        assert handover.is_idle and not handover.is_away()
         assert handover.offer(first) and not handover.offer(second)
         assert handover.next() is first
         assert handover.committed(first)
@@ -578,10 +578,8 @@ class _Free:
 @given(waited_s=st.floats(0, 10))
 def test_when_storage_counts_as_away(waited_s: float) -> None:
     """A batch that is in commit for long."""
-    in_s = away_in_s(waited_s)
-    assert 0.0 <= in_s <= AWAY_S
-    assert (in_s == 0.0) == (waited_s >= AWAY_S)
-    assert in_s == 0.0 or away_in_s(waited_s + in_s + 1e-9) == 0.0
+    assert is_away(waited_s) == (waited_s >= AWAY_S)
+    assert is_away(waited_s + AWAY_S)
 
 
 @given(st.integers(1, MAX_BATCH_EVENTS), st.floats(0.001, 60.0), st.integers(1, MAX_BATCH_EVENTS))
