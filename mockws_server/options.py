@@ -19,8 +19,8 @@ Feed options:
   --scenario=NAME    Play a scenario: a name shown by --list, or your own file (.toml).
   --once             Play the scenario once, even if it is set to repeat.
   --seed=N           Seed for generated prices. Default: the scenario's seed, else 1.
-  --first-seq=N      Number of the first tick of each symbol. Default: higher than all numbers of servers started
-                     earlier, so that clients do not treat the ticks of a new server as duplicates.
+  --first-seq=N      Number of the first tick of each symbol. Default: far below all numbers of servers started earlier,
+                     so that clients do not treat the ticks of a new server as duplicates.
   --replay=FILE      Play a recorded session: ticks or raw frames, one per line, or a capture (also .gz or .zst; - is
                      standard input).
   --speed=SPEED      With --replay: realtime, max, or a multiple of real time such as 10x. Default: realtime.

@@ -23,7 +23,6 @@ from tradebot.feeds.factory import Input, Surroundings, open_input
 from tradebot.feeds.memory import FeedMemory
 from tradebot.feeds.websocket.client import WebSocketTransport
 from tradebot.feeds.websocket.transport import Transport
-from tradebot.ops.gate import require_available
 from tradebot.output.log import Log, setup_logging
 from tradebot.report.output import Output
 from tradebot.report.results import summarize, summarize_stored
@@ -115,7 +114,11 @@ class _Run:
 
     def run(self) -> ExitCode:
         """The steps in their order; the exit code. Before threads run: TradebotError, Cancelled or StartStopped."""
-        require_available(self._config, self._runtime)
+        if self._config.mode != "SHADOW":
+            # Late: the gate brings in the doctor and the proofs, which nothing else in a run needs.
+            from tradebot.ops.gate import require_available
+
+            require_available(self._config, self._runtime)
         throttled = apply_throttle(self._settings, throttle_path(self._path), self._log)
         source = self._open_input(throttled)
         info = self._identify(source)  # with the configuration as it was given: a throttle is no part of its hash

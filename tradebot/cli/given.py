@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from tradebot.cli.program import Arguments
-from tradebot.cli.resolve import FoundConfig, find_config
-from tradebot.config.model import expand_home
-from tradebot.config.validation import InvalidValue, check_value, show
+from tradebot.cli.resolve import ENV_LOG_LEVEL, FoundConfig, find_config, log_level_of, path_of
+from tradebot.config.validation import InvalidValue, show
 from tradebot.core.errors import ConfigError, UsageError
 
 _UNITS_MS: Final = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -44,7 +43,7 @@ class Given:
         if text is None:
             return None
         try:
-            return Path(expand_home(str(check_value("engine.replay_file", text))))
+            return Path(path_of(text))
         except InvalidValue as error:
             raise UsageError(f"{option}: {error}; {self.hint}") from None
 
@@ -73,6 +72,17 @@ class Given:
         if text.lower() not in choices:
             raise UsageError(f"{option}: must be {' or '.join(choices)}, not {show(text)}; {self.hint}")
         return text.lower()
+
+    def log_level(self) -> str:
+        """The level of --log-level, else of $TRADEBOT_LOG_LEVEL, else INFO."""
+        text, variable = self.text("--log-level"), self.environ.get(ENV_LOG_LEVEL)
+        if text is None and not variable:
+            return "INFO"
+        try:
+            return log_level_of(text or variable or "")
+        except InvalidValue as error:
+            where = f"environment {ENV_LOG_LEVEL}" if text is None else "--log-level"
+            raise UsageError(f"{where}: {error}; {self.hint}") from None
 
     def found(self) -> FoundConfig:
         """The configuration that `run` would read, with --db and --set in it, and its database."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import platform
 import re
-import sqlite3
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Final, NamedTuple
@@ -124,7 +123,7 @@ class Program(NamedTuple):
             return f"{self.about}\n{listed}\n{self.notes}"
         command = self.command(self.default if name is None else name)
         head = f"{self.about}\n" if not self.names else f"{command.summary}\n\n"
-        return f"{head}{command.usage}\nExit codes:\n{_listed_codes(command.exit_codes)}{'' if name else self.notes}"
+        return f"{head}{command.usage}\nExit codes:\n{listed_codes(command.exit_codes)}{'' if name else self.notes}"
 
     def _entries(self, group: str) -> str:
         rows = [command for command in self.commands if command.group == group]
@@ -133,6 +132,8 @@ class Program(NamedTuple):
     def version_text(self) -> str:
         """What --version prints: the program, Python, SQLite and each library with its version, one a line."""
         # Late: no other command pays for these imports.
+        import sqlite3
+
         from tradebot.ops.doctor.checks import LIBRARIES
         from tradebot.ops.doctor.readings import read_libraries
 
@@ -150,5 +151,6 @@ def _options(usage: str) -> dict[str, bool]:
     return {name: bool(value) for name, value in _OPTION.findall(usage)}
 
 
-def _listed_codes(codes: Mapping[int, str]) -> str:
+def listed_codes(codes: Mapping[int, str]) -> str:
+    """Exit codes with their meanings, one a line, as the help shows them."""
     return "".join(f"  {code:2}  {meaning}\n" for code, meaning in codes.items())

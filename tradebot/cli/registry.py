@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tradebot.cli.commands import configure, look, operate, run
-from tradebot.cli.program import Program
-from tradebot.core.errors import ExitCode
+from tradebot.cli.program import Program, listed_codes
 
 _ABOUT: Final = """\
 tradebot watches market ticks, records the orders it would have sent, and stores everything in SQLite.
@@ -38,10 +37,10 @@ Environment:
 
 
 def _notes() -> str:
-    codes = "".join(f"  {code.value:2}  {code.name:9} {code.meaning}\n" for code in ExitCode)
+    (codes,) = [command.exit_codes for command in run.COMMANDS if command.name == "run"]
     return (
         f"{_EXAMPLES}\n{_ENVIRONMENT}\n"
-        f"Exit codes of run:\n{codes}"
+        f"Exit codes of run:\n{listed_codes(codes)}"
         "Other commands: 0 yes, 1 no, 12 usage error; see tradebot COMMAND --help.\n\n"
         "Configuration keys, their defaults and meanings: etc/tradebot/example.toml (installed: below share/tradebot)\n"
     )

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, get_args
-
-from msgspec.structs import replace
 
 from tradebot.cli.program import Arguments
 from tradebot.cli.set_option import read_sets
 from tradebot.config import toml_file
 from tradebot.config.model import (
+    COMMAND_LINE,
     STDIN,
     Config,
     LogFormat,
@@ -22,6 +21,7 @@ from tradebot.config.model import (
     Settings,
     db_path,
     expand_home,
+    on_command_line,
 )
 from tradebot.config.secret_urls import find_secrets
 from tradebot.config.toml_file import FileContent
@@ -37,7 +37,7 @@ from tradebot.config.validation import (
     show,
     value_of_text,
 )
-from tradebot.core.errors import HINT, ConfigError, UsageError
+from tradebot.core.errors import ConfigError, UsageError
 from tradebot.feeds.endpoint import find_live
 from tradebot.feeds.exchanges import EXCHANGES
 from tradebot.strategy.registry import CHECKS
@@ -62,7 +62,6 @@ _OVERRIDES: Final[Mapping[str, str]] = {
 }
 
 _PATH_KEYS: Final = ("app.db_path", "engine.replay_file")
-_COMMAND_LINE: Final = "command line "
 
 # A URL comes from the configuration or from a file of its own: the one that the command line names replaces the other.
 _REPLACES: Final[Mapping[str, str]] = {
@@ -73,7 +72,8 @@ _REPLACES: Final[Mapping[str, str]] = {
 }
 
 
-def _path(text: str) -> str:
+def path_of(text: str) -> str:
+    """A path of the command line, `~` resolved. Raises InvalidValue."""
     return expand_home(str(check_value("engine.replay_file", text)))
 
 
@@ -99,25 +99,27 @@ def _speed(text: str) -> float | None:
     return float(match[1])
 
 
-def _log_level(text: str) -> str:
+def log_level_of(text: str) -> str:
+    """A log level in upper case. Raises InvalidValue."""
     return check_choice(text, get_args(LogLevel))
 
 
-def _log_format(text: str) -> str:
+def log_format_of(text: str) -> str:
+    """A log format. Raises InvalidValue."""
     return check_choice(text, get_args(LogFormat))
 
 
 # Options that only the command line has: the field of RunOptions, and what their text means.
 _OPTIONS: Final[Mapping[str, tuple[str, Callable[[str], object]]]] = {
-    "--replay-db": ("replay_db", _path),
+    "--replay-db": ("replay_db", path_of),
     "--replay-run": ("replay_run", check_name),
     "--exchange": ("exchange", _exchange),
     "--speed": ("speed", _speed),
-    "--ws-sources": ("ws_sources", _path),
-    "--out": ("out", _path),
+    "--ws-sources": ("ws_sources", path_of),
+    "--out": ("out", path_of),
     "--max-mb": ("max_mb", _megabytes),
-    "--log-level": ("log_level", _log_level),
-    "--log-format": ("log_format", _log_format),
+    "--log-level": ("log_level", log_level_of),
+    "--log-format": ("log_format", log_format_of),
     "--run-id": ("run_id", check_name),
 }
 _FLAGS: Final[Mapping[str, str]] = {"--resume": "resume", "--strict": "strict"}
@@ -158,18 +160,10 @@ def find_config(arguments: Arguments, environ: Mapping[str, str]) -> FoundConfig
     Raises UsageError when only the command line is wrong, else ConfigError.
     """
     place, content = _read_file(arguments, environ)
-    words = _words({}, arguments.sets)
-    if "--db" in arguments.given and "--db" in words.given:
-        words.problems.append(f"--db and {words.written['--db']}: give one of them; {HINT}")
-    gathered = _Gathered(content, words)
+    database = {option: value for option, value in arguments.given.items() if option == "--db"}
+    gathered = _Gathered(content, _words(database, arguments))
     gathered.take_arguments()
     config = gathered.checked()
-    if "--db" in arguments.given:
-        try:
-            named = _path(str(arguments.given["--db"]))
-        except InvalidValue as error:
-            raise UsageError(f"--db: {error}; {HINT}") from None
-        config = replace(config, app=replace(config.app, db_path=named))
     return FoundConfig(config, place and place[0], db_path(config, environ), gathered.sources)
 
 
@@ -180,14 +174,14 @@ def resolve(arguments: Arguments, environ: Mapping[str, str], with_secrets: bool
     Raises UsageError when only the command line (or environment) is wrong, else ConfigError; either names all there is.
     """
     found, content = _read_file(arguments, environ)
-    words = _words(arguments.given, arguments.sets)
+    words = _words(arguments.given, arguments)
     gathered = _Gathered(content, words)
     gathered.take_environment(environ)
     gathered.take_arguments()
     if arguments.command == "capture":
         gathered.listen()
     config = gathered.checked()
-    problems = misplaced(words.written, config, gathered.sources)
+    problems = misplaced(words.written, config, gathered.sources, _hint(arguments))
     if problems:
         raise UsageError(listed(problems))
     gathered.sources["config file"] = "none" if found is None else f"{found[0]} ({found[1]})"
@@ -199,9 +193,13 @@ def resolve(arguments: Arguments, environ: Mapping[str, str], with_secrets: bool
 
 
 def _read_file(arguments: Arguments, environ: Mapping[str, str]) -> tuple[tuple[Path, str] | None, FileContent]:
-    explicit = arguments.given.get("--config")
-    found = toml_file.find(None if explicit is None else str(explicit), environ)
+    named = arguments.given.get("--config")
+    found = toml_file.find(None if named is None else str(named), environ)
     return found, FileContent({}, {}, [], []) if found is None else toml_file.read(found[0], CHECKS)
+
+
+def _hint(arguments: Arguments) -> str:
+    return f"try tradebot {arguments.command} --help"
 
 
 class _Words(NamedTuple):
@@ -217,14 +215,15 @@ class _Words(NamedTuple):
     problems: list[str]
 
 
-def _words(given: Mapping[str, str | bool], sets: Sequence[str]) -> _Words:
-    keys, problems = read_sets(sets)
+def _words(given: Mapping[str, str | bool], arguments: Arguments) -> _Words:
+    """`given`: the options that say configuration keys or options of a run."""
+    keys, problems = read_sets(arguments.sets)
     words = _Words(dict(given), {option: option for option in given}, keys, problems)
     for option, key in _OVERRIDES.items():
         if key not in keys:
             continue
         if option in given:
-            problems.append(f"{option} and --set {key}: give one of them; {HINT}")
+            problems.append(f"{option} and --set {key}: give one of them; {_hint(arguments)}")
         else:
             words.given[option], words.written[option] = keys.pop(key), f"--set {key}"
     return words
@@ -253,13 +252,14 @@ class _Gathered:
         config = build(self.values)
         file_problems, usage_problems = list(self._file_problems), list(self.problems)
         for problem in cross_problems(config, self._unsure):
-            places = [self.sources[problem.key], self.sources[problem.other]]
-            said_here = next((place for place in places if place.startswith(_COMMAND_LINE)), None)
-            if said_here is None:
-                place = next((place for place in places if place != "default"), "default")
+            keys = problem.key, problem.other
+            given = next((key for key in keys if on_command_line(self.sources, key)), None)
+            if given is None:
+                place = next((self.sources[key] for key in keys if self.sources[key] != "default"), "default")
                 file_problems.append(f"{place}: {problem.key}: {problem.text}")
             else:
-                usage_problems.append(f"{said_here.removeprefix(_COMMAND_LINE)}: {problem.key}: {problem.text}")
+                written = self.sources[given].removeprefix(COMMAND_LINE)
+                usage_problems.append(f"{written}: {problem.key}: {problem.text}")
         if file_problems or usage_problems:
             error = ConfigError if file_problems else UsageError
             raise error(listed(file_problems + usage_problems))
@@ -268,13 +268,14 @@ class _Gathered:
     def take_environment(self, environ: Mapping[str, str]) -> None:
         text = environ.get(ENV_LOG_LEVEL)
         if text:  # empty counts as not set
-            self._option("log_level", _log_level, text, f"environment {ENV_LOG_LEVEL}", f"environment {ENV_LOG_LEVEL}")
+            place = f"environment {ENV_LOG_LEVEL}"
+            self._option("log_level", log_level_of, text, place, place)
 
     def take_arguments(self) -> None:
         given = self._words.given
         for option, value in given.items():
             written = self._words.written[option]
-            source = f"{_COMMAND_LINE}{written}"
+            source = f"{COMMAND_LINE}{written}"
             if option in _FLAGS:
                 self.options[_FLAGS[option]] = True
                 self.sources[_FLAGS[option]] = source
@@ -288,7 +289,7 @@ class _Gathered:
         if "--replay-db" in given and "--replay-file" not in given:
             # The database asked for now replaces the file that a configuration names.
             self.values.pop("engine.replay_file", None)
-            self.sources["engine.replay_file"] = "command line --replay-db"
+            self.sources["engine.replay_file"] = f"{COMMAND_LINE}--replay-db"
 
     def listen(self) -> None:
         """A capture needs no --ingest: it records an exchange, unless the configuration names the other live feed."""
@@ -296,7 +297,7 @@ class _Gathered:
         told = self.values.get("engine.ingest_mode") == "mockws" and not {"--exchange", "--ws-source"} & given.keys()
         if "--ingest" not in given and not told:
             self.values["engine.ingest_mode"] = "realws"
-            self.sources["engine.ingest_mode"] = "command line capture"
+            self.sources["engine.ingest_mode"] = f"{COMMAND_LINE}capture"
         mode = self.values.get("engine.ingest_mode")
         if mode in ("synthetic", "replay"):
             written = self._words.written.get("--ingest", "--ingest")
@@ -310,8 +311,8 @@ class _Gathered:
             self.problems.append(f"{name}: {error}")
 
     def _override(self, key: str, text: str, written: str) -> None:
-        source, replaced = f"{_COMMAND_LINE}{written}", _REPLACES.get(key)
-        if replaced is not None and not self.sources[replaced].startswith(_COMMAND_LINE):
+        source, replaced = f"{COMMAND_LINE}{written}", _REPLACES.get(key)
+        if replaced is not None and not on_command_line(self.sources, replaced):
             # The other way of naming the same URL, where only a configuration file names it.
             self.values.pop(replaced, None)
             self.sources[replaced] = source
@@ -324,7 +325,7 @@ class _Gathered:
             self._unsure.append(key)
 
 
-def misplaced(written: Mapping[str, str], config: Config, sources: Mapping[str, str]) -> list[str]:
+def misplaced(written: Mapping[str, str], config: Config, sources: Mapping[str, str], hint: str) -> list[str]:
     """Options of the command line that say nothing for this feed, or contradict each other, each with what to do.
 
     `written`: how each option was written.
@@ -338,16 +339,18 @@ def misplaced(written: Mapping[str, str], config: Config, sources: Mapping[str, 
         if option in written and feed not in feeds
     ]
     if "--exchange" in written and "--ws-source" in written:
-        problems.append(f"--exchange and {written['--ws-source']}: give one of them; {HINT}")
+        problems.append(f"--exchange and {written['--ws-source']}: give one of them; {hint}")
     elif "--ws-sources" in written and config.engine.ws_source is None:
-        problems.append(f"--ws-sources: has no effect without a source; name one with --ws-source; {HINT}")
-    return problems if feed != "replay" else [*problems, *_misplaced_in_replay(written, config, sources)]
+        problems.append(f"--ws-sources: has no effect without a source; name one with --ws-source; {hint}")
+    return problems if feed != "replay" else [*problems, *_misplaced_in_replay(written, config, sources, hint)]
 
 
-def _misplaced_in_replay(written: Mapping[str, str], config: Config, sources: Mapping[str, str]) -> list[str]:
+def _misplaced_in_replay(
+    written: Mapping[str, str], config: Config, sources: Mapping[str, str], hint: str
+) -> list[str]:
     file = config.engine.replay_file
     if "--replay-file" in written and "--replay-db" in written:
-        return [f"{written['--replay-file']} and --replay-db: give one of them; {HINT}"]
+        return [f"{written['--replay-file']} and --replay-db: give one of them; {hint}"]
     problems = []
     if "--replay-run" in written and file is not None:
         source = sources["engine.replay_file"]

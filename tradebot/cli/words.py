@@ -66,7 +66,8 @@ def _docopt(program: Program, command: Command, argv: Sequence[str], seen: Seque
 
 def _scan(program: Program, command: str, argv: Sequence[str], hint: str) -> tuple[list[str], list[str]]:
     """Names of the options given, and the other words. Raises UsageError."""
-    takes_value, repeatable = program.takes_value(), program.command(command).repeatable
+    takes_value = program.takes_value()
+    repeatable = {option for one in program.commands for option in one.repeatable}
     seen: list[str] = []
     words: list[str] = []
     waiting = iter(argv)

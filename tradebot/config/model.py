@@ -231,6 +231,15 @@ class Secrets(Struct, frozen=True):
         return "Secrets(***)"
 
 
+COMMAND_LINE: Final = "command line "
+"""Begins the place in `Settings.sources` of what the command line says; how it was written there follows."""
+
+
+def on_command_line(sources: Mapping[str, str], key: str) -> bool:
+    """Whether the command line itself gave `key`: then it wins over everything else. `sources`: see Settings."""
+    return sources.get(key, "").startswith(COMMAND_LINE)
+
+
 class Settings(Struct, frozen=True):
     """A run as asked for: configuration, options, what it listens to, and where each value came from.
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from tradebot.config.model import Config, Secrets, expand_home
+from tradebot.config.model import Config, Secrets, expand_home, on_command_line
 from tradebot.config.validation import InvalidValue, check_value
 from tradebot.core.errors import ConfigError, UsageError
 from tradebot.output.redaction import escape, mask
@@ -100,12 +100,12 @@ def visible_credentials(config: Config, sources: Mapping[str, str]) -> list[str]
 def _on_command_line(key: str, config: Config, sources: Mapping[str, str]) -> bool:
     """Whether the command line itself says the URL, so that it wins over environment and files."""
     url = config.engine.ws_url if key == "engine.ws_url" else config.notify.webhook_url
-    return url is not None and sources.get(key, "").startswith("command line")
+    return url is not None and on_command_line(sources, key)
 
 
 def _file_on_command_line(key: str, file: str | None, sources: Mapping[str, str]) -> bool:
     """Whether the command line names the URL's file, so that it wins over the environment."""
-    return file is not None and sources.get(f"{key}_file", "").startswith("command line")
+    return file is not None and on_command_line(sources, f"{key}_file")
 
 
 def secret_path(file: str, environ: Mapping[str, str]) -> Path:

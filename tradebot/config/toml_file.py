@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from tradebot.config.model import Config, expand_home, xdg_directory
+from tradebot.config.model import COMMAND_LINE, Config, expand_home, xdg_directory
 from tradebot.config.validation import (
     KEYS,
     SECTIONS,
@@ -70,7 +70,7 @@ def find(explicit: str | None, environ: Mapping[str, str]) -> tuple[Path, str] |
     configuration directory. Touches the file system only for the last.
     """
     if explicit is not None:
-        return Path(expand_home(explicit)), "command line --config"
+        return Path(expand_home(explicit)), f"{COMMAND_LINE}--config"
     named = environ.get(ENV_CONFIG)
     if named:
         return Path(expand_home(named)), f"environment {ENV_CONFIG}"

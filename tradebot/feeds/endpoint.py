@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from tradebot.config.model import Config, Live, RunOptions
+from tradebot.config.model import Config, Live, RunOptions, on_command_line
 from tradebot.config.validation import did_you_mean
 from tradebot.core.errors import HINT, ConfigError, UsageError
 from tradebot.core.events import MAX_SYMBOL_CHARS
@@ -47,7 +47,7 @@ def find_live(
         return Sourced(config, {}, Live(_MOCKWS, url, (), f"mockws:{mask(url)}"))
     # A file that names a source for live runs says nothing about what a replay's file holds, nor about an exchange
     # that the command line names.
-    named_here = _on_command_line(origins, "engine.ws_source")
+    named_here = on_command_line(origins, "engine.ws_source")
     if config.engine.ws_source is not None and (named_here or (mode == "realws" and options.exchange is None)):
         return _from_source(config, options, origins, config_path, environ, secret_url)
     if mode == "replay":
@@ -56,7 +56,7 @@ def find_live(
         return Sourced(config, {}, Live(options.exchange, "", (), options.exchange))
     if mode != "realws":
         if len(config.app.symbol) > MAX_SYMBOL_CHARS:
-            where = "--symbol" if _on_command_line(origins, "app.symbol") else "app.symbol"
+            where = "--symbol" if on_command_line(origins, "app.symbol") else "app.symbol"
             raise UsageError(f"{where}: has more than {MAX_SYMBOL_CHARS} characters; the feed {mode} takes one symbol")
         return Sourced(config, {}, None)
     if options.exchange is None:
@@ -128,24 +128,20 @@ def _from_source(
     if source is None:
         hint = did_you_mean(name, known)
         raise ConfigError(f"{_spelled(origins)}: {path} has no source {name}{hint}; tradebot sources lists them")
-    told = {key for key in source.limits if _on_command_line(origins, f"feed.{key}")}
+    told = {key for key in source.limits if on_command_line(origins, f"feed.{key}")}
     feed: Any = source.feed_config(config.feed)
     feed = replace(feed, **{key: getattr(config.feed, key) for key in told})
     sources = {f"feed.{key}": f"{path} [{source.name}]" for key in source.limits if key not in told}
     url = source.url or EXCHANGES[source.exchange].url
-    if config.engine.ws_url is not None and _on_command_line(origins, "engine.ws_url"):
+    if config.engine.ws_url is not None and on_command_line(origins, "engine.ws_url"):
         url = config.engine.ws_url
     elif secret_url is not None:
         url = secret_url
-    symbols = (_symbols(config) if _on_command_line(origins, "app.symbol") else ()) or source.symbols
+    symbols = (_symbols(config) if on_command_line(origins, "app.symbol") else ()) or source.symbols
     _check_symbols(source.exchange, url, symbols)
     live = Live(source.exchange, url, symbols, _name(source.exchange, symbols))
     return Sourced(replace(config, feed=feed), sources, live)
 
 
 def _spelled(origins: Mapping[str, str]) -> str:
-    return "--ws-source" if _on_command_line(origins, "engine.ws_source") else "engine.ws_source"
-
-
-def _on_command_line(origins: Mapping[str, str], key: str) -> bool:
-    return origins[key].startswith("command line")
+    return "--ws-source" if on_command_line(origins, "engine.ws_source") else "engine.ws_source"

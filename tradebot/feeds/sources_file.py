@@ -15,7 +15,7 @@ from msgspec import Struct
 from msgspec import inspect as shapes
 from msgspec.structs import replace
 
-from tradebot.config.model import FeedConfig, expand_home, xdg_directory
+from tradebot.config.model import COMMAND_LINE, FeedConfig, expand_home, xdg_directory
 from tradebot.config.toml_file import Document, may_exist, read_document
 from tradebot.config.validation import (
     KEYS,
@@ -72,7 +72,7 @@ def find(explicit: str | None, config_path: Path | None, environ: Mapping[str, s
     in use, else the user's, else the example.
     """
     if explicit is not None:
-        return Path(expand_home(explicit)), "command line --ws-sources"
+        return Path(expand_home(explicit)), f"{COMMAND_LINE}--ws-sources"
     return next(((path, how) for path, how in _places(config_path, environ) if may_exist(path)), None)
 
 

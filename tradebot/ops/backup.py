@@ -193,9 +193,7 @@ def _check(part: Path, runtime: Runtime) -> None:
             _check_stop_requested(runtime)
             raise
         if found != "ok":
-            raise BackupFailed(
-                f"the copy is damaged, so the database is damaged too damaged too ({found}); see `tradebot doctor`"
-            )
+            raise BackupFailed(f"the copy is damaged, so the database is damaged, too ({found}); see `tradebot doctor`")
 
 
 def _open(name: str, uri: bool = False) -> sqlite3.Connection:

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from tradebot.config.model import Settings
+from tradebot.config.model import Settings, on_command_line
 from tradebot.core.errors import ConfigError
 from tradebot.core.log_events import LogEvent
 from tradebot.core.private_files import read_trusted, replace_private
@@ -81,7 +81,7 @@ def apply_throttle(settings: Settings, path: Path, log: Log) -> Settings:
         "asked": throttle.sample_every,
         "configured": engine.sample_every,
     }
-    if settings.sources.get("engine.sample_every", "").startswith("command line"):
+    if on_command_line(settings.sources, "engine.sample_every"):
         log.warning(
             "throttle file ignored: the command line sets the sampling",
             event=LogEvent.THROTTLE_IGNORED,

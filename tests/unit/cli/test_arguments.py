@@ -64,6 +64,8 @@ def test_set_may_be_given_several_times_in_either_form() -> None:
     expected = Arguments("run", {"--db": "x"}, None, ("feed.idle_timeout_s=5", "mode=shadow"))
     assert parse(words) == parse(["run", *words]) == expected
     assert parse(["--set", "app.symbol=A=B"]).sets == ("app.symbol=A=B",)
+    # A value that is also the name of a command does not decide what may be repeated.
+    assert parse(["--db", "doctor", *words[:1], *words[2:]]).given == {"--db": "doctor"}
 
 
 @pytest.mark.parametrize("words", [["-h"], ["--help"], ["run", "--help"], ["--strict", "-h"], ["frobnicate", "--help"]])
@@ -102,6 +104,7 @@ def test_version(words: list[str]) -> None:
         ("--db=a --db=b", "--db is given twice; try tradebot run --help"),
         ("health --db=a --db=b", "--db is given twice; try tradebot health --help"),
         ("--strict --strict", "--strict is given twice; try tradebot run --help"),
+        ("--db doctor --db=x", "--db is given twice; try tradebot doctor --help"),
         ("show-confg", "unknown command show-confg (did you mean show-config?); try tradebot --help"),
         ("help", "unknown command help (did you mean --help?); try tradebot --help"),
         ("my.toml", "unknown command my.toml (did you mean --config=FILE?); try tradebot --help"),

@@ -131,7 +131,7 @@ def test_an_interrupt_before_the_engine_takes_over_is_a_served_stop(
     def interrupted(*_args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tradebot.cli.commands.configure.describe", interrupted)
+    monkeypatch.setattr("tradebot.cli.show_config.describe", interrupted)
     assert main(["show-config"]) == 1
 
 

@@ -230,3 +230,19 @@ def test_credentials_on_the_command_line_are_warned_of(environ: dict[str, str], 
     file = tmp_path / "c.toml"
     file.write_text(f"[engine]\nws_url = '{WS}'\n[notify]\nwebhook_url = '{HOOK}'\n")
     assert warnings("--set=engine.ws_url=ws://h") == warnings(f"--config={file}") == warnings() == []
+
+
+def test_the_log_level_of_a_command_comes_from_its_option_else_from_the_environment() -> None:
+    variable = {"TRADEBOT_LOG_LEVEL": "error"}
+    assert Given(parse(["soak"]), {}).log_level() == "INFO"
+    assert Given(parse(["soak"]), variable).log_level() == "ERROR"
+    assert Given(parse(["soak", "--log-level=debug"]), variable).log_level() == "DEBUG"
+    with pytest.raises(UsageError, match=r"^environment TRADEBOT_LOG_LEVEL: .* is not one of"):
+        Given(parse(["soak"]), {"TRADEBOT_LOG_LEVEL": "loud"}).log_level()
+    with pytest.raises(UsageError, match=r"^--log-level: .* is not one of .*; try tradebot soak --help$"):
+        Given(parse(["soak", "--log-level=loud"]), variable).log_level()
+
+
+def test_the_hint_names_the_command(environ: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match=r"give one of them; try tradebot status --help$"):
+        Given(parse(["status", "--db=x", "--set", "app.db_path=y"]), environ).found()

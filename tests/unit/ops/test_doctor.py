@@ -355,6 +355,8 @@ def test_ports(listener: Listener | None, wanted: bool, level: str) -> None:
         ("python3 -m mockws_server", True),
         ("/home/me/tradebot/.venv/bin/python -c pass", False),
         ("nginx -c /srv/tradebot/nginx.conf", False),
+        ("/usr/bin/datasette tradebot.db", False),
+        ("/usr/local/bin/tradebot --db=x", True),
     ],
 )
 def test_which_programs_are_ours(command: str, ours: bool) -> None:

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from typing import Final
 
 from tradebot.cli.answers import answer, answer_json
-from tradebot.cli.commands.options import CONFIG, HELP, JSON, LOGS
+from tradebot.cli.commands.options import CONFIG, HELP, JSON, LOGS, WS_SOURCES
 from tradebot.cli.commands.run import RUN_OPTIONS
 from tradebot.cli.given import Given
 from tradebot.cli.program import Arguments, Command
 from tradebot.cli.resolve import resolve
-from tradebot.cli.show_config import as_object, describe
 from tradebot.config import toml_file
 from tradebot.core.errors import ConfigError, UsageError
 from tradebot.core.runtime import RealRuntime
@@ -46,8 +45,7 @@ Usage:
 
 Options:
 {CONFIG}\
-  --ws-sources=FILE   Read this ws_sources.toml; it must exist. Default: the one beside the configuration file, else
-                      ~/.config/tradebot/ws_sources.toml, else the examples that come with tradebot.
+{WS_SOURCES}\
 {JSON}{HELP}"""
 
 _INSTALL_UNIT: Final = f"""\
@@ -66,7 +64,9 @@ Options:
 
 
 def _show_config(arguments: Arguments, environ: Mapping[str, str]) -> int:
-    # Whoever asks may not be allowed to read the secrets that a run reads.
+    from tradebot.cli.show_config import as_object, describe
+
+    # The user may not be allowed to read the secrets that a run reads.
     settings = resolve(arguments, environ, with_secrets=False)
     if "--json" in arguments.given:
         return answer_json(as_object(settings, environ))
@@ -74,12 +74,11 @@ def _show_config(arguments: Arguments, environ: Mapping[str, str]) -> int:
 
 
 def _check_config(arguments: Arguments, environ: Mapping[str, str]) -> int:
-    as_json, explicit = "--json" in arguments.given, arguments.given.get("--config")
-    if arguments.file is not None:
-        if explicit is not None:
-            raise UsageError("give FILE or --config=FILE, not both; try tradebot check-config --help")
-        explicit = arguments.file
-    found = toml_file.find(None if explicit is None else str(explicit), environ)
+    given = Given(arguments, environ)
+    as_json, named = given.flag("--json"), given.text("--config")
+    if arguments.file is not None and named is not None:
+        raise UsageError(f"give FILE or --config=FILE, not both; {given.hint}")
+    found = toml_file.find(named if arguments.file is None else arguments.file, environ)
     if found is None:
         if not as_json:
             return answer("no configuration file: the defaults apply\n")
@@ -105,11 +104,11 @@ def _check_config(arguments: Arguments, environ: Mapping[str, str]) -> int:
 
 
 def _sources(arguments: Arguments, environ: Mapping[str, str]) -> int:
-    explicit, file = (arguments.given.get(name) for name in ("--config", "--ws-sources"))
-    found = toml_file.find(None if explicit is None else str(explicit), environ)
-    place = sources_file.find(None if file is None else str(file), None if found is None else found[0], environ)
+    given = Given(arguments, environ)
+    found = toml_file.find(given.text("--config"), environ)
+    place = sources_file.find(given.text("--ws-sources"), None if found is None else found[0], environ)
     known = {} if place is None else sources_file.load(place[0])
-    if "--json" in arguments.given:
+    if given.flag("--json"):
         return answer_json(sources_file.as_object(place, known.values()))
     return answer("\n".join(sources_file.describe(place, known.values())) + "\n")
 

@@ -88,7 +88,7 @@ def _soak(arguments: Arguments, environ: Mapping[str, str]) -> int:
         psi_actions=given.choice("--psi-actions", "on", ("on", "off")) == "on",
         decisions=given.path("--decisions"),
         duration_s=duration_s,
-        log_level=given.choice("--log-level", order.log_level, ("debug", "info", "warning", "error")).upper(),
+        log_level=given.log_level(),
         log_format=given.choice("--log-format", "json", ("json", "text")) if given.flag("--log-format") else None,
         as_json=given.flag("--json"),
     )

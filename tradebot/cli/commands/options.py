@@ -30,8 +30,17 @@ SYSTEMCTL: Final = """\
 PSI_ROOT: Final = """\
   --psi-root=DIR      Read the kernel's pressure files in this directory. Default: /proc/pressure.
 """
+WS_SOURCE: Final = """\
+  --ws-source=NAME    Take exchange, symbols and limits from this entry of ws_sources.toml.
+"""
+WS_SOURCES: Final = """\
+  --ws-sources=FILE   Read this ws_sources.toml; it must exist. Default: the one beside the configuration file, else
+                      ~/.config/tradebot/ws_sources.toml, else the examples that come with tradebot.
+"""
+WS_URL: Final = """\
+  --ws-url=URL        Connect to this URL (ws:// or wss://). Other users of the machine can read the command line: for
+                      a URL with credentials use engine.ws_url_file or $TRADEBOT_WS_URL.
+"""
 HELP: Final = """\
   -h --help           Show this help.
 """
-
-ANSWER_CODES: Final = {0: "success", 1: "failure; the message says why", 12: "the command line is wrong"}

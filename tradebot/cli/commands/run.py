@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from tradebot.cli.answers import answer, answer_json
-from tradebot.cli.commands.options import CONFIG, DB, HELP, JSON, LOGS, SET
+from tradebot.cli.commands.options import CONFIG, DB, HELP, JSON, LOGS, SET, WS_SOURCE, WS_SOURCES, WS_URL
 from tradebot.cli.program import Arguments, Command
 from tradebot.cli.resolve import resolve
 from tradebot.core.errors import ExitCode
@@ -40,12 +40,7 @@ Replay options:
 
 Live feed options:
   --exchange=NAME     The exchange to connect to; in a replay, the exchange whose frames the file holds.
-  --ws-source=NAME    Take exchange, symbols and limits from this entry of ws_sources.toml.
-  --ws-sources=FILE   Read this ws_sources.toml; it must exist. Default: the one beside the configuration file, else
-                      ~/.config/tradebot/ws_sources.toml, else the examples that come with tradebot.
-  --ws-url=URL        Connect to this URL (ws:// or wss://). Other users of the machine can read the command line: for
-                      a URL with credentials use engine.ws_url_file or $TRADEBOT_WS_URL.
-"""
+{WS_SOURCE}{WS_SOURCES}{WS_URL}"""
 """The options of run, which show-config takes as well."""
 
 _RUN: Final = f"""\
@@ -72,10 +67,9 @@ Feed options:
   --ingest=FEED       realws or mockws. Default: realws, unless the configuration says mockws.
   --exchange=NAME     The exchange to connect to.
   --symbol=SYM        The symbols to subscribe to, as the exchange writes them, separated by commas.
-  --ws-source=NAME    Take exchange, symbols and limits from this entry of ws_sources.toml.
+{WS_SOURCE}\
   --ws-sources=FILE   Read this ws_sources.toml; it must exist. Default: as for run.
-  --ws-url=URL        Connect to this URL (ws:// or wss://). Other users of the machine can read the command line: for
-                      a URL with credentials use engine.ws_url_file or $TRADEBOT_WS_URL.
+{WS_URL}\
   --seconds=N         Stop after N seconds.
 
 Output options:

@@ -175,11 +175,13 @@ def read_listener(port: int, proc: Path = Path("/proc")) -> Listener | None:
 
 
 def runs_our_program(words: Sequence[str]) -> bool:
-    """Whether a command line runs tradebot or mockws: as a program, or as a module of Python (`-m tradebot`).
+    """Whether a command line runs tradebot or mockws: as a program, or as a script or module of Python.
 
-    A directory of that name in the path of another program does not count.
+    A directory or an argument of that name does not count.
     """
-    return any(word.rpartition("/")[2].partition(".")[0] in _OUR_PROGRAMS for word in words[:3])
+    is_python = words[0].rpartition("/")[2].startswith("python")
+    programs = words[:3] if is_python else words[:1]
+    return any(word.rpartition("/")[2].partition(".")[0] in _OUR_PROGRAMS for word in programs)
 
 
 def listening(lines: Iterable[str], port: int) -> Iterator[str]:

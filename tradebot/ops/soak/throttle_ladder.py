@@ -52,7 +52,7 @@ class Ladder:
         """One poll; None is neither over nor calm."""
         if cpu_some_avg10 is None:
             self._calm = 0
-            return Step(None, "No CPU pressure reading (PSI): the ladder stays at {self.rung.state}")
+            return Step(None, f"No CPU pressure reading (PSI): the ladder stays at {self.rung.state}")
         if cpu_some_avg10 > OVER:
             self._calm = 0
             return self._over(cpu_some_avg10)

@@ -98,6 +98,12 @@ def test_it_equals_a_plain_model(looks: list[float | None]) -> None:
         assert (step.move, ladder.rung) == (move, RUNGS[at])
 
 
+def test_a_poll_without_a_reading_names_the_rung() -> None:
+    ladder = Ladder()
+    ladder.look(99.0)
+    assert ladder.look(None).reason.endswith(f"the ladder stays at {ladder.rung.state}")
+
+
 @pytest.mark.parametrize("name", ["throttle_ladder", "stall"])
 def test_decisions_are_pure(repo: Path, name: str) -> None:
     assert impurities((repo / "tradebot" / "ops" / "soak" / f"{name}.py").read_text()) == []
