@@ -34,9 +34,9 @@ from tradebot.store.runs import NO_RATE_RULES, RunInfo, RunRecord
 from tradebot.store.session import SqliteStore
 from tradebot.store.spill import Spill, spill_path
 from tradebot.store.takeover import Carried
-from tradebot.strategy.base import Strategy
+from tradebot.strategy.base import Strategy, SymbolHistory
 from tradebot.strategy.decider import Decider
-from tradebot.strategy.registry import SymbolHistory, broken, create, unread_keys
+from tradebot.strategy.registry import broken, create, unread_keys
 from tradebot.telemetry.exporters import Exporters
 from tradebot.telemetry.publisher import Publisher
 from tradebot.telemetry.sd_notify import Notifier, find_notifier

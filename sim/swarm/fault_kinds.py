@@ -34,7 +34,6 @@ from sim.swarm.plan import (
     FEEDS,
     MOCKWS,
     SYMBOLS,
-    SYNTHETIC,
     Draw,
     Fault,
     FaultKind,
@@ -44,7 +43,6 @@ from sim.swarm.plan import (
 )
 
 _LIVE: Final = frozenset({MOCKWS})
-_PUSH: Final = frozenset({MOCKWS, SYNTHETIC})
 _ALL: Final = frozenset(FEEDS)
 _CODES: Final = (1000, 1001, 1005, 1006, 1008, 1011, 1012, 1013, 3000, 4000)
 _FAR: Final = 1_000_000

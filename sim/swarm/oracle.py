@@ -69,8 +69,6 @@ class ExitCause(Struct, frozen=True):
 _NOTICED_S: Final = 0.3
 """The main thread looks for signals every tenth of a second."""
 
-_OVERDUE_S: Final = 1.0
-
 
 def _unreadable(facts: ProcessFacts, frames: int) -> bool:
     return 0 < facts.unreadable_limit <= frames

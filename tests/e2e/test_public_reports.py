@@ -17,6 +17,7 @@ from tests.e2e.live import Live, notices, stored_ticks
 from tests.e2e.live_peers import ExchangeServer
 from tests.e2e.process import REPO, Engine, Finished, assert_sound, rows, wait_until
 from tradebot.core.log_events import LogEvent
+from tradebot.telemetry.status_file import status_path
 
 REPORTS = REPO / "fixtures" / "reports"
 START_2025_MS = 1_735_689_600_000
@@ -177,7 +178,11 @@ def _lines_with(word: str, done: Finished) -> Iterator[str]:
 
 
 def unhealthy(engine: Engine, live: Live, *args: str) -> str:
-    """Wait until `tradebot health` says that the running engine is not; the line."""
+    """Wait until `tradebot health` says that the running engine is not; the line.
+
+    The first status may come later than the first log line of the feed: before it there is no engine to judge.
+    """
+    wait_until(status_path(live.db).exists, "the first status")
 
     def answer() -> str:
         assert live.running.process.poll() is None, live.running.finish().stderr

@@ -11,6 +11,7 @@ import queue
 from collections import deque
 from typing import Any, Generic, TypeVar
 
+from tradebot.core.events import Chunk
 from tradebot.core.runtime import Runtime
 
 Item = TypeVar("Item")
@@ -188,6 +189,4 @@ class Channel(queue.Queue[Item], Generic[Item]):
 
 
 def _part(chunk: Any, begin: int, end: int) -> Any:
-    """Some events of a chunk, as a chunk of its own type."""
-    part = getattr(chunk, "part", None)
-    return chunk[begin:end] if part is None else part(begin, end)
+    return chunk.part(begin, end) if isinstance(chunk, Chunk) else chunk[begin:end]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from struct import Struct as Layout
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self, TypeVar
 from zlib import crc32
 
 from msgspec import Meta, Struct
@@ -77,8 +77,21 @@ class StoredTick(Tick, frozen=True, gc=False):
         return Tick(self.symbol, self.price, self.volume, self.ts, self.event_id, self.seq)
 
 
-class TickChunk(list[Tick]):
-    """Consecutive ticks, as channels carry them. A slice is a plain list: `part` gives a chunk.
+T = TypeVar("T")
+
+
+class Chunk(list[T]):
+    """Consecutive events of one type, as channels carry them. A slice is a plain list: `part` gives a chunk."""
+
+    __slots__ = ()
+
+    def part(self, begin: int, end: int | None = None) -> Self:
+        """The chunk of the events from index `begin` up to `end`, which is left out."""
+        return type(self)(self[begin:end])
+
+
+class TickChunk(Chunk[Tick]):
+    """Consecutive ticks.
 
     With a `symbol` they are known to be alike: all of that symbol, none with an `event_id` or a `seq`. That spares the
     stages from looking at each tick again to find out what the feed already knew. None is always right too.
@@ -90,9 +103,9 @@ class TickChunk(list[Tick]):
         super().__init__(ticks)
         self.symbol = symbol
 
-    def part(self, begin: int, end: int | None = None) -> TickChunk:
-        """The chunk of the ticks from index `begin` up to `end`, which is left out."""
-        return TickChunk(self[begin:end], self.symbol)
+    def part(self, begin: int, end: int | None = None) -> Self:
+        """As of every chunk; what is known of all ticks is known of some."""
+        return type(self)(self[begin:end], self.symbol)
 
 
 _content: Final = Layout("<qdd").pack
@@ -225,24 +238,16 @@ class Checkpoint(Struct, frozen=True, gc=False):
     prices: int = 0
 
 
-class SignalChunk(list[Signal]):
-    """Consecutive signals, as channels carry them. A slice is a plain list: `part` gives a chunk."""
+class SignalChunk(Chunk[Signal]):
+    """Consecutive signals."""
 
     __slots__ = ()
 
-    def part(self, begin: int, end: int | None = None) -> SignalChunk:
-        """The chunk of the signals from index `begin` up to `end`, which is left out."""
-        return SignalChunk(self[begin:end])
 
-
-class OrderChunk(list[Order]):
-    """Consecutive orders with their fills, as channels carry them. A slice is a plain list: `part` gives a chunk."""
+class OrderChunk(Chunk[Order]):
+    """Consecutive orders with their fills."""
 
     __slots__ = ()
-
-    def part(self, begin: int, end: int | None = None) -> OrderChunk:
-        """The chunk of the orders from index `begin` up to `end`, which is left out."""
-        return OrderChunk(self[begin:end])
 
 
 StoredEvent = Tick | Notice | Signal | Order

@@ -20,7 +20,7 @@ from tradebot.core.events import (
     as_unix_ms,
 )
 from tradebot.portfolio.currencies import needs_rate
-from tradebot.portfolio.exact import add, exact, multiply, subtract
+from tradebot.portfolio.exact import add, exact, finite, multiply, subtract
 from tradebot.portfolio.positions import Positions
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def check_tick_age(signal: Signal, now_ms: int, max_tick_age_ms: int) -> Refused
 
 def _breach(limit_key: str, value: Decimal | int, limit: float) -> LimitBreach:
     """The exact `value` as a double; where that rounds down to the limit itself, the next double above the limit."""
-    return LimitBreach(limit_key, max(float(value), math.nextafter(limit, math.inf)), float(limit))
+    return LimitBreach(limit_key, max(finite(value), math.nextafter(limit, math.inf)), float(limit))
 
 
 def refusal_text(order: Order) -> str:

@@ -173,8 +173,8 @@ def _newest_first(db: SqliteDatabase, part: Later) -> Iterator[list[Any]]:
     last_id = part.last_id
     while last_id >= part.first_id:
         first_id = max(part.first_id, last_id - rows + 1)
-        query = TickRow.select(TickRow.id, TickRow.symbol, TickRow.price)
-        query = query.where((TickRow.run == part.run) & TickRow.id.between(first_id, last_id))
+        step = part._replace(first_id=first_id, last_id=last_id)
+        query = TickRow.select(TickRow.id, TickRow.symbol, TickRow.price).where(_of(step))
         yield from sorted(fetch_rows(db, query, {"id": int, "symbol": str, "price": float}), reverse=True)
         last_id = first_id - 1
         rows = _TICKS_A_STEP
@@ -211,19 +211,24 @@ def _later_fills(db: SqliteDatabase, feed: Mapping[str, Any], run: int) -> _Fill
     for no, run_id in runs.tuples().execute(db):
         after = feed["fill_id"] if no == feed["fill_run"] else None
         low, high = after or event_prefix(run_id, 0), f"{run_id}."
-        while some := _fills_between(db, no, low, high):
-            fills += some
-            done = no, some[-1].event_id
-            low = some[-1].event_id
+        of_run = list(_fills_between(db, no, low, high))
+        if of_run:
+            fills += of_run
+            done = no, of_run[-1].event_id
     return _Fills(fills, *done)
 
 
-def _fills_between(db: SqliteDatabase, run: int, low: str, high: str) -> list[Fill]:
-    """The next fills of `run` whose event ids lie between these."""
-    of_ids = (TradeRow.event_id > low) & (TradeRow.event_id < high) & (TradeRow.run == run)
-    query = TradeRow.select(*_FILL_FIELDS).where(of_ids).order_by(TradeRow.event_id).limit(_FILLS_A_STEP)
-    rows = fetch_rows(db, query, column_types(_FILL_FIELDS))
-    return sorted((Fill(*row) for row in rows), key=lambda fill: fill.event_id)
+def _fills_between(db: SqliteDatabase, run: int, low: str, high: str) -> Iterator[Fill]:
+    """The fills of `run` whose event ids lie between these, in the order of their ids."""
+    found = _FILLS_A_STEP
+    while found == _FILLS_A_STEP:
+        of_ids = (TradeRow.event_id > low) & (TradeRow.event_id < high) & (TradeRow.run == run)
+        query = TradeRow.select(*_FILL_FIELDS).where(of_ids).order_by(TradeRow.event_id).limit(_FILLS_A_STEP)
+        rows = fetch_rows(db, query, column_types(_FILL_FIELDS))
+        for fill in sorted((Fill(*row) for row in rows), key=lambda fill: fill.event_id):
+            low = fill.event_id
+            yield fill
+        found = len(rows)
 
 
 def store_checkpoint(db: SqliteDatabase, run: int, checkpoint: Checkpoint) -> None:

@@ -14,13 +14,26 @@ import errno
 import os
 import stat
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import msgspec
 from msgspec.structs import astuple
 
-from tradebot.core.events import Fill, LimitBreach, Notice, Order, Signal, StoredEvent, StoredTick, Tick
+from tradebot.core.events import (
+    Fill,
+    LimitBreach,
+    Notice,
+    Order,
+    OrderChunk,
+    Signal,
+    SignalChunk,
+    StoredEvent,
+    StoredTick,
+    Tick,
+    TickChunk,
+)
 from tradebot.store.batch import StoredCounts, WriteBatch
 
 FORMAT_VERSION: Final = 3
@@ -35,6 +48,7 @@ _END: Final = "end"
 _ENCODER: Final = msgspec.json.Encoder()
 _TICK_FIELDS: Final = Tick.__struct_fields__
 _SIGNAL_FIELDS: Final = tuple(name for name in Signal.__struct_fields__ if name != "marks")
+_CHUNKS: Final[dict[type, Any]] = {Tick: TickChunk, Signal: SignalChunk, Order: OrderChunk}
 _ORDER_FIELDS: Final = tuple(name for name in Order.__struct_fields__ if name not in ("fills", "breach"))
 _FILL_FIELDS: Final = Fill.__struct_fields__
 _BREACH_FIELDS: Final = LimitBreach.__struct_fields__
@@ -84,8 +98,11 @@ def in_causal_order(batch: WriteBatch, ticks_before: int) -> list[StoredEvent]:
 def batch_of(events: Sequence[StoredEvent]) -> WriteBatch:
     """The events as a batch, in their order."""
     batch = WriteBatch()
-    for event in events:
-        batch.add_event(event)
+    for kind, some in groupby(events, type):
+        if kind is Notice:
+            batch.notices += some  # type: ignore[arg-type]  # all of the group are notices
+        else:
+            batch.add(_CHUNKS[kind](some))
     return batch
 
 

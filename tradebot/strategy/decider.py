@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
 
-from tradebot.core.events import BUY, SELL, Notice, Signal, Tick, TickChunk
+from tradebot.core.events import BUY, SELL, Notice, Signal, SignalChunk, Tick, TickChunk
 from tradebot.core.ids import event_prefix
 from tradebot.strategy.base import Strategy
 
@@ -38,9 +38,9 @@ class Decider:
         """Let the strategy know of a notice in its place between two ticks."""
         self._strategy.on_notice(notice)
 
-    def decide(self, ticks: Sequence[Tick]) -> list[Signal]:
+    def decide(self, ticks: Sequence[Tick]) -> SignalChunk:
         """Signals for a chunk of at least one tick, in order. How ticks are cut into chunks never changes a signal."""
-        signals: list[Signal] = []
+        signals = SignalChunk()
         number = self.ticks_seen
         for symbol, run in _symbol_runs(ticks):
             decisions = self._strategy.on_ticks(symbol, run)

@@ -18,15 +18,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import tradebot.strategy
 from tradebot.config.validation import Checks, InvalidValue, check_choice, fold, show
 from tradebot.core.errors import ConfigError
-from tradebot.strategy.base import Decision, Observer, Strategy, SymbolHistory
+from tradebot.strategy.base import Strategy
 
 if TYPE_CHECKING:
     from tradebot.config.model import Config
-
-__all__ = [
-    "CHECKS", "Decision", "Observer", "Strategy", "SymbolHistory", "broken", "check_name", "create", "strategies",
-    "unread_keys",
-]  # fmt: skip
 
 _NAME = re.compile(r"""^[ \t]+name\b[^=\n]*=[ \t]*["']([^"'\n]+)["']""", re.MULTILINE)
 

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from tradebot.core.errors import AdvisedError
 from tradebot.core.private_files import replace_private
-from tradebot.feeds.status import SymbolsLook
+from tradebot.feeds.status import Link, SymbolsLook
 from tradebot.portfolio.book import Book
 from tradebot.store.database import beside
 
@@ -66,7 +66,7 @@ class Status(Struct, frozen=True, kw_only=True):
     still_s: dict[str, float]
     """Stages that have had work at hand and made no progress for too long, and for how many seconds; empty when all
     is well, also on a quiet market."""
-    link: Literal["up", "down"] | None
+    link: Link | None
     """None for a feed without a link."""
     link_age_ms: int | None
     """Since the peer last showed life (any frame or pong)."""

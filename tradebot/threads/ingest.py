@@ -177,13 +177,14 @@ class IngestStage:
     def _items(self, batch: Batch) -> list[FeedItem]:
         """What is kept of a batch, in order."""
         items: list[FeedItem] = []
+        symbol = batch.ticks.symbol if isinstance(batch.ticks, TickChunk) else None
         start = 0
         for index, notice in (*batch.notices, (len(batch.ticks), None)):
             ticks = batch.ticks[start:index] if start or index < len(batch.ticks) else batch.ticks
             kept = self._intake.keep(ticks)
             self._metrics.sampled_out += len(ticks) - len(kept)
             if kept:
-                items.append(kept if isinstance(kept, TickChunk) else TickChunk(kept))
+                items.append(kept if isinstance(kept, TickChunk) else TickChunk(kept, symbol))
             if notice is not None:
                 items.append(notice)
             start = index

@@ -90,7 +90,7 @@ class StrategyStage:
         self._stored_ticks -= len(chunk) - len(fresh)
         if fresh:
             self._persist.send(fresh)
-        signals = SignalChunk(self._decider.decide(chunk))
+        signals = self._decider.decide(chunk)
         if not signals:
             return
         self._metrics.signal_count += len(signals)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from fractions import Fraction
 from typing import Literal
 
@@ -78,6 +79,13 @@ def test_a_refused_value_is_above_its_limit_though_it_rounds_to_it() -> None:
     verdict = check(signal(BUY, 1e-30, 1.0), holding(A=(600.0, 1.0)), caps, 0)
     assert isinstance(verdict, RefusedOrder)
     assert verdict.breach == LimitBreach("risk_caps.max_symbol_exposure_usd", math.nextafter(600.0, math.inf), 600.0)
+
+
+def test_a_refused_value_beyond_the_largest_double_is_the_largest() -> None:
+    """Files of earlier versions hold such prices; JSON and the spill file have no infinity."""
+    verdict = check(signal(BUY, 10.0, 1.7e308), holding(), RiskCaps(), 0)
+    assert isinstance(verdict, RefusedOrder) and verdict.breach is not None
+    assert verdict.breach.value == sys.float_info.max
 
 
 def test_an_order_that_lowers_exposure_is_always_approved() -> None:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tradebot.config.model import Config
 from tradebot.core.errors import ConfigError
 from tradebot.core.events import Tick
+from tradebot.strategy.base import SymbolHistory
 from tradebot.strategy.periodic import Periodic
-from tradebot.strategy.registry import SymbolHistory
 
 
 def ticks_of(count: int, symbol: str = "A") -> list[Tick]:

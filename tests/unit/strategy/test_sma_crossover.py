@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tradebot.config.model import Config
 from tradebot.core.errors import ConfigError
 from tradebot.core.events import Tick
-from tradebot.strategy.registry import SymbolHistory
+from tradebot.strategy.base import SymbolHistory
 from tradebot.strategy.sma_crossover import MAX_WINDOW, SmaCrossover
 
 FIXTURES = Path(__file__).parents[3] / "fixtures"

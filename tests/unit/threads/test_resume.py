@@ -11,7 +11,7 @@ from tests.unit.store_helpers import Logged, signal, tick
 from tests.unit.threads.strategies import Always
 from tradebot.config.model import RiskCaps
 from tradebot.core.channel import Channel
-from tradebot.core.events import BP_DROP_SIGNAL, BUY, STALE_DATA, Notice, Order, Signal, Tick, as_item
+from tradebot.core.events import BP_DROP_SIGNAL, BUY, STALE_DATA, Notice, Order, Signal, Tick, TickChunk, as_item
 from tradebot.core.runtime import RealRuntime
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.feeds.base import Batch, Feed
@@ -143,13 +143,13 @@ def held_ticks(count: int, closed: list[int]) -> Generator[Tick, None, None]:
         closed.append(number)
 
 
-def ingest(logged: Logged, batches: list[Batch], stored: int) -> tuple[Script, Channel[Any], Metrics]:
+def ingest(logged: Logged, batches: list[Batch], stored: int, every: int = 1) -> tuple[Script, Channel[Any], Metrics]:
     closed: list[int] = []
     feed = Script(batches, closed)
     channels = (channel_of("tick"), channel_of("signal"), channel_of("persist"))
     metrics, control = Metrics(), Control(RealRuntime(), ["ingest"])
     held = held_ticks(stored, closed)
-    stage = IngestStage(cast(Feed, feed), Intake(1), channels, stored, held, metrics, control, logged.log)
+    stage = IngestStage(cast(Feed, feed), Intake(every), channels, stored, held, metrics, control, logged.log)
     stage.run()
     assert stage.complete
     return feed, channels[0], metrics
@@ -173,6 +173,14 @@ def test_the_stored_ticks_are_let_go_when_all_are_compared(logged: Logged) -> No
     batches = [Batch([tick(0)]), Batch([tick(1), tick(2)]), Batch([tick(3)])]
     feed, _ticks, _metrics = ingest(logged, batches, stored=2)
     assert feed.closed_at_read == [False, False, True, True]
+
+
+def test_a_chunk_of_one_symbol_stays_one_when_it_is_sampled_or_cut(logged: Logged) -> None:
+    """Later stages then need not look at each of its ticks again."""
+    alike = TickChunk([tick(number) for number in range(4)], "SOL/USDC")
+    _feed, ticks, _metrics = ingest(logged, [Batch(alike, notices=((2, notice(7)),))], stored=0, every=2)
+    chunks = [item for item in ticks.take(1000, 0.0) if isinstance(item, TickChunk)]
+    assert [(chunk.symbol, len(chunk)) for chunk in chunks] == [("SOL/USDC", 1), ("SOL/USDC", 1)]
 
 
 # ---- execution -----------------------------------------------------------------------------------------------------
