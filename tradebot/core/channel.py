@@ -11,7 +11,7 @@ import queue
 from collections import deque
 from typing import Any, Generic, TypeVar
 
-from tradebot.core.events import Chunk
+from tradebot.core.chunk import Chunk
 from tradebot.core.runtime import Runtime
 
 Item = TypeVar("Item")

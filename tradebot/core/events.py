@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from struct import Struct as Layout
-from typing import Annotated, Final, Literal, Self, TypeVar
+from typing import Annotated, Final, Literal, Self
 from zlib import crc32
 
 from msgspec import Meta, Struct
+
+from tradebot.core.chunk import Chunk
 
 Side = Literal["BUY", "SELL"]
 BUY: Final = "BUY"
@@ -75,19 +77,6 @@ class StoredTick(Tick, frozen=True, gc=False):
     def as_tick(self) -> Tick:
         """The same as a `Tick`."""
         return Tick(self.symbol, self.price, self.volume, self.ts, self.event_id, self.seq)
-
-
-T = TypeVar("T")
-
-
-class Chunk(list[T]):
-    """Consecutive events of one type, as channels carry them. A slice is a plain list: `part` gives a chunk."""
-
-    __slots__ = ()
-
-    def part(self, begin: int, end: int | None = None) -> Self:
-        """The chunk of the events from index `begin` up to `end`, which is left out."""
-        return type(self)(self[begin:end])
 
 
 class TickChunk(Chunk[Tick]):
