@@ -1,1 +1,1 @@
-"""mockws: a local WebSocket server that sends ticks and bad weather, for the live feeds to be tried with."""
+"""mockws: a local WebSocket server that sends ticks and injects network faults, for trying the live feeds."""

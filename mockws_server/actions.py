@@ -1,8 +1,8 @@
-"""The weather as typed values: what mockws can be told to do, by a scenario file, a control message or the simulator.
+"""The actions of mockws as typed values; a scenario file, a control message or the simulator requests them.
 
 Each action is a table (TOML) or an object (JSON) whose `do` names it: `{"do": "disconnect", "code": 1011}`. Anything
-unknown is refused. Bytes are base64 text. An action applies to the connections that are open when its turn comes; one
-that speaks of handshakes applies to connections yet to come. Pure.
+unknown is refused. Bytes are base64 text. An action applies to the connections that are open when it is performed; an
+action on handshakes applies to later connections. Pure.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Symbol = Annotated[str, Meta(min_length=1, max_length=MAX_SYMBOL_CHARS)]
 Symbols = Annotated[list[Symbol], Meta(min_length=1, max_length=1000)]
 
 MEMORY_TICKS: Final = 1000
-"""How many of the last ticks can be sent again, and how many can be held back to be reordered."""
+"""The number of recent ticks that can be repeated, and of ticks that can be held back for reordering."""
 
 DATA_BYTES_MAX: Final = 1 << 24
 
@@ -31,11 +31,14 @@ _Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 
 
 class _Action(Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", omit_defaults=True):
-    """What all actions share."""
+    """Base of all actions."""
 
 
 class Ticks(_Action, frozen=True, tag="ticks"):
-    """`count` ticks of the market, `per_s` a second, evenly; of `symbols` in turn, else of all. Takes count / per_s."""
+    """`count` ticks of the market, evenly spaced, `per_s` a second; of `symbols` in turn, by default of all symbols.
+
+    Takes count / per_s seconds.
+    """
 
     count: _Count
     per_s: Annotated[float, Meta(ge=0.001, le=1e6)]
@@ -43,7 +46,7 @@ class Ticks(_Action, frozen=True, tag="ticks"):
 
 
 class Burst(_Action, frozen=True, tag="burst"):
-    """`count` ticks of the market, spread over `seconds`; 0: as fast as possible. Takes `seconds`."""
+    """`count` ticks of the market, spread evenly over `seconds`; 0: as fast as possible. Takes `seconds`."""
 
     count: _Count
     seconds: Annotated[float, Meta(ge=0, le=86_400)] = 0.0
@@ -51,7 +54,7 @@ class Burst(_Action, frozen=True, tag="burst"):
 
 
 class OneTick(_Action, frozen=True, tag="tick"):
-    """The JSON object `tick`, sent as it is, whether or not it is a good tick."""
+    """The JSON object `tick`, sent unchanged, whether or not it is a valid tick."""
 
     tick: dict[str, Any]
 
@@ -63,13 +66,13 @@ class Text(_Action, frozen=True, tag="text"):
 
 
 class Raw(_Action, frozen=True, tag="raw"):
-    """Bytes (base64) written on the TCP stream as they are, as part of no frame."""
+    """Bytes (base64) written directly to the TCP stream, outside any frame."""
 
     data: Annotated[bytes, Meta(max_length=DATA_BYTES_MAX)]
 
 
 class FrameOut(_Action, frozen=True, tag="frame"):
-    """One WebSocket frame: `opcode` 0 to 15, `data` in base64 (a text frame's need not be UTF-8), final unless told."""
+    """One WebSocket frame: `opcode` 0 to 15, `data` in base64 (need not be UTF-8 in a text frame), final by default."""
 
     opcode: Annotated[int, Meta(ge=0, le=15)]
     data: Annotated[bytes, Meta(max_length=DATA_BYTES_MAX)] = b""
@@ -77,35 +80,35 @@ class FrameOut(_Action, frozen=True, tag="frame"):
 
 
 class Garbage(_Action, frozen=True, tag="garbage"):
-    """`count` text messages that are no ticks: cut off and otherwise malformed JSON, missing and ill-typed fields."""
+    """`count` text messages that are not valid ticks: truncated or malformed JSON, missing fields, wrong types."""
 
     count: _Times = 1
 
 
 class Wait(_Action, frozen=True, tag="wait"):
-    """Quiet but alive: nothing is sent, pings are answered. Takes `seconds`; means something only in a scenario."""
+    """A quiet market: nothing is sent, pings are answered. Takes `seconds`; only scenarios can use it."""
 
     seconds: _Seconds
 
 
 class Stall(_Action, frozen=True, tag="stall"):
-    """Open but mute: for `seconds` the connections send nothing at all, no pongs either; ticks are left out for them.
+    """Mute connections: for `seconds` they stay open but send nothing, not even pongs; ticks for them are discarded.
 
-    Connections made meanwhile are not mute. Takes `seconds`.
+    Connections opened in the meantime are not affected. Takes `seconds`.
     """
 
     seconds: _Seconds
 
 
 class HalfFrame(_Action, frozen=True, tag="half_frame"):
-    """The first half of a tick's frame, then nothing more on these connections, until somebody ends them."""
+    """The first half of a tick's frame, then nothing more on these connections until they are closed."""
 
 
 class Disconnect(_Action, frozen=True, tag="disconnect"):
     """A close frame with `code` and `reason`, then the end of the connection.
 
-    1005 is a close frame without a code, 1006 the end of the TCP stream without a close frame; so end those, too, that
-    are mute or have got half a frame.
+    1005 is a close frame without a code, 1006 the end of the TCP stream without a close frame. Connections that are
+    mute, or that have been sent half a frame, end as with 1006.
     """
 
     code: Annotated[int, Meta(ge=0, le=65_535)] = 1000
@@ -117,11 +120,11 @@ class Disconnect(_Action, frozen=True, tag="disconnect"):
 
 
 class Reset(_Action, frozen=True, tag="reset"):
-    """The connections end with a TCP reset."""
+    """End the connections with a TCP reset."""
 
 
 class Refuse(_Action, frozen=True, tag="refuse"):
-    """Connections are accepted by TCP and ended before any handshake: the next `count`, or all for `seconds`.
+    """Accept TCP connections and end them before the handshake: the next `count`, or all of them for `seconds`.
 
     With `reset` they end with a TCP reset.
     """
@@ -136,14 +139,14 @@ class Refuse(_Action, frozen=True, tag="refuse"):
 
 
 class DelayHandshake(_Action, frozen=True, tag="delay_handshake"):
-    """The next `count` handshakes are answered `seconds` late."""
+    """Delay the answers to the next `count` handshakes by `seconds`."""
 
     seconds: _Seconds
     count: _Times = 1
 
 
 class Reject(_Action, frozen=True, tag="reject"):
-    """The next `count` handshakes are answered with HTTP `status`, and Retry-After where `retry_after_s` says so."""
+    """Answer the next `count` handshakes with HTTP `status`, and with Retry-After if `retry_after_s` is set."""
 
     status: Annotated[int, Meta(ge=300, le=599)]
     count: _Times = 1
@@ -151,31 +154,31 @@ class Reject(_Action, frozen=True, tag="reject"):
 
 
 class DropPings(_Action, frozen=True, tag="drop_pings"):
-    """Pings are not answered for `seconds`; ticks go on. Takes no time."""
+    """Do not answer pings for `seconds`; ticks are still sent. Takes no time."""
 
     seconds: _Seconds
 
 
 class Duplicate(_Action, frozen=True, tag="duplicate"):
-    """The last `count` ticks are sent again, as they were."""
+    """Send the last `count` ticks again, unchanged."""
 
     count: _Few = 1
 
 
 class Skip(_Action, frozen=True, tag="skip"):
-    """The next `count` ticks are not sent: their numbers are missing."""
+    """Do not send the next `count` ticks: their numbers are missing."""
 
     count: _Times = 1
 
 
 class Reorder(_Action, frozen=True, tag="reorder"):
-    """The next `count` ticks are held back until there are as many, and sent in reverse order."""
+    """Hold back the next `count` ticks, then send them in reverse order."""
 
     count: Annotated[int, Meta(ge=2, le=MEMORY_TICKS)] = 2
 
 
 class Quit(_Action, frozen=True, tag="quit"):
-    """All connections are closed with 1001, and mockws ends with 0."""
+    """Close all connections with 1001 and exit with 0."""
 
 
 Action = (
@@ -202,18 +205,18 @@ Action = (
 )
 
 NAMES: Final = tuple(str(kind.__struct_config__.tag) for kind in get_args(Action))
-"""Every action's name."""
+"""The names of all actions."""
 
 
 class BadAction(ValueError):
-    """No action; the text says why, on one line."""
+    """An invalid action; the message gives the reason on one line."""
 
 
 _decoder: Final = msgspec.json.Decoder(Action)
 
 
 def decode(data: bytes) -> Action:
-    """The action that a JSON object describes. Raises BadAction, nothing else, on any bytes."""
+    """The action that a JSON object describes. Raises BadAction for invalid input, whatever the bytes are."""
     try:
         action: Action = _decoder.decode(data)
     except (ValueError, RecursionError) as error:  # DecodeError, ValidationError and UnicodeDecodeError are ValueErrors
@@ -231,7 +234,7 @@ def from_table(table: Mapping[str, Any]) -> Action:
 
 
 def encode(action: Action) -> bytes:
-    """The JSON object that `decode` understands."""
+    """The JSON object from which `decode` makes this action."""
     return msgspec.json.encode(action)
 
 
@@ -241,7 +244,7 @@ def name_of(action: Action) -> str:
 
 
 def describe(action: Action) -> str:
-    """The action on one line for people: `disconnect code=1011 reason="busy"`, long data as its size."""
+    """The action on one line, for people: `disconnect code=1011 reason="busy"`; long data is shown as its size."""
     words = [name_of(action)]
     for field, default in zip(action.__struct_fields__, _defaults(action), strict=True):
         value = getattr(action, field)

@@ -1,6 +1,6 @@
-"""Ticks and control messages from other programs, over ZeroMQ: JSON only, one thread that owns both sockets.
+"""Ticks and control messages from other programs, over ZeroMQ: JSON only; one thread owns both sockets.
 
-One message on the tick socket is one tick, sent on byte for byte. One on the control socket is one action.
+A message on the tick socket is one tick, forwarded byte for byte. A message on the control socket is one action.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from tradebot.core.errors import ConfigError
 from tradebot.core.events import Tick
 
 TICK_BYTES_MAX: Final = 65_536
-"""Longest tick message. ZeroMQ ends the connection of a sender who exceeds it."""
+"""Longest tick message. ZeroMQ closes the connection of a sender that exceeds it."""
 
 TICKS_WAITING_MAX: Final = 10_000
-"""Tick messages that wait here before their senders have to."""
+"""Tick messages queued here; when the queue is full, senders have to wait."""
 
 CONTROLS_WAITING_MAX: Final = 1000
 
@@ -31,18 +31,18 @@ _COMPLAINTS_PER_S: Final = 1
 
 
 class Addresses(NamedTuple):
-    """Where the sockets are bound."""
+    """The addresses to which the sockets are bound."""
 
     ticks: str
     control: str
 
 
 class Bus:
-    """Two PULL sockets. Bound when made (raises ConfigError), used and closed by the one thread that calls `run`.
+    """Two PULL sockets, bound by the constructor (raises ConfigError), used and closed by the thread that calls `run`.
 
-    `ticks` gets batches of good ticks, `control` gets actions, `room` (which waits a moment) says whether ticks are
-    wanted: while not, they wait in the sockets and then with their senders. `say` gets a line at most once a second
-    about messages that are no good.
+    `ticks` is called with batches of valid ticks, `control` with actions. `room`, which may wait a moment, says whether
+    there is room for ticks; without room they wait in the sockets, then at their senders. `say` is called at most once
+    a second with a line about invalid messages.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Bus:
         self._room = room
         self._say = say
         self.bad = 0
-        """Messages that were no tick or no action."""
+        """The number of invalid messages."""
         self._bad_unreported = 0
         self._last_reason = ""
         self._reported_s = -1e9
@@ -86,7 +86,7 @@ class Bus:
         return socket
 
     def run(self, stop: threading.Event) -> None:
-        """Pass on what comes until `stop`; then close both sockets. Blocks."""
+        """Forward messages until `stop`, then close both sockets. Blocks."""
         poller = zmq.Poller()
         poller.register(self._control, zmq.POLLIN)
         poller.register(self._ticks, zmq.POLLIN)
@@ -116,7 +116,7 @@ class Bus:
             try:
                 data = _whole(parts, TICK_BYTES_MAX)
                 self._decoder.decode(data)
-                data.decode()  # the decoder passes over texts of unknown fields without looking
+                data.decode()  # the decoder does not check texts of unknown fields
             except (ValueError, RecursionError) as error:
                 self._refuse(f"tick message: {str(error).partition(chr(10))[0]}")
             else:
@@ -138,7 +138,7 @@ class Bus:
 
 
 def _whole(parts: Sequence[bytes], bytes_max: int) -> bytes:
-    """A message whose parts are together no longer than ZeroMQ lets one of them be. Raises BadAction."""
+    """The parts of a message joined. Raises BadAction if they exceed the limit of a single part."""
     size = sum(map(len, parts))
     if size > bytes_max:
         raise BadAction(f"has {size} bytes in {len(parts)} parts, more than {bytes_max}")
@@ -146,7 +146,7 @@ def _whole(parts: Sequence[bytes], bytes_max: int) -> bytes:
 
 
 def _waiting(socket: zmq.Socket[bytes]) -> list[list[bytes]]:
-    """The messages that are there, at most _BATCH; each in its parts (mostly one)."""
+    """The waiting messages, at most _BATCH, each as a list of its parts (usually one)."""
     found: list[list[bytes]] = []
     try:
         while len(found) < _BATCH:

@@ -1,4 +1,4 @@
-"""The program `mockws`: options to a running server, and how every error reaches the person at the terminal."""
+"""The program `mockws`: starts a server from the command line and reports errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _COMPLAINTS_MAX = 20
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Serve until a signal; the process's exit code. Main thread. Raises nothing: errors become one line on stderr."""
+    """Serve until a signal arrives. Returns the exit code; an error is one line on stderr. Main thread."""
     try:
         arguments = take_apart(MOCKWS, sys.argv[1:] if argv is None else argv)
         if arguments.command == HELP:
@@ -83,7 +83,7 @@ def _serve(arguments: options.CommandLine) -> int:
         played = msgspec.structs.replace(played, repeat=1)
     console = Console(GuardedStream(sys.stderr))
     source, recording = _recording(arguments, console)
-    # From here on a signal is a request that `run` serves, whenever it comes.
+    # From here on a signal is a request that `run` serves, even if it arrives before `run` has started.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())
     try:
         server = MockServer(

@@ -1,7 +1,7 @@
-"""One client's connection: everything that is sent goes through one bounded queue, in order, by one thread.
+"""One client's connection: one thread sends everything, in order, from one bounded queue.
 
-The library (websockets.sync) does the handshake and reads; what it wants to send (pongs, the answer to a close frame)
-is put in the same queue as the ticks, so that weather has one place: what is not to be sent is not queued.
+The library (websockets.sync) performs the handshake and reads. What it sends (pongs, answers to close frames) goes
+through the same queue as the ticks, so faults are applied in one place: suppressed data is not queued.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from websockets.protocol import Event
 from websockets.sync.server import ServerConnection
 
 BACKLOG_BYTES_MAX: Final = 8 << 20
-"""A client that leaves more than this unread is cut off."""
+"""A client with more unread data than this is disconnected."""
 
 ROOM_BYTES: Final = 256 << 10
-"""A client with less than this waiting has room for more (see `Hub.has_room`)."""
+"""A client with less unsent data than this has room for more (see `Hub.has_room`)."""
 
 SLOW_S: Final = 10.0
-"""A client that reads nothing for this long while something waits for it is cut off."""
+"""A client that reads nothing for this long although data is waiting is disconnected."""
 
 END_S: Final = 1.0
-"""How long a client may take to end its side of a connection that was closed."""
+"""How long a client may take to end its side of a closed connection."""
 
 _PIECE_BYTES: Final = 64 << 10
 _POLL_MS: Final = 50
@@ -40,29 +40,29 @@ _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 
 class ConnectionEnd(Enum):
-    """How a connection ends, once what was queued before is out."""
+    """How a connection ends after the queued data has been sent."""
 
     SHUT = auto()
     """The end of the TCP stream."""
     CLOSE_FRAME = auto()
-    """A close frame is the last of what was queued; the client's answer is waited for, then the stream ends."""
+    """A close frame is sent last; the stream ends when the client has answered it."""
     RESET = auto()
     """A TCP reset."""
 
 
 class ConnectionRejected(Exception):
-    """A connection that is not let in."""
+    """The connection is refused."""
 
 
 class ConnectionOwner(Protocol):
-    """What a connection tells and asks; called by the connection's own threads."""
+    """The callbacks of a connection; called by the connection's own threads."""
 
     def drops_pings(self) -> bool:
-        """Whether pings are left unanswered now."""
+        """Whether pings are currently left unanswered."""
         ...
 
     def connecting(self, connection: ClientConnection) -> None:
-        """A connection begins its handshake; its `kill` may be called from now on. Raises Refused: it must not."""
+        """A connection begins its handshake; its `kill` may be called from now on. Raises ConnectionRejected."""
         ...
 
     def opened(self, connection: ClientConnection) -> None:
@@ -70,7 +70,7 @@ class ConnectionOwner(Protocol):
         ...
 
     def closed(self, connection: ClientConnection, why: str) -> None:
-        """It is over; `why` on one line. Called for every connection that `opened`, once."""
+        """The connection has ended; `why` is one line. Called once for every connection that was opened."""
         ...
 
     def gone(self, connection: ClientConnection) -> None:
@@ -92,21 +92,21 @@ class ClientConnection(ServerConnection):
         self._over: str | None = None
         self._why = ""
         self._peer_closed = False
-        # Held while the socket is written to or closed: a descriptor that is closed during a write could already be
-        # another connection's.
+        # Held while the socket is written to or closed: a descriptor closed during a write could already belong to
+        # another connection.
         self._io = threading.Lock()
         self.number = 0
-        """Which client this is, from 1; 0 until the handshake is complete."""
+        """The number of the client, from 1; 0 until the handshake is complete."""
         host, port = sock.getpeername()[:2]
         self.peer = f"{host}:{port}"
         self.socket = sock
         owner.connecting(self)
         super().__init__(sock, *more, **options)  # starts a thread, so it comes last
 
-    # What the hub calls.
+    # Called by the hub.
 
     def push(self, data: bytes) -> bool:
-        """Queue bytes to be sent; False: they are left out, the connection being mute, about to end, or too slow."""
+        """Queue bytes for sending; False: not queued, because the connection is mute, about to end, or too slow."""
         with self._changed:
             if self._ending or self._over or time.monotonic() < self._mute_until_s:
                 return False
@@ -119,7 +119,7 @@ class ClientConnection(ServerConnection):
             return True
 
     def end(self, how: ConnectionEnd, why: str, frame: bytes = b"") -> None:
-        """Queue the end of the connection, after `frame`. A mute one sends no frame: its stream just ends."""
+        """Queue the end of the connection, after `frame`. A mute connection sends no frame: its stream ends."""
         with self._changed:
             if self._ending or self._over:
                 return
@@ -134,26 +134,26 @@ class ClientConnection(ServerConnection):
             self._changed.notify_all()
 
     def mute(self, until_s: float) -> None:
-        """Send nothing that is not queued yet, until then (monotonic seconds)."""
+        """Discard everything that is to be sent until then (monotonic seconds), except what is already queued."""
         with self._changed:
             self._mute_until_s = max(self._mute_until_s, until_s)
 
     def kill(self, why: str) -> None:
-        """End the connection at once, with what is queued unsent."""
+        """End the connection immediately; queued data is discarded."""
         with self._changed:
             self._cut(why)
-        with self._io, suppress(OSError):  # closed, or the client was faster
+        with self._io, suppress(OSError):  # already closed, here or by the client
             self.socket.shutdown(socket.SHUT_RDWR)
 
     @property
     def backlog_bytes(self) -> int:
-        """Bytes that wait to be sent."""
+        """The number of bytes waiting to be sent."""
         return self._queued_bytes
 
-    # What the library calls.
+    # Called by the library.
 
     def send_data(self) -> None:
-        """Queue what the protocol has to say; during the handshake, send it. Holds `protocol_mutex`."""
+        """Queue the protocol's data; during the handshake, send it. The caller holds `protocol_mutex`."""
         if not self._streaming:
             super().send_data()
             return
@@ -169,12 +169,12 @@ class ClientConnection(ServerConnection):
                 self.push(data)
 
     def process_event(self, event: Event) -> None:
-        """Take the handshake request; messages from clients (subscriptions) are read and ignored."""
+        """Process the handshake request; messages of clients (subscriptions) are read and ignored."""
         if isinstance(event, Request):
             super().process_event(event)
 
     def recv_events(self) -> None:
-        """Read until the end, then wake the threads that wait for it."""
+        """Read until the end of the stream, then wake the threads that wait for it."""
         try:
             super().recv_events()
         finally:
@@ -184,19 +184,19 @@ class ClientConnection(ServerConnection):
             self._owner.gone(self)
 
     def close_socket(self) -> None:
-        """Close the socket, never while it is written to."""
+        """Close the socket, but never during a write."""
         with self._io:
             super().close_socket()
 
     # The connection's own thread.
 
     def wait_gone(self, timeout_s: float) -> bool:
-        """Wait for the end of the connection; True when it is over. Blocks up to `timeout_s`."""
+        """Wait at most `timeout_s` for the end of the connection; True if it has ended."""
         with self._changed:
             return self._changed.wait_for(lambda: self._over is not None, timeout_s)
 
     def serve(self) -> None:
-        """Send what is queued until the connection ends. Blocks; the thread that the library made for this client."""
+        """Send queued data until the connection ends. Blocks; runs in the thread that the library starts per client."""
         with self.protocol_mutex:
             self._streaming = True
         self._owner.opened(self)
@@ -216,7 +216,7 @@ class ClientConnection(ServerConnection):
             self._owner.closed(self, why)
 
     def _next(self) -> bytes | ConnectionEnd | None:
-        """The next piece to write, or how to end; None when it is over already."""
+        """The next piece to write, or how to end the connection; None if it has already ended."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._over)
             if self._over:
@@ -232,7 +232,7 @@ class ClientConnection(ServerConnection):
             return first if len(parts) == 1 else b"".join(parts)
 
     def _write(self, data: bytes) -> bool:
-        """Write it all; False when the connection ended before."""
+        """Write everything; False if the connection ended first."""
         view = memoryview(data)
         last_s = time.monotonic()
         while view:
@@ -254,7 +254,7 @@ class ClientConnection(ServerConnection):
         return True
 
     def _wait_writable(self, last_s: float) -> bool:
-        """Wait a moment for room in the socket; False when the connection is over, or too slow."""
+        """Wait a moment for room in the socket buffer; False if the connection has ended or the client is too slow."""
         with self._changed:
             if self._over:
                 return False
@@ -264,13 +264,13 @@ class ClientConnection(ServerConnection):
         poll = select.poll()
         try:
             poll.register(self.socket.fileno(), select.POLLOUT)
-        except ValueError:  # closed in between: the next write says so
+        except ValueError:  # closed in the meantime: the next write reports it
             return True
         poll.poll(_POLL_MS)
         return True
 
     def _finish(self, how: ConnectionEnd) -> None:
-        """End the connection as asked. What the client says until then is still read."""
+        """End the connection as requested. Data from the client is still read until then."""
         if how is ConnectionEnd.RESET:
             with self._changed:
                 self._over = self._why
@@ -282,17 +282,17 @@ class ClientConnection(ServerConnection):
                 self._changed.wait_for(lambda: self._peer_closed or self._over, END_S)
             if self._over:
                 return
-        with self._io, suppress(OSError):  # the client was faster
+        with self._io, suppress(OSError):  # the client closed it first
             self.socket.shutdown(socket.SHUT_WR)
         self.wait_gone(END_S)
 
     def _close_reason(self) -> str:
-        """How the client left, by what it said."""
+        """How the client ended the connection."""
         said = self.protocol.close_rcvd
         return "disconnected without a close frame" if said is None else f"closed by the client with {int(said.code)}"
 
     def _cut(self, why: str) -> None:
-        """Mark the connection as over; the caller holds `_changed`."""
+        """Mark the connection as ended; the caller holds `_changed`."""
         if self._over is None:
             self._over = why
         self._changed.notify_all()

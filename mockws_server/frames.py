@@ -1,4 +1,4 @@
-"""Which frames an action comes to: the same for the server and for the simulator. Pure: the time is an argument."""
+"""Turns actions into frames, for the server and for the simulator. Pure: the time is an argument."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OP_TEXT: Final = 1
 
 
 class OutgoingFrame(NamedTuple):
-    """One frame to be sent: the payload, and what kind of frame."""
+    """A frame to send: its payload and kind."""
 
     data: bytes
     opcode: int = OP_TEXT
@@ -33,9 +33,9 @@ class OutgoingFrame(NamedTuple):
 
 
 class Sender:
-    """Makes the frames of actions, from one market. Used by one thread at a time.
+    """Makes the frames of actions from one market. Used by one thread at a time.
 
-    `ticks` counts the ticks that it gave out, repeated ones too.
+    `ticks` counts the ticks returned, including repeated ones.
     """
 
     def __init__(self, symbols: Sequence[str] = DEFAULT_SYMBOLS, seed: int = 1, first_seq: int = 1) -> None:
@@ -45,7 +45,7 @@ class Sender:
         self.ticks = 0
 
     def messages(self, action: Action, ts_ms: int) -> list[OutgoingFrame]:
-        """The frames of `action` when it is performed at `ts_ms` (Unix ms), all at once; none for other weather."""
+        """All frames of `action` if it is performed at `ts_ms` (Unix ms); none for an action that sends no frames."""
         match action:
             case Ticks() | Burst():
                 made = self._market.ticks(action.count, ts_ms, action.symbols)
@@ -69,11 +69,11 @@ class Sender:
         return []
 
     def external(self, ticks: Sequence[bytes]) -> list[OutgoingFrame]:
-        """The frames of ticks (JSON texts) that were made elsewhere; skipping and reordering apply to them too."""
+        """The frames of ticks (JSON texts) from another source; skipping and reordering apply to them too."""
         return self._ticks(self._shaper.pass_on(ticks))
 
     def half(self, ts_ms: int) -> OutgoingFrame:
-        """The frame of which `half_frame` sends the first half: a tick that is not counted or remembered."""
+        """The frame whose first half `half_frame` sends: a tick that is neither counted nor kept for repetition."""
         tick = {"symbol": DEFAULT_SYMBOLS[0], "price": 1.0, "volume": 0.0, "ts": ts_ms}
         return OutgoingFrame(msgspec.json.encode(tick))
 
@@ -82,7 +82,7 @@ class Sender:
         return [OutgoingFrame(tick) for tick in ticks]
 
     def _bad(self, ts_ms: int) -> bytes:
-        """The next kind of malformed message, each in turn. Every one of them has to be refused by a careful reader."""
+        """A malformed message of the next kind, in turn. A correct reader rejects every one of them."""
         self._garbage += 1
         return _GARBAGE[(self._garbage - 1) % len(_GARBAGE)].replace(b"TS", str(ts_ms).encode())
 

@@ -1,4 +1,4 @@
-"""What happens to those who knock: refused, delayed or rejected handshakes. Pure: the time is an argument."""
+"""What happens to new connections: refused, delayed or rejected handshakes. Pure: the time is an argument."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Final
 from mockws_server.actions import DelayHandshake, Refuse, Reject
 
 WAITING_MAX: Final = 100
-"""More kinds of weather than this do not wait for those who knock; further ones are left out."""
+"""The maximum number of pending faults for new connections; further ones are ignored."""
 
 
 class HandshakePolicy:
-    """Decides about new connections, one weather after the other, in the order they were added.
+    """Decides about new connections: the faults apply one after another, in the order in which they were added.
 
-    Each of `count` knocks uses up one; a `Refuse` for a time begins at once and stands before all others.
+    Each attempt uses up one of `count`; a `Refuse` with a duration takes effect immediately, before all others.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class HandshakePolicy:
         self._shut: Refuse | None = None
 
     def add(self, weather: Refuse | DelayHandshake | Reject, now_s: float) -> bool:
-        """Let it happen to the next who knock; False when too much is waiting already."""
+        """Add a fault for the next connections; False if too many are pending."""
         if isinstance(weather, Refuse) and weather.seconds is not None:
             self._shut, self._shut_until_s = weather, now_s + weather.seconds
             return True
@@ -36,12 +36,12 @@ class HandshakePolicy:
         return True
 
     def clear(self) -> None:
-        """Forget what nobody has met yet."""
+        """Remove all pending faults."""
         self._waiting.clear()
         self._shut = None
 
     def on_accept(self, now_s: float) -> Refuse | None:
-        """Somebody connected by TCP: the refusal that meets them, if any."""
+        """The refusal of a new TCP connection; None: it is accepted."""
         if self._shut is not None and now_s < self._shut_until_s:
             return self._shut
         if self._waiting and isinstance(head := self._waiting[0], Refuse):
@@ -50,7 +50,7 @@ class HandshakePolicy:
         return None
 
     def on_request(self) -> DelayHandshake | Reject | None:
-        """Somebody who was let in asked for a WebSocket: what meets them, if anything."""
+        """The fault for a WebSocket handshake on an accepted connection; None: it succeeds."""
         if self._waiting and isinstance(head := self._waiting[0], DelayHandshake | Reject):
             self._use()
             return head

@@ -1,4 +1,4 @@
-"""Performs actions on all clients: the one place where ticks and weather meet connections."""
+"""Performs actions on all clients: the one place where ticks and faults are applied to connections."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from mockws_server.frames import OutgoingFrame, Sender
 from mockws_server.handshake_policy import HandshakePolicy
 
 CONNECTIONS_MAX: Final = 100
-"""More at a time, those with an unfinished handshake included, are refused."""
+"""Further connections are refused; unfinished handshakes count."""
 
 NO_CODE: Final = 1005
 NO_FRAME: Final = 1006
@@ -38,7 +38,7 @@ _FIN: Final = 0x80
 
 
 def frame_bytes(message: OutgoingFrame) -> bytes:
-    """A message as an unmasked frame, as servers send them; also frames that the library would refuse to make."""
+    """A message as an unmasked frame, as servers send it; also frames that the library would reject."""
     size = len(message.data)
     head = message.opcode | (_FIN if message.fin else 0)
     if size < 126:
@@ -49,16 +49,16 @@ def frame_bytes(message: OutgoingFrame) -> bytes:
 
 
 def close_frame(code: int, reason: str) -> bytes:
-    """A close frame, whatever the code; 1005 is one without."""
+    """A close frame with any code; 1005 is a close frame without a code."""
     payload = b"" if code == NO_CODE else struct.pack("!H", code) + reason.encode()
     return frame_bytes(OutgoingFrame(payload, _OP_CLOSE))
 
 
 class Hub:
-    """All clients, and what is done to them. Any thread may call it; nothing here waits for a client.
+    """All clients. May be called by any thread; only `has_room` and `close_all` wait for clients.
 
-    `say` gets a line for people for each event; `quit` is called when an action asks for the end. The lock is held
-    while an action is performed, so that all clients see all actions in one order.
+    `say` is called with a line for people for each event, `quit` when an action requests the end. The lock is held
+    while an action is performed, so that all clients see all actions in the same order.
     """
 
     def __init__(self, sender: Sender, say: Callable[[str], None], quit_: Callable[[], None]) -> None:
@@ -73,16 +73,16 @@ class Hub:
         self._no_pongs_until_s = 0.0
         self._stopping = False
         self.cut = 0
-        """Clients that were cut off because they read too slowly."""
+        """The number of clients disconnected because they read too slowly."""
         self.frames = 0
-        """Frames that somebody gets, each counted once."""
+        """The number of frames queued for at least one client; each counts once."""
         self.dropped = 0
-        """Frames that nobody gets: nobody was connected, or all were mute."""
+        """The number of frames queued for no client: none was connected, or all were mute."""
 
-    # What the sources of ticks and weather call.
+    # Called by the sources of ticks and actions.
 
     def perform(self, action: Action, note: str = "") -> None:
-        """Do it, to all that are connected now, then say the `note`: who has read it finds it done."""
+        """Perform an action on all connected clients, then write the `note`."""
         with self._lock:
             messages = self._sender.messages(action, time.time_ns() // 1_000_000)
             if messages:
@@ -93,42 +93,42 @@ class Hub:
                 self._say(f"{note}{self.recipients()}")
 
     def clear_handshake_faults(self) -> None:
-        """Forget weather for handshakes that nobody has met."""
+        """Remove all pending handshake faults."""
         with self._lock:
             self._handshake_policy.clear()
 
     def external(self, ticks: Sequence[bytes]) -> None:
-        """Send ticks (or other texts) that were made elsewhere."""
+        """Send ticks (or other texts) from another source."""
         with self._lock:
             self._send(self._sender.external(ticks))
 
     def has_room(self, timeout_s: float) -> bool:
-        """Whether there is no client, or one that is not behind; else wait for it, at most `timeout_s`.
+        """Wait at most `timeout_s` until no client is connected or one of them has caught up; whether that is so.
 
-        Sources that could go on for ever ask this first: they run as fast as the fastest client reads, and a slower one
-        never holds them up.
+        Unlimited sources call this before they send: they run as fast as the fastest client reads, and a slower client
+        never delays them.
         """
         until_s = time.monotonic() + timeout_s
         while not self._room():
             left_s = until_s - time.monotonic()
             if left_s <= 0:
                 return False
-            time.sleep(min(left_s, 0.005))  # a client that reads is faster through 256 KiB than it could tell us
+            time.sleep(min(left_s, 0.005))  # polled: a client reads 256 KiB faster than a notification would take
         return True
 
     def wait_clients(self, count: int, timeout_s: float) -> bool:
-        """Wait until so many are connected at the same time, at most `timeout_s`; whether they are."""
+        """Wait at most `timeout_s` until `count` clients are connected at the same time; whether they are."""
         with self._lock:
             return self._lock.wait_for(lambda: len(self._clients) >= count, timeout_s)
 
     @property
     def clients(self) -> int:
-        """How many are connected now."""
+        """The number of connected clients."""
         return len(self._clients)
 
     @property
     def connections(self) -> int:
-        """How many sockets are open, those with an unfinished handshake included."""
+        """The number of open sockets, including those with an unfinished handshake."""
         return len(self._connections)
 
     def recipients(self) -> str:
@@ -137,13 +137,13 @@ class Hub:
 
     @property
     def ticks(self) -> int:
-        """Ticks given out so far, repeated ones too, whether or not anybody was there."""
+        """The number of ticks made so far, including repeated ones, whether or not a client was connected."""
         return self._sender.ticks
 
-    # The end.
+    # Shutdown.
 
     def close_all(self, timeout_s: float, code: int = GOING_AWAY) -> None:
-        """Take nobody in any more, close all with `code`, and end what is left after `timeout_s`. Blocks as long."""
+        """Refuse new connections, close all with `code`, and kill those left after `timeout_s`. Blocks until then."""
         with self._lock:
             self._stopping = True
             self._end(ConnectionEnd.CLOSE_FRAME, f"closed by mockws with {code}", close_frame(code, "mockws ends"))
@@ -153,41 +153,41 @@ class Hub:
             connection.kill("was still connected when mockws ended")
 
     def finish(self) -> None:
-        """Take nobody in any more, and close all with 1000 once they have what is meant for them. Does not block."""
+        """Refuse new connections, and close all with 1000 after their queued data. Does not block."""
         with self._lock:
             self._stopping = True
             end = close_frame(1000, "everything has been played")
             self._end(ConnectionEnd.CLOSE_FRAME, "closed by mockws with 1000", end)
 
-    # What the server calls when somebody connects.
+    # Called by the server when a client connects.
 
     def refusal(self) -> Refuse | None:
-        """What meets a TCP connection that was just accepted: None when it may stay."""
+        """The refusal of a TCP connection that was just accepted; None: it may stay."""
         with self._lock:
             if self._stopping or len(self._connections) >= CONNECTIONS_MAX:
                 return Refuse(count=1)
             return self._handshake_policy.on_accept(time.monotonic())
 
     def connecting(self, connection: ClientConnection) -> None:
-        """A connection begins its handshake. Raises Refused when it is too late for that."""
+        """A connection begins its handshake. Raises ConnectionRejected during a shutdown."""
         with self._lock:
             if self._stopping:
                 raise ConnectionRejected
             self._connections.add(connection)
 
     def answer(self) -> DelayHandshake | Reject | None:
-        """What meets a handshake that asks for a WebSocket."""
+        """The fault for a WebSocket handshake; None: it succeeds."""
         with self._lock:
             return self._handshake_policy.on_request()
 
-    # What connections call (`connection.ConnectionOwner`).
+    # Called by connections (`connection.ConnectionOwner`).
 
     def drops_pings(self) -> bool:
-        """Whether pings are left unanswered now."""
+        """Whether pings are currently left unanswered."""
         return time.monotonic() < self._no_pongs_until_s
 
     def opened(self, connection: ClientConnection) -> None:
-        """The handshake is complete: from now on it gets what all get."""
+        """The handshake is complete: from now on the connection gets all ticks and actions."""
         with self._lock:
             self._numbered += 1
             connection.number = self._numbered
@@ -196,7 +196,7 @@ class Hub:
             self._lock.notify_all()
 
     def closed(self, connection: ClientConnection, why: str) -> None:
-        """It is over."""
+        """The connection has ended."""
         with self._lock:
             self._clients.remove(connection)
             self.cut += why.startswith("cut off")
@@ -204,25 +204,25 @@ class Hub:
             self._lock.notify_all()
 
     def gone(self, connection: ClientConnection) -> None:
-        """Its socket is closed."""
+        """The connection's socket is closed."""
         with self._lock:
             self._connections.discard(connection)
 
-    # Inside.
+    # Internal.
 
     def _room(self) -> bool:
         clients = self._clients
         return not clients or any(client.backlog_bytes < ROOM_BYTES for client in list(clients))
 
     def _send(self, messages: Sequence[OutgoingFrame]) -> None:
-        """To all clients, in one piece. The caller holds the lock."""
+        """Send frames to all clients in one piece. The caller holds the lock."""
         if messages and self._push(b"".join(map(frame_bytes, messages))):
             self.frames += len(messages)
         else:
             self.dropped += len(messages)
 
     def _push(self, data: bytes) -> bool:
-        """Queue it for all clients; whether anybody gets it."""
+        """Queue bytes for all clients; whether at least one accepted them."""
         return any([client.push(data) for client in self._clients])
 
     def _perform_fault(self, action: Action, now_s: float) -> None:
@@ -249,7 +249,7 @@ class Hub:
             case Quit():
                 self._quit()
             case _:
-                pass  # waiting is the player's; skip and reorder are the sender's
+                pass  # the player waits; the sender skips and reorders
 
     def _mute(self, until_s: float) -> None:
         for client in self._clients:

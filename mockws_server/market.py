@@ -1,4 +1,4 @@
-"""Ticks made up, the same for the same seed, and what may go wrong with their order. Pure: the time is an argument."""
+"""Generated ticks, determined by a seed, and faults in their order. Pure: the time is an argument."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DEFAULT_SYMBOLS: Final = ("SOL/USDC",)
 
 _CENTS: Final = 100
 _FLOOR: Final = 1 * _CENTS
-# Until the year 2096, and such that JSON readers with doubles keep the numbers exact.
+# Sufficient until the year 2096, and small enough that JSON readers which use doubles keep the numbers exact.
 _NUMBERING_FROM: Final = 4_000_000_000_000_000
 
 
@@ -22,8 +22,8 @@ class _SymbolMarket:
     """One symbol: its numbering and its price, a walk on a grid of 0.01 that never falls below 1."""
 
     def __init__(self, symbol: str, seed: int, first_seq: int) -> None:
-        # Of its own for each symbol, so that the ticks of one do not depend on how often another one's turn came.
-        # Only `getrandbits` is used: what the other methods make of a seed may differ between versions of Python.
+        # Separate for each symbol, so that its ticks do not depend on how many ticks other symbols had.
+        # Only `getrandbits` is used: the results of the other methods may differ between versions of Python.
         self._random = random.Random(f"{seed} {symbol}")
         self._symbol = symbol
         self._prefix = f"mock-{seed}-{symbol}-"
@@ -40,9 +40,9 @@ class _SymbolMarket:
 
 
 def first_seq_at(now_ms: int) -> int:
-    """Where a server started at `now_ms` (Unix ms) begins to number: far below whatever one started earlier came to.
+    """The first number of a server started at `now_ms` (Unix ms): far below all numbers of servers started earlier.
 
-    So a listener takes its numbers for a numbering begun anew, which they are, and not for trades seen before.
+    So a client recognizes a restarted numbering, and does not treat the ticks as duplicates.
     """
     return _NUMBERING_FROM - 1000 * now_ms
 
@@ -50,8 +50,8 @@ def first_seq_at(now_ms: int) -> int:
 class Market:
     """Ticks of `symbols` in turn.
 
-    Each symbol's `seq` counts from `first_seq` without a hole, and its `event_id` says the same. A symbol that is asked
-    for by name and is not among `symbols` is made up too.
+    The `seq` of each symbol counts from `first_seq` without gaps; `event_id` contains the same number. A symbol that is
+    requested by name but is not among `symbols` is generated too.
     """
 
     def __init__(self, symbols: Sequence[str] = DEFAULT_SYMBOLS, seed: int = 1, first_seq: int = 1) -> None:
@@ -77,9 +77,9 @@ class Market:
 
 
 class TickShaper:
-    """What becomes of ticks on their way out: left out, held back and turned round, remembered to be sent again.
+    """Faults in the order of outgoing ticks: skips ticks, reverses their order, keeps the last ones for repetition.
 
-    Ticks are texts (JSON) here; where they come from does not matter.
+    Ticks are texts (JSON) from any source.
     """
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ class TickShaper:
         self.skipped = 0
 
     def skip(self, count: int) -> None:
-        """Leave out the next `count` ticks (and those of earlier calls)."""
+        """Skip the next `count` ticks, in addition to those of earlier calls."""
         self._skipping += count
 
     def reorder(self, count: int) -> None:
@@ -98,7 +98,7 @@ class TickShaper:
         self._turning = min(self._turning + count, MEMORY_TICKS)
 
     def pass_on(self, ticks: Sequence[bytes]) -> list[bytes]:
-        """What of `ticks` is to be sent now, in the order to send it."""
+        """The ticks to send now, in the order of sending."""
         left_out = min(self._skipping, len(ticks))
         self._skipping -= left_out
         self.skipped += left_out
@@ -114,5 +114,5 @@ class TickShaper:
         return out
 
     def again(self, count: int) -> list[bytes]:
-        """The last `count` ticks that were sent, or as many as there were, in the order they were sent in."""
+        """The last `count` ticks sent (fewer if there were not as many), in the order of sending."""
         return list(self._sent)[-count:]

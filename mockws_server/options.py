@@ -44,8 +44,8 @@ ABOUT: Final = "mockws sends ticks over WebSocket, with every kind of network fa
 
 NOTES: Final = """
 The first line on standard output has the addresses: {"ws":"ws://...","ticks":"tcp://...","control":"tcp://..."}.
-Messages go to standard error, without colours. GET /healthz returns counters. From its connection on, every client gets
-all ticks, whatever it subscribes to.
+Messages go to standard error, without colours. GET /healthz returns counters. Every client gets all ticks from the
+moment it connects, whatever it subscribes to.
 
 Examples:
   mockws --scenario=storm                        in another terminal: tradebot --ingest=mockws
@@ -59,7 +59,7 @@ _PORT_MAX: Final = 65_535
 
 
 class CommandLine(Struct, frozen=True):
-    """What the command line says, checked. `speed` None: as fast as possible."""
+    """The checked command line. `speed` None: as fast as possible."""
 
     scenario: str | None = None
     once: bool = False
@@ -89,7 +89,7 @@ def read(given: Mapping[str, str | bool]) -> CommandLine:
 
 
 def explain(word: str) -> str:
-    """What somebody may have meant who gave a scenario's name alone."""
+    """A hint for a command line that contains the name of a scenario without --scenario."""
     return f" (did you mean --scenario={word}?)" if re.fullmatch(r"[a-z]+|\S+\.toml", word) else ""
 
 

@@ -1,4 +1,4 @@
-"""Plays scenarios, recordings and what control messages ask for, each at its time and in a thread of its own."""
+"""Plays scenarios, recordings and the actions of control messages, at their times and in separate threads."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from mockws_server.recording import UNTIMED_PER_S, RecordedMessage, RecordingSch
 from mockws_server.script import Script, ScriptSchedule
 
 CONTROLS_RUNNING_MAX: Final = 16
-"""Control messages that take time (ticks, bursts) and may run beside each other."""
+"""The maximum number of control messages that take time (ticks, bursts) and run concurrently."""
 
 _LOOK_S: Final = 0.2
 
 
 class Player:
-    """Knows the clock. `control` may be called by any thread and does not block; the others block until their end."""
+    """Plays at the times of a clock. `control` may be called by any thread and never blocks; the others block."""
 
     def __init__(self, hub: Hub, say: Callable[[str], None], stop: threading.Event) -> None:
         self._hub = hub
@@ -27,10 +27,10 @@ class Player:
         self._stop = stop
         self._control_slots = threading.Semaphore(CONTROLS_RUNNING_MAX)
         self.showing = "waiting for ticks"
-        """What is being played now, for the status line."""
+        """What is currently being played, for the status line."""
 
     def control(self, action: Action) -> None:
-        """Perform what a control message asks for: at once, or, where it takes time, in a thread beginning now."""
+        """Perform the action of a control message: immediately or, if it takes time, in a new thread."""
         note = f"control: {describe(action)}"
         if isinstance(action, Wait):
             self._say(f"{note}: ignored, it has a meaning only in a scenario")
@@ -43,7 +43,7 @@ class Player:
             self._say(f"{note}: ignored, {CONTROLS_RUNNING_MAX} control messages are still being played")
 
     def wait_clients(self, count: int) -> bool:
-        """Wait until `count` clients are connected; False when the end came first."""
+        """Wait until `count` clients are connected; False if the program ends first."""
         if self._hub.clients < count:
             self.showing = f"waiting for {'a client' if count == 1 else f'{count} clients'}"
             self._say(self.showing)
@@ -53,9 +53,9 @@ class Player:
         return False
 
     def play_script(self, script: Script) -> None:
-        """Play it from now on, until its end or the program's, telling people of each step.
+        """Play a script until it or the program ends, and report each step.
 
-        Weather for handshakes that nobody met in its round is forgotten.
+        Handshake faults still pending at the end of a round are removed.
         """
         schedule = ScriptSchedule(script, time.monotonic())
         announced: tuple[int, int] | None = None
@@ -71,7 +71,7 @@ class Player:
             self._perform(schedule.due(time.monotonic()))
 
     def play_recording(self, name: str, source: Iterator[RecordedMessage | None], speed: float | None) -> None:
-        """Play it from now on, until its end or the program's."""
+        """Play a recording until it or the program ends."""
         self.showing = f"replaying {name}"
         self._say(f"{self.showing}{self._hub.recipients()}")
         schedule = RecordingSchedule(source, speed, time.monotonic())

@@ -1,7 +1,7 @@
-"""Recorded sessions: ticks, raw frames or captures, one a line, and when each is due. Pure but for the bytes given.
+"""Recorded sessions: ticks, raw frames or captures, one per line, and when each is due. Pure, except for its input.
 
-A line is a capture's record (its time is `received_ms`), a tick (its time is `ts`), or any other text: a raw frame,
-which has no time of its own and comes UNTIMED_PER_S a second.
+A line is a record of a capture (with the time `received_ms`), a tick (with the time `ts`), or any other text: a raw
+frame without a time; those are sent at UNTIMED_PER_S per second.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from tradebot.feeds.replay.decompress import Damaged
 from tradebot.feeds.replay.line_splitter import BOM, LINE_BYTES_MAX, TOO_LONG, LineCutter
 
 UNTIMED_PER_S: Final = 100
-"""Lines without a time are this many a second at realtime."""
+"""The rate of lines without a time, per second at `realtime`."""
 
 FRAMES_AT_ONCE_MAX: Final = 500
 
 
 class RecordedMessage(NamedTuple):
-    """One recorded message, and when it came (Unix ms) where that is known."""
+    """One recorded message, and the time of its arrival (Unix ms) if known."""
 
     data: bytes
     at_ms: int | None
@@ -34,7 +34,7 @@ _tick: Final = msgspec.json.Decoder(Tick)
 
 
 def recorded(line: bytes) -> RecordedMessage | None:
-    """What a line (without its LF) holds; None for a blank line or a capture's header. Raises Unparseable."""
+    """The message in a line (without its LF); None for a blank line or the header of a capture. Raises Unparseable."""
     if len(line) > LINE_BYTES_MAX:
         raise Unparseable(TOO_LONG)
     line = line.strip()
@@ -52,9 +52,9 @@ def recorded(line: bytes) -> RecordedMessage | None:
 
 
 def messages(pieces: Iterable[bytes], complain: Callable[[int, str], None]) -> Iterator[RecordedMessage | None]:
-    """The messages of a file's (decompressed) pieces; None where nothing more has come yet.
+    """The messages in the (decompressed) pieces of a file; None if no further message is available yet.
 
-    `complain` is told the number (from 1) of each line that is left out, and why. Blocks where `pieces` does.
+    `complain` is called with the number (from 1) of each skipped line and the reason. Blocks where `pieces` does.
     """
     cutter, number = LineCutter(), 0
 
@@ -89,8 +89,9 @@ def messages(pieces: Iterable[bytes], complain: Callable[[int, str], None]) -> I
 class RecordingSchedule:
     """When each recorded message is due, like `script.ScriptSchedule`. `start_s` is on any clock that counts seconds.
 
-    `speed`: a multiple of real time, None for as fast as possible. The first message is due at once, the others by how
-    much later they came; one from before its predecessor is due with it. Asking may block where the messages come from.
+    `speed`: a multiple of real time, None: as fast as possible. The first message is due immediately, each other one as
+    much later as it was recorded later; one older than its predecessor is due together with it. Calls may block where
+    the source of the messages does.
     """
 
     def __init__(self, source: Iterator[RecordedMessage | None], speed: float | None, start_s: float) -> None:
@@ -101,10 +102,10 @@ class RecordingSchedule:
         self._waiting: RecordedMessage | None = None
         self._over = False
         self.untimed = 0
-        """Messages so far that had no time of their own."""
+        """The number of messages without a time so far."""
 
     def next_at(self) -> float | None:
-        """When a message is due next; None when there is no more. While nothing has come yet: the last one's time."""
+        """When the next message is due; None: no more messages. If none is available yet: the time of the last one."""
         self._fetch()
         return None if self._over else self._due_s
 

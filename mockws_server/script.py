@@ -1,9 +1,9 @@
-"""Scenarios: TOML files of actions, and the player that says when which of them is due.
+"""Scenarios: TOML files of actions, and the schedule that says when each of them is due.
 
     description = "one line for people"
-    symbols = ["SOL/USDC"]     # of the market's ticks; that one unless told
-    seed = 1                   # of the market's prices
-    repeat = true              # for ever, or so many times; once unless told
+    symbols = ["SOL/USDC"]     # symbols of the ticks; this is the default
+    seed = 1                   # seed of the prices
+    repeat = true              # true: for ever; a number: that many times; default: once
     [[step]]
     do = "ticks"
     count = 100
@@ -34,7 +34,7 @@ FILE_BYTES_MAX: Final = 1 << 20
 STEPS_MAX: Final = 10_000
 
 ROUND_S_MIN: Final = 0.1
-"""A scenario that repeats must take at least this long for a round, or it would never come to rest."""
+"""The shortest round of a repeating scenario: a shorter one would send without a pause."""
 
 TICKS_AT_ONCE_MAX: Final = 500
 
@@ -43,7 +43,7 @@ _STEP_LINE: Final = re.compile(rb"^[ \t]*\[\[[ \t]*step[ \t]*\]\]", re.MULTILINE
 
 
 class Script(Struct, frozen=True):
-    """A scenario: its steps, how often to play them (None: for ever), and the market that its ticks come from."""
+    """A scenario: its steps, the number of rounds (None: unlimited), and the symbols and seed of its ticks."""
 
     name: str
     steps: tuple[Action, ...]
@@ -59,7 +59,7 @@ class Script(Struct, frozen=True):
 
 
 def duration_s(action: Action) -> float:
-    """Seconds until the next step's turn."""
+    """Seconds until the next step begins."""
     match action:
         case Ticks():
             return action.count / action.per_s
@@ -70,10 +70,10 @@ def duration_s(action: Action) -> float:
 
 
 class ScriptSchedule:
-    """Says what of a script is due; a script that starts at `start_s` on any clock that counts seconds.
+    """Says which actions of a script are due. The script starts at `start_s` on any clock that counts seconds.
 
-    Ticks spread over time come as `Burst(count=n)`: n ticks to be sent now. What comes out does not depend on how often
-    one asks: who asks late gets the same actions, the ticks of a step merged.
+    Ticks spread over time are returned as `Burst(count=n)`: n ticks to send now. The result does not depend on how
+    often the schedule is asked: a late call returns the same actions, with the ticks of a step merged.
     """
 
     def __init__(self, script: Script, start_s: float) -> None:
@@ -86,17 +86,17 @@ class ScriptSchedule:
 
     @property
     def step(self) -> tuple[int, int, Action] | None:
-        """Whose turn it is or will be: round (from 1), number of the step (from 1), the step. None at the end."""
+        """The current or next step: its round (from 1), its number (from 1), the step. None at the end."""
         return None if self._over else (self._round + 1, self._step + 1, self._script.steps[self._step])
 
     def next_at(self) -> float | None:
-        """When something is due next, on the clock of `start_s`; None when the script is over."""
+        """When the next action is due, on the clock of `start_s`; None: the script has ended."""
         return None if self._over else self._tick_at(self._sent)
 
     def due(self, now_s: float) -> list[Action]:
-        """What the step whose turn it is has due at `now_s`; at most TICKS_AT_ONCE_MAX ticks.
+        """The actions of the current step due at `now_s`, with at most TICKS_AT_ONCE_MAX ticks.
 
-        There may be more (also when the list is empty, a wait being over): ask again until `next_at` is later.
+        More may be due, even if the list is empty (at the end of a wait): call again until `next_at` is later.
         """
         if self._over or self._tick_at(self._sent) > now_s:
             return []
@@ -111,13 +111,13 @@ class ScriptSchedule:
         return [Burst(count, symbols=step.symbols)]
 
     def _tick_at(self, n: int) -> float:
-        """When tick `n` (from 0) of this step is due; when the step itself is, for steps of another kind."""
+        """When tick `n` (from 0) of the current step is due; for a step without ticks, when the step is due."""
         step = self._script.steps[self._step]
         return self._at_s + duration_s(step) * n / step.count if isinstance(step, Ticks | Burst) else self._at_s
 
     def _ticks_due(self, step: Ticks | Burst, now_s: float) -> int:
         most = min(step.count - self._sent, TICKS_AT_ONCE_MAX)
-        # The times of a step's ticks never fall, so the first that is not due yet is found by halving.
+        # The times of the ticks of a step never decrease, so a binary search finds the first that is not yet due.
         return bisect_right(range(most), now_s, key=lambda n: self._tick_at(self._sent + n))
 
     def _advance(self, step: Action) -> None:
@@ -131,7 +131,7 @@ class ScriptSchedule:
 
 
 class _Header(Struct, forbid_unknown_fields=True):
-    """What a scenario file says beside its steps."""
+    """The keys of a scenario file other than its steps."""
 
     description: Annotated[str, Meta(min_length=1, max_length=200)]
     symbols: Symbols = msgspec.field(default_factory=lambda: list(DEFAULT_SYMBOLS))
@@ -140,15 +140,15 @@ class _Header(Struct, forbid_unknown_fields=True):
 
 
 def names() -> list[str]:
-    """The names of the scenarios that mockws brings along, sorted. Reads the package's directory."""
+    """The names of the scenarios included in mockws, sorted. Reads the package's directory."""
     files = resources.files("mockws_server").joinpath(_SCENARIOS).iterdir()
     return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
 
 
 def load(name_or_path: str) -> Script:
-    """The scenario of that name, or in that file (what has a slash or ends in .toml is a file). Blocks (I/O).
+    """The scenario with that name, or in that file (a name with a slash or ending in .toml is a file). Blocks (I/O).
 
-    Raises ConfigError on one line, with file:line where something in the file is wrong.
+    Raises ConfigError with a message of one line, which begins with file:line for an error in the file.
     """
     if "/" in name_or_path or name_or_path.endswith(".toml"):
         return parse(_read(Path(name_or_path)), shown=_printable(name_or_path))
@@ -161,7 +161,7 @@ def load(name_or_path: str) -> Script:
 
 
 def parse(data: bytes, shown: str, name: str | None = None) -> Script:
-    """The scenario that a file's bytes describe; `shown` is the file's name for messages. Raises ConfigError."""
+    """The scenario in the bytes of a file; `shown` is the name of the file in messages. Raises ConfigError."""
     document = parse_document(shown, data)
     header = _header(document)
     steps = _steps(document, data)
@@ -201,7 +201,7 @@ def _header(document: Document) -> _Header:
             hint = did_you_mean(key, (*_Header.__struct_fields__, "step"))
             raise ConfigError(f"{document.place((key,))}: {_printable(key)}: unknown key{hint}")
     if "description" not in values:
-        raise ConfigError(f'{document.name}:1: description: missing; say in a line what happens: description = "..."')
+        raise ConfigError(f'{document.name}:1: description: missing; add a line: description = "..."')
     try:
         return msgspec.convert(values, _Header)
     except ValueError as error:
@@ -216,7 +216,7 @@ def _steps(document: Document, data: bytes) -> tuple[Action, ...]:
         raise ConfigError(f"{place}: step: needs at least one, written as [[step]]")
     if len(tables) > STEPS_MAX:
         raise ConfigError(f"{document.name}: more than {STEPS_MAX} steps")
-    # Steps may also be written as an array of inline tables; then their lines are not looked for.
+    # Steps may also be written as an array of inline tables; then their line numbers are not determined.
     starts = [match.start() for match in _STEP_LINE.finditer(data)]
     found = []
     for n, table in enumerate(tables):

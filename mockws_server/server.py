@@ -1,4 +1,4 @@
-"""mockws as a whole: the WebSocket server, the bus, what is played; started, watched and stopped in order."""
+"""The server: starts, supervises and stops the WebSocket server, the bus and the player."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tradebot.core.errors import ConfigError, ExitCode
 
 HEALTH_PATH: Final = "/healthz"
 HANDSHAKE_S: Final = 10.0
-"""How long a client may take to say what it wants."""
+"""How long a client may take to send its request."""
 
 CLIENT_MESSAGE_BYTES_MAX: Final = 1 << 20
 
@@ -43,13 +43,13 @@ _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
-    """The signals that ask for the end; a SIGHUP that the caller had ignored (nohup) is none."""
+    """The signals that stop the server. SIGHUP is not one if it was ignored at start (nohup)."""
     hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
     return (signal.SIGINT, signal.SIGTERM, *hangup)
 
 
 class Recording(Struct, frozen=True):
-    """A recorded session to be played: its name for people, its messages, and a multiple of real time (None: max)."""
+    """A recorded session to play: its name for people, its messages, and a multiple of real time (None: max)."""
 
     name: str
     messages: Iterator[RecordedMessage | None]
@@ -57,7 +57,7 @@ class Recording(Struct, frozen=True):
 
 
 class ServerOptions(Struct, frozen=True):
-    """What a server is asked to do. `port` 0 is any free one; `quit_at_end`: leave when everything has been played."""
+    """The options of a server. `port` 0: any free port; `quit_at_end`: exit when everything has been played."""
 
     host: str
     port: int
@@ -71,7 +71,7 @@ class ServerOptions(Struct, frozen=True):
 
 
 class MockServer:
-    """Bound to its ports when made (raises ConfigError); `announcement` says where. `run` blocks until the end."""
+    """The server. The constructor binds its ports (raises ConfigError); `run` blocks until the end."""
 
     def __init__(self, options: ServerOptions, console: Console) -> None:
         self._options = options
@@ -96,20 +96,20 @@ class MockServer:
 
     @property
     def announcement(self) -> dict[str, str]:
-        """The addresses that are bound: `ws`, `ticks`, `control`."""
+        """The bound addresses: `ws`, `ticks`, `control`."""
         host, port = self._listening.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         return {"ws": f"ws://{shown}:{port}", **self._bus.addresses._asdict()}
 
     def stop(self) -> None:
-        """Ask for the end. Any thread; does not block."""
+        """Request the end. May be called by any thread; does not block."""
         self._stop.set()
 
     def run(self) -> ExitCode:
-        """Serve until somebody asks for the end; then close everything, within a second. Main thread.
+        """Serve until the end is requested, then close everything within a second. Main thread.
 
-        The caller has blocked `stop_signals`, so that they are taken here and nowhere else; a second one, while all is
-        being closed, ends the process by itself.
+        The caller has blocked `stop_signals`, so that they are received only here. A second signal during the shutdown
+        ends the process.
         """
         accepting = self._thread("accept", self._server.serve_forever)
         bus = self._thread("bus", lambda: self._bus.run(self._stop))
@@ -152,14 +152,14 @@ class MockServer:
             if options.quit_at_end:
                 self._hub.finish()
                 while self._hub.clients and not self._stop.wait(_LOOK_S):
-                    pass  # who reads gets everything, who does not is cut off
+                    pass  # a client that reads gets everything, one that does not is disconnected
                 self.stop()
 
     def _thread(self, name: str, target: Callable[[], None]) -> threading.Thread:
         def guarded() -> None:
             try:
                 target()
-            except ConfigError as error:  # an input that cannot be read any further
+            except ConfigError as error:  # the input can no longer be read
                 self._console.say(f"error: {error}")
             except Exception as error:
                 self._failure = f"{type(error).__name__} in thread {name}: {error}"
@@ -177,7 +177,7 @@ class MockServer:
         return serve(
             lambda connection: connection.serve() if isinstance(connection, ClientConnection) else None,
             sock=listening,
-            create_connection=cast(type[ServerConnection], self._connect),  # a factory will do, it says
+            create_connection=cast(type[ServerConnection], self._connect),  # its documentation permits a factory
             process_request=self._answer,
             compression=None,
             open_timeout=HANDSHAKE_S,
@@ -188,7 +188,7 @@ class MockServer:
         )
 
     def _connect(self, sock: socket.socket, *more: Any, **options: Any) -> ClientConnection:
-        """A connection, or the weather's refusal. Takes whatever the library's version hands to its own connections."""
+        """A connection, unless a fault refuses it. Accepts whatever arguments the library's version passes."""
         refusal = self._hub.refusal()
         if refusal is not None:
             if refusal.reset:
@@ -198,7 +198,7 @@ class MockServer:
         return ClientConnection(sock, *more, owner=self._hub, **options)
 
     def _answer(self, connection: ServerConnection, request: Request) -> Response | None:
-        """What a request gets: health, weather, or (None) the handshake it asks for. Blocks while one is delayed."""
+        """The response to a request: health, a fault, or None for the handshake. Blocks while it is delayed."""
         if request.path == HEALTH_PATH:
             return self._health()
         weather = self._hub.answer()
@@ -245,7 +245,7 @@ class MockServer:
 
 
 class _ToConsole(logging.Handler):
-    """The library's errors, one line each."""
+    """Writes the library's errors to the console, one line each."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()

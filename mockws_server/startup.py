@@ -1,4 +1,4 @@
-"""The entry point of the installed program `mockws`; light, as `tradebot.cli.startup` is and for the same reason."""
+"""The entry point of the installed program `mockws`. It imports little, as `tradebot.cli.startup` explains."""
 
 from __future__ import annotations
 

@@ -213,7 +213,7 @@ class TestFiles:
         [
             ("description = ", "x.toml:1: not valid TOML: "),
             (f'description = "x"\n{STEP}\n[[step\n', "x.toml:6: not valid TOML: "),
-            ("\ufeff" + STEP, 'x.toml:1: description: missing; say in a line what happens: description = "..."'),
+            ("\ufeff" + STEP, 'x.toml:1: description: missing; add a line: description = "..."'),
             (f'description = "x"\nrepaet = true\n{STEP}', "x.toml:2: repaet: unknown key (did you mean repeat?)"),
             (f'description = "x"\n\nseed = "1"\n{STEP}', "x.toml:3: seed: expected `int`, got `str`"),
             (f'description = "x"\nseed = -1\n{STEP}', "x.toml:2: seed: expected `int` >= 0"),
