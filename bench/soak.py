@@ -9,7 +9,7 @@ Options:
   --psi=WHICH      made: pressure that this bench makes up, so that the ladder is climbed; real: this machine's
                    [default: made].
   --every=S        A fault every so many seconds, SIGSTOP and SIGKILL in turns; 0: none [default: 150].
-  -h --help        Print this.
+  -h --help        Show this help.
 
 The service manager is a stand-in that starts an engine again two seconds after it died, as the unit file has it.
 """

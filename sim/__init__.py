@@ -1,7 +1,7 @@
-"""The simulator: the engine's own threads under one baton, a seeded scheduler and a simulated clock.
+"""The simulator: runs the engine's own threads, one at a time, under a seeded scheduler and a simulated clock.
 
 `SimRuntime` implements `tradebot.core.runtime.Runtime`; one seed is one history, in any process and on every supported
-Python. tests/contract holds it and the real runtime to the same semantics.
+Python. tests/contract checks that it and the real runtime have the same semantics.
 """
 
 from sim.kernel.clock import FrozenClock, frozen

@@ -1,7 +1,7 @@
-"""freezegun under the simulated clock: every reader that goes round the seam (loguru, peewee, tqdm) sees its time.
+"""Gives the simulated time to code that does not use the seam (loguru, peewee, tqdm), by means of freezegun.
 
-Starting freezegun patches every loaded module (3 to 20 ms), so `frozen` is held open around many histories; moving it
-costs about a microsecond and happens only when the simulated millisecond changes.
+Starting freezegun patches every loaded module (3 to 20 ms), so one `frozen` block covers many histories. Setting the
+time takes about a microsecond and happens only when the simulated millisecond changes.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ import freezegun
 import freezegun.api
 
 START_MS: Final = 1_704_067_200_000
-"""Where simulated wall clocks start unless told otherwise: 2024-01-01T00:00:00Z, Unix ms."""
+"""The default start of simulated wall clocks: 2024-01-01T00:00:00Z, Unix ms."""
 
 
 class SettableClock(Protocol):
-    """What the simulator asks of a frozen clock."""
+    """The part of a frozen clock that the simulator uses."""
 
     def set_ms(self, unix_ms: int) -> None:
-        """Make it `unix_ms` everywhere in this process."""
+        """Set the time of the whole process to `unix_ms`."""
         ...
 
 
 class FrozenClock:
-    """A running freezegun freeze, moved by `SimRuntime`. Made by `frozen`."""
+    """An active freezegun freeze, set by `SimRuntime`. Created by `frozen`."""
 
     def __init__(self, factory: freezegun.api.FrozenDateTimeFactory, unix_ms: int) -> None:
         self._factory = factory
         self._unix_ms = unix_ms
 
     def set_ms(self, unix_ms: int) -> None:
-        """Make it `unix_ms` (Unix ms UTC) for time.time(), datetime.now() and their relatives; may go back.
+        """Set time.time(), datetime.now() and similar functions to `unix_ms` (Unix ms UTC), forward or back.
 
-        They show one microsecond more: freezegun computes time() and time_ns() in floats, which may come out a little
-        too low, and a reader that rounds down to milliseconds would be one behind.
+        They return one microsecond more: freezegun computes time() and time_ns() in floats, which may be slightly too
+        low, so that code which rounds down to milliseconds would get the previous one.
 
         Raises OverflowError outside the years 1 to 9999.
         """
@@ -53,18 +53,18 @@ _running: FrozenClock | None = None
 
 @contextmanager
 def frozen() -> Iterator[FrozenClock]:
-    """Freeze the process's clocks; inside another `frozen` block the clock already running is handed out again.
+    """Freeze the clocks of the process; a nested `frozen` block gets the clock of the outer one.
 
-    The time zone is UTC meanwhile: freezegun takes local time for UTC. While it is open nothing in the process can
-    measure real time with `time.monotonic` or `perf_counter`; waits of `threading`, `queue` and locks stay real
-    (freezegun leaves those modules alone, and they take timeouts in C).
+    In the block the time zone is UTC, because freezegun treats local time as UTC, and nothing in the process can
+    measure real time with `time.monotonic` or `perf_counter`. Waits of `threading`, `queue` and locks remain real:
+    freezegun does not patch those modules, and their timeouts are implemented in C.
     """
     global _running
     if _running is not None:
         yield _running
         return
-    # freezegun shows the real time to callers whose last few stack frames lie in `threading` or `queue`: a simulated
-    # thread's own first frames. With a limit of 0 it does not look, and everyone sees frozen time.
+    # freezegun gives the real time to callers whose innermost stack frames are in `threading` or `queue`, as the first
+    # frames of a simulated thread are. With a limit of 0 it does not check, and all callers get the frozen time.
     limit = freezegun.api.call_stack_inspection_limit
     freezegun.api.call_stack_inspection_limit = 0
     freeze = freezegun.freeze_time("2024-01-01 00:00:00.000001")

@@ -1,12 +1,12 @@
-"""How a history can end other than by the return of `main`."""
+"""The ways in which a history ends other than by the return of `main`."""
 
 from __future__ import annotations
 
 
 class SimKilled(BaseException):
-    """The simulated process was killed: raised at every park point, and by every later blocking call.
+    """The simulated process was killed: raised at every park point and by every later blocking call.
 
-    A BaseException, so that the engine's own `except Exception` does not survive its death.
+    A BaseException, so that the engine's `except Exception` does not catch it.
     """
 
 
@@ -19,7 +19,7 @@ class SimExit(SimKilled):
 
 
 class SimError(Exception):
-    """The history cannot go on, or ended as no history may. The text carries every thread's stack where it helps."""
+    """The history cannot continue, or ended incorrectly. Where useful, the text contains the stacks of all threads."""
 
 
 class Deadlock(SimError):
@@ -27,19 +27,19 @@ class Deadlock(SimError):
 
 
 class Livelock(SimError):
-    """More steps than `max_steps`, or one thread polls for ever without ever blocking."""
+    """More steps than `max_steps`, or one thread polls endlessly without blocking."""
 
 
 class TimeLimit(SimError):
-    """Simulated time went past `until_s`."""
+    """Simulated time exceeded `until_s`."""
 
 
 class ThreadsLeft(SimError):
-    """`main` returned while other threads still lived."""
+    """`main` returned before other threads had ended."""
 
 
 class ThreadCrashed(SimError):
-    """A thread other than `main` ended by an uncaught exception (the first is the cause; see `thread_errors`)."""
+    """A thread other than `main` ended with an uncaught exception (the first is the cause; see `thread_errors`)."""
 
 
 class Stuck(SimError):

@@ -1,14 +1,14 @@
 """`SimRuntime`: the seam of tradebot.core.runtime under the baton. One seed is one history.
 
-Threads may write code against it as against the real runtime. The test that drives it uses `run`, the world's calls
-(`call_at`, `call_at_step`, `send_signal`, `jump_wall`, `kill`) and, afterwards, `trace`, `history_hash` and
-`thread_errors`.
+Threads use it like the real runtime. The code that drives a history uses `run`, the world's calls (`call_at`,
+`call_at_step`, `send_signal`, `jump_wall`, `kill`) and, afterwards, `trace`, `history_hash` and `thread_errors`.
 
-Conditions of determinism: code under simulation blocks only through the seam, draws randomness only from `token` and
-`stream`, never iterates a set or orders by id or hash, and reads no real clock (`sim.kernel.clock.frozen` sees to
-that). Scheduling points must not stand inside a lock the seam did not make (a log handler's, a database library's): the
-next thread that wants that lock would block with the baton in its hand. Clock reads and `Event.set` may be called
-there: `sim.kernel.switching` tells from the stack whether they may be interrupted. docs/determinism.md has all of it.
+A history is deterministic on these conditions: simulated code blocks only through the seam, draws random numbers only
+from `token` and `stream`, never iterates over a set or sorts by id or hash, and reads no real clock
+(`sim.kernel.clock.frozen` ensures this). A thread must not reach a scheduling point while it holds a lock that the seam
+did not create (of a log handler or a database library): the next thread that wants the lock would block while it holds
+the baton. Clock reads and `Event.set` are allowed there, because `sim.kernel.switching` decides from the stack whether
+they may be interrupted. See docs/determinism.md.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ T = TypeVar("T")
 Noted = str | int | float | bytes | bool | None
 
 STEP_NS: Final = 1_000
-"""Simulated time one step costs: 1 us, about what a lock costs in reality, and too little to disturb timeouts."""
+"""The simulated time of a step: 1 us, about as long as a real lock operation, and too short to affect timeouts."""
 MAX_STEPS: Final = 2_000_000
-# Not zero: a real monotonic clock is far from zero, and code that confuses "never" with 0.0 must behave as it would.
+# Not zero: a real monotonic clock is far from zero, and code that confuses "never" with 0.0 must fail here too.
 _MONOTONIC_START_NS: Final = 10_000 * NS
 
 
 class SimRuntime:
-    """`tradebot.core.runtime.Runtime` in simulation, and the driver of one history.
+    """A simulated `tradebot.core.runtime.Runtime`, and the driver of one history.
 
-    `seed` decides the schedule and its profile (see `sim.kernel.schedule_profile`): which kind of schedule it is, how
-    often free points switch, where threads are interrupted, whether conditions wake spuriously. `kind`, `grain` and the
-    chances fix single parts of that character; a `switch_chance` alone means the kind that it decides most of,
-    "uniform". `start_ms` is the wall clock at the beginning (Unix ms). `freezer` (from `sim.kernel.clock.frozen`) is
-    moved along. `step_ns` is what a scheduling point costs in simulated time. `interrupts` are the modules whose code
+    `seed` determines the schedule and its profile (see `sim.kernel.schedule_profile`): the kind of schedule, how often
+    threads are switched where they need not block, where they are interrupted, and whether conditions have spurious
+    wake-ups. `kind`, `grain` and the chances override single parts of the profile; `switch_chance` alone implies the
+    kind "uniform". `start_ms` is the initial wall clock (Unix ms). `freezer` (from `sim.kernel.clock.frozen`) is set to
+    the simulated time. `step_ns` is the simulated time of a scheduling point. `interrupts` are the modules whose code
     may be interrupted outside blocking calls.
     """
 
@@ -73,7 +73,7 @@ class SimRuntime:
             "switch_chance": switch_chance, "spurious_chance": spurious_chance, "kind": kind, "grain": grain,
             "interrupt_chance": interrupt_chance,
         }  # fmt: skip
-        drawn = ScheduleProfile.drawn(self.stream("character"))  # a stream's name decides its numbers: keep it
+        drawn = ScheduleProfile.drawn(self.stream("character"))  # the name of a stream determines its numbers: keep it
         self.profile = replace(drawn, **{name: value for name, value in fixed.items() if value is not None})
         choices = self.stream("schedule")
         schedule = self.profile.schedule(choices.random)
@@ -113,7 +113,7 @@ class SimRuntime:
         return 0.0
 
     def sleep(self, seconds: float) -> None:
-        """Block for `seconds` of simulated time. Raises ValueError below zero, as the real one does."""
+        """Block for `seconds` of simulated time. Raises ValueError below zero, as `time.sleep` does."""
         if seconds < 0:
             raise ValueError("sleep length must be non-negative")
         self._scheduler.new_wait(seconds)
@@ -142,11 +142,11 @@ class SimRuntime:
         return thread
 
     def catch_stop_signals(self) -> None:
-        """From now on `send_signal` is counted; before, it kills."""
+        """Count the signals of `send_signal` from now on; before, a signal kills the process."""
         self._catching = True
 
     def stop_signals(self) -> int:
-        """How many signals `send_signal` brought since `catch_stop_signals`."""
+        """The number of signals sent with `send_signal` since `catch_stop_signals`."""
         signals = self._stop_signals
         self._scheduler.poll()
         return signals
@@ -157,34 +157,34 @@ class SimRuntime:
         self._die(SimExit(code))
 
     def token(self) -> str:
-        """Eight hex digits, from the seed."""
+        """Eight hex digits, determined by the seed."""
         return f"{self._tokens.getrandbits(32):08x}"
 
     # ---- the driver's and the world's calls --------------------------------------------------------------------
 
     @property
     def trace(self) -> Trace:
-        """What happened: `trace.last`, `trace.tail()`."""
+        """The record of the history: `trace.last`, `trace.tail()`."""
         return self._scheduler.trace
 
     @property
     def steps(self) -> int:
-        """Steps so far: scheduling points passed, and jumps of time."""
+        """The number of steps so far: scheduling points and jumps of time."""
         return self._scheduler.steps
 
     @property
     def between_turns(self) -> bool:
-        """For callbacks of the world: whether every thread stands in a blocking call, not in the midst of its work."""
+        """For callbacks of the world: whether every thread is in a blocking call, not between two statements."""
         return self._scheduler.interrupted == 0
 
     @property
     def elapsed_s(self) -> float:
-        """Simulated seconds since the history began."""
+        """Simulated seconds since the start of the history."""
         return self._scheduler.now_ns / NS
 
     @property
     def killed(self) -> bool:
-        """True once the simulated process is dying: the world's edges (files, databases) must then do nothing."""
+        """True once the simulated process has been killed: file and database calls must then have no effect."""
         return self._scheduler.dead is not None
 
     @property
@@ -200,7 +200,7 @@ class SimRuntime:
         until_s: float | None = None,
         thread_errors_expected: bool = False,
     ) -> T:
-        """Run `main` as the simulated thread "main" until it returns; its result. One history per runtime.
+        """Run `main` as the simulated thread "main" and return its result. One history per runtime.
 
         Blocks the calling (real) thread. An exception of `main` propagates. SimKilled: `kill` was called; SimExit:
         `exit_now` was. Deadlock, Livelock (more than `max_steps`), TimeLimit (past `until_s` simulated seconds),
@@ -214,7 +214,7 @@ class SimRuntime:
         try:
             result = cast(T, self._scheduler.run(main, max_steps, until_ns))
         except Exception as error:
-            for name, crash in self.thread_errors:  # often the cause: what the dead thread owed the others never came
+            for name, crash in self.thread_errors:  # often the cause: others wait for it
                 error.add_note(f"thread {name} had crashed:\n{''.join(traceback.format_exception(crash))}")
             raise
         if self.thread_errors and not thread_errors_expected:
@@ -223,37 +223,37 @@ class SimRuntime:
         return result
 
     def checkpoint(self) -> None:
-        """A scheduling point for the world's own code, where a real call could be interrupted (a write, a fault)."""
+        """A scheduling point for the world's code, where a real call could be interrupted (a write, a fault)."""
         self._scheduler.point()
 
     def call_at(self, seconds: float, call: Callable[[], None]) -> None:
-        """Have `call` run when `seconds` of simulated time have passed since the history began.
+        """Schedule `call` for `seconds` of simulated time after the start of the history.
 
-        It runs between two turns, in no thread: it may set events, notify, spawn, send signals, kill, note, but not
-        block (RuntimeError); an exception in it ends the history and propagates from `run`.
+        It runs in no thread, while no thread runs. It may set events, notify, spawn, send signals, kill and note, but
+        not block (RuntimeError). An exception in it ends the history and propagates from `run`.
         """
         self._scheduler.call_at_ns(as_ns(seconds), call)
 
     def call_at_step(self, step: int, call: Callable[[], None]) -> None:
-        """Like `call_at`, at the `step`-th step (from 1), or the first after it that is `between_turns`.
+        """Like `call_at`, at step number `step` (from 1), or the first one after it that is `between_turns`.
 
-        So it never sees the engine with a thread in the midst of its work.
+        So it never sees the engine with a thread interrupted between two statements.
         """
         self._scheduler.call_at_step(step, call, calm=True)
 
     def kill(self) -> None:
-        """kill -9: every thread unwinds by SimKilled at its park point, the caller (if a thread) at once.
+        """kill -9: SimKilled is raised in every thread at its park point, and immediately in a calling thread.
 
-        While they unwind, blocking calls of the seam raise SimKilled and all others do nothing.
+        While the threads unwind, blocking calls of the seam raise SimKilled and all other calls do nothing.
         """
         self._die(SimKilled(f"killed at step {self.steps}"))
 
     def kill_at_step(self, step: int) -> None:
-        """`kill` at the `step`-th step exactly, wherever threads stand then."""
+        """`kill` exactly at step number `step`, whatever the threads are doing."""
         self._scheduler.call_at_step(step, self.kill)
 
     def send_signal(self) -> None:
-        """SIGINT, SIGTERM or SIGHUP: counted after `catch_stop_signals`, deadly before."""
+        """SIGINT, SIGTERM or SIGHUP: counted after `catch_stop_signals`; before, it kills the process."""
         self.note("signal")
         if self._catching:
             self._stop_signals += 1
@@ -261,14 +261,14 @@ class SimRuntime:
             self.kill()
 
     def jump_wall(self, ms: int) -> None:
-        """Step the wall clock by `ms` (negative: back), as a time server or a user may. Monotonic time is not moved."""
+        """Step the wall clock by `ms` (negative: back), as a time service may do. Monotonic time is unaffected."""
         self.note("wall", ms)
         self._wall_zero_ms += ms
         if self._freezer is not None:
             self._freezer.set_ms(self._wall_zero_ms + self._elapsed_ms)
 
     def note(self, *fields: Noted) -> None:
-        """Add a record to the history. Plain values only, whose `repr` is the same in every process.
+        """Add a record to the history. Only plain values, whose `repr` is the same in every process.
 
         Raises TypeError for anything else, enumeration members included.
         """
@@ -278,11 +278,11 @@ class SimRuntime:
         self._scheduler.record("note", " ".join(map(repr, fields)))
 
     def history_hash(self) -> str:
-        """sha256 (hex) over every record of the history so far."""
+        """SHA-256 (hex) over all records of the history so far."""
         return self._scheduler.trace.hash()
 
     def stream(self, name: str) -> random.Random:
-        """A new random stream that depends on the seed and `name` alone: for the world's feed and faults.
+        """A new random stream for the world, for example for its faults; it depends only on the seed and `name`.
 
         Use random() and getrandbits() only: the other methods may differ between Python versions.
         """

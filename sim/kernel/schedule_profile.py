@@ -1,4 +1,4 @@
-"""What kind of history a seed is: its schedule, and where threads may lose the baton."""
+"""The character of a history: its schedule, and where threads may lose the baton."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ class ScheduleProfile:
     kind: ScheduleKind
     grain: SwitchGrain
     switch_chance: float
-    """That a point which need not block hands the baton on (of `priorities` it decides nothing)."""
+    """Probability that a thread which could continue hands over the baton; `priorities` does not use it."""
     spurious_chance: float
-    """That a wait on a condition ends at once."""
+    """Probability that a wait on a condition ends immediately."""
     interrupt_chance: float
-    """That one use of the seam, or one statement, becomes a step."""
+    """Probability that a use of the seam, or a statement, becomes a step."""
     changes: int
-    """Of `priorities`: how many times in `horizon` steps the running thread becomes the lowest."""
+    """For `priorities`: how often within `horizon` steps the running thread gets the lowest priority."""
     horizon: int
     victim: int
-    """Of `starve`: the number of the thread, in the order of their start."""
+    """For `starve`: the number of the starved thread, in the order of their start."""
     patience: int
-    """Of `starve`: for how many steps it may be passed over while it could run."""
+    """For `starve`: the number of steps for which the thread may be passed over although it could run."""
 
     @staticmethod
     def drawn(dice: random.Random) -> ScheduleProfile:
-        """From a stream of its own, of which every character draws as much as every other."""
+        """Draw a profile from a separate stream; every profile takes the same number of draws."""
         switch_chance = _SWITCH_CHANCES[dice.getrandbits(2)]
         spurious_chance = _SPURIOUS_CHANCES[dice.getrandbits(2)]
         return ScheduleProfile(

@@ -1,11 +1,11 @@
-"""One baton among real threads: exactly one runs, a seeded choice says which, and time jumps when none can.
+"""Passes one baton among real threads: exactly one runs, a seeded choice selects it, and time jumps when none can run.
 
-A thread gives the baton up only at a *scheduling point* (`point`, `park`, and an `interrupt` that was drawn). Each is a
-*step*: it costs `step_ns` of simulated time, so that polling loops move the clock, fires the timers due by then, and
-runs the world's callbacks. What lies between two points is atomic. Parked threads block on a raw lock of their own
-(their gate); handing over is one release and one acquire, and nothing at all when the same thread is picked again.
+A thread gives up the baton only at a *scheduling point* (`point`, `park`, or an `interrupt` that was drawn). Each point
+is a *step*: it takes `step_ns` of simulated time, so that polling loops advance the clock, fires the timers that are
+due, and runs the world's callbacks. Code between two points is atomic. A parked thread blocks on its own raw lock (its
+gate); a hand-over is one release and one acquire, and nothing if the same thread is selected again.
 
-Everything here runs in the thread that holds the baton; no state is locked because no two threads run at once.
+All code here runs in the thread that holds the baton, so no state needs a lock.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from sim.kernel.timers import NS, BatonThread, BatonWait, StepCalls, Timers, as_
 from sim.kernel.trace import Trace
 
 FREE_POLLS: Final = 1_000
-"""Clock reads and flag tests between two steps that cost no time; later ones cost a step's time each."""
+"""Clock reads and flag tests between two steps that take no time; each further one takes a step's time."""
 POLLS_MAX: Final = 1_000_000
 IDLE_S: Final = 21_600.0
-"""Simulated seconds in which nothing happens but timeouts, IDLE_JUMPS at the least, after which `run` gives up."""
+"""`run` reports a livelock after this many simulated seconds and IDLE_JUMPS jumps with nothing but timeouts."""
 IDLE_JUMPS: Final = 1_000
 RUNS: Final = "has the baton"
 
 
 class Scheduler:
-    """Threads, time, timers, the world's callbacks, and death.
+    """Threads, time, timers, the world's callbacks, and kills.
 
-    `choices` decides every free choice but who runs next, which `schedule` does. `on_time` is called when time moved.
-    `points`: where threads may be interrupted outside blocking calls, each time with `interrupt_chance`; with
-    `statements` also between the statements of the engine.
+    `schedule` selects the next thread; all other choices are drawn from `choices`. `on_time` is called when the time
+    has changed. `points`: where threads may be interrupted outside blocking calls, each time with probability
+    `interrupt_chance`; with `statements` also between statements of the engine.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Scheduler:
         self.current: BatonThread | None = None  # None: the world (a callback, or the test outside `run`)
         self.dead: BaseException | None = None
         self.thread_errors: list[tuple[str, BaseException]] = []
-        self.interrupted = 0  # threads that stand where they do not block
+        self.interrupted = 0  # threads stopped at a point where they do not block
         self.random = choices.random
         self._schedule = schedule
         self._points = points
@@ -83,16 +83,16 @@ class Scheduler:
         self._done = allocate_lock()
         self._done.acquire()
 
-    # ---- what threads call -------------------------------------------------------------------------------------
+    # ---- called by threads -------------------------------------------------------------------------------------
 
     def point(self) -> None:
-        """A step at which the calling thread could go on: hands the baton on if the schedule says so. SimKilled."""
+        """A step at which the calling thread could continue: hands over if the schedule says so. Raises SimKilled."""
         me = self._begin_step()
         if self._ready and self._schedule.yields(me, self._ready, self.steps, False):
             self._hand_on(me)
 
     def interrupt(self) -> None:
-        """Where a real thread may lose the processor: a step by chance, where `SwitchPoints` allow it. SimKilled."""
+        """A step with some probability, if `SwitchPoints` allow it, like a preemption. Raises SimKilled."""
         if self._interrupt_chance and self.random() < self._interrupt_chance:
             me = self.current
             if me is None or self.dead is not None or me.ident != threading.get_ident():
@@ -107,20 +107,20 @@ class Scheduler:
                     self.interrupted -= 1
 
     def new_wait(self, timeout: float | None) -> BatonWait:
-        """A wait of the calling thread that ends after `timeout` seconds at the latest; `park` then blocks on it."""
+        """A wait of the calling thread that ends after at most `timeout` seconds; `park` then blocks on it."""
         wait = BatonWait(self._caller(), timeout is not None)
         if timeout is not None:
             self._timers.add(self.now_ns + as_ns(timeout), wait)
         return wait
 
     def park(self, doing: str) -> None:
-        """Give the baton up until a wait of this thread ends; `doing` is shown in stacks. Raises SimKilled."""
+        """Give up the baton until a wait of this thread ends; `doing` is shown in stacks. Raises SimKilled."""
         me = self._begin_step()
         me.doing = doing
         self._switch(me)
 
     def wake(self, wait: BatonWait) -> None:
-        """End `wait`, unless it has ended: its thread may run again. Never gives the baton up."""
+        """End `wait`, unless it has ended: its thread may run again. Never gives up the baton."""
         if wait.ended:
             return
         wait.ended = True
@@ -131,9 +131,9 @@ class Scheduler:
         self._ready.append(wait.thread)
 
     def poll(self) -> None:
-        """Count a clock read or flag test: a loop of nothing else moves time, and at last ends as a livelock.
+        """Count a clock read or flag test: a loop with nothing else advances time, and finally ends as a livelock.
 
-        Called when it has been read, so that an interruption comes between it and what the caller makes of it.
+        Called after the read, so that an interruption occurs before the caller uses the value.
         """
         self._polls += 1
         if self._polls > FREE_POLLS and self.current is not None and self.dead is None:
@@ -145,11 +145,11 @@ class Scheduler:
             self.interrupt()
 
     def choose(self, count: int) -> int:
-        """One of range(count)."""
+        """Draw a number from range(count)."""
         return int(self.random() * count) if count > 1 else 0
 
     def start(self, name: str, target: Callable[[], None]) -> BatonThread:
-        """Start a simulated thread; it runs when it is first picked. Not a scheduling point by itself."""
+        """Start a simulated thread; it runs when it is first selected. Not a scheduling point by itself."""
         if self._state != "running":
             raise RuntimeError(f"cannot start thread {name}: the history is {self._state}, not running")
         if self.dead is not None:
@@ -168,24 +168,24 @@ class Scheduler:
         self.record("start", thread.label)
         return thread
 
-    # ---- what the world calls ----------------------------------------------------------------------------------
+    # ---- called by the world -----------------------------------------------------------------------------------
 
     def call_at_ns(self, due_ns: int, call: Callable[[], None]) -> None:
-        """Have `call` run when simulated time reaches `due_ns`. It must not block."""
+        """Schedule `call` for the simulated time `due_ns`. It must not block."""
         self._timers.add(due_ns, call)
 
     def call_at_step(self, step: int, call: Callable[[], None], calm: bool = False) -> None:
-        """Have `call` run at the `step`-th step, or the first then at which no thread stands interrupted (`calm`)."""
+        """Schedule `call` for that step or, if `calm`, for the first from then on with no interrupted thread."""
         self._step_calls.add(step, call, calm)
 
     def die(self, reason: BaseException) -> None:
-        """End the history: every thread unwinds by SimKilled, one after the other. The first reason counts."""
+        """End the history: SimKilled unwinds the threads one after the other. The first reason counts."""
         if self.dead is None:
             self.record("dead", type(reason).__name__)
             self.dead = reason
 
     def record(self, kind: str, text: str) -> None:
-        """Add to the trace, with step, time (ns) and running thread; nothing once dead."""
+        """Add a record to the trace, with step, time (ns) and running thread; does nothing after `die`."""
         if self.dead is None:
             who = self.current.label if self.current is not None else "-"
             self.trace.add(f"{self.steps} {self.now_ns} {who} {kind} {text}")
@@ -226,10 +226,10 @@ class Scheduler:
         return outcome[0]
 
     def stacks(self) -> str:
-        """Every living thread, what it waits for, and its stack."""
+        """Each thread that has not ended, what it waits for, and its stack."""
         return stacks_of(self._living)
 
-    # ---- inside ------------------------------------------------------------------------------------------------
+    # ---- internal ----------------------------------------------------------------------------------------------
 
     def _caller(self) -> BatonThread:
         me = self.current
@@ -306,7 +306,7 @@ class Scheduler:
         return True
 
     def _pick(self) -> BatonThread | None:
-        """Take the next thread to run out of `_ready`, moving time as needed; None when the history is dead."""
+        """Remove the next thread to run from `_ready`, advancing time if necessary; None after `die`."""
         ready = self._ready
         while not ready and self.dead is None:
             if not self._jump():
@@ -344,7 +344,7 @@ class Scheduler:
                     sys.settrace(self._tracer)
                 target()
         except BaseException as error:
-            # Once dead this is its SimKilled, or what its unwinding made of it: a killed process reports nothing.
+            # After `die` this is SimKilled, or an exception raised during unwinding: a killed process reports nothing.
             if self.dead is None:
                 self.record("crash", type(error).__name__)
                 self.thread_errors.append((me.label, error))
@@ -358,7 +358,7 @@ class Scheduler:
         main.gate.release()
 
     def _end(self, me: BatonThread) -> None:
-        """The calling thread is over: wake its joiners and pass the baton on, at last to `run`."""
+        """The calling thread has ended: wake its joiners and hand over the baton, from the last thread to `run`."""
         self.record("end", me.label)
         self._idle_jumps = 0
         me.finished = True
@@ -370,7 +370,7 @@ class Scheduler:
             self.die(ThreadsLeft(f"main ended while these threads still lived: {names}\n{self.stacks()}"))
         following: BatonThread | None = None
         if self._living:
-            # Once dead, threads unwind one at a time, in the order they were started.
+            # After `die`, threads unwind one at a time, in the order in which they were started.
             following = self._pick() or self._living[0]
             self.record(">", following.label)
         self.current = following
@@ -383,7 +383,7 @@ class Scheduler:
                 why = f"no step for {machine.STUCK_AFTER_S} real seconds: it computes, or blocks outside the seam"
                 raise Stuck(f"{why}\n{self.stacks()}")
         except BaseException as error:
-            # Ctrl-C, a test's timeout, or Stuck: what still reaches a seam call unwinds, and a loop that computes.
+            # Ctrl-C, a test's timeout, or Stuck: threads unwind at their next seam call, or while they compute.
             self.dead = self.dead or error
             if isinstance(error, Stuck) and self.current is not None:
                 machine.raise_in_thread(self.current.ident, SimKilled)

@@ -1,13 +1,13 @@
-"""Which thread runs next: four policies, each blind to everything but the threads, the step number and its own dice.
+"""Selects the next thread: four policies that use only the threads, the step number and their own random numbers.
 
-A policy is asked at every scheduling point. `Uniform` gives every ready thread the same chance. `Shares` gives some
-threads far fewer turns than others. `Priorities` runs the highest-priority ready thread, with few priority changes:
-the probabilistic concurrency testing of Burckhardt et al. (ASPLOS 2010), which finds a bug that needs d ordered events
-among k steps of n threads with a chance of at least 1/(n k^(d-1)), however many steps lie between them. `Starve`
-withholds one thread for as long as any other can run.
+A policy is asked at every scheduling point. `Uniform` gives every ready thread the same probability. `Shares` gives
+some threads far fewer turns than others. `Priorities` runs the ready thread with the highest priority and changes
+priorities rarely: this is probabilistic concurrency testing (Burckhardt et al., ASPLOS 2010), which finds a bug that
+needs d ordered events among k steps of n threads with a probability of at least 1/(n k^(d-1)), however many steps lie
+between them. `Starve` runs one thread only when no other can run.
 
-No policy lets a loop that never blocks starve the rest for ever, which no real scheduler does either: priorities change
-again and again, and the starved thread gets a turn when it stood ready for more than `patience` steps.
+As with a real scheduler, a loop that never blocks cannot starve the other threads forever: priorities keep changing,
+and the starved thread gets a turn after it has been ready for more than `patience` steps.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ Dice = Callable[[], float]
 
 
 class Schedule(Protocol):
-    """A policy. It must draw from its dice alone, or the seed would not decide the history."""
+    """A policy. It must draw only from its own dice; otherwise the seed would not determine the history."""
 
     def started(self, thread: BatonThread) -> None:
-        """A thread has been started. Threads are numbered from 0 (main) in the order of their start."""
+        """A thread was started. Threads are numbered from 0 (main) in the order of their start."""
         ...
 
     def yields(self, me: BatonThread, ready: Sequence[BatonThread], step: int, drawn: bool) -> bool:
-        """Whether `me`, which could go on, hands the baton to one of `ready` (never empty, longest-waiting first).
+        """Whether `me`, which could continue, hands over to one of `ready` (never empty, longest-waiting first).
 
-        `drawn`: dice have chosen this very place among many for a switch; a policy that goes by chance need not again.
+        `drawn`: this point was already selected at random for a switch, so a random policy need not draw again.
         """
         ...
 
@@ -41,7 +41,7 @@ class Schedule(Protocol):
 
 
 class Uniform:
-    """Every ready thread has the same chance; a thread that could go on hands the baton on with `chance`."""
+    """All ready threads are equally probable; a thread that could continue hands over with probability `chance`."""
 
     def __init__(self, dice: Dice, chance: float) -> None:
         self._dice = dice
@@ -51,19 +51,19 @@ class Uniform:
         return f"uniform chance={self._chance}"
 
     def started(self, thread: BatonThread) -> None:
-        """All are equal."""
+        """Do nothing: all threads are equal."""
 
     def yields(self, me: BatonThread, ready: Sequence[BatonThread], step: int, drawn: bool) -> bool:
-        """By chance."""
+        """With probability `chance`."""
         return drawn or self._dice() < self._chance
 
     def pick(self, ready: Sequence[BatonThread], step: int) -> int:
-        """Any."""
+        """Any thread."""
         return int(self._dice() * len(ready))
 
 
 class Shares(Uniform):
-    """As `Uniform`, but each thread draws a share of 1, 2, 4 or 16 at its start: of the turns, not of time."""
+    """Like `Uniform`, but each thread draws a weight of 1, 2, 4 or 16: its share of the turns, not of the time."""
 
     def __init__(self, dice: Dice, chance: float) -> None:
         super().__init__(dice, chance)
@@ -73,11 +73,11 @@ class Shares(Uniform):
         return f"shares chance={self._chance}"
 
     def started(self, thread: BatonThread) -> None:
-        """Draw its share."""
+        """Draw the thread's share."""
         self._shares.append((1, 2, 4, 16)[int(self._dice() * 4)])
 
     def pick(self, ready: Sequence[BatonThread], step: int) -> int:
-        """Any, weighed by the shares."""
+        """Any thread, weighted by the shares."""
         shares = self._shares
         ticket = int(self._dice() * sum([shares[thread.number] for thread in ready]))
         index = 0
@@ -88,10 +88,11 @@ class Shares(Uniform):
 
 
 class Priorities:
-    """The highest-priority ready thread runs. At `changes` random steps of every `horizon` the running one becomes
+    """The ready thread with the highest priority runs.
 
-    the lowest. The published algorithm knows the length of a run; here it is repeated every `horizon` steps, so that at
-    least one change comes in each of them (`changes` is at least 1) and everyone's turn comes.
+    At `changes` random steps within every `horizon` steps, the running thread gets the lowest priority. The published
+    algorithm knows the length of a run; here it is repeated every `horizon` steps. As `changes` is at least 1, each
+    repetition contains a change, and every thread runs eventually.
     """
 
     def __init__(self, dice: Dice, changes: int, horizon: int) -> None:
@@ -107,11 +108,11 @@ class Priorities:
         return f"priorities changes={self._changes} horizon={self._horizon}"
 
     def started(self, thread: BatonThread) -> None:
-        """Draw its priority."""
+        """Draw the thread's priority."""
         self._priority.append(self._dice())
 
     def yields(self, me: BatonThread, ready: Sequence[BatonThread], step: int, drawn: bool) -> bool:
-        """When a higher one is ready."""
+        """If a thread with a higher priority is ready."""
         if step >= self._round_end:
             self._begin_round(step)
         while self._change_at and step >= self._change_at[-1]:
@@ -124,7 +125,7 @@ class Priorities:
         return any([priority[thread.number] > mine for thread in ready])
 
     def pick(self, ready: Sequence[BatonThread], step: int) -> int:
-        """The highest."""
+        """The thread with the highest priority."""
         priority = self._priority
         best = 0
         for index in range(1, len(ready)):
@@ -140,7 +141,7 @@ class Priorities:
 
 
 class Starve:
-    """As `Uniform`, but the thread with number `victim` runs only when no other can, or after `patience` steps."""
+    """Like `Uniform`, but the thread with number `victim` runs only if no other can, or after `patience` steps."""
 
     def __init__(self, dice: Dice, chance: float, victim: int, patience: int) -> None:
         self._dice = dice
@@ -152,10 +153,10 @@ class Starve:
         return f"starve victim={self._victim} chance={self._chance} patience={self._patience}"
 
     def started(self, thread: BatonThread) -> None:
-        """The victim is known by its number."""
+        """Do nothing: the victim is identified by its number."""
 
     def yields(self, me: BatonThread, ready: Sequence[BatonThread], step: int, drawn: bool) -> bool:
-        """The victim always; others by chance, and not to the victim alone unless it has waited enough."""
+        """The victim always; other threads at random, but to the victim alone only if it has waited long enough."""
         if me.number == self._victim:
             return True
         if len(ready) == 1 and ready[0].number == self._victim:
@@ -163,7 +164,7 @@ class Starve:
         return drawn or self._dice() < self._chance
 
     def pick(self, ready: Sequence[BatonThread], step: int) -> int:
-        """Any but the victim, which comes first once it has waited enough."""
+        """Any thread except the victim, which is first once it has waited long enough."""
         where = -1
         for index, thread in enumerate(ready):
             if thread.number == self._victim:

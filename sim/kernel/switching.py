@@ -1,15 +1,16 @@
-"""Switch points inside the engine's own code, beside those where it blocks: where they stand, and where none may.
+"""Switch points inside the engine's code, in addition to those where it blocks.
 
-Two kinds, and a seed draws which it has. *Seam* points: after each look at a clock or flag, around the setting of an
-event, after leaving a lock; so between `stop.is_set()` and what follows. *Statement* points: before each simple
-statement of the engine's modules, by `sys.settrace`. Which statements is read from the source, not from the
-interpreter's line events alone, because those differ between Python versions: only assignments and calls that fill
-exactly one line, and none whose line an interpreter may announce twice (branches, comprehensions, yields).
+There are two kinds; the seed determines which are used. *Seam* points are after each read of a clock or flag, before
+and after an event is set, and after a lock is released: for example between `stop.is_set()` and the next statement.
+*Statement* points are before each simple statement of the engine's modules, by means of `sys.settrace`. The eligible
+statements are determined from the source, because the line events of the interpreter differ between Python versions:
+only assignments and calls that occupy exactly one line, and none whose line an interpreter may report twice (branches,
+comprehensions, yields).
 
-A thread may not lose the baton while it holds a lock that the scheduler does not know: the next thread that wants that
-lock would block for real. Such locks are held where a library calls the engine back (a log sink under loguru's handler
-lock) and inside the storage, the log and the terminal's modules (an open SQLite transaction, tqdm's lock). Nor while
-the simulator's own edges are in the middle of a change. `may_switch` tells from the stack.
+A thread must not lose the baton while it holds a lock that the scheduler does not know: the next thread that wants the
+lock would really block. Such locks are held where a library calls the engine back (a log sink under loguru's handler
+lock) and in the modules for storage, logging and the terminal (an open SQLite transaction, tqdm's lock). Nor may it
+lose the baton while code of the simulator makes a change. `may_switch` decides this from the stack.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ ENGINE: Final = (
     "tradebot.engine",
     "tradebot.feeds",
 )
-"""Modules (and packages) whose code may be interrupted: what threads share. The rest decides, alone."""
+"""Modules (and packages) whose code may be interrupted: those with state that threads share."""
 _PURE: Final = ("tradebot.feeds.exchanges", "tradebot.core.ledger", "tradebot.threads.stall_detector")
 _LOCKING: Final = (
     "tradebot.store",
@@ -75,10 +76,10 @@ class SwitchPoints:
         return kind
 
     def may_switch(self, frame: FrameType | None) -> bool:
-        """Whether the thread may lose the baton here. `frame` is the innermost of its stack.
+        """Whether the thread may lose the baton here. `frame` is the innermost frame of its stack.
 
-        The innermost frame that is not the scheduler's must be of one of the modules, no frame of a locking module
-        may be on the stack, and none of a library or the simulator between two of the engine.
+        The innermost frame outside the scheduler must belong to one of the modules. No frame of a locking module may be
+        on the stack, and no frame of a library or of the simulator between two frames of the engine.
         """
         while frame is not None and frame.f_globals.get("__name__") in _MACHINERY:
             frame = frame.f_back
@@ -124,7 +125,7 @@ class SwitchPoints:
 
 @functools.cache
 def statement_lines(filename: str) -> frozenset[int]:
-    """Lines of a source file that hold exactly one simple statement of a function; empty when there is no source."""
+    """The lines of a source file with exactly one simple statement of a function; empty without a source file."""
     try:
         tree = ast.parse(Path(filename).read_bytes(), filename)
     except (OSError, SyntaxError):
@@ -151,7 +152,7 @@ def _lines_of(body: list[ast.stmt]) -> Iterator[int]:
 
 
 def _announced_twice(node: ast.AST) -> bool:
-    # Where a statement branches, or runs in pieces, some versions of Python announce its line once more.
+    # If a statement branches or runs in several parts, some versions of Python report its line more than once.
     return isinstance(node, _BRANCHES) or (isinstance(node, ast.Compare) and len(node.ops) > 1)
 
 

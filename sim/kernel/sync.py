@@ -10,7 +10,7 @@ from sim.kernel.timers import BatonThread, BatonWait
 
 
 class SimLock:
-    """A lock; entering is a scheduling point. Entering it twice raises instead of hanging as the real one does."""
+    """A lock; entering it is a scheduling point. Entering it twice raises RuntimeError; a real lock would hang."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
@@ -33,17 +33,17 @@ class SimLock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.release()  # after a kill too, when it may not be ours: nobody is let in any more
+        self.release()  # also after a kill, when this thread may not hold it: no thread can enter any more
         self._scheduler.interrupt()
 
     @property
     def held(self) -> bool:
-        """True when the calling thread (or the world, for its own calls) has it."""
+        """Whether the calling thread (or the world, for its own calls) holds the lock."""
         current = self._scheduler.current
         return self._world_has_it if current is None else self._owner is current
 
     def take(self) -> None:
-        """Take it, parking as long as another thread has it. A later comer may overtake, as with the real one."""
+        """Acquire the lock; park while another thread holds it. A later thread may overtake, as with a real lock."""
         scheduler = self._scheduler
         me = scheduler.current
         while self._owner is not None:
@@ -54,7 +54,7 @@ class SimLock:
         self._owner = me
 
     def release(self) -> None:
-        """Let go and let one waiting thread try again. Not a scheduling point."""
+        """Release the lock and let one waiting thread try again. Not a scheduling point."""
         self._owner = None
         self._world_has_it = False
         if self._waiting:
@@ -64,7 +64,7 @@ class SimLock:
 class SimCondition:
     """A condition variable; wakes waiters in any order and, in some histories, spuriously.
 
-    A waiter whose time is up but which has not run yet can still use up a `notify`, as with `threading.Condition`.
+    A waiter that has timed out but has not run yet can still consume a `notify`, as with `threading.Condition`.
     """
 
     def __init__(self, scheduler: Scheduler, lock: SimLock, spurious_chance: float) -> None:
@@ -82,7 +82,7 @@ class SimCondition:
         self._lock.__exit__(kind, error, trace)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """See `tradebot.core.runtime.Condition`. Raises RuntimeError when the caller does not hold the lock."""
+        """See `tradebot.core.runtime.Condition`. Raises RuntimeError if the caller does not hold the lock."""
         scheduler = self._scheduler
         if scheduler.dead is not None:
             raise SimKilled
@@ -100,7 +100,7 @@ class SimCondition:
         return not wait.timed_out
 
     def notify(self, n: int = 1) -> None:
-        """Wake `n` waiters. Raises RuntimeError when the caller does not hold the lock."""
+        """Wake `n` waiters. Raises RuntimeError if the caller does not hold the lock."""
         if self._scheduler.dead is not None:
             return
         if not self._lock.held:
@@ -109,7 +109,7 @@ class SimCondition:
             self._scheduler.wake(self._waiters.pop(self._scheduler.choose(len(self._waiters))))
 
     def notify_all(self) -> None:
-        """Wake every waiter."""
+        """Wake all waiters."""
         self.notify(len(self._waiters))
 
 
@@ -122,7 +122,7 @@ class SimEvent:
         self._waiters: list[BatonWait] = []
 
     def set(self) -> None:
-        """Set the flag and wake every waiter. Never parks, but may be interrupted before and after."""
+        """Set the flag and wake all waiters. Never parks, but may be interrupted before and after."""
         if self._scheduler.dead is None:
             self._scheduler.interrupt()
             self._flag = True
@@ -132,18 +132,18 @@ class SimEvent:
             self._scheduler.interrupt()
 
     def clear(self) -> None:
-        """Take the flag back."""
+        """Clear the flag."""
         if self._scheduler.dead is None:
             self._flag = False
 
     def is_set(self) -> bool:
-        """The flag. Never parks, but may be interrupted before the caller has it."""
+        """Return the flag. Never parks, but may be interrupted before it returns."""
         flag = self._flag
         self._scheduler.poll()
         return flag
 
     def wait(self, timeout: float | None = None) -> bool:
-        """See `tradebot.core.runtime.Event`; a wait that a `set` ended answers True even if `clear` came after it."""
+        """See `tradebot.core.runtime.Event`. A wait ended by `set` returns True even if `clear` followed."""
         scheduler = self._scheduler
         if self._flag:
             scheduler.point()
@@ -164,11 +164,11 @@ class SimThread:
 
     @property
     def name(self) -> str:
-        """As given to `spawn`."""
+        """The name given to `spawn`."""
         return self._thread.name
 
     def join(self, timeout: float | None = None) -> None:
-        """Block until the thread has ended or `timeout` seconds passed. Raises RuntimeError on itself."""
+        """Block until the thread has ended or `timeout` seconds have passed. Raises RuntimeError for the own thread."""
         scheduler, thread = self._scheduler, self._thread
         if scheduler.current is thread:
             raise RuntimeError("cannot join current thread")
@@ -181,7 +181,7 @@ class SimThread:
         _forget(thread.joiners, wait)
 
     def is_alive(self) -> bool:
-        """False once it has ended. Never parks, but may be interrupted before the caller has it."""
+        """Whether the thread has not ended. Never parks, but may be interrupted before it returns."""
         alive = not self._thread.finished
         self._scheduler.poll()
         return alive

@@ -17,9 +17,9 @@ Call = Callable[[], None]
 
 
 class BatonThread:
-    """One simulated thread: a real one and the gate it parks at.
+    """One simulated thread: a real thread and the gate on which it blocks.
 
-    `number` counts threads in the order of their start; `ready_at` is the step since which it could run.
+    `number` counts threads in the order of their start; `ready_at` is the step since which the thread could run.
     """
 
     __slots__ = ("doing", "finished", "gate", "ident", "joiners", "label", "name", "number", "ready_at")
@@ -38,7 +38,7 @@ class BatonThread:
 
 
 class BatonWait:
-    """One blocking wait of one thread; ends once, by a wake-up or by its timer."""
+    """One blocking wait of one thread. It ends once, by a wake-up or by its timer."""
 
     __slots__ = ("ended", "thread", "timed", "timed_out")
 
@@ -52,7 +52,7 @@ class BatonWait:
 def as_ns(seconds: float) -> int:
     """`seconds` as whole nanoseconds, rounded up so that a wait never ends early; 0 for zero and below.
 
-    Raises OverflowError beyond what the real thing can wait, ValueError for NaN.
+    Raises OverflowError above the longest real wait, ValueError for NaN.
     """
     if seconds > threading.TIMEOUT_MAX:
         raise OverflowError(f"cannot wait {seconds} s: more than threading.TIMEOUT_MAX")
@@ -60,10 +60,10 @@ def as_ns(seconds: float) -> int:
 
 
 class Timers:
-    """What is to happen at which simulated time, equal times in the order of asking; bounded by what is pending.
+    """Waits and calls by simulated time; those with equal times are kept in the order in which they were added.
 
-    A wait that something else ended leaves its timer behind (it is *stale*); stale ones neither fire nor count, and
-    are cleared out when they are many.
+    A wait that ended in another way leaves a *stale* timer behind. Stale timers never fire, and are removed when there
+    are many of them.
     """
 
     def __init__(self) -> None:
@@ -75,11 +75,11 @@ class Timers:
         return len(self._heap)
 
     def add(self, due_ns: int, item: BatonWait | Call) -> None:
-        """Have `item` come out of `pop` once it is `due_ns`."""
+        """Add an item that `pop` returns from `due_ns` on."""
         heapq.heappush(self._heap, (due_ns, next(self._sequence), item))
 
     def next_due_ns(self) -> int | None:
-        """When the next one is due; None when nothing is pending."""
+        """When the next item is due; None if nothing is pending."""
         while self._heap and _is_stale(self._heap[0][2]):
             heapq.heappop(self._heap)
             self._stale -= 1
@@ -95,7 +95,7 @@ class Timers:
         return None
 
     def went_stale(self) -> None:
-        """A wait with a timer in here has just been ended by something else."""
+        """A wait with a timer has ended in another way."""
         self._stale += 1
         if self._stale > STALE_MAX and 2 * self._stale > len(self._heap):
             self._heap = [entry for entry in self._heap if not _is_stale(entry[2])]
@@ -104,21 +104,21 @@ class Timers:
 
 
 class StepCalls:
-    """What is to happen at which step: at any, or (`calm`) at the first from then on at which nobody is interrupted."""
+    """Calls by step: at a given step or, if `calm`, at the first from then on at which no thread is interrupted."""
 
     def __init__(self) -> None:
         self._any = Timers()
         self._calm = Timers()
         self.next_step: float = math.inf
-        """Before this step `pop` has nothing."""
+        """`pop` returns None before this step."""
 
     def add(self, step: int, call: Call, calm: bool) -> None:
-        """Have `call` come out of `pop` at `step`."""
+        """Add a call that `pop` returns at `step`."""
         (self._calm if calm else self._any).add(step, call)
         self.next_step = min(self.next_step, step)
 
     def pop(self, step: int, interrupted: bool) -> Call | None:
-        """The next call that is due, or None."""
+        """The next due call, or None."""
         item = self._any.pop(step) or (None if interrupted else self._calm.pop(step))
         assert not isinstance(item, BatonWait)
         if item is None:

@@ -1,4 +1,4 @@
-"""What happened in one history: the last records for people, a running hash over all of them for comparison."""
+"""The record of one history: its last records for people, and a running hash over all records for comparison."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Trace:
             self._unhashed.clear()
 
     def hash(self) -> str:
-        """sha256 (hex) over every record so far, kept or not."""
+        """SHA-256 (hex) over all records so far, whether or not they are kept."""
         self._flush()
         return self._digest.hexdigest()
 
     def tail(self, records: int = 50) -> str:
-        """The newest `records` records, one a line, oldest first; says how many came before them."""
+        """The newest `records` records, one per line, oldest first, with the number of earlier ones."""
         shown = list(self.last)[-records:] if records > 0 else []
         earlier = self.count - len(shown)
         return "\n".join([f"... {earlier} earlier records", *shown] if earlier else shown)

@@ -1,1 +1,1 @@
-"""Running many histories: worker processes, one history and its verdict, the long soak."""
+"""Runs histories: one and its result, many in worker processes, and a simulated day."""

@@ -1,4 +1,4 @@
-"""One history from its order to its verdict, and the smallest one that still fails. Prints nothing."""
+"""Runs one history, and searches for the smallest history that still fails. Prints nothing."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from sim.world.world import World
 
 SWARM: Final = "swarm"
 SWARM_CHANCE: Final = 0.8
-"""How likely a seed that draws its scenario draws the swarm."""
+"""The probability that a seed which draws its scenario draws the swarm."""
 
 _MAINTENANCE_CHANCE: Final = 0.15
-"""How likely one that does not draws a scenario of prune and backup."""
+"""The probability that a seed which does not draw the swarm draws a scenario of prune and backup."""
 
 TRACE_LINES: Final = 60
 SHRINK_HISTORIES_MAX: Final = 60
@@ -31,7 +31,7 @@ _ALIKE_CHARS: Final = 50
 
 
 class HistoryOrder(NamedTuple):
-    """What to run. `only` and `safety_s` bind a swarm: exactly these kinds of faults, and none later than that."""
+    """What to run. For a swarm, `only` gives the exact kinds of faults, and `safety_s` the time of the last one."""
 
     scenario: str
     seed: int
@@ -40,7 +40,7 @@ class HistoryOrder(NamedTuple):
 
     @property
     def command(self) -> str:
-        """What a person types to run it again."""
+        """The command that runs it again."""
         words = ["python -m sim", f"--scenario={self.scenario}", f"--seed={self.seed}"]
         if self.only is not None:
             words.append(f"--faults={','.join(sorted(self.only)) or 'none'}")
@@ -50,7 +50,7 @@ class HistoryOrder(NamedTuple):
 
 
 class History(NamedTuple):
-    """What came of an order. `failure` is one line, None when nothing is wrong; `details` what more there is to say."""
+    """The result of an order. `failure` is one line, None if nothing is wrong; `details` is further information."""
 
     order: HistoryOrder
     digest: str
@@ -64,7 +64,7 @@ class History(NamedTuple):
 
     @property
     def line(self) -> str:
-        """The one line that a history ends with."""
+        """The last line of the output of a history."""
         verdict = "ok" if self.failure is None else "FAIL"
         faults = ",".join(self.faults) or "none"
         return (
@@ -74,18 +74,18 @@ class History(NamedTuple):
 
 
 class Shrunk(NamedTuple):
-    """The smallest failing history that was found, and how many were tried."""
+    """The smallest failing history found, and the number of histories tried."""
 
     history: History
     tried: int
 
 
 def drawn_scenario(seed: int) -> str:
-    """The scenario of a seed: the swarm mostly, else any other one."""
+    """The scenario of a seed: usually the swarm, otherwise any other scenario."""
     draw = Draw(SimRuntime(seed).stream("which scenario"))
     if draw.chance(SWARM_CHANCE):
         return SWARM
-    # From a stream of their own: they came later, and change nothing about what the other seeds draw.
+    # From a separate stream: these scenarios were added later, and must not change what other seeds draw.
     late = Draw(SimRuntime(seed).stream("upkeep"))
     maintenance = [name for name, function in SCENARIOS.items() if function.__module__ == "sim.scenarios.maintenance"]
     if late.chance(_MAINTENANCE_CHANCE):
@@ -94,7 +94,7 @@ def drawn_scenario(seed: int) -> str:
 
 
 def play(order: HistoryOrder, freezer: SettableClock | None, lines: int | None = TRACE_LINES) -> History:
-    """Run one history. `lines` of its journal are kept, None: all. Never raises for what is wrong with the history."""
+    """Run one history. Keeps `lines` lines of its journal, None: all. A failure of the history raises no exception."""
     failure, details = None, ""
     with tempfile.TemporaryDirectory(prefix="tradebot-sim-", dir=_fast_directory()) as directory:
         world = World(order.seed, Path(directory), freezer)
@@ -103,7 +103,7 @@ def play(order: HistoryOrder, freezer: SettableClock | None, lines: int | None =
             SCENARIOS[order.scenario](world)
         except Exception as error:
             failure, details = _describe_error(error)
-        # The directory's name is the only thing in it that differs from run to run.
+        # Only the name of the directory differs from run to run.
         journal = [line.replace(directory, "WORLD") for line in world.journal.lines(lines)]
         failure = None if failure is None else failure.replace(directory, "WORLD")
     digest = hashlib.sha256("".join(outcome.history for outcome in world.outcomes).encode()).hexdigest()
@@ -115,7 +115,7 @@ def play(order: HistoryOrder, freezer: SettableClock | None, lines: int | None =
 
 
 def _describe_error(error: Exception) -> tuple[str, str]:
-    """An error as one line, and what more is to be shown: nothing for a check that says what is wrong by itself."""
+    """An error as one line, and further text to show; empty for a check whose message is sufficient."""
     text = str(error)
     if isinstance(error, AssertionError):
         return (text.partition("\n")[0], "") if text else (_failed_check(error), traceback.format_exc())
@@ -126,7 +126,7 @@ def _describe_error(error: Exception) -> tuple[str, str]:
 
 
 def _failed_check(error: AssertionError) -> str:
-    """The check itself, for one that says nothing: its source and where it stands."""
+    """The source line and position of a check that has no message."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{frame.line or 'a check failed'} ({Path(frame.filename).name}:{frame.lineno})"
 
@@ -141,9 +141,9 @@ def shrink(
     stopped: Callable[[], bool] = lambda: False,
     most: int = SHRINK_HISTORIES_MAX,
 ) -> Shrunk | None:
-    """Leave out kinds of faults, then the last faults, as long as the same is wrong. None for other than swarms.
+    """Remove kinds of faults, then the last faults, as long as the failure stays the same. None unless it is a swarm.
 
-    Kinds have streams of their own, so what is left out changes nothing about the rest. Runs at most `most` histories.
+    Each kind has its own random stream, so removing one does not change the others. Runs at most `most` histories.
     """
     if failed.order.scenario != SWARM:
         return None
@@ -158,7 +158,7 @@ def shrink(
 
 
 def _sort(failure: str) -> str:
-    """What two failures have in common when the same thing is wrong: how they begin, numbers aside."""
+    """The beginning of a failure without its numbers: equal for two failures of the same sort."""
     return re.sub(r"[\d.]+", "#", failure)[:_ALIKE_CHARS]
 
 
@@ -185,11 +185,11 @@ class _Search:
         return True
 
     def try_kinds(self, kinds: Iterable[str]) -> bool:
-        """Whether it still fails with these kinds alone."""
+        """Whether the history still fails with only these kinds."""
         return self._try(only=frozenset(kinds))
 
     def drop_groups(self, size: int) -> bool:
-        """Leave out `size` kinds at a time; whether any group could be."""
+        """Remove `size` kinds at a time; whether any group could be removed."""
         found = False
         kinds = list(self.best.faults)
         for start in range(0, len(kinds), size):
@@ -200,7 +200,7 @@ class _Search:
         return found
 
     def try_times(self) -> None:
-        """Halve the time in which faults may come, then take it closer to where it no longer fails."""
+        """Search for the shortest time with faults in which the history still fails, by bisection."""
         low, high = 0.0, self.best.order.safety_s
         if high is None:
             high = 64.0

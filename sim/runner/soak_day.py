@@ -1,7 +1,7 @@
-"""A simulated day of engines and their supervisor with a fault every few minutes: `python -m sim.runner.soak_day`.
+"""Simulates a day of engines and their supervisor with a fault every few minutes: `python -m sim.runner.soak_day`.
 
-What must be true all day is checked every simulated second by `SoakWorld`; at the end the engine works, unthrottled,
-and nothing has grown but the database.
+`SoakWorld` checks the invariants every simulated second. At the end the engine must run unthrottled, and nothing but
+the database may have grown.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ Usage:
 
 Options:
   --hours=H   Simulated hours [default: 24].
-  --seed=N    Decides faults and schedules [default: 1].
-  -h --help   Print this.
+  --seed=N    The seed of faults and schedules [default: 1].
+  -h --help   Show this help.
 """
 
 CALM_S: Final = 600
-"""The last minutes of the day, without faults: enough to come down from the highest rung."""
+"""The end of the day without faults, in seconds: long enough to return from the highest throttle step."""
 RSS_GROWTH_MAX: Final = 16 * 1024 * 1024
-"""What the allocator keeps of what was freed, and the last copy of the database, which grows all day."""
+"""Memory that the allocator keeps after a free, and the last copy of the database, which grows all day."""
 _SETTLED: Final = 8
-"""After this part of the day (1/8) everything has been met once, and the figures are taken that must stay."""
+"""After this fraction of the day (1/8), when every code path has been used, the reference figures are measured."""
 _STAGES: Final = STAGES[2::-1]
 
 
 class Figures(NamedTuple):
-    """What must not grow: resident memory, the interpreter's blocks of it, open files, bytes of decisions."""
+    """Figures that must not grow: resident memory, allocated blocks, open files, bytes of decisions."""
 
     rss_bytes: int
     blocks: int
@@ -54,9 +54,9 @@ class Figures(NamedTuple):
 
 
 def measure(directory: Path) -> Figures:
-    """Now."""
+    """The current figures."""
     gc.collect()
-    # What was freed and only lies in the allocator's hands is no leak.
+    # Freed memory that the allocator keeps is not a leak.
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -66,7 +66,7 @@ def measure(directory: Path) -> Figures:
 
 
 def plan_faults(soak: SoakWorld, world: World, end_s: int) -> Counter[str]:
-    """A fault every one to ten minutes until CALM_S before the end; what was planned, by kind."""
+    """Plan a fault every one to ten minutes until CALM_S before the end; returns the number of each kind."""
     planned: Counter[str] = Counter()
     second = 60
     while second < end_s - CALM_S - 300:
@@ -125,7 +125,7 @@ def _plan(soak: SoakWorld, world: World, kind: str, at_s: int) -> None:
 
 
 def play_day(seed: int, hours: float, directory: Path) -> list[str]:
-    """One day; what came of it, for people. Raises AssertionError for what must not be."""
+    """Simulate one day; returns its summary, for people. Raises AssertionError if a check fails."""
     end_s = int(hours * 3600)
     with frozen() as freezer:
         world = World(seed, directory, freezer)
@@ -161,7 +161,7 @@ def _shown(figures: Figures) -> str:
 
 
 def main() -> int:
-    """0, or 1 when something was not as it must be."""
+    """The exit code: 0, or 1 if a check failed."""
     given = docopt.docopt(USAGE)
     with tempfile.TemporaryDirectory(prefix="tradebot-soak-day-") as directory:
         try:

@@ -1,4 +1,4 @@
-"""Many histories, in this process or in several, one report after the other in the order of asking."""
+"""Runs many histories, in this process or in several, and reports them in the order of their orders."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from sim.kernel.clock import FrozenClock, frozen
 from sim.runner.history import History, HistoryOrder, Shrunk, play, shrink
 
 _AHEAD: Final = 4
-"""Histories that wait, per process: enough that none is idle, few enough that an end comes soon."""
+"""Queued histories per process: enough that no process is idle, few enough that stopping is quick."""
 
 
 class Report(NamedTuple):
-    """A history, and for one that failed the smallest one that still does."""
+    """A history and, if it failed, the smallest history found that still fails."""
 
     history: History
     shrunk: Shrunk | None
 
 
 class _Worker:
-    """What a worker process keeps; set by `_prepare`."""
+    """The state of a worker process; set by `_prepare`."""
 
     clock: FrozenClock | None = None
     stop: SharedEvent | None = None
@@ -36,7 +36,7 @@ class _Worker:
 
 
 def _prepare(stop: SharedEvent, started: Synchronized[int]) -> None:
-    """In a new worker: a processor of its own, a frozen clock, and no Ctrl-C, which is the parent's."""
+    """Prepare a new worker: its own processor, a frozen clock, and Ctrl-C ignored, because the parent handles it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with started.get_lock():
         number = started.value
@@ -58,9 +58,9 @@ def _work(order: HistoryOrder, lines: int | None, shrinks: bool) -> Report:
 
 @contextmanager
 def reports(orders: Iterator[HistoryOrder], jobs: int, lines: int | None, shrinks: bool) -> Iterator[Iterator[Report]]:
-    """Play `orders` as they are asked for; one report each, in their order, whatever ends first.
+    """Run `orders`; yields one report for each, in their order, whichever ends first.
 
-    Leaving the block gives up what is under way, as soon as the histories being played have ended.
+    Leaving the block cancels the queued histories and waits for those that are running.
     """
     if jobs == 1:
         with frozen() as clock:
@@ -78,7 +78,7 @@ def reports(orders: Iterator[HistoryOrder], jobs: int, lines: int | None, shrink
 
 
 def _submit(pool: ProcessPoolExecutor, order: HistoryOrder, lines: int | None, shrinks: bool) -> Future[Report]:
-    """As `pool.submit`, which may start a worker: that one must not die of a Ctrl-C before it has come to ignore it."""
+    """Like `pool.submit`; a Ctrl-C must not end a new worker before it has started to ignore the signal."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return pool.submit(_work, order, lines, shrinks)
