@@ -165,7 +165,9 @@ class _Run:
         """Print the summary of a replay that is complete already; nothing is left to do."""
         assert self._store is not None
         self._notifier.ready()  # a service that ends without having been ready counts as failed
-        self._log.info("replay already complete", run_id=info.run_id, ticks=record.counts.ticks)
+        self._log.info(
+            "replay already complete", event=LogEvent.REPLAY_COMPLETE, run_id=info.run_id, ticks=record.counts.ticks
+        )
         found = self._store.read_results(record)
         self._edges.output.print(
             f"The database already holds this whole replay: run {info.run_id},"

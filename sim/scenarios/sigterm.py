@@ -24,12 +24,12 @@ def _ended_soon(outcome: ProcessOutcome, signal_s: float) -> None:
     assert outcome.sim_s - signal_s <= _SOON_S, f"{outcome.sim_s - signal_s} s from the signal to the end"
 
 
-def _when(outcome: ProcessOutcome, name: str) -> float:
-    """When the first line with this event or message was logged."""
+def _when(outcome: ProcessOutcome, event: LogEvent) -> float:
+    """When the first line of this event was logged."""
     for at_s, line in zip(outcome.times_s, outcome.logs, strict=True):
-        if name in (line["fields"].get("event"), line["fields"]["message"]):
+        if line["fields"].get("event") == event:
             return at_s
-    raise AssertionError(f"no log line {name}")
+    raise AssertionError(f"no log line {event}")
 
 
 def _stored(world: World, settings: Settings, outcome: ProcessOutcome, push: bool = True) -> None:
@@ -64,10 +64,12 @@ def sigterm_before_a_replay_opens_its_database(world: World) -> None:
 def sigterm_while_the_database_cannot_be_opened(world: World) -> None:
     """A start retries a failing disk, but a stop signal ends the retries."""
     settings = synthetic_settings(world, persist__storage_retry_s=600.0)
-    outcome = world.run(settings, Faults(signal_on=("storage unavailable",), begin=lambda _process: bound_files(0)))
+    outcome = world.run(
+        settings, Faults(signal_on=(LogEvent.STORAGE_UNAVAILABLE,), begin=lambda _process: bound_files(0))
+    )
     expect(outcome, 0)
     assert outcome.events(LogEvent.STOPPED)
-    _ended_soon(outcome, _when(outcome, "storage unavailable"))
+    _ended_soon(outcome, _when(outcome, LogEvent.STORAGE_UNAVAILABLE))
 
 
 def _without_a_link(world: World, answer: Handshake, **faults: Any) -> ProcessOutcome:
@@ -110,7 +112,7 @@ def sigterm_while_running(world: World) -> None:
 def sigterm_while_draining(world: World) -> None:
     """run_seconds is over and a slow stage still drains: a first signal does not change that."""
     settings = synthetic_settings(world, persist__drain_timeout_s=30.0, engine__run_seconds=5.0)
-    faults = Faults(signal_on=("engine.run_seconds is over: draining",), delays_s={"tradebot-strategy": 0.1})
+    faults = Faults(signal_on=(LogEvent.DRAINING,), delays_s={"tradebot-strategy": 0.1})
     outcome = world.run(settings, faults)
     expect(outcome, 0)
     _stored(world, settings, outcome)
@@ -121,7 +123,7 @@ def sigterm_while_the_storage_is_away(world: World) -> None:
     """The writer retries on a full disk that gets space before the drain timeout: everything is stored."""
     settings = synthetic_settings(world, persist__drain_timeout_s=20.0, persist__storage_retry_s=30.0)
     storage = StorageFaults(full_from_s=2.0, full_until_s=10.0)
-    outcome = world.run(settings, Faults(signal_on=("storage unavailable",), storage=storage))
+    outcome = world.run(settings, Faults(signal_on=(LogEvent.STORAGE_UNAVAILABLE,), storage=storage))
     expect(outcome, 0)
     _stored(world, settings, outcome)
 

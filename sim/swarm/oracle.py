@@ -191,7 +191,7 @@ EXPLAINED_BY: Final[Mapping[str, frozenset[str]]] = {
     LogEvent.CONNECT_FAILED: _HANDSHAKE,
     "GAP": _LOSSES | {"gaps", "reorder", "numbering", "numbers_restart", "price_spikes"},
     "PRICE_BAND": frozenset({"price_spikes"}),
-    "malformed input": ALWAYS,  # their number is checked elsewhere
+    LogEvent.MALFORMED_INPUT: ALWAYS,  # their number is checked elsewhere
     LogEvent.MALFORMED_SUPPRESSED: frozenset({"garbage", "broken_bytes"}),
     LogEvent.QUARANTINE_FAILED: frozenset({"spill_fails", "disk_errors"}),
     LogEvent.STATUS_FAILED: frozenset({"spill_fails", "disk_errors"}),
@@ -208,12 +208,12 @@ EXPLAINED_BY: Final[Mapping[str, frozenset[str]]] = {
     LogEvent.STAGES_NOT_ENDED: _ENDS,
     LogEvent.STAGE_STALLED: frozenset({"hang"}),
     LogEvent.OVERLOAD: ALWAYS,  # checked against the facts
-    "order refused": ALWAYS,  # checked against the reference
+    LogEvent.ORDER_REFUSED: ALWAYS,  # checked against the reference
     LogEvent.THREAD_CRASHED: frozenset({"crash"}),
     LogEvent.STAGE_FAILED: _HANDSHAKE | {"garbage", "broken_bytes"} | ALWAYS,
     LogEvent.SECOND_SIGNAL: frozenset({"second_signal"}),
 }
-"""The kinds of fault that explain each WARNING and ERROR line, by its event or message."""
+"""The kinds of fault that explain each WARNING and ERROR line, by its event."""
 
 
 def unexplained(logs: Iterable[Mapping[str, Any]], kinds: Iterable[str], earlier: Iterable[str] | None) -> list[str]:
@@ -227,7 +227,7 @@ def unexplained(logs: Iterable[Mapping[str, Any]], kinds: Iterable[str], earlier
         if line["level"] not in ("WARNING", "ERROR"):
             continue
         fields = line["fields"]
-        name = str(fields.get("event") or fields["message"])
+        name = str(fields.get("event"))
         if not EXPLAINED_BY.get(name, _NOTHING) & known and not EARLIER.get(name, _NOTHING) & before:
             found.append(f"{line['level']} {fields['message']} {fields}")
     return found

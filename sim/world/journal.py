@@ -8,13 +8,16 @@ from io import StringIO
 from typing import Any, Final, NamedTuple
 
 from sim.kernel.runtime import Noted, SimRuntime
+from tradebot.core.events import PERIODIC_TRIGGER, SMA_CROSSOVER
 from tradebot.core.log_events import LogEvent
 
 KEPT_ENTRIES: Final = 20_000
 _ROUTINE_EVENTS: Final = frozenset(
-    {LogEvent.HEARTBEAT, LogEvent.BATCH_FLUSHED, LogEvent.PRAGMA_VERIFICATION, LogEvent.INITIAL_DATABASE_STATE}
-)
-_ROUTINE_MESSAGES: Final = frozenset({"signal generated", "shadow order executed", "order refused"})
+    {
+        LogEvent.HEARTBEAT, LogEvent.BATCH_FLUSHED, LogEvent.PRAGMA_VERIFICATION, LogEvent.INITIAL_DATABASE_STATE,
+        LogEvent.ORDER_FILLED, LogEvent.ORDER_REFUSED, SMA_CROSSOVER, PERIODIC_TRIGGER,
+    }
+)  # fmt: skip
 _DETAIL_CHARS_MAX: Final = 300
 
 
@@ -89,10 +92,10 @@ class JournalRuntime(SimRuntime):
 class LogStream(StringIO):
     """Collects the JSON log lines of one process with their times; lines after its death are ignored.
 
-    `signal_on` names lines by event or message: the first line of that name triggers a stop signal.
+    `signal_on`: the first line of each of these events triggers a stop signal.
     """
 
-    def __init__(self, runtime: JournalRuntime, signal_on: tuple[str, ...] = ()) -> None:
+    def __init__(self, runtime: JournalRuntime, signal_on: tuple[LogEvent, ...] = ()) -> None:
         super().__init__()
         self._runtime = runtime
         self._signal_on = list(signal_on)
@@ -103,8 +106,8 @@ class LogStream(StringIO):
         if not self._runtime.killed:
             self.times_s.append(self._runtime.elapsed_s)
             super().write(text)
-            for name in [name for name in self._signal_on if f'"{name}"' in text]:
-                self._signal_on.remove(name)
+            for event in [event for event in self._signal_on if f'"event":"{event}"' in text]:
+                self._signal_on.remove(event)
                 self._runtime.send_signal()
         return len(text)
 
@@ -119,13 +122,7 @@ def enter_logs(journal: Journal, process: int, logs: list[dict[str, Any]], times
 
 
 def _is_routine(line: Mapping[str, Any]) -> bool:
-    fields = line["fields"]
-    if line["level"] == "ERROR":
-        return False
-    message = str(fields["message"])
-    if "suppressed" in fields:  # "7 more suppressed: signal generated"
-        message = message.partition(": ")[2]
-    return fields.get("event") in _ROUTINE_EVENTS or message in _ROUTINE_MESSAGES | _ROUTINE_EVENTS
+    return line["level"] != "ERROR" and line["fields"].get("event") in _ROUTINE_EVENTS
 
 
 def describe(line: Mapping[str, Any]) -> str:

@@ -133,7 +133,7 @@ class SimProcess:
 class Faults:
     """What a scenario does to a process. Thread names are those of the seam, e.g. "tradebot-strategy".
 
-    `signal_on` names log lines by event or message: the first line of that name triggers SIGTERM.
+    `signal_on`: the first log line of each of these events triggers SIGTERM.
     `jumps_ms` are (seconds, ms): the wall clock is set forward or back. `network` makes the network that the
     process's WebSocket connections go over (see `sim.world.exchange.SimExchange.online`); by default it has none.
     `begin` is called before the process starts: it may arrange anything with the world's calls of its runtime. A
@@ -144,7 +144,7 @@ class Faults:
     delays_s: Mapping[str, float] = field(default_factory=dict)
     crashes: Mapping[str, int] = field(default_factory=dict)
     signals_at_s: tuple[float, ...] = ()
-    signal_on: tuple[str, ...] = ()
+    signal_on: tuple[LogEvent, ...] = ()
     kill_at_step: int | None = None
     kill_at_s: float | None = None
     power_cut_at_s: float | None = None

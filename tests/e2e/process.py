@@ -64,14 +64,14 @@ class Finished:
         """What stands on standard error beside the log."""
         return "\n".join(line for line in self.stderr.splitlines() if not line.startswith("{"))
 
-    def all(self, name: str) -> list[Fields]:
-        """The fields of every log line whose event or message is `name`."""
-        return [fields for fields in self.logs if name in (fields.get("event"), fields["message"])]
+    def all(self, event: str) -> list[Fields]:
+        """The fields of every log line of this event."""
+        return [fields for fields in self.logs if fields.get("event") == event]
 
-    def one(self, name: str) -> Fields:
-        """The fields of the only log line whose event or message is `name`."""
-        found = self.all(name)
-        assert len(found) == 1, f"{len(found)} log lines {name!r} in:\n{self.stderr}"
+    def one(self, event: str) -> Fields:
+        """The fields of the only log line of this event."""
+        found = self.all(event)
+        assert len(found) == 1, f"{len(found)} log lines {event!r} in:\n{self.stderr}"
         return found[0]
 
     @property
@@ -121,20 +121,20 @@ class Running:
             self._open.discard(name)
             self._changed.notify_all()
 
-    def wait_for(self, name: str, deadline_s: float = DEADLINE_S) -> Fields:
-        """Wait for the first log line whose event or message is `name`; its fields. Fails when none comes."""
+    def wait_for(self, event: str, deadline_s: float = DEADLINE_S) -> Fields:
+        """Wait for the first log line of this event; its fields. Fails when none comes."""
         until = time.monotonic() + deadline_s
         looked_at = 0
         with self._changed:
             while True:
                 fresh, looked_at = self._logs[looked_at:], len(self._logs)
                 for fields in fresh:
-                    if name in (fields.get("event"), fields["message"]):
+                    if fields.get("event") == event:
                         return fields
                 left = until - time.monotonic()
                 if "stderr" not in self._open or left <= 0:
                     said = "".join(self._lines["stderr"])[-4000:]
-                    raise AssertionError(f"no log line {name!r} (still open: {self._open}) in:\n{said}")
+                    raise AssertionError(f"no log line {event!r} (still open: {self._open}) in:\n{said}")
                 self._changed.wait(left)
 
     def send(self, number: signal.Signals) -> None:

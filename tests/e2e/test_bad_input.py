@@ -16,6 +16,7 @@ import zstandard
 
 from tests.e2e.process import CROSSOVER, SESSION, Engine, Finished, assert_sound, counts, dump, rows
 from tests.e2e.tmpfs import small_disk
+from tradebot.core.log_events import LogEvent
 
 REPLAY = ("--ingest=replay", f"--replay-file={CROSSOVER}")
 
@@ -210,15 +211,15 @@ def test_random_bytes_as_a_replay_are_counted(engine: Engine) -> None:
     engine.path("noise").write_bytes(noise())
     args = ("--ingest=replay", "--replay-file=noise")
     done = engine.run(*args, "--db=x.db").expect(11)
-    assert done.one("stage failed")["detail"].startswith("noise: no line is a tick: it looks like binary data")
+    assert done.one(LogEvent.STAGE_FAILED)["detail"].startswith("noise: no line is a tick: it looks like binary data")
     ledger = done.ledger
     assert ledger["received"] == ledger["malformed"] > 1000
     assert ledger["stored"] == 0
     assert f"{ledger['malformed']:,}" in done.stdout
-    assert done.all("malformed input")[0]["line"] == 1
+    assert done.all(LogEvent.MALFORMED_INPUT)[0]["line"] == 1
     assert len(done.logs) < 600, "the log of malformed lines is bounded"
     strict = engine.run(*args, "--db=y.db", "--strict").expect(11)
-    assert "noise:1:" in strict.one("stage failed")["detail"]
+    assert "noise:1:" in strict.one(LogEvent.STAGE_FAILED)["detail"]
     assert strict.ledger["malformed"] == 1
 
 
@@ -230,12 +231,12 @@ def test_what_is_good_beside_what_is_bad_is_kept(engine: Engine, undisturbed: Pa
     engine.path("mixed.jsonl").write_bytes(b"\n".join(lines))  # and no newline at the end
     done = engine.run("--ingest=replay", "--replay-file=mixed.jsonl", "--db=x.db").expect(0)
     assert done.ledger["malformed"] == 5
-    assert [fields["line"] for fields in done.all("malformed input")] == [11, 23, 24, 25, 51]
+    assert [fields["line"] for fields in done.all(LogEvent.MALFORMED_INPUT)] == [11, 23, 24, 25, 51]
     engine.run(*REPLAY, "--db=y.db").expect(0)
     query = "SELECT symbol, price, ts FROM ticks UNION ALL SELECT symbol, kind, ts FROM signals"
     assert rows(engine.path("x.db"), query) == rows(engine.path("y.db"), query)
     strict = engine.run("--ingest=replay", "--replay-file=mixed.jsonl", "--db=z.db", "--strict").expect(11)
-    assert "mixed.jsonl:11:" in strict.one("stage failed")["detail"]
+    assert "mixed.jsonl:11:" in strict.one(LogEvent.STAGE_FAILED)["detail"]
     assert counts(engine.path("z.db"))["ticks"] == 10
     assert_sound(engine.path("z.db"))
 

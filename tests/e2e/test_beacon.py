@@ -48,7 +48,7 @@ def test_a_finished_replay_counts_as_started(engine: Engine) -> None:
         manager.bind(str(engine.path("notify")))
         manager.settimeout(10)
         env = {"NOTIFY_SOCKET": str(engine.path("notify"))}
-        assert engine.run(*words, "--resume", env=env).expect(0).one("replay already complete")
+        assert engine.run(*words, "--resume", env=env).expect(0).one(LogEvent.REPLAY_COMPLETE)
         assert manager.recv(1000) == b"READY=1"
 
 

@@ -71,7 +71,8 @@ def test_what_was_captured_replays_to_what_was_sent(engine: Engine, exchange: Ex
 
     assert exchange.asked == ['{"op":"subscribe","args":[{"channel":"trades","instId":"BTC-USDT"}]}'] * 2
     assert "37 frames (30 trades) captured" in done.stdout
-    assert [done.all(name) != [] for name in ("LINK_UP", "LINK_LOST", "LINK_RESTORED", "malformed frame")] == [True] * 4
+    for event in (LogEvent.LINK_UP, LogEvent.LINK_LOST, LogEvent.LINK_RESTORED, LogEvent.MALFORMED_INPUT):
+        assert done.all(event)
     (path,) = files(engine)
     assert path.name == "okx-000001.jsonl.zst"
     header, *frames = recorded(engine)

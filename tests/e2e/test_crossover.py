@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.process import CROSSOVER, REPO, Engine, Finished, assert_sound, counts, rows
+from tradebot.core.events import SMA_CROSSOVER
 from tradebot.core.log_events import LogEvent
 
 EXPECTED = REPO / "fixtures" / "sma_calc_expected.jsonl"
@@ -60,11 +61,11 @@ def test_the_log_keeps_the_names_of_the_original(engine: Engine) -> None:
     assert first["database"] == "x.db"
     assert done.one(LogEvent.PRAGMA_VERIFICATION)["journal_mode"] == "wal"
     assert done.one(LogEvent.INITIAL_DATABASE_STATE)["ticks"] == 0
-    signals = done.all("signal generated")
+    signals = done.all(SMA_CROSSOVER)
     assert [fields["side"] for fields in signals] == ["BUY", "SELL"]
-    assert {(fields["event"], fields["reason_code"]) for fields in signals} == {("SMA_CROSSOVER", "SMA_CROSSOVER")}
+    assert {fields["reason_code"] for fields in signals} == {"SMA_CROSSOVER"}
     assert {(fields["confidence"], fields["desired_size"]) for fields in signals} == {(0.75, 0.1)}
-    assert len(done.all("shadow order executed")) == 2
+    assert len(done.all(LogEvent.ORDER_FILLED)) == 2
     assert sum(fields["persisted"] for fields in done.all(LogEvent.BATCH_FLUSHED)) == 56
     assert done.one(LogEvent.FINAL_FLUSH_ON_SHUTDOWN)
     for line in done.stderr.splitlines():

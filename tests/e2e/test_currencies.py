@@ -19,7 +19,7 @@ def replay(engine: Engine, symbol: str, *args: str) -> str:
         "--ingest=replay", "--replay-file=t.jsonl", "--db=x.db", "--strategy=periodic", "--log-level=warning", *args
     )
     done.expect(0)
-    for refused in done.all("order refused"):
+    for refused in done.all(LogEvent.ORDER_REFUSED):
         assert refused["reason_code"] == "NO_RATE" and "no rate to USD" in refused["detail"]
     assert len(done.all(LogEvent.UNIT_UNKNOWN)) == (1 if "unit unknown" in done.stdout else 0), (
         "also at --log-level=warning"

@@ -14,6 +14,7 @@ import pytest
 import zstandard
 
 from tests.e2e.process import Engine, assert_sound, dump, rows, run_ids, wait_for_ticks
+from tradebot.core.log_events import LogEvent
 from tradebot.feeds.capture_file import CaptureWriter
 
 START_MS = 1_700_000_000_000
@@ -66,7 +67,7 @@ def test_the_same_frames_as_another_exchanges_are_another_input(engine: Engine) 
     file = write(engine, "x.jsonl", FRAMES)
     engine.run(*OPTIONS, file, "--db=x.db").expect(0)
     wrong = engine.run("--ingest=replay", "--exchange=gemini", file, "--db=x.db").expect(11)
-    assert "looks like frames of coinbase; use --exchange=coinbase" in wrong.one("stage failed")["detail"]
+    assert "looks like frames of coinbase; use --exchange=coinbase" in wrong.one(LogEvent.STAGE_FAILED)["detail"]
     assert len(set(run_ids(engine.path("x.db")))) == 2
     again = engine.run(*OPTIONS, file, "--db=x.db").expect(12)
     assert "--resume" in again.complaint
@@ -105,8 +106,8 @@ def test_malformed_lines_are_counted_and_named(engine: Engine) -> None:
     frames = [*FRAMES[:3], "{broken", "", *FRAMES[3:6], '{"type":"match","price":"x"}', *FRAMES[6:]]
     done = engine.run(*OPTIONS, write(engine, "x.jsonl", frames), "--db=x.db").expect(0)
     assert (done.ledger["malformed"], done.ledger["stored"]) == (2, 58)
-    assert [each["line"] for each in done.all("malformed input")] == [4, 9]
-    assert done.all("malformed input")[0]["reason"] == "not JSON"
+    assert [each["line"] for each in done.all(LogEvent.MALFORMED_INPUT)] == [4, 9]
+    assert done.all(LogEvent.MALFORMED_INPUT)[0]["reason"] == "not JSON"
 
 
 def test_strict_ends_at_the_first_of_them(engine: Engine) -> None:

@@ -126,7 +126,7 @@ def test_garbage_below_the_limit_and_at_it(engine: Engine, mockws: MockWsProcess
     in_time("garbage at the limit", fault_ms, ledger_ms, 0, "exit 11")
     assert ledger["malformed"] == 2 * limit - 1
     assert f"{limit} frames in a row from ws://127.0.0.1" in done.stderr
-    told = done.all("malformed input")
+    told = done.all(LogEvent.MALFORMED_INPUT)
     more = done.all(LogEvent.MALFORMED_SUPPRESSED)
     assert 1 <= len(told) <= 4
     assert len(told) + sum(fields["frames"] for fields in more) == ledger["malformed"]

@@ -94,7 +94,7 @@ def test_a_dead_thread_never_leaves_the_process_living_on(engine: Engine, undist
     args = (config, f"--replay-file={SESSION}", "--db=x.db")
     done = run(engine, {}, {f"tradebot-{stage}": 8}, *args)
     assert done.code == 1, done.stderr[-2000:]
-    assert done.one("thread crashed")["stage"] == stage
+    assert done.one(LogEvent.THREAD_CRASHED)["stage"] == stage
     ledger = done.one(LogEvent.LEDGER)
     # What an ingest that dies has in its hands is in no column: then the ledger says so.
     assert ledger["balanced"] or stage == "ingest"

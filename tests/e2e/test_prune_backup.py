@@ -71,7 +71,7 @@ def test_prune_beside_an_engine_and_killed(engine: Engine, undisturbed: Path) ->
     assert killed >= 1 and pruned(db, run_id) > 0
     running.send(signal.SIGTERM)
     done = running.finish().expect(0)
-    assert not done.all("storage unavailable") and done.ledger
+    assert not done.all(LogEvent.STORAGE_UNAVAILABLE) and done.ledger
     refused = engine.run(*replay, "--resume").expect(12)
     assert "were pruned, so that it can be neither resumed nor compared" in refused.complaint
     finished = engine.run("prune", f"--db={db}", "--keep=1d").expect(0)
@@ -99,7 +99,7 @@ def test_backup_beside_an_engine_and_killed(engine: Engine, undisturbed: Path) -
     assert_sound(copy)
     wait_for_ticks(db, stored + 1)
     running.send(signal.SIGTERM)
-    assert not running.finish().expect(0).all("storage unavailable")
+    assert not running.finish().expect(0).all(LogEvent.STORAGE_UNAVAILABLE)
     assert "exists already" in engine.run("backup", str(copy), f"--db={db}").expect(1).complaint
     # The copy is a database like any other: an engine goes on from it.
     engine.run(engine.config("fast.toml", FAST), f"--db={copy}", "--seconds=0.5").expect(0)

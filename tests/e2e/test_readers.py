@@ -10,6 +10,7 @@ from contextlib import closing
 from itertools import pairwise
 
 from tests.e2e.process import REPO, Engine, assert_sound, ticks_stored, wait_for_ticks, wait_until
+from tradebot.core.log_events import LogEvent
 from tradebot.store.policy import WAL_BYTES_KEPT
 
 # A commit for each tick: the write-ahead log grows as fast as it can. The channels are wide, so that readers that take
@@ -33,7 +34,7 @@ def test_four_readers_at_full_speed_never_meet_a_lock(engine: Engine) -> None:
     done = running.finish().expect(0)
     assert [one["busy"] for one in found] == [0] * 4
     assert all(one["queries"] > 0 for one in found)
-    assert not done.all("storage unavailable")
+    assert not done.all(LogEvent.STORAGE_UNAVAILABLE)
     assert_sound(db)
 
 

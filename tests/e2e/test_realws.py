@@ -280,7 +280,7 @@ def test_wss_with_credentials_and_with_certificates_that_are_wrong(engine: Engin
         texts.append(done := start("unknown", good, trusted=False).end(10))
         assert "no authority known to this machine" in done.all(LogEvent.CONNECT_FAILED)[0]["reason"]
         # The last attempt may have had too little time left to find the same.
-        assert "within feed.reconnect_budget_s (2 s); the last attempt: " in done.one("stage failed")["detail"]
+        assert "within feed.reconnect_budget_s (2 s); the last attempt: " in done.one(LogEvent.STAGE_FAILED)["detail"]
     assert len(notices(live.db, "LINK_LOST")) == 1
     assert "***@localhost" in texts[0].stderr
     said = "".join(done.stdout + done.stderr for done in texts).encode()

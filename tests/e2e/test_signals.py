@@ -162,13 +162,13 @@ def test_a_second_signal_ends_it_at_once(engine: Engine) -> None:
         held = ticks_stored(db)
         # Nothing can be stored from here on, so some accepted ticks are in the engine's hands when it is stopped.
         running.send(signal.SIGTERM)
-        running.wait_for("stop signal: draining")
+        running.wait_for(LogEvent.DRAINING)
         began = time.monotonic()
         running.send(signal.SIGTERM)
         done = running.finish(10)
         assert time.monotonic() - began < 2
     done.expect(1)
-    assert done.all("second stop signal: exiting at once")
+    assert done.all(LogEvent.SECOND_SIGNAL)
     ledger = done.ledger
     assert (ledger["stored"], ledger["cause"]) == (held, "a second stop signal ended the run")
     assert ledger["not_stored"] == ledger["accepted"] - held

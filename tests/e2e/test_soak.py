@@ -17,6 +17,7 @@ from tests.e2e.fake_systemctl import alive, state_of, stop
 from tests.e2e.mockws import MockWsProcess
 from tests.e2e.process import REPO, Engine, Running, assert_sound, environment, reading, ticks_stored, wait_until
 from tests.unit.ops.soak.test_psi import write_psi
+from tradebot.core.log_events import LogEvent
 from tradebot.telemetry.status_file import Status, read_status, status_path
 from tradebot.telemetry.throttle_file import read_throttle, throttle_path
 
@@ -194,7 +195,7 @@ def test_abort_leaves_the_engine_throttled(engine: Engine, boxes: list[Box]) -> 
     assert alive(box.pid)
     write_psi(box.psi, 15.0)
     again = box.soak(0.2, duration_s=1.0).finish().expect(0)
-    assert "continuing at THROTTLE3" in again.one("soak starting")["detail"]
+    assert "continuing at THROTTLE3" in again.one(LogEvent.SOAK_START)["detail"]
 
 
 @pytest.mark.parametrize("psi_actions", ["on", "off"])

@@ -138,7 +138,7 @@ class TestFullDisk:
         running = start_replay(engine, db, 30, "--speed=100x")
         wait_for_ticks(db, 1000)
         disk.fill()
-        running.wait_for("storage unavailable")
+        running.wait_for(LogEvent.STORAGE_UNAVAILABLE)
         disk.free()
         done = running.finish().expect(0)
         assert done.one(LogEvent.FINAL_METRICS)["persist_errors"] > 0
@@ -153,7 +153,7 @@ class TestFullDisk:
         done = start_replay(engine, db, 0.2).finish().expect(13)
         assert "full" in done.complaint
         running = start_replay(engine, db, 30)
-        running.wait_for("storage unavailable")
+        running.wait_for(LogEvent.STORAGE_UNAVAILABLE)
         disk.free()
         running.finish().expect(0)
         assert dump(db) == dump(undisturbed)
@@ -165,7 +165,7 @@ class TestFullDisk:
         running = engine.start(config, f"--db={db}")
         wait_for_ticks(db, 200)
         disk.fill()
-        running.wait_for("storage unavailable")
+        running.wait_for(LogEvent.STORAGE_UNAVAILABLE)
         running.process.terminate()
         done = running.finish(10)
         assert_failed_and_spilled(done, "SQLITE_FULL")
@@ -181,7 +181,7 @@ class TestLockedDatabase:
         running = start_replay(engine, db, 30, "--speed=200x")
         wait_for_ticks(db, 500)
         with locked(db):
-            assert "SQLITE_BUSY" in running.wait_for("storage unavailable")["detail"]
+            assert "SQLITE_BUSY" in running.wait_for(LogEvent.STORAGE_UNAVAILABLE)["detail"]
         done = running.finish().expect(0)
         assert done.ledger["not_stored"] == 0
         assert dump(db) == dump(undisturbed)
@@ -210,10 +210,10 @@ class TestLockedDatabase:
             to_fail = start_synthetic(engine, held, 0, "--seconds=0.1")
             to_stop = start_synthetic(engine, stopped, 600)
             to_wait = start_synthetic(engine, released, 30, "--seconds=0.1")
-            to_stop.wait_for("storage unavailable")
+            to_stop.wait_for(LogEvent.STORAGE_UNAVAILABLE)
             to_stop.process.terminate()
             to_stop.finish(10).expect(0)
-            to_wait.wait_for("storage unavailable")
+            to_wait.wait_for(LogEvent.STORAGE_UNAVAILABLE)
             assert "another program holds a lock" in to_fail.finish().expect(13).complaint
         to_wait.finish().expect(0)
         assert (counts(held), counts(stopped)) == before[:2]
@@ -247,7 +247,7 @@ class TestAway:
         )
         assert done.ledger["accepted"] == done.ledger["stored"] == counts(db)["ticks"] > 500 * locked_s
         assert len(done.all(LogEvent.SPILL_BEGUN)) == len(done.all(LogEvent.SPILL_DRAINED)) == 1
-        assert len(done.all("storage unavailable")) <= 2 + locked_s, "the volume of the log is bounded"
+        assert len(done.all(LogEvent.STORAGE_UNAVAILABLE)) <= 2 + locked_s, "the volume of the log is bounded"
         assert len(synthetic_units(db)) == counts(db)["ticks"]
         assert not db.with_name("x.db.spill").exists()
         assert_sound(db)

@@ -68,7 +68,7 @@ def test_complaints_need_an_explanation() -> None:
     assert len(unexplained([lost], ["kill", "storage_full"], None)) == 1
     assert len(unexplained([line("ERROR", "never heard of")], list(KINDS), list(KINDS))) == 1
     assert unexplained([line("INFO", "never heard of")], [], None) == []
-    held_back = line("WARNING", "7 more suppressed: link lost", event="link lost")
+    held_back = line("WARNING", "7 more suppressed: link lost", event=LogEvent.LINK_LOST, suppressed=7)
     assert len(unexplained([held_back], [], None)) == 1
 
 

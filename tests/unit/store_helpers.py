@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from peewee import SqliteDatabase
 
 from tradebot.core.events import BUY, SELL, Event, Fill, LimitBreach, Order, Signal, Tick, TickChunk
+from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import RealRuntime
 from tradebot.output.log import Log, setup_logging
 from tradebot.store.batch import WriteBatch
@@ -207,12 +208,12 @@ class Logged:
     def lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self._stream.getvalue().splitlines()]
 
-    def all(self, message: str) -> list[dict[str, Any]]:
-        """The fields of the lines with this message."""
-        return [line["fields"] for line in self.lines() if line["fields"]["message"] == message]
+    def all(self, event: LogEvent) -> list[dict[str, Any]]:
+        """The fields of the lines of this event."""
+        return [line["fields"] for line in self.lines() if line["fields"].get("event") == event]
 
-    def one(self, message: str) -> dict[str, Any]:
-        (found,) = self.all(message)
+    def one(self, event: LogEvent) -> dict[str, Any]:
+        (found,) = self.all(event)
         return found
 
 

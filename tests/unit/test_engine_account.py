@@ -11,6 +11,7 @@ import pytest
 from tests.unit.store_helpers import Logged
 from tradebot.core.errors import ExitCode, OverloadError
 from tradebot.core.ledger import Ledger, NotStored
+from tradebot.core.log_events import LogEvent
 from tradebot.engine import _Run
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.policy import FINAL_FLUSH_S
@@ -58,14 +59,14 @@ def test_a_ledger_that_does_not_balance_is_a_crash(logged: Logged) -> None:
     """A bug, whatever else happened."""
     code, _ledger = _Run._account(run_of(logged), pipeline_of(Ledger(received=6, accepted=5, stored=5)), ExitCode.PARSE)
     assert code is ExitCode.CRASH
-    assert logged.one("ledger does not balance")["problems"]
+    assert logged.one(LogEvent.LEDGER_UNBALANCED)["problems"]
 
 
 def test_while_threads_count_on_it_is_none(logged: Logged) -> None:
     """After a second signal stages are met in the midst of counting."""
     unbalanced = pipeline_of(Ledger(received=6, accepted=5, stored=5))
     code, _ledger = _Run._account(run_of(logged, ("strategy",)), unbalanced, ExitCode.CRASH)
-    assert code is ExitCode.CRASH and not logged.all("ledger does not balance")
+    assert code is ExitCode.CRASH and not logged.all(LogEvent.LEDGER_UNBALANCED)
     code, _ledger = _Run._account(run_of(logged, ("strategy",)), unbalanced, ExitCode.OVERLOAD)
     assert code is ExitCode.OVERLOAD
 
@@ -84,7 +85,7 @@ def test_while_threads_count_on_it_is_none(logged: Logged) -> None:
 def test_what_is_not_stored_is_told(logged: Logged, ledger: Ledger, lost: int, told: tuple[int, int] | None) -> None:
     """The count of lost events is in the log, of whatever kind they are."""
     _Run._account(run_of(logged), pipeline_of(ledger, lost, FULL), ExitCode.OVERLOAD)
-    lines = logged.all("accepted events were not stored")
+    lines = logged.all(LogEvent.NOT_STORED)
     assert [(line["ticks"], line["events_lost"]) for line in lines] == ([] if told is None else [told])
     assert all(line["cause"] == str(NotStored.STORAGE_FAILED) for line in lines)
 
@@ -114,4 +115,4 @@ def test_a_storage_that_has_failed_is_not_waited_for_again(logged: Logged) -> No
 def test_an_end_that_cannot_be_recorded(logged: Logged, before: ExitCode, after: ExitCode) -> None:
     """13, unless the run had another reason to end."""
     assert finish(run_of(logged, (), Store(fails=True)), before) is after
-    assert "disk full" in logged.one("the run's end could not be recorded")["detail"]
+    assert "disk full" in logged.one(LogEvent.FINISH_FAILED)["detail"]

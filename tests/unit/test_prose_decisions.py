@@ -28,7 +28,6 @@ ONLY_PROSE = {
     "mockws_server/script.py::_header": "msgspec puts the place of an error into its text only",
     "mockws_server/actions.py::_explain": "likewise",
     "tradebot/feeds/replay/tick_lines.py::_explain": "likewise",
-    "sim/world/journal.py::_is_routine": "decides what a person is shown of a history; not every line has an event",
 }
 NEWLINE = ("'\\n'", "chr(10)")
 

@@ -180,6 +180,17 @@ class TestLogEvents:
                         found.setdefault(LogEvent[name], set()).add(level)
         return found
 
+    def test_every_line_above_debug_has_an_event(self, repo: Path) -> None:
+        """Nothing needs to recognize a line by its message."""
+        without = []
+        for path in (repo / "tradebot").rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if not isinstance(node, ast.Call) or "event" in {keyword.arg for keyword in node.keywords}:
+                    continue
+                if re.search(r"log\.(info|warning|error)$", ast.unparse(node.func)):
+                    without.append(f"{path.relative_to(repo)}:{node.lineno}")
+        assert without == []
+
     def test_the_fields_that_a_call_names_are_on_the_page(self, repo: Path, reference: Path) -> None:
         """Fields that come as a mapping cannot be seen here."""
         page = (reference / "log-events.md").read_text()

@@ -145,7 +145,7 @@ class _Capture:
         self._trades += len(batch.ticks)
         self._malformed += batch.malformed
         for note in batch.notes:
-            self._log.warning("malformed frame", frame=note.line, reason=note.reason)
+            self._log.warning("malformed frame", event=LogEvent.MALFORMED_INPUT, frame=note.line, reason=note.reason)
         for _index, notice in batch.notices:
             self._print_notice(notice)
 

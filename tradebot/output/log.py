@@ -91,7 +91,7 @@ class Log:
             limiter = self._info
             if now_s >= limiter.report_at_s:
                 self._report("INFO", limiter)
-            if limiter.admit(message, now_s):
+            if limiter.admit(message, now_s, fields.get("event")):
                 self._write("INFO", message, fields)
 
     def warning(self, message: str, exc_info: BaseException | None = None, **fields: object) -> None:
@@ -132,15 +132,16 @@ class Log:
         limiter = self._trouble
         if now_s >= limiter.report_at_s:
             self._report("WARNING", limiter)
-        if limiter.admit(message, now_s):
+        if limiter.admit(message, now_s, fields.get("event")):
             if error is not None:
                 fields.update(exception_fields(error))
             self._write(level, message, fields)
 
     def _report(self, level: str, limiter: RateLimiter) -> None:
-        for kind, count in limiter.take_suppressed():
+        for kind, event, count in limiter.take_suppressed():
             # Not limited itself: at most one line a kind and window, of a bounded number of kinds.
-            self._write(level, f"{count} more suppressed: {kind}", {"event": kind, "suppressed": count})
+            named = {} if event is None else {"event": event}
+            self._write(level, f"{count} more suppressed: {kind}", {**named, "suppressed": count})
 
     def _write(self, level: str, message: str, fields: Fields) -> None:
         now_ms = self._runtime.now_ms()

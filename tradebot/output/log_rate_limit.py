@@ -16,15 +16,18 @@ class Suppressed(NamedTuple):
     """How many lines of a kind were held back since this was last asked."""
 
     kind: str
+    event: object
+    """That of the first line of this kind; None if it had none, and for OTHER_KINDS."""
     lines: int
 
 
 class _Kind:
     """State of one kind: the times of its last lines, and how many were held back and reported so far."""
 
-    __slots__ = ("blocked_until_s", "reported", "suppressed", "times")
+    __slots__ = ("blocked_until_s", "event", "reported", "suppressed", "times")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, event: object) -> None:
+        self.event = event
         self.times: deque[float] = deque(maxlen=limit)
         self.blocked_until_s = -inf
         self.suppressed = 0
@@ -50,9 +53,9 @@ class RateLimiter:
         self.report_at_s = inf
         """From when on held-back lines are due to be reported; infinity while there are none."""
 
-    def admit(self, kind: str, now_s: float) -> bool:
+    def admit(self, kind: str, now_s: float, event: object = None) -> bool:
         """Whether a line of this kind may be written now: if so it counts as written, otherwise as held back."""
-        state = self._kinds.get(kind) or self._state_of(kind, now_s)
+        state = self._kinds.get(kind) or self._state_of(kind, now_s, event)
         if now_s < state.blocked_until_s:
             self._hold_back(state, 1, now_s)
             return False
@@ -84,20 +87,20 @@ class RateLimiter:
             lines = state.suppressed - state.reported
             if lines:
                 state.reported += lines
-                taken.append(Suppressed(kind, lines))
+                taken.append(Suppressed(kind, state.event, lines))
         return taken
 
-    def _state_of(self, kind: str, now_s: float) -> _Kind:
+    def _state_of(self, kind: str, now_s: float, event: object) -> _Kind:
         """The state of a kind that is not in the table under its full text."""
         kinds = self._kinds
         kind = kind[:MAX_KIND_CHARS]
         if kind not in kinds and len(kinds) >= self._max_kinds:
             self._sweep(now_s)
             if len(kinds) >= self._max_kinds:
-                kind = OTHER_KINDS
+                kind, event = OTHER_KINDS, None
         state = kinds.get(kind)
         if state is None:
-            state = kinds[kind] = _Kind(self._limit)
+            state = kinds[kind] = _Kind(self._limit, event)
         return state
 
     def _sweep(self, now_s: float) -> None:

@@ -203,7 +203,9 @@ class SqliteStore:
         had_tables = bool(db.get_tables())
         version = migrate(db)
         if version == _SCHEMA_OF_ORIGINAL and had_tables:
-            self._log.warning("database migrated from the original schema", database=str(self.path))
+            self._log.warning(
+                "database migrated from the original schema", event=LogEvent.SCHEMA_MIGRATED, database=str(self.path)
+            )
         # On disk before the file they come from, which was, is deleted. The connection is used for nothing later.
         db.execute_sql("PRAGMA synchronous = FULL")
         adopted = adopt(db, spill_path(self.path))

@@ -84,8 +84,8 @@ class ExecutionStage:
             return
         for order in orders:
             log.info(
-                "shadow order executed", event_id=order.event_id, symbol=order.symbol, side=order.side,
-                qty=order.qty, price=order.price, reason_code=order.reason,
+                "shadow order executed", event=LogEvent.ORDER_FILLED, event_id=order.event_id, symbol=order.symbol,
+                side=order.side, qty=order.qty, price=order.price, reason_code=order.reason,
             )  # fmt: skip
 
     def _first_fill(self, symbol: str) -> None:

@@ -150,11 +150,14 @@ class IngestStage:
         metrics.history_dropped += batch.history_dropped
         metrics.out_of_band += batch.out_of_band
         for note in batch.notes:
-            self._log.warning("malformed input", line=note.line, reason=note.reason)
+            self._log.warning("malformed input", event=LogEvent.MALFORMED_INPUT, line=note.line, reason=note.reason)
         if (
             batch.malformed > len(batch.notes) and not self._feed.push
         ):  # a push feed chooses what it describes, and when
-            self._log.warning("further malformed input was not logged", lines=batch.malformed - len(batch.notes))
+            self._log.warning(
+                "further malformed input was not logged", event=LogEvent.MALFORMED_SUPPRESSED,
+                lines=batch.malformed - len(batch.notes),
+            )  # fmt: skip
         for _index, notice in batch.notices:
             self._announce(notice)
 

@@ -175,10 +175,13 @@ class Pipeline:
                 )
                 return False
             if signals and control.drain_deadline is None:
-                self._log.info("stop signal: draining", drain_timeout_s=self._config.persist.drain_timeout_s)
+                self._log.info(
+                    "stop signal: draining", event=LogEvent.DRAINING,
+                    drain_timeout_s=self._config.persist.drain_timeout_s,
+                )  # fmt: skip
                 self._stop_early("a stop signal arrived")
             if end_at is not None and runtime.monotonic() >= end_at and not control.stop.is_requested():
-                self._log.info("engine.run_seconds is over: draining", run_seconds=run_seconds)
+                self._log.info("engine.run_seconds is over: draining", event=LogEvent.DRAINING, run_seconds=run_seconds)
                 self._time_over = True
                 self._stop_early("the time limit was reached")
             if control.stop.is_requested() and not self._draining():

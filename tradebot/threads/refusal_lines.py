@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tradebot.core.events import Order
+from tradebot.core.log_events import LogEvent
 from tradebot.execution.risk import refusal_text
 from tradebot.output.log import Log
 
@@ -16,6 +17,6 @@ def log_refusal(log: Log, order: Order) -> None:
     if breach is not None:
         numbers = {"refused_by": breach.limit_key, "refused_value": breach.value, "refused_limit": breach.limit}
     log.warning(
-        "order refused", event_id=order.event_id, symbol=order.symbol, side=order.side, reason_code=order.reason,
-        detail=refusal_text(order), **numbers,
+        "order refused", event=LogEvent.ORDER_REFUSED, event_id=order.event_id, symbol=order.symbol, side=order.side,
+        reason_code=order.reason, detail=refusal_text(order), **numbers,
     )  # fmt: skip

@@ -41,20 +41,20 @@ def test_every_line_is_written_or_reported_once(steps: list[tuple[float, str, st
     for step_s, kind, action in steps:
         now_s += step_s
         if action == "take":
-            reported += sum(lines for _, lines in limiter.take_suppressed())
+            reported += sum(each.lines for each in limiter.take_suppressed())
         elif isinstance(action, int):  # as many lines at once
             asked += 0 if limiter.has_room(kind, now_s, action) else action
         else:
             asked += 1
             written += limiter.admit(kind, now_s)
-    assert written + reported + sum(lines for _, lines in limiter.take_suppressed()) == asked
+    assert written + reported + sum(each.lines for each in limiter.take_suppressed()) == asked
     assert limiter.take_suppressed() == []
 
 
 def test_kinds_have_their_own_allowance() -> None:
     limiter = RateLimiter(1)
     assert [limiter.admit(kind, 0.0) for kind in "aabb"] == [True, False, True, False]
-    assert limiter.take_suppressed() == [("a", 1), ("b", 1)]
+    assert limiter.take_suppressed() == [("a", None, 1), ("b", None, 1)]
 
 
 def test_asking_for_room_costs_an_allowance_nothing() -> None:
@@ -66,7 +66,7 @@ def test_asking_for_room_costs_an_allowance_nothing() -> None:
     assert not limiter.has_room("a", 0.5)
     assert not limiter.has_room("a", 0.5, 3)
     assert limiter.report_at_s == 1.5
-    assert limiter.take_suppressed() == [("a", 4)]
+    assert limiter.take_suppressed() == [("a", None, 4)]
     assert limiter.has_room("a", 1.0)
 
 
@@ -84,7 +84,7 @@ def test_report_is_due_a_window_after_the_first_line_held_back() -> None:
 def test_more_kinds_than_the_table_holds_share_one_allowance() -> None:
     limiter = RateLimiter(1, max_kinds=2)
     assert [limiter.admit(kind, 0.0) for kind in ("a", "b", "c", "d", "e")] == [True, True, True, False, False]
-    assert limiter.take_suppressed() == [(OTHER_KINDS, 2)]
+    assert limiter.take_suppressed() == [(OTHER_KINDS, None, 2)]
 
 
 def test_quiet_kinds_make_room_for_new_ones() -> None:
@@ -94,7 +94,7 @@ def test_quiet_kinds_make_room_for_new_ones() -> None:
     assert limiter.admit("c", 1.0)
     assert limiter.admit("d", 1.0)  # b was still active: c took the place of a, d shares
     assert not limiter.admit("e", 1.0)
-    assert limiter.take_suppressed() == [(OTHER_KINDS, 1)]
+    assert limiter.take_suppressed() == [(OTHER_KINDS, None, 1)]
 
 
 def test_memory_is_bounded_whatever_the_kinds() -> None:
@@ -111,7 +111,7 @@ def test_a_quiet_kind_is_not_forgotten_before_it_is_reported() -> None:
     limiter.admit("a", 0.0)
     limiter.admit("a", 0.1)
     limiter.admit("b", 50.0)
-    assert limiter.take_suppressed() == [("a", 1)]
+    assert limiter.take_suppressed() == [("a", None, 1)]
     limiter.admit("c", 100.0)
     assert "a" not in limiter._kinds
 

@@ -70,13 +70,13 @@ class TestOpening:
         assert {name: state[name] for name in ("ticks", "signals", "orders", "trades")} == {
             "ticks": 0, "signals": 0, "orders": 0, "trades": 0,
         }  # fmt: skip
-        assert not logged.all("database migrated from the original schema")
+        assert not logged.all(LogEvent.SCHEMA_MIGRATED)
 
     def test_an_original_database(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
         with closing(sqlite3.connect(tmp_path / "x.db")) as db:
             db.executescript(ORIGINAL_SCHEMA)
         opened(tmp_path / "x.db", runtime, logged).close()
-        assert logged.one("database migrated from the original schema")["database"] == str(tmp_path / "x.db")
+        assert logged.one(LogEvent.SCHEMA_MIGRATED)["database"] == str(tmp_path / "x.db")
         assert logged.one(LogEvent.INITIAL_DATABASE_STATE)["ticks"] == 2
 
     def test_a_second_engine(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
@@ -128,7 +128,7 @@ class TestPatience:
             runtime.on_sleep = lambda: other.close() if len(runtime.slept) == 3 else None
             opened(tmp_path / "x.db", runtime, logged).close()
         assert runtime.slept == [0.05, 0.1, 0.2]
-        assert [line["retry_in_s"] for line in logged.all("storage unavailable")] == runtime.slept
+        assert [line["retry_in_s"] for line in logged.all(LogEvent.STORAGE_UNAVAILABLE)] == runtime.slept
 
     def test_locked_for_good(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
         """13 naming the database and what holds it, after storage_retry_s; the lock is given back."""
@@ -168,7 +168,7 @@ class TestPatience:
                 opened(tmp_path / "x.db", runtime, logged).close()
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, before)
-        told = [line["detail"] for line in logged.all("storage unavailable")]
+        told = [line["detail"] for line in logged.all(LogEvent.STORAGE_UNAVAILABLE)]
         assert len(told) >= 4
         assert not any("damaged" in text for text in told)
         assert {"EMFILE", "SQLITE_CANTOPEN"} <= {text.partition("(")[2].split(":")[0] for text in told}
@@ -308,7 +308,7 @@ class TestDamageInDoubt:
                 patch.setattr("tradebot.store.session.Path.open", fail)
             assert store.with_database(work) == "read"
         assert runtime.slept == [0.05, 0.1]
-        told = [line["detail"] for line in logged.all("storage unavailable")]
+        told = [line["detail"] for line in logged.all(LogEvent.STORAGE_UNAVAILABLE)]
         assert all("x.db: cannot be read: Input/output error (EIO" in text for text in told)
         assert not any("damaged" in text for text in told)
         store.close()
@@ -407,19 +407,19 @@ class TestAdoption:
         path = tmp_path / "x.db"
         self.spilled(path)
         opened(path, runtime, logged).close()
-        line = logged.one("spill file found: its events are stored")
+        line = logged.one(LogEvent.SPILL_ADOPTED)
         assert (line["run_id"], line["stored"], line["already_stored"], line["whole"]) == ("r1", 14, 0, True)
         assert logged.one(LogEvent.INITIAL_DATABASE_STATE)["ticks"] == 10
         assert counts(path) == (10, 2, 2, 2)
         opened(path, runtime, logged).close()
-        assert len(logged.all("spill file found: its events are stored")) == 1
-        assert not logged.all("spill file is incomplete")
+        assert len(logged.all(LogEvent.SPILL_ADOPTED)) == 1
+        assert not logged.all(LogEvent.SPILL_CUT_SHORT)
 
     def test_one_that_was_cut_short_says_so(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
         self.spilled(tmp_path / "x.db", finish=False)
         opened(tmp_path / "x.db", runtime, logged).close()
-        assert logged.one("spill file found: its events are stored")["whole"] is False
-        assert "lost" in logged.one("spill file is incomplete")["detail"]
+        assert logged.one(LogEvent.SPILL_ADOPTED)["whole"] is False
+        assert "lost" in logged.one(LogEvent.SPILL_CUT_SHORT)["detail"]
 
     def test_by_another_name_of_the_database(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
         (tmp_path / "data").mkdir()
@@ -443,12 +443,12 @@ class TestAdoption:
         spill_path(tmp_path / "old.db").rename(spill_path(tmp_path / "x.db"))
         store = opened(tmp_path / "x.db", runtime, logged)
         aside = tmp_path / "x.db.spill.orphan-r1"
-        line = logged.one("spill file set aside")
+        line = logged.one(LogEvent.SPILL_ORPHANED)
         assert (line["event"], line["run_id"], line["spill_file"]) == (LogEvent.SPILL_ORPHANED, "r1", str(aside))
         assert "has no run r1" in line["detail"]
         assert aside.read_bytes() == content and not spill_path(tmp_path / "x.db").exists()
         assert store.orphan is not None and store.orphan.path == aside
-        assert not logged.all("spill file found: its events are stored") and not logged.all("spill file is incomplete")
+        assert not logged.all(LogEvent.SPILL_ADOPTED) and not logged.all(LogEvent.SPILL_CUT_SHORT)
         store.close()
 
 

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from tests.conftest import REPO
 from tests.unit.store_helpers import Logged
 from tradebot.core.errors import ConfigError
+from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import RealRuntime
 from tradebot.portfolio.book import Book, book_of
 from tradebot.portfolio.exact import finite
@@ -198,7 +199,7 @@ def test_an_unreadable_status_file_is_reported_and_replaced(tmp_path: Path, left
     beacon.poll()
     beacon.end(0)
     logged.log.close()
-    told = logged.one("the status file of the last run was unreadable and is replaced")
+    told = logged.one(LogEvent.STATUS_REPLACED)
     assert str(path) in told["detail"]
     assert read_status(path) == status_of(exit_code=0)
 

@@ -12,6 +12,7 @@ from tests.unit.store_helpers import Logged, order, signal, tick
 from tradebot.core.channel import Channel
 from tradebot.core.errors import ExitCode
 from tradebot.core.events import Event, PersistItem, as_item
+from tradebot.core.log_events import LogEvent
 from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.policy import FINAL_FLUSH_S, FlushPolicy, RetryPolicy
@@ -137,7 +138,7 @@ def test_what_cannot_pass_is_not_tried_again() -> None:
     case = Case([(0.0, 1e9)], retry_s=3600.0, passing=False)
     assert case.play(lambda: case.send(tick(1))) < _A_LITTLE_S
     assert len(case.storage.patience_ms) == 1
-    assert case.logged.one("storage failed")["code"] == "SQLITE_CORRUPT"
+    assert case.logged.one(LogEvent.STORAGE_FAILED)["code"] == "SQLITE_CORRUPT"
 
 
 def test_patience_begins_anew_after_a_success() -> None:

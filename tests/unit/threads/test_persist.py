@@ -150,7 +150,7 @@ def test_a_connection_that_cannot_be_closed_is_13() -> None:
     stage, spill, control, logged = spilled(SmallSpill(9), Unclosable())
     assert control.failure is not None and control.failure.code is ExitCode.OVERLOAD
     assert stage.ticks_stored == 1 and not spill.used
-    assert "SQLITE_IOERR" in logged.one("clean-up failed")["detail"]
+    assert "SQLITE_IOERR" in logged.one(LogEvent.CLEANUP_FAILED)["detail"]
 
 
 def test_a_log_that_cannot_be_synced_does_not_keep_events_from_the_spill() -> None:
@@ -162,7 +162,7 @@ def test_a_log_that_cannot_be_synced_does_not_keep_events_from_the_spill() -> No
 
     stage, spill, _control, logged = spilled(SmallSpill(9), Unsynced())
     assert spill.events == 4 and stage.events_lost == 0
-    assert logged.one("write-ahead log could not be synced")["event"] == LogEvent.WAL_SYNC_FAILED
+    assert logged.one(LogEvent.WAL_SYNC_FAILED)["event"] == LogEvent.WAL_SYNC_FAILED
 
 
 def test_the_log_is_synced_before_the_header_is_written() -> None:

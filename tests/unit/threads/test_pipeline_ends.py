@@ -17,6 +17,7 @@ from tradebot.config.validation import build
 from tradebot.core.errors import ExitCode
 from tradebot.core.events import Order, Signal, Tick
 from tradebot.core.ledger import NotStored
+from tradebot.core.log_events import LogEvent
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.feeds.base import Batch, Feed
 from tradebot.feeds.status import NO_LINK, FeedStatus
@@ -141,7 +142,7 @@ def test_what_reached_the_writer_is_stored_though_a_stage_hangs(tmp_path: Path) 
     end_s = 5.0 + _DRAIN_S + FINAL_FLUSH_S + _GRACE_S
     assert ending.ended_s == pytest.approx(end_s, abs=3 * _POLL_S), "the final flush and a second"
     assert ending.pipeline.ledger().cause is NotStored.DRAIN_TIMEOUT
-    assert ending.logged.one("drain ran out of time")["running"] == ["execution", "persist", "strategy"]
+    assert ending.logged.one(LogEvent.DRAIN_TIMEOUT)["running"] == ["execution", "persist", "strategy"]
 
 
 def test_a_stage_that_waits_for_one_that_hangs_is_let_go(tmp_path: Path) -> None:
@@ -168,7 +169,7 @@ def test_a_writer_at_its_final_flush_is_no_drain_out_of_time(tmp_path: Path) -> 
     """Drained is what has reached the writer, whose last five seconds come after that."""
     ending, goes_on = _overdue(tmp_path, ["persist"])
     assert goes_on and ending.control.failure is None
-    assert not ending.logged.all("drain ran out of time")
+    assert not ending.logged.all(LogEvent.DRAIN_TIMEOUT)
 
 
 def test_any_other_stage_is(tmp_path: Path) -> None:

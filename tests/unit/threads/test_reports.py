@@ -12,6 +12,7 @@ from tradebot.config.model import RiskCaps
 from tradebot.core.channel import Channel
 from tradebot.core.events import (
     BUY,
+    PERIODIC_TRIGGER,
     SELL,
     PersistItem,
     Side,
@@ -21,6 +22,7 @@ from tradebot.core.events import (
     TickChunk,
     TickItem,
 )
+from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import RealRuntime
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.output.log import MAX_INFO_PER_S, Log, setup_logging
@@ -48,12 +50,12 @@ def channel(name: str) -> Channel[Any]:
     return Channel(RealRuntime(), name, 10 * SIGNALS)
 
 
-def describe(stream: io.StringIO, log: Log, kind: str) -> tuple[int, int]:
-    """Lines of this kind, and how many more were summed up."""
+def describe(stream: io.StringIO, log: Log, event: str) -> tuple[int, int]:
+    """Lines of this event, and how many more were summed up."""
     log.flush_suppressed()
     fields = [json.loads(line)["fields"] for line in stream.getvalue().splitlines()]
-    written = sum(each["message"] == kind for each in fields)
-    return written, sum(each["suppressed"] for each in fields if each.get("event") == kind and "suppressed" in each)
+    counts = [each.get("suppressed") for each in fields if each.get("event") == event]
+    return counts.count(None), sum(filter(None, counts))
 
 
 @pytest.mark.parametrize("chunk", [1, 7, SIGNALS])
@@ -73,7 +75,7 @@ def test_every_signal_is_told_or_summed_up(chunk: int, stream: io.StringIO, log:
         ticks.send(TickChunk([Tick("A", 100.0, 1.0, at) for at in range(start, min(start + chunk, SIGNALS))]))
     ticks.close()
     strategy.run()
-    written, summed_up = describe(stream, log, "signal generated")
+    written, summed_up = describe(stream, log, PERIODIC_TRIGGER)
     assert written + summed_up == metrics.signal_count == SIGNALS
     assert written >= MAX_INFO_PER_S
 
@@ -98,13 +100,13 @@ def test_every_fill_is_told_or_summed_up_and_every_refusal_told(chunk: int, stre
         signals.send(SignalChunk(made[start : start + chunk]))
     signals.close()
     stage.run()
-    written, summed_up = describe(stream, log, "shadow order executed")
+    written, summed_up = describe(stream, log, LogEvent.ORDER_FILLED)
     assert written + summed_up == metrics.shadow_orders == metrics.trade_count == SIGNALS - refused
     assert written >= MAX_INFO_PER_S
-    assert sum(describe(stream, log, "order refused")) == metrics.risk_vetoes == refused
+    assert sum(describe(stream, log, LogEvent.ORDER_REFUSED)) == metrics.risk_vetoes == refused
     assert persist.depth == SIGNALS
     for line in map(json.loads, stream.getvalue().splitlines()):
         fields = line["fields"]
-        if fields["message"] == "order refused":
+        if fields["event"] == LogEvent.ORDER_REFUSED:
             found = tuple(fields[name] for name in ("refused_by", "refused_value", "refused_limit"))
             assert found[0] == "risk_caps.max_symbol_exposure_usd" and found[1] > found[2] == 5_000.0

@@ -13,6 +13,7 @@ from tests.unit.feeds.clock import ClockMovingStop, HandClock
 from tests.unit.store_helpers import Logged
 from tests.unit.talk import START_MS
 from tradebot.core.events import Notice, Tick
+from tradebot.core.log_events import LogEvent
 from tradebot.feeds.base import Batch, Malformed
 from tradebot.feeds.replay.feed import DatabaseReplay
 from tradebot.feeds.replay.pacing import LONG_WAIT_S, SAY_EVERY_S, PacedFeed, Pacer
@@ -180,7 +181,7 @@ def test_a_long_wait_is_logged_when_it_begins_and_now_and_then() -> None:
     while feed.read() is not None:
         pass
     logged.log.close()
-    told = logged.all("waiting for the next tick of the recording")
+    told = logged.all(LogEvent.REPLAY_WAITS)
     assert [line["wait_s"] for line in told] == [1500.0, 900.0, 300.0]
     assert told[0]["next_ts"] == ticks[2].ts
     assert "--speed" in told[0]["hint"]

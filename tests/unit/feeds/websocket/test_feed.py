@@ -379,8 +379,8 @@ class TestTheLink:
     def test_what_an_exchange_says_is_logged(self, rig: Make) -> None:
         made = rig(Line(text("ack A", "error no such symbol")))
         made.until(lambda: made.feed.position == 2)
-        assert made.logged.one("subscription confirmed")["detail"] == "A"
-        assert made.logged.one("exchange reports an error")["detail"] == "no such symbol"
+        assert made.logged.one(LogEvent.SUBSCRIBED)["detail"] == "A"
+        assert made.logged.one(LogEvent.EXCHANGE_ERROR)["detail"] == "no such symbol"
 
 
 class TestConnecting:
@@ -402,7 +402,7 @@ class TestConnecting:
     def test_each_failure_is_logged(self, rig: Make) -> None:
         made = rig(ConnectFailed("the server answered 503", 503, 7.0))
         made.until(lambda: len(made.network.dialled) == 2)
-        first, second = made.logged.all("connecting failed")
+        first, second = made.logged.all(LogEvent.CONNECT_FAILED)
         assert first == {
             "message": "connecting failed", "event": LogEvent.CONNECT_FAILED, "url": MASKED, "gives_up_in_s": 126.0,
             "reason": "the server answered 503", "status": 503, "attempt": 1, "retry_in_s": 7.0,
@@ -494,7 +494,7 @@ class TestConnecting:
     def test_no_token_is_a_failed_attempt(self, rig: Make) -> None:
         made = rig(Line(), exchange=Tokened, answers=[ConnectFailed("401", 401), "none", "good"])
         made.story(1)
-        first, second = made.logged.all("connecting failed")
+        first, second = made.logged.all(LogEvent.CONNECT_FAILED)
         assert (first["reason"], first["status"]) == ("401", 401)
         assert second["reason"] == "the token that https://***@example.org/token sent cannot be parsed: no token in it"
         assert len(made.network.dialled) == 1
@@ -667,21 +667,21 @@ class TestMalformed:
         batches = made.until(lambda: made.feed.position == 10)
         assert sum(batch.malformed for batch in batches) == 10
         assert [note.line for batch in batches for note in batch.notes] == [1, 10]
-        assert [each["frames"] for each in made.logged.all("further malformed frames were not logged")] == [8]
+        assert [each["frames"] for each in made.logged.all(LogEvent.MALFORMED_SUPPRESSED)] == [8]
 
     def test_the_rest_is_told_when_the_garbage_has_ended(self, rig: Make) -> None:
         made = rig(Line(text(*"x" * 5), 5.0), config=replace(CONFIG, parse_error_limit=0))
         made.after(1.5)
-        assert made.logged.all("further malformed frames were not logged") == []
+        assert made.logged.all(LogEvent.MALFORMED_SUPPRESSED) == []
         made.after(3.0)
-        assert made.logged.one("further malformed frames were not logged")["frames"] == 4
+        assert made.logged.one(LogEvent.MALFORMED_SUPPRESSED)["frames"] == 4
 
     def test_the_rest_is_told_at_the_end(self, rig: Make) -> None:
         made = rig(Line(text(*"x" * 5)), config=replace(CONFIG, parse_error_limit=0))
         made.until(lambda: made.feed.position == 5)
         made.feed.close()
         made.feed.close()
-        assert made.logged.one("further malformed frames were not logged")["frames"] == 4
+        assert made.logged.one(LogEvent.MALFORMED_SUPPRESSED)["frames"] == 4
 
     def test_trades_of_too_many_symbols(self, rig: Make) -> None:
         """What there is no room for is counted trade by trade; the others of the frame stay, and no limit is near."""
@@ -708,7 +708,7 @@ class TestMalformed:
         made = rig(Line(text(*"xy")), quarantine=Quarantine(tmp_path))
         batches = made.until(lambda: made.feed.position == 2)
         assert sum(batch.malformed for batch in batches) == 2
-        assert str(tmp_path) in made.logged.one("malformed frames cannot be saved")["detail"]
+        assert str(tmp_path) in made.logged.one(LogEvent.QUARANTINE_FAILED)["detail"]
 
 
 class TestTheEnd:
