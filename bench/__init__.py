@@ -1,1 +1,1 @@
-"""Benchmarks: how fast tradebot is, beside plain SQLite and beside other engines. README.md says how they measure."""
+"""Benchmarks: the speed of tradebot compared with plain SQLite and other engines. README.md describes the methods."""

@@ -1,4 +1,4 @@
-"""(b) Decoding a replay file and nothing else: `python -m bench.decode TICKS.jsonl`, by the replay's own reader."""
+"""(b) Only decodes a replay file, with the replay's own reader: `python -m bench.decode TICKS.jsonl`."""
 
 from __future__ import annotations
 

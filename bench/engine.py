@@ -1,4 +1,4 @@
-"""The command lines of tradebot under measurement, and what its log says about itself."""
+"""Runs the commands of tradebot that are measured, and reads the figures in their logs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TABLES = ("ticks", "signals", "orders", "trades")
 
 @dataclass(frozen=True)
 class Replay:
-    """One measured replay: the process from outside, and the fields of its FINAL METRICS line ({} when not logged)."""
+    """One measured replay: the process from outside, and the fields of its FINAL METRICS line ({} if not logged)."""
 
     process: measure.Measured
     final: dict[str, Any]
@@ -27,7 +27,7 @@ class Replay:
 def replay(scratch: Path, database: Path, ticks: Path | None, level: str) -> Replay:
     """Replay the file `ticks` into a fresh `database`; without a file, the database's own ticks, storing nothing.
 
-    The log goes to a file, as JSON lines at `level`. Raises BenchError when the run fails.
+    The log is written to a file, as JSON lines at `level`. Raises BenchError if the run fails.
     """
     if ticks is not None:
         remove(database)
@@ -49,7 +49,7 @@ def final_metrics(log: Path) -> dict[str, Any]:
 
 
 def row_counts(database: Path) -> dict[str, int]:
-    """How many rows each of the four tables holds."""
+    """The number of rows in each of the four tables."""
     connection = sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)
     try:
         return {table: connection.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0] for table in TABLES}
@@ -58,7 +58,7 @@ def row_counts(database: Path) -> dict[str, int]:
 
 
 def check_rows(database: Path, ticks: int) -> dict[str, int]:
-    """The row counts. Raises BenchError unless every tick and something of each other kind was stored."""
+    """The row counts. Raises BenchError unless all ticks and at least one row of each other table were stored."""
     counts = row_counts(database)
     if counts["ticks"] != ticks or not all(counts.values()):
         raise measure.BenchError(f"{database} does not hold what {ticks} ticks should give: {counts}")
@@ -66,11 +66,11 @@ def check_rows(database: Path, ticks: int) -> dict[str, int]:
 
 
 def remove(database: Path) -> None:
-    """Delete a database and everything beside it that bears its name."""
+    """Delete a database and the files beside it whose names begin with its name."""
     for path in database.parent.glob(f"{database.name}*"):
         path.unlink()
 
 
 def python(module: str, *arguments: object) -> list[str]:
-    """The command that runs a module of the benchmarks in a process of its own."""
+    """The command that runs a module of the benchmarks in a separate process."""
     return [sys.executable, "-m", module, *map(str, arguments)]

@@ -1,12 +1,12 @@
-"""make bench-live: the live path, from bin/mockws over a WebSocket into the database, beside websocket-client alone.
+"""make bench-live: the live path from bin/mockws through a WebSocket into the database, compared with websocket-client.
 
 Usage:
   bench.live [--seconds=N] [--frames=N] [--rounds=N]
 
 Options:
-  --seconds=N  How long the highest rate must hold, and each measurement of latency lasts [default: 60].
-  --frames=N   How many frames the floods are of [default: 200000].
-  --rounds=N   Each flood is measured so often, in turns; medians count [default: 3].
+  --seconds=N  The duration of the test of the highest rate and of each latency measurement [default: 60].
+  --frames=N   The number of frames in a flood [default: 200000].
+  --rounds=N   Measure each flood N times, in turns, and use the medians [default: 3].
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from bench import engine, live_run, measure
 from bench.replay import machine, whole_number
 
 STRATEGY: Final = '[strategy]\nname = "periodic"\ndesired_size = 0.0001\n'
-"""Everything else is left as it is: channels of 256, 64 and 512 events, batches of 100 events or 1 s, NORMAL."""
+"""All other settings are the defaults: channels of 256, 64 and 512 events, batches of 100 events or 1 s, NORMAL."""
 
 NO_BATCH: Final = f"{STRATEGY}[persist]\nbatch_size = 1\n"
 ROOMY: Final = f"{STRATEGY}[channels]\ntick_channel_size = 1048576\nsignal_channel_size = 1048576\n"
@@ -33,20 +33,20 @@ ROOMY: Final = f"{STRATEGY}[channels]\ntick_channel_size = 1048576\nsignal_chann
 FLOOD: Final = 'description = "as fast as it is read"\n[[step]]\ndo = "burst"\ncount = {}\nseconds = 0\n'
 RATES: Final = (1000, 5000)
 AGE_S_MAX: Final = 1.0
-"""Who keeps up fills a batch in a small part of this; who falls behind, by whatever little, comes to it in the end."""
+"""An engine that keeps up stores a batch long before this; one that is even slightly too slow finally reaches it."""
 
 TRY_S: Final = 5.0
 STEP: Final = 0.05
 LESS: Final = 0.85
 ATTEMPTS_MAX: Final = 12
-"""A rate that does not hold for the whole time is followed by LESS of it, so often."""
+"""The number of attempts; after a rate that does not hold for the whole time, the next one is LESS times as high."""
 
 PARTS: Final = ("sent to read", "decided", "in batch", "written")
 
 
 @dataclass
 class Flood:
-    """What the rounds gave for one reader of the flood."""
+    """The results of all rounds for one reader of the flood."""
 
     label: str
     per_s: list[float] = field(default_factory=list)
@@ -58,7 +58,7 @@ class Flood:
         self.cpu_us.append(cpu_s / frames * 1e6)
 
     def line(self, base: Flood) -> str:
-        """A line of the table, with how many times as fast as `base` it was, round by round."""
+        """A line of the table, with its speed relative to `base`, round by round."""
         spread = f"{measure.count(min(self.per_s))}-{measure.count(max(self.per_s))}"
         times = measure.median([mine / other for mine, other in zip(self.per_s, base.per_s, strict=True)])
         cpu_times = measure.median([other / mine for mine, other in zip(self.cpu_us, base.cpu_us, strict=True)])
@@ -91,7 +91,7 @@ class Bench:
     # ---- floods -------------------------------------------------------------------------------------------------
 
     def floods(self) -> str:
-        """Measure the floods and make their table."""
+        """Measure the floods and return their table."""
         for number in range(self.rounds):
             for reader, flood in (("websocket-client", self.bare), ("tradebot", self.receive)):
                 measure.progress(f"flood {number + 1} of {self.rounds}: {flood.label}")
@@ -110,7 +110,7 @@ class Bench:
         flood.add(answer["frames"], answer["seconds"], answer["cpu_s"])
 
     def flood_engine(self) -> None:
-        """(g): from the first transaction to the last; the tick channel is large enough not to overflow."""
+        """(g): from the first transaction to the last; the tick channel is too large to overflow."""
         with (
             live_run.MockWs(self.scratch, f"--scenario={self.scenario}") as mock,
             live_run.Engine(self.scratch, mock.url, "writes", ROOMY) as process,
@@ -126,7 +126,7 @@ class Bench:
     # ---- the highest rate ---------------------------------------------------------------------------------------
 
     def sustained(self) -> str:
-        """Search for the highest rate that holds for all of `seconds`."""
+        """Search for the highest rate that the engine sustains for `seconds`."""
         flat_out = measure.median(self.whole.per_s)
         low, high, failures = 0.0, flat_out, []
         while high - low > STEP * flat_out:
@@ -151,7 +151,7 @@ class Bench:
         return live_run.paced(self.scratch, max(1, round(rate)), seconds, "writes", STRATEGY, AGE_S_MAX)
 
     def sustained_text(self, outcome: live_run.Outcome, flat_out: float, failures: Sequence[str]) -> str:
-        """What is said of the rate that held."""
+        """The description of the rate that held."""
         per_s = outcome.sent / outcome.seconds
         lines = [
             f"(h) {measure.count(per_s)} ticks/s for {self.seconds} s, default sizes ({per_s / flat_out:.2f} of g)",
@@ -165,7 +165,7 @@ class Bench:
     # ---- latency ------------------------------------------------------------------------------------------------
 
     def latencies(self) -> str:
-        """Measure each rate with the defaults, and with every event stored at once."""
+        """Measure each rate with the defaults, and with every event stored immediately."""
         heading = f"{'tick sent to order stored, ms':<36}{'orders':>8}{'p50':>9}{'p99':>9}{'p99.9':>9}{'most':>9}"
         lines = [heading + "   p50 of the parts: " + ", ".join(PARTS)]
         for rate in RATES:
@@ -178,7 +178,7 @@ class Bench:
 
 
 def busy_text(outcome: live_run.Outcome) -> str:
-    """Processor microseconds a tick of each stage."""
+    """Processor time per tick of each stage, in microseconds."""
     return ", ".join(f"{stage} {seconds / outcome.stored * 1e6:.1f}" for stage, seconds in outcome.busy.items())
 
 
@@ -196,19 +196,19 @@ def latency_text(outcome: live_run.Outcome) -> str:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least `share` percent of the values do not exceed."""
+    """The smallest value such that at least `share` percent of the values are not larger."""
     ordered = sorted(values)
     return ordered[max(0, -int(-len(ordered) * share // 100) - 1)]
 
 
 def options(arguments: dict[str, Any]) -> tuple[int, int, int]:
-    """Seconds, frames and rounds; leaves with a message where one makes no sense."""
+    """Seconds, frames and rounds; exits with a message if one is not valid."""
     seconds, frames, rounds = (whole_number(arguments, name) for name in ("--seconds", "--frames", "--rounds"))
     return seconds, frames, rounds
 
 
 def main() -> None:
-    """Measure and print, each part as soon as it is there."""
+    """Measure, and print each part as soon as it is complete."""
     seconds, frames, rounds = options(docopt(__doc__ or ""))
     print(f"live path from bin/mockws\n{machine()}\n", flush=True)
     with tempfile.TemporaryDirectory(prefix="tradebot-bench-") as scratch:

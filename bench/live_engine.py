@@ -1,11 +1,11 @@
-"""The engine as it is, but for clocks read on its way: `python -m bench.live_engine STAMPS.json WHAT [OPTION...]`.
+"""The unmodified engine with time stamps: `python -m bench.live_engine STAMPS.json WHAT [OPTION...]`.
 
-STAMPS.json is written when the writer ends: when the first transaction began and the last one was done, and the
-greatest age of a tick when it was stored, all in ns. With WHAT "orders" also, for each order, when its tick was [sent,
-handed on by the feed, decided on, begun to be stored, stored]; "writes" leaves that out, as it costs a little for each
-tick. Ages mean something for ticks whose `ts` is the monotonic clock at sending, in us (in ns it would be a time
-after the year 2100, which is refused): a machine has only one such clock.
-The last transaction with ticks counts for neither: it waits for ticks that the end of the feed keeps from coming.
+STAMPS.json is written when the writer ends. It contains the start of the first transaction, the end of the last one,
+and the greatest age of a tick when it was stored, all in ns. With WHAT "orders" it also contains, for each order, when
+its tick was [sent, returned by the feed, decided on, about to be stored, stored]; "writes" omits these times, which
+take a little time per tick. The ages are valid for ticks whose `ts` is the monotonic clock at sending, in us (in ns it
+would be a time after the year 2100, which is refused); all processes of a machine share this clock.
+The last transaction with ticks is ignored: it waits for ticks that do not arrive because the feed has ended.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from tradebot.strategy.periodic import Periodic
 
 
 class Stamps:
-    """What the clocks said. Each deque is filled by one thread and emptied by the next one, in the order of the ticks.
+    """The time stamps. Each deque is filled by one thread and emptied by the next, in the order of the ticks.
 
-    That order is the same everywhere, so that nothing needs to be looked up, and nothing is kept for long.
+    The order is the same in all stages, so no lookup is needed, and no stamp is kept for long.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Stamps:
         self._last_age_ns = 0
 
     def decide(self, sent_ns: int, now_ns: int) -> None:
-        """The tick sent then led to a signal."""
+        """The tick sent at that time caused a signal."""
         read_ns = now_ns
         while self.read:
             sent, read_ns = self.read.popleft()
@@ -58,7 +58,7 @@ class Stamps:
         self.decided.append((sent_ns, read_ns, now_ns))
 
     def stored(self, batch: WriteBatch, begun_ns: int, done_ns: int) -> None:
-        """The batch was stored. Rates and ages are those of batches with ticks: a checkpoint alone ends a run."""
+        """The batch was stored. Only batches with ticks count: the last batch of a run contains only a checkpoint."""
         if batch.ticks:
             self.first_ns = self.first_ns or begun_ns
             self.last_ns = done_ns
@@ -72,14 +72,14 @@ class Stamps:
                     break
 
     def write(self, path: Path) -> None:
-        """Write the file."""
+        """Write STAMPS.json."""
         fields = {"first_ns": self.first_ns, "last_ns": self.last_ns, "age_ns_max": self.age_ns_max}
         orders = [order for order in self.orders if order[-1] != self.last_ns]
         path.write_text(json.dumps({**fields, "orders": orders}))
 
 
 class StampedFeed:
-    """A feed, and when it handed each tick on."""
+    """A feed that records when it returned each tick."""
 
     def __init__(self, feed: Feed, stamps: Stamps) -> None:
         self._feed = feed
@@ -89,7 +89,7 @@ class StampedFeed:
         return getattr(self._feed, name)
 
     def read(self) -> Batch | None:
-        """As the feed."""
+        """Like the wrapped feed."""
         batch = self._feed.read()
         if batch is not None and batch.ticks:
             now_ns = time.monotonic_ns()
@@ -98,7 +98,7 @@ class StampedFeed:
 
 
 class StampedWriter(SqliteWriter):
-    """The storage, and when each transaction began and was done."""
+    """A writer that records the start and end of each transaction."""
 
     def __init__(self, path: Path, synchronous: Synchronous, run: RunRecord, stamps: Stamps, file: Path) -> None:
         super().__init__(path, synchronous, run)
@@ -106,19 +106,19 @@ class StampedWriter(SqliteWriter):
         self._file = file
 
     def write(self, batch: WriteBatch, patience_ms: int = 5000) -> None:
-        """As SqliteWriter."""
+        """Like SqliteWriter."""
         begun_ns = time.monotonic_ns()
         super().write(batch, patience_ms)
         self._stamps.stored(batch, begun_ns, time.monotonic_ns())
 
     def close(self) -> None:
-        """As SqliteWriter; then the stamps are complete."""
+        """Like SqliteWriter; then the stamps are complete."""
         super().close()
         self._stamps.write(self._file)
 
 
 class StampedStore(SqliteStore):
-    """The store, whose writer stamps."""
+    """A store whose writer records time stamps."""
 
     def __init__(self, *arguments: Any, stamps: Stamps, file: Path) -> None:
         super().__init__(*arguments)
@@ -126,12 +126,12 @@ class StampedStore(SqliteStore):
         self._file = file
 
     def writer(self, record: RunRecord) -> StampedWriter:
-        """As SqliteStore."""
+        """Like SqliteStore."""
         return StampedWriter(self.path, self.synchronous, record, self._stamps, self._file)
 
 
 def stamp_decisions(stamps: Stamps) -> None:
-    """Have the periodic strategy note when it decided: strategies are found by name, so the class itself is changed."""
+    """Make the periodic strategy record its decisions. Strategies are found by name, so this patches the class."""
     on_ticks = Periodic.on_ticks
 
     def stamped(self: Periodic, symbol: str, ticks: Sequence[Any]) -> list[Decision]:
@@ -146,7 +146,7 @@ def stamp_decisions(stamps: Stamps) -> None:
 
 
 def main() -> int:
-    """Run the engine; its exit code."""
+    """Run the engine and return its exit code."""
     file, what, options = Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
     stamps = Stamps()
     edges = Edges(make_store=lambda *arguments: StampedStore(*arguments, stamps=stamps, file=file))

@@ -1,4 +1,4 @@
-"""One run of the live path: a mockws process, an engine process, and ticks fed to mockws by ZeroMQ at a fixed pace."""
+"""One run of the live path: a mockws process, an engine process, and ticks sent to mockws by ZeroMQ at a fixed rate."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from bench import engine, measure
 from bench.ticks import LEAST_VOLUME, NS_A_TS, START_CENTS, STEPS_CENTS, SYMBOL
 
 START_S = 20.0
-"""How long a process may take to be there, or to end."""
+"""How long a process may take to start or to end."""
 
 SLICE_S = 0.001
-"""Ticks are sent this often, all that are due by then."""
+"""The interval at which all due ticks are sent."""
 
 QUIET_S = 5.0
-"""Ticks that are not stored this long after the one before them will not be."""
+"""If no further tick is stored for this time, the run has stopped storing."""
 
 PRICES = 4096
 
-# Ticks of about 130 bytes, with the sender's numbers as exchanges have them; `ts` is the clock of the latencies.
+# Ticks of about 130 bytes, with the sender's numbers, as exchanges send them; latencies are computed from `ts`.
 _TICK = b'{"symbol":"%s","price":%s,"volume":%s,"ts":%d,"event_id":"bench-%d","seq":%d}'
 
 
@@ -72,7 +72,7 @@ class MockWs:
         return self.addresses["ws"]
 
     def health(self) -> dict[str, Any]:
-        """Its counters. Raises BenchError when it is gone."""
+        """The counters of mockws. Raises BenchError if it has ended."""
         try:
             with urllib.request.urlopen(f"{self.url.replace('ws:', 'http:', 1)}/healthz", timeout=START_S) as answer:
                 counters: dict[str, Any] = json.load(answer)
@@ -82,7 +82,7 @@ class MockWs:
 
 
 class Engine:
-    """A running engine (bench.live_engine) that listens to `url`; use it in a `with` statement."""
+    """A running engine (bench.live_engine) that connects to `url`; use it in a `with` statement."""
 
     def __init__(self, scratch: Path, url: str, what: str, config: str) -> None:
         self._log = scratch / "engine.txt"
@@ -108,11 +108,11 @@ class Engine:
             self.process.wait()
 
     def running(self) -> bool:
-        """Whether it has not ended yet."""
+        """Whether the process is still running."""
         return self.process.poll() is None
 
     def stored(self) -> int:
-        """How many ticks the database holds by now."""
+        """The number of ticks in the database."""
         if not self.database.exists():
             return 0
         with closing(sqlite3.connect(f"{self.database.absolute().as_uri()}?mode=ro", uri=True)) as database:
@@ -120,7 +120,7 @@ class Engine:
             return int(found or 0)
 
     def wait_stored(self, ticks: int) -> None:
-        """Wait until it has stored so many ticks, has ended, or stores no more."""
+        """Wait until the engine has stored `count` ticks, has ended, or has stopped storing."""
         before, until_s = -1, 0.0
         while self.running() and (stored := self.stored()) < ticks:
             if stored > before:
@@ -130,7 +130,7 @@ class Engine:
             time.sleep(0.1)
 
     def stop(self) -> int:
-        """End it as a service manager does; its exit code. Raises BenchError when it neither ended well nor with 13."""
+        """Stop the engine as a service manager does; returns 0 or 13. Raises BenchError for other exit codes."""
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(START_S)
         if code not in (0, 13):
@@ -138,26 +138,26 @@ class Engine:
         return code
 
     def stamps(self) -> dict[str, Any]:
-        """What bench.live_engine wrote, once it has ended."""
+        """The file written by bench.live_engine; call this after its end."""
         stamps: dict[str, Any] = json.loads(self._stamps.read_text())
         return stamps
 
     def overload(self) -> str:
-        """What it logged of an overload: the stage that held it up."""
+        """The stage named in the OVERLOAD line of the log."""
         for line in self._log.read_text().splitlines():
             if '"OVERLOAD"' in line:
                 return f", held up by {json.loads(line)['fields']['stage']}"
         return ""
 
     def busy(self) -> dict[str, float]:
-        """Processor seconds of each stage, once it has ended."""
+        """Processor seconds of each stage; call this after the end."""
         busy: dict[str, float] = engine.final_metrics(self._log).get("busy_s", {})
         return busy
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run at one rate went. `seconds` and `sent` are the feeder's; `why` it did not hold, "" when it did."""
+    """The result of a run at one rate. `seconds` and `sent` are the feeder's; `why` is "" if the rate held."""
 
     rate: int
     sent: int
@@ -174,9 +174,9 @@ class Outcome:
 
 
 def feed(address: str, rate: int, count: int, watch: Callable[[int], bool]) -> tuple[int, float]:
-    """Send `count` ticks, `rate` a second, to the ZeroMQ socket of mockws; how many were sent, in how many seconds.
+    """Send `count` ticks, `rate` a second, to the ZeroMQ socket of mockws. Returns the number sent and the seconds.
 
-    `watch` is called about ten times a second with the number sent so far, and says whether to go on.
+    `watch` is called about ten times a second with the number sent so far, and returns whether to continue.
     """
     rng = random.Random(1)
     cents, prices = START_CENTS, []
@@ -217,9 +217,9 @@ def wait_client(mock: MockWs, process: Engine) -> None:
 
 
 def paced(scratch: Path, rate: int, seconds: float, what: str, config: str, age_s_max: float) -> Outcome:
-    """Ticks at a fixed rate into an engine of that configuration.
+    """Send ticks at a fixed rate to an engine with this configuration.
 
-    The rate held when every tick was stored, none older than `age_s_max`, and the engine ended with 0.
+    The rate holds if every tick was stored, none older than `age_s_max`, and the engine exited with 0.
     """
     count = max(1, round(rate * seconds))
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Running a program and measuring it from outside; medians, tables, progress. Nothing here knows what is measured."""
+"""Runs and measures programs from outside; medians, tables, progress. Independent of the programs measured."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 class BenchError(Exception):
-    """A measured program failed; the text says which and what it wrote."""
+    """A measured program failed; the message contains its command and its output."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Measured:
 
 
 def run(command: Sequence[str | Path], scratch: Path, cwd: Path) -> Measured:
-    """Run `command` to its end and measure it. Its output goes to files, so that nobody waits for a reader.
+    """Run `command` to its end and measure it. Its output goes to files, so that it never waits for a reader.
 
-    Peak memory is what the kernel counted for the process (a lower bound is this process's own, which the child starts
-    from: keep that small). Raises BenchError when it does not exit 0.
+    Peak memory is the kernel's figure for the process. It is at least that of this process, from which the child is
+    forked: keep it small. Raises BenchError if the exit code is not 0.
     """
     out, err = scratch / "stdout.txt", scratch / "stderr.txt"
     words = [str(word) for word in command]
@@ -47,12 +47,12 @@ def run(command: Sequence[str | Path], scratch: Path, cwd: Path) -> Measured:
 
 
 def median(values: Sequence[float]) -> float:
-    """The median, as the one number of several rounds."""
+    """The median of several rounds."""
     return statistics.median(values)
 
 
 def count(number: float) -> str:
-    """A whole number with thin groups: 1 234 567."""
+    """A whole number with its digits in groups: 1 234 567."""
     return f"{round(number):,}".replace(",", " ")
 
 
@@ -62,12 +62,12 @@ def verdict(ratio: float, target: float) -> str:
 
 
 def met(reached: bool) -> str:
-    """A target's outcome, in a word that is easy to find."""
+    """Whether a target is met, as a word that is easy to search for."""
     return "met" if reached else "MISSED"
 
 
 def progress(text: str) -> None:
-    """Show what is going on, on a terminal only."""
+    """Show the progress, if standard error is a terminal."""
     if sys.stderr.isatty():
         sys.stderr.write(f"\r\x1b[K{text}")
         sys.stderr.flush()

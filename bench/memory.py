@@ -5,7 +5,7 @@ Usage:
 
 Options:
   --ticks=N  The smaller number of ticks [default: 1000000].
-  --times=N  How many times as many the larger one has [default: 4].
+  --times=N  The larger number is N times as high [default: 4].
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """backtrader's Cerebro on the same ticks, strategy and orders: `python peer_backtrader.py TICKS.jsonl`.
 
-Runs in the environment of the peers, as a script, and imports nothing of tradebot. Only `cerebro.run()` is timed; the
-ticks are parsed before. backtrader knows bars, not trades: each trade is a bar of one price. Observers and standard
-statistics are off; runonce and preload stay on, its fastest way. The averages are its own indicators.
+Runs as a script in the environment of the peers and imports nothing from tradebot. Only `cerebro.run()` is timed; the
+ticks are parsed before. backtrader processes bars, not trades, so each trade is a bar with one price. Observers and
+standard statistics are off; runonce and preload, its fastest settings, stay on. The averages are its own indicators.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ ORDER_SIZE = 0.0001
 
 
 class Ticks(bt.feed.DataBase):  # type: ignore[misc]  # the library is untyped
-    """Feeds rows (date number, price, volume) that are ready in memory."""
+    """Provides rows (date number, price, volume) from memory."""
 
     params = (("rows", None),)
 
     def start(self) -> None:
-        """Begin at the first row."""
+        """Start at the first row."""
         super().start()
         self.rows_left = iter(self.p.rows)
 
@@ -42,7 +42,7 @@ class Ticks(bt.feed.DataBase):  # type: ignore[misc]  # the library is untyped
 
 
 class Crossover(bt.Strategy):  # type: ignore[misc]  # the library is untyped
-    """The rule of tradebot's sma_crossover; a market order for each signal."""
+    """Implements tradebot's sma_crossover, with a market order for each signal."""
 
     def __init__(self) -> None:
         self.short = bt.indicators.SimpleMovingAverage(self.data.close, period=SHORT)
@@ -64,12 +64,12 @@ class Crossover(bt.Strategy):  # type: ignore[misc]  # the library is untyped
             self.sell(size=ORDER_SIZE)
 
     def notify_order(self, order: Any) -> None:
-        """Count what was filled."""
+        """Count filled orders."""
         self.filled += order.status == order.Completed
 
 
 def read_rows(path: Path) -> list[tuple[float, float, float]]:
-    """The file's ticks as (date number, price, volume)."""
+    """The ticks of the file as (date number, price, volume)."""
     rows = []
     with path.open() as file:
         for line in file:

@@ -1,10 +1,9 @@
 """NautilusTrader's BacktestEngine on the same ticks, strategy and orders: `python peer_nautilus.py TICKS.jsonl`.
 
-Runs in the environment of the peers, as a script, and imports nothing of tradebot. Only `engine.run()` is timed:
-reading the file, making the ticks and adding them to the engine are not. All that the comparison does not need is
-switched off: logging, risk checks, the analysis at the end, account arithmetic, storage. The strategy keeps running
-sums of whole cents, which is both exact and faster here than the engine's own SimpleMovingAverage (`--indicator`
-measures that one).
+Runs as a script in the environment of the peers and imports nothing from tradebot. Only `engine.run()` is timed, not
+reading the file, creating the ticks or adding them to the engine. Everything that the comparison does not need is
+turned off: logging, risk checks, the final analysis, account calculations, storage. The strategy keeps running sums of
+whole cents, which are exact and here faster than the engine's SimpleMovingAverage (`--indicator` measures that one).
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ INSTRUMENT = CurrencyPair(
 
 
 class Crossover(Strategy):  # type: ignore[misc]  # the library is untyped
-    """What both forms share: subscribing, and a market order for each signal."""
+    """Common base of both strategies: subscribes, and sends a market order for each signal."""
 
     def __init__(self) -> None:
         super().__init__(StrategyConfig())
@@ -67,11 +66,11 @@ class Crossover(Strategy):  # type: ignore[misc]  # the library is untyped
         self.prev: float | None = None
 
     def on_start(self) -> None:
-        """Ask for the trades."""
+        """Subscribe to the trades."""
         self.subscribe_trade_ticks(INSTRUMENT.id)
 
     def decide(self, diff: float) -> None:
-        """The rule of tradebot's sma_crossover: the first full window only sets prev."""
+        """Decide like tradebot's sma_crossover: the first full window only sets prev."""
         prev, self.prev = self.prev, diff
         if prev is None:
             return
@@ -87,7 +86,7 @@ class Crossover(Strategy):  # type: ignore[misc]  # the library is untyped
 
 
 class RunningSums(Crossover):
-    """Sums of whole cents over a ring of the last prices."""
+    """Running sums of whole cents over a ring buffer of the last prices."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,7 +107,7 @@ class RunningSums(Crossover):
 
 
 class Indicators(Crossover):
-    """The engine's own moving averages: rounding noise adds and loses signals where the averages tie."""
+    """Uses the engine's moving averages: where the averages are equal, rounding adds or removes signals."""
 
     def on_start(self) -> None:
         """Register the averages."""
@@ -125,7 +124,7 @@ class Indicators(Crossover):
 
 
 def read_ticks(path: Path) -> list[Any]:
-    """The file's ticks as the engine's own objects."""
+    """The ticks of the file as objects of the engine."""
     ticks = []
     with path.open() as file:
         for number, line in enumerate(file):

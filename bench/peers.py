@@ -1,15 +1,15 @@
-"""make bench-peers: tradebot's whole replay beside other engines running the same strategy and orders.
+"""make bench-peers: compares a complete replay of tradebot with other engines running the same strategy and orders.
 
 Usage:
   bench.peers --peer-python=FILE [--ticks=N] [--rounds=N]
 
 Options:
   --peer-python=FILE  The Python of an environment with NautilusTrader and backtrader (requirements-peers.txt).
-  --ticks=N           How many ticks to generate [default: 1000000].
-  --rounds=N          Each engine runs so often, in turns; medians count [default: 3].
+  --ticks=N           The number of ticks to generate [default: 1000000].
+  --rounds=N          Run each engine N times, in turns, and use the medians [default: 3].
 
-tradebot's time is that of the whole process, start, parsing and storing included. The others' is that of their run()
-alone: they begin with the ticks parsed and in memory, and store nothing.
+The time of tradebot is that of the whole process, including start, parsing and storing. For the others only run() is
+timed: they start with parsed ticks in memory and store nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PEERS = ("peer_nautilus.py", "peer_backtrader.py")
 
 
 class Engine:
-    """One engine's rounds."""
+    """The rounds of one engine."""
 
     def __init__(self) -> None:
         self.name = ""
@@ -55,7 +55,7 @@ class Engine:
 
 
 def run_tradebot(scratch: Path, file: Path, ticks: int) -> tuple[measure.Measured, dict[str, Any]]:
-    """One whole replay, all stored, log at INFO."""
+    """One complete replay with everything stored, log level INFO."""
     database = scratch / "target.db"
     run = engine.replay(scratch, database, file, "INFO")
     counts = engine.check_rows(database, ticks)
@@ -64,14 +64,14 @@ def run_tradebot(scratch: Path, file: Path, ticks: int) -> tuple[measure.Measure
 
 
 def run_peer(scratch: Path, python: Path, script: str, file: Path) -> tuple[measure.Measured, dict[str, Any]]:
-    """One run of a peer, in its own environment."""
+    """One run of a peer in its environment."""
     process = measure.run([python, engine.REPO / "bench" / script, file], scratch, scratch)
     answer: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
     return process, answer
 
 
 def compare(scratch: Path, python: Path, ticks: int, rounds: int) -> list[Engine]:
-    """All engines, tradebot first, each measured `rounds` times in turns."""
+    """Measure all engines `rounds` times, in turns; tradebot is the first."""
     file = scratch / "ticks.jsonl"
     measure.progress(f"making {measure.count(ticks)} ticks")
     write_ticks(file, ticks)

@@ -1,8 +1,8 @@
-"""(a) What plain sqlite3 does with the same rows: `python -m bench.plain SOURCE.db TARGET.db`.
+"""(a) Stores the same rows with plain sqlite3: `python -m bench.plain SOURCE.db TARGET.db`.
 
-Reads all rows of a database that a replay made, makes an empty one with the same tables and indexes (the statements of
-sqlite_master) and the same PRAGMAs, and times `executemany` of those rows in transactions of 1000, table by table, up
-to and including the close. Row ids are left to SQLite, as the replay leaves them.
+Reads all rows of a database written by a replay, creates an empty one with the same tables and indexes (the statements
+of sqlite_master) and the same PRAGMAs, and times `executemany` of those rows in transactions of 1000, table by table,
+including the close. SQLite assigns the row ids, as in a replay.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Rows = list[tuple[Any, ...]]
 
 
 def load(source: Path) -> tuple[list[str], dict[str, Rows]]:
-    """The schema's statements, and for each table its INSERT statement with the rows for it."""
+    """The statements of the schema, and for each table its INSERT statement and rows."""
     connection = sqlite3.connect(source)
     schema = [
         sql
@@ -43,13 +43,13 @@ def load(source: Path) -> tuple[list[str], dict[str, Rows]]:
 
 
 def insert(target: Path, schema: list[str], inserts: dict[str, Rows]) -> float:
-    """Seconds that it takes to store all rows in `target`, which is made before the clock starts."""
+    """The time in seconds to store all rows in `target`, without its creation."""
     connection = sqlite3.connect(target, isolation_level=None)
     for pragma in PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")
     for statement in schema:
         connection.execute(statement)
-    # The rows are prepared: the collector need not look at them while the clock runs.
+    # The rows already exist: keep the garbage collector from scanning them during the measurement.
     gc.collect()
     gc.freeze()
     begin = time.perf_counter()

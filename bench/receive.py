@@ -1,7 +1,7 @@
-"""Frames received and dropped, as fast as they come: `python -m bench.receive websocket-client|tradebot URL FRAMES`.
+"""Receives and discards frames as fast as possible: `python -m bench.receive websocket-client|tradebot URL FRAMES`.
 
-One JSON object on standard output: wall seconds from the first frames to the last, this thread's processor seconds
-between the two, and how many frames came in that time.
+Prints one JSON object: the seconds from the first frames to the last, the processor seconds of this thread in that
+time, and the number of frames received.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CONNECT_S = 10.0
 
 
 def websocket_client(url: str, frames: int) -> dict[str, float]:
-    """websocket-client's own loop, without anything around it."""
+    """The receive loop of websocket-client, without anything else."""
     connection = websocket.create_connection(url, timeout=CONNECT_S)
     connection.recv()
     begin_s, begin_cpu_s = time.perf_counter(), time.thread_time()

@@ -1,11 +1,11 @@
-"""make bench: a replay that stores everything, beside plain sqlite3 storing the same rows.
+"""make bench: compares a replay that stores everything with plain sqlite3 storing the same rows.
 
 Usage:
   bench.replay [--ticks=N] [--rounds=N]
 
 Options:
-  --ticks=N   How many ticks to generate [default: 1000000].
-  --rounds=N  Each thing is measured so often, in turns; medians count [default: 3].
+  --ticks=N   The number of ticks to generate [default: 1000000].
+  --rounds=N  Measure each variant N times, in turns, and use the medians [default: 3].
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TARGET_STORED, TARGET_LOGGING = 1.2, 0.9
 
 @dataclass
 class Samples:
-    """What the rounds gave for one thing: what counts, and the whole process's times and memory."""
+    """The results of all rounds for one variant: the time that counts, and times and memory of the whole process."""
 
     label: str
     seconds: list[float] = field(default_factory=list)
@@ -60,7 +60,7 @@ HEADING = f"{'':<44}{'seconds':>8}  {'least-most':>13}{'ticks/s':>12}{'process s
 
 
 class Bench:
-    """The things measured, in a scratch directory that holds the ticks and the databases."""
+    """The measured variants, with a scratch directory for the ticks and the databases."""
 
     def __init__(self, scratch: Path, ticks: int) -> None:
         self.machine = machine()
@@ -78,7 +78,7 @@ class Bench:
         self.unstored = Samples("(d) whole replay, nothing stored, INFO")
 
     def prepare(self) -> dict[str, int]:
-        """Make the ticks, and by a first replay that does not count the rows for (a) and (d); their numbers."""
+        """Generate the ticks and, with an unmeasured replay, the rows for (a) and (d). Returns the row counts."""
         measure.progress(f"making {measure.count(self.ticks)} ticks")
         write_ticks(self.file, self.ticks)
         measure.progress("a first replay, for the rows")
@@ -86,7 +86,7 @@ class Bench:
         return engine.check_rows(self.source, self.ticks)
 
     def rounds(self, count: int) -> None:
-        """Measure everything `count` times, in turns, each in a process of its own."""
+        """Measure every variant `count` times, in turns, each time in a new process."""
         steps: list[Callable[[], None]] = [
             self.measure_plain,
             self.measure_decoding,
@@ -101,14 +101,14 @@ class Bench:
         measure.progress("")
 
     def measure_plain(self) -> None:
-        """(a): the time inside the process that storing the rows takes."""
+        """(a): the time of storing the rows, measured in the process."""
         engine.remove(self.target)
         process = measure.run(engine.python("bench.plain", self.source, self.target), self.scratch, engine.REPO)
         self.plain.add(process, json.loads(process.stdout)["seconds"])
         engine.check_rows(self.target, self.ticks)
 
     def measure_decoding(self) -> None:
-        """(b): the time inside the process."""
+        """(b): the time measured in the process."""
         process = measure.run(engine.python("bench.decode", self.file), self.scratch, engine.REPO)
         self.decoding.add(process, json.loads(process.stdout)["seconds"])
 
@@ -144,7 +144,7 @@ class Bench:
         return "\n".join([*lines, *self.busy_lines()])
 
     def busy_lines(self) -> list[str]:
-        """Processor seconds of each stage in (c), as the engine logged them."""
+        """Processor seconds of each stage in (c), from the engine's log."""
         if not self.busy:
             return []
         stages = {stage: measure.median([busy[stage] for busy in self.busy]) for stage in self.busy[0]}
@@ -153,7 +153,7 @@ class Bench:
 
 
 def machine() -> str:
-    """What the numbers are measured on, and a warning when others keep it busy. Ask before the first measurement."""
+    """A description of the machine, with a warning if it is busy. Call it before the first measurement."""
     versions = f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
     load, cores = os.getloadavg()[0], os.cpu_count() or 1
     text = f"{versions}, {cores} cores, {platform.system()} {platform.machine()}"
@@ -163,7 +163,7 @@ def machine() -> str:
 
 
 def whole_number(arguments: dict[str, Any], name: str) -> int:
-    """The option as a number of at least 1; leaves with a message otherwise."""
+    """The value of the option, a whole number of at least 1; exits with a message otherwise."""
     text = str(arguments[name])
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise SystemExit(f"{name}={text}: not a whole number of at least 1")

@@ -1,17 +1,17 @@
-"""make soak: an engine on a stormy feed and its supervisor for some minutes, with faults; figures at the end.
+"""make soak: runs a supervised engine for minutes on a feed with faults, and prints figures at the end.
 
 Usage:
   bench.soak [options]
 
 Options:
-  --minutes=N      How long [default: 20].
-  --scenario=NAME  The weather of bin/mockws [default: storm].
-  --psi=WHICH      made: pressure that this bench makes up, so that the ladder is climbed; real: this machine's
+  --minutes=N      The duration in minutes [default: 20].
+  --scenario=NAME  The scenario of bin/mockws [default: storm].
+  --psi=WHICH      made: invented pressure figures that cause throttling; real: the pressure of this machine
                    [default: made].
-  --every=S        A fault every so many seconds, SIGSTOP and SIGKILL in turns; 0: none [default: 150].
+  --every=S        The time between two faults, SIGSTOP and SIGKILL in turns; 0: no faults [default: 150].
   -h --help        Show this help.
 
-The service manager is a stand-in that starts an engine again two seconds after it died, as the unit file has it.
+A substitute for the service manager restarts an engine two seconds after its death, as the unit file specifies.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ CONFIG: Final = (
     '[strategy]\nname = "periodic"\ndesired_size = 0.0001\n[feed]\nidle_timeout_s = 10\nping_interval_s = 3\n'
 )
 PRESSURE: Final = ((5, 30.0), (9, 15.0), (20, 60.0), (24, 1.0))
-"""Of every ten minutes: at which second so much pressure begins. Two rungs up, and down again."""
+"""The second within every ten minutes at which each pressure begins: two steps up, then down again."""
 PERIOD_S: Final = 600
 
 
 class Fault(NamedTuple):
-    """What was done to which process, and when (Unix ms)."""
+    """A signal sent to a process, with its time (Unix ms)."""
 
     name: str
     pid: int
@@ -56,7 +56,7 @@ class Fault(NamedTuple):
 
 
 class Box:
-    """One engine, its feed, its manager and its supervisor, in a scratch directory."""
+    """An engine with its feed, service manager and supervisor, in a scratch directory."""
 
     def __init__(self, scratch: Path, url: str, minutes: int, made_up: bool) -> None:
         self.db = scratch / "soak.db"
@@ -98,7 +98,7 @@ class Box:
         return int(state_of(self.units, UNIT)["pid"])
 
     def press(self, cpu: float) -> None:
-        """Make up so much pressure."""
+        """Write pressure files with this value."""
         self.psi.mkdir(exist_ok=True)
         for name in RESOURCES:
             value = cpu if name == "cpu" else 0.0
@@ -113,7 +113,7 @@ class Box:
             os.kill(pid, signal.Signals[name])
 
     def look(self, now_s: float) -> None:
-        """Once a second: figures, and what Restart=on-failure does."""
+        """Called once a second: collects figures, and restarts the engine like Restart=on-failure."""
         for name, pid in (("engine", self.pid), ("supervisor", self.soak.pid)):
             if (rss := _rss(pid)) is not None:
                 self.rss[name].append(rss)
@@ -130,7 +130,7 @@ class Box:
             start_if_dead(self.units, UNIT)
 
     def close(self) -> None:
-        """End everything that was started here."""
+        """End all processes that were started here."""
         if self.soak.poll() is None:
             self.soak.terminate()
             self.soak.wait()
@@ -145,7 +145,7 @@ def _rss(pid: int) -> int | None:
 
 
 def drive(box: Box, begin_s: float, every_s: int) -> None:
-    """Until the supervisor ends."""
+    """Run until the supervisor ends."""
     turn, pressed = 0, -1
     while box.soak.poll() is None:
         now_s = time.monotonic() - begin_s
@@ -163,7 +163,7 @@ def drive(box: Box, begin_s: float, every_s: int) -> None:
 
 
 def figures(box: Box, seconds: float) -> list[str]:
-    """What came of it."""
+    """The figures of the run."""
     lines = [json.loads(line) for line in box.decisions.read_text().splitlines()]
     with closing(sqlite3.connect(box.db)) as db:
         ticks, runs = db.execute("SELECT MAX(id), (SELECT COUNT(*) FROM runs) FROM ticks").fetchone()
@@ -191,7 +191,7 @@ def figures(box: Box, seconds: float) -> list[str]:
 
 
 def _stalls_s(box: Box, lines: Sequence[dict[str, Any]]) -> list[float]:
-    """How long after each SIGSTOP that was not overtaken by another restart its STALL came."""
+    """The time from each SIGSTOP to its STALL, except where another restart came first."""
     found = []
     for fault in box.faults:
         after = [

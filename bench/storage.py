@@ -1,12 +1,12 @@
-"""make bench-storage: what long readers, many readers, prune, backup and `synchronous` do to the writer.
+"""make bench-storage: how long readers, many readers, prune, backup and `synchronous` affect the writer.
 
 Usage:
   bench.storage [--seconds=N] [--rate=N] [--only=PARTS]
 
 Options:
-  --seconds=N   How long a reader holds its transaction; half of it, how long each other part runs [default: 60].
-  --rate=N      Ticks a second into the engine [default: 5000].
-  --only=PARTS  Just these, with commas between: wal, readers, flat, upkeep, synchronous.
+  --seconds=N   The time for which a reader holds its transaction; the other parts run half as long [default: 60].
+  --rate=N      The number of ticks per second sent to the engine [default: 5000].
+  --only=PARTS  Run only these parts, separated by commas: wal, readers, flat, upkeep, synchronous.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ class Workers:
             process.communicate()
 
     def start(self, *arguments: object, nice: int = 0) -> subprocess.Popen[str]:
-        """Start one: what it does, the database, options."""
+        """Start a process: its task, the database, and options."""
         command = ["nice", "-n", str(nice), *engine.python("bench.storage_work", *arguments)]
         process = subprocess.Popen(command, cwd=engine.REPO, stdout=subprocess.PIPE, text=True)
         self._processes.append(process)
         return process
 
     def answers(self) -> list[dict[str, Any]]:
-        """What each of them found, once they have ended. Raises BenchError when one failed."""
+        """Wait for all processes and return their results. Raises BenchError if one failed."""
         found = []
         for process in self._processes:
             text, _nothing = process.communicate()
@@ -77,7 +77,7 @@ class Workers:
 
 @contextmanager
 def fed(scratch: Path, rate: int, seconds: float, watch: Callable[[Engine, float], None]) -> Any:
-    """An engine that was fed so many ticks a second, once it has stored them or ended; `watch` looks on meanwhile."""
+    """Send ticks at this rate to an engine until it has stored them or ended; `watch` is called during the run."""
     with ExitStack() as stack:
         mock = stack.enter_context(MockWs(scratch))
         process = stack.enter_context(Engine(scratch, mock.url, "writes", CONFIG))
@@ -95,7 +95,7 @@ def fed(scratch: Path, rate: int, seconds: float, watch: Callable[[Engine, float
 
 
 def wal(scratch: Path, rate: int, seconds: int) -> str:
-    """(w): the size of the WAL while a reader holds its transaction, and after it."""
+    """(w): the size of the WAL while a reader holds a transaction, and afterwards."""
     held: list[sqlite3.Connection] = []
     sizes: dict[bool, list[float]] = {True: [0.0], False: [0.0]}
 
@@ -125,7 +125,7 @@ def wal(scratch: Path, rate: int, seconds: int) -> str:
 
 
 def readers(scratch: Path, rate: int, seconds: int) -> str:
-    """(r): the engine at a fixed rate, alone and beside readers at full speed."""
+    """(r): the engine at a fixed rate, alone and with readers at full speed."""
     lines, stored_s = [], []
     for count in (0, READERS):
         with Workers() as workers:
@@ -152,12 +152,12 @@ def readers(scratch: Path, rate: int, seconds: int) -> str:
 
 
 def rate_of(found: dict[str, Any]) -> float:
-    """Ticks a second while it stored."""
+    """The number of ticks stored per second."""
     return float(found["ticks"] / found["in_writes_s"])
 
 
 def flat(scratch: Path, _rate: int, seconds: int) -> str:
-    """(f): the storage alone as fast as it goes, alone and beside readers at full speed."""
+    """(f): the storage at full speed, alone and with readers at full speed."""
     db, lines, alone = scratch / "flat.db", [], 0.0
     for count, nice in ((0, 0), (READERS, 19), (READERS, 0)):
         engine.remove(db)
@@ -180,7 +180,7 @@ def flat(scratch: Path, _rate: int, seconds: int) -> str:
 
 
 def upkeep(scratch: Path, _rate: int, seconds: int) -> str:
-    """(u): the storage as fast as it goes, alone and beside prune and backup."""
+    """(u): the storage at full speed, alone and with prune and backup."""
     db, copy, lines = scratch / "old.db", scratch / "copy.db", []
     commands = {
         "beside prune": ["prune", f"--db={db}", "--keep=1h"],
@@ -193,7 +193,7 @@ def upkeep(scratch: Path, _rate: int, seconds: int) -> str:
             workers.start("write", db, "--seconds=600", f"--ticks={OLD_TICKS}", "--batch=2000", f"--age={OLD_S}")
             workers.answers()
             workers.start("write", db, f"--seconds={seconds}")
-            time.sleep(1)  # so that it is under way
+            time.sleep(1)  # let the writer reach full speed
             begun_s = time.perf_counter()
             text = ""
             if what in commands:
@@ -210,7 +210,7 @@ def upkeep(scratch: Path, _rate: int, seconds: int) -> str:
 
 
 def synchronous(scratch: Path, _rate: int, seconds: int) -> str:
-    """(s): what a commit costs that is on disk before it counts."""
+    """(s): the cost of commits that are synced to disk."""
     db, rates, lines = scratch / "sync.db", [], []
     for word in ("NORMAL", "FULL"):
         engine.remove(db)
@@ -224,7 +224,7 @@ def synchronous(scratch: Path, _rate: int, seconds: int) -> str:
 
 
 def parts(text: str | None) -> Sequence[str]:
-    """Which parts; leaves with a message when one is unknown."""
+    """The selected parts; exits with a message if one is unknown."""
     names = _PARTS if text is None else tuple(text.split(","))
     if unknown := [name for name in names if name not in _PARTS]:
         raise SystemExit(f"--only: unknown {', '.join(unknown)}; there are {', '.join(_PARTS)}")
@@ -232,7 +232,7 @@ def parts(text: str | None) -> Sequence[str]:
 
 
 def main() -> None:
-    """Measure and print, each part as soon as it is there."""
+    """Measure, and print each part as soon as it is complete."""
     arguments = docopt(__doc__ or "")
     seconds, rate = whole_number(arguments, "--seconds"), whole_number(arguments, "--rate")
     known: dict[str, Callable[[Path, int, int], str]] = {

@@ -5,14 +5,14 @@ Usage:
   bench.storage_work read DB [--seconds=S]
 
 Options:
-  --seconds=S         End after so many seconds [default: 5].
-  --ticks=N           Of write: or after so many ticks; 0 means never [default: 0].
-  --synchronous=WORD  Of write: NORMAL or FULL [default: NORMAL].
-  --batch=N           Of write: ticks in a transaction, with as many signals and orders as N/15 [default: 100].
-  --age=S             Of write: how many seconds ago the ticks were [default: 0].
+  --seconds=S         Stop after S seconds [default: 5].
+  --ticks=N           For write: also stop after N ticks; 0: no limit [default: 0].
+  --synchronous=WORD  For write: NORMAL or FULL [default: NORMAL].
+  --batch=N           For write: the number of ticks in a transaction, with N/15 signals and orders [default: 100].
+  --age=S             For write: the age of the ticks in seconds [default: 0].
 
-`write` is tradebot's own storage, as fast as it goes, as a run of a push feed of that age. `read` looks without pause
-at what people and tools look at; it never waits for a lock, so that each SQLITE_BUSY is seen.
+`write` uses tradebot's storage at full speed, as a run of a push feed. `read` continuously runs queries like those of
+people and tools; it never waits for a lock, so that each SQLITE_BUSY is counted.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ QUERIES = (
 
 
 def begin(db_path: Path, age_s: float) -> RunRecord:
-    """A new run that began `age_s` ago, in a database that is made when it does not exist."""
+    """Begin a run that started `age_s` ago; creates the database if it does not exist."""
     now_ms = time.time_ns() // 1_000_000
     info = RunInfo(f"l{now_ms}", __version__, "SHADOW", "mockws", "ws://bench", "bench", push=True)
     with closing(connect(db_path)) as db:
@@ -57,7 +57,7 @@ def begin(db_path: Path, age_s: float) -> RunRecord:
 
 
 def batch_of(run_id: str, first: int, ticks: int, start_ms: int) -> WriteBatch:
-    """Ticks from number `first` on, 200 us apart, and an order for every 15th of them."""
+    """Ticks from number `first` on, at intervals of 200 us, with an order for every 15th tick."""
     batch, numbers = WriteBatch(), range(first, first + ticks)
     batch.add(TickChunk([Tick("BTCUSDT", 60_000 + n % 997 / 100, 0.125, start_ms + n // 5, None, n) for n in numbers]))
     for number in numbers:
@@ -73,7 +73,7 @@ def batch_of(run_id: str, first: int, ticks: int, start_ms: int) -> WriteBatch:
 
 
 def write(db_path: Path, seconds: float, ticks: int, synchronous: Synchronous, size: int, age_s: float) -> Any:
-    """Write until the time is over or so many ticks are stored."""
+    """Write until the time is over or the number of ticks is reached."""
     record = begin(db_path, age_s)
     start_ms = time.time_ns() // 1_000_000 - round(age_s * 1000)
     storage = SqliteWriter(db_path, synchronous, record)
@@ -109,7 +109,7 @@ def read(db_path: Path, seconds: float) -> Any:
 
 
 def main() -> None:
-    """Work, and tell."""
+    """Write or read, and print the result."""
     given = docopt(__doc__ or "")
     db_path, seconds = Path(given["DB"]), float(given["--seconds"])
     if given["write"]:

@@ -1,4 +1,4 @@
-"""The ticks that every benchmark runs on: a seeded random walk that looks like trades of BTCUSDT."""
+"""The ticks used by all benchmarks: a seeded random walk that resembles trades of BTCUSDT."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from pathlib import Path
 
 SEED = 1
 NS_A_TS = 1000
-"""Nanoseconds in one unit of the `ts` of ticks that are timed on their way."""
+"""Nanoseconds per unit of `ts` in ticks whose latency is measured."""
 
 SYMBOL = "BTCUSDT"
 START_CENTS = 6_000_000
 START_MS = 1_700_000_000_000
 STEP_MS = 37
-# Half of a market's trades leave the price where it was or next to it: many ties, as in real data.
+# Half of the trades leave the price unchanged or move it by one step: many ties, as in real data.
 STEPS_CENTS = (-2, -1, -1, 0, 0, 1, 1, 2)
-# No trade is smaller than the benchmarks' orders, so that a peer which looks at volume fills each order whole.
+# No trade is smaller than the orders of the benchmarks, so that a peer that checks the volume fills each completely.
 LEAST_VOLUME = 0.0001
 
 
