@@ -22,7 +22,7 @@ ALLOWED = {
     "functools", "heapq", "inspect", "itertools", "math", "msgspec", "operator", "types", "typing",
     "tradebot.core.events", "tradebot.core.errors", "tradebot.core.ids", "tradebot.core.number_format",
     "tradebot.config.validation", "tradebot.portfolio",
-    "tradebot.strategy", "tradebot.execution",
+    "tradebot.strategy", "tradebot.execution", "tradebot.ops.soak.reasons",
 }  # fmt: skip
 ALLOWED_FOR_TYPES = {"tradebot.config.model"}
 FORBIDDEN_CALLS = {"open", "__import__", "eval", "exec", "input", "print", "breakpoint"}

@@ -21,6 +21,7 @@ from peewee import SqliteDatabase
 from tradebot.core.errors import ConfigError, ExitCode, UsageError
 from tradebot.core.runtime import Runtime
 from tradebot.feeds.status import SymbolsLook
+from tradebot.ops.soak.reasons import DatabaseMissing
 from tradebot.output.json_answer import json_answer
 from tradebot.output.redaction import escape
 from tradebot.output.streams import GuardedStream
@@ -211,7 +212,7 @@ def _absent(look: HealthReading, status: Status) -> str | None:
 def database_trouble(look: HealthReading, status: Status) -> str | None:
     """What is wrong with the database that an engine says it writes or wrote. Pure."""
     if not look.database_exists:
-        return status.without_database()
+        return str(DatabaseMissing(status.pid, status.state == "ended"))
     if look.damage is not None:
         return look.damage
     if look.locked is None and look.run is None:

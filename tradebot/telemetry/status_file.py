@@ -101,11 +101,6 @@ class Status(Struct, frozen=True, kw_only=True):
         at_work = "ingest" in self.running and "ingest" not in self.still_s
         return self.fresh(now_s) and at_work and self.link in ("up", None)
 
-    def without_database(self) -> str:
-        """What to say of it when its database is not there."""
-        writes = "wrote" if self.state == "ended" else "writes"
-        return f"the database does not exist, although process {self.pid} {writes} it: was it moved away?"
-
 
 def status_path(db_path: Path) -> Path:
     """Where the engine that writes `db_path` keeps its status."""

@@ -12,11 +12,14 @@ from tradebot.ops.soak.reasons import (
     ConfigurationRefused,
     EngineNeverSeen,
     ForeignDatabase,
+    Problem,
     SkipReason,
+    UnitNotRunning,
     UnitStopped,
+    Unreadable,
     db_hint,
 )
-from tradebot.ops.soak.stall import Newest, gone
+from tradebot.ops.soak.stall import Newest, database_missing
 from tradebot.ops.soak.systemctl import ServiceError, Sight, Starts, UnitLook
 from tradebot.telemetry.status_file import Status
 
@@ -48,7 +51,7 @@ class EngineWatch:
         """One look at everything. What cannot be read is a problem of that look. Blocks shortly."""
         seams = self._seams
         psi = seams.psi()
-        problems = list(psi.problems)
+        problems: list[Problem] = [Unreadable("psi", problem) for problem in psi.problems]
         unit, unseen = self._look_at_unit(problems)
         status, mute = self._read_status(problems)
         newest = self._read_newest(problems)
@@ -61,43 +64,43 @@ class EngineWatch:
         self._sight.look(look.now_s, unseen)
         foreign = self.foreign(look)
         if foreign is not None and self.last is not None:  # an engine that is starting may have written no status yet
-            problems.append(str(foreign))
+            problems.append(foreign)
         self.last = look._replace(problems=tuple(problems))
         return self.last
 
-    def _look_at_unit(self, problems: list[str]) -> tuple[UnitLook | None, str | None]:
+    def _look_at_unit(self, problems: list[Problem]) -> tuple[UnitLook | None, str | None]:
         """The unit, and why nothing was seen of it."""
         unit, unseen = None, None
         try:
             unit = self._seams.service.show()
             self._starts.look(unit)
             if unit.trouble is not None:
-                problems.append(f"{self._unit} is {unit.trouble}")
+                problems.append(UnitNotRunning(self._unit, unit.trouble))
             if unit.silent:
                 unseen = f"the service manager reports nothing about {self._unit}"
         except ServiceError as error:
             unseen = str(error)
         if unseen is not None:
-            problems.append(unseen)
+            problems.append(Unreadable("unit", unseen))
         return unit, unseen
 
-    def _read_status(self, problems: list[str]) -> tuple[Status | None, bool]:
+    def _read_status(self, problems: list[Problem]) -> tuple[Status | None, bool]:
         """The status, and whether there is one that could not be read."""
         try:
             status = self._seams.status()
         except TradebotError as error:
             self._found = True
-            problems.append(str(error))
+            problems.append(Unreadable("status", str(error)))
             return None, True
         self._found |= status is not None
         return status, False
 
-    def _read_newest(self, problems: list[str]) -> Newest | None:
+    def _read_newest(self, problems: list[Problem]) -> Newest | None:
         try:
             newest = self._seams.newest_tick()
         except TradebotError as error:
             self._found = True  # there is something, and it may be read later
-            problems.append(str(error))
+            problems.append(Unreadable("ticks", str(error)))
             return None
         self._found |= newest.made
         return newest
@@ -147,10 +150,10 @@ class EngineWatch:
             return []
         trouble = None if look.unit is None else look.unit.trouble
         if trouble is not None:
-            found.append(f"{self._unit} is {trouble}")
+            found.append(str(UnitNotRunning(self._unit, trouble)))
         if (lost := self._sight.lost(self._seams.now_s(), limit_s)) is not None:
             found.append(lost)
-        if (wrong := self.foreign(look) or gone(look.status, look.newest, look.now_s)) is not None:
+        if (wrong := self.foreign(look) or database_missing(look.status, look.newest, look.now_s)) is not None:
             found.append(str(wrong))
         elif not self._engine_seen:
             hint = "" if trouble is not None else db_hint(self._unit)

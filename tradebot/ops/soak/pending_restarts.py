@@ -11,7 +11,15 @@ from typing import NamedTuple
 
 from tradebot.ops.soak.engine_watch import EngineWatch
 from tradebot.ops.soak.probes import ProbeReading, Seams
-from tradebot.ops.soak.reasons import Cause, Obstacle, RestartFailed, SkipReason, ThrottleNotWritten, UnitBusy
+from tradebot.ops.soak.reasons import (
+    Cause,
+    Obstacle,
+    RestartFailed,
+    SkipReason,
+    ThrottleNotWritten,
+    UnitBusy,
+    UnitNotRunning,
+)
 from tradebot.ops.soak.stall import StallDetector, evidence
 from tradebot.ops.soak.systemctl import ServiceError
 from tradebot.ops.soak.throttle_ladder import Ladder
@@ -109,8 +117,8 @@ class PendingRestarts:
             return
         for_s = self._stall.since_progress_s(look.now_s)
         trouble = None if look.unit is None else look.unit.trouble
-        what = evidence(look.newest, look.status, look.now_s) if trouble is None else f"{self._unit} is {trouble}"
-        self._pending["STALL"] = f"{NO_PROGRESS} for {for_s:.1f} s: {what}"
+        why = evidence(look.newest, look.status, look.now_s) if trouble is None else UnitNotRunning(self._unit, trouble)
+        self._pending["STALL"] = f"{NO_PROGRESS} for {for_s:.1f} s: {why}"
 
     def review(self, look: ProbeReading, due: bool) -> bool:
         """Drop what is no longer wanted; whether a restart for a stall is due. `due`: what the detector says."""

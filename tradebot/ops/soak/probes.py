@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from tradebot.ops.soak.decision_log import SoakDecision
 from tradebot.ops.soak.psi import Pressure, PsiLook
+from tradebot.ops.soak.reasons import Problem
 from tradebot.ops.soak.stall import Newest
 from tradebot.ops.soak.systemctl import Service, UnitLook
 from tradebot.telemetry.status_file import Status
@@ -46,6 +47,6 @@ class ProbeReading(NamedTuple):
     newest: Newest | None
     status: Status | None
     unit: UnitLook | None
-    problems: tuple[str, ...]
+    problems: tuple[Problem, ...]
     mute: bool = False
     """Whether there is a status that could not be read."""

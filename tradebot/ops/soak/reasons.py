@@ -1,4 +1,4 @@
-"""Why the supervisor restarts the engine, why it does not, and why a soak ends: values that code compares.
+"""What a look cannot read or finds wrong, why the engine is restarted or not, and why a soak ends: values to compare.
 
 `str` of each is the message for people; no code reads it.
 """
@@ -37,6 +37,37 @@ class ForeignDatabase(Struct, frozen=True):
                 f" and {self.unit} is process {self.unit_pid}"
             )
         return f"process {self.unit_pid} of {self.unit} has written no status beside this database{db_hint(self.unit)}"
+
+
+class DatabaseMissing(Struct, frozen=True):
+    """A process says that it writes a database, or that it wrote it, and there is none."""
+
+    pid: int
+    ended: bool
+
+    def __str__(self) -> str:
+        writes = "wrote" if self.ended else "writes"
+        return f"the database does not exist, although process {self.pid} {writes} it: was it moved away?"
+
+
+class Unreadable(Struct, frozen=True):
+    """A source that a look could not read, or not whole."""
+
+    source: Literal["psi", "unit", "status", "ticks"]
+    detail: str
+
+    def __str__(self) -> str:
+        return self.detail
+
+
+class UnitNotRunning(Struct, frozen=True):
+    """The service manager says that the unit's engine does not run."""
+
+    unit: str
+    trouble: str
+
+    def __str__(self) -> str:
+        return f"{self.unit} is {self.trouble}"
 
 
 class UnitStopped(Struct, frozen=True):
@@ -96,6 +127,8 @@ class RestartFailed(Struct, frozen=True):
         return self.detail
 
 
+Problem = Unreadable | UnitNotRunning | ForeignDatabase
+"""What is recorded about a look, once as long as it lasts."""
 SkipReason = ForeignDatabase | UnitStopped | ConfigurationRefused | EngineNeverSeen
 """Why a restart is not asked for, although it could be."""
 Obstacle = ThrottleNotWritten | UnitBusy | RestartFailed

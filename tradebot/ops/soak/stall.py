@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from tradebot.ops.soak.reasons import DatabaseMissing
+
 if TYPE_CHECKING:
     from tradebot.telemetry.status_file import Status  # impure: its module also reads the file, this is a value
 
@@ -94,20 +96,20 @@ def alive_s(status: Status | None, newest: Newest | None, now_s: float) -> float
     """
     if status is None or not status.ingest_alive(now_s) or status.still_s or any(status.depths.values()):
         return None
-    return None if gone(status, newest, now_s) else status.written_s
+    return None if database_missing(status, newest, now_s) is not None else status.written_s
 
 
-def gone(status: Status | None, newest: Newest | None, now_s: float) -> str | None:
-    """That an engine lives whose database is not there, for people; None while that is not so."""
+def database_missing(status: Status | None, newest: Newest | None, now_s: float) -> DatabaseMissing | None:
+    """The engine whose status is fresh and whose database is not there; None while that is not so."""
     if status is None or newest is None or newest.made or not status.fresh(now_s):
         return None
-    return status.without_database()
+    return DatabaseMissing(status.pid, status.state == "ended")
 
 
 def evidence(newest: Newest | None, status: Status | None, now_s: float) -> str:
     """What there was instead of ticks, for people."""
-    if (lost := gone(status, newest, now_s)) is not None:
-        return lost
+    if (missing := database_missing(status, newest, now_s)) is not None:
+        return str(missing)
     summary = "no new tick"
     if newest is None:
         summary = "the database cannot be read"

@@ -12,7 +12,7 @@ from tradebot.ops.soak.decision_log import Action, SoakDecision
 from tradebot.ops.soak.engine_watch import EngineWatch
 from tradebot.ops.soak.pending_restarts import PendingRestarts, RestartOutcome, ThrottleKeeper
 from tradebot.ops.soak.probes import ProbeReading, Seams
-from tradebot.ops.soak.reasons import SoakEnding
+from tradebot.ops.soak.reasons import Problem, SoakEnding
 from tradebot.ops.soak.stall import STALL_S, StallDetector, alive_s
 from tradebot.ops.soak.throttle_ladder import RUNGS, Ladder, Rung
 from tradebot.output.log_format import timestamp
@@ -41,7 +41,7 @@ class Supervisor:
         self._watch = EngineWatch(seams, unit)
         self._throttle = ThrottleKeeper(seams, self._ladder)
         self._pending = PendingRestarts(seams, unit, self._watch, self._stall, self._throttle)
-        self._recorded: frozenset[str] = frozenset()
+        self._recorded: frozenset[Problem] = frozenset()
         """The problems of the newest line."""
         self.polls = 0
         self.aborted = False
@@ -166,7 +166,7 @@ class Supervisor:
     ) -> SoakDecision:
         """One line. A lasting problem is reported once, and again after it had disappeared."""
         now_ms = self._seams.now_ms()
-        fresh = [problem for problem in look.problems if problem not in self._recorded]
+        fresh = [str(problem) for problem in look.problems if problem not in self._recorded]
         self._recorded = frozenset(look.problems)
         decision = SoakDecision(
             timestamp=timestamp(now_ms),

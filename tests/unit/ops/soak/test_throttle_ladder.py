@@ -104,6 +104,6 @@ def test_a_poll_without_a_reading_names_the_rung() -> None:
     assert ladder.look(None).reason.endswith(f"the ladder stays at {ladder.rung.state}")
 
 
-@pytest.mark.parametrize("name", ["throttle_ladder", "stall"])
+@pytest.mark.parametrize("name", ["throttle_ladder", "stall", "reasons"])
 def test_decisions_are_pure(repo: Path, name: str) -> None:
     assert impurities((repo / "tradebot" / "ops" / "soak" / f"{name}.py").read_text()) == []
