@@ -238,30 +238,48 @@ _whole = st.integers(0, 2**63 - 1)
 _sides = st.sampled_from([BUY, SELL])
 
 ticks_st = st.builds(
-    Tick, _names, _prices, _amounts, _whole, event_id=st.none() | _names, seq=st.none() | st.integers(0, 2**63 - 1)
-)
+    Tick, _names, _prices, _amounts, _whole,
+    event_id=st.none() | _names, seq=st.none() | st.integers(0, 2**63 - 1), taker=st.none() | _sides,
+)  # fmt: skip
 """Any tick that the decoder would let through; but -0.0, which SQLite stores as 0.0."""
 
 
-def _numbered(parts: Sequence[tuple[str, Any, float, float, float | None, int]]) -> list[Event]:
+_papers: st.SearchStrategy[dict[str, Any]] = st.builds(
+    dict,
+    order_type=st.sampled_from(["MARKET", "LIMIT", "STOP", "STOP_LIMIT", "TRAILING_STOP"]),
+    limit_price=st.none() | _prices,
+    stop_price=st.none() | _prices,
+    time_in_force=st.sampled_from(["GTC", "IOC", "FOK", "GTD"]),
+    expire_ts=st.none() | _whole,
+    post_only=st.integers(0, 1),
+    reduce_only=st.integers(0, 1),
+    parent_id=st.none() | _names,
+)
+"""What an order of PAPER has beside."""
+
+
+def _numbered(parts: Sequence[tuple[str, Any, float, float, float | None, int, dict[str, Any] | None]]) -> list[Event]:
     events: list[Event] = []
-    for number, (symbol, side, price, amount, order_price, fills) in enumerate(parts):
+    for number, (symbol, side, price, amount, order_price, fills, paper) in enumerate(parts):
+        of_fill = (None,) * 4 if paper is None else ("MAKER", number + 1, amount, 1)
         stem = f"r1-{number:010d}"
         events.append(
             Signal(f"{stem}-S", symbol, side, 0.75, "SMA_CROSSOVER", amount, price, number, marks=((symbol, price),))
         )
         made = tuple(
-            Fill(f"{stem}-F{i}", f"{stem}-O", symbol, side, amount, price, amount, number) for i in range(fills)
+            Fill(f"{stem}-F{i}", f"{stem}-O", symbol, side, amount, price, amount, number, 1, *of_fill)
+            for i in range(fills)
         )
         breach = None if made else LimitBreach("risk_caps.max_exposure_usd", price, amount)
         status: Any = "FILLED" if made else "REJECTED"
         parts_of = (f"{stem}-O", f"{stem}-S", symbol, side, amount, order_price, status, "RISK_CAP", number, 1, made)
-        events.append(Order(*parts_of, breach))
+        events.append(Order(*parts_of, breach, **(paper or {})))
     return events
 
 
 decided_st = st.lists(
-    st.tuples(_names, _sides, _prices, _amounts, st.none() | _prices, st.integers(0, 3)), max_size=6
+    st.tuples(_names, _sides, _prices, _amounts, st.none() | _prices, st.integers(0, 3), st.none() | _papers),
+    max_size=6,
 ).map(_numbered)
 """Signals and orders with any number of fills; ids are unique."""
 

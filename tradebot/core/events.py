@@ -20,10 +20,18 @@ Side = Literal["BUY", "SELL"]
 BUY: Final = "BUY"
 SELL: Final = "SELL"
 
-OrderStatus = Literal["SUBMITTED", "ACKNOWLEDGED", "PARTIAL_FILL", "FILLED", "CANCELED", "REJECTED"]
-FINAL_STATUSES: Final = frozenset({"FILLED", "CANCELED", "REJECTED"})
+Liquidity = Literal["MAKER", "TAKER"]
+MAKER: Final = "MAKER"
+TAKER: Final = "TAKER"
 
-# Reason codes. Names are fixed by the original system; BP_DROP_SIGNAL and NO_RATE are ours.
+OrderStatus = Literal[
+    "SUBMITTED", "ACKNOWLEDGED", "TRIGGERED", "PARTIAL_FILL", "FILLED", "CANCELED", "EXPIRED", "REJECTED"
+]
+FINAL_STATUSES: Final[frozenset[OrderStatus]] = frozenset({"FILLED", "CANCELED", "EXPIRED", "REJECTED"})
+OrderType = Literal["MARKET", "LIMIT", "STOP", "STOP_LIMIT", "TRAILING_STOP"]
+TimeInForce = Literal["GTC", "IOC", "FOK", "GTD"]
+
+# Reason codes: of signals, of refused orders, of transitions. Those of the original system keep its names.
 PERIODIC_TRIGGER: Final = "PERIODIC_TRIGGER"
 SMA_CROSSOVER: Final = "SMA_CROSSOVER"
 THRESHOLD_CROSSED: Final = "THRESHOLD_CROSSED"
@@ -32,6 +40,28 @@ STALE_DATA: Final = "STALE_DATA"
 SHADOW_RECORDED: Final = "SHADOW_RECORDED"
 BP_DROP_SIGNAL: Final = "BP_DROP_SIGNAL"
 NO_RATE: Final = "NO_RATE"
+NO_BALANCE: Final = "NO_BALANCE"
+MIN_QTY: Final = "MIN_QTY"
+MIN_NOTIONAL: Final = "MIN_NOTIONAL"
+NO_INSTRUMENT: Final = "NO_INSTRUMENT"
+NEEDS_PAPER: Final = "NEEDS_PAPER"
+HALTED: Final = "HALTED"
+LIQUIDATED: Final = "LIQUIDATED"
+MAX_DRAWDOWN: Final = "MAX_DRAWDOWN"
+DAILY_LOSS: Final = "DAILY_LOSS"
+LOSSES_IN_A_ROW: Final = "LOSSES_IN_A_ROW"
+REFUSALS_PER_MINUTE: Final = "REFUSALS_PER_MINUTE"
+ORDERS_PER_MINUTE: Final = "ORDERS_PER_MINUTE"
+STALE_MARKET: Final = "STALE_MARKET"
+POST_ONLY: Final = "POST_ONLY"
+NO_LIQUIDITY: Final = "NO_LIQUIDITY"
+CANCEL_REQUESTED: Final = "CANCEL_REQUESTED"
+OCO: Final = "OCO"
+GAP: Final = "GAP"
+EXPIRED: Final = "EXPIRED"
+IOC: Final = "IOC"
+FOK: Final = "FOK"
+REDUCE_ONLY: Final = "REDUCE_ONLY"
 
 MAX_SYMBOL_CHARS: Final = 64
 MAX_ID_CHARS: Final = 128
@@ -54,6 +84,7 @@ class Tick(Struct, frozen=True, gc=False):
     """One trade print of a market: also the JSON form of replay lines and of mockws frames.
 
     price > 0 and volume >= 0 are finite; `event_id` and `seq` (the sender's own numbering, +1 per symbol) are optional.
+    `taker` is the side of the trade's taker, who crossed the spread: BUY or SELL, None where the sender does not say.
     """
 
     symbol: Annotated[str, Meta(min_length=1, max_length=MAX_SYMBOL_CHARS)]
@@ -62,6 +93,7 @@ class Tick(Struct, frozen=True, gc=False):
     ts: Annotated[int, Meta(ge=0, le=TS_MS_MAX)]
     event_id: Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARS)] | None = None
     seq: Annotated[int, Meta(ge=0, le=SEQ_MAX)] | None = None
+    taker: Side | None = None
 
 
 class StoredTick(Tick, frozen=True, gc=False):
@@ -73,17 +105,18 @@ class StoredTick(Tick, frozen=True, gc=False):
     ts: Annotated[int, Meta(ge=0, le=INT64_MAX)]
     event_id: Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARS)] | None = None
     seq: Annotated[int, Meta(ge=0, le=SEQ_MAX)] | None = None
+    taker: Side | None = None
 
     def as_tick(self) -> Tick:
         """The same as a `Tick`."""
-        return Tick(self.symbol, self.price, self.volume, self.ts, self.event_id, self.seq)
+        return Tick(self.symbol, self.price, self.volume, self.ts, self.event_id, self.seq, self.taker)
 
 
 class TickChunk(Chunk[Tick]):
     """Consecutive ticks.
 
-    With a `symbol` they are known to be alike: all of that symbol, none with an `event_id` or a `seq`. That spares the
-    stages from looking at each tick again to find out what the feed already knew. None is always right too.
+    With a `symbol` they are known to be alike: all of that symbol, none with an `event_id`, a `seq` or a `taker`. That
+    spares the stages from looking at each tick again to find out what the feed already knew. None is always right too.
     """
 
     __slots__ = ("symbol",)
@@ -123,15 +156,30 @@ class SequenceState(Struct, frozen=True):
     restarted: bool = False
 
 
-NoticeKind = Literal[
+FeedNoticeKind = Literal[
     "LINK_UP", "LINK_LOST", "LINK_RESTORED", "GAP", "PRICE_BAND", "SPILL_ORPHANED",
     "SYMBOL_REFUSED", "SYMBOL_SILENT", "EXCHANGE_NOTICE",
 ]  # fmt: skip
+NoticeKind = FeedNoticeKind | Literal["HALT", "RESUME", "RESTART", "BREAKER_TRIPPED", "BREAKER_RELEASED"]
+NoticeOrigin = Literal["INPUT", "DERIVED", "STORAGE"]
+_DERIVED: Final[frozenset[NoticeKind]] = frozenset({"BREAKER_TRIPPED", "BREAKER_RELEASED"})
+
+
+def origin_of(kind: NoticeKind) -> NoticeOrigin:
+    """Where notices of a kind come from.
+
+    INPUT: from outside, as ticks do; a replay of the run must repeat them. DERIVED: from ticks and notices before it;
+    a replay computes them again. STORAGE: about the database of that one process; a replay has nothing to do with them.
+    """
+    if kind == "SPILL_ORPHANED":
+        return "STORAGE"
+    return "DERIVED" if kind in _DERIVED else "INPUT"
 
 
 class Notice(Struct, frozen=True, gc=False):
-    """What a live feed says between two ticks: of its link, of missing trades, of prices that it refuses, of symbols
-    that the exchange refuses or that fell silent, or of what the exchange announces.
+    """What is said between two ticks: by a live feed, of its link, of missing trades, of prices that it refuses, of
+    symbols that the exchange refuses or that fell silent, or of what the exchange announces; by an operator (a halt,
+    its end); by a restart; or by a breaker.
 
     It travels in-band, so that strategy, log and database see it in its place. `ts` is when it was noticed (the local
     clock, Unix ms); `symbol` belongs to a GAP, a PRICE_BAND and a SYMBOL_*, `missing` (trades) to a GAP; `ticks_before`
@@ -165,7 +213,12 @@ class Signal(Struct, frozen=True, gc=False):
 
 
 class Fill(Struct, frozen=True, gc=False):
-    """One execution of (a part of) an order; stored in the table `trades`. All fills are simulated."""
+    """One execution of (a part of) an order; stored in the table `trades`. All fills are simulated.
+
+    The last four are None in SHADOW. `tick` is the number, in the run, of the tick that allowed the fill.
+    `slippage_bps` compares with the price of the signal, positive where the fill is worse. `after_gap` is 1 when the
+    order was open while trades were missed, else 0.
+    """
 
     event_id: str
     order_id: str
@@ -176,6 +229,10 @@ class Fill(Struct, frozen=True, gc=False):
     fees: float
     ts: int
     is_shadow: int = 1
+    liquidity: Liquidity | None = None
+    tick: int | None = None
+    slippage_bps: float | None = None
+    after_gap: int | None = None
 
 
 class LimitBreach(Struct, frozen=True, gc=False):
@@ -189,7 +246,10 @@ class LimitBreach(Struct, frozen=True, gc=False):
 class Order(Struct, frozen=True, gc=False):
     """An order as it is stored, together with its fills: one event, so that no transaction can part them.
 
-    `breach` is there when the order was refused because of a limit.
+    `breach` is there when the order was refused because of a limit. The fields after it are None in SHADOW. In PAPER
+    `price` is the limit price (None for a market order), `status` is SUBMITTED or REJECTED, as at submission, and the
+    fills come by themselves, in a `TickOutcome`. `expire_ts` is in event time (Unix ms); `post_only` and `reduce_only`
+    are 1 or 0; `parent_id` is the order whose entry a take-profit or stop-loss closes.
     """
 
     event_id: str
@@ -204,6 +264,45 @@ class Order(Struct, frozen=True, gc=False):
     is_shadow: int = 1
     fills: tuple[Fill, ...] = ()
     breach: LimitBreach | None = None
+    order_type: OrderType | None = None
+    limit_price: float | None = None
+    stop_price: float | None = None
+    time_in_force: TimeInForce | None = None
+    expire_ts: int | None = None
+    post_only: int | None = None
+    reduce_only: int | None = None
+    parent_id: str | None = None
+
+
+class OrderEvent(Struct, frozen=True, gc=False):
+    """A transition of an order's status; `n` counts those of an order from 1.
+
+    `ts` is event time (Unix ms), `tick` the number in the run of the tick that caused it, `remaining` the quantity that
+    is not filled after it.
+    """
+
+    order_id: str
+    n: int
+    status: OrderStatus
+    reason: str
+    ts: int
+    tick: int
+    remaining: float
+
+
+class TickOutcome(Struct, frozen=True, gc=False):
+    """A tick with all that it caused: one event, so that a transaction holds whole ticks.
+
+    `number` is the tick's in the run, from 1. Each of the others is in the order in which it arose.
+    """
+
+    tick: Tick
+    number: int
+    signals: tuple[Signal, ...] = ()
+    orders: tuple[Order, ...] = ()
+    order_events: tuple[OrderEvent, ...] = ()
+    fills: tuple[Fill, ...] = ()
+    notices: tuple[Notice, ...] = ()
 
 
 class SymbolMemory(Struct, frozen=True, gc=False):

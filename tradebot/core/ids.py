@@ -31,3 +31,22 @@ def live_run_id(started_ms: int, token: str) -> str:
 def event_prefix(run_id: str, tick_number: int) -> str:
     """Common stem of everything decided from the `tick_number`-th kept tick (from 1) of a run."""
     return f"{run_id}-{tick_number:010d}"
+
+
+def signal_id(prefix: str, n: int = 1) -> str:
+    """Id of the `n`-th signal (from 1) of the tick that `prefix` stands for."""
+    return _numbered(prefix, "S", n)
+
+
+def order_id(prefix: str, n: int = 1) -> str:
+    """Id of the `n`-th order (from 1) that the tick created."""
+    return _numbered(prefix, "O", n)
+
+
+def fill_id(prefix: str, n: int = 1) -> str:
+    """Id of the `n`-th fill (from 1) that the tick allowed."""
+    return _numbered(prefix, "T", n)
+
+
+def _numbered(prefix: str, letter: str, n: int) -> str:
+    return f"{prefix}-{letter}" if n == 1 else f"{prefix}-{letter}{n}"

@@ -212,5 +212,7 @@ def _read_content(path: Path, run_id: str | None, cancel: Cancellation) -> tuple
         for chunk in reader.ticks(origin):
             if cancel.is_requested():
                 raise Cancelled(f"{path}: reading was stopped")
-            digest.update(_ENCODER.encode_lines(chunk))
+            # What has no taker's side is hashed as before there was one: such replays keep their ids. No symbol holds
+            # these bytes, since in a JSON text a backslash precedes a quotation mark.
+            digest.update(_ENCODER.encode_lines(chunk).replace(b',"taker":null', b""))
         return origin, digest.hexdigest()

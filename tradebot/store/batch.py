@@ -59,7 +59,7 @@ class WriteBatch:
         """The newest one. It may be stored only when everything before it is."""
         self.trades = 0
         self.symbol: str | None = None
-        """Set while all ticks are known to be of this symbol, without `event_id` and `seq`."""
+        """Set while all ticks are known to be of this symbol, without `event_id`, `seq` and `taker`."""
         self._unlike = False
 
     def add(self, item: PersistItem) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from msgspec import Struct
 from peewee import SQL, AutoField, BlobField, FloatField, IntegerField, Model, ModelIndex, SmallIntegerField, TextField
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 
 
 class RunRow(Model):
@@ -59,7 +59,7 @@ class RunRow(Model):
 
 
 class TickRow(Model):
-    """A kept tick. `run` is `runs.id`; `event_id` and `seq` are the sender's own, where it has them."""
+    """A kept tick. `run` is `runs.id`; `event_id`, `seq` and `taker` are the sender's own, where it has them."""
 
     id = AutoField()
     symbol = TextField()
@@ -69,6 +69,7 @@ class TickRow(Model):
     run = IntegerField(null=True)
     event_id = TextField(null=True)
     seq = IntegerField(null=True)
+    taker = TextField(null=True)
 
     class Meta:
         table_name = "ticks"
@@ -115,7 +116,8 @@ class OrderRow(Model):
 
     Of an order that was refused because of a limit, `refused_by` is the configuration key of the limit,
     `refused_limit` its value then, and `refused_value` what would have exceeded it, both in the unit of that key. Null
-    for other refusals, and for orders of schema 4 and before.
+    for other refusals, and for orders of schema 4 and before. The columns after them are null in SHADOW and in rows of
+    schema 5 and before; `core.events.Order` explains them.
     """
 
     id = AutoField()
@@ -133,13 +135,21 @@ class OrderRow(Model):
     refused_by = TextField(null=True)
     refused_value = FloatField(null=True)
     refused_limit = FloatField(null=True)
+    order_type = TextField(null=True)
+    limit_price = FloatField(null=True)
+    stop_price = FloatField(null=True)
+    time_in_force = TextField(null=True)
+    expire_ts = IntegerField(null=True)
+    post_only = SmallIntegerField(null=True)
+    reduce_only = SmallIntegerField(null=True)
+    parent_id = TextField(null=True)
 
     class Meta:
         table_name = "orders"
 
 
 class TradeRow(Model):
-    """A fill; `order_id` is its order's `event_id`."""
+    """A fill; `order_id` is its order's `event_id`. `liquidity` and what follows: as in `core.events.Fill`."""
 
     id = AutoField()
     event_id = TextField(constraints=[SQL("UNIQUE")])
@@ -152,6 +162,10 @@ class TradeRow(Model):
     ts = IntegerField()
     is_shadow = IntegerField(default=1, constraints=[SQL("DEFAULT 1")])
     run = IntegerField(null=True)
+    liquidity = TextField(null=True)
+    tick = IntegerField(null=True)
+    slippage_bps = FloatField(null=True)
+    after_gap = SmallIntegerField(null=True)
 
     class Meta:
         table_name = "trades"

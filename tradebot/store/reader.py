@@ -142,7 +142,8 @@ def read_ticks(db: SqliteDatabase, source: TickSource) -> Iterator[list[Tick]]:
     with reading(db):
         present = {column.name for column in db.get_columns("ticks")}
         fields: list[Any] = [TickRow.symbol, TickRow.price, TickRow.volume, TickRow.ts]
-        fields += [field if field.column_name in present else SQL("NULL") for field in (TickRow.event_id, TickRow.seq)]
+        later: tuple[Any, ...] = TickRow.event_id, TickRow.seq, TickRow.taker
+        fields += [field if field.column_name in present else SQL("NULL") for field in later]
         query = TickRow.select(*fields).order_by(TickRow.id)
         if source.no is not None:
             span: Any = RunRow.select(RunRow.first_tick_id, RunRow.last_tick_id).where(RunRow.id == source.no)
@@ -186,11 +187,11 @@ def _ticks(rows: list[tuple[Any, ...]]) -> list[Tick]:
     if math.inf in (max(prices), max(volumes)):  # all other values out of range are found by the conversion
         raise ValueError("a price or volume is not finite")
     symbols, times = [row.symbol for row in valid], [row.ts for row in valid]
-    event_ids, seqs = [row.event_id for row in valid], [row.seq for row in valid]
-    if set(event_ids) == {None} and set(seqs) == {None}:
+    event_ids, seqs, takers = [row.event_id for row in valid], [row.seq for row in valid], [row.taker for row in valid]
+    if {*event_ids, *seqs, *takers} == {None}:
         ticks = list(map(Tick, symbols, prices, volumes, times))
         return TickChunk(ticks, symbols[0]) if len(set(symbols)) == 1 else ticks
-    return list(map(Tick, symbols, prices, volumes, times, event_ids, seqs))
+    return list(map(Tick, symbols, prices, volumes, times, event_ids, seqs, takers))
 
 
 def _first_bad(rows: list[tuple[Any, ...]]) -> tuple[int, str]:

@@ -36,8 +36,8 @@ from tradebot.core.events import (
 )
 from tradebot.store.batch import StoredCounts, WriteBatch
 
-FORMAT_VERSION: Final = 3
-"""1 had no notices, 2 no breaches of limits; both are read."""
+FORMAT_VERSION: Final = 4
+"""1 had no notices, 2 no breaches of limits, 3 no takers and nothing of PAPER; all are read."""
 HEADER_START: Final = b'["spill",'
 # A stored event is at most this long as a JSON line, except with extreme symbols and ids.
 BYTES_AN_EVENT: Final = 512
@@ -51,6 +51,8 @@ _SIGNAL_FIELDS: Final = tuple(name for name in Signal.__struct_fields__ if name 
 _CHUNKS: Final[dict[type, Any]] = {Tick: TickChunk, Signal: SignalChunk, Order: OrderChunk}
 _ORDER_FIELDS: Final = tuple(name for name in Order.__struct_fields__ if name not in ("fills", "breach"))
 _FILL_FIELDS: Final = Fill.__struct_fields__
+# How many fields, the first ones, formats 1 to 3 had; today lines are as short where the others are all None.
+_FIRST_FIELDS: Final = {_TICK_FIELDS: 6, _ORDER_FIELDS: 10, _FILL_FIELDS: 9}
 _BREACH_FIELDS: Final = LimitBreach.__struct_fields__
 _NOTICE_FIELDS: Final = Notice.__struct_fields__
 
@@ -128,20 +130,26 @@ def _line(record: list[Any]) -> bytes:
 def _record(event: StoredEvent) -> list[Any]:
     """What the database stores of an event."""
     if isinstance(event, Tick):
-        return ["t", *astuple(event)]
+        return ["t", *_values(event, _TICK_FIELDS)]
     if isinstance(event, Signal):
         return ["s", *(getattr(event, name) for name in _SIGNAL_FIELDS)]
     if isinstance(event, Notice):
         return ["n", *astuple(event)]
     breach = None if event.breach is None else astuple(event.breach)
-    return ["o", *(getattr(event, name) for name in _ORDER_FIELDS), [astuple(fill) for fill in event.fills], breach]
+    return ["o", *_values(event, _ORDER_FIELDS), [_values(fill, _FILL_FIELDS) for fill in event.fills], breach]
+
+
+def _values(event: Tick | Order | Fill, fields: tuple[str, ...]) -> list[Any]:
+    values = [getattr(event, name) for name in fields]
+    first = _FIRST_FIELDS[fields]
+    return values[:first] if all(value is None for value in values[first:]) else values
 
 
 def _event(record: list[Any]) -> StoredEvent:
     """The event of a line. Raises ValueError (or its subclass, msgspec's ValidationError) if it is not an event."""
     match record:
         case ["t", *values]:
-            return msgspec.convert(dict(zip(_TICK_FIELDS, values, strict=True)), StoredTick).as_tick()
+            return msgspec.convert(_named(_TICK_FIELDS, values), StoredTick).as_tick()
         case ["n", *values]:
             return msgspec.convert(dict(zip(_NOTICE_FIELDS, values, strict=True)), Notice)
         case ["s", *values]:
@@ -154,10 +162,17 @@ def _event(record: list[Any]) -> StoredEvent:
 
 
 def _order(values: list[Any], fills: list[Any], breach: list[Any] | None) -> Order:
-    named: dict[str, Any] = dict(zip(_ORDER_FIELDS, values, strict=True))
-    named["fills"] = [dict(zip(_FILL_FIELDS, fill, strict=True)) for fill in fills]
+    named = _named(_ORDER_FIELDS, values)
+    named["fills"] = [_named(_FILL_FIELDS, fill) for fill in fills]
     named["breach"] = None if breach is None else dict(zip(_BREACH_FIELDS, breach, strict=True))
     return msgspec.convert(named, Order)
+
+
+def _named(fields: tuple[str, ...], values: list[Any]) -> dict[str, Any]:
+    """The values with the names of their fields: all of these, or the first ones. Raises ValueError."""
+    if len(values) == _FIRST_FIELDS[fields]:
+        fields = fields[: len(values)]
+    return dict(zip(fields, values, strict=True))
 
 
 class SpillReader:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from peewee import Model, SqliteDatabase, fn
 
 from tradebot.config.model import Synchronous
-from tradebot.core.events import Notice, Order, Signal, Tick
+from tradebot.core.events import Fill, Notice, Order, Signal, Tick
 from tradebot.core.private_files import sync_directory
 from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.bulk import insert_columns
@@ -19,6 +19,9 @@ from tradebot.store.file_identity import FileWatch
 from tradebot.store.models import NoticeRow, OrderRow, RunRow, SignalRow, TickRow, TradeRow
 from tradebot.store.restart_state import store_checkpoint
 from tradebot.store.runs import RunRecord, counts_of
+
+_PAPER_ORDER_FIELDS: Final = Order.__struct_fields__[Order.__struct_fields__.index("order_type") :]
+_PAPER_FILL_FIELDS: Final = Fill.__struct_fields__[Fill.__struct_fields__.index("liquidity") :]
 
 
 class SqliteWriter:
@@ -136,7 +139,7 @@ def insert_batch(db: SqliteDatabase, run_no: int, batch: WriteBatch, after: Stor
 
 
 def _insert_ticks(db: SqliteDatabase, run_no: int, ticks: list[Tick], symbol: str | None) -> int:
-    """`symbol` is set when all ticks are of it and none has an event_id or a seq: then there is less to bind."""
+    """`symbol` is set when all are of it, without event_id, seq and taker: then there is less to bind."""
     shared: dict[str, Any] = {"run": run_no}
     varying: dict[str, list[Any]] = {
         "price": [tick.price for tick in ticks],
@@ -149,6 +152,7 @@ def _insert_ticks(db: SqliteDatabase, run_no: int, ticks: list[Tick], symbol: st
         varying["symbol"] = [tick.symbol for tick in ticks]
         varying["event_id"] = [tick.event_id for tick in ticks]
         varying["seq"] = [tick.seq for tick in ticks]
+        varying["taker"] = [tick.taker for tick in ticks]
     return insert_columns(db, TickRow, shared, varying)
 
 
@@ -188,6 +192,8 @@ def _insert_orders(db: SqliteDatabase, run_no: int, orders: list[Order]) -> None
         columns["refused_by"] = [None if breach is None else breach.limit_key for breach in breaches]
         columns["refused_value"] = [None if breach is None else breach.value for breach in breaches]
         columns["refused_limit"] = [None if breach is None else breach.limit for breach in breaches]
+    if any(o.order_type is not None for o in orders):  # none in SHADOW
+        columns |= {name: [getattr(o, name) for o in orders] for name in _PAPER_ORDER_FIELDS}
     _insert(db, OrderRow, run_no, columns, ("symbol", "qty", "status", "reason", "is_shadow"))
     fills = [fill for order in orders for fill in order.fills]
     if not fills:
@@ -203,6 +209,8 @@ def _insert_orders(db: SqliteDatabase, run_no: int, orders: list[Order]) -> None
         "ts": [f.ts for f in fills],
         "is_shadow": [f.is_shadow for f in fills],
     }
+    if any(f.tick is not None for f in fills):  # none in SHADOW
+        columns |= {name: [getattr(f, name) for f in fills] for name in _PAPER_FILL_FIELDS}
     _insert(db, TradeRow, run_no, columns, ("symbol", "fill_qty", "is_shadow"))
 
 

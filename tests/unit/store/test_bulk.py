@@ -22,7 +22,7 @@ from tradebot.store.database import migrate
 from tradebot.store.models import TickRow
 from tradebot.store.writer import insert_batch
 
-COLUMNS = ("run", "symbol", "price", "volume", "ts", "event_id", "seq")
+COLUMNS = ("run", "symbol", "price", "volume", "ts", "event_id", "seq", "taker")
 
 
 @contextmanager
@@ -46,8 +46,8 @@ def chunked(ticks: list[Tick], sizes: list[int]) -> Iterator[TickChunk]:
         if not part:
             return
         start += size
-        alike = len({tick.symbol for tick in part}) == 1 and not any(tick.event_id or tick.seq for tick in part)
-        yield TickChunk(part, part[0].symbol) if alike and not any(tick.seq == 0 for tick in part) else TickChunk(part)
+        alike = {(tick.symbol, tick.event_id, tick.seq, tick.taker) for tick in part} == {(part[0].symbol, *[None] * 3)}
+        yield TickChunk(part, part[0].symbol if alike else None)
 
 
 @given(
@@ -67,8 +67,8 @@ def test_a_batch_of_ticks_equals_executemany(count: int, pool: list[Tick], sizes
         batch.add(chunk)
     with memory() as db, memory() as other:
         insert_batch(db, 7, batch, StoredCounts(ticks=count))
-        sql = f"INSERT INTO ticks ({', '.join(COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?, ?)"
-        values = [(7, t.symbol, t.price, t.volume, t.ts, t.event_id, t.seq) for t in ticks]
+        sql = f"INSERT INTO ticks ({', '.join(COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+        values = [(7, t.symbol, t.price, t.volume, t.ts, t.event_id, t.seq, t.taker) for t in ticks]
         other.connection().executemany(sql, values)
         assert all_ticks(db) == all_ticks(other)
 

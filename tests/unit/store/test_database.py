@@ -225,7 +225,8 @@ class TestMigration:
             storage.write(full_batch(1, 20))
         assert counts(path) == (22, 5, 5, 5)
         with pytest.raises(sqlite3.IntegrityError), closing(sqlite3.connect(path)) as db:
-            db.execute("INSERT INTO trades SELECT NULL, event_id, '', '', '', 0, 0, 0, 0, 1, 1 FROM trades")
+            copied = "event_id, order_id, symbol, side, fill_qty, fill_price, fees, ts"
+            db.execute(f"INSERT INTO trades ({copied}) SELECT {copied} FROM trades")
 
     def test_both_schemas_have_the_same_columns(self, tmp_path: Path) -> None:
         def shape(path: Path) -> list[Any]:

@@ -30,11 +30,15 @@ ORIGINAL: dict[str, dict[str, tuple[str, bool]]] = {
     },
 }  # fmt: skip
 ADDED = {
-    "ticks": {"run", "event_id", "seq"},
+    "ticks": {"run", "event_id", "seq", "taker"},
     "signals": {"run", "event_id", "desired_size", "price"},
-    "orders": {"run", "event_id", "signal_id", "reason", "is_shadow", "refused_by", "refused_value", "refused_limit"},
-    "trades": {"run"},
-}
+    "orders": {
+        "run", "event_id", "signal_id", "reason", "is_shadow", "refused_by", "refused_value", "refused_limit",
+        "order_type", "limit_price", "stop_price", "time_in_force", "expire_ts", "post_only", "reduce_only",
+        "parent_id",
+    },
+    "trades": {"run", "liquidity", "tick", "slippage_bps", "after_gap"},
+}  # fmt: skip
 # The indexes of the original system: name -> (table, column, unique).
 INDEXES = {
     "idx_ticks_ts": ("ticks", "ts", 0),

@@ -119,7 +119,7 @@ class TestTicks:
     def test_only_one_of_the_added_columns(self, path: Path) -> None:
         with closing(sqlite3.connect(path)) as db:
             db.executescript(ORIGINAL_SCHEMA + "ALTER TABLE ticks ADD COLUMN seq INTEGER; UPDATE ticks SET seq = id;")
-        assert [found.seq for found in ticks_of(path)] == [1, 2]
+        assert [(found.seq, found.taker) for found in ticks_of(path)] == [(1, None), (2, None)]
 
     def test_without_ticks(self, path: Path) -> None:
         new_database(path).close()
@@ -142,6 +142,7 @@ class TestTicks:
             "UPDATE ticks SET price = 9e999 WHERE id = 3",
             "UPDATE ticks SET volume = 9e999 WHERE id = 3",
             "UPDATE ticks SET seq = -1 WHERE id = 3",
+            "UPDATE ticks SET taker = 'buy' WHERE id = 3",
         ],
     )
     def test_a_row_that_is_no_tick(self, path: Path, change: str) -> None:
@@ -169,10 +170,11 @@ class TestTicks:
         batch.add(TickChunk([Tick("B", 1.0, 1.0, n, seq=n if n == 999 else None) for n in range(1000)]))
         batch.add(TickChunk([Tick("B", 1.0, 1.0, n, "e" if n == 999 else None) for n in range(1000)]))
         batch.add(TickChunk([Tick("B" if n == 999 else "A", 1.0, 1.0, n) for n in range(1000)]))
+        batch.add(TickChunk([Tick("B", 1.0, 1.0, n, taker="SELL" if n == 999 else None) for n in range(1000)]))
         stored_run(path, "r1", batch)
         with closing(connect_readonly(path)) as db:
             chunks = list(read_ticks(db, find_tick_source(db, None)))
-        assert [getattr(chunk, "symbol", None) for chunk in chunks] == ["A", "B", None, None, None]
+        assert [getattr(chunk, "symbol", None) for chunk in chunks] == ["A", "B", None, None, None, None]
         assert [tick for chunk in chunks for tick in chunk] == batch.ticks
 
     @pytest.mark.parametrize(

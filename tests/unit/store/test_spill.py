@@ -442,7 +442,7 @@ class TestOrphans:
             (b"\xff\xfe\n", "line 1 is damaged or was not written by tradebot"),
             (b'["spill",1,"r1",0,0,0]\n', "line 1 is damaged or was not written by tradebot"),
             (b'["spill",1,"r1",0,0,0,"x"]\n', "line 1 is damaged or was not written by tradebot"),
-            (b'["spill",4,"r1",0,0,0,0]\n["t"]\n', "line 1 .*format 4 is not supported; this version reads up to 3"),
+            (b'["spill",5,"r1",0,0,0,0]\n["t"]\n', "line 1 .*format 5 is not supported; this version reads up to 4"),
         ],
     )
     def test_a_file_of_another_kind(self, path: Path, content: bytes, reason: str) -> None:

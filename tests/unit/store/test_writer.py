@@ -38,7 +38,7 @@ from tests.unit.store_helpers import (
     tick,
     ticks_st,
 )
-from tradebot.core.events import Event, LimitBreach, Order, Signal, Tick
+from tradebot.core.events import SELL, Event, LimitBreach, Order, Signal, Tick
 from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.database import BUSY_TIMEOUT_MS, connect
 from tradebot.store.errors import StorageUnavailable
@@ -86,20 +86,23 @@ class TestRows:
     def test_all_columns(self, path: Path, record: RunRecord) -> None:
         """Kind, value and what links trade to order to signal."""
         with storage_of(path, record) as storage:
-            storage.write(batch_of(Tick("A/B", 100.5, 2.0, 17, "id-1", 4), signal(1), order(1, fills=2)))
+            storage.write(batch_of(Tick("A/B", 100.5, 2.0, 17, "id-1", 4, SELL), signal(1), order(1, fills=2)))
         assert dump(path) == {
-            "ticks": [(1, "A/B", 100.5, 2.0, 17, 1, "id-1", 4)],
+            "ticks": [(1, "A/B", 100.5, 2.0, 17, 1, "id-1", 4, "SELL")],
             "signals": [
                 (1, "TEST/USD", "BUY:SMA_CROSSOVER", 0.75, 1, "r1-0000000001-S", 0.1, 100.25, 1),
             ],
             "orders": [
                 (
                     *(1, "TEST/USD", "BUY", 0.1, 100.0, "FILLED", 1, "r1-0000000001-O", "r1-0000000001-S"),
-                    *("SHADOW_RECORDED", 1, 1, None, None, None),
+                    *("SHADOW_RECORDED", 1, 1, None, None, None, *[None] * 8),
                 ),
             ],
             "trades": [
-                (n, f"r1-0000000001-F{n - 1}", "r1-0000000001-O", "TEST/USD", "BUY", 0.05, 100.25, 0.01, 1, 1, 1)
+                (
+                    *(n, f"r1-0000000001-F{n - 1}", "r1-0000000001-O", "TEST/USD", "BUY", 0.05, 100.25, 0.01, 1, 1, 1),
+                    *(None, None, None, None),
+                )
                 for n in (1, 2)
             ],
         }  # fmt: skip

@@ -24,6 +24,7 @@ from tradebot.feeds.replay.loose_ticks import LooseDecoder
 
 BRACKETS_MAX: Final = 100
 
+_OPTIONAL_KEYS: Final = (b'"event_id"', b'"seq"', b'"taker"')
 _UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _WHERE: Final = re.compile(r"^(.*) - at `\$\.?(.*)`$", re.DOTALL)
 
@@ -87,7 +88,7 @@ class LineDecoder:
             else:
                 self._loose.took_integer()
                 self.line += count
-                found.ticks = _chunk(ticks)
+                found.ticks = _chunk(ticks, block)
                 return
         for line in block.split(b"\n")[:-1]:
             if self._done:
@@ -153,12 +154,18 @@ class _Found:
         return Batch(self.ticks, self.malformed, tuple(self.notes))
 
 
-def _chunk(ticks: list[Tick]) -> list[Tick]:
-    """The ticks of a block, marked when they are all alike."""
-    numbered = [1 for tick in ticks if tick.seq is not None or tick.event_id is not None]
-    if numbered or len({tick.symbol for tick in ticks}) != 1:
+def _chunk(ticks: list[Tick], block: bytes) -> list[Tick]:
+    """The ticks of a plain block, marked when they are all alike.
+
+    Such a block has no escapes: where a key occurs, it can be found in the bytes.
+    """
+    if any(key in block for key in _OPTIONAL_KEYS) and any(not _is_bare(tick) for tick in ticks):
         return ticks
-    return TickChunk(ticks, ticks[0].symbol)
+    return ticks if len({tick.symbol for tick in ticks}) != 1 else TickChunk(ticks, ticks[0].symbol)
+
+
+def _is_bare(tick: Tick) -> bool:
+    return tick.seq is None and tick.event_id is None and tick.taker is None
 
 
 def _is_plain(block: bytes, lines: int) -> bool:
@@ -209,6 +216,8 @@ def _explain(error: msgspec.DecodeError) -> str:
     """The decoder's message with the field first: `price: expected `float` > 0.0`. It never quotes the input."""
     text = str(error)
     where = _WHERE.match(text)
+    if where is not None and where[2] == "taker":
+        return "taker: neither BUY nor SELL"
     if where is None or not where[2]:
         return text[:1].lower() + text[1:] if not text.startswith("JSON") else text
     return f"{where[2]}: {where[1][:1].lower()}{where[1][1:]}"

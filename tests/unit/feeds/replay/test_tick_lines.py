@@ -211,6 +211,8 @@ def test_accepted_forms(kind: str, piece_bytes: int) -> None:
         (_line(price="1e101"), "price: expected `float` <= 1e+100"),
         (_line(price='"1e101"'), "price: above 1e+100"),
         (_line(price='"x"'), "price: not a number"),
+        (_line(more=',"taker":"buy"'), "taker: neither BUY nor SELL"),
+        (_line(more=',"taker":1'), "taker: neither BUY nor SELL"),
         (b'{"price":1,"volume":1,"ts":1}', "object missing required field `symbol`"),
         (b"[]", "expected `object`, got `array`"),
         (GOOD + b"\xff", f"not UTF-8 (byte {len(GOOD)})"),
@@ -477,7 +479,9 @@ def _line_reason(ts: str) -> str:
         (_line(symbol='"b"'), False),
         (_line(more=',"seq":0'), False),
         (_line(more=',"event_id":"e"'), False),
+        (_line(more=',"taker":"BUY"'), False),
         (_line(more=',"other":"seq"'), True),
+        (_line(more=',"other":"x","seq":null,"taker":null'), True),
     ],
 )
 def test_ticks_that_are_all_alike_are_marked_as_such(odd: bytes, marked: bool) -> None:
