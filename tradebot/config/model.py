@@ -129,6 +129,21 @@ class ExecutionConfig(Struct, frozen=True):
     max_tick_age_ms: Annotated[int, Meta(ge=0, le=604_800_000)] = 0
 
 
+class BreakersConfig(Struct, frozen=True):
+    """When no order that adds exposure is sent any more (`tradebot.execution.breakers`); None: that breaker is off.
+
+    `cancel_open`: open orders are canceled, too.
+    """
+
+    max_drawdown_pct: Annotated[float, Meta(gt=0, le=100)] | None = None
+    daily_loss_usd: Annotated[float, Meta(gt=0, le=1e12)] | None = None
+    losses_in_a_row: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    refusals_per_minute: Annotated[int, Meta(ge=1, le=10_000)] | None = None
+    orders_per_minute: Annotated[int, Meta(ge=1, le=10_000)] | None = None
+    stale_ms: Annotated[int, Meta(ge=1, le=604_800_000)] | None = None
+    cancel_open: bool = False
+
+
 class FeedConfig(Struct, frozen=True):
     """Patience and limits of WebSocket feeds.
 

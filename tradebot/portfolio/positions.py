@@ -124,6 +124,11 @@ class Positions:
         position = self._positions.get(symbol)
         return (position.net, position.exposure) if position is not None else (ZERO, ZERO)
 
+    def realized(self, symbol: str) -> Decimal:
+        """The exact realized profit of `symbol` so far, before fees."""
+        position = self._positions.get(symbol)
+        return ZERO if position is None else position.realized
+
     def view(self, symbol: str, price: float | None = None) -> PositionView | None:
         """The position in `symbol`, also when closed; none when it was never traded. Valued at `price` where given."""
         position = self._positions.get(symbol)
