@@ -24,7 +24,7 @@ from tradebot.cli.arguments import parse
 from tradebot.cli.resolve import resolve
 from tradebot.config.model import Synchronous
 from tradebot.engine import Edges, run_engine
-from tradebot.feeds.base import Batch, Feed
+from tradebot.feeds.base import Feed, FeedBatch
 from tradebot.store.batch import WriteBatch
 from tradebot.store.runs import RunRecord
 from tradebot.store.session import SqliteStore
@@ -88,7 +88,7 @@ class StampedFeed:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._feed, name)
 
-    def read(self) -> Batch | None:
+    def read(self) -> FeedBatch | None:
         """Like the wrapped feed."""
         batch = self._feed.read()
         if batch is not None and batch.ticks:

@@ -17,7 +17,7 @@ from tradebot.core.channel import Channel, event_count
 from tradebot.core.events import Checkpoint, Notice, TickChunk
 from tradebot.core.ledger import Ledger
 from tradebot.core.runtime import Thread
-from tradebot.feeds.base import Batch, Feed
+from tradebot.feeds.base import Feed, FeedBatch
 from tradebot.portfolio.positions import Positions, PositionView
 from tradebot.store.batch import StoredCounts
 from tradebot.store.spill import Spill
@@ -38,7 +38,7 @@ class ObservedFeed(ForwardingFeed):
         self.ended = False
         """Whether it has reported its end."""
 
-    def read(self) -> Batch | None:
+    def read(self) -> FeedBatch | None:
         """The other feed's next batch."""
         self.reading = True
         batch = self._feed.read()

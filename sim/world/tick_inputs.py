@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sim.world.slow_threads import InjectedCrash
-from tradebot.feeds.base import Batch, Feed
+from tradebot.feeds.base import Feed, FeedBatch
 from tradebot.feeds.status import FeedStatus
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class ForwardingFeed:
         """The other feed's."""
         return self._feed.position
 
-    def read(self) -> Batch | None:
+    def read(self) -> FeedBatch | None:
         """The other feed's next batch."""
         return self._feed.read()
 
@@ -75,7 +75,7 @@ class CrashingFeed(ForwardingFeed):
         super().__init__(feed)
         self._reads_left = crash_at_read
 
-    def read(self) -> Batch | None:
+    def read(self) -> FeedBatch | None:
         """The other feed's next batch. Raises InjectedCrash at the n-th call."""
         self._reads_left -= 1
         if self._reads_left <= 0:

@@ -18,7 +18,7 @@ from tradebot.core.events import Notice, Tick, TickChunk
 from tradebot.core.ledger import Ledger
 from tradebot.core.runtime import RealRuntime, Thread
 from tradebot.execution.shadow import ShadowExecution
-from tradebot.feeds.base import Batch, Feed
+from tradebot.feeds.base import Feed, FeedBatch
 from tradebot.feeds.sampling import Intake
 from tradebot.feeds.status import NO_LINK, FeedStatus
 from tradebot.store.batch import StoredCounts, WriteBatch
@@ -47,7 +47,7 @@ class Batches:
     total = None
     position = 0
 
-    def __init__(self, batches: list[Batch | BaseException], push: bool, close_fails: bool = False) -> None:
+    def __init__(self, batches: list[FeedBatch | BaseException], push: bool, close_fails: bool = False) -> None:
         self.batches = batches
         self.push = push
         self.close_fails = close_fails
@@ -55,7 +55,7 @@ class Batches:
     def status(self) -> FeedStatus:
         return NO_LINK
 
-    def read(self) -> Batch | None:
+    def read(self) -> FeedBatch | None:
         batch = self.batches.pop(0) if self.batches else None
         if isinstance(batch, BaseException):
             raise batch
@@ -86,7 +86,7 @@ def pipeline_of(feed: Batches, logged: Logged, runtime: RealRuntime | None = Non
 @pytest.mark.parametrize("error", [SystemExit(0), KeyboardInterrupt(), GeneratorExit()])
 def test_no_exception_at_all_ends_a_stage_unnoticed(error: BaseException, logged: Logged) -> None:
     """An uncaught exception of a thread is exit 1, and the process never lives on with a dead thread."""
-    pipeline = pipeline_of(Batches([Batch(ticks(3)), error], push=True), logged)
+    pipeline = pipeline_of(Batches([FeedBatch(ticks(3)), error], push=True), logged)
     assert pipeline.run() is ExitCode.CRASH
     assert pipeline.failure is not None and type(error).__name__ in pipeline.failure.cause
     assert pipeline.ledger().accepted == 3
@@ -99,7 +99,7 @@ def test_a_thread_that_cannot_be_started_is_a_crash_and_ends_the_others(logged: 
                 raise RuntimeError("can't start new thread")
             return super().spawn(name, target)
 
-    pipeline = pipeline_of(Batches([Batch(ticks(3))], push=True), logged, NoHeartbeat())
+    pipeline = pipeline_of(Batches([FeedBatch(ticks(3))], push=True), logged, NoHeartbeat())
     assert pipeline.run() is ExitCode.CRASH
     assert pipeline.ledger().problems() == []
 
@@ -129,7 +129,7 @@ def ledger_of(metrics: Metrics) -> Ledger:
 
 def test_a_resume_that_differs_accounts_for_all_pieces_of_a_batch(logged: Logged) -> None:
     """A notice cuts a batch into pieces; what comes after the piece that failed is accounted for too."""
-    batch = Batch(ticks(6), notices=((2, Notice("GAP", 1, "x", "A", 1)), (4, Notice("GAP", 1, "x", "A", 1))))
+    batch = FeedBatch(ticks(6), notices=((2, Notice("GAP", 1, "x", "A", 1)), (4, Notice("GAP", 1, "x", "A", 1))))
     made, metrics, _channel = stage(Batches([batch], push=False), [tick(1), tick(9)], logged)
     with pytest.raises(ConfigError, match="the input differs from the one this run began with"):
         made.run()
@@ -138,7 +138,7 @@ def test_a_resume_that_differs_accounts_for_all_pieces_of_a_batch(logged: Logged
 
 def test_a_resume_with_an_input_that_is_too_short_is_refused(logged: Logged) -> None:
     """What is stored of a replay is a part of its input, or it is another input."""
-    made, metrics, _channel = stage(Batches([Batch(ticks(2))], push=False), ticks(5), logged)
+    made, metrics, _channel = stage(Batches([FeedBatch(ticks(2))], push=False), ticks(5), logged)
     with pytest.raises(ConfigError, match="ends after 2 ticks, and 3 more are stored"):
         made.run()
     assert not made.complete
@@ -146,7 +146,7 @@ def test_a_resume_with_an_input_that_is_too_short_is_refused(logged: Logged) -> 
 
 
 def test_a_resume_with_just_what_is_stored_is_complete(logged: Logged) -> None:
-    made, metrics, _channel = stage(Batches([Batch(ticks(5))], push=False), ticks(5), logged)
+    made, metrics, _channel = stage(Batches([FeedBatch(ticks(5))], push=False), ticks(5), logged)
     made.run()
     assert made.complete and metrics.already_stored == 5
 
@@ -190,6 +190,6 @@ def test_the_wal_is_cut_down_again(tmp_path: Path) -> None:
 
 def test_a_sweep_does_not_fill_the_channel_before_the_strategy_had_a_turn(logged: Logged) -> None:
     """Hundreds of ticks that lie ready at once: the feed leaves the processor to the consumers when half is full."""
-    pipeline = pipeline_of(Batches([Batch([one]) for one in ticks(3000)], push=True), logged)
+    pipeline = pipeline_of(Batches([FeedBatch([one]) for one in ticks(3000)], push=True), logged)
     assert pipeline.run() is ExitCode.COMPLETE
     assert pipeline.ledger().accepted == 3000

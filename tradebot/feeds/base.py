@@ -23,7 +23,7 @@ class Malformed(Struct, frozen=True, gc=False):
     reason: str
 
 
-class Batch(Struct):
+class FeedBatch(Struct):
     """What one `Feed.read` found: good ticks in arrival order, and what could not be understood beside them.
 
     `malformed` counts lines or frames since the previous batch; `notes` describes the first NOTES_MAX of them.
@@ -63,7 +63,7 @@ class Feed(Protocol):
         """The state of its link; `NO_LINK` for a feed without a link. Any thread; never blocks."""
         ...
 
-    def read(self) -> Batch | None:
+    def read(self) -> FeedBatch | None:
         """The next ticks, or None when the feed has ended.
 
         Blocks at most READ_WAIT_S. Raises ConfigError when the input cannot be read and ParseError when it cannot be

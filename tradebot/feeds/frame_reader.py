@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from tradebot.config.model import History
 from tradebot.core.events import Notice
-from tradebot.feeds.base import Batch, Malformed
+from tradebot.feeds.base import FeedBatch, Malformed
 from tradebot.feeds.exchanges.base import Exchange, Parsed, Unparseable
 from tradebot.feeds.frame_order import in_time_order
 from tradebot.feeds.price_band import PriceBand, Sifted
@@ -29,7 +29,7 @@ class Read(Struct, frozen=True, gc=False):
     `out_of_band` are the reasons of the trades whose price was refused.
     """
 
-    batch: Batch
+    batch: FeedBatch
     parsed: Parsed | None
     problem: str | None = None
     out_of_band: tuple[str, ...] = ()
@@ -81,7 +81,7 @@ class FrameReader:
                 return Read(_NOTHING, parsed)
             if len(ticks) == 1 and guard is not None and guard.take_next(ticks[0]):
                 # Nearly every frame of most exchanges.
-                read = Read(Batch(ticks), parsed)
+                read = Read(FeedBatch(ticks), parsed)
                 return read if self._band.take_usual(ticks[0]) else self._sift(read, received_ms)
         keep = self._history == "keep"
         dropped = 0 if keep else len(parsed.history)
@@ -89,7 +89,7 @@ class FrameReader:
             ticks = in_time_order(ticks)
             if keep and parsed.history:
                 ticks = [*in_time_order(parsed.history), *ticks]
-            return Read(Batch(ticks, history_dropped=dropped), parsed)
+            return Read(FeedBatch(ticks, history_dropped=dropped), parsed)
         taken = guard.take(parsed.history if keep and parsed.history else ticks)
         if keep and parsed.history and ticks:
             taken = joined(taken, guard.take(ticks))
@@ -98,7 +98,7 @@ class FrameReader:
         notes: tuple[Malformed, ...] = ()
         if taken.refused:
             notes = (Malformed(self.frames, f"{taken.refused} trades of more symbols than feed.max_symbols allows"),)
-        batch = Batch(taken.ticks, taken.refused, notes, notices, taken.duplicates, dropped)
+        batch = FeedBatch(taken.ticks, taken.refused, notes, notices, taken.duplicates, dropped)
         return self._sift(Read(batch, parsed, notes[0].reason if notes else None), received_ms)
 
     def _sift(self, read: Read, received_ms: int) -> Read:
@@ -110,7 +110,7 @@ class FrameReader:
         """Take note that the frame counted last cannot be understood, for `reason`."""
         self.malformed_in_a_row += 1
         note = Malformed(self.frames, reason[:_DETAIL_CHARS_MAX])
-        return Read(Batch([], 1, (note,)), None, note.reason)
+        return Read(FeedBatch([], 1, (note,)), None, note.reason)
 
 
 def _sifted(read: Read, sifted: Sifted, received_ms: int) -> Read:
@@ -124,4 +124,4 @@ def _sifted(read: Read, sifted: Sifted, received_ms: int) -> Read:
     return replace(read, batch=batch, out_of_band=sifted.refused)
 
 
-_NOTHING: Final = Batch([])
+_NOTHING: Final = FeedBatch([])

@@ -7,7 +7,7 @@ from typing import Final
 from tradebot.core.cancellation import Cancellation
 from tradebot.core.events import Tick
 from tradebot.core.runtime import Runtime
-from tradebot.feeds.base import READ_WAIT_S, Batch
+from tradebot.feeds.base import READ_WAIT_S, FeedBatch
 from tradebot.feeds.status import NO_LINK, FeedStatus
 
 START_PRICE: Final = 100.0
@@ -89,7 +89,7 @@ class SyntheticFeed:
         self.missed = 0
         self.position = 0
 
-    def read(self) -> Batch:
+    def read(self) -> FeedBatch:
         """The ticks that are due, after a wait if there are none; empty when READ_WAIT_S or a stop cut it short."""
         now = self._runtime.monotonic()
         if self._start_s is None:
@@ -99,7 +99,7 @@ class SyntheticFeed:
         if wait_s > 0:
             self._cancel.wait(min(wait_s, READ_WAIT_S))
             now = self._runtime.monotonic()
-        return Batch(self._due(now - self._start_s))
+        return FeedBatch(self._due(now - self._start_s))
 
     def _due(self, elapsed_s: float) -> list[Tick]:
         # A thousandth of a millisecond of grace, or a wait that ended a rounding error early would find nothing due.

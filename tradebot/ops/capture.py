@@ -12,7 +12,7 @@ from tradebot.core.cancellation import Cancellation
 from tradebot.core.events import Notice
 from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import RealRuntime, Runtime
-from tradebot.feeds.base import Batch
+from tradebot.feeds.base import FeedBatch
 from tradebot.feeds.capture_file import CaptureWriter
 from tradebot.feeds.exchanges import EXCHANGES
 from tradebot.feeds.exchanges.base import Exchange
@@ -141,7 +141,7 @@ class _Capture:
                 report_at_s = now_s + _REPORT_EVERY_S
             self._count(self._feed.read())
 
-    def _count(self, batch: Batch) -> None:
+    def _count(self, batch: FeedBatch) -> None:
         self._trades += len(batch.ticks)
         self._malformed += batch.malformed
         for note in batch.notes:

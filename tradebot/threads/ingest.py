@@ -11,7 +11,7 @@ from tradebot.core.channel import Channel
 from tradebot.core.errors import ConfigError, ExitCode
 from tradebot.core.events import Checkpoint, FeedItem, Notice, NoticeKind, Tick, TickChunk, TickItem
 from tradebot.core.log_events import LogEvent
-from tradebot.feeds.base import Batch, Feed
+from tradebot.feeds.base import Feed, FeedBatch
 from tradebot.feeds.sampling import Intake
 from tradebot.output.log import Log
 from tradebot.store.takeover import Memory
@@ -141,7 +141,7 @@ class IngestStage:
             if self._memory is not None:
                 self._memory.confirmed()
 
-    def _count(self, batch: Batch) -> None:
+    def _count(self, batch: FeedBatch) -> None:
         metrics = self._metrics
         left_out = batch.malformed + batch.duplicates + batch.history_dropped + batch.out_of_band
         metrics.ingest_received += len(batch.ticks) + left_out
@@ -177,7 +177,7 @@ class IngestStage:
         elif notice.kind == "LINK_RESTORED":
             self._metrics.reconnects += 1
 
-    def _items(self, batch: Batch) -> list[FeedItem]:
+    def _items(self, batch: FeedBatch) -> list[FeedItem]:
         """What is kept of a batch, in order."""
         items: list[FeedItem] = []
         symbol = batch.ticks.symbol if isinstance(batch.ticks, TickChunk) else None

@@ -93,7 +93,7 @@ FEED_BUGS: Final = (
         "        if self._failure is not None:\n            raise self._failure\n        while self._frames:\n",
         "        if self._failure is not None:\n            raise self._failure\n"
         "        if self._broken is not None and self._connection is not None:\n"
-        "            return Batch([], notices=((0, self._lost(str(self._broken), self._broken.code)),))\n"
+        "            return FeedBatch([], notices=((0, self._lost(str(self._broken), self._broken.code)),))\n"
         "        while self._frames:\n",
         20,
         "reset_while_sending",

@@ -20,7 +20,7 @@ from tradebot.core.events import Notice, Tick
 from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import RealRuntime
 from tradebot.execution.shadow import ShadowExecution
-from tradebot.feeds.base import Batch, Feed
+from tradebot.feeds.base import Feed, FeedBatch
 from tradebot.feeds.replay.pacing import PacedFeed
 from tradebot.feeds.sampling import Intake
 from tradebot.feeds.status import NO_LINK, FeedStatus
@@ -72,14 +72,14 @@ class Batches:
     total = None
     position = 0
 
-    def __init__(self, batches: list[Batch], push: bool = True) -> None:
+    def __init__(self, batches: list[FeedBatch], push: bool = True) -> None:
         self.batches = batches
         self.push = push
 
     def status(self) -> FeedStatus:
         return NO_LINK
 
-    def read(self) -> Batch | None:
+    def read(self) -> FeedBatch | None:
         return self.batches.pop(0) if self.batches else None
 
     def close(self) -> None:
@@ -101,7 +101,9 @@ def numbered(count: int, start: int = 0) -> list[Tick]:
     return [replace(tick(0), ts=start + n) for n in range(count)]
 
 
-def run(path: Path, logged: Any, batches: list[Batch], sample_every: int = 1) -> tuple[Pipeline, Watching, ExitCode]:
+def run(
+    path: Path, logged: Any, batches: list[FeedBatch], sample_every: int = 1
+) -> tuple[Pipeline, Watching, ExitCode]:
     runtime = RealRuntime()
     config = replace(Config(), engine=EngineConfig(sample_every=sample_every))
     watching = Watching()
@@ -122,9 +124,9 @@ def stored(path: Path) -> list[tuple[Any, ...]]:
 def test_strategy_and_database_see_them_in_their_place(tmp_path: Path, logged: Any) -> None:
     """Link lost and restored travel in-band, in sequence."""
     batches = [
-        Batch([], notices=((0, UP),)),
-        Batch(numbered(3), notices=((0, LOST), (2, GAP), (3, BACK))),
-        Batch(numbered(1, 3)),
+        FeedBatch([], notices=((0, UP),)),
+        FeedBatch(numbered(3), notices=((0, LOST), (2, GAP), (3, BACK))),
+        FeedBatch(numbered(1, 3)),
     ]
     pipeline, watching, code = run(tmp_path / "x.db", logged, batches)
     assert code is ExitCode.COMPLETE
@@ -143,7 +145,7 @@ def test_strategy_and_database_see_them_in_their_place(tmp_path: Path, logged: A
 
 def test_sampling_counts_ticks_only(tmp_path: Path, logged: Any) -> None:
     """The sampling invariant holds across notices; what is left out does not count in ticks_before."""
-    batches = [Batch(numbered(3), notices=((1, LOST), (2, BACK))), Batch(numbered(4, 3), notices=((2, GAP),))]
+    batches = [FeedBatch(numbered(3), notices=((1, LOST), (2, BACK))), FeedBatch(numbered(4, 3), notices=((2, GAP),))]
     pipeline, watching, _code = run(tmp_path / "x.db", logged, batches, sample_every=2)
     assert watching.seen == ["LINK_LOST", 1, "LINK_RESTORED", 3, "GAP", 5]
     assert [row[0::5] for row in stored(tmp_path / "x.db")] == [("LINK_LOST", 0), ("LINK_RESTORED", 1), ("GAP", 2)]
@@ -152,7 +154,7 @@ def test_sampling_counts_ticks_only(tmp_path: Path, logged: Any) -> None:
 
 
 def test_what_the_feed_left_out_is_in_the_ledger(tmp_path: Path, logged: Any) -> None:
-    batches = [Batch(numbered(2), malformed=1, duplicates=3, history_dropped=5, out_of_band=7)]
+    batches = [FeedBatch(numbered(2), malformed=1, duplicates=3, history_dropped=5, out_of_band=7)]
     pipeline, _watching, _code = run(tmp_path / "x.db", logged, batches)
     ledger = pipeline.ledger()
     assert (ledger.received, ledger.malformed, ledger.duplicates, ledger.history_dropped) == (18, 1, 3, 5)
@@ -169,8 +171,8 @@ def test_an_overload_anywhere_in_a_batch(room: int, accepted: int, notices: int,
     channels = tuple(Channel[Any](runtime, name, 10) for name in ("tick", "signal", "persist"))
     channels[0].send(["filler"] * (10 - room))
     control = Control(runtime, STAGES)
-    batch = Batch(numbered(4), notices=((0, UP), (2, LOST)))
-    feed = cast(Feed, Batches([batch, Batch(numbered(1))]))
+    batch = FeedBatch(numbered(4), notices=((0, UP), (2, LOST)))
+    feed = cast(Feed, Batches([batch, FeedBatch(numbered(1))]))
     stage = IngestStage(feed, Intake(1), channels, 0, _no_ticks(), metrics, control, logged.log)  # type: ignore[arg-type]
     stage.run()
     whole = room == 6
@@ -237,7 +239,7 @@ def test_a_failed_write_of_notices_alone_is_not_repeated(tmp_path: Path) -> None
 def test_pacing_keeps_their_place(logged: Any) -> None:
     """A paced replay hands each notice out once, before the tick it stands before and not before the tick after it."""
     runtime = RealRuntime()
-    batch = Batch(numbered(3, 1_700_000_000_000), notices=((0, UP), (1, LOST), (3, BACK)), duplicates=2)
+    batch = FeedBatch(numbered(3, 1_700_000_000_000), notices=((0, UP), (1, LOST), (3, BACK)), duplicates=2)
     feed = PacedFeed(cast(Feed, Batches([batch], push=False)), 1000.0, runtime, Cancellation(runtime), logged.log)
     seen: list[object] = []
     duplicates = 0

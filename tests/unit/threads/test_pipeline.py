@@ -17,7 +17,7 @@ from tradebot.core.events import Tick
 from tradebot.core.ledger import NotStored
 from tradebot.core.runtime import RealRuntime, Thread
 from tradebot.execution.shadow import ShadowExecution
-from tradebot.feeds.base import Batch, Feed
+from tradebot.feeds.base import Feed, FeedBatch
 from tradebot.feeds.status import FeedStatus
 from tradebot.store.batch import StoredCounts
 from tradebot.store.protocol import BatchWriter
@@ -34,14 +34,14 @@ class ListFeed:
     """Chunks of ticks, then what happens: the end (None) or an error."""
 
     chunks: list[list[Tick]]
-    then: Callable[[], Batch | None] = lambda: None
+    then: Callable[[], FeedBatch | None] = lambda: None
     push: bool = False
     total: int | None = None
     position: int = 0
     closed: bool = False
 
-    def read(self) -> Batch | None:
-        return Batch(self.chunks.pop(0)) if self.chunks else self.then()
+    def read(self) -> FeedBatch | None:
+        return FeedBatch(self.chunks.pop(0)) if self.chunks else self.then()
 
     def status(self) -> FeedStatus:
         return FeedStatus("up")
@@ -138,7 +138,7 @@ def test_a_replay_that_stores(tmp_path: Path, logged: Logged) -> None:
 def test_a_feed_that_fails(tmp_path: Path, logged: Logged, error: Exception, code: ExitCode) -> None:
     """G5: the typed code; what was accepted before is stored; the run is not whole."""
 
-    def fail() -> Batch | None:
+    def fail() -> FeedBatch | None:
         raise error
 
     path = tmp_path / "x.db"
@@ -157,10 +157,10 @@ def test_a_stop_signal_is_served(tmp_path: Path, logged: Logged) -> None:
     path = tmp_path / "x.db"
     run = Run(ListFeed([ticks(40)]), logged, SqliteWriter(path, "NORMAL", new_run(path)))
 
-    def wait() -> Batch | None:
+    def wait() -> FeedBatch | None:
         run.runtime.signals = 1
         run.control.stop.wait(0.5)
-        return Batch([])
+        return FeedBatch([])
 
     run.feed.then = wait
     assert run.pipeline.run() is ExitCode.COMPLETE
@@ -174,7 +174,7 @@ def test_a_second_signal_does_not_wait(logged: Logged) -> None:
     run = Run(ListFeed([ticks(40)]), logged)
     held = run.runtime.event()
 
-    def hang() -> Batch | None:
+    def hang() -> FeedBatch | None:
         run.runtime.signals = 2
         held.wait(20)
         return None

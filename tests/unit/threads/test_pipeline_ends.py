@@ -19,7 +19,7 @@ from tradebot.core.events import Order, Signal, Tick
 from tradebot.core.ledger import NotStored
 from tradebot.core.log_events import LogEvent
 from tradebot.execution.shadow import ShadowExecution
-from tradebot.feeds.base import Batch, Feed
+from tradebot.feeds.base import Feed, FeedBatch
 from tradebot.feeds.status import NO_LINK, FeedStatus
 from tradebot.store.batch import StoredCounts
 from tradebot.store.errors import StorageUnavailable
@@ -46,10 +46,10 @@ class Endless:
         self.runtime = runtime
         self.count = 0
 
-    def read(self) -> Batch | None:
+    def read(self) -> FeedBatch | None:
         self.runtime.sleep(0.1)
         self.count += 1
-        return Batch([tick(self.count)])
+        return FeedBatch([tick(self.count)])
 
     def status(self) -> FeedStatus:
         return NO_LINK

@@ -14,7 +14,7 @@ from tradebot.core.channel import Channel
 from tradebot.core.events import BP_DROP_SIGNAL, BUY, STALE_DATA, Notice, Order, Signal, Tick, TickChunk, as_item
 from tradebot.core.runtime import RealRuntime
 from tradebot.execution.shadow import ShadowExecution
-from tradebot.feeds.base import Batch, Feed
+from tradebot.feeds.base import Feed, FeedBatch
 from tradebot.feeds.sampling import Intake
 from tradebot.feeds.status import NO_LINK, FeedStatus
 from tradebot.store.batch import StoredCounts
@@ -115,12 +115,12 @@ class Script:
     total = None
     position = 0
 
-    def __init__(self, batches: list[Batch], closed: list[int]) -> None:
+    def __init__(self, batches: list[FeedBatch], closed: list[int]) -> None:
         self.batches = batches
         self.closed = closed
         self.closed_at_read: list[bool] = []
 
-    def read(self) -> Batch | None:
+    def read(self) -> FeedBatch | None:
         self.closed_at_read.append(bool(self.closed))
         return self.batches.pop(0) if self.batches else None
 
@@ -143,7 +143,9 @@ def held_ticks(count: int, closed: list[int]) -> Generator[Tick, None, None]:
         closed.append(number)
 
 
-def ingest(logged: Logged, batches: list[Batch], stored: int, every: int = 1) -> tuple[Script, Channel[Any], Metrics]:
+def ingest(
+    logged: Logged, batches: list[FeedBatch], stored: int, every: int = 1
+) -> tuple[Script, Channel[Any], Metrics]:
     closed: list[int] = []
     feed = Script(batches, closed)
     channels = (channel_of("tick"), channel_of("signal"), channel_of("persist"))
@@ -158,9 +160,9 @@ def ingest(logged: Logged, batches: list[Batch], stored: int, every: int = 1) ->
 def test_a_notice_counts_the_stored_ticks_before_it_too(logged: Logged) -> None:
     """I3: a resumed capture gives each notice its place in the whole run, not in what this process stores."""
     batches = [
-        Batch([tick(0), tick(1)], notices=((1, notice(7)),)),
-        Batch([tick(2), tick(3), tick(4)], notices=((2, notice(8)),)),
-        Batch([], notices=((0, notice(9)),)),
+        FeedBatch([tick(0), tick(1)], notices=((1, notice(7)),)),
+        FeedBatch([tick(2), tick(3), tick(4)], notices=((2, notice(8)),)),
+        FeedBatch([], notices=((0, notice(9)),)),
     ]
     _feed, ticks, metrics = ingest(logged, batches, stored=3)
     notices = [event for event in left_in(ticks) if isinstance(event, Notice)]
@@ -170,7 +172,7 @@ def test_a_notice_counts_the_stored_ticks_before_it_too(logged: Logged) -> None:
 
 def test_the_stored_ticks_are_let_go_when_all_are_compared(logged: Logged) -> None:
     """An open read transaction would let the database's log grow as long as the replay lasts."""
-    batches = [Batch([tick(0)]), Batch([tick(1), tick(2)]), Batch([tick(3)])]
+    batches = [FeedBatch([tick(0)]), FeedBatch([tick(1), tick(2)]), FeedBatch([tick(3)])]
     feed, _ticks, _metrics = ingest(logged, batches, stored=2)
     assert feed.closed_at_read == [False, False, True, True]
 
@@ -178,7 +180,7 @@ def test_the_stored_ticks_are_let_go_when_all_are_compared(logged: Logged) -> No
 def test_a_chunk_of_one_symbol_stays_one_when_it_is_sampled_or_cut(logged: Logged) -> None:
     """Later stages then need not look at each of its ticks again."""
     alike = TickChunk([tick(number) for number in range(4)], "SOL/USDC")
-    _feed, ticks, _metrics = ingest(logged, [Batch(alike, notices=((2, notice(7)),))], stored=0, every=2)
+    _feed, ticks, _metrics = ingest(logged, [FeedBatch(alike, notices=((2, notice(7)),))], stored=0, every=2)
     chunks = [item for item in ticks.take(1000, 0.0) if isinstance(item, TickChunk)]
     assert [(chunk.symbol, len(chunk)) for chunk in chunks] == [("SOL/USDC", 1), ("SOL/USDC", 1)]
 

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from tradebot.core.cancellation import Cancellation, Cancelled
 from tradebot.core.errors import ConfigError, ParseError, TradebotError
 from tradebot.core.events import Tick
-from tradebot.feeds.base import Batch
+from tradebot.feeds.base import FeedBatch
 from tradebot.feeds.replay.byte_source import open_source
 from tradebot.feeds.replay.decompress import Damaged, unpack
 from tradebot.feeds.replay.line_splitter import BOM
@@ -23,11 +23,11 @@ _LOOK_BYTES_MAX: Final = 1 << 16
 class Decoder(Protocol):
     """Bytes of a file to ticks: `lines.LineDecoder` for ticks, `frame_lines.FrameLineDecoder` for recorded frames."""
 
-    def feed(self, data: bytes) -> Batch:
+    def feed(self, data: bytes) -> FeedBatch:
         """What `data` completes."""
         ...
 
-    def finish(self, damage: str | None = None) -> Batch:
+    def finish(self, damage: str | None = None) -> FeedBatch:
         """What is left at the end of the input, or where it broke off for the reason `damage`."""
         ...
 
@@ -111,7 +111,7 @@ class FileReplay:
             self._first_line(start)
         yield from pieces
 
-    def read(self) -> Batch | None:
+    def read(self) -> FeedBatch | None:
         """The next ticks; see Feed. Raises ParseError after the good ticks before it: on a malformed line with
         `strict`, and at the end when no line was a tick, or only the last element of a JSON array, or the file changed
         while it was read.
@@ -141,7 +141,7 @@ class FileReplay:
             self._failure = ParseError(f"{self.name}: only the last line is a tick: it {looks}")
         return batch
 
-    def _next_batch(self) -> tuple[Batch, bool]:
+    def _next_batch(self) -> tuple[FeedBatch, bool]:
         """The next batch, and whether it is the last one."""
         try:
             piece = next(self._pieces, None)
@@ -179,13 +179,13 @@ class DatabaseReplay:
         self.total = total_rows
         self.position = 0
 
-    def read(self) -> Batch | None:
+    def read(self) -> FeedBatch | None:
         """The next chunk, or None at the end."""
         ticks = next(self._rows, None)
         if ticks is None:
             return None
         self.position += len(ticks)
-        return Batch(ticks)
+        return FeedBatch(ticks)
 
     def status(self) -> FeedStatus:
         """That of a feed without a link."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from tradebot.config.model import History
 from tradebot.core.errors import ConfigError
-from tradebot.feeds.base import NOTES_MAX, Batch, Malformed
+from tradebot.feeds.base import NOTES_MAX, FeedBatch, Malformed
 from tradebot.feeds.capture_file import CaptureHeader, Record, decode_record, frame_of_line
 from tradebot.feeds.exchanges import EXCHANGES
 from tradebot.feeds.exchanges.base import Exchange, Unparseable
@@ -67,9 +67,9 @@ class FrameLineDecoder:
         self._strict = strict
         self._done = False
 
-    def feed(self, data: bytes) -> Batch:
+    def feed(self, data: bytes) -> FeedBatch:
         """Ticks and malformed lines that `data` completes. Never raises on any input; never blocks."""
-        found = Batch([])
+        found = FeedBatch([])
         cut = self._cutter.feed(data)
         for line in cut.block.split(b"\n")[:-1]:
             self._read(line, found)
@@ -77,9 +77,9 @@ class FrameLineDecoder:
             self._malformed(TOO_LONG, found)
         return found
 
-    def finish(self, damage: str | None = None) -> Batch:
+    def finish(self, damage: str | None = None) -> FeedBatch:
         """What is left at the end; `damage`: the input broke off here, which counts as one malformed line."""
-        found = Batch([])
+        found = FeedBatch([])
         rest = self._cutter.rest()
         if damage is None:
             if rest:
@@ -89,7 +89,7 @@ class FrameLineDecoder:
         self._done = True
         return found
 
-    def _read(self, line: bytes, found: Batch) -> None:
+    def _read(self, line: bytes, found: FeedBatch) -> None:
         if self._done:
             return
         line = (line.removeprefix(BOM) if self.line == 0 else line).removesuffix(b"\r")
@@ -124,12 +124,12 @@ class FrameLineDecoder:
         found.history_dropped += read.batch.history_dropped
         found.out_of_band += read.batch.out_of_band
 
-    def _malformed(self, reason: str, found: Batch) -> None:
+    def _malformed(self, reason: str, found: FeedBatch) -> None:
         if not self._done:
             self.line += 1
             self._note(reason, found)
 
-    def _note(self, reason: str, found: Batch, counted: int = 1) -> None:
+    def _note(self, reason: str, found: FeedBatch, counted: int = 1) -> None:
         found.malformed += counted
         if len(found.notes) < NOTES_MAX:
             found.notes += (Malformed(self.line, reason),)

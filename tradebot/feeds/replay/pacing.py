@@ -12,7 +12,7 @@ from tradebot.core.cancellation import Cancellation
 from tradebot.core.events import Notice, Tick, as_unix_ms
 from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import Runtime
-from tradebot.feeds.base import READ_WAIT_S, Batch, Feed
+from tradebot.feeds.base import READ_WAIT_S, Feed, FeedBatch
 from tradebot.feeds.status import FeedStatus
 from tradebot.output.log import Log
 
@@ -78,7 +78,7 @@ class PacedFeed:
         """That of the paced feed, in proportion to what of its last batch was handed out."""
         return self._position
 
-    def read(self) -> Batch | None:
+    def read(self) -> FeedBatch | None:
         """What is due, after a wait of at most READ_WAIT_S for it; possibly nothing. Either waits or reads on, so
         that both together never block for longer than that.
         """
@@ -101,7 +101,7 @@ class PacedFeed:
     def _elapsed_s(self) -> float:
         return 0.0 if self._start_s is None else self._runtime.monotonic() - self._start_s
 
-    def _wait_and_take(self) -> Batch:
+    def _wait_and_take(self) -> FeedBatch:
         wait_s = self._next_due_s - self._elapsed_s()
         if wait_s > 0:
             if wait_s > LONG_WAIT_S:
@@ -119,7 +119,7 @@ class PacedFeed:
             next_ts=self._waiting[self._next].ts, hint="--speed=Nx replays faster, --speed=max without any wait",
         )  # fmt: skip
 
-    def _take(self) -> Batch:
+    def _take(self) -> FeedBatch:
         """The ticks at the front that are due now, and the notices among them.
 
         Asks the pacer about each tick once, in order.
@@ -136,7 +136,7 @@ class PacedFeed:
         self._position = begin + (end - begin) * self._next // len(self._waiting) if self._waiting else end
         notices = tuple((index - start, notice) for index, notice in self._notices if index <= self._next)
         self._notices = self._notices[len(notices) :]
-        return Batch(list(self._waiting[start : self._next]), notices=notices)
+        return FeedBatch(list(self._waiting[start : self._next]), notices=notices)
 
     def status(self) -> FeedStatus:
         """That of the paced feed."""

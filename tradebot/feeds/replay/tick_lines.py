@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from tradebot.core.events import Tick, TickChunk
-from tradebot.feeds.base import NOTES_MAX, Batch, Malformed
+from tradebot.feeds.base import NOTES_MAX, FeedBatch, Malformed
 from tradebot.feeds.exchanges.base import Unparseable
 from tradebot.feeds.replay.line_splitter import BOM, LINE_BYTES_MAX, TOO_LONG, LineCutter
 from tradebot.feeds.replay.loose_ticks import LooseDecoder
@@ -44,7 +44,7 @@ class LineDecoder:
         self._cutter = LineCutter()
         self._done = False
 
-    def feed(self, data: bytes) -> Batch:
+    def feed(self, data: bytes) -> FeedBatch:
         """Ticks and malformed lines that `data` completes. Never raises on any input; never blocks."""
         found = _Found()
         cut = self._cutter.feed(data)
@@ -55,7 +55,7 @@ class LineDecoder:
             self.line += 1
         return found.batch()
 
-    def finish(self, damage: str | None = None) -> Batch:
+    def finish(self, damage: str | None = None) -> FeedBatch:
         """What is left at the end of the input: a last line without line end counts like any other.
 
         `damage`: the input broke off here, for this reason. That is one malformed line, which the unfinished line,
@@ -150,8 +150,8 @@ class _Found:
         if len(self.notes) < NOTES_MAX:
             self.notes.append(Malformed(line, reason))
 
-    def batch(self) -> Batch:
-        return Batch(self.ticks, self.malformed, tuple(self.notes))
+    def batch(self) -> FeedBatch:
+        return FeedBatch(self.ticks, self.malformed, tuple(self.notes))
 
 
 def _chunk(ticks: list[Tick], block: bytes) -> list[Tick]:

@@ -20,7 +20,7 @@ from tradebot.core.errors import NetworkError, TradebotError
 from tradebot.core.events import Notice
 from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import Runtime
-from tradebot.feeds.base import READ_WAIT_S, Batch
+from tradebot.feeds.base import READ_WAIT_S, FeedBatch
 from tradebot.feeds.exchanges.base import Exchange, Parsed, Unparseable
 from tradebot.feeds.frame_reader import FrameReader
 from tradebot.feeds.quarantine import Quarantine
@@ -120,7 +120,7 @@ class WebSocketFeed:
             symbols=self._reports.look,
         )
 
-    def read(self) -> Batch:
+    def read(self) -> FeedBatch:
         """What the next frame brought, or what happened to the link; see Feed.
 
         Raises NetworkError when the reconnect budget is used up without a connection or a confirmation, ParseError
@@ -146,7 +146,7 @@ class WebSocketFeed:
 
     # ---- not connected -----------------------------------------------------------------------------------------
 
-    def _connect(self) -> Batch:
+    def _connect(self) -> FeedBatch:
         policy, now_s = self._policy, self._runtime.monotonic()
         if not self._began:
             self._began = True
@@ -160,10 +160,10 @@ class WebSocketFeed:
         wait_s = policy.wait_s(now_s)
         if wait_s > 0:
             self._cancel.wait(min(wait_s, READ_WAIT_S))
-            return Batch([])
+            return FeedBatch([])
         return self._attempt()
 
-    def _attempt(self) -> Batch:
+    def _attempt(self) -> FeedBatch:
         exchange = self._reader.new_connection()
         try:
             url = self._url(exchange)
@@ -171,13 +171,13 @@ class WebSocketFeed:
         except ConnectFailed as error:
             if not self._cancel.is_requested():
                 self._failed(error)
-            return Batch([])
+            return FeedBatch([])
         messages = exchange.subscriptions(self._target.symbols)
         # Nothing asked for (the URL says it all): nothing will be confirmed.
         notice = self._connected(connection, bool(messages) and exchange.acknowledges)
         self._outbox.add(messages)
         self._send(connection, self._outbox.due(self._runtime.monotonic()))
-        return Batch([], notices=((0, notice),))
+        return FeedBatch([], notices=((0, notice),))
 
     def _connected(self, connection: Connection, confirms: bool) -> Notice:
         """`connection` is the one in use from now on. `confirms`: an answer to its subscription is to be expected."""
@@ -246,7 +246,7 @@ class WebSocketFeed:
 
     # ---- connected ---------------------------------------------------------------------------------------------
 
-    def _receive(self, connection: Connection, now_s: float) -> Batch:
+    def _receive(self, connection: Connection, now_s: float) -> FeedBatch:
         liveness, runtime = self._liveness, self._runtime
         try:
             if self._broken is not None:
@@ -254,7 +254,7 @@ class WebSocketFeed:
             frames = connection.receive(liveness.wait_s(now_s, self._wait_s(now_s)))
         except ConnectionLost as error:
             self._failure = self._too_large.lost(error, self._message_bytes_max())
-            return Batch([], notices=((0, self._lost(str(error), error.code)),))
+            return FeedBatch([], notices=((0, self._lost(str(error), error.code)),))
         now_s = runtime.monotonic()
         if frames:
             liveness.received(now_s)
@@ -264,7 +264,7 @@ class WebSocketFeed:
         # Only when nothing came: what has just come may be the confirmation that was waited for.
         elif (reason := liveness.dead(now_s)) is not None:
             connection.close(CLOSE_GOING_AWAY)
-            return Batch([], notices=((0, self._lost(reason, None)),))
+            return FeedBatch([], notices=((0, self._lost(reason, None)),))
         if liveness.ping_due(now_s):
             liveness.pinged(now_s)
             own = self._reader.exchange.keepalive()
@@ -275,9 +275,9 @@ class WebSocketFeed:
         if self._broken is None:
             self._send(connection, self._outbox.due(now_s))
         if not self._reports.check_due(now_s):
-            return Batch([])
+            return FeedBatch([])
         notices = self._reports.check(now_s, runtime.now_ms(), self._reader.frames)
-        return Batch([], notices=tuple((0, notice) for notice in notices))
+        return FeedBatch([], notices=tuple((0, notice) for notice in notices))
 
     def _wait_s(self, now_s: float) -> float:
         """How long a receive may block, for what is due beside liveness."""
@@ -287,7 +287,7 @@ class WebSocketFeed:
 
     # ---- a restart that the exchange has announced -------------------------------------------------------------
 
-    def _begin_handover(self) -> Batch:
+    def _begin_handover(self) -> FeedBatch:
         """Open a new connection while the old one still works. If that fails, the old one is used until it ends."""
         now_s = self._runtime.monotonic()
         self._handover_from_s = now_s + self._config.stable_after_s
@@ -299,12 +299,12 @@ class WebSocketFeed:
             self._log.warning(
                 "connecting before the announced restart failed", event=LogEvent.CONNECT_FAILED, reason=str(error)
             )  # fmt: skip
-            return Batch([])
+            return FeedBatch([])
         messages = exchange.subscriptions(self._target.symbols)
         self._handover = ConnectionHandover(connection, exchange, messages, self._runtime.monotonic())
-        return Batch([])
+        return FeedBatch([])
 
-    def _hand_over(self, old: Connection, handover: ConnectionHandover) -> Batch:
+    def _hand_over(self, old: Connection, handover: ConnectionHandover) -> FeedBatch:
         """Read the old connection, hold back what the new one brings, and change over in time."""
         batch = self._receive(old, self._runtime.monotonic())
         handover.poll()
@@ -322,7 +322,7 @@ class WebSocketFeed:
         self._reader.new_connection(handover.exchange)
         notices.append(self._connected(handover.connection, handover.confirms))
         self._frames.extend(handover.frames)
-        return Batch([], notices=tuple((0, notice) for notice in notices))
+        return FeedBatch([], notices=tuple((0, notice) for notice in notices))
 
     def _send(self, connection: Connection, texts: Iterable[str], *, ping: bool = False) -> None:
         """Send a ping, if requested, and `texts`. A loss found here is reported after the frames received before it."""
@@ -345,7 +345,7 @@ class WebSocketFeed:
         self._reports.lost(detail)
         return Notice("LINK_LOST", self._runtime.now_ms(), detail)
 
-    def _take(self, frame: Frame) -> Batch | None:
+    def _take(self, frame: Frame) -> FeedBatch | None:
         """What a frame comes to; None for one that says nothing."""
         now_ms = self._runtime.now_ms()
         if frame.kind == "text":
@@ -394,6 +394,6 @@ class WebSocketFeed:
         self._bad.close()
 
 
-def _says_something(batch: Batch) -> bool:
+def _says_something(batch: FeedBatch) -> bool:
     left_out = batch.malformed + batch.duplicates + batch.history_dropped + batch.out_of_band
     return bool(batch.ticks or batch.notices) or left_out > 0

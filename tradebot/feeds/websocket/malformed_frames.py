@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from tradebot.core.errors import ParseError
 from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import Runtime
-from tradebot.feeds.base import Batch
+from tradebot.feeds.base import FeedBatch
 from tradebot.feeds.quarantine import Quarantine
 from tradebot.feeds.websocket.transport import Frame
 from tradebot.output.log import Log
@@ -49,7 +49,7 @@ class MalformedFrames:
             f" (feed.parse_error_limit); the last: {problem}{kept}"
         )
 
-    def noted(self, batch: Batch) -> Batch:
+    def noted(self, batch: FeedBatch) -> FeedBatch:
         """The batch with its note at most once a second: the rest is counted, and the count said a second later."""
         now_s = self._runtime.monotonic()
         if now_s < self._note_at_s:

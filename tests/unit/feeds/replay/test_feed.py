@@ -17,7 +17,7 @@ from tradebot.core.cancellation import Cancellation, Cancelled
 from tradebot.core.errors import ConfigError, ExitCode, ParseError, UnreadableNow
 from tradebot.core.events import Tick
 from tradebot.core.runtime import RealRuntime
-from tradebot.feeds.base import Batch, Feed, Malformed
+from tradebot.feeds.base import Feed, FeedBatch, Malformed
 from tradebot.feeds.replay import byte_source as source
 from tradebot.feeds.replay.byte_source import BLOCK_BYTES
 from tradebot.feeds.replay.feed import DatabaseReplay, FileReplay
@@ -28,9 +28,9 @@ CONTENT = b"".join(GOOD % number for number in range(5000)) + b"?\n" + GOOD % 50
 TICKS = [Tick("a", 1.5, 2.0, number) for number in range(5001)]
 
 
-def _drain(feed: Feed) -> Batch:
+def _drain(feed: Feed) -> FeedBatch:
     """All that a feed gives until it ends; then it stays ended."""
-    whole = Batch([])
+    whole = FeedBatch([])
     while (batch := feed.read()) is not None:
         whole.ticks += batch.ticks
         whole.malformed += batch.malformed
@@ -171,7 +171,7 @@ def test_strict_accepts_a_good_file(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
     path.write_bytes(GOOD % 0 + b"\n" + GOOD % 1)
     with _open(path, strict=True) as feed:
-        assert _drain(feed) == Batch(TICKS[:2])
+        assert _drain(feed) == FeedBatch(TICKS[:2])
 
 
 def test_what_is_appended_after_opening_is_not_read_and_the_end_says_so(tmp_path: Path) -> None:
@@ -297,10 +297,10 @@ def test_standard_input_gives_ticks_as_they_come(form: str, pipe: _Pipe) -> None
         assert feed.total is None
         for place in range(0, len(packed), 50):
             os.write(pipe.into, packed[place : place + 50])
-            while (batch := feed.read()) != Batch([]):
+            while (batch := feed.read()) != FeedBatch([]):
                 assert batch is not None
                 ticks += batch.ticks
-            assert feed.read() == Batch([])
+            assert feed.read() == FeedBatch([])
         if form == "plain":
             assert ticks == TICKS[:100]
         os.close(pipe.into)
@@ -347,12 +347,12 @@ def test_a_named_pipe_is_a_stream_that_may_wait_for_its_writer(tmp_path: Path, m
     os.mkfifo(path)
     with _open(path) as feed:
         assert feed.content_digest(NEVER) is None
-        assert [feed.read() for _ in range(3)] == [Batch([])] * 3
+        assert [feed.read() for _ in range(3)] == [FeedBatch([])] * 3
         with path.open("wb", buffering=0) as writer:
             writer.write(GOOD % 0)
             first = feed.read()
-        assert first == Batch(TICKS[:1]) or _drain(feed).ticks == TICKS[:1]
-        assert _drain(feed) == Batch([])
+        assert first == FeedBatch(TICKS[:1]) or _drain(feed).ticks == TICKS[:1]
+        assert _drain(feed) == FeedBatch([])
 
 
 def test_database_replay_hands_on_the_chunks_and_counts_rows() -> None:
@@ -370,9 +370,9 @@ def test_database_replay_hands_on_the_chunks_and_counts_rows() -> None:
     feed = DatabaseReplay(chunks, 7)
     assert not feed.push
     assert (feed.position, feed.total) == (0, 7)
-    assert feed.read() == Batch(TICKS[:3])
+    assert feed.read() == FeedBatch(TICKS[:3])
     assert feed.position == 3
-    assert feed.read() == Batch(TICKS[3:5])
+    assert feed.read() == FeedBatch(TICKS[3:5])
     feed.close()
     feed.close()
     assert closed == [True]

@@ -19,7 +19,7 @@ from tradebot.core.cancellation import Cancellation
 from tradebot.core.errors import ConfigError, ParseError
 from tradebot.core.events import Notice
 from tradebot.core.runtime import RealRuntime
-from tradebot.feeds.base import NOTES_MAX, Batch, Malformed
+from tradebot.feeds.base import NOTES_MAX, FeedBatch, Malformed
 from tradebot.feeds.capture_file import CaptureWriter
 from tradebot.feeds.exchanges.mockws import MockWs
 from tradebot.feeds.replay import frame_lines
@@ -42,9 +42,9 @@ def decoder(history: History = "drop", symbols_max: int = 10, *, strict: bool = 
     return FrameLineDecoder(Talk, history, symbols_max, strict=strict)
 
 
-def joined(batches: Iterable[Batch]) -> Batch:
+def joined(batches: Iterable[FeedBatch]) -> FeedBatch:
     """Batches as one; of their notes all."""
-    whole = Batch([])
+    whole = FeedBatch([])
     for batch in batches:
         start = len(whole.ticks)
         whole.notices += tuple((start + index, notice) for index, notice in batch.notices)
@@ -59,7 +59,7 @@ def joined(batches: Iterable[Batch]) -> Batch:
 
 def read(
     data: bytes, cuts: Iterable[int] = (), *, damage: str | None = None, subject: FrameLineDecoder | None = None
-) -> Batch:
+) -> FeedBatch:
     """All of `data`, fed in pieces that end at `cuts`, with what it comes to."""
     subject = decoder() if subject is None else subject
     places = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
@@ -67,7 +67,7 @@ def read(
     return joined([*batches, subject.finish(damage)])
 
 
-def seqs(batch: Batch) -> list[int | None]:
+def seqs(batch: FeedBatch) -> list[int | None]:
     return [each.seq for each in batch.ticks]
 
 
@@ -180,7 +180,7 @@ class TestTheEnd:
         subject = decoder(strict=True)
         first = subject.feed(b"t A 1\nwhat\nt A 2\nwhat\n")
         assert (seqs(first), first.malformed) == ([1], 1)
-        assert joined([subject.feed(b"t A 3\n" + b"x" * (2 * LONGEST)), subject.finish()]) == Batch([])
+        assert joined([subject.feed(b"t A 3\n" + b"x" * (2 * LONGEST)), subject.finish()]) == FeedBatch([])
 
     def test_strict_ends_at_a_line_that_is_too_long(self) -> None:
         batch = read(b"x" * (2 * LONGEST) + b"\nt A 1\n", subject=decoder(strict=True))
@@ -196,7 +196,7 @@ class TestTheEnd:
     def test_nothing_comes_after_the_end(self) -> None:
         subject = decoder()
         subject.finish()
-        assert subject.feed(b"t A 1\nwhat\n") == Batch([])
+        assert subject.feed(b"t A 1\nwhat\n") == FeedBatch([])
 
     def test_through_a_file_and_strict(self, tmp_path: Path) -> None:
         path = tmp_path / "x"

@@ -14,7 +14,7 @@ from tests.unit.store_helpers import Logged
 from tests.unit.talk import START_MS
 from tradebot.core.events import Notice, Tick
 from tradebot.core.log_events import LogEvent
-from tradebot.feeds.base import Batch, Malformed
+from tradebot.feeds.base import FeedBatch, Malformed
 from tradebot.feeds.replay.feed import DatabaseReplay
 from tradebot.feeds.replay.pacing import LONG_WAIT_S, SAY_EVERY_S, PacedFeed, Pacer
 from tradebot.feeds.status import NO_LINK, FeedStatus
@@ -88,7 +88,7 @@ def test_a_stop_ends_the_wait_with_nothing() -> None:
     )
     feed.read()
     stop.request()
-    assert feed.read() == Batch([])
+    assert feed.read() == FeedBatch([])
     assert clock.seconds == 50.0
 
 
@@ -99,14 +99,14 @@ class _Scripted:
     total = None
     position = 0
 
-    def __init__(self, batches: list[Batch]) -> None:
-        self._batches: Iterator[Batch] = iter(batches)
+    def __init__(self, batches: list[FeedBatch]) -> None:
+        self._batches: Iterator[FeedBatch] = iter(batches)
         self.closed = False
 
     def status(self) -> FeedStatus:
         return NO_LINK
 
-    def read(self) -> Batch | None:
+    def read(self) -> FeedBatch | None:
         return next(self._batches, None)
 
     def close(self) -> None:
@@ -116,12 +116,14 @@ class _Scripted:
 def test_malformed_counts_and_empty_batches_pass_through() -> None:
     clock = HandClock()
     notes = (Malformed(2, "bad"),)
-    inner = _Scripted([Batch([], 1, notes), Batch([]), Batch([_tick(START_MS)], 3), Batch([_tick(START_MS + 1000)])])
+    inner = _Scripted(
+        [FeedBatch([], 1, notes), FeedBatch([]), FeedBatch([_tick(START_MS)], 3), FeedBatch([_tick(START_MS + 1000)])]
+    )
     feed = PacedFeed(inner, 1.0, clock, ClockMovingStop(clock), Logged(clock).log)
     batches = []
     while (batch := feed.read()) is not None:
         batches.append(batch)
-    assert batches[0] == Batch([], 1, notes)
+    assert batches[0] == FeedBatch([], 1, notes)
     assert sum(batch.malformed for batch in batches) == 4
     assert [tick.ts for batch in batches for tick in batch.ticks] == [START_MS, START_MS + 1000]
     assert not feed.push
@@ -146,7 +148,7 @@ def test_notices_keep_their_places(batches: list[list[int | None]], counted: int
         ticks = [_tick(START_MS + offset) for offset in batch if offset is not None]
         places = [sum(each is not None for each in batch[:at]) for at, each in enumerate(batch) if each is None]
         notices = tuple((place, Notice("GAP", START_MS, str(at))) for at, place in enumerate(places))
-        made.append(Batch(ticks, counted, (), notices, counted, counted))
+        made.append(FeedBatch(ticks, counted, (), notices, counted, counted))
     clock = HandClock()
     feed = PacedFeed(_Scripted(made), 1.0, clock, ClockMovingStop(clock), Logged(clock).log)
     seen: list[int | None] = []

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tradebot.core.events import AMOUNT_MAX, TS_MS_MAX, Tick
-from tradebot.feeds.base import NOTES_MAX, Batch, Malformed
+from tradebot.feeds.base import NOTES_MAX, FeedBatch, Malformed
 from tradebot.feeds.replay.line_splitter import LINE_BYTES_MAX
 from tradebot.feeds.replay.tick_lines import BRACKETS_MAX, LineDecoder
 
@@ -159,11 +159,11 @@ ACCEPTED = {
 }
 
 
-def _decode(content: bytes, piece_bytes: int = 1 << 16, *, strict: bool = False) -> tuple[Batch, int]:
+def _decode(content: bytes, piece_bytes: int = 1 << 16, *, strict: bool = False) -> tuple[FeedBatch, int]:
     """Everything a decoder makes of `content` fed in pieces, notes not bounded, and how many lines it counted."""
     decoder = LineDecoder(strict=strict)
     pieces = [content[place : place + piece_bytes] for place in range(0, len(content), piece_bytes)]
-    whole = Batch([])
+    whole = FeedBatch([])
     notes: list[Malformed] = []
     for batch in [*map(decoder.feed, pieces), decoder.finish()]:
         whole.ticks += batch.ticks
@@ -198,7 +198,7 @@ def test_reasons_are_one_short_printable_line(kind: str) -> None:
 def test_accepted_forms(kind: str, piece_bytes: int) -> None:
     line, tick = ACCEPTED[kind]
     found, lines = _decode(GOOD + b"\n" + line + b"\n" + GOOD + b"\n", piece_bytes)
-    assert found == Batch([TICK, tick, TICK])
+    assert found == FeedBatch([TICK, tick, TICK])
     assert lines == 3
 
 
@@ -235,7 +235,7 @@ def test_blank_lines_are_nothing_but_count_as_lines(blank: bytes, piece_bytes: i
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\r\n\r\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\n"])
 def test_empty_input_is_nothing(content: bytes) -> None:
-    assert _decode(content)[0] == Batch([])
+    assert _decode(content)[0] == FeedBatch([])
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
@@ -244,7 +244,7 @@ def test_empty_input_is_nothing(content: bytes) -> None:
 @pytest.mark.parametrize("piece_bytes", [1, 2, 50, 1 << 16])
 def test_line_ends_and_byte_order_mark(end: bytes, start: bytes, last_end: bool, piece_bytes: int) -> None:
     content = start + end.join([GOOD] * 5) + (end if last_end else b"")
-    assert _decode(content, piece_bytes) == (Batch([TICK] * 5), 5)
+    assert _decode(content, piece_bytes) == (FeedBatch([TICK] * 5), 5)
 
 
 def test_a_tick_over_two_lines_is_not_made_up_for_by_two_on_one() -> None:
@@ -285,8 +285,8 @@ def test_an_endless_line_is_not_kept() -> None:
         counted += decoder.feed((1 << 16) * b"[").malformed
         assert len(decoder._cutter._pending) <= LINE_BYTES_MAX + 8
     assert counted == 1
-    assert decoder.feed(b"]\n" + GOOD + b"\n" + GOOD) == Batch([TICK])
-    assert decoder.finish() == Batch([TICK])
+    assert decoder.feed(b"]\n" + GOOD + b"\n" + GOOD) == FeedBatch([TICK])
+    assert decoder.finish() == FeedBatch([TICK])
     assert decoder.line == 3
 
 
@@ -294,7 +294,7 @@ def test_an_endless_line_is_not_kept() -> None:
 def test_a_blank_line_may_be_too_long_as_well(piece_bytes: int) -> None:
     found, _ = _decode((LINE_BYTES_MAX + 1) * b" " + b"\n" + GOOD + b"\n", piece_bytes)
     assert (found.ticks, found.malformed) == ([TICK], 1)
-    assert _decode(LINE_BYTES_MAX * b" " + b"\n" + GOOD + b"\n", piece_bytes)[0] == Batch([TICK])
+    assert _decode(LINE_BYTES_MAX * b" " + b"\n" + GOOD + b"\n", piece_bytes)[0] == FeedBatch([TICK])
 
 
 def test_an_endless_line_at_the_end_is_counted_once() -> None:
@@ -348,7 +348,7 @@ def test_damage_is_one_malformed_line_and_keeps_what_is_good(rest: bytes, ticks:
 def test_strict_says_nothing_more_at_a_damaged_end() -> None:
     decoder = LineDecoder(strict=True)
     assert decoder.feed(b"?\n" + GOOD).malformed == 1
-    assert decoder.finish("cut off") == Batch([])
+    assert decoder.finish("cut off") == FeedBatch([])
 
 
 def _reference(content: bytes) -> tuple[list[Tick], list[int]]:

@@ -22,7 +22,7 @@ from tradebot.core.cancellation import Cancellation
 from tradebot.core.errors import ConfigError, ExitCode, NetworkError, ParseError
 from tradebot.core.events import Notice
 from tradebot.core.log_events import LogEvent
-from tradebot.feeds.base import READ_WAIT_S, Batch
+from tradebot.feeds.base import READ_WAIT_S, FeedBatch
 from tradebot.feeds.exchanges.base import Exchange, Unparseable
 from tradebot.feeds.frame_reader import FrameReader
 from tradebot.feeds.price_band import PriceBand
@@ -220,12 +220,12 @@ class Rig:
             self.quarantine, RetryAfterFile(tmp_path / "r.json", "there:"), self.clock, self.stop, self.logged.log,
         )  # fmt: skip
 
-    def until(self, done: Callable[[], bool], most: int = 5000) -> list[Batch]:
+    def until(self, done: Callable[[], bool], most: int = 5000) -> list[FeedBatch]:
         """The batches that say something, up to the one after which `done`."""
         found = []
         for _ in range(most):
             batch = self.feed.read()
-            if batch != Batch([]):
+            if batch != FeedBatch([]):
                 found.append(batch)
             if done():
                 return found
@@ -244,7 +244,7 @@ class Rig:
             assert self.clock.seconds < 5000, said
         return said
 
-    def after(self, seconds: float) -> list[Batch]:
+    def after(self, seconds: float) -> list[FeedBatch]:
         """The batches that say something until so many seconds after the start."""
         return self.until(lambda: self.clock.seconds >= 50.0 + seconds)
 
@@ -440,7 +440,7 @@ class TestConnecting:
         made = rig(ConnectFailed("no", 503, 20.0))
         made.feed.read()
         before_s = made.clock.seconds
-        assert made.feed.read() == Batch([])
+        assert made.feed.read() == FeedBatch([])
         assert made.clock.seconds - before_s == READ_WAIT_S
 
     def test_the_last_attempt_gets_what_is_left_of_the_budget(self, rig: Make) -> None:
@@ -480,7 +480,7 @@ class TestConnecting:
             return ConnectFailed("given up: the run is stopping")
 
         made = rig(interrupted)
-        assert made.feed.read() == Batch([])
+        assert made.feed.read() == FeedBatch([])
         assert made.logged.lines() == []
 
     def test_a_token_is_asked_for_before_each_connection(self, rig: Make) -> None:
