@@ -49,7 +49,7 @@ def because(done: Finished) -> str:
     [
         ("array.json", ["one JSON array", "jq -c '.[]'"]),
         ("binance_spot_trades_2025.csv", ["CSV of Binance trades (id, price, qty, quote_qty, time,", "convert it"]),
-        ("hft_binance.txt", ["frames of binance with a time in front of each", "--exchange=binance"]),
+        ("hft_binance.txt", ["frames of binance with a time before each", "--exchange=binance"]),
         ("utf16.jsonl", ["UTF-16 text", "iconv -f UTF-16 -t UTF-8"]),
         ("ticks.zip", ["a zip archive", "unpack it"]),
     ],

@@ -246,7 +246,7 @@ class TestInstalled:
     def test_the_engine_runs(self, manager: Systemd, said: str) -> None:
         """Nothing is left to do but to enable it, and it runs with the configuration given."""
         to_do = [line for line in said.splitlines() if not line.startswith("wrote ")]
-        assert to_do == [f"to do: systemctl enable --now {ENGINE} {SOAK}    (restart, where they run already)"]
+        assert to_do == [f"to do: systemctl enable --now {ENGINE} {SOAK}    (restart, if they are running)"]
         manager.ctl("start", ENGINE)
         manager.wait(ENGINE, lambda it: it["StatusText"].startswith("SHADOW synthetic"), "StatusText", within_s=20)
         assert engine_status(manager)["source"] == "synthetic:SOL/USDC"

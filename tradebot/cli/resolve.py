@@ -362,7 +362,7 @@ def _misplaced_in_replay(
         problems.append(f"{recorded[0]}: says how recorded frames are read; name their file with --replay-file")
     if "--run-id" in written and file != STDIN:
         problems.append(
-            "--run-id: only for a replay from standard input (--replay-file=-); others have ids of their own"
+            "--run-id: only for a replay from standard input (--replay-file=-); other replays derive theirs"
         )
     if "--resume" in written and file is None and "--replay-db" not in written:
         problems.append("--resume: nothing is written when a database replays itself, so there is nothing to resume")

@@ -66,7 +66,7 @@ def _find(
 
 def _checked(key: str, text: str) -> str:
     if not text.isprintable():  # said here, because the value would be quoted elsewhere
-        raise InvalidValue("holds control characters")
+        raise InvalidValue("contains control characters")
     return str(check_value(key, text))
 
 
@@ -88,11 +88,11 @@ def visible_credentials(config: Config, sources: Mapping[str, str]) -> list[str]
     ws_url = config.engine.ws_url
     if ws_url is not None and mask(ws_url) != ws_url and _on_command_line("engine.ws_url", config, sources):
         warnings.append(
-            "the command line holds the feed's credentials, which ps shows to every user: use engine.ws_url_file"
+            "the command line contains the feed's credentials, which ps shows to every user: use engine.ws_url_file"
         )
     if _on_command_line("notify.webhook_url", config, sources):
         warnings.append(
-            "the command line holds the webhook's URL, which ps shows to every user: use notify.webhook_url_file"
+            "the command line contains the webhook's URL, which ps shows to every user: use notify.webhook_url_file"
         )
     return warnings
 
@@ -129,13 +129,13 @@ def _read_line(path: Path) -> str:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise InvalidValue(f"cannot be read: {reason}") from None
     if len(data) > _BYTES_MAX:
-        raise InvalidValue(f"is larger than {_BYTES_MAX} bytes: it must hold one line, the URL")
+        raise InvalidValue(f"is larger than {_BYTES_MAX} bytes: it must contain one line, the URL")
     try:
         text = data.decode().strip()
     except UnicodeDecodeError:
         raise InvalidValue("is not UTF-8 text") from None
     if not text:
-        raise InvalidValue("is empty: it must hold one line, the URL")
+        raise InvalidValue("is empty: it must contain one line, the URL")
     if len(text.splitlines()) > 1:
-        raise InvalidValue("has more than one line: it must hold the URL alone")
+        raise InvalidValue("has more than one line: it must contain only the URL")
     return text

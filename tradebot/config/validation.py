@@ -213,7 +213,7 @@ def _check_text(shape: shapes.StrType, value: str) -> None:
     except UnicodeEncodeError:
         raise InvalidValue("is not valid UTF-8") from None
     if re.search(r"[\x00-\x1f\x7f-\x9f]", value):
-        raise InvalidValue(f"must not hold control characters: {show(value)}")
+        raise InvalidValue(f"must not contain control characters: {show(value)}")
 
 
 def _check_db_path(value: str) -> str:

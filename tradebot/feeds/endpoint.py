@@ -66,8 +66,8 @@ def find_live(
     symbols = _symbols(config) if origins["app.symbol"] != "default" else ()
     if not symbols:
         raise UsageError(
-            f"--exchange={options.exchange} needs --symbol=SYM, as the exchange writes it (several with commas"
-            f" between); {HINT}"
+            f"--exchange={options.exchange} needs --symbol=SYM, as the exchange writes it (separate several with"
+            f" commas); {HINT}"
         )
     url = secret_url or config.engine.ws_url or EXCHANGES[options.exchange].url
     _check_symbols(options.exchange, url, symbols)
@@ -91,7 +91,7 @@ def _check_symbols(exchange: str, url: str, symbols: tuple[str, ...]) -> None:
     if adapter.streams_max is not None and len(symbols) > adapter.streams_max:
         raise UsageError(
             f"{exchange}: takes at most {adapter.streams_max} symbols a connection, but {len(symbols)} are named;"
-            " divide them among several engines, each with a database of its own"
+            " divide them among several engines, each with its own database"
         )
     adapter.connection_url(url, symbols)
     asked: dict[str, str] = {}

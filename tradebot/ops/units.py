@@ -204,7 +204,7 @@ def _next_steps(order: InstallRequest, here: bool) -> list[str]:
         commands.insert(0, ["systemd-sysusers", "tradebot.conf"])
     steps = [" ".join(command) for command in commands if not (here and _done(command))]
     both = f"{order.names.engine} {order.names.soak}"
-    return [*steps, f"{' '.join(systemctl)} enable --now {both}    (restart, where they run already)"]
+    return [*steps, f"{' '.join(systemctl)} enable --now {both}    (restart, if they are running)"]
 
 
 def _done(command: list[str]) -> bool:
@@ -263,7 +263,7 @@ def _scripts() -> Path:
             return folder
     raise ConfigError(
         f"there is no program tradebot in {' or '.join(map(str, folders))}: install tradebot into a virtual"
-        " environment (python3 -m venv) and use that one's"
+        " environment (python3 -m venv) and use the program there"
     )
 
 

@@ -133,7 +133,7 @@ def _check_rules(db: SqliteDatabase, row: dict[str, Any], info: RunInfo) -> None
     raise ConfigError(
         f"database {db.database} holds this replay in part (run {info.run_id}), begun by tradebot {row['version']}"
         f" under result rules {began or _RULES_UNRECORDED}; this version ({info.version}) has rules {RESULT_RULES}, and"
-        " would continue it with other results: complete it with that version, or replay it into another --db"
+        " would compute other results: complete it with that version, or replay it into another --db"
     )
 
 

@@ -86,7 +86,7 @@ class Alerts:
         silent = frozenset(symbols.silent)
         fallen, self._silent = sorted(silent - self._silent), silent
         if fallen:
-            text = f"no trades of {', '.join(fallen[:_NAMED_MAX])} while others trade"
+            text = f"no trades of {', '.join(fallen[:_NAMED_MAX])} while other symbols trade"
             found.append(Alert("symbol_silent", "warning", text, {"symbols": fallen, "silent": symbols.silent_count}))
         count, self._announced = symbols.announced - self._announced, symbols.announced
         for text in symbols.announcements[-count:] if count > 0 else ():

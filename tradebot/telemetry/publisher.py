@@ -139,7 +139,7 @@ def status_line(status: Status) -> str:
     if status.link == "down":
         parts.append(f"LINK DOWN for {status.link_down_s or 0:.0f} s")
     if status.retry_after_s is not None:
-        parts.append(f"waiting {status.retry_after_s:.0f} s as the server asked")
+        parts.append(f"waiting {status.retry_after_s:.0f} s as the server requested")
     if status.symbols is not None and (quiet := status.symbols.refused_count + status.symbols.silent_count):
         parts.append(f"{quiet} of {status.symbols.requested} symbols refused or silent")
     if status.sample_every > 1:
@@ -147,5 +147,5 @@ def status_line(status: Status) -> str:
     if status.state == "draining":
         parts.append("draining")
     if status.still_s:
-        parts.append("STANDING STILL: " + ", ".join(status.still_s))
+        parts.append("STALLED: " + ", ".join(status.still_s))
     return ", ".join(parts)

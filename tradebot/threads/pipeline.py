@@ -171,7 +171,7 @@ class Pipeline:
                 self._second_signal = True
                 self._announce_stop("a second stop signal arrived")
                 self._log.error(
-                    "second stop signal: exiting at once", event=LogEvent.SECOND_SIGNAL, running=control.running()
+                    "second stop signal: exiting immediately", event=LogEvent.SECOND_SIGNAL, running=control.running()
                 )
                 return False
             if signals and control.drain_deadline is None:
@@ -181,7 +181,7 @@ class Pipeline:
                 )  # fmt: skip
                 self._stop_early("a stop signal arrived")
             if end_at is not None and runtime.monotonic() >= end_at and not control.stop.is_requested():
-                self._log.info("engine.run_seconds is over: draining", event=LogEvent.DRAINING, run_seconds=run_seconds)
+                self._log.info("engine.run_seconds elapsed: draining", event=LogEvent.DRAINING, run_seconds=run_seconds)
                 self._time_over = True
                 self._stop_early("the time limit was reached")
             if control.stop.is_requested() and not self._draining():

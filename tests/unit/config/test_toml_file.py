@@ -132,7 +132,7 @@ def test_empty_file_is_the_defaults(file: Path) -> None:
         ("[app]\nsymbol = ''", "2: app.symbol: must not be empty"),
         ("[app]\nsymbol = 3", "2: app.symbol: must be text in quotes, not 3"),
         (f"[engine]\nws_source = '{'x' * 65}'", "2: engine.ws_source: must have at most 64 characters, not 65"),
-        ('[app]\nsymbol = "a\\u001b[2Jb"', '2: app.symbol: must not hold control characters: "a\\u001b[2Jb"'),
+        ('[app]\nsymbol = "a\\u001b[2Jb"', '2: app.symbol: must not contain control characters: "a\\u001b[2Jb"'),
         ("[app]\ndb_path = ':memory:'", "2: app.db_path: must be a file: every thread has its own connection, "
                                         "and :memory: would give each its own"),
     ],

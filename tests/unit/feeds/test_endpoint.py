@@ -97,7 +97,7 @@ class TestByExchange:
     def test_without_a_symbol(self, environ: dict[str, str], more: str) -> None:
         """The symbol of the synthetic feed is no choice."""
         assert refused(f"--ingest=realws --exchange=kraken{more}", environ) == (
-            "--exchange=kraken needs --symbol=SYM, as the exchange writes it (several with commas between);"
+            "--exchange=kraken needs --symbol=SYM, as the exchange writes it (separate several with commas);"
             " try tradebot run --help"
         )
 

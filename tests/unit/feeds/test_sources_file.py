@@ -103,7 +103,7 @@ def test_more_symbols_than_the_feed_may_have_are_refused_by_name() -> None:
         (f'[a]\nexchange = "okx"\nsymbols = ["{"x" * 65}"]',
          ["3: a.symbols: each must have at most 64 characters, not 65"]),
         ('[a]\nexchange = "okx"\nsymbols = ["\\u001b[2J"]',
-         ['3: a.symbols: each must not hold control characters: "\\u001b[2J"']),
+         ['3: a.symbols: each must not contain control characters: "\\u001b[2J"']),
         (f'{GOOD}url = "https://h"', ["4: one.url: must begin with ws:// or wss://"]),
         (f"{GOOD}url = 3", ["4: one.url: must be text in quotes, not 3"]),
         (f"{GOOD}idle_timeout_s = 0", ["4: one.idle_timeout_s: must be at least 0.1, not 0"]),

@@ -225,7 +225,7 @@ class TestPsi:
 
         monkeypatch.setattr(psi_integrity, "_decision", Misnamed)
         faults, _evidence = self.look(self.files(tmp_path))
-        assert faults == [f"a decision calls stall time {name}"]
+        assert faults == [f"a decision labels stall time as {name}"]
 
     def test_a_kernel_without_pressure_files_is_inconclusive(self, lab: Lab) -> None:
         outcome = psi_integrity.run(lab, Means(lab.folder / "none", None, ""))
@@ -528,7 +528,7 @@ class TestProve:
         """INCONCLUSIVE is not passed: exit 1; the bundle says so, and the gate stays shut."""
         code, answers, errors = self.run(monkeypatch, tmp_path, lambda lab, means: outcome)
         assert code == 1
-        assert "5 of 6 passed" in answers and "the LIVE gate stays shut" in answers
+        assert "5 of 6 passed" in answers and "the LIVE gate stays closed" in answers
         assert f"{outcome.verdict:<12} {NAMES[2]}" in answers
         bundle = parse(bundle_path(tmp_path / "state" / "x.db").read_bytes())
         assert bundle.unpassed() == [f"{NAMES[2]} {outcome.verdict}"]

@@ -72,7 +72,7 @@ class TestAlerts:
     def test_a_silent_symbol_each_time_it_falls_silent(self) -> None:
         alerts = self.begun()
         silent = replace(GOOD, silent=("A",), silent_count=1)
-        expected = [("symbol_silent", "warning", "no trades of A while others trade")]
+        expected = [("symbol_silent", "warning", "no trades of A while other symbols trade")]
         assert [self.told(alerts, look) for look in (silent, silent, GOOD, silent)] == [expected, [], [], expected]
 
     def test_each_announcement_between_two_looks(self) -> None:

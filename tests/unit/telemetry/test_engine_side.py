@@ -176,7 +176,7 @@ def test_the_line_for_people() -> None:
     )
     assert status_line(worse) == (
         "SHADOW mockws, no tick yet, position 0.30, profit +1.2340 USD, 0 stored, 0 dropped, LINK DOWN for 12 s,"
-        " 1 of 5 ticks kept, draining, STANDING STILL: persist"
+        " 1 of 5 ticks kept, draining, STALLED: persist"
     )
 
 

@@ -24,7 +24,7 @@ HEAD_BYTES: Final = 1 << 16
 _LINES_MAX: Final = 50
 _FIELDS_SHOWN: Final = 8
 _CHARS_SHOWN: Final = 60
-_TICK_LINES: Final = 'one {"symbol","price","volume","ts"} a line'
+_TICK_LINES: Final = 'one {"symbol","price","volume","ts"} per line'
 _CONVERT: Final = f"convert it to tick lines first: {_TICK_LINES}"
 _UNPACK: Final = "unpack it and give the file inside"
 
@@ -67,7 +67,7 @@ def describe(head: bytes, exchange: str | None) -> str:
     if not head:
         return "is empty"
     if head.startswith(b"\x1f\x8b") and _is_gzip(head):
-        return "looks like gzip data that was packed twice; unpack it once (gunzip <FILE >NEW)"
+        return "looks like gzip data that was compressed twice; decompress it once (gunzip <FILE >NEW)"
     for magic, what, advice in _MAGIC:
         if head.startswith(magic):
             return f"looks like {what}; {advice}"
@@ -82,7 +82,7 @@ def describe(head: bytes, exchange: str | None) -> str:
     if not lines:
         return "contains only white space"
     if b"\n" not in head and b"\r" in head.strip():
-        return "looks like text whose lines end with CR alone; give them LF (tr '\\r' '\\n' <FILE >NEW)"
+        return "looks like text whose lines end with CR alone; convert the line ends to LF (tr '\\r' '\\n' <FILE >NEW)"
     return _frames(lines, exchange) or _json(head, lines, exchange) or _markup(lines) or _table(lines) or _text(lines)
 
 
@@ -131,11 +131,11 @@ def _frames(lines: Sequence[str], exchange: str | None) -> str | None:
         return None
     if bare != list(lines):
         return (
-            f"looks like frames of {found} with a time in front of each; remove the times"
+            f"looks like frames of {found} with a time before each frame; remove the times"
             f" (sed -E 's/^[^[{{]*//' FILE >NEW) and replay that with --exchange={found}"
         )
     if exchange == found:
-        return f"holds frames of {found}, but no trade among them; record the channel of its trades"
+        return f"contains frames of {found}, but no trades; record its trade channel"
     return f"looks like frames of {found}; use --exchange={found}"
 
 
@@ -168,11 +168,11 @@ def _json(head: bytes, lines: Sequence[str], exchange: str | None) -> str | None
         if exchange is not None and _reason(first) is None:
             return f"looks like tick lines, which need no --exchange; leave out --exchange={exchange}"
         if exchange is not None:
-            return f"holds JSON lines that are no frames of {exchange} with trades; is --exchange={exchange} right?"
+            return f"contains JSON lines, but no trade frames of {exchange}; is --exchange={exchange} right?"
         keys = ", ".join(_short(str(key)) for key in list(value)[:_FIELDS_SHOWN])
         missing = [key for key in ("symbol", "price", "volume", "ts") if key not in value]
         if not missing and (reason := _reason(first)) is not None:
-            return f"holds JSON lines with {keys}, but the first is no tick: {reason}"
+            return f"contains JSON lines with {keys}, but the first is not a tick: {reason}"
         lacks = f", without {', '.join(missing)}" if missing else ""
         return f"looks like JSON lines with {keys or 'no fields'}{lacks}; {_CONVERT}"
     if first.strip() == "{" or _value(head.removeprefix(BOM).decode("utf-8", "replace")) is not None:
@@ -180,7 +180,7 @@ def _json(head: bytes, lines: Sequence[str], exchange: str | None) -> str | None
     if isinstance(_value(first.rstrip().removesuffix(",")), dict):
         return "looks like JSON objects with commas between them; remove the commas (sed 's/},$/}/' FILE >NEW)"
     if _OBJECTS_ON_ONE_LINE.search(first):
-        return f"looks like several JSON objects on one line; write one a line (jq -c . FILE >NEW): {_TICK_LINES}"
+        return f"looks like several JSON objects on one line; write one per line (jq -c . FILE >NEW): {_TICK_LINES}"
     return f"looks like JSON that is damaged from its first line on; tick lines are {_TICK_LINES}"
 
 
@@ -241,7 +241,7 @@ def _columns(rows: Sequence[Sequence[str]]) -> str:
     if len(first) in (7, 8) and booleans[6]:
         return "Binance aggregate trades (id, price, qty, first id, last id, time, is_buyer_maker)"
     if len(first) == 3 and all(_NUMBER.fullmatch(field) for field in first):
-        return "three numbers a line, as Kraken's trade files have (time, price, volume)"
+        return "three numbers per line, as in Kraken's trade files (time, price, volume)"
     return f"{len(first)} fields a line"
 
 

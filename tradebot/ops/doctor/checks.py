@@ -132,7 +132,7 @@ def _written_times(look: HealthReading) -> tuple[int | None, ...]:
 def check_skew(before: Status | None, after: Status | None, now_s: float) -> Finding:
     """Feed time stamps against this clock, from two looks at a running engine about a second apart."""
     if after is None or not after.push or not after.fresh(now_s):
-        return ok("feed times", "not compared: no engine with a live feed runs")
+        return ok("feed times", "not compared: no engine with a live feed is running")
     if after.last_tick is None:
         return ok("feed times", "not compared: no tick has arrived yet")
     if before is None or before.run_id != after.run_id or before.counters["tick_count"] == after.counters["tick_count"]:
@@ -155,7 +155,7 @@ def check_skew(before: Status | None, after: Status | None, now_s: float) -> Fin
             "this clock is ahead, the exchange sends late, or the link is slow; with execution.max_tick_age_ms signals"
             " are refused",
         )
-    return ok("feed times", f"the last tick was {late_ms:,} ms old when it was looked at")
+    return ok("feed times", f"the last tick was {late_ms:,} ms old when it was checked")
 
 
 def check_unit(unit: UnitReading) -> Finding:
@@ -167,15 +167,15 @@ def check_unit(unit: UnitReading) -> Finding:
         path, other = unit.others[0]
         return warn(
             "unit",
-            f"{path} runs with {other or 'no configuration file'}, and no unit with the configuration looked at here",
+            f"{path} runs with {other or 'no configuration file'}, and no unit uses the configuration checked here",
             Advice.UNIT_OF_ANOTHER_CONFIG,
-            f"look at that one {'without --config' if other is None else f'with --config={other}'}; a second engine:"
+            f"check that one {'without --config' if other is None else f'with --config={other}'}; a second engine:"
             " tradebot install-unit --config=FILE --name=NAME",
         )
     if not unit.paths:
         if not unit.systemd_runs:
             return ok("unit", "systemd is not running here: something else must restart the engine after a failure")
-        advice = f"`tradebot install-unit{config}` puts it in place"
+        advice = f"`tradebot install-unit{config}` installs it"
         return warn("unit", f"{unit.name} is not installed", Advice.UNIT_MISSING, advice)
     where = ", ".join(unit.paths)
     if unit.complaint is None:
@@ -228,7 +228,7 @@ def check_processes(look: HealthReading, lock: LockReading, pid_alive: bool, uni
     if at_work and lock.known:
         return fail(
             "processes",
-            f"process {status.pid if status else 0} says it writes the database, but does not hold its lock",
+            f"process {status.pid if status else 0} reports that it writes the database, but does not hold its lock",
             Advice.ENGINE_WITHOUT_LOCK,
             "was the database moved or replaced while it ran? Stop that process and find out which file is correct",
         )

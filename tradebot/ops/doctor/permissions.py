@@ -79,7 +79,7 @@ def _directory(directory: FileReading, judge: Judge) -> Iterator[Finding]:
     elif directory.mode & _OTHERS_WRITE and not directory.mode & _STICKY:
         kept = directory.owned or not judge.service
         command = f"chmod o-w {path}" if kept else f"{judge.chown(directory.path)} && chmod o-w {path}"
-        yield warn("permissions", f"every user may write in {directory.path}", Advice.DIRECTORY_OPEN, f"`{command}`")
+        yield warn("permissions", f"every user can write in {directory.path}", Advice.DIRECTORY_OPEN, f"`{command}`")
 
 
 def _database(files: Sequence[FileReading], judge: Judge) -> Iterator[Finding]:
@@ -98,7 +98,7 @@ def _database(files: Sequence[FileReading], judge: Judge) -> Iterator[Finding]:
         kept = file.owned or not judge.service
         command = f"chmod o-w {shlex.quote(file.path)}"
         command = command if kept else f"{judge.chown(file.path)} && {command}"
-        yield warn("permissions", f"every user may change {file.path}", Advice.FILE_OPEN, f"`{command}`")
+        yield warn("permissions", f"every user can change {file.path}", Advice.FILE_OPEN, f"`{command}`")
 
 
 def _config(config: FileReading, judge: Judge) -> Iterator[Finding]:
@@ -106,7 +106,7 @@ def _config(config: FileReading, judge: Judge) -> Iterator[Finding]:
     if config.closed_above is not None and judge.service:
         yield fail(
             "permissions",
-            f"{config.path}: {judge.user} cannot pass {config.closed_above}, and the unit does not expose the"
+            f"{config.path}: {judge.user} cannot enter {config.closed_above}, and the unit does not expose the"
             " file to it: the service exits with 12",
             Advice.CONFIG_HIDDEN,
             f"`{judge.reinstall}`, which makes the unit expose it",
@@ -114,7 +114,7 @@ def _config(config: FileReading, judge: Judge) -> Iterator[Finding]:
     if not config.readable:
         yield fail(
             "permissions",
-            f"{config.path}: {judge.user} cannot read it: the engine ends with 12",
+            f"{config.path}: {judge.user} cannot read it: the engine exits with 12",
             Advice.CONFIG_CLOSED,
             f"`chgrp {judge.group} {path} && chmod g+r {path}`"
             if judge.service
@@ -122,7 +122,7 @@ def _config(config: FileReading, judge: Judge) -> Iterator[Finding]:
         )
     if config.mode & _OTHERS_WRITE:
         yield warn(
-            "permissions", f"every user may change {config.path}", Advice.CONFIG_CHANGEABLE, f"`chmod o-w {path}`"
+            "permissions", f"every user can change {config.path}", Advice.CONFIG_CHANGEABLE, f"`chmod o-w {path}`"
         )
     if config.secret and config.mode & _OTHERS_READ:
         # Without its group, the service would be one of the others who can read it no more.
@@ -130,7 +130,7 @@ def _config(config: FileReading, judge: Judge) -> Iterator[Finding]:
         command = f"chmod o-r {path}" if kept else f"chgrp {judge.group} {path} && chmod g+r,o-r {path}"
         yield warn(
             "permissions",
-            f"every user may read {config.path}, which holds a webhook's URL or credentials",
+            f"every user can read {config.path}, which contains a webhook's URL or credentials",
             Advice.CONFIG_SECRET_SHOWN,
             f"`{command}`",
         )
@@ -141,7 +141,7 @@ def _input(file: FileReading, judge: Judge) -> Iterator[Finding]:
         path = shlex.quote(file.path)
         yield fail(
             "permissions",
-            f"{file.path}: {judge.user} cannot read it: the engine ends with 12",
+            f"{file.path}: {judge.user} cannot read it: the engine exits with 12",
             Advice.INPUT_CLOSED,
             f"`chgrp {judge.group} {path} && chmod g+r {path}`",
         )

@@ -21,7 +21,7 @@ def check_update(found: DatabaseReading, path: str, running: str | None, version
     now = "no engine is running" if running is None else f"tradebot {running} is running"
     yield ok("update", f"this is tradebot {version}; {now}")
     need = found.size + found.wal_bytes + _SPARE_BYTES
-    sizes = f"a backup takes some {need / 1e6:,.0f} MB, {found.disk_free / 1e6:,.0f} MB are free beside the database"
+    sizes = f"a backup needs about {need / 1e6:,.0f} MB; {found.disk_free / 1e6:,.0f} MB are free beside the database"
     if found.disk_free < need:
         advice = (
             f"write it to another disk (tradebot backup FILE --db={path}), or `tradebot prune --keep=30d --db={path}`"

@@ -52,7 +52,7 @@ def _cases(lab: Lab) -> list[_Case]:
 
     return [
         _Case(COMPLETE, "--seconds is over", ["run", plain, f"--db={lab.path('exit-0.db')}", "--seconds=1"]),
-        case(CRASH, "a second SIGTERM while its storage is locked", long),
+        case(CRASH, "a second SIGTERM while its database is locked", long),
         case(
             NETWORK,
             "no server listens at the address that it connects to",
@@ -61,11 +61,11 @@ def _cases(lab: Lab) -> list[_Case]:
             "--ws-url=ws://127.0.0.1:1",
         ),
         case(
-            *(PARSE, "a line that is no tick, with --strict", plain),
+            *(PARSE, "a line that is not a tick, with --strict", plain),
             *("--ingest=replay", f"--replay-file={bad}", "--strict", "--resume"),
         ),
         case(CONFIG, "the LIVE gate", plain, "--mode=live"),
-        case(OVERLOAD, "its storage is locked and stays so", short),
+        case(OVERLOAD, "its database stays locked", short),
     ]
 
 
@@ -107,7 +107,7 @@ def _end_twice(lab: Lab, db: Path, locks: _Locks, terminate: Callable[[], object
         status = lab.status(db)
         return status is not None and status.counters["persist_count"] > 0
 
-    lab.wait(works, "an engine at work, to be stopped twice", ENDS_S)
+    lab.wait(works, "a running engine, to be stopped twice", ENDS_S)
     locks.take(db)
     terminate()
     lab.pause(SIGTERM_GAP_S)  # two at once would be one
@@ -199,7 +199,8 @@ def _as_children(lab: Lab, means: Means, cases: Sequence[_Case], locks: _Locks, 
     if faults:
         return failed("; ".join(faults), evidence)
     return inconclusive(
-        "0, 1, 10, 11, 12 and 13 seen; who is restarted needs a service manager: " + means.no_manager, evidence
+        "0, 1, 10, 11, 12 and 13 seen; restarts were not checked, for lack of a service manager: " + means.no_manager,
+        evidence,
     )
 
 

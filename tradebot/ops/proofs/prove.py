@@ -157,7 +157,7 @@ def _as_json(proofs: Sequence[Proof], took_s: float, passed: bool, path: Path, b
 def _closing(path: Path, bundle: Bundle | None, all_passed: bool) -> str:
     if bundle is None:
         return "No bundle was written: --only skips proofs, and the LIVE gate requires all of them.\n"
-    meaning = "valid for 7 days, for this code and this configuration" if all_passed else "the LIVE gate stays shut"
+    meaning = "valid for 7 days, for this code and this configuration" if all_passed else "the LIVE gate stays closed"
     return f"{escape(str(path))}: configuration {bundle.config_hash}, {meaning}\n{ABOUT}\n"
 
 
@@ -169,7 +169,7 @@ def _folder(db_path: Path, errors: GuardedStream) -> Iterator[Path]:
         state.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="tradebot-proof-", dir=state))
     except OSError as error:
-        raise TradebotError(f"{state}: no directory for the experiments can be made there: {error.strerror}") from error
+        raise TradebotError(f"{state}: cannot create a directory in it: {error.strerror}") from error
     try:
         yield folder
     finally:

@@ -42,7 +42,9 @@ def run(lab: Lab, means: Means) -> ProofOutcome:
     ended = lab.wait(engine.ended, "the end of the engine", END_S)
     evidence |= {"stall_us_total": totals, "commands": lab.shown_commands()}
     if ended.code:
-        return failed(f"the engine that ran meanwhile ended with {ended.code}", evidence | {"log": lab.tail(ended.log)})
+        return failed(
+            f"the engine that ran in the meantime exited with {ended.code}", evidence | {"log": lab.tail(ended.log)}
+        )
     faults += [f"the total of {name} decreased" for name, seen in totals.items() if seen != sorted(seen)]
     if not faults and root.resolve() != KERNEL_ROOT:
         # What lies elsewhere anybody may have written, and a bundle with this proof passed counts for the LIVE gate.
@@ -75,7 +77,7 @@ def _look(root: Path, evidence: Evidence, totals: dict[str, list[int]]) -> list[
     decision = json.loads(_decision(found.pressure).as_line())
     if fields.items() - decision.items():
         faults.append("a decision of the supervisor does not record the fields unchanged")
-    faults += [f"a decision calls stall time {name}" for name in decision if _MISNAMED.search(name)]
+    faults += [f"a decision labels stall time as {name}" for name in decision if _MISNAMED.search(name)]
     return faults
 
 

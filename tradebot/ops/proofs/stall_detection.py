@@ -180,7 +180,7 @@ def faults_of(actions: Sequence[str], stall_s: float, restarted: bool, by_itself
 
 EXPERIMENT: Final = Experiment(
     "stall_detection",
-    f"an engine stopped by SIGSTOP is found after {STALL_S:g} s and restarted, with PSI actions off and on",
+    f"an engine stopped by SIGSTOP is detected after {STALL_S:g} s and restarted, with PSI actions off and on",
     200,
     True,
     run,

@@ -292,7 +292,7 @@ def _require_manager(service: Service, runtime: Runtime) -> None:
         except ServiceError as error:
             if not left:
                 raise TradebotError(
-                    f"no service manager answers: {error}; soak acts through one: run it where systemd runs, or name"
+                    f"no service manager answers: {error}; soak needs one: run it where systemd runs, or name"
                     " another program with --systemctl (your own manager: --systemctl='systemctl --user')"
                 ) from None
         runtime.sleep(_MANAGER_PAUSE_S)

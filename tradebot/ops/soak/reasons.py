@@ -77,7 +77,7 @@ class UnitStopped(Struct, frozen=True):
     trouble: str | None
 
     def __str__(self) -> str:
-        return f"{self.unit} is {self.trouble}, and a stopped unit is not started; its next start is throttled"
+        return f"{self.unit} is {self.trouble}, and soak does not start a stopped unit; its next start is throttled"
 
 
 class ConfigurationRefused(Struct, frozen=True):
@@ -86,7 +86,7 @@ class ConfigurationRefused(Struct, frozen=True):
     unit: str
 
     def __str__(self) -> str:
-        return f"{self.unit} ended with 12, it refuses its configuration: correct it (see its log), then start the unit"
+        return f"{self.unit} exited with 12 (configuration error): correct it (see its log), then start the unit"
 
 
 class EngineNeverSeen(Struct, frozen=True):

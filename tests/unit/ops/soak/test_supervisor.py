@@ -176,7 +176,7 @@ class TestLadder:
         bench = Bench(unit=UnitLook(load="loaded", active="inactive", sub="dead"))
         (line,) = bench.poll(cpu=48.0)
         assert (line.action, line.state, bench.throttles) == ("NONE", "THROTTLE1", [(5, "THROTTLE1")])
-        assert "a stopped unit is not started" in line.reason and line.unit_state == "inactive"
+        assert "soak does not start a stopped unit" in line.reason and line.unit_state == "inactive"
         bench.poll(20, ticking=False)
         assert bench.restarts == [] and bench.supervisor.unwell() == [f"{UNIT} is not running: inactive (dead)"]
 
@@ -274,7 +274,7 @@ class TestStall:
         bench = Bench(ticking=False, unit=failed)
         bench.poll(30)
         assert bench.restarts == []
-        already_reported = [line for line in bench.lines if "refuses its configuration" in line.reason]
+        already_reported = [line for line in bench.lines if "exited with 12 (configuration error)" in line.reason]
         assert len(already_reported) == 1 and all(line.action == "NONE" for line in already_reported)
         bench.poll(8, unit=UnitLook(load="loaded", active="active"))
         assert bench.restarts == [], "an engine started by another has the whole limit to show progress"
