@@ -1,4 +1,4 @@
-"""Files that earlier versions left behind (fixtures/schema3, fixtures/schema4): this version continues from them."""
+"""Files that earlier versions left behind (fixtures/schema3 to fixtures/schema5): this version continues from them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import gzip
 import hashlib
 import json
 import signal
-from collections.abc import Callable, Iterator
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -23,6 +25,7 @@ from tests.e2e.process import (
     Finished,
     assert_sound,
     rows,
+    run_ids,
     synthetic_units,
     wait_for_ticks,
 )
@@ -78,6 +81,18 @@ SCHEMA_4: Final = Written(
     status_run_id="l179608338370215115fcc",
     config_hash="dd4a75d1d8a3",
 )
+SCHEMA_5: Final = Written(
+    schema=5,
+    replay_config=Path("replay.toml"),
+    replayed_ticks=966,
+    whole_sha256="7fe35b6d65a4aca09e102f14f1346c7e53f0ada6d1ec85d20ddccc4a0cb9c5ee",
+    spill_options=("--config=spilled.toml",),
+    spill_ticks=(60, 101),
+    spill_events=121,
+    net={"BTCUSDT": Decimal("-0.1"), "ETHUSDT": Decimal("-0.1")},
+    status_run_id="l179609420766340dc5b21",
+    config_hash="dd4a75d1d8a3",
+)
 
 COLUMNS: Final = {
     "ticks": "symbol, price, volume, ts, event_id, seq",
@@ -90,9 +105,18 @@ COLUMNS: Final = {
 
 REFUSED_BY: Final = ("refused_by", "refused_value", "refused_limit")
 """What schema 5 stores of an order beside that."""
+SCHEMA_5_COLUMNS: Final = {
+    "ticks": "id, symbol, price, volume, ts, run, event_id, seq",
+    "signals": "id, symbol, kind, value, ts, event_id, desired_size, price, run",
+    "orders": "id, symbol, side, qty, price, status, ts, event_id, signal_id, reason, is_shadow, run, refused_by,"
+    " refused_value, refused_limit",
+    "trades": "id, event_id, order_id, symbol, side, fill_qty, fill_price, fees, ts, is_shadow, run",
+}
+SCHEMA_5_SHA256: Final = "f6ba7e2afe8214a03e14eea886318be7933fad6aee26839fd45178b0ef3c97cf"
+"""Of all columns that schema 5 stored for the whole of `session.jsonl` with `replay.toml`."""
 
 
-@pytest.fixture(params=[SCHEMA_3, SCHEMA_4], ids=lambda written: f"schema {written.schema}")
+@pytest.fixture(params=[SCHEMA_3, SCHEMA_4, SCHEMA_5], ids=lambda written: f"schema {written.schema}")
 def written(request: pytest.FixtureRequest) -> Iterator[Written]:
     """What one of the earlier versions wrote."""
     yield request.param
@@ -126,9 +150,9 @@ def crossings(numbers: range, before: range) -> list[str]:
     return sides
 
 
-def digest_of(db: Path) -> str:
-    """SHA-256 over the columns of schema 3 of the four tables, every digit of every number in it."""
-    answers = [rows(db, f"SELECT {columns} FROM {table} ORDER BY id") for table, columns in COLUMNS.items()]
+def digest_of(db: Path, columns: Mapping[str, str] = COLUMNS) -> str:
+    """SHA-256 over columns of the four tables, those of schema 3 by default, every digit of every number in it."""
+    answers = [rows(db, f"SELECT {names} FROM {table} ORDER BY id") for table, names in columns.items()]
     return hashlib.sha256("\n".join(repr(row) for answer in answers for row in answer).encode()).hexdigest()
 
 
@@ -146,7 +170,8 @@ def test_a_killed_replay_is_completed_to_what_its_own_version_would_have_stored(
     assert digest_of(partial) == digest_of(whole) == written.whole_sha256
     limits = f"SELECT {', '.join(REFUSED_BY)} FROM orders ORDER BY id"
     limits_now = rows(whole, limits)
-    assert rows(partial, limits) == [(None, None, None)] * orders_then + limits_now[orders_then:]
+    without = orders_then if written.schema < 5 else 0
+    assert rows(partial, limits) == [(None, None, None)] * without + limits_now[without:]
     refused = f"SELECT {', '.join(REFUSED_BY)}, qty * price FROM orders WHERE status = 'REJECTED'"
     for key, value, limit, notional in rows(whole, refused):
         assert (key, limit) == ("risk_caps.max_symbol_exposure_usd", 6183.0)
@@ -156,8 +181,36 @@ def test_a_killed_replay_is_completed_to_what_its_own_version_would_have_stored(
     assert_sound(partial)
 
 
+@pytest.mark.parametrize("written", [SCHEMA_5], indirect=True)
+def test_a_replay_stores_what_schema_5_stored_and_nothing_in_new_columns(left: Engine) -> None:
+    """Byte for byte, row ids included; columns and tables of PAPER stay empty."""
+    whole = left.path("whole.db")
+    left.run("--config=replay.toml", "--replay-file=session.jsonl", "--db=whole.db").expect(0)
+    assert digest_of(whole, SCHEMA_5_COLUMNS) == SCHEMA_5_SHA256
+    for table, names in SCHEMA_5_COLUMNS.items():
+        added = {name for _no, name, *_ in rows(whole, f"PRAGMA table_info({table})")} - set(names.split(", "))
+        assert bool(added) == (table != "signals")
+        for name in added:
+            assert rows(whole, f"SELECT COUNT({name}) FROM {table}") == [(0,)], name
+
+
+@pytest.mark.parametrize("written", [SCHEMA_5], indirect=True)
+def test_a_replay_of_stored_ticks_has_the_run_id_that_schema_5_gave_it(left: Engine) -> None:
+    """The id is a hash of the ticks, which have no taker's side; with sides of takers they are other ticks."""
+    replay = ("--ingest=replay", "--replay-db=exchange.db", "--config=tradebot.toml")
+    left.run(*replay, "--db=again.db").expect(0)
+    assert run_ids(left.path("again.db")) == ["r1d65b40543b1"]
+    with closing(sqlite3.connect(left.path("exchange.db"))) as db, db:
+        db.execute("ALTER TABLE ticks ADD COLUMN taker TEXT")
+        db.execute("UPDATE ticks SET taker = 'BUY' WHERE id = (SELECT MAX(id) FROM ticks)")
+    left.run(*replay, "--db=again.db").expect(0)
+    db_path = left.path("again.db")
+    assert run_ids(db_path)[0] == "r1d65b40543b1" != run_ids(db_path)[1]
+    assert [taker for (taker,) in rows(db_path, "SELECT taker FROM ticks WHERE run = 2")] == [None] * 19 + ["BUY"]
+
+
 def test_a_spill_file_is_adopted_and_the_feed_goes_on(left: Engine, written: Written) -> None:
-    """Format 2 is stored in its place, and prices and sides continue without a step left out."""
+    """An older format is stored in its place, and prices and sides continue without a step left out."""
     db = left.path("spilled.db")
     spilled = left.path("spilled.db.spill").read_text().rstrip("\0").splitlines()
     orders_then = rows(db, "SELECT COUNT(*) FROM orders")[0][0] + sum(line.startswith('["o"') for line in spilled)
@@ -169,10 +222,11 @@ def test_a_spill_file_is_adopted_and_the_feed_goes_on(left: Engine, written: Wri
     units = synthetic_units(db)
     assert len(units) == sum(written.spill_ticks) + done.ledger["stored"]
     limits = rows(db, "SELECT status, refused_by FROM orders ORDER BY id")
-    assert {key for _, key in limits[:orders_then]} == {None}
     cap = "risk_caps.max_exposure_usd"
-    assert all(key == (cap if status == "REJECTED" else None) for status, key in limits[orders_then:])
-    assert ("REJECTED" in dict(limits)) == (written.schema == 4)
+    without = orders_then if written.schema < 5 else 0
+    assert {key for _, key in limits[:without]} <= {None}
+    assert all(key == (cap if status == "REJECTED" else None) for status, key in limits[without:])
+    assert ("REJECTED" in dict(limits)) == (written.schema >= 4)
     kinds = [kind for (kind,) in rows(db, "SELECT kind FROM signals ORDER BY id")]
     assert kinds == [("SELL", "BUY")[n % 2] + ":PERIODIC_TRIGGER" for n in range(len(units) // 10)]
     assert_sound(db)
