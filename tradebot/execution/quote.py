@@ -1,0 +1,192 @@
+"""What the trade prints of one symbol tell: event time, who took, best bid and ask, the step of prices, sizes. Pure.
+
+There is no order book. A trade that a buyer started was made at the ask, so it shows the ask; the bid is at least one
+step below it. Where a print does not say who started the trade, the tick rule does (Lee and Ready 1991): a price above
+the last different price was paid by a buyer, one below it was taken by a seller.
+
+Every price that is kept is one that was printed, so floats are compared exactly here; sums with the step of prices are
+made as decimals, and only when the quote is asked for.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from decimal import Decimal
+from math import inf
+from typing import Any, Final
+
+from tradebot.core.events import BUY, SELL, Side, Tick
+from tradebot.portfolio.exact import ZERO, add, exact, subtract
+
+SIZES_MAX: Final = 1000
+"""So many print sizes are kept for the estimate of a queue."""
+
+_SECONDS_BELOW: Final = 100_000_000_000  # as core.events.as_unix_ms, which is too slow to call for every print
+_NO_TIME: Final = -1
+
+
+class Tape:
+    """The prints of one symbol so far, in a few numbers. Owned by one thread; nothing blocks; memory is bounded.
+
+    A print that is older than the event time is late: it changes nothing.
+    """
+
+    def __init__(self, tick_size: Decimal | None = None, sizes: bool = False) -> None:
+        """`tick_size`: the known step of prices, None: infer it. `sizes`: keep sizes of prints."""
+        self.now_ms = _NO_TIME
+        """Event time: the highest `ts` so far (Unix ms); -1 before the first print."""
+        self.last_price = 0.0
+        """Of the newest print; 0.0 before the first."""
+        self.side: Side | None = None
+        """Who started the newest print; None where that cannot be told."""
+        self.tick_size = ZERO if tick_size is None else tick_size
+        """The step of prices: as known, else the smallest difference of consecutive prints, 0 before one is seen."""
+        self.late = 0
+        """How many prints were late."""
+        self.sided = 0
+        """How many prints said who took."""
+        self.inferred = 0
+        """For how many prints the tick rule said it."""
+        self._infers = tick_size is None
+        self._rule: Side | None = None  # what the tick rule says at the last price
+        # The ask is the higher of `_ask` and `_high_sell` + tick_size (0.0: none), the bid is mirrored.
+        self._ask: Decimal | float | None = None
+        self._bid: Decimal | float | None = None
+        self._high_sell = 0.0
+        self._low_buy = 0.0
+        self._sizes: deque[float] | None = deque(maxlen=SIZES_MAX) if sizes else None
+
+    def is_late(self, tick: Tick) -> bool:
+        """Whether `tick` is older than the event time."""
+        ts = tick.ts
+        return (ts * 1000 if ts < _SECONDS_BELOW else ts) < self.now_ms
+
+    def observe(
+        self, ticks: Sequence[Tick], start: int, stop: int, until_ms: float = inf, low: float = 0.0, high: float = inf
+    ) -> int:
+        """Take in prints from index `start` on, up to `stop` or the first that needs a closer look; return its index.
+
+        That is one with an event time from `until_ms` on, or a price that is not between `low` and `high` exclusively.
+        """
+        # One loop over local variables: this runs for every print of a run.
+        now_ms, last, side, rule = self.now_ms, self.last_price, self.side, self._rule
+        ask, bid, high_sell, low_buy = self._ask, self._bid, self._high_sell, self._low_buy
+        infers, sizes = self._infers, self._sizes
+        late = sided = taken = 0
+        step = float(self.tick_size) or inf
+        for index in range(start, stop):
+            tick = ticks[index]
+            ts = tick.ts
+            if ts < _SECONDS_BELOW:
+                ts *= 1000
+            if ts < now_ms:
+                late += 1
+                continue
+            price = tick.price
+            if ts >= until_ms or not low < price < high:
+                break
+            now_ms = ts
+            if price != last:
+                if last:
+                    rule, gap = BUY if price > last else SELL, abs(price - last)
+                    # The second term is more than floats can be wrong by; decimals decide what is closer.
+                    if infers and gap < step + (price + gap) * 1e-15 and self._is_smaller_step(price, last):
+                        # What the old step said of the quote stays; the new one counts from this print on.
+                        ask, bid = self._ask_of(ask, high_sell), self._bid_of(bid, low_buy)
+                        high_sell = low_buy = 0.0
+                        step = self._learn_step(price, last)
+                last = price
+            side = tick.taker
+            if side is None:
+                side = rule
+            else:
+                sided += 1
+            if side == BUY:
+                ask, high_sell = price, 0.0
+                if price < low_buy or not low_buy:
+                    low_buy = price
+            elif side == SELL:
+                bid, low_buy = price, 0.0
+                if price > high_sell:
+                    high_sell = price
+            if side is not None:
+                taken += 1
+            if sizes is not None:
+                sizes.append(tick.volume)
+        else:
+            index = stop
+        self.now_ms, self.last_price, self.side, self._rule = now_ms, last, side, rule
+        self._ask, self._bid, self._high_sell, self._low_buy = ask, bid, high_sell, low_buy
+        self.late += late
+        self.sided += sided
+        self.inferred += taken - sided
+        return index
+
+    @property
+    def ask(self) -> Decimal | None:
+        """The best price at which something was offered; None while no print had a side that could be told."""
+        return self._ask_of(self._ask, self._high_sell)
+
+    @property
+    def bid(self) -> Decimal | None:
+        """The best price at which something was wanted, as `ask`. One step below a print may be no price (<= 0)."""
+        return self._bid_of(self._bid, self._low_buy)
+
+    def mean_size(self) -> tuple[Decimal, int]:
+        """The sum of the last sizes of prints and their number, which is 0 where none is kept."""
+        total = ZERO
+        for size in self._sizes or ():
+            total = add(total, exact(size))
+        return total, len(self._sizes or ())
+
+    def state(self) -> dict[str, Any]:
+        """All of it as plain values, bounded; see `restore`."""
+        return {
+            "now_ms": self.now_ms, "last_price": self.last_price, "side": self.side, "rule": self._rule,
+            "tick_size": str(self.tick_size), "late": self.late, "sided": self.sided, "inferred": self.inferred,
+            "ask": _plain(self._ask), "bid": _plain(self._bid), "high_sell": self._high_sell, "low_buy": self._low_buy,
+            "sizes": list(self._sizes or ()),
+        }  # fmt: skip
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from what `state` gave. A configured step of prices stays as configured."""
+        self.now_ms, self.last_price, self.side, self._rule = (
+            state["now_ms"], state["last_price"], state["side"], state["rule"],
+        )  # fmt: skip
+        if self._infers:
+            self.tick_size = Decimal(state["tick_size"])
+        self.late, self.sided, self.inferred = state["late"], state["sided"], state["inferred"]
+        self._ask, self._bid = _unplain(state["ask"]), _unplain(state["bid"])
+        self._high_sell, self._low_buy = state["high_sell"], state["low_buy"]
+        if self._sizes is not None:
+            self._sizes.extend(state["sizes"])
+
+    def _is_smaller_step(self, price: float, last: float) -> bool:
+        return not self.tick_size or subtract(exact(price), exact(last)).copy_abs() < self.tick_size
+
+    def _learn_step(self, price: float, last: float) -> float:
+        self.tick_size = subtract(exact(price), exact(last)).copy_abs()
+        return float(self.tick_size)
+
+    def _ask_of(self, ask: Decimal | float | None, high_sell: float) -> Decimal | None:
+        shown = exact(ask) if isinstance(ask, float) else ask
+        if not high_sell:
+            return shown
+        least = add(exact(high_sell), self.tick_size)
+        return least if shown is None or least > shown else shown
+
+    def _bid_of(self, bid: Decimal | float | None, low_buy: float) -> Decimal | None:
+        shown = exact(bid) if isinstance(bid, float) else bid
+        if not low_buy:
+            return shown
+        most = subtract(exact(low_buy), self.tick_size)
+        return most if shown is None or most < shown else shown
+
+
+def _plain(price: Decimal | float | None) -> str | float | None:
+    return str(price) if isinstance(price, Decimal) else price
+
+
+def _unplain(price: str | float | None) -> Decimal | float | None:
+    return Decimal(price) if isinstance(price, str) else price
