@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 from hypothesis import strategies as st
 
-from tradebot.core.events import Tick
+from tradebot.core.events import BUY, SELL, Side, Tick
 from tradebot.feeds.exchanges.base import DETAIL_CHARS_MAX, Exchange, Parsed, Unparseable
 
 NewExchange = Callable[[], Exchange]
@@ -76,23 +76,23 @@ def check_file(
     return result
 
 
-Row = tuple[bool, str, float, float, int, str | None]
+Row = tuple[bool, str, float, float, int, str | None, str | None]
 
 
 def rows(parsed: Parsed) -> list[Row]:
-    """What a frame said, history first, as (history, symbol, price, volume, ts, event_id)."""
+    """What a frame said, history first, as (history, symbol, price, volume, ts, event_id, taker)."""
     return [
-        (is_history, tick.symbol, tick.price, tick.volume, tick.ts, tick.event_id)
+        (is_history, tick.symbol, tick.price, tick.volume, tick.ts, tick.event_id, tick.taker)
         for is_history, ticks in ((True, parsed.history), (False, parsed.ticks))
         for tick in ticks
     ]
 
 
 def wanted_rows(trades: list[dict[str, Any]]) -> list[Row]:
-    """The same from a line of `expected/`, whose price and qty are the sender's digits."""
+    """The same from a line of `expected/`: price and qty are the sender's digits, side is the taker's."""
     found: list[Row] = [
         (trade.get("snapshot", False), trade["symbol"], float(trade["price"]), float(trade["qty"]), trade["ts"],
-         None if trade.get("id") is None else str(trade["id"]))
+         None if trade.get("id") is None else str(trade["id"]), trade["side"] and trade["side"].upper())
         for trade in trades
     ]  # fmt: skip
     return sorted(found, key=lambda row: not row[0])
@@ -109,7 +109,8 @@ def check_tardis(new: NewExchange, shared: Path, exchange: str) -> int:
         if pair["exchange"] == exchange:
             wanted = [
                 (trade["symbol"], trade["price"], trade["amount"],
-                 (datetime.fromisoformat(trade["timestamp"]) - epoch) // timedelta(milliseconds=1), trade["id"])
+                 (datetime.fromisoformat(trade["timestamp"]) - epoch) // timedelta(milliseconds=1), trade["id"],
+                 TAKERS[trade["side"]])
                 for trade in pair["normalized"] or []
                 if trade["type"] == "trade"
             ]  # fmt: skip
@@ -117,6 +118,10 @@ def check_tardis(new: NewExchange, shared: Path, exchange: str) -> int:
             assert found == wanted, (exchange, pair["n"])
             count += len(wanted)
     return count
+
+
+TAKERS: Mapping[str, Side | None] = {"buy": BUY, "sell": SELL, "unknown": None}
+"""tardis-node's names of a taker's side."""
 
 
 def crypto_msg_parser(shared: Path, exchange: str) -> list[Any]:

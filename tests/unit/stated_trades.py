@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.unit.frames import NewExchange, json_lines
-from tradebot.core.events import Tick
+from tests.unit.frames import TAKERS, NewExchange, json_lines
+from tradebot.core.events import Side, Tick
 from tradebot.feeds.exchanges.base import Exchange, iso_ms
 
 
@@ -20,6 +20,7 @@ class Stated(NamedTuple):
     volume: float
     ts: int
     event_id: str | None
+    taker: Side | None
 
 
 def check_tardis(
@@ -36,7 +37,14 @@ def check_tardis(
         if other(message):
             continue
         wanted = [
-            Stated(row["symbol"], row["price"], row["amount"], iso_ms(row["timestamp"], "timestamp"), row["id"])
+            Stated(
+                row["symbol"],
+                row["price"],
+                row["amount"],
+                iso_ms(row["timestamp"], "timestamp"),
+                row["id"],
+                TAKERS[row["side"]],
+            )
             for row in normalized
             if row["type"] == "trade"
         ]
@@ -60,6 +68,7 @@ def check_msg_parser(exchange: Exchange, shared: Path, name: str, tests: set[str
         assert tick.ts == int(said["extract_timestamp"]), row
         assert tick.volume == float(said["quantity_base"] if contracts == "None" else contracts), row
         assert tick.price == float(said["price"]), row
+        assert tick.taker and said["side"] == f"TradeSide::{tick.taker.capitalize()}", row
     return len(rows)
 
 
@@ -72,4 +81,4 @@ def _pairs(shared: Path, exchange: str) -> Iterator[tuple[Any, Any]]:
 def _plain(tick: Tick) -> Stated:
     # Bitfinex: tBTCUSD is a trading pair (t) of that name.
     symbol = tick.symbol.removeprefix("t").upper()
-    return Stated(symbol, tick.price, tick.volume, tick.ts, tick.event_id)
+    return Stated(symbol, tick.price, tick.volume, tick.ts, tick.event_id, tick.taker)

@@ -12,7 +12,17 @@ from typing import Any, ClassVar, Final, Literal
 import msgspec
 from msgspec import Struct
 
-from tradebot.core.events import AMOUNT_MAX, INT64_MAX, MAX_ID_CHARS, MAX_SYMBOL_CHARS, TS_MS_MAX, Tick
+from tradebot.core.events import (
+    AMOUNT_MAX,
+    BUY,
+    INT64_MAX,
+    MAX_ID_CHARS,
+    MAX_SYMBOL_CHARS,
+    SELL,
+    TS_MS_MAX,
+    Side,
+    Tick,
+)
 
 Kind = Literal["trades", "heartbeat", "ack", "error", "announcement", "ignored"]
 
@@ -122,6 +132,7 @@ _is_number: Final = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.
 _UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _ISO: Final = re.compile(r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:?\d\d)?", re.ASCII)
 _decode: Final = msgspec.json.Decoder().decode
+_SIDES: Final[dict[str, Side]] = {"buy": BUY, "b": BUY, "sell": SELL, "s": SELL}
 
 
 def decode_json(text: str) -> Any:
@@ -186,8 +197,27 @@ def iso_ms(value: object, name: str) -> int:
     return seconds * 1000 + int(((match[2] or "") + "000")[:3])
 
 
+def side(value: object) -> Side | None:
+    """The side that an exchange names with a word or its first letter, in capitals or not.
+
+    None for anything else: a trade without a side, or with one that is not known here, is a trade nevertheless.
+    """
+    return _SIDES.get(value.lower()) if type(value) is str else None
+
+
+def opposite(maker: Side | None) -> Side | None:
+    """The taker's side, given the maker's."""
+    return None if maker is None else SELL if maker == BUY else BUY
+
+
 def make_tick(
-    symbol: object, price: object, volume: object, ts_ms: int, trade_id: object = None, seq: int | None = None
+    symbol: object,
+    price: object,
+    volume: object,
+    ts_ms: int,
+    trade_id: object = None,
+    seq: int | None = None,
+    taker: Side | None = None,
 ) -> Tick:
     """A tick from the fields as sent; `trade_id` a text or a whole number. Raises Unparseable naming the field."""
     if type(trade_id) is int:
@@ -202,6 +232,7 @@ def make_tick(
         ts_ms,
         None if trade_id is None else text(trade_id, "trade id"),
         seq,
+        taker,
     )
 
 

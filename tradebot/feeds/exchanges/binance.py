@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
+from tradebot.core.events import BUY, SELL, Side
 from tradebot.feeds.exchanges.asked import PendingSubscriptions, SubscriptionRefusal
 from tradebot.feeds.exchanges.base import (
     IGNORED,
@@ -142,4 +143,6 @@ def _trade(data: dict[str, Any], number: object) -> Parsed:
     trade_id, ts = integer(number, "trade id"), integer(data.get("T"), "T")
     if ts >= _MICROSECONDS_FROM:
         ts //= 1000
-    return Parsed("trades", [make_tick(data.get("s"), data.get("p"), data.get("q"), ts, trade_id, trade_id)])
+    buyer_is_maker = data.get("m")
+    taker: Side | None = SELL if buyer_is_maker is True else BUY if buyer_is_maker is False else None
+    return Parsed("trades", [make_tick(data.get("s"), data.get("p"), data.get("q"), ts, trade_id, trade_id, taker)])

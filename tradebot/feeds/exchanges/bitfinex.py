@@ -2,8 +2,8 @@
 
 Every trade comes twice, "te" at once and "tu" a moment later, with the same id: "te" is taken. The first array of a
 channel is a list of the last trades (newest first): history. Trades of funding currencies (fUSD) have a rate, not a
-price: they are no ticks. The sign of the amount is the side. More elements may follow what is read here (sequence
-numbers, times: `conf` flags). Trade ids count over all markets, so they are no seq.
+price: they are no ticks. The sign of the amount is the taker's side. More elements may follow what is read here
+(sequence numbers, times: `conf` flags). Trade ids count over all markets, so they are no seq.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
-from tradebot.core.events import Tick
+from tradebot.core.events import BUY, SELL, Side, Tick
 from tradebot.feeds.exchanges.base import (
     HEARTBEAT,
     IGNORED,
@@ -130,4 +130,6 @@ def _announced(value: dict[str, Any]) -> Parsed:
 def _tick(symbol: str, trade: Any) -> Tick:
     if type(trade) is not list or len(trade) < 4:
         raise Unparseable("a trade that is not a list of id, time, amount and price")
-    return make_tick(symbol, trade[3], abs(number(trade[2], "amount")), integer(trade[1], "time"), trade[0])
+    amount = number(trade[2], "amount")
+    taker: Side | None = BUY if amount > 0 else SELL if amount < 0 else None
+    return make_tick(symbol, trade[3], abs(amount), integer(trade[1], "time"), trade[0], taker=taker)

@@ -20,6 +20,7 @@ from tradebot.feeds.exchanges.base import (
     detail,
     integer,
     make_tick,
+    side,
 )
 
 _MESSAGE_BYTES_MAX: Final = 4096
@@ -32,6 +33,9 @@ _V1_SPOT: Final = ("sp", "channel", "trade", "instId")
 _V1_FUTURES: Final = ("mc", "channel", "trade", "instId")
 _V2: Final = ("SPOT", "channel", "trade", "instId")
 _V3: Final = ("spot", "topic", "publicTrade", "symbol")
+# What the fields of a trade are called: time, price, volume, id and side of the taker. v3 has the short names.
+_NAMES: Final = ("ts", "price", "size", "tradeId", "side")
+_SHORT_NAMES: Final = ("T", "p", "v", "i", "S")
 
 
 class Bitget(Exchange):
@@ -156,13 +160,20 @@ def _tick(entry: object, symbol: object) -> Tick:
     if isinstance(entry, list):
         if len(entry) < 4:
             raise Unparseable("trade: fewer than four elements")
-        return make_tick(symbol, entry[1], entry[2], integer(entry[0], "ts"))
+        return make_tick(symbol, entry[1], entry[2], integer(entry[0], "ts"), taker=side(entry[3]))
     if not isinstance(entry, dict):
         raise Unparseable("trade: neither an object nor a list")
-    ts, price, size, trade_id = ("T", "p", "v", "i") if "p" in entry else ("ts", "price", "size", "tradeId")
+    ts, price, size, trade_id, taker = _SHORT_NAMES if "p" in entry else _NAMES
     if entry.get(trade_id) is None:
         raise Unparseable(f"{trade_id}: missing")
-    return make_tick(symbol, entry.get(price), entry.get(size), integer(entry.get(ts), ts), entry[trade_id])
+    return make_tick(
+        symbol,
+        entry.get(price),
+        entry.get(size),
+        integer(entry.get(ts), ts),
+        entry[trade_id],
+        taker=side(entry.get(taker)),
+    )
 
 
 def _request(arguments: list[bytes]) -> bytes:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
+from tradebot.core.events import BUY, SELL, Side
 from tradebot.feeds.exchanges.asked import PendingSubscriptions
 from tradebot.feeds.exchanges.base import (
     HEARTBEAT,
@@ -69,6 +70,7 @@ class Bitstamp(Exchange):
             trade.get("amount_str", trade.get("amount")),
             _ts_ms(trade),
             trade.get("id"),
+            taker=_taker(trade.get("type")),
         )
         return Parsed("trades", [tick])
 
@@ -96,6 +98,11 @@ def _ts_ms(trade: dict[str, Any]) -> int:
     if "microtimestamp" in trade:
         return integer(trade["microtimestamp"], "microtimestamp") // 1000
     return integer(trade.get("timestamp"), "timestamp") * 1000
+
+
+def _taker(kind: object) -> Side | None:
+    """0 is a buy, 1 a sell."""
+    return None if type(kind) is not int else BUY if kind == 0 else SELL if kind == 1 else None
 
 
 def _symbols(channel: object) -> tuple[str, ...]:

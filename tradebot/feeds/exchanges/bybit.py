@@ -25,6 +25,7 @@ from tradebot.feeds.exchanges.base import (
     detail,
     integer,
     make_tick,
+    side,
 )
 
 _ARGS_MAX: Final = 10
@@ -94,4 +95,11 @@ class Bybit(Exchange):
 def _tick(trade: Any) -> Tick:
     if type(trade) is not dict:
         raise Unparseable("a trade that is not an object")
-    return make_tick(trade.get("s"), trade.get("p"), trade.get("v"), integer(trade.get("T"), "time T"), trade.get("i"))
+    return make_tick(
+        trade.get("s"),
+        trade.get("p"),
+        trade.get("v"),
+        integer(trade.get("T"), "time T"),
+        trade.get("i"),
+        taker=side(trade.get("S")),
+    )

@@ -1,6 +1,7 @@
 """Coinbase: `market_trades` of Advanced Trade, and `matches` of the older Exchange feed (hosts ws-feed, ws-direct).
 
-Both number the trades of a product without holes. Advanced Trade sends several trades a frame, the newest first.
+Both number the trades of a product without holes, and both give the maker's side, not the taker's. Advanced Trade sends
+several trades a frame, the newest first.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from tradebot.feeds.exchanges.base import (
     integer,
     iso_ms,
     make_tick,
+    opposite,
+    side,
 )
 
 _OLDER_HOST: Final = re.compile(r"\w+://ws-(?:feed|direct)")
@@ -144,5 +147,5 @@ def _tick(trade: object) -> Tick:
     trade_id = integer(trade.get("trade_id"), "trade_id")
     return make_tick(
         trade.get("product_id"), trade.get("price"), trade.get("size"), iso_ms(trade.get("time"), "time"), trade_id,
-        trade_id,
+        trade_id, opposite(side(trade.get("side"))),
     )  # fmt: skip

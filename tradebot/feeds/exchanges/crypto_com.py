@@ -18,6 +18,7 @@ from tradebot.feeds.exchanges.base import (
     detail,
     integer,
     make_tick,
+    side,
 )
 
 _PREFIX: Final = "trade."
@@ -102,7 +103,9 @@ def _tick(entry: object, instrument: object) -> Tick:
     if trade_id is None:
         raise Unparseable("d: missing")
     ts_ms = integer(entry.get("t"), "t")
-    return make_tick(entry.get("i", instrument), entry.get("p"), entry.get("q"), ts_ms, trade_id)
+    return make_tick(
+        entry.get("i", instrument), entry.get("p"), entry.get("q"), ts_ms, trade_id, taker=side(entry.get("s"))
+    )
 
 
 def _is_trade_channel(channel: object) -> bool:

@@ -26,6 +26,7 @@ from tradebot.feeds.exchanges.base import (
     integer,
     make_tick,
     number,
+    side,
 )
 
 _PAIRS_MAX: Final = 100
@@ -92,6 +93,7 @@ def _tick(trade: Any) -> Tick:
         _ts_ms(trade.get("create_time_ms")),
         trade.get("id"),
         None if market_id is None else integer(market_id, "id_market"),
+        side(trade.get("side")),
     )
 
 

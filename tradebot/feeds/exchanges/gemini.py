@@ -2,8 +2,8 @@
 
 The first frame of a symbol carries its last trades (`trades`, oldest first): history. It is the only confirmation of a
 subscription; without trades in it, it is an ack. Auction and block trades are ticks like the others: the exchange
-publishes them as trades. Trade ids (`tid`) count over all markets, so they are no seq; `event_id` may be shared by
-several trades and stands in only where a recording is too old to have `tid`.
+publishes them as trades, without the side of a taker. Trade ids (`tid`) count over all markets, so they are no seq;
+`event_id` may be shared by several trades and stands in only where a recording is too old to have `tid`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from tradebot.feeds.exchanges.base import (
     detail,
     integer,
     make_tick,
+    side,
 )
 
 
@@ -88,4 +89,5 @@ def _tick(trade: Any) -> Tick:
         trade.get("quantity"),
         integer(trade.get("timestamp"), "timestamp"),
         trade.get("tid", trade.get("event_id")),
+        taker=side(trade.get("side")),
     )

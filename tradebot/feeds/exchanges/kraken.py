@@ -25,6 +25,7 @@ from tradebot.feeds.exchanges.base import (
     integer,
     iso_ms,
     make_tick,
+    side,
 )
 
 _V1_URL: Final = re.compile(r"\w+://[^/]*kraken\.com(?::\d+)?(?!.*/v2)")
@@ -105,7 +106,8 @@ def _v2_tick(trade: object) -> Tick:
         raise Unparseable("trade: not an object")
     trade_id = integer(trade.get("trade_id"), "trade_id")
     ts = iso_ms(trade.get("timestamp"), "timestamp")
-    return make_tick(trade.get("symbol"), trade.get("price"), trade.get("qty"), ts, trade_id, trade_id)
+    taker = side(trade.get("side"))
+    return make_tick(trade.get("symbol"), trade.get("price"), trade.get("qty"), ts, trade_id, trade_id, taker)
 
 
 def _v1_trades(value: list[Any]) -> Parsed:
@@ -123,7 +125,7 @@ def _v1_tick(trade: object, pair: object) -> Tick:
     if match is None:
         raise Unparseable("time: not seconds with a fraction, as a text")
     ts = int(match[1]) * 1000 + int(((match[2] or "") + "000")[:3])
-    return make_tick(pair, trade[0], trade[1], ts)
+    return make_tick(pair, trade[0], trade[1], ts, taker=side(trade[3]) if len(trade) > 3 else None)
 
 
 def _v2_other(value: dict[str, Any]) -> Parsed:

@@ -23,6 +23,7 @@ from tradebot.feeds.exchanges.base import (
     detail,
     integer,
     make_tick,
+    side,
     skipped,
 )
 from tradebot.feeds.exchanges.base import text as checked_text
@@ -105,4 +106,5 @@ def _tick(trade: object) -> Tick | None:
     return make_tick(
         trade.get("product_id"), trade.get("price"), trade.get("qty"), integer(trade.get("time"), "time"),
         checked_text(trade.get("uid"), "uid"), integer(trade.get("seq"), "seq"),
+        side(trade.get("side")),
     )  # fmt: skip

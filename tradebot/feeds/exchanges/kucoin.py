@@ -21,6 +21,7 @@ from tradebot.feeds.exchanges.base import (
     detail,
     integer,
     make_tick,
+    side,
     text,
 )
 
@@ -142,19 +143,19 @@ def _classic_tick(data: object, prefix: str) -> Tick:
     # Futures: once `matchSize` was what traded and `size` what was left of the order, and the time was called `time`.
     size = fields.get("matchSize", fields.get("size")) if prefix == _FUTURES else fields.get("size")
     time = fields.get("ts", fields.get("time")) if prefix == _FUTURES else fields.get("time")
-    return _tick(fields.get("symbol"), fields.get("price"), size, time, fields.get("tradeId"))
+    return _tick(fields.get("symbol"), fields.get("price"), size, time, fields.get("tradeId"), fields.get("side"))
 
 
 def _unified_tick(data: object) -> Tick:
     fields = _object(data)
-    return _tick(*(fields.get(name) for name in ("s", "p", "q", "M", "ti")))
+    return _tick(*(fields.get(name) for name in ("s", "p", "q", "M", "ti", "S")))
 
 
-def _tick(symbol: object, price: object, size: object, time_ns: object, trade_id: object) -> Tick:
+def _tick(symbol: object, price: object, size: object, time_ns: object, trade_id: object, taker: object) -> Tick:
     # No seq: KuCoin's sequences grow, but not by one a trade.
     if trade_id is None:
         raise Unparseable("trade id: missing")
-    return make_tick(symbol, price, size, integer(time_ns, "time") // 1_000_000, trade_id)
+    return make_tick(symbol, price, size, integer(time_ns, "time") // 1_000_000, trade_id, taker=side(taker))
 
 
 def _object(data: object) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Final
 
-from tradebot.feeds.exchanges.base import IGNORED, Exchange, Parsed, Unparseable, decode_json, integer, make_tick
+from tradebot.feeds.exchanges.base import IGNORED, Exchange, Parsed, Unparseable, decode_json, integer, make_tick, side
 
 _FIELDS: Final = ("symbol", "price", "volume", "ts")
 
@@ -37,6 +37,7 @@ class MockWs(Exchange):
             _plain_int(value.get("ts"), "ts"),
             _plain_text(event_id),
             None if seq is None else _plain_int(seq, "seq"),
+            side(value.get("taker")),
         )
         return Parsed("trades", [tick])
 

@@ -24,6 +24,7 @@ from tradebot.feeds.exchanges.base import (
     detail,
     integer,
     make_tick,
+    side,
 )
 
 # The limit is 64 KB a message and 480 messages an hour; 100 channels are below 12 KB with the longest symbols.
@@ -100,5 +101,10 @@ def _tick(trade: Any) -> Tick:
     if type(trade) is not dict:
         raise Unparseable("a trade that is not an object")
     return make_tick(
-        trade.get("instId"), trade.get("px"), trade.get("sz"), integer(trade.get("ts"), "ts"), trade.get("tradeId")
+        trade.get("instId"),
+        trade.get("px"),
+        trade.get("sz"),
+        integer(trade.get("ts"), "ts"),
+        trade.get("tradeId"),
+        taker=side(trade.get("side")),
     )

@@ -16,7 +16,7 @@ from tests.unit.frames import (
     rows,
     spoil,
 )
-from tradebot.core.events import Tick
+from tradebot.core.events import BUY, SELL, Tick
 from tradebot.feeds.exchanges.base import IGNORED, Parsed, Unparseable
 from tradebot.feeds.exchanges.binance import Binance
 
@@ -52,7 +52,9 @@ def parse(frame: object) -> Parsed:
     ],
 )  # fmt: skip
 def test_recorded_frames(shared_data: Path, name: str) -> None:
-    for line, parsed in check_file(Binance, shared_data, name):
+    # Line 2 is made up: `expected/` takes its "m", the text "yes", for true. The adapter takes no side from it.
+    other = {2} if name == "binance.misc" else ()
+    for line, parsed in check_file(Binance, shared_data, name, other=other):
         assert parsed.kind == {"trade": "trades", "ack": "ack"}.get(line.label, "ignored"), line
 
 
@@ -81,24 +83,25 @@ def test_crypto_msg_parser_states_the_same(shared_data: Path) -> None:
     (stated,) = crypto_msg_parser(shared_data, "binance")
     # Its timestamp is the event's, not the trade's; quantity_contract is the quantity as sent.
     assert rows(Binance().parse(stated["frame"])) == [
-        (False, "BTCUSD_PERP", 58570.1, 58.0, 1616201883304, "41045788"),
+        (False, "BTCUSD_PERP", 58570.1, 58.0, 1616201883304, "41045788", SELL),
     ]
+    assert stated["asserted"]["trade.side"] == "TradeSide::Sell"
     assert stated["asserted"]["trade.price"] == "58570.1"
     assert stated["asserted"]["trade.quantity_contract"] == "Some(58.0)"
 
 
 @pytest.mark.parametrize("frame", [SPOT, COMBINED])
 def test_a_trade(frame: dict[str, Any]) -> None:
-    assert parse(frame) == Parsed("trades", [Tick("XYZUSDT", 20.5, 0.7, 1700000000123, "71", 71)])
+    assert parse(frame) == Parsed("trades", [Tick("XYZUSDT", 20.5, 0.7, 1700000000123, "71", 71, SELL)])
 
 
 @pytest.mark.parametrize("frame", [AGGREGATE, {"stream": "xyzusd_perp@aggTrade", "data": AGGREGATE}])
 def test_an_aggregate_trade(frame: dict[str, Any]) -> None:
-    assert parse(frame) == Parsed("trades", [Tick("XYZUSD_PERP", 20.5, 3.0, 1700000000123, "9", 9)])
+    assert parse(frame) == Parsed("trades", [Tick("XYZUSD_PERP", 20.5, 3.0, 1700000000123, "9", 9, BUY)])
 
 
 def test_raw_trades_of_futures() -> None:
-    assert parse(FUTURES) == Parsed("trades", [Tick("XYZUSDT", 20.5, 0.7, 1700000000123, "71", 71)])
+    assert parse(FUTURES) == Parsed("trades", [Tick("XYZUSDT", 20.5, 0.7, 1700000000123, "71", 71, SELL)])
 
 
 @pytest.mark.parametrize("kind", ["INSURANCE_FUND", "ADL", "LIQUIDATION", "NA"])

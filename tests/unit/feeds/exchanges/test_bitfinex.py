@@ -7,7 +7,7 @@ import pytest
 
 from tests.unit.frames import check_file
 from tests.unit.stated_trades import check_tardis
-from tradebot.core.events import Tick
+from tradebot.core.events import BUY, SELL, Tick
 from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Parsed, Unparseable, announcement
 from tradebot.feeds.exchanges.bitfinex import Bitfinex
 
@@ -22,7 +22,7 @@ RESTART = '{"event":"info","code":20051,"msg":"Stopping. Please try to reconnect
 # Frames of every kind, which test_any_text.py breaks.
 SAMPLES = [ACK, HISTORY, EXECUTED, UPDATED, FUNDING, ERROR, INFO, RESTART, '[77,"hb"]', '{"event":"pong","ts":1}']
 
-LAST = Tick("tETHUSD", 2001.5, 0.125, 1700000000300, "1003")
+LAST = Tick("tETHUSD", 2001.5, 0.125, 1700000000300, "1003", taker=SELL)
 
 
 def subscribed() -> Bitfinex:
@@ -65,8 +65,8 @@ def test_the_first_array_is_history_in_its_order() -> None:
     assert subscribed().parse(HISTORY) == Parsed(
         "trades",
         history=[
-            Tick("tETHUSD", 2000.25, 0.5, 1700000000200, "1002"),
-            Tick("tETHUSD", 2000.0, 1.25, 1700000000100, "1001"),
+            Tick("tETHUSD", 2000.25, 0.5, 1700000000200, "1002", taker=SELL),
+            Tick("tETHUSD", 2000.0, 1.25, 1700000000100, "1001", taker=BUY),
         ],
     )
     assert subscribed().parse("[77,[]]") == Parsed("trades")

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tradebot.core.events import Tick
+from tradebot.core.events import SELL, Tick
 from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Parsed, Unparseable
 from tradebot.feeds.exchanges.bitget import Bitget
 
@@ -32,7 +32,7 @@ def v3(number: int) -> dict[str, str]:
 
 
 def tick(number: int, trade_id: str | None, symbol: str = "SOLUSDT") -> Tick:
-    return Tick(symbol, 151.25, 2.5, 1_754_000_000_000 + number, trade_id)
+    return Tick(symbol, 151.25, 2.5, 1_754_000_000_000 + number, trade_id, taker=SELL)
 
 
 def two(symbol: str) -> list[Tick]:
@@ -58,7 +58,7 @@ def test_snapshots_are_history_and_updates_are_live_in_the_order_sent(
 
 
 def test_times_and_numbers_may_be_numbers() -> None:
-    entry = {"ts": 1754000000001, "price": 151.25, "size": 2.5, "side": "buy", "tradeId": 991}
+    entry = {"ts": 1754000000001, "price": 151.25, "size": 2.5, "side": "sell", "tradeId": 991}
     assert Bitget().parse(frame(V2_ARG, [entry])).ticks == [tick(1, "991", "USDT-FUTURES:SOLUSDT")]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.unit.frames import check_file
 from tests.unit.stated_trades import check_tardis
-from tradebot.core.events import Tick
+from tradebot.core.events import SELL, Tick
 from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Parsed, Unparseable
 from tradebot.feeds.exchanges.bitstamp import Bitstamp
 
@@ -37,7 +37,8 @@ def test_frames_with_stated_trades(shared_data: Path) -> None:
 
 
 def test_a_trade_takes_its_symbol_from_the_channel_and_its_time_cut_down_to_ms() -> None:
-    assert Bitstamp().parse(TRADE) == Parsed("trades", [Tick("btceur", 41000.5, 0.25, 1700000000123, "300000001")])
+    tick = Tick("btceur", 41000.5, 0.25, 1700000000123, "300000001", taker=SELL)
+    assert Bitstamp().parse(TRADE) == Parsed("trades", [tick])
 
 
 def test_older_frames_have_no_texts_and_no_microseconds() -> None:
@@ -45,7 +46,8 @@ def test_older_frames_have_no_texts_and_no_microseconds() -> None:
     for key in ("amount_str", "price_str", "microtimestamp"):
         del frame["data"][key]
     frame["data"] |= {"price": 1e-05, "amount": 1e-08}
-    assert Bitstamp().parse(json.dumps(frame)).ticks == [Tick("btceur", 1e-05, 1e-08, 1700000000000, "300000001")]
+    tick = Tick("btceur", 1e-05, 1e-08, 1700000000000, "300000001", taker=SELL)
+    assert Bitstamp().parse(json.dumps(frame)).ticks == [tick]
 
 
 def test_answers_and_announcements() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.unit.frames import check_file
 from tests.unit.stated_trades import check_tardis
-from tradebot.core.events import Tick
+from tradebot.core.events import BUY, SELL, Tick
 from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Parsed, Unparseable
 from tradebot.feeds.exchanges.bybit import Bybit
 
@@ -50,8 +50,8 @@ def test_the_trades_of_a_frame_in_its_order_block_trades_among_them() -> None:
     assert Bybit().parse(TRADES) == Parsed(
         "trades",
         [
-            Tick("XRPUSDT", 0.6123, 120.5, 1700000000007, "2290000000000000007"),
-            Tick("XRPUSDT", 0.6122, 3.0, 1700000000006, "b7"),
+            Tick("XRPUSDT", 0.6123, 120.5, 1700000000007, "2290000000000000007", taker=BUY),
+            Tick("XRPUSDT", 0.6122, 3.0, 1700000000006, "b7", taker=SELL),
         ],
     )
 

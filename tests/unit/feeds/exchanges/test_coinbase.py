@@ -17,7 +17,7 @@ from tests.unit.frames import (
     rows,
     spoil,
 )
-from tradebot.core.events import Tick
+from tradebot.core.events import BUY, Tick
 from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Parsed, Unparseable
 from tradebot.feeds.exchanges.coinbase import Coinbase
 
@@ -45,8 +45,8 @@ ERROR = {"type": "error", "message": "Failed to subscribe", "reason": "NO-NE is 
 # Frames of every kind, which test_any_text.py breaks.
 SAMPLES = [json.dumps(sample) for sample in (UPDATE, SNAPSHOT, MATCH, SUBSCRIBED, OLDER_SUBSCRIBED, ERROR)]
 
-TICK = Tick("XYZ-USD", 2.25, 0.3, 1700000000123, "41", 41)
-NEWER_TICK = Tick("XYZ-USD", 2.5, 0.3, 1700000000500, "42", 42)
+TICK = Tick("XYZ-USD", 2.25, 0.3, 1700000000123, "41", 41, BUY)
+NEWER_TICK = Tick("XYZ-USD", 2.5, 0.3, 1700000000500, "42", 42, BUY)
 
 
 def parse(frame: object) -> Parsed:
@@ -79,10 +79,12 @@ def test_tardis_states_the_same(shared_data: Path) -> None:
 
 def test_crypto_msg_parser_states_the_same(shared_data: Path) -> None:
     (stated,) = crypto_msg_parser(shared_data, "coinbase_pro")
-    ((history, symbol, _, volume, ts, _),) = rows(Coinbase().parse(stated["frame"]))
+    ((history, symbol, _, volume, ts, _, taker),) = rows(Coinbase().parse(stated["frame"]))
     assert (history, symbol) == (True, "BTC-USD")
     assert volume == float(stated["asserted"]["trade.quantity_base"])
     assert ts == int(stated["asserted"]["extract_timestamp"])
+    # It states the side as sent: the maker's.
+    assert (stated["asserted"]["trade.side"], taker) == ("TradeSide::Sell", BUY)
 
 
 def test_trades_come_in_the_order_sent() -> None:

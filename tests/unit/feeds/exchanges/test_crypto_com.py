@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tradebot.core.events import Tick
+from tradebot.core.events import SELL, Tick
 from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Parsed, Unparseable
 from tradebot.feeds.exchanges.crypto_com import CryptoCom
 
@@ -27,7 +27,7 @@ def trade(number: int, price: object = "151.25", instrument: str = "SOL_USD", **
 
 
 def tick(number: int, price: float = 151.25, instrument: str = "SOL_USD") -> Tick:
-    return Tick(instrument, price, 2.5, 1_754_000_000_000 + number, f"17{number:05}")
+    return Tick(instrument, price, 2.5, 1_754_000_000_000 + number, f"17{number:05}", taker=SELL)
 
 
 def test_the_first_frame_after_subscribing_is_history_and_the_next_are_live() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.unit.frames import check_file
 from tests.unit.stated_trades import check_msg_parser, check_tardis
-from tradebot.core.events import Tick
+from tradebot.core.events import BUY, SELL, Tick
 from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Parsed, Unparseable
 from tradebot.feeds.exchanges.gateio import GateIo
 
@@ -58,8 +58,8 @@ def test_frames_with_stated_trades(shared_data: Path) -> None:
 
 
 def test_a_trade_has_its_id_its_markets_number_and_its_time_cut_down_to_ms() -> None:
-    assert GateIo().parse(TRADE) == Parsed("trades", [Tick("LTC_USDT", 71.25, 1.5, 1700000000999, "4242", 88)])
-    assert GateIo().parse(OLD) == Parsed("trades", [Tick("LTC_USDT", 50.0, 2.0, 1600000000123, "41")])
+    assert GateIo().parse(TRADE) == Parsed("trades", [Tick("LTC_USDT", 71.25, 1.5, 1700000000999, "4242", 88, SELL)])
+    assert GateIo().parse(OLD) == Parsed("trades", [Tick("LTC_USDT", 50.0, 2.0, 1600000000123, "41", taker=BUY)])
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from tests.unit.frames import check_file
 from tests.unit.stated_trades import check_tardis
-from tradebot.core.events import Tick
+from tradebot.core.events import BUY, SELL, Tick
 from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Parsed, Unparseable
 from tradebot.feeds.exchanges.gemini import Gemini
 
@@ -46,10 +47,10 @@ def test_frames_with_stated_trades_block_trades_among_them(shared_data: Path) ->
 
 
 def test_a_live_trade_has_its_own_id_and_no_seq() -> None:
-    expected = Parsed("trades", [Tick("BTCUSD", 64000.25, 0.0125, 1700000000456, "2840000000000007")])
-    assert Gemini().parse(TRADE) == expected
+    tick = Tick("BTCUSD", 64000.25, 0.0125, 1700000000456, "2840000000000007")
+    assert Gemini().parse(TRADE) == Parsed("trades", [replace(tick, taker=BUY)])
     for side in ("auction", "block"):
-        assert Gemini().parse(TRADE.replace('"buy"', f'"{side}"')) == expected
+        assert Gemini().parse(TRADE.replace('"buy"', f'"{side}"')) == Parsed("trades", [tick])
 
 
 def test_a_recording_without_trade_ids_has_those_of_its_events() -> None:
@@ -62,8 +63,8 @@ def test_the_first_frame_of_a_symbol_is_history_in_its_order() -> None:
     assert Gemini().parse(FIRST) == Parsed(
         "trades",
         history=[
-            Tick("BTCUSD", 63999.0, 1.0, 1699999999000, "5"),
-            Tick("BTCUSD", 63998.5, 2.0, 1699999999000, "6"),
+            Tick("BTCUSD", 63999.0, 1.0, 1699999999000, "5", taker=SELL),
+            Tick("BTCUSD", 63998.5, 2.0, 1699999999000, "6", taker=SELL),
         ],
         confirmed=("BTCUSD",),
     )

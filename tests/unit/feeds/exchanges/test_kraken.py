@@ -17,7 +17,7 @@ from tests.unit.frames import (
     rows,
     spoil,
 )
-from tradebot.core.events import Tick
+from tradebot.core.events import BUY, SELL, Tick
 from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Parsed, Unparseable
 from tradebot.feeds.exchanges.kraken import Kraken
 
@@ -45,7 +45,10 @@ SAMPLES = [
     json.dumps(sample) for sample in (UPDATE, SNAPSHOT, V1, ACK, V1_ACK, ERROR, {"event": "error", "errorMessage": "x"})
 ]
 
-TICKS = [Tick("XYZ/USD", 2.25, 0.3, 1700000000123, "41", 41), Tick("XYZ/USD", 2.5, 0.3, 1700000001000, "42", 42)]
+TICKS = [
+    Tick("XYZ/USD", 2.25, 0.3, 1700000000123, "41", 41, BUY),
+    Tick("XYZ/USD", 2.5, 0.3, 1700000001000, "42", 42, BUY),
+]
 
 
 def parse(frame: object) -> Parsed:
@@ -67,10 +70,11 @@ def test_tardis_states_the_same(shared_data: Path, exchange: str, trades: int) -
 
 def test_crypto_msg_parser_states_the_same(shared_data: Path) -> None:
     (stated,) = (row for row in crypto_msg_parser(shared_data, "kraken") if row["test"] == "spot")
-    ((_, symbol, _, volume, ts, _),) = rows(Kraken().parse(stated["frame"]))
+    ((_, symbol, _, volume, ts, _, taker),) = rows(Kraken().parse(stated["frame"]))
     assert symbol == "XBT/USD"
     assert volume == float(stated["asserted"]["trade.quantity_base"])
     assert ts == int(stated["asserted"]["extract_timestamp"])
+    assert (stated["asserted"]["trade.side"], taker) == ("TradeSide::Buy", BUY)
 
 
 def test_v2_trades() -> None:
@@ -83,7 +87,11 @@ def test_a_v2_snapshot_is_history() -> None:
 
 def test_v1_trades_have_neither_id_nor_seq() -> None:
     assert parse(V1) == Parsed(
-        "trades", [Tick("XYZ/USD", 2.25, 0.3, 1700000000123), Tick("XYZ/USD", 2.5, 0.1, 1700000001000)]
+        "trades",
+        [
+            Tick("XYZ/USD", 2.25, 0.3, 1700000000123, taker=SELL),
+            Tick("XYZ/USD", 2.5, 0.1, 1700000001000, taker=BUY),
+        ],
     )
 
 

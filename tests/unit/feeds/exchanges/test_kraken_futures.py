@@ -17,7 +17,7 @@ from tests.unit.frames import (
     rows,
     spoil,
 )
-from tradebot.core.events import Tick
+from tradebot.core.events import SELL, Tick
 from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Parsed, Unparseable
 from tradebot.feeds.exchanges.kraken_futures import KrakenFutures
 
@@ -31,8 +31,8 @@ ACK = {"event": "subscribed", "feed": "trade", "product_ids": ["PF_XYZUSD"]}
 # Frames of every kind, which test_any_text.py breaks.
 SAMPLES = [json.dumps(sample) for sample in (TRADE, SNAPSHOT, ACK, {"event": "alert", "message": "Bad request"})]
 
-TICK = Tick("PF_XYZUSD", 2.25, 440.0, 1700000000123, "0c5a-1", 41)
-NEWER_TICK = Tick("PF_XYZUSD", 2.25, 1.5, 1700000000456, "0c5a-2", 42)
+TICK = Tick("PF_XYZUSD", 2.25, 440.0, 1700000000123, "0c5a-1", 41, SELL)
+NEWER_TICK = Tick("PF_XYZUSD", 2.25, 1.5, 1700000000456, "0c5a-2", 42, SELL)
 
 
 def parse(frame: object) -> Parsed:
@@ -70,9 +70,10 @@ def test_crypto_msg_parser_states_the_same(shared_data: Path) -> None:
         asserted = row["asserted"]
         found = rows(KrakenFutures().parse(row["frame"]))
         assert len(found) == int(asserted.get("trades.len()", 1))
-        history, _, price, volume, ts, _ = found[0]
+        history, _, price, volume, ts, _, taker = found[0]
         assert history == row["test"].endswith("_snapshot")
         assert (price, ts) == (float(asserted["trade.price"]), int(asserted["trade.timestamp"]))
+        assert taker and asserted["trade.side"] == f"TradeSide::{taker.capitalize()}"
         assert asserted["trade.quantity_contract"] == f"Some({volume})"
 
 

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.frames import frames_like
-from tradebot.core.events import Tick
+from tradebot.core.events import BUY, SELL, Tick
 from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Parsed, Unparseable
 from tradebot.feeds.exchanges.kucoin import KuCoin
 
-SPOT_TICK = Tick("SOL-USDT", 151.25, 2.5, 1_754_000_000_123, "77001")
-FUTURES_TICK = Tick("SOLUSDTM", 151.25, 3.0, 1_754_000_000_123, "77001")
+SPOT_TICK = Tick("SOL-USDT", 151.25, 2.5, 1_754_000_000_123, "77001", taker=BUY)
+FUTURES_TICK = Tick("SOLUSDTM", 151.25, 3.0, 1_754_000_000_123, "77001", taker=SELL)
 
 
 def spot(**other: object) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def test_a_trade_of_each_api_with_its_time_cut_down_to_milliseconds() -> None:
     assert parse(spot()) == Parsed("trades", [SPOT_TICK])
     assert parse(futures()) == Parsed("trades", [FUTURES_TICK])
     assert parse(unified()) == Parsed("trades", [SPOT_TICK])
-    numbers = unified("FUTURES", M=1754000000123999999, ti=77001, s="SOLUSDTM", q="3")
+    numbers = unified("FUTURES", M=1754000000123999999, ti=77001, s="SOLUSDTM", q="3", S="sell")
     assert parse(numbers) == Parsed("trades", [FUTURES_TICK])
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.unit.frames import check_file
 from tests.unit.stated_trades import check_msg_parser, check_tardis
-from tradebot.core.events import Tick
+from tradebot.core.events import BUY, SELL, Tick
 from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Parsed, Unparseable, announcement
 from tradebot.feeds.exchanges.okx import Okx
 
@@ -42,8 +42,8 @@ def test_frames_with_stated_trades(shared_data: Path) -> None:
 
 def test_the_trades_of_a_frame_in_its_order_contracts_unconverted_and_without_seq() -> None:
     expected = [
-        Tick("ETH-USD-SWAP", 2101.55, 12.0, 1700000000123, "501"),
-        Tick("ETH-USD-SWAP", 2101.5, 0.5, 1700000000100, "500"),
+        Tick("ETH-USD-SWAP", 2101.55, 12.0, 1700000000123, "501", taker=BUY),
+        Tick("ETH-USD-SWAP", 2101.5, 0.5, 1700000000100, "500", taker=SELL),
     ]
     assert Okx().parse(TRADES) == Parsed("trades", expected)
     assert Okx().parse(TRADES.replace('"trades"', '"trades-all"')) == Parsed("trades", expected)
