@@ -1,5 +1,8 @@
 """Tick lines as other programs write them: prices and volumes as text, ids as numbers, times in many forms. Pure.
 
+The side of the taker may be written in small letters. It is read from `taker` alone: what other programs call `side`
+may be the maker's.
+
 A time is an integer or a number with decimals, also as text, or an ISO 8601 text (in UTC unless it has an offset). The
 unit of a number is told by its size, since the years 1990 to 2100 in seconds, milliseconds, microseconds and
 nanoseconds do not overlap. The first good line of a file decides: in a file of microseconds or nanoseconds, or one that
@@ -17,8 +20,8 @@ from typing import Annotated, Final, NamedTuple
 import msgspec
 from msgspec import Meta, Struct
 
-from tradebot.core.events import MAX_ID_CHARS, MAX_SYMBOL_CHARS, SEQ_MAX, TS_MS_MAX, Tick
-from tradebot.feeds.exchanges.base import Unparseable, iso_ms, make_tick
+from tradebot.core.events import BUY, MAX_ID_CHARS, MAX_SYMBOL_CHARS, SELL, SEQ_MAX, TS_MS_MAX, Tick
+from tradebot.feeds.exchanges.base import Unparseable, iso_ms, make_tick, side
 
 _FROM_S: Final = 631_152_000  # 1990-01-01
 _TO_S: Final = TS_MS_MAX // 1000
@@ -47,6 +50,7 @@ class _Line(Struct):
     ts: int | float | str
     event_id: Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARS)] | int | None = None
     seq: Annotated[int, Meta(ge=0, le=SEQ_MAX)] | None = None
+    taker: str | None = None
 
 
 class LooseDecoder:
@@ -75,12 +79,15 @@ class LooseDecoder:
         ts: int | float | Decimal | str = found.ts
         usual_time = type(ts) is int and ts <= TS_MS_MAX and not self._converts
         loose = isinstance(found.price, str) or isinstance(found.volume, str) or type(found.event_id) is int
-        if usual_time and not loose:
+        if usual_time and not loose and found.taker in (None, BUY, SELL):
             return None
+        taker = side(found.taker)
+        if taker is None and found.taker is not None:
+            raise Unparseable("taker: neither BUY nor SELL")
         if isinstance(ts, str) and _NUMBER_TEXT.fullmatch(ts):
             ts = Decimal(ts) if "." in ts else int(ts)
         unit, ts_ms = self._time(ts)
-        tick = make_tick(found.symbol, found.price, found.volume, ts_ms, found.event_id, found.seq)
+        tick = make_tick(found.symbol, found.price, found.volume, ts_ms, found.event_id, found.seq, taker)
         if self._unit is None:
             # Files with seconds that have decimals also have some that have none.
             self._converts = unit in _FINER or (unit is _SECONDS and type(ts) is not int)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tradebot.core.events import AMOUNT_MAX, TS_MS_MAX, Tick
+from tradebot.core.events import AMOUNT_MAX, BUY, SELL, TS_MS_MAX, Tick
 from tradebot.feeds.base import NOTES_MAX, FeedBatch, Malformed
 from tradebot.feeds.replay.line_splitter import LINE_BYTES_MAX
 from tradebot.feeds.replay.tick_lines import BRACKETS_MAX, LineDecoder
@@ -111,6 +111,13 @@ MALFORMED = {
     "event_id too long": _line(more=',"event_id":"' + 129 * "e" + '"'),
     "seq negative": _line(more=',"seq":-1'),
     "seq float": _line(more=',"seq":1.0'),
+    "taker another word": _line(more=',"taker":"maker"'),
+    "taker empty": _line(more=',"taker":""'),
+    "taker number": _line(more=',"taker":1'),
+    "taker bool": _line(more=',"taker":true'),
+    "taker list": _line(more=',"taker":["BUY"]'),
+    "taker control character": _line(more=',"taker":"\\u001b[31m"'),
+    "taker another word with a price in text": _line(price='"1"', more=',"taker":"maker"'),
     "nested lists": GOOD[:-1] + b',"x":' + 150 * b"[" + 150 * b"]" + b"}",
     "nested objects": GOOD[:-1] + b',"x":' + 150 * b'{"a":' + b"1" + 150 * b"}" + b"}",
     "nested beyond any stack": GOOD[:-1] + b',"x":' + 100_000 * b"[",
@@ -128,7 +135,19 @@ ACCEPTED = {
     "unknown fields": (GOOD[:-1] + b',"x":[1,{"y":null}],"z":"{["}', TICK),
     "the last of a key given twice": (b'{"symbol":"z",' + GOOD[1:], TICK),
     "optional fields": (GOOD[:-1] + b',"event_id":"e","seq":7}', Tick("a", 1.5, 2.0, 3, "e", 7)),
-    "optional fields null": (GOOD[:-1] + b',"event_id":null,"seq":null}', TICK),
+    "optional fields null": (GOOD[:-1] + b',"event_id":null,"seq":null,"taker":null}', TICK),
+    "taker": (GOOD[:-1] + b',"taker":"SELL"}', Tick("a", 1.5, 2.0, 3, taker=SELL)),
+    "taker after the others": (
+        GOOD[:-1] + b',"event_id":"e","seq":7,"taker":"BUY"}',
+        Tick("a", 1.5, 2.0, 3, "e", 7, BUY),
+    ),
+    "taker in small letters": (GOOD[:-1] + b',"taker":"buy"}', Tick("a", 1.5, 2.0, 3, taker=BUY)),
+    "taker with a capital": (GOOD[:-1] + b',"taker":"Sell"}', Tick("a", 1.5, 2.0, 3, taker=SELL)),
+    "taker and prices in text": (
+        _line(price='"1.50"', volume='"2"', more=',"taker":"sell"'),
+        Tick("a", 1.5, 2.0, 1, taker=SELL),
+    ),
+    "a side is not said to be the taker's": (GOOD[:-1] + b',"side":"buy"}', TICK),
     "escaped slash": (_line(symbol='"SOL\\/USDC"'), Tick("SOL/USDC", 1.0, 1.0, 1)),
     "letters of the world": (_line(symbol='"БИТ/元 é"'), Tick("БИТ/元 é", 1.0, 1.0, 1)),
     "escaped letters": (_line(symbol='"\\u00e9\\ud83d\\ude00"'), Tick("é😀", 1.0, 1.0, 1)),
@@ -211,7 +230,7 @@ def test_accepted_forms(kind: str, piece_bytes: int) -> None:
         (_line(price="1e101"), "price: expected `float` <= 1e+100"),
         (_line(price='"1e101"'), "price: above 1e+100"),
         (_line(price='"x"'), "price: not a number"),
-        (_line(more=',"taker":"buy"'), "taker: neither BUY nor SELL"),
+        (_line(more=',"taker":"maker"'), "taker: neither BUY nor SELL"),
         (_line(more=',"taker":1'), "taker: neither BUY nor SELL"),
         (b'{"price":1,"volume":1,"ts":1}', "object missing required field `symbol`"),
         (b"[]", "expected `object`, got `array`"),
