@@ -19,7 +19,7 @@ from mockws_server.actions import (
     Text,
     Ticks,
 )
-from mockws_server.market import DEFAULT_SYMBOLS, Market, TickShaper
+from mockws_server.market import DEFAULT_SYMBOLS, Market, MarketStyle, TickShaper
 
 OP_TEXT: Final = 1
 
@@ -38,8 +38,14 @@ class Sender:
     `ticks` counts the ticks returned, including repeated ones.
     """
 
-    def __init__(self, symbols: Sequence[str] = DEFAULT_SYMBOLS, seed: int = 1, first_seq: int = 1) -> None:
-        self._market = Market(symbols, seed, first_seq)
+    def __init__(
+        self,
+        symbols: Sequence[str] = DEFAULT_SYMBOLS,
+        seed: int = 1,
+        first_seq: int = 1,
+        style: MarketStyle | None = None,
+    ) -> None:
+        self._market = Market(symbols, seed, first_seq, style)
         self._shaper = TickShaper()
         self._garbage = 0
         self.ticks = 0

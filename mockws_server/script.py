@@ -3,6 +3,7 @@
     description = "one line for people"
     symbols = ["SOL/USDC"]     # symbols of the ticks; this is the default
     seed = 1                   # seed of the prices
+    market = "thin"            # ticks of a thin, fast or gapping market, with the side of the taker; default: without
     repeat = true              # true: for ever; a number: that many times; default: once
     [[step]]
     do = "ticks"
@@ -25,7 +26,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from mockws_server.actions import Action, BadAction, Burst, Stall, Symbols, Ticks, Wait, from_table
-from mockws_server.market import DEFAULT_SYMBOLS
+from mockws_server.market import DEFAULT_SYMBOLS, STYLES, MarketStyle
 from tradebot.config.toml_file import Document, parse_document
 from tradebot.config.validation import did_you_mean, show
 from tradebot.core.errors import ConfigError
@@ -43,7 +44,7 @@ _STEP_LINE: Final = re.compile(rb"^[ \t]*\[\[[ \t]*step[ \t]*\]\]", re.MULTILINE
 
 
 class Script(Struct, frozen=True):
-    """A scenario: its steps, the number of rounds (None: unlimited), and the symbols and seed of its ticks."""
+    """A scenario: its steps, the number of rounds (None: unlimited), and symbols, seed and market of its ticks."""
 
     name: str
     steps: tuple[Action, ...]
@@ -51,6 +52,12 @@ class Script(Struct, frozen=True):
     symbols: tuple[str, ...] = DEFAULT_SYMBOLS
     seed: int = 1
     repeat: int | None = 1
+    market: str | None = None
+
+    @property
+    def style(self) -> MarketStyle | None:
+        """What `market` names, None for a market without takers."""
+        return None if self.market is None else STYLES[self.market]
 
     @property
     def round_s(self) -> float:
@@ -137,6 +144,7 @@ class _Header(Struct, forbid_unknown_fields=True):
     symbols: Symbols = msgspec.field(default_factory=lambda: list(DEFAULT_SYMBOLS))
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 1
     repeat: bool | Annotated[int, Meta(ge=1, le=1_000_000)] = False
+    market: str | None = None
 
 
 def names() -> list[str]:
@@ -173,6 +181,7 @@ def parse(data: bytes, shown: str, name: str | None = None) -> Script:
         tuple(header.symbols),
         header.seed,
         repeat,
+        header.market,
     )
     if repeat != 1 and script.round_s < ROUND_S_MIN:
         raise ConfigError(
@@ -203,11 +212,16 @@ def _header(document: Document) -> _Header:
     if "description" not in values:
         raise ConfigError(f'{document.name}:1: description: missing; add a line: description = "..."')
     try:
-        return msgspec.convert(values, _Header)
+        header = msgspec.convert(values, _Header)
     except ValueError as error:
         body, _, where = str(error).partition(" - at `$.")
         name = re.split(r"\W", where)[0]
         raise ConfigError(f"{document.place((name,))}: {name}: {body[:1].lower()}{body[1:]}") from None
+    if header.market is not None and header.market not in STYLES:
+        raise ConfigError(
+            f"{document.place(('market',))}: market: must be one of {', '.join(STYLES)}, not {show(header.market)}"
+        )
+    return header
 
 
 def _steps(document: Document, data: bytes) -> tuple[Action, ...]:

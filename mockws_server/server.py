@@ -81,7 +81,11 @@ class MockServer:
         script = options.script
         seed = options.seed if options.seed is not None else script.seed if script else 1
         first_seq = first_seq_at(time.time_ns() // 1_000_000) if options.first_seq is None else options.first_seq
-        sender = Sender(script.symbols if script else DEFAULT_SYMBOLS, seed, first_seq)
+        sender = (
+            Sender(script.symbols, seed, first_seq, script.style)
+            if script
+            else Sender(DEFAULT_SYMBOLS, seed, first_seq)
+        )
         self._hub = Hub(sender, console.say, self.stop)
         self._player = Player(self._hub, console.say, self._stop)
         self._listening = _listen(options.host, options.port)

@@ -37,7 +37,7 @@ from sim.kernel.clock import START_MS
 from sim.kernel.runtime import SimRuntime
 from sim.world import network as net
 from sim.world.network import Handshake, Peer, ReceivedMessage, SimNetwork
-from tradebot.core.events import Tick
+from tradebot.core.events import Side, Tick
 
 ABNORMAL: Final = 1006
 NO_CODE: Final = 1005
@@ -52,13 +52,22 @@ class Sent(Struct, frozen=True):
     data: bytes
 
 
+Content = tuple[str, int, float, float]
+"""Symbol, time (Unix ms), price and volume of a trade."""
+
+
+def content_of(tick: Tick) -> Content:
+    """What a trade is recognized by, without its number and its side."""
+    return tick.symbol, tick.ts, tick.price, tick.volume
+
+
 class SimExchange:
     """The server of one scenario. `skew_ms`: how far its clock is ahead of the engine's at the start."""
 
     def __init__(self, script: Script, *, skew_ms: int = 0) -> None:
         self._script = script
         self._skew_ms = skew_ms
-        self._sender = Sender(script.symbols, script.seed)
+        self._sender = Sender(script.symbols, script.seed, style=script.style)
         self._numberings = 1
         self._appointments: list[tuple[float, Callable[[], None]]] = []
         self._answers: deque[Handshake] = deque()
@@ -75,6 +84,8 @@ class SimExchange:
         """The maximum number of simultaneous connections of a client: 2 only after an announced restart."""
         self.sent: list[Sent] = []
         """All sent messages in order, without suppressed ones."""
+        self.takers: dict[Content, set[Side]] = {}
+        """The sides of the takers of all trades, as the exchange means them; none if it sends the market's own JSON."""
         self.networks: list[SimNetwork] = []
         """One for each process, in order."""
 
@@ -110,7 +121,8 @@ class SimExchange:
 
     def restart_numbering(self) -> None:
         """Restart the numbering at 1, with new trades."""
-        self._sender = Sender(self._script.symbols, self._script.seed + _SEED_STEP * self._numberings)
+        seed = self._script.seed + _SEED_STEP * self._numberings
+        self._sender = Sender(self._script.symbols, seed, style=self._script.style)
         self._numberings += 1
 
     def spike(self, price: float) -> None:

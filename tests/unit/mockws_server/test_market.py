@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import msgspec
 import pytest
@@ -31,8 +31,8 @@ from mockws_server.actions import (
 from mockws_server.frames import OutgoingFrame, Sender
 from mockws_server.handshake_policy import WAITING_MAX, HandshakePolicy
 from mockws_server.hub import close_frame, frame_bytes
-from mockws_server.market import Market, TickShaper, first_seq_at
-from tradebot.core.events import Tick
+from mockws_server.market import STYLES, Market, TickShaper, first_seq_at
+from tradebot.core.events import BUY, SELL, Tick
 from tradebot.feeds.exchanges.base import Unparseable
 from tradebot.feeds.exchanges.mockws import MockWs
 
@@ -78,6 +78,56 @@ class TestMarket:
         assert all(round(tick.price * 100) / 100 == tick.price for tick in ticks)
         steps = {round((after.price - before.price) * 100) for before, after in pairwise(ticks)}
         assert steps == set(range(-7, 8))
+
+
+class TestMarketsWithTakers:
+    @pytest.mark.parametrize("name", STYLES)
+    def test_a_buy_trades_at_the_ask_and_a_sell_at_the_bid(self, name: str) -> None:
+        """Where the taker changes, the price rises for a BUY and falls for a SELL, unless it jumps at that moment."""
+        style = STYLES[name]
+        ticks = Market(("X",), 3, style=style).ticks(5_000, 1)
+        assert {tick.taker for tick in ticks} == {BUY, SELL}
+        assert all(0 < tick.volume <= style.volume / 100 and tick.price >= 1 for tick in ticks)
+        turned = [
+            after.price - before.price if after.taker == BUY else before.price - after.price
+            for before, after in pairwise(ticks)
+            if before.taker != after.taker
+        ]
+        assert sum(difference >= 0 for difference in turned) / len(turned) > 0.95
+        assert sum(difference > 0 for difference in turned) / len(turned) > 0.6
+
+    def test_the_same_seed_gives_the_same_ticks(self) -> None:
+        """These very ticks, on every version of Python."""
+        for name, style in STYLES.items():
+            first, second = (Market(SYMBOLS, 7, style=style).ticks(500, 5) for _ in range(2))
+            assert first == second != Market(SYMBOLS, 8, style=style).ticks(500, 5), name
+        assert Market(("X",), 1, style=STYLES["thin"]).ticks(2, 5) == [
+            Tick("X", 137.0, 0.04, 5, "mock-1-X-1", 1, SELL),
+            Tick("X", 137.29, 0.02, 5, "mock-1-X-2", 2, BUY),
+        ]
+
+    def test_how_they_differ(self) -> None:
+        """Thin: wide and small. Fast: long series of one side. Gapping: jumps."""
+        ticks = {name: Market(("X",), 5, style=style).ticks(5_000, 1) for name, style in STYLES.items()}
+        series = {name: 5_000 / len(list(groupby(tick.taker for tick in found))) for name, found in ticks.items()}
+        largest = {name: max(tick.volume for tick in found) for name, found in ticks.items()}
+        jump = {
+            name: max(abs(after.price / before.price - 1) for before, after in pairwise(found))
+            for name, found in ticks.items()
+        }
+        assert series["fast"] > 10 > series["gapping"] > series["thin"]
+        assert largest["thin"] <= 0.05 < 1 < largest["fast"]
+        assert jump["fast"] < 0.001 < jump["thin"] < 0.01 < jump["gapping"] < 0.04
+
+    def test_an_engine_reads_the_takers(self) -> None:
+        made = Sender(("X",), style=STYLES["thin"]).messages(Burst(20), 5)
+        read = [tick for frame in made for tick in MockWs().parse(frame.data.decode()).ticks]
+        assert read == Market(("X",), style=STYLES["thin"]).ticks(20, 5)
+
+    def test_a_given_tick_keeps_its_taker(self) -> None:
+        tick = {"symbol": "X", "price": 1.0, "volume": 1.0, "ts": 5, "taker": "SELL"}
+        (frame,) = Sender().messages(OneTick(tick), 9)
+        assert MockWs().parse(frame.data.decode()).ticks == [Tick("X", 1.0, 1.0, 5, taker=SELL)]
 
 
 def texts(*numbers: int) -> list[bytes]:

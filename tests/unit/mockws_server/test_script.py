@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,10 +31,13 @@ from mockws_server.actions import (
     Ticks,
     Wait,
 )
+from mockws_server.frames import Sender
+from mockws_server.market import STYLES
 from mockws_server.recording import FRAMES_AT_ONCE_MAX, RecordedMessage, RecordingSchedule, messages
 from mockws_server.script import TICKS_AT_ONCE_MAX, Script, ScriptSchedule, duration_s, load, names, parse
 from tradebot.config.model import FeedConfig
 from tradebot.core.errors import ConfigError
+from tradebot.core.events import BUY, SELL
 from tradebot.feeds.replay.decompress import Damaged, unpack
 
 STEP = '[[step]]\ndo = "wait"\nseconds = 1\n'
@@ -143,7 +147,9 @@ class TestPlayer:
 
 class TestShipped:
     def test_the_names_of_the_issue(self) -> None:
-        assert names() == ["burst", "disconnect", "gap", "garbage", "mute", "quiet", "storm"]
+        assert names() == [
+            "burst", "disconnect", "fast", "gap", "gapping", "garbage", "mute", "quiet", "storm", "thin",
+        ]  # fmt: skip
 
     @pytest.mark.parametrize("name", names())
     def test_each_loads_repeats_and_says_what_it_is(self, name: str) -> None:
@@ -185,6 +191,21 @@ class TestShipped:
         assert codes == {1006, 1011, 1013}
         assert HalfFrame() in script.steps and any(isinstance(step, DropPings) for step in script.steps)
 
+    @pytest.mark.parametrize("name", names())
+    def test_three_of_them_say_the_taker(self, name: str) -> None:
+        script = load(name)
+        sender = Sender(script.symbols, script.seed, style=script.style)
+        actions = [action for _, action in play(script, until_s=script.round_s)]
+        sent = [msgspec.json.decode(frame.data) for action in actions for frame in sender.messages(action, 5)
+                if isinstance(action, Ticks | Burst)]  # fmt: skip
+        assert {tick.get("taker") for tick in sent} == ({BUY, SELL} if name in ("thin", "fast", "gapping") else {None})
+
+    def test_a_thin_market_has_few_trades_a_fast_one_has_bursts_and_a_gapping_one_has_gaps(self) -> None:
+        thin, fast, gapping = load("thin"), load("fast"), load("gapping")
+        assert sum(step.count for step in thin.steps if isinstance(step, Ticks)) / thin.round_s < 1
+        assert max(step.count / step.seconds for step in fast.steps if isinstance(step, Burst)) > 500
+        assert any(isinstance(step, Skip) for step in gapping.steps)
+
 
 class TestFiles:
     def test_all_that_a_file_can_say(self) -> None:
@@ -193,6 +214,11 @@ class TestFiles:
             '[[step]]\ndo = "ticks"\ncount = 1\nper_s = 1\n'
         )
         assert parse(text.encode(), "dir/mine.toml") == Script("mine", (Ticks(1, 1.0),), "mine", ("A", "B"), 9, 4)
+
+    def test_a_market_with_takers(self) -> None:
+        script = parse(f'description = "x"\nmarket = "fast"\n{STEP}'.encode(), "x")
+        assert (script.market, script.style) == ("fast", STYLES["fast"])
+        assert parse(f'description = "x"\n{STEP}'.encode(), "x").style is None
 
     @pytest.mark.parametrize(("word", "repeat"), [("true", None), ("false", 1), ("1", 1), ("3", 3)])
     def test_repeat(self, word: str, repeat: int | None) -> None:
@@ -217,6 +243,9 @@ class TestFiles:
             (f'description = "x"\nrepaet = true\n{STEP}', "x.toml:2: repaet: unknown key (did you mean repeat?)"),
             (f'description = "x"\n\nseed = "1"\n{STEP}', "x.toml:3: seed: expected `int`, got `str`"),
             (f'description = "x"\nseed = -1\n{STEP}', "x.toml:2: seed: expected `int` >= 0"),
+            (f'description = "x"\nmarket = "thinn"\n{STEP}',
+             'x.toml:2: market: must be one of thin, fast, gapping, not "thinn"'),
+            (f'description = "x"\nmarket = 3\n{STEP}', "x.toml:2: market: expected `str | null`, got `int`"),
             (f'description = "x"\nrepeat = 0\n{STEP}', "x.toml:2: repeat: expected `int` >= 1"),
             (f'description = "x"\nsymbols = ["A", 3]\n{STEP}', "x.toml:2: symbols: expected `str`, got `int`"),
             ('description = "x"\n', "x.toml:1: step: needs at least one, written as [[step]]"),
