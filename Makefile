@@ -130,7 +130,7 @@ autobahn: $(READY)  ## test the WebSocket client with the Autobahn fuzzing serve
 sim: $(READY)  ## run the simulator: the engine's threads under seeded schedules; ARGS='--help' lists the options
 	@$(PY) -m sim $(ARGS)
 
-planted: $(READY)  ## plant 91 bugs, one at a time, and search each with the simulator; ARGS='name ...' selects some
+planted: $(READY)  ## plant known bugs, one at a time, and search each with the simulator; ARGS='name ...' selects some
 	@$(PY) -m tests.sim.planted $(ARGS)
 
 # The trace function of coverage.py takes the place of the simulator's, so no thread is interrupted between statements.

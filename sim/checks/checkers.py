@@ -24,7 +24,7 @@ from sim.checks.feed_model import (
     oldest_first,
 )
 from sim.checks.restart_model import take_over
-from sim.world.exchange import SimExchange
+from sim.world.exchange import SimExchange, content_of
 from sim.world.network import Session
 from sim.world.world import ProcessOutcome
 from tradebot.config.model import Config, Settings
@@ -122,7 +122,7 @@ def check_run(
         ticks = [
             Tick(*row)
             for row in db.execute(
-                "SELECT symbol, price, volume, ts, event_id, seq FROM ticks WHERE run = ? ORDER BY id", (run,)
+                "SELECT symbol, price, volume, ts, event_id, seq, taker FROM ticks WHERE run = ? ORDER BY id", (run,)
             )
         ]
         signals = _rows(db, "SELECT event_id, symbol, kind, value, ts, price FROM signals", run)
@@ -209,6 +209,7 @@ def check_feed(
                 f"process {number}: {network.sockets_max} sockets at once"
             )
             stored, ticks = stored_stream(db, run)
+            _check_takers(ticks, exchange)
             _check_sent(ticks, [sent.data for sent in exchange.sent if sent.process == number], adapter())
 
             def account(sessions: Sequence[Session], model: FeedModel = model) -> list[Item]:
@@ -262,7 +263,7 @@ def stored_stream(db: sqlite3.Connection, run: int | None) -> tuple[list[Item], 
     """A run's ticks and notices in the order of the pipeline, and its ticks alone."""
     if run is None:
         return [], []
-    query = "SELECT symbol, price, volume, ts, event_id, seq FROM ticks WHERE run = ? ORDER BY id"
+    query = "SELECT symbol, price, volume, ts, event_id, seq, taker FROM ticks WHERE run = ? ORDER BY id"
     ticks = [Tick(*row) for row in db.execute(query, (run,))]
     stream: list[Item] = []
     taken = 0
@@ -277,6 +278,13 @@ def stored_stream(db: sqlite3.Connection, run: int | None) -> tuple[list[Item], 
         stream.append(by_kind.get(kind, LinkItem(kind)))
         taken = before
     return [*stream, *ticks[taken:]], ticks
+
+
+def _check_takers(ticks: list[Tick], exchange: SimExchange) -> None:
+    """Every stored side is the one that the exchange means, whoever it names in its format: the maker or the taker."""
+    for index, tick in enumerate(ticks):
+        meant = exchange.takers.get(content_of(tick))
+        assert meant is None or tick.taker in meant, f"stored tick {index}: taker {tick.taker}, not {meant}: {tick}"
 
 
 def _check_sent(ticks: list[Tick], messages: Sequence[bytes], adapter: Exchange) -> None:

@@ -24,7 +24,13 @@ def ticks_of_lines(lines: Sequence[str]) -> tuple[list[Tick], int]:
             continue
         try:
             value = json.loads(line)
-            tick = Tick(value["symbol"], float(value["price"]), float(value["volume"]), int(value["ts"]))
+            tick = Tick(
+                value["symbol"],
+                float(value["price"]),
+                float(value["volume"]),
+                int(value["ts"]),
+                taker=value.get("taker"),
+            )
             good = tick.price > 0 and tick.volume >= 0 and math.isfinite(tick.price) and math.isfinite(tick.volume)
         except (ValueError, TypeError, KeyError):
             good = False

@@ -35,7 +35,7 @@ def check_final_state(swarm: Swarm) -> None:
         if plan.feed == SYNTHETIC:
             check_walk(db, runs)
         elif plan.feed == REPLAY:
-            rows = db.execute("SELECT symbol, price, volume, ts, event_id, seq FROM ticks ORDER BY id")
+            rows = db.execute("SELECT symbol, price, volume, ts, event_id, seq, taker FROM ticks ORDER BY id")
             last = swarm.process_runs[-1]
             lost = last.process.loss is not None and bool(last.process.loss.ticks)
             whole = last.outcome.exit_code == 0 and not last.injector.signals_s and not lost

@@ -15,9 +15,9 @@ from mockws_server.script import Script
 from sim.checks.feed_model import WINDOW
 from sim.kernel.runtime import SimRuntime
 from sim.world import network as net
-from sim.world.exchange import SimExchange
+from sim.world.exchange import SimExchange, content_of
 from sim.world.network import Peer, ReceivedMessage, SimNetwork
-from tradebot.core.events import Tick
+from tradebot.core.events import BUY, SELL, Side, Tick
 
 _TICK = msgspec.json.Decoder(Tick)
 
@@ -39,6 +39,12 @@ class SubscriptionExchange(SimExchange):
         super().__init__(script, skew_ms=skew_ms)
         self._deaf_to = deaf_to
         self._asked: list[Peer] = []
+
+    def taker_of(self, tick: Tick) -> Side:
+        """The taker's side to be reported of a market tick, noted in `takers`. Without one it alternates by number."""
+        taker: Side = tick.taker or (BUY if (tick.seq or 0) % 2 else SELL)
+        self.takers.setdefault(content_of(tick), set()).add(taker)
+        return taker
 
     def online(self, runtime: SimRuntime) -> SimNetwork:
         """Attach to a new process without subscriptions."""
@@ -151,7 +157,7 @@ class SimKraken(SubscriptionExchange):
         when = datetime.fromtimestamp(tick.ts // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
         trade = {
             "symbol": tick.symbol,
-            "side": "buy",
+            "side": self.taker_of(tick).lower(),
             "price": tick.price,
             "qty": tick.volume,
             "ord_type": "market",
@@ -214,7 +220,7 @@ class SimKuCoin(SubscriptionExchange):
         symbol = tick.symbol
         trade = {
             "symbol": symbol,
-            "side": "sell",
+            "side": self.taker_of(tick).lower(),
             "type": "match",
             "price": str(tick.price),
             "size": str(tick.volume),
@@ -248,7 +254,7 @@ class SimBinance(SubscriptionExchange):
             return message
         trade = {
             "e": "trade", "E": tick.ts, "s": tick.symbol, "t": tick.seq, "p": str(tick.price), "q": str(tick.volume),
-            "T": tick.ts, "m": True, "M": True,
+            "T": tick.ts, "m": self.taker_of(tick) == SELL, "M": True,
         }  # fmt: skip
         return json.dumps(trade, separators=(",", ":")).encode()
 
@@ -293,7 +299,8 @@ class SimBybit(SubscriptionExchange):
         if tick is None:
             return message
         trade = {
-            "T": tick.ts, "s": tick.symbol, "S": "Buy", "v": str(tick.volume), "p": str(tick.price),
+            "T": tick.ts, "s": tick.symbol, "S": self.taker_of(tick).capitalize(),
+            "v": str(tick.volume), "p": str(tick.price),
             "i": tick.event_id or f"{tick.symbol}-{tick.seq}", "BT": False,
         }  # fmt: skip
         said = {"topic": f"publicTrade.{tick.symbol}", "type": "snapshot", "ts": tick.ts, "data": [trade]}

@@ -15,9 +15,14 @@ _GARBAGE = ("", "{", "null", '{"symbol":"A","price":-1,"volume":1,"ts":1}', "\x0
 
 
 def tick_lines(world: World, count: int) -> list[str]:
-    """`count` lines: walks of one to three symbols on a coarse grid (many ties), with a few malformed ones between."""
+    """`count` lines: walks of one to three symbols on a coarse grid (many ties), with a few malformed ones between.
+
+    In half of the files, the ticks have the side of the taker.
+    """
     symbols = [f"SYM{n}/USD" for n in range(world.between(1, 3))]
     prices = {symbol: world.between(300, 3000) for symbol in symbols}
+    # Nothing is drawn for the sides, so that a seed keeps its history.
+    with_takers = sum(prices.values()) % 2 == 0
     lines = []
     ts = 1_700_000_000_000
     for _ in range(count):
@@ -28,8 +33,10 @@ def tick_lines(world: World, count: int) -> list[str]:
         prices[symbol] = max(1, prices[symbol] + world.between(-2, 2))
         ts += world.between(0, 300)
         price = prices[symbol]
+        taker = f',"taker":"{"BUY" if price % 2 else "SELL"}"' if with_takers else ""
         lines.append(
-            f'{{"symbol":"{symbol}","price":{price // 10}.{price % 10},"volume":{world.between(0, 50)},"ts":{ts}}}'
+            f'{{"symbol":"{symbol}","price":{price // 10}.{price % 10},"volume":{world.between(0, 50)},"ts":{ts}'
+            f"{taker}}}"
         )
     return lines
 
