@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -311,6 +312,9 @@ class TestMakefile:
         assert answer.returncode == 0, answer.stderr
 
 
+TAKERS = "fixtures/btcusdt_binance_spot_takers_20240808.jsonl"
+
+
 class TestFixtures:
     FILES = sorted(path.name for path in (REPO / "fixtures").glob("*.jsonl"))
 
@@ -326,6 +330,24 @@ class TestFixtures:
         text = (REPO / "fixtures" / "README.md").read_text()
         assert "nkaz001/hftbacktest" in text
         assert "Copyright (c) 2022 nkaz001@protonmail.com" in text
+
+    def test_the_session_with_takers_is_a_part_of_it(self) -> None:
+        fields = ("symbol", "price", "volume", "ts")
+        whole = (REPO / "fixtures" / "btcusdt_binance_spot_20240808.jsonl").read_text().splitlines()
+        part = [json.loads(line) for line in (REPO / TAKERS).read_text().splitlines()]
+        assert [{name: tick[name] for name in fields} for tick in part] == [
+            json.loads(line) for line in whole[2000:4000]
+        ]
+        assert {tuple(tick) for tick in part} == {(*fields, "event_id", "taker")}
+        ids = [int(tick["event_id"]) for tick in part]
+        assert ids == list(range(ids[0], ids[0] + 2000))
+        assert Counter(tick["taker"] for tick in part) == {"BUY": 771, "SELL": 1229}
+
+    def test_its_takers_are_those_of_the_shared_frames(self, shared_data: Path) -> None:
+        stated = (shared_data / "data" / "frames" / "expected" / "binance.jsonl").read_text().splitlines()
+        takers = {trade["id"]: trade["side"].upper() for line in stated for trade in json.loads(line)["trades"]}
+        part = [json.loads(line) for line in (REPO / TAKERS).read_text().splitlines()]
+        assert [takers[tick["event_id"]] for tick in part] == [tick["taker"] for tick in part]
 
     def test_the_session_is_the_shared_one(self, shared_data: Path) -> None:
         name = "btcusdt_binance_spot_20240808.jsonl"
