@@ -145,7 +145,7 @@ def test_the_recorded_session_decides_what_exact_arithmetic_decides(undisturbed:
 
 
 def mixed_ticks() -> list[dict[str, object]]:
-    """Ticks of several symbols in turns of uneven length, some with a seq or an event id, prices on a coarse grid."""
+    """Ticks of several symbols in turns of uneven length, some with seq, event id or taker, prices on a coarse grid."""
     chance = random.Random(20240808)
     symbols = ("BTC/USD", "ETH/USD", "\u00d8re", 'quote"d', "A")
     prices = dict.fromkeys(symbols, 1000)
@@ -155,7 +155,9 @@ def mixed_ticks() -> list[dict[str, object]]:
         for _ in range(chance.choice((1, 1, 2, 3, 700))):
             prices[symbol] = max(1, prices[symbol] + chance.choice((-2, -1, 0, 0, 1, 2)))
             tick = {"symbol": symbol, "price": prices[symbol] / 10, "volume": 0.5, "ts": 1_700_000_000_000 + len(made)}
-            more = chance.choice(({}, {}, {"seq": len(made)}, {"event_id": f"e{len(made)}", "seq": len(made)}))
+            taker = {"taker": chance.choice(("BUY", "SELL"))}
+            numbered = {"event_id": f"e{len(made)}", "seq": len(made)}
+            more = chance.choice(({}, {}, {"seq": len(made)}, numbered, taker, numbered | taker))
             made.append(tick | more)
     return made
 
@@ -169,7 +171,7 @@ def test_several_symbols_keep_their_own_state_and_every_tick_its_own_fields(engi
     engine.run(config, "--replay-file=session.jsonl", "--db=x.db").expect(0)
     db = engine.path("x.db")
     assert dump(db) == dump(engine.path("tiny.db"))
-    names = ("symbol", "price", "volume", "ts", "event_id", "seq")
+    names = ("symbol", "price", "volume", "ts", "event_id", "seq", "taker")
     assert rows(db, f"SELECT {', '.join(names)} FROM ticks ORDER BY id") == [
         tuple(tick.get(name) for name in names) for tick in ticks
     ]

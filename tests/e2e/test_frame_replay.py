@@ -96,7 +96,7 @@ def test_however_the_file_is_written(engine: Engine, form: str) -> None:
     else:
         engine.path(name).write_bytes(content[:-1])
     engine.run(*OPTIONS, f"--replay-file={name}", "--db=other.db").expect(0)
-    columns = "SELECT symbol, price, volume, ts, event_id FROM ticks ORDER BY id"
+    columns = "SELECT symbol, price, volume, ts, event_id, taker FROM ticks ORDER BY id"
     assert rows(engine.path("other.db"), columns) == rows(engine.path("straight.db"), columns)
     if form in ("gz", "zst"):
         assert dump(engine.path("other.db")) == dump(engine.path("straight.db"))
@@ -169,8 +169,8 @@ def test_recorded_frames_of_an_exchange(engine: Engine, shared_data: Path, excha
     options = ("--ingest=replay", f"--exchange={exchange}", f"--replay-file={frames}")
     dropped = engine.run(*options, "--db=x.db").expect(0).ledger
     assert (dropped["malformed"], dropped["history_dropped"]) == (0, len(trades) - len(live))
-    assert rows(engine.path("x.db"), "SELECT price, volume, ts FROM ticks ORDER BY id") == [
-        (float(each["price"]), float(each["qty"]), each["ts"]) for each in live
+    assert rows(engine.path("x.db"), "SELECT price, volume, ts, taker FROM ticks ORDER BY id") == [
+        (float(each["price"]), float(each["qty"]), each["ts"], each["side"].upper()) for each in live
     ]
     kept = engine.run(*options, "--db=y.db", "--history=keep").expect(0).ledger
     assert (kept["history_dropped"], kept["stored"]) == (0, len(trades))
