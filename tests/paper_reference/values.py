@@ -1,0 +1,179 @@
+"""What goes into the calculation and what comes out of it. Amounts are exact fractions; times are Unix milliseconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+SMALLEST_STEP = Fraction(1, 10**8)
+"""The grid of prices and quantities where the instrument does not say."""
+
+OrderId = tuple[int, int]
+"""The number of the tick that made the order, and its place among that tick's orders, from 1."""
+
+
+@dataclass(frozen=True)
+class Print:
+    """One trade of the market; `taker` is BUY, SELL or None where the exchange does not say."""
+
+    symbol: str
+    price: Fraction
+    volume: Fraction
+    ts: int
+    taker: str | None = None
+
+
+def a_print(symbol: str, price: str, volume: str, ts: int, taker: str | None = None) -> Print:
+    """The print with price and volume as the exchange wrote them."""
+    return Print(symbol, Fraction(price), Fraction(volume), ts, taker)
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """What is known of a symbol. None: the exchange's grid or minimum is unknown."""
+
+    symbol: str
+    quote: str = "USDT"
+    tick_size: Fraction | None = None
+    lot_size: Fraction | None = None
+    min_qty: Fraction | None = None
+    min_notional: Fraction | None = None
+    maker_fee: Fraction = Fraction(1, 1000)
+    taker_fee: Fraction = Fraction(1, 1000)
+
+    def price_step(self, near: Fraction) -> Fraction:
+        """The grid of prices: the tick size, else 1e-8, else what `near` itself is written in where that is finer."""
+        return self.tick_size or min(SMALLEST_STEP, last_place(near))
+
+    @property
+    def qty_step(self) -> Fraction:
+        return self.lot_size or SMALLEST_STEP
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The assumptions of a run."""
+
+    latency_ms: int = 100
+    cancel_latency_ms: int = 100
+    participation: Fraction = Fraction(1, 4)
+    slippage_bps: Fraction = Fraction(0)
+    queue: str = "through"
+    market_timeout_ms: int = 5000
+    on_gap: str = "keep"
+    initial_balance: Fraction = Fraction(10_000)
+    allow_short: bool = False
+
+
+@dataclass(frozen=True)
+class Request:
+    """An order as a strategy asks for it."""
+
+    symbol: str
+    side: str
+    qty: Fraction
+    type: str = "MARKET"
+    limit: Fraction | None = None
+    stop: Fraction | None = None
+    trail_amount: Fraction | None = None
+    trail_bps: Fraction | None = None
+    time_in_force: str = "GTC"
+    expire_ts: int | None = None
+    post_only: bool = False
+    reduce_only: bool = False
+    take_profit: Fraction | None = None
+    stop_loss: Fraction | None = None
+
+
+@dataclass(frozen=True)
+class Submit:
+    """Commands name orders as they like: an order's id is not known before it is submitted."""
+
+    name: int
+    request: Request
+
+
+@dataclass(frozen=True)
+class Cancel:
+    name: int
+
+
+@dataclass(frozen=True)
+class Amend:
+    """Cancel and replace: a new order with the other's terms but for what is given here."""
+
+    name: int
+    new_name: int
+    qty: Fraction | None = None
+    limit: Fraction | None = None
+    stop: Fraction | None = None
+
+
+Command = Submit | Cancel | Amend
+
+
+@dataclass(frozen=True)
+class Event:
+    """One transition of an order: `n` from 1, `ts` in event time, `remaining` after it."""
+
+    order: OrderId
+    n: int
+    status: str
+    reason: str
+    ts: int
+    tick: int
+    remaining: Fraction
+
+
+@dataclass(frozen=True)
+class Fill:
+    """A fill, `number` counting those of the tick from 1."""
+
+    tick: int
+    number: int
+    order: OrderId
+    side: str
+    qty: Fraction
+    price: Fraction
+    fee: Fraction
+    liquidity: str
+    slippage_bps: Fraction
+    after_gap: bool
+
+
+@dataclass
+class Outcome:
+    """Everything that a run came to."""
+
+    events: list[Event] = field(default_factory=list)
+    fills: list[Fill] = field(default_factory=list)
+    # The orders themselves in the order of their submission, those of brackets among them.
+    orders: list[tuple[OrderId, Request]] = field(default_factory=list)
+    # Those of them that nobody asked for: exits of brackets, closing orders of a liquidation.
+    made_by_venue: set[OrderId] = field(default_factory=set)
+    cash: Fraction = Fraction(0)
+    positions: dict[str, Fraction] = field(default_factory=dict)
+    equity: Fraction = Fraction(0)
+
+
+def down_to(step: Fraction, amount: Fraction) -> Fraction:
+    """The largest multiple of `step` that is not above `amount`."""
+    return amount // step * step
+
+
+def up_to(step: Fraction, amount: Fraction) -> Fraction:
+    """The smallest multiple of `step` that is not below `amount`."""
+    return -(-amount // step) * step
+
+
+def last_place(amount: Fraction) -> Fraction:
+    """The value of the last decimal place in which the amount is written."""
+    place = Fraction(1)
+    while amount % place:
+        place /= 10
+    return place
+
+
+def milliseconds(ts: int) -> int:
+    """A time below 1e11 is in seconds (old data)."""
+    return ts * 1000 if ts < 10**11 else ts
