@@ -396,10 +396,11 @@ class Calculation:
         if order.replaces.reason != "AMENDED":
             self.pass_on(order, "REJECTED", "UNKNOWN_ORDER")
             return True
-        order.remaining -= order.replaces_from - order.replaces.remaining
-        if order.remaining <= 0:
+        filled_since = order.replaces_from - order.replaces.remaining
+        if filled_since >= order.remaining:
             self.pass_on(order, "REJECTED", "MIN_QTY")
             return True
+        order.remaining -= filled_since
         return False
 
     # -- small things --------------------------------------------------------------------------------------------
