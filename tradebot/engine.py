@@ -24,6 +24,7 @@ from tradebot.feeds.memory import FeedMemory
 from tradebot.feeds.websocket.client import WebSocketTransport
 from tradebot.feeds.websocket.transport import Transport
 from tradebot.output.log import Log, setup_logging
+from tradebot.portfolio.money import Money, money_of
 from tradebot.report.output import Output
 from tradebot.report.results import summarize, summarize_stored
 from tradebot.store.database import absolute
@@ -173,7 +174,8 @@ class _Run:
             f"The database already holds this whole replay: run {info.run_id},"
             f" {record.counts.ticks:,} ticks in {self._named}. Nothing to do; its summary:\n\n"
         )
-        self._edges.output.print_summary(summarize_stored(self._settings, info, found, str(self._named)))
+        summary = summarize_stored(self._settings, info, found, str(self._named), self._money(record))
+        self._edges.output.print_summary(summary)
         return ExitCode.COMPLETE
 
     def failed(self, code: ExitCode, cause: str) -> None:
@@ -242,8 +244,7 @@ class _Run:
         if self._log.enabled("DEBUG"):
             debug = self._root_log.bind("strategy").debug
             strategy.observer = lambda fields: debug("SMA_CALC", event=LogEvent.SMA_CALC, **fields)
-        age_ms, rates = config.execution.max_tick_age_ms, record.result_rules >= NO_RATE_RULES
-        execution = ShadowExecution(config.risk_caps, config.execution.fee_rate, age_ms, rates)
+        execution = ShadowExecution(config.risk_caps, self._money(record), config.execution.max_tick_age_ms)
         carried, memory = self._carry_over(source, record, strategy, execution) if source.push else (None, None)
         return Parts(
             config=config,
@@ -259,6 +260,10 @@ class _Run:
             memory=memory,
             checkpoint_ticks=self._edges.checkpoint_ticks,
         )
+
+    def _money(self, record: RunRecord) -> Money:
+        """Currencies, rates and fees, by the result rules that the run began with."""
+        return money_of(self._config.execution.fee_rate, one_to_one=record.result_rules < NO_RATE_RULES)
 
     def _start_notices(self, push: bool) -> tuple[Notice, ...]:
         """What opening the database found that a reader of the run should know. A replay's rows never depend on it."""

@@ -33,6 +33,7 @@ from tradebot.core.log_events import LogEvent
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.feeds.exchanges import EXCHANGES
 from tradebot.feeds.exchanges.base import Exchange, Unparseable
+from tradebot.portfolio.money import money_of
 from tradebot.portfolio.positions import PositionView
 from tradebot.strategy.decider import Decider
 from tradebot.strategy.registry import create
@@ -110,7 +111,7 @@ def check_run(
     at the last prices of all ticks.
     """
     strategy = create(config.strategy.name, config)
-    execution = ShadowExecution(config.risk_caps, config.execution.fee_rate, config.execution.max_tick_age_ms)
+    execution = ShadowExecution(config.risk_caps, money_of(config.execution.fee_rate), config.execution.max_tick_age_ms)
     db = sqlite3.connect(path)
     try:
         found = db.execute("SELECT id FROM runs WHERE run_id = ?", (run_id,)).fetchone()

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests.e2e.process import SESSION, SESSION_CONFIG, Engine, Finished, rows
+from tradebot.core.currencies import amount
 from tradebot.core.log_events import LogEvent
 from tradebot.core.number_format import money, number
-from tradebot.portfolio.currencies import amount
 from tradebot.telemetry.prometheus import families
 from tradebot.telemetry.status_file import read_status, status_path
 

@@ -14,6 +14,7 @@ from tests.unit.store_helpers import batch_of, new_run, signal, storage_of
 from tradebot.config.model import RiskCaps
 from tradebot.core.events import BUY, Signal, Tick
 from tradebot.execution.shadow import ShadowExecution
+from tradebot.portfolio.money import money_of
 
 CAPS = RiskCaps(max_exposure_usd=15.0, max_symbol_exposure_usd=12.0)
 
@@ -22,7 +23,7 @@ CAPS = RiskCaps(max_exposure_usd=15.0, max_symbol_exposure_usd=12.0)
 def db(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     """A fill of A, an order of A past the symbol's cap, an order of B past the total, a filled order of B."""
     path = tmp_path / "x.db"
-    execution = ShadowExecution(CAPS, 0.001)
+    execution = ShadowExecution(CAPS, money_of(0.001))
     with storage_of(path, new_run(path)) as storage:
         for number, (symbol, price) in enumerate((("A", 10.0), ("A", 10.5), ("B", 9.0), ("B", 2.5)), start=1):
             one = signal(number)

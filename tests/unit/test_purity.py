@@ -20,7 +20,8 @@ PURE_FOLDERS = ("portfolio", "strategy", "execution")
 ALLOWED = {
     "__future__", "abc", "collections", "contextlib", "dataclasses", "decimal", "difflib", "enum", "fractions",
     "functools", "heapq", "inspect", "itertools", "math", "msgspec", "operator", "types", "typing",
-    "tradebot.core.events", "tradebot.core.errors", "tradebot.core.ids", "tradebot.core.number_format",
+    "tradebot.core.currencies", "tradebot.core.events", "tradebot.core.errors", "tradebot.core.ids",
+    "tradebot.core.number_format",
     "tradebot.config.validation", "tradebot.portfolio",
     "tradebot.strategy", "tradebot.execution", "tradebot.ops.soak.reasons",
 }  # fmt: skip
@@ -106,6 +107,7 @@ sys.addaudithook(lambda event, args: seen.append(event) if event.startswith(("so
 from tradebot.config.model import Config, RiskCaps
 from tradebot.core.events import Signal, Tick
 from tradebot.execution.shadow import ShadowExecution
+from tradebot.portfolio.money import money_of
 from tradebot.strategy.registry import create, strategies
 
 config = Config()
@@ -115,7 +117,7 @@ orders = {}
 for name in strategies():
     strategy = create(name, config)
     strategy.observer = lambda record: None
-    execution = ShadowExecution(RiskCaps(), 0.001)
+    execution = ShadowExecution(RiskCaps(), money_of(0.001))
     orders[name] = 0
     for decision in strategy.on_ticks("TEST/USD", ticks):
         tick = ticks[decision.index]

@@ -21,6 +21,7 @@ from tradebot.execution.shadow import ShadowExecution
 from tradebot.feeds.base import Feed, FeedBatch
 from tradebot.feeds.sampling import Intake
 from tradebot.feeds.status import NO_LINK, FeedStatus
+from tradebot.portfolio.money import money_of
 from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.database import connect, connect_readonly
 from tradebot.store.policy import WAL_BYTES_KEPT
@@ -78,7 +79,7 @@ def pipeline_of(feed: Batches, logged: Logged, runtime: RealRuntime | None = Non
     config, runtime = Config(), RealRuntime() if runtime is None else runtime
     parts = Parts(
         config, "r1", cast(Feed, feed), Decider(create("sma_crossover", config), "r1", 0.1, 0.75),
-        ShadowExecution(config.risk_caps, 0.001), None, None, StoredCounts(), held([]),
+        ShadowExecution(config.risk_caps, money_of(0.001)), None, None, StoredCounts(), held([]),
     )  # fmt: skip
     return Pipeline(parts, Control(runtime, STAGES), runtime, logged.log)
 

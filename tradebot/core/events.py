@@ -236,7 +236,10 @@ class Fill(Struct, frozen=True, gc=False):
 
 
 class LimitBreach(Struct, frozen=True, gc=False):
-    """Why an order was refused, in numbers: `value` is above `limit`, which the configuration key `limit_key` sets."""
+    """Why an order was refused, in numbers: `value` is past `limit`, which the configuration key `limit_key` sets.
+
+    Above it, but for the smallest sizes of an instrument, which `value` is below.
+    """
 
     limit_key: str
     value: float

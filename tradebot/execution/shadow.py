@@ -6,14 +6,14 @@ clock, where it matters at all, is an argument.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from decimal import Decimal
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from tradebot.core.events import SHADOW_RECORDED, Fill, LimitBreach, Order, Signal
-from tradebot.execution.risk import ApprovedOrder, RefusedOrder, check, check_tick_age
-from tradebot.portfolio.book import fees
-from tradebot.portfolio.exact import exact, multiply
+from tradebot.execution.risk import ApprovedOrder, RefusedOrder, check, check_tick_age, refusal_text
+from tradebot.portfolio.exact import multiply
+from tradebot.portfolio.instruments import Instrument
+from tradebot.portfolio.money import Money
 from tradebot.portfolio.positions import Positions
 
 if TYPE_CHECKING:
@@ -46,63 +46,72 @@ class ShadowExecution:
     positions: Positions
     """What the fills so far add up to; to be read by the owning thread, or once it has ended."""
 
-    fees_before: float
-    """The fees of the fills that `restore` was given."""
+    fees_before: Mapping[str, float]
+    """By symbol: the fees of the fills that `restore` was given."""
 
-    def __init__(self, caps: RiskCaps, fee_rate: float, max_tick_age_ms: int = 0, rates: bool = True) -> None:
-        """`fee_rate` is a share of the notional; `max_tick_age_ms` 0: no tick is too old; `rates`: see `risk.check`."""
-        self.positions = Positions()
-        self.fees_before = 0.0
+    def __init__(self, caps: RiskCaps, money: Money, max_tick_age_ms: int = 0) -> None:
+        """`money` has the fees and the rates; `max_tick_age_ms` 0: no tick is too old."""
+        self.money = money
+        self.positions = Positions(money.instruments)
+        self.fees_before = {}
         self._caps = caps
-        self._fee_rate = exact(fee_rate)
         self._max_tick_age_ms = max_tick_age_ms
-        self._rates = rates
 
     def restore(
         self, fills: Iterable[Fill], marks: Iterable[tuple[str, float]] = (), positions: Positions | None = None
     ) -> None:
         """Start from stored fills, in their order, and the prices as of the same moment (else those of the fills).
 
-        `positions` are what the fills before those come to; they are taken over, not copied.
+        `positions` are what the fills before those come to.
         """
-        self.positions = Positions() if positions is None else positions
+        states = () if positions is None else positions.states()
+        self.positions = Positions.of(states, self.money.instruments)
         for fill in fills:
             self.positions.apply(fill)
         for symbol, price in marks:
             self.positions.mark(symbol, price)
-        self.fees_before = fees(self.positions.views())
+            self.money.rates.on_price(symbol, price)
+        self.fees_before = {view.symbol: view.fees for view in self.positions.views()}
 
     def execute(self, signal: Signal, now_ms: int | None = None) -> Order:
         """The order for `signal`: FILLED with one fill, or REJECTED with a reason code and none.
 
         `now_ms` is the wall clock (Unix ms UTC), or None in a replay, where no tick is ever stale.
         """
-        positions = self.positions
+        positions, rates = self.positions, self.money.rates
         for symbol, price in signal.marks:
             positions.mark(symbol, price)
+        if rates.symbols:
+            rates.on_prices(signal.marks)
+            rates.on_price(signal.symbol, signal.price)
         verdict: ApprovedOrder | RefusedOrder | None = None
         if now_ms is not None:
             verdict = check_tick_age(signal, now_ms, self._max_tick_age_ms)
         if verdict is None:
-            verdict = check(signal, positions, self._caps, open_orders=0, rates=self._rates)
+            verdict = check(signal, positions, self._caps, open_orders=0, money=self.money)
         if isinstance(verdict, RefusedOrder):
             # A refused signal's prices count all the same: they are not told again.
             positions.mark(signal.symbol, signal.price)
             return refuse(signal, verdict.reason, verdict.breach)
-        order = _filled(verdict, self._fee_rate)
+        order = _filled(verdict, self.money.instruments.of(signal.symbol))
         positions.apply(order.fills[0])
         return order
 
+    def refusal_text(self, order: Order) -> str:
+        """Why `order`, the newest that `execute` refused, was refused, for people."""
+        return refusal_text(order, self.money, self.positions)
 
-def _filled(order: ApprovedOrder, fee_rate: Decimal) -> Order:
+
+def _filled(order: ApprovedOrder, instrument: Instrument) -> Order:
     """An approved order, filled whole and at once at the signal's price.
 
-    Fees are qty x price x fee_rate, multiplied exactly as decimals and rounded once, to the nearest double.
+    Fees are the order's value x the taker's fee, multiplied exactly as decimals and rounded once, to the nearest
+    double.
     """
     signal, qty = order.signal, order.qty
     stem = _stem(signal)
     order_id = stem + "O"
-    fees = float(multiply(order.notional, fee_rate))
+    fees = float(multiply(order.notional, instrument.taker_fee))
     fill = Fill(stem + "T", order_id, signal.symbol, signal.side, qty, signal.price, fees, signal.ts)
     return Order(
         event_id=order_id,

@@ -15,6 +15,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from tradebot.core.currencies import amount
 from tradebot.core.errors import ConfigError
 from tradebot.core.events import as_unix_ms
 from tradebot.core.number_format import number
@@ -34,7 +35,6 @@ from tradebot.ops.health import (
 from tradebot.output.json_answer import json_answer
 from tradebot.output.redaction import clip, escape, mask
 from tradebot.output.streams import GuardedStream
-from tradebot.portfolio.currencies import amount
 from tradebot.store.database import beside
 from tradebot.store.spill import probe_spill, spill_path
 from tradebot.telemetry.publisher import status_line

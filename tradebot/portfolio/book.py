@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from math import floor, fsum, log10
+from types import MappingProxyType
 from typing import Final
 
 from msgspec import Struct
 
-from tradebot.portfolio.currencies import UNKNOWN_UNIT, common_unit
-from tradebot.portfolio.exact import ZERO, finite
+from tradebot.core.currencies import ACCOUNT_CURRENCY, UNKNOWN_UNIT, unit_of
+from tradebot.portfolio.exact import ONE, ZERO, exact, finite, multiply
+from tradebot.portfolio.money import Money
 from tradebot.portfolio.positions import PositionView
+from tradebot.portfolio.rates import Rates
 
 _DIGITS: Final = 12
+_NONE: Final[Mapping[str, float]] = MappingProxyType({})
 
 
 class Book(Struct, frozen=True):
     """What all simulated fills come to: open positions, and profit at the last known prices, fees taken off.
 
-    `unit` is the label of its amounts: the currency they are in, or `UNKNOWN_UNIT`.
+    `unit` is the label of its amounts: the account currency; the currency of all of them where it has no rate; or
+    `UNKNOWN_UNIT`.
     """
 
     open_positions: int
@@ -29,28 +34,53 @@ class Book(Struct, frozen=True):
     profit: float
     fees: float = 0.0
     unit: str = UNKNOWN_UNIT
+    realized: float = 0.0
+    """Before fees, like `unrealized`."""
+    unrealized: float = 0.0
 
 
-def book_of(positions: Sequence[PositionView], symbol: str | None) -> Book:
+def book_of(positions: Sequence[PositionView], symbol: str | None, money: Money) -> Book:
     """The sums over `positions`; `symbol` is that of the last tick, None where there was none. Pure.
 
     Sums are rounded to 12 significant digits: what floating point adds behind those is noise.
     """
-    paid = fees(positions)
-    earned = [part for view in positions for part in (view.realized, view.unrealized)]
+    currencies = [view.currency for view in positions] or (
+        [] if symbol is None else [money.instruments.currency_of(symbol)]
+    )
+    paid = fees(positions, money.rates)
+    realized = [_in_account(view.realized, view.currency, money.rates) for view in positions]
+    unrealized = [_in_account(view.unrealized, view.currency, money.rates) for view in positions]
     return Book(
         open_positions=sum(view.net_qty != 0 for view in positions),
         net_qty=next((view.net_qty for view in positions if view.symbol == symbol), 0.0) + 0.0,
-        exposure=total([view.exposure for view in positions]),
-        profit=total(earned, less=paid),
+        exposure=total([_in_account(view.exposure, view.currency, money.rates) for view in positions]),
+        profit=total([*realized, *unrealized], less=paid),
         fees=paid,
-        unit=common_unit([view.symbol for view in positions] or ([] if symbol is None else [symbol])),
+        unit=_unit_of_sums(currencies, money.rates),
+        realized=total(realized),
+        unrealized=total(unrealized),
     )
 
 
-def fees(positions: Sequence[PositionView]) -> float:
-    """The fees of all fills."""
-    return total([view.fees for view in positions])
+def fees(positions: Sequence[PositionView], rates: Rates, before: Mapping[str, float] = _NONE) -> float:
+    """The fees of all fills less those that `before` names by symbol, in the unit of `book_of`."""
+    return total(
+        [_in_account(total([view.fees], less=before.get(view.symbol, 0.0)), view.currency, rates) for view in positions]
+    )
+
+
+def _unit_of_sums(currencies: Sequence[str | None], rates: Rates) -> str:
+    """The label of sums over amounts in `currencies`."""
+    if len(set(currencies)) == 1 and rates.rate(currencies[0]) is None:
+        return unit_of(currencies[0])  # summed 1:1, in its own
+    known = currencies and all(each is not None and rates.rate(each) is not None for each in currencies)
+    return ACCOUNT_CURRENCY if known else UNKNOWN_UNIT
+
+
+def _in_account(amount: float, currency: str | None, rates: Rates) -> float:
+    """The amount in the account currency, 1:1 where there is no rate."""
+    rate = rates.rate(currency)
+    return amount if rate is None or rate is ONE else finite(multiply(exact(amount), rate))
 
 
 def total(amounts: Sequence[float], less: float = 0.0) -> float:

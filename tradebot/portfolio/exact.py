@@ -20,6 +20,7 @@ multiply: Final = EXACT.multiply
 subtract: Final = EXACT.subtract
 
 ZERO: Final = Decimal(0)
+ONE: Final = Decimal(1)
 _LARGEST: Final = 1.7976931348623157e308  # the largest double
 
 

@@ -3,7 +3,8 @@
 Average-cost method (weighted average cost, as in IAS 2 paragraph 27 for holdings that are interchangeable): buying
 more of what is held averages its cost; selling a part leaves the average as it is and realizes
 (sale price - average cost) x quantity. Short positions mirror this, and a fill that goes through zero closes the one
-position and opens the other at the fill's price. Fees are no part of the cost: they are summed apart.
+position and opens the other at the fill's price. An inverse contract counts with -1/price in the place of its price.
+Fees are no part of the cost: they are summed apart.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from decimal import Context, Decimal
 from typing import Final, NamedTuple
 
 from tradebot.core.events import BUY, Fill
-from tradebot.portfolio.exact import ZERO, add, exact, finite, multiply, subtract
+from tradebot.portfolio.exact import ONE, ZERO, add, exact, finite, multiply, subtract
+from tradebot.portfolio.instruments import Instrument, Instruments, unit_value
+from tradebot.portfolio.rates import Rates
 
 # The one rounding here: the cost of what a partial sale leaves. What is rounded away is realized, so that realized +
 # unrealized profit is exactly cash flow + value at all times.
@@ -21,7 +24,7 @@ _COST: Final = Context(prec=50)
 
 
 class PositionView(NamedTuple):
-    """One symbol's position as plain finite numbers, for people and reports; money in units of the quote currency."""
+    """One symbol's position as plain finite numbers, for people and reports; money in `currency` (None: unknown)."""
 
     symbol: str
     net_qty: float
@@ -31,10 +34,14 @@ class PositionView(NamedTuple):
     realized: float
     unrealized: float
     fees: float
+    currency: str | None = None
 
 
 class PositionState(NamedTuple):
-    """One symbol's exact state: what a restart continues from as it would from all the fills."""
+    """One symbol's exact state: what a restart continues from as it would from all the fills.
+
+    `cost` and `realized` are quantity x price: money only once they are multiplied by the size of a contract.
+    """
 
     symbol: str
     net: Decimal
@@ -45,17 +52,27 @@ class PositionState(NamedTuple):
 
 
 class _Position:
-    """Exact state of one symbol. `net` and `cost` are negative when short; `exposure` is |net| x `price`."""
+    """Exact state of one symbol. `net` and `cost` are negative when short.
 
-    __slots__ = ("cost", "exposure", "fees", "net", "price", "realized")
+    `value` is net x unit value at `price` x contract size, in the currency of the instrument; `exposure` is |value|.
+    """
 
-    def __init__(self, price: float) -> None:
+    __slots__ = ("cost", "exposure", "fees", "instrument", "net", "price", "realized", "value")
+
+    def __init__(self, instrument: Instrument, price: float) -> None:
+        self.instrument = instrument
         self.net = ZERO
         self.cost = ZERO
         self.realized = ZERO
         self.fees = 0.0  # a plain sum: nothing is decided by it
         self.price = price
         self.exposure = ZERO
+        self.value = ZERO
+
+    def money(self, amount: Decimal) -> Decimal:
+        """Quantity x unit value as an amount of the instrument's currency."""
+        size = self.instrument.contract_size
+        return amount if size == ONE else multiply(amount, size)
 
 
 class Positions:
@@ -64,17 +81,19 @@ class Positions:
     Memory is bounded by the number of symbols ever traded.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, instruments: Instruments | None = None) -> None:
+        """Without `instruments`, the currency of every symbol is unknown, and nothing counts in contracts."""
+        self._instruments = instruments
         self._positions: dict[str, _Position] = {}
-        self.total_exposure = ZERO
-        """Exact sum of the exposures of all symbols; to be read only."""
+        self._exposures: dict[str | None, Decimal] = {}
+        self._values: dict[str | None, Decimal] = {}
 
     @classmethod
-    def of(cls, states: Iterable[PositionState]) -> Positions:
+    def of(cls, states: Iterable[PositionState], instruments: Instruments | None = None) -> Positions:
         """The positions that gave these `states`."""
-        positions = cls()
+        positions = cls(instruments)
         for state in states:
-            position = positions._positions[state.symbol] = _Position(state.price)
+            position = positions._new(state.symbol, state.price)
             position.net, position.cost, position.realized = state.net, state.cost, state.realized
             position.fees = state.fees
             positions._value(position, state.price)
@@ -89,8 +108,8 @@ class Positions:
         """Take in a fill (quantity and price > 0), which is also the newest price of its symbol."""
         position = self._positions.get(fill.symbol)
         if position is None:
-            position = self._positions[fill.symbol] = _Position(fill.fill_price)
-        price = exact(fill.fill_price)
+            position = self._new(fill.symbol, fill.fill_price)
+        price = unit_value(position.instrument, exact(fill.fill_price))
         qty = exact(fill.fill_qty)
         change = qty if fill.side == BUY else qty.copy_negate()
         paid = multiply(change, price)
@@ -120,14 +139,52 @@ class Positions:
                 position.price = price
 
     def at_stake(self, symbol: str) -> tuple[Decimal, Decimal]:
-        """Exact net quantity of `symbol` (negative when short), and its exposure: |net quantity| x last price."""
+        """Exact net quantity of `symbol` (negative when short), and its exposure: |net quantity| x last price.
+
+        Exposure is in the currency of the symbol.
+        """
         position = self._positions.get(symbol)
         return (position.net, position.exposure) if position is not None else (ZERO, ZERO)
 
     def realized(self, symbol: str) -> Decimal:
-        """The exact realized profit of `symbol` so far, before fees."""
+        """The exact realized profit of `symbol` so far, before fees, in its currency."""
         position = self._positions.get(symbol)
-        return ZERO if position is None else position.realized
+        return ZERO if position is None else position.money(position.realized)
+
+    def last_price(self, symbol: str) -> float | None:
+        """The last price of `symbol`; None when it was never traded."""
+        position = self._positions.get(symbol)
+        return None if position is None else position.price
+
+    def total_exposure(self, rates: Rates) -> Decimal:
+        """Exact sum of the exposures of all symbols in the account currency.
+
+        Amounts without a rate count 1:1; `unrated` names their currency.
+        """
+        return _in_account_currency(self._exposures, rates)
+
+    def total_value(self, rates: Rates) -> Decimal:
+        """Exact sum of net quantity x price over all symbols in the account currency, negative when short."""
+        return _in_account_currency(self._values, rates)
+
+    def unrated(self, rates: Rates) -> str | None:
+        """A currency in which something is at stake and of which there is no rate; None where there is none."""
+        for currency, exposure in self._exposures.items():
+            if currency is not None and exposure and rates.rate(currency) is None:
+                return currency
+        return None
+
+    def value(self, symbol: str) -> Decimal:
+        """Exact net quantity x last price of `symbol`, in its currency; negative when short."""
+        position = self._positions.get(symbol)
+        return ZERO if position is None else position.value
+
+    def profit(self, symbol: str) -> Decimal:
+        """Exact realized and unrealized profit of `symbol` before fees, in its currency."""
+        position = self._positions.get(symbol)
+        if position is None:
+            return ZERO
+        return add(position.money(position.realized), subtract(position.value, position.money(position.cost)))
 
     def view(self, symbol: str, price: float | None = None) -> PositionView | None:
         """The position in `symbol`, also when closed; none when it was never traded. Valued at `price` where given."""
@@ -135,16 +192,18 @@ class Positions:
         if position is None:
             return None
         price = position.price if price is None else price
-        value = multiply(position.net, exact(price))
+        instrument, cost = position.instrument, position.money(position.cost)
+        value = position.money(multiply(position.net, unit_value(instrument, exact(price))))
         return PositionView(
             symbol=symbol,
             net_qty=finite(position.net),
-            average_cost=finite(_COST.divide(position.cost, position.net)) if position.net else 0.0,
+            average_cost=finite(_average_price(position)) if position.net else 0.0,
             last_price=price,
             exposure=finite(value.copy_abs()),
-            realized=finite(position.realized),
-            unrealized=finite(subtract(value, position.cost)),
+            realized=finite(position.money(position.realized)),
+            unrealized=finite(subtract(value, cost)),
             fees=finite(position.fees),
+            currency=instrument.currency,
         )
 
     def views(self, newer: Mapping[str, float] | None = None) -> list[PositionView]:
@@ -153,8 +212,34 @@ class Positions:
         found = [self.view(symbol, prices.get(symbol)) for symbol in sorted(self._positions)]
         return [view for view in found if view is not None]
 
+    def _new(self, symbol: str, price: float) -> _Position:
+        instrument = Instrument(symbol) if self._instruments is None else self._instruments.of(symbol)
+        position = self._positions[symbol] = _Position(instrument, price)
+        return position
+
     def _value(self, position: _Position, price: float) -> None:
         position.price = price
-        exposure = multiply(position.net.copy_abs(), exact(price))
-        self.total_exposure = add(self.total_exposure, subtract(exposure, position.exposure))
-        position.exposure = exposure
+        currency = position.instrument.currency
+        value = position.money(multiply(position.net, unit_value(position.instrument, exact(price))))
+        exposure = value.copy_abs()
+        _move(self._exposures, currency, subtract(exposure, position.exposure))
+        _move(self._values, currency, subtract(value, position.value))
+        position.value, position.exposure = value, exposure
+
+
+def _move(sums: dict[str | None, Decimal], currency: str | None, by: Decimal) -> None:
+    sums[currency] = add(sums.get(currency, ZERO), by)
+
+
+def _in_account_currency(sums: Mapping[str | None, Decimal], rates: Rates) -> Decimal:
+    total = ZERO
+    for currency, amount in sums.items():
+        rate = rates.rate(currency)
+        total = add(total, amount if rate is None or rate is ONE else multiply(amount, rate))
+    return total
+
+
+def _average_price(position: _Position) -> Decimal:
+    """The price at which what is held cost what it cost: for an inverse contract the harmonic mean of its prices."""
+    unit = _COST.divide(position.cost, position.net)
+    return _COST.divide(ONE.copy_negate(), unit) if position.instrument.inverse else unit

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tradebot.config.model import Settings
+from tradebot.core.currencies import unit_of
 from tradebot.core.errors import ExitCode
-from tradebot.core.events import BP_DROP_SIGNAL, NO_RATE, RISK_CAP, STALE_DATA
+from tradebot.core.events import BP_DROP_SIGNAL, RISK_CAP
 from tradebot.core.ledger import Ledger
-from tradebot.portfolio.book import book_of, total
-from tradebot.portfolio.positions import PositionView
+from tradebot.portfolio.book import book_of
+from tradebot.portfolio.money import Money
+from tradebot.portfolio.positions import Positions, PositionView
 from tradebot.report.summary import PositionLine, RunSummary
 from tradebot.store.results import StoredResults
 from tradebot.store.runs import RunInfo, RunRecord
+from tradebot.threads.counters import VETOES
 from tradebot.threads.pipeline import Pipeline
 
 
@@ -29,13 +32,9 @@ def summarize(
 ) -> RunSummary:
     """The summary of a run whose stages have ended. `database` is None for a run that stored nothing."""
     metrics, failure = pipeline.metrics, pipeline.failure
-    refusals = {
-        RISK_CAP: metrics.risk_vetoes,
-        STALE_DATA: metrics.stale_vetoes,
-        NO_RATE: metrics.rate_vetoes,
-        BP_DROP_SIGNAL: metrics.bp_drops_signal,
-    }
-    positions, book, fees_before = pipeline.positions(), pipeline.book(), pipeline.fees_before
+    refusals = {reason: getattr(metrics, counter) for reason, counter in VETOES.items()}
+    refusals[BP_DROP_SIGNAL] = metrics.bp_drops_signal
+    positions, book = pipeline.positions(), pipeline.book()
     return RunSummary(
         run_id=info.run_id,
         run_no=record.no,
@@ -49,9 +48,11 @@ def summarize(
         orders_by_status={"FILLED": metrics.shadow_orders, "REJECTED": sum(refusals.values())},
         refusals_by_reason={reason: count for reason, count in refusals.items() if count},
         fills=metrics.trade_count,
-        fees=total([book.fees], less=fees_before),
+        fees=pipeline.fees(),
         profit=book.profit,
         unit=book.unit,
+        realized=book.realized,
+        unrealized=book.unrealized,
         positions=_lines(positions),
         exit_code=code,
         error=pipeline.stopped_by if failure is None else failure.cause,
@@ -67,10 +68,12 @@ def summarize(
     )
 
 
-def summarize_stored(settings: Settings, info: RunInfo, found: StoredResults, database: str) -> RunSummary:
+def summarize_stored(
+    settings: Settings, info: RunInfo, found: StoredResults, database: str, money: Money
+) -> RunSummary:
     """The summary of a replay that the database holds whole, from what it holds."""
-    views = found.positions.views()
-    book = book_of(views, None)
+    views = Positions.of(found.positions.states(), money.instruments).views()
+    book = book_of(views, None, money)
     return RunSummary(
         run_id=info.run_id,
         run_no=found.run_no,
@@ -87,6 +90,8 @@ def summarize_stored(settings: Settings, info: RunInfo, found: StoredResults, da
         fees=book.fees,
         profit=book.profit,
         unit=book.unit,
+        realized=book.realized,
+        unrealized=book.unrealized,
         positions=_lines(views),
         exit_code=ExitCode.COMPLETE,
         gaps=found.gaps,
@@ -109,6 +114,7 @@ def _lines(positions: Sequence[PositionView]) -> tuple[PositionLine, ...]:
             last_price=view.last_price,
             realized=view.realized,
             unrealized=view.unrealized,
+            unit=unit_of(view.currency),
         )
         for view in positions
     )

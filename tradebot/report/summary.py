@@ -9,13 +9,12 @@ from typing import Final
 
 from msgspec import Struct
 
+from tradebot.core.currencies import UNKNOWN_UNIT, amount
 from tradebot.core.errors import ExitCode
 from tradebot.core.ledger import Ledger
 from tradebot.core.number_format import money, number
 from tradebot.output.json_answer import json_answer
 from tradebot.output.redaction import clip, escape, mask
-from tradebot.portfolio.book import total
-from tradebot.portfolio.currencies import UNKNOWN_UNIT, amount, unit_of
 
 MAX_SYMBOLS: Final = 40
 _MAX_CELL_CHARS: Final = 28
@@ -33,6 +32,8 @@ class PositionLine(Struct, frozen=True, kw_only=True):
     """Price of the last tick seen; None when there was none."""
     realized: float
     unrealized: float
+    unit: str = UNKNOWN_UNIT
+    """The currency of its prices and amounts."""
 
 
 class RunSummary(Struct, frozen=True, kw_only=True):
@@ -60,6 +61,9 @@ class RunSummary(Struct, frozen=True, kw_only=True):
     """Of all positions, at the last known prices, after all fees."""
     unit: str
     """The label of these amounts: their currency, or that it is not known."""
+    realized: float = 0.0
+    """Of all positions before fees, like `unrealized`; in `unit`."""
+    unrealized: float = 0.0
     positions: tuple[PositionLine, ...]
     exit_code: ExitCode
     error: str | None = None
@@ -167,20 +171,19 @@ def _positions_block(summary: RunSummary) -> list[str]:
             number(line.last_price),
             money(line.realized),
             money(line.unrealized),
-            _unit_cell(unit_of(line.symbol)),
+            _unit_cell(line.unit),
         )
         for line in shown
     ]
     if len(positions) > 1:
-        realized, unrealized = total([p.realized for p in positions]), total([p.unrealized for p in positions])
         table.append(
             (
                 f"all {len(positions):,} symbols",
                 "",
                 "",
                 "",
-                money(realized),
-                money(unrealized),
+                money(summary.realized),
+                money(summary.unrealized),
                 _unit_cell(summary.unit),
             )
         )

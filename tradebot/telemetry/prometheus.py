@@ -18,7 +18,16 @@ from prometheus_client.registry import Collector
 
 from tradebot.config.model import MetricsConfig
 from tradebot.core.errors import ConfigError
-from tradebot.core.events import BP_DROP_SIGNAL, NO_RATE, RISK_CAP, STALE_DATA, as_unix_ms
+from tradebot.core.events import (
+    BP_DROP_SIGNAL,
+    MIN_NOTIONAL,
+    MIN_QTY,
+    NO_INSTRUMENT,
+    NO_RATE,
+    RISK_CAP,
+    STALE_DATA,
+    as_unix_ms,
+)
 from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import Runtime
 from tradebot.output.log import Log
@@ -62,6 +71,9 @@ OF_COUNTERS: Final[Mapping[str, _Counter]] = {
     "risk_vetoes": _Counter(*_REFUSALS, {"reason": RISK_CAP}),
     "stale_vetoes": _Counter(*_REFUSALS, {"reason": STALE_DATA}),
     "rate_vetoes": _Counter(*_REFUSALS, {"reason": NO_RATE}),
+    "instrument_vetoes": _Counter(*_REFUSALS, {"reason": NO_INSTRUMENT}),
+    "min_qty_vetoes": _Counter(*_REFUSALS, {"reason": MIN_QTY}),
+    "min_notional_vetoes": _Counter(*_REFUSALS, {"reason": MIN_NOTIONAL}),
     "shadow_orders": _Counter("tradebot_orders_filled_total", "Orders filled in simulation."),
     "trade_count": _Counter("tradebot_fills_total", "Simulated fills."),
     "persist_count": _Counter("tradebot_events_stored_total", "Events stored: ticks, signals, orders and fills."),

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from tradebot.core.currencies import amount
 from tradebot.core.errors import ConfigError
 from tradebot.core.events import as_unix_ms
 from tradebot.core.log_events import LogEvent
 from tradebot.core.number_format import number
 from tradebot.core.runtime import Runtime
 from tradebot.output.log import Log
-from tradebot.portfolio.currencies import amount
 from tradebot.telemetry.sd_notify import Notifier
 from tradebot.telemetry.snapshot import Observer
 from tradebot.telemetry.status_file import Status, read_status, write_status

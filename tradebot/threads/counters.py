@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
+
+from tradebot.core.events import MIN_NOTIONAL, MIN_QTY, NO_INSTRUMENT, NO_RATE, RISK_CAP, STALE_DATA
 
 COUNTERS: Final = (
     # strategy thread
@@ -15,6 +18,9 @@ COUNTERS: Final = (
     "risk_vetoes",
     "stale_vetoes",
     "rate_vetoes",
+    "instrument_vetoes",
+    "min_qty_vetoes",
+    "min_notional_vetoes",
     # writer thread
     "persist_count",
     "persist_errors",
@@ -36,6 +42,17 @@ COUNTERS: Final = (
 """Every counter, grouped by its writing thread: the order of `Metrics.snapshot`."""
 
 
+VETOES: Final[Mapping[str, str]] = {
+    RISK_CAP: "risk_vetoes",
+    STALE_DATA: "stale_vetoes",
+    NO_RATE: "rate_vetoes",
+    NO_INSTRUMENT: "instrument_vetoes",
+    MIN_QTY: "min_qty_vetoes",
+    MIN_NOTIONAL: "min_notional_vetoes",
+}
+"""The counter of each reason for which execution refuses a signal."""
+
+
 class Metrics:
     """Counters of one run, from zero. A counter is added to by its one writing thread only; any thread may read.
 
@@ -48,7 +65,10 @@ class Metrics:
         trade_count       fills
         risk_vetoes       signals refused by a risk cap
         stale_vetoes      signals refused because their tick was too old
-        rate_vetoes       signals refused because their symbol is priced in another currency than dollars
+        rate_vetoes       signals refused because their currency has no rate to the account currency
+        instrument_vetoes  signals refused because what a contract of their symbol is worth is not known
+        min_qty_vetoes    signals refused because their quantity is smaller than the instrument takes
+        min_notional_vetoes  signals refused because their value is smaller than the instrument takes
     Writer thread:
         persist_count     events stored: ticks, signals, orders and trades
         persist_errors    failed attempts to store a batch
@@ -78,6 +98,9 @@ class Metrics:
     risk_vetoes: int
     stale_vetoes: int
     rate_vetoes: int
+    instrument_vetoes: int
+    min_qty_vetoes: int
+    min_notional_vetoes: int
     persist_count: int
     persist_errors: int
     ingest_received: int

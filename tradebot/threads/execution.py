@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from typing import Final
 
 from tradebot.core.channel import Channel, ChannelClosed
-from tradebot.core.events import NO_RATE, RISK_CAP, STALE_DATA, Order, OrderChunk, PersistItem, SignalChunk
+from tradebot.core.events import Order, OrderChunk, PersistItem, SignalChunk
 from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import Runtime
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.output.log import Log
-from tradebot.portfolio.currencies import quote_currency
-from tradebot.threads.counters import Metrics
+from tradebot.threads.counters import VETOES, Metrics
 from tradebot.threads.refusal_lines import log_refusal
 from tradebot.threads.strategy import MAX_TAKE
 
@@ -90,19 +89,15 @@ class ExecutionStage:
 
     def _first_fill(self, symbol: str) -> None:
         self._seen_symbols.add(symbol)
-        if quote_currency(symbol) is None and len(self._seen_symbols) <= _SYMBOLS_WARNED_OF:
+        currency = self._execution.money.instruments.currency_of(symbol)
+        if currency is None and len(self._seen_symbols) <= _SYMBOLS_WARNED_OF:
             self._log.warning(
                 "the currency of a symbol's prices is not known: its amounts count as US dollars in the risk caps",
                 event=LogEvent.UNIT_UNKNOWN, symbol=symbol,
-                hint="symbols such as BTC/USDT, BTC-USDT or BTC_USDT name it",
+                hint=f'set instruments."{symbol}".quote; symbols such as BTC/USDT, BTC-USDT or BTC_USDT name it',
             )  # fmt: skip
 
     def _refused(self, order: Order) -> None:
-        metrics = self._metrics
-        if order.reason == RISK_CAP:
-            metrics.risk_vetoes += 1
-        elif order.reason == STALE_DATA:
-            metrics.stale_vetoes += 1
-        elif order.reason == NO_RATE:
-            metrics.rate_vetoes += 1
-        log_refusal(self._log, order)
+        counter = VETOES[order.reason]
+        setattr(self._metrics, counter, getattr(self._metrics, counter) + 1)
+        log_refusal(self._log, order, self._execution.refusal_text(order))

@@ -19,7 +19,8 @@ from tradebot.feeds.base import Feed
 from tradebot.feeds.sampling import Intake
 from tradebot.feeds.status import FeedStatus
 from tradebot.output.log import Log
-from tradebot.portfolio.book import Book, book_of
+from tradebot.portfolio.book import Book, book_of, fees
+from tradebot.portfolio.money import Money
 from tradebot.portfolio.positions import PositionView
 from tradebot.store.batch import StoredCounts
 from tradebot.store.policy import FINAL_FLUSH_S, FlushPolicy, RetryPolicy
@@ -28,7 +29,7 @@ from tradebot.store.spill import Spill
 from tradebot.store.takeover import Memory
 from tradebot.strategy.decider import Decider
 from tradebot.threads.commit import CommitStage
-from tradebot.threads.counters import Metrics
+from tradebot.threads.counters import VETOES, Metrics
 from tradebot.threads.execution import ExecutionStage
 from tradebot.threads.heartbeat import Heartbeat, depth_fields
 from tradebot.threads.ingest import CHECKPOINT_TICKS, IngestStage
@@ -297,7 +298,7 @@ class Pipeline:
         """How far each running stage has come, for the watchdog. Main thread."""
         persist, ticks, signals = self.persist, self._ticks, self._signals
         settings, running, metrics = self._config.persist, self._control.running(), self.metrics
-        executed = metrics.shadow_orders + metrics.risk_vetoes + metrics.stale_vetoes + metrics.rate_vetoes
+        executed = metrics.shadow_orders + sum([getattr(metrics, counter) for counter in VETOES.values()])
         # A stage may have to wait for the writer, and the writer for the storage.
         allowed_s = _AT_WORK_S + settings.flush_interval_ms / 1000 + settings.storage_retry_s
         commits = persist.commits if self.commit is None else 0  # those of the commit stage are no progress of this one
@@ -337,17 +338,21 @@ class Pipeline:
                 break
             views = again
         tick = self.strategy.last_tick
-        return book_of(views, None if tick is None else tick.symbol)
+        return book_of(views, None if tick is None else tick.symbol, self._money())
 
     @property
     def continues(self) -> bool:
         """Whether positions of earlier runs go on in this one."""
-        return self._parts.execution.fees_before != 0
+        return any(self._parts.execution.fees_before.values())
 
-    @property
-    def fees_before(self) -> float:
-        """The fees of the earlier runs that this one continues; they are in the positions."""
-        return self._parts.execution.fees_before
+    def fees(self) -> float:
+        """The fees of this run's own fills, in the unit of `book`. Any thread; as `positions`."""
+        return fees(self.positions(), self._money().rates, self._parts.execution.fees_before)
+
+    def _money(self) -> Money:
+        """Instruments, and rates at the last ticks."""
+        money = self._parts.execution.money
+        return Money(money.instruments, money.rates.at(self._parts.decider.pending_marks))
 
     def busy_s(self) -> dict[str, float]:
         """Processor seconds each stage's thread used."""

@@ -112,7 +112,7 @@ class StrategyStage:
         self._decider.return_marks(signals)
         orders = OrderChunk([refuse(signal, BP_DROP_SIGNAL) for signal in signals])
         for order in orders:
-            log_refusal(self._log, order)
+            log_refusal(self._log, order, "signal channel full")
         self._persist.send(orders)
 
     def _report(self, signals: Sequence[Signal]) -> None:

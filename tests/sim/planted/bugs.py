@@ -182,8 +182,8 @@ _STAGE_BUGS: Final = (
         "exposure_never_released",
         "total exposure grows with each fill, because the old value of a position is not subtracted",
         "tradebot/portfolio/positions.py",
-        "        self.total_exposure = add(self.total_exposure, subtract(exposure, position.exposure))\n",
-        "        self.total_exposure = add(self.total_exposure, exposure)\n",
+        "        _move(self._exposures, currency, subtract(exposure, position.exposure))\n",
+        "        _move(self._exposures, currency, exposure)\n",
         100,
     ),
     Bug(

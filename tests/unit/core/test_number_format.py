@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tradebot.core.number_format import money, number
 from tradebot.portfolio.book import book_of, total
+from tradebot.portfolio.money import money_of
 from tradebot.portfolio.positions import PositionView
 
 
@@ -50,7 +51,7 @@ def test_the_book_of_two_symbols() -> None:
         PositionView("A", 2.0, 1.0, 3.0, 6.0, 0.5, 4.0, 0.25),
         PositionView("B", 0.0, 0.0, 9.0, 0.0, -1.0, 0.0, 0.125),
     ]
-    book = book_of(views, "A")
+    book = book_of(views, "A", money_of())
     assert (book.open_positions, book.net_qty, book.exposure) == (1, 2.0, 6.0)
     assert (book.profit, book.fees) == (3.125, 0.375)
-    assert book_of(views, None).net_qty == 0.0
+    assert book_of(views, None, money_of()).net_qty == 0.0

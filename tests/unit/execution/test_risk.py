@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from tradebot.config.model import RiskCaps
 from tradebot.core.events import BUY, RISK_CAP, SELL, Fill, LimitBreach, Signal
-from tradebot.execution.risk import ApprovedOrder, RefusedOrder, check, refusal_text
+from tradebot.execution.risk import ApprovedOrder, RefusedOrder, refusal_text
+from tradebot.execution.risk import check as check_with
 from tradebot.execution.shadow import refuse
+from tradebot.portfolio.money import money_of
 from tradebot.portfolio.positions import Positions
 
 CAPS = RiskCaps(max_exposure_usd=1_000.0, max_symbol_exposure_usd=600.0, max_open_orders=2)
@@ -23,6 +25,10 @@ CAPS = RiskCaps(max_exposure_usd=1_000.0, max_symbol_exposure_usd=600.0, max_ope
 
 def signal(side: Literal["BUY", "SELL"], qty: float, price: float, symbol: str = "A") -> Signal:
     return Signal("r-1-S", symbol, side, 0.75, "SMA_CROSSOVER", qty, price, 0)
+
+
+def check(order: Signal, positions: Positions, caps: RiskCaps, open_orders: int) -> ApprovedOrder | RefusedOrder:
+    return check_with(order, positions, caps, open_orders, money_of())
 
 
 def holding(**positions_at: tuple[float, float]) -> Positions:
@@ -41,11 +47,11 @@ def holding(**positions_at: tuple[float, float]) -> Positions:
             signal(BUY, 6.1, 100.0),
             holding(),
             0,
-            "exposure in A would be 610.0, above risk_caps.max_symbol_exposure_usd",
+            "exposure in A would be 610.0 USD, above risk_caps.max_symbol_exposure_usd",
         ),
         (signal(SELL, 6.1, 100.0), holding(), 0, "exposure in A would be 610.0"),
         (signal(BUY, 4.0, 100.0), holding(B=(-6.0, 100.0)), 0, None),
-        (signal(BUY, 4.1, 100.0), holding(B=(-6.0, 100.0)), 0, "total exposure would be 1010.0, above .*= 1000.0"),
+        (signal(BUY, 4.1, 100.0), holding(B=(-6.0, 100.0)), 0, "total exposure would be 1010.0 USD, above .*= 1000.0"),
         (signal(BUY, 0.1, 100.0), holding(), 1, None),
         (signal(BUY, 0.1, 100.0), holding(), 2, "open orders would be 3, above risk_caps.max_open_orders = 2"),
     ],
@@ -60,7 +66,7 @@ def test_each_cap_binds_exactly(order: Signal, positions: Positions, open_orders
     else:
         assert isinstance(verdict, RefusedOrder)
         assert (verdict.signal, verdict.reason) == (order, RISK_CAP)
-        assert re.match(detail, refusal_text(refuse(order, verdict.reason, verdict.breach)))
+        assert re.match(detail, refusal_text(refuse(order, verdict.reason, verdict.breach), money_of()))
 
 
 def test_rounding_neither_bends_a_cap_nor_closes_it() -> None:

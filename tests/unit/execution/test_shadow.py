@@ -12,6 +12,7 @@ from tradebot.config.model import RiskCaps
 from tradebot.core.events import BP_DROP_SIGNAL, BUY, SELL, Fill, LimitBreach, Order, Signal
 from tradebot.execution.risk import refusal_text
 from tradebot.execution.shadow import ShadowExecution, refuse
+from tradebot.portfolio.money import money_of
 
 
 def signal(
@@ -29,7 +30,7 @@ def signal(
 
 def test_an_approved_signal_is_filled_at_its_price() -> None:
     """S9: recorded as a shadow fill, linked by ids that derive from the signal's (I3)."""
-    execution = ShadowExecution(RiskCaps(), fee_rate=0.001)
+    execution = ShadowExecution(RiskCaps(), money_of(0.001))
     order = execution.execute(signal())
     fill = Fill("rabc-0000000021-T", "rabc-0000000021-O", "TEST/USD", "BUY", 0.1, 101.0, 0.0101, 1_700_000_020, 1)
     assert order == Order(
@@ -55,33 +56,36 @@ def test_an_approved_signal_is_filled_at_its_price() -> None:
 )
 def test_fees_are_the_shortest_right_decimals(qty: float, price: float, fees: float) -> None:
     """0.1 * 101.0 * 0.001 in floats is 0.010100000000000001."""
-    order = ShadowExecution(RiskCaps(), fee_rate=0.001).execute(signal(qty=qty, price=price))
+    order = ShadowExecution(RiskCaps(), money_of(0.001)).execute(signal(qty=qty, price=price))
     assert order.fills[0].fees == fees
 
 
 def test_a_signal_past_a_cap_is_refused_and_leaves_no_trace() -> None:
     """I2: status REJECTED, reason RISK_CAP, no fill, no position."""
-    execution = ShadowExecution(RiskCaps(max_symbol_exposure_usd=10.0), fee_rate=0.001)
+    execution = ShadowExecution(RiskCaps(max_symbol_exposure_usd=10.0), money_of(0.001))
     order = execution.execute(signal())
     assert (order.status, order.reason, order.fills, order.is_shadow) == ("REJECTED", "RISK_CAP", (), 1)
     assert (order.event_id, order.signal_id) == ("rabc-0000000021-O", "rabc-0000000021-S")
     assert (order.qty, order.price, order.ts) == (0.1, 101.0, 1_700_000_020)
     assert order.breach == LimitBreach("risk_caps.max_symbol_exposure_usd", 10.1, 10.0)
-    assert refusal_text(order) == "exposure in TEST/USD would be 10.1, above risk_caps.max_symbol_exposure_usd = 10.0"
+    assert (
+        refusal_text(order, money_of())
+        == "exposure in TEST/USD would be 10.1 USD, above risk_caps.max_symbol_exposure_usd = 10.0"
+    )
     assert execution.positions.views() == []
     assert execution.execute(signal(qty=0.01)).breach is None
 
 
 def test_no_open_orders_allowed_means_no_orders() -> None:
     """I2: a shadow order is open for an instant, which is one too many for a cap of 0."""
-    assert ShadowExecution(RiskCaps(max_open_orders=1), 0.0).execute(signal()).status == "FILLED"
-    assert ShadowExecution(RiskCaps(max_open_orders=0), 0.0).execute(signal()).reason == "RISK_CAP"
+    assert ShadowExecution(RiskCaps(max_open_orders=1), money_of(0.0)).execute(signal()).status == "FILLED"
+    assert ShadowExecution(RiskCaps(max_open_orders=0), money_of(0.0)).execute(signal()).reason == "RISK_CAP"
 
 
 @pytest.mark.parametrize("refused_first", [False, True])
 def test_prices_of_other_symbols_travel_with_the_signals(refused_first: bool) -> None:
     """I2: exposure is as of the signal's tick; marks that came with a refused signal count from then on."""
-    execution = ShadowExecution(RiskCaps(max_exposure_usd=1_000.0), fee_rate=0.0)
+    execution = ShadowExecution(RiskCaps(max_exposure_usd=1_000.0), money_of(0.0))
     execution.execute(signal(symbol="A", qty=1.0, price=100.0))
     marks: tuple[tuple[str, float], ...] = (("A", 950.0), ("never traded", 1.0))
     if refused_first:
@@ -93,7 +97,7 @@ def test_prices_of_other_symbols_travel_with_the_signals(refused_first: bool) ->
 
 def test_a_refused_signals_own_price_counts_from_then_on() -> None:
     """I2: as marks do."""
-    execution = ShadowExecution(RiskCaps(max_exposure_usd=1_000.0), fee_rate=0.0)
+    execution = ShadowExecution(RiskCaps(max_exposure_usd=1_000.0), money_of(0.0))
     execution.execute(signal(symbol="A", qty=1.0, price=100.0))
     assert execution.execute(signal(symbol="A", qty=1.0, price=950.0)).status == "REJECTED"
     assert execution.execute(signal(symbol="B", qty=1.0, price=51.0)).status == "REJECTED"
@@ -113,20 +117,22 @@ def test_a_refused_signals_own_price_counts_from_then_on() -> None:
 )
 def test_stale_data(ts: int, now_ms: int | None, limit_ms: int, reason: str) -> None:
     """S7: older than max_tick_age_ms is refused; 0 is off, a replay has no clock, old data count seconds."""
-    execution = ShadowExecution(RiskCaps(), 0.001, limit_ms)
+    execution = ShadowExecution(RiskCaps(), money_of(0.001), limit_ms)
     order = execution.execute(signal(ts=ts), now_ms)
     assert order.reason == reason
     assert order.status == ("REJECTED" if reason == "STALE_DATA" else "FILLED")
     if reason == "STALE_DATA":
         assert order.breach == LimitBreach("execution.max_tick_age_ms", 501.0, 500.0)
-        assert refusal_text(order) == "the tick of TEST/USD is 501 ms old, above execution.max_tick_age_ms = 500"
+        assert (
+            refusal_text(order, money_of())
+            == "the tick of TEST/USD is 501 ms old, above execution.max_tick_age_ms = 500"
+        )
 
 
 def test_a_dropped_signal_becomes_a_stored_refusal() -> None:
     order = refuse(signal(), BP_DROP_SIGNAL)
     assert (order.event_id, order.signal_id) == ("rabc-0000000021-O", "rabc-0000000021-S")
     assert (order.status, order.reason, order.fills, order.breach) == ("REJECTED", "BP_DROP_SIGNAL", (), None)
-    assert refusal_text(order) == "signal channel full"
 
 
 def test_ids_that_do_not_end_in_s_are_a_mistake() -> None:
@@ -157,12 +163,12 @@ def test_restored_from_fills_and_marks_it_goes_on_as_if_never_stopped(
         signal(side, price, symbol=symbol, marks=marks, event_id=f"r-{i}-S")
         for i, (symbol, side, price, marks) in enumerate(steps)
     ]
-    whole = ShadowExecution(caps, 0.001)
+    whole = ShadowExecution(caps, money_of(0.001))
     orders = [whole.execute(each) for each in signals]
     last: dict[str, float] = {}
     for each in signals[:cut]:
         last |= {**dict(each.marks), each.symbol: each.price}
-    resumed = ShadowExecution(caps, 0.001)
+    resumed = ShadowExecution(caps, money_of(0.001))
     resumed.restore([fill for order in orders[:cut] for fill in order.fills], last.items())
     assert [resumed.execute(each) for each in signals[cut:]] == orders[cut:]
     assert resumed.positions.views() == whole.positions.views()

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tradebot.core.events import BUY, SELL, Fill
+from tradebot.portfolio.money import money_of
 from tradebot.portfolio.positions import Positions, PositionView
 
 
@@ -68,7 +69,7 @@ def test_marks_move_exposure_and_unrealized_profit() -> None:
     positions.apply(fill(SELL, 2.0, 5.0, "B"))
     positions.mark("A", 0.1)
     positions.mark("never traded", 7.0)
-    assert str(positions.total_exposure.normalize()) == "10.03"
+    assert str(positions.total_exposure(money_of().rates).normalize()) == "10.03"
     assert [(v.symbol, v.exposure, v.unrealized) for v in positions.views()] == [
         ("A", 0.03, -0.03),
         ("B", 10.0, 0.0),
@@ -86,7 +87,7 @@ def test_no_dust_after_many_fills() -> None:
         positions.apply(fill(SELL, 0.2, 100.1))
     assert positions.view("A") == PositionView("A", 0.0, 0.0, 100.1, 0.0, 0.0, 0.0, 0.0)
     assert [float(number) for number in positions.at_stake("A")] == [0.0, 0.0]
-    assert positions.total_exposure == 0
+    assert positions.total_exposure(money_of().rates) == 0
 
 
 quantities = st.one_of(st.sampled_from([0.1, 0.2, 0.3, 1.0, 1 / 3]), st.floats(1e-9, 1e9))
@@ -115,7 +116,7 @@ def test_profit_is_cash_plus_value_and_exposure_exact(
             net[symbol] = net.get(symbol, Fraction(0)) + change
             cash[symbol] = cash.get(symbol, Fraction(0)) - change * last[symbol]
             positions.apply(fill(what, qty, price, symbol))
-        assert Fraction(positions.total_exposure) == sum(abs(net[s]) * last[s] for s in net)
+        assert Fraction(positions.total_exposure(money_of().rates)) == sum(abs(net[s]) * last[s] for s in net)
         for s in net:
             position = positions._positions[s]
             assert Fraction(position.net) == net[s]

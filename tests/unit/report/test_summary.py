@@ -25,6 +25,8 @@ SUMMARY = RunSummary(
     fees=1234.56789,
     profit=-1244.36789,
     unit="unit unknown",
+    realized=-11.3,
+    unrealized=1.5,
     positions=(
         PositionLine(
             symbol="BTCUSDT", net_qty=-0.0123, avg_price=43123.45, last_price=43000.1, realized=-12.3,

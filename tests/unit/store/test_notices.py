@@ -24,6 +24,7 @@ from tradebot.feeds.base import Feed, FeedBatch
 from tradebot.feeds.replay.pacing import PacedFeed
 from tradebot.feeds.sampling import Intake
 from tradebot.feeds.status import NO_LINK, FeedStatus
+from tradebot.portfolio.money import money_of
 from tradebot.store.adoption import adopt
 from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.database import connect
@@ -110,7 +111,7 @@ def run(
     storage = SqliteWriter(path, "NORMAL", new_run(path, push=True))
     parts = Parts(
         config, "r1", cast(Feed, Batches(batches)), Decider(watching, "r1", 0.1, 0.75),
-        ShadowExecution(config.risk_caps, 0.001), storage, None, StoredCounts(), _no_ticks(),
+        ShadowExecution(config.risk_caps, money_of(0.001)), storage, None, StoredCounts(), _no_ticks(),
     )  # fmt: skip
     pipeline = Pipeline(parts, Control(runtime, STAGES), runtime, logged.log)
     return pipeline, watching, pipeline.run()

@@ -14,6 +14,7 @@ from peewee import SqliteDatabase
 
 from tests.unit.store_helpers import memory_run, run_info
 from tradebot.core.events import BUY, SELL, Fill, Side
+from tradebot.portfolio.money import money_of
 from tradebot.portfolio.positions import Positions
 from tradebot.store import older_positions as carryover
 from tradebot.store.older_positions import fold_fills, read_sides
@@ -170,4 +171,4 @@ def test_positions_go_on_as_if_they_had_never_been_stored() -> None:
         second.apply(fill)
         assert second.states() == first.states()
         assert second.views() == first.views()
-        assert second.total_exposure == first.total_exposure
+        assert second.total_exposure(money_of().rates) == first.total_exposure(money_of().rates)

@@ -21,6 +21,7 @@ from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import RealRuntime
 from tradebot.portfolio.book import Book, book_of
 from tradebot.portfolio.exact import finite
+from tradebot.portfolio.money import money_of
 from tradebot.portfolio.positions import PositionView
 from tradebot.telemetry.publisher import Publisher, status_line
 from tradebot.telemetry.sd_notify import NoManager, SystemdNotifier, find_notifier
@@ -215,7 +216,7 @@ def test_amounts_beyond_the_largest_double_can_be_stored_and_read(tmp_path: Path
     """Files of earlier versions hold prices up to the largest double."""
     beyond = finite(Decimal("1e400"))
     huge = PositionView("A", 1.0, 1e308, 1e308, beyond, beyond, beyond, 1.0)
-    book = book_of([huge, huge._replace(symbol="B")], "A")
+    book = book_of([huge, huge._replace(symbol="B")], "A", money_of())
     assert book.exposure == book.profit == sys.float_info.max
     path = tmp_path / "s.json"
     write_status(path, status_of(book=book, last_tick=LastTick("A", 1.7e308, 2**63 - 1)))

@@ -19,6 +19,7 @@ from tradebot.core.runtime import RealRuntime, Thread
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.feeds.base import Feed, FeedBatch
 from tradebot.feeds.status import FeedStatus
+from tradebot.portfolio.money import money_of
 from tradebot.store.batch import StoredCounts
 from tradebot.store.protocol import BatchWriter
 from tradebot.store.writer import SqliteWriter
@@ -88,7 +89,7 @@ class Run:
     def __post_init__(self) -> None:
         config = Config()
         decider = Decider(create("sma_crossover", config), "r1", 0.1, 0.75)
-        execution = ShadowExecution(config.risk_caps, config.execution.fee_rate)
+        execution = ShadowExecution(config.risk_caps, money_of(config.execution.fee_rate))
         feed = cast(Feed, self.feed)
         parts = Parts(config, "r1", feed, decider, execution, self.storage, None, StoredCounts(), _no_ticks())
         self.control = Control(self.runtime, STAGES)

@@ -21,6 +21,7 @@ from tradebot.core.log_events import LogEvent
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.feeds.base import Feed, FeedBatch
 from tradebot.feeds.status import NO_LINK, FeedStatus
+from tradebot.portfolio.money import money_of
 from tradebot.store.batch import StoredCounts
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.policy import FINAL_FLUSH_S
@@ -80,7 +81,7 @@ class Stuck(ShadowExecution):
 
     def __init__(self, runtime: SimRuntime) -> None:
         config = Config()
-        super().__init__(config.risk_caps, config.execution.fee_rate)
+        super().__init__(config.risk_caps, money_of(config.execution.fee_rate))
         self.runtime = runtime
 
     def execute(self, signal: Signal, now_ms: int | None = None) -> Order:
@@ -108,7 +109,7 @@ class Ending:
             }
         )
         decider = Decider(Hanging(runtime, hangs_at), "r1", 0.1, 0.75)
-        shadow = ShadowExecution(config.risk_caps, config.execution.fee_rate)
+        shadow = ShadowExecution(config.risk_caps, money_of(config.execution.fee_rate))
         self.control = Control(runtime, STAGES)
         parts = Parts(
             config, "r1", cast(Feed, Endless(runtime)), decider, shadow if execution is None else execution(runtime),

@@ -26,6 +26,7 @@ from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import RealRuntime
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.output.log import MAX_INFO_PER_S, Log, setup_logging
+from tradebot.portfolio.money import money_of
 from tradebot.store.batch import StoredCounts
 from tradebot.strategy.decider import Decider
 from tradebot.strategy.periodic import Periodic
@@ -86,7 +87,7 @@ def test_every_fill_is_told_or_summed_up_and_every_refusal_told(chunk: int, stre
     metrics, runtime = Metrics(), RealRuntime()
     signals: Channel[SignalChunk] = channel("signal")
     persist: Channel[PersistItem] = channel("persist")
-    execution = ShadowExecution(RiskCaps(), 0.001)
+    execution = ShadowExecution(RiskCaps(), money_of(0.001))
     stage = ExecutionStage(execution, (signals, persist), False, 0, metrics, log, runtime)
     refused = 0
     made: list[Signal] = []

@@ -17,6 +17,7 @@ from tradebot.execution.shadow import ShadowExecution
 from tradebot.feeds.base import Feed, FeedBatch
 from tradebot.feeds.sampling import Intake
 from tradebot.feeds.status import NO_LINK, FeedStatus
+from tradebot.portfolio.money import money_of
 from tradebot.store.batch import StoredCounts
 from tradebot.strategy.base import Decision
 from tradebot.strategy.decider import Decider
@@ -192,7 +193,7 @@ def test_a_chunk_of_one_symbol_stays_one_when_it_is_sampled_or_cut(logged: Logge
 def test_only_a_push_feed_has_stale_signals(logged: Logged, push: bool, reason: str) -> None:
     """S7, S8: what a replay decides does not depend on when it is run."""
     signals, persist = channel_of("signal"), channel_of("persist")
-    execution = ShadowExecution(RiskCaps(), 0.001, max_tick_age_ms=1000)
+    execution = ShadowExecution(RiskCaps(), money_of(0.001), max_tick_age_ms=1000)
     stage = ExecutionStage(execution, (signals, persist), push, 0, Metrics(), logged.log, RealRuntime())
     signals.send(as_item(signal(7)))
     signals.close()

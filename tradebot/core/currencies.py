@@ -1,0 +1,87 @@
+"""Currencies: those that exchanges quote in, and the one that the form of a symbol names.
+
+`ETH/BTC`, `BTC-EUR` and `BTC_KRW` name their quote currency; `BTCUSDT`, `BTCUSD_PERP` and `PI_ETHUSD` do not, because
+nothing says where the base ends. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from tradebot.core.number_format import money
+
+ACCOUNT_CURRENCY: Final = "USD"
+"""What balances, caps and sums are in."""
+
+DOLLARS: Final = frozenset({"USD", "USDT", "USDC", "DAI", "FDUSD", "PYUSD", "TUSD"})
+"""Counted 1:1 as US dollars unless [rates] says otherwise."""
+
+# Currencies of countries (ISO 4217) that exchanges quote in.
+_NATIONAL: Final = """
+AED ARS AUD BDT BGN BRL CAD CHF CLP CNH CNY COP CZK DKK EGP EUR GBP GEL GHS HKD HUF IDR ILS INR JPY KES KRW KZT MAD MXN
+MYR NGN NOK NZD PEN PHP PKR PLN QAR RON RSD RUB SAR SEK SGD THB TRY TWD TZS UAH UGX UYU VES VND XAF XOF ZAR ZMW
+"""
+# Coins that others are quoted in.
+_COINS: Final = """
+ADA ATOM AVAX BCH BNB BTC CRO DOGE DOT EOS ETC ETH GT HT KCS LEO LINK LTC MATIC OKB POL SOL TON TRX WBTC WETH XBT XLM
+XMR XRP XTZ
+"""
+# Tokens pegged to a currency or to gold, other than DOLLARS.
+_PEGGED: Final = """
+AEUR BIDR BRZ BUSD EURC EURI EURR EURS EURT GUSD GYEN IDRT LUSD MXNT PAX PAXG RLUSD SUSD TRYB USD1 USDD USDE USDG USDJ
+USDP USDQ USDR USDS UST USTC XAUT XSGD XUSD ZUSD
+"""
+
+CURRENCIES: Final = DOLLARS.union(_NATIONAL.split(), _COINS.split(), _PEGGED.split())
+"""What counts as a quote currency when it stands behind the separator of a symbol."""
+
+UNKNOWN_UNIT: Final = "unit unknown"
+"""The label of an amount whose currency nothing says."""
+
+_SEPARATORS: Final = str.maketrans("-_", "//")
+
+
+class Pair(NamedTuple):
+    """What a symbol trades (None where that is not known) and the currency of its prices (likewise).
+
+    `contracts`: quantities are numbers of contracts, whose size the symbol does not say. `inverse`: these are settled
+    in the base currency.
+    """
+
+    base: str | None
+    quote: str | None
+    contracts: bool = False
+    inverse: bool = False
+
+
+def pair_of_form(symbol: str) -> Pair | None:
+    """Base and quote in capitals as the form of `symbol` names them; None where it names none.
+
+    The form is BASE/QUOTE, BASE-QUOTE or BASE_QUOTE, behind an optional market (`USDT-FUTURES:`), with a QUOTE of
+    `CURRENCIES`.
+    """
+    parts = symbol.rpartition(":")[2].upper().translate(_SEPARATORS).split("/")
+    return Pair(parts[0], parts[1]) if len(parts) == 2 and parts[0] and parts[1] in CURRENCIES else None
+
+
+def pair_of_joined(joined: str, quotes: Iterable[str] = ()) -> Pair | None:
+    """Base and quote of a symbol without a separator, such as BTCUSDT: the longest of `quotes` that it ends with.
+
+    `quotes` are those of an exchange; empty: every currency that is known. For adapters, which know that their
+    symbols have this form.
+    """
+    name = joined.upper()
+    known = CURRENCIES.intersection(quotes) if quotes else CURRENCIES
+    found = max((quote for quote in known if name.endswith(quote) and name != quote), key=len, default=None)
+    return None if found is None else Pair(name.removesuffix(found), found)
+
+
+def unit_of(currency: str | None) -> str:
+    """The label of an amount in `currency`: its name, or `UNKNOWN_UNIT`."""
+    return UNKNOWN_UNIT if currency is None else currency
+
+
+def amount(value: float, unit: str, plus: bool = False) -> str:
+    """An amount of money with its currency, or a note that its currency is not known."""
+    return f"{money(value, plus=plus)} {f'({unit})' if unit == UNKNOWN_UNIT else unit}"

@@ -1,0 +1,232 @@
+"""The account of PAPER: one pot in the account currency, cash of each currency, and what open orders reserve. Exact.
+
+Cash is kept in the currency that each symbol is settled in and may be negative in one of them: what counts is the sum
+at current rates. In every currency, cash + value of positions = initial balance + profit - fees, exactly. Funding of
+perpetual contracts and interest are not modelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Context, Decimal
+from typing import TYPE_CHECKING, Any, Final
+
+from tradebot.core.currencies import ACCOUNT_CURRENCY
+from tradebot.core.events import BUY, SELL, Fill, LimitBreach, Side
+from tradebot.portfolio.exact import ONE, ZERO, add, exact, finite, multiply, subtract
+from tradebot.portfolio.instruments import UNKNOWN_STEP, Instrument, Instruments, round_down, unit_value, value_of
+from tradebot.portfolio.positions import Positions, PositionState
+from tradebot.portfolio.rates import Rates
+
+if TYPE_CHECKING:
+    from tradebot.config.model import AccountConfig
+
+BALANCE: Final = "account.initial_balance"
+HOLDINGS: Final = "account.allow_short"
+
+# A size is rounded down to a lot after this, so that its last digits never buy more than the share.
+_SIZE: Final = Context(prec=50)
+
+_Reserved = dict[str, tuple[str | None, Decimal]]
+
+
+class Account:
+    """Cash, positions, fees and reservations. Owned by one thread; nothing blocks.
+
+    Memory is bounded by the symbols ever traded and the orders that are open.
+    """
+
+    def __init__(self, settings: AccountConfig, instruments: Instruments, rates: Rates) -> None:
+        self._initial = exact(settings.initial_balance)
+        self._allow_short = settings.allow_short
+        self._leverage = exact(settings.max_leverage)
+        self._instruments = instruments
+        self._rates = rates
+        self.positions = Positions(instruments)
+        self._cash: dict[str | None, Decimal] = {ACCOUNT_CURRENCY: self._initial}
+        self._fees: dict[str, Decimal] = {}
+        self._reserved: _Reserved = {}
+        self._reserved_qty: dict[str, tuple[str, Decimal]] = {}
+
+    # ---- what open orders hold back ----------------------------------------------------------------------------
+
+    def reserve(self, order_id: str, currency: str | None, amount: Decimal) -> None:
+        """Hold back `amount` (>= 0) of `currency` for an open BUY, in addition to what the order holds already."""
+        held = self._reserved.get(order_id, (currency, ZERO))[1]
+        self._reserved[order_id] = (currency, add(held, amount))
+
+    def release(self, order_id: str, amount: Decimal | None = None) -> None:
+        """Give back `amount` of what the order holds, at most that; None: all of it. Without a reservation: nothing."""
+        currency, held = self._reserved.pop(order_id, (None, ZERO))
+        if amount is not None and held > amount:
+            self._reserved[order_id] = (currency, subtract(held, amount))
+
+    def reserve_qty(self, order_id: str, symbol: str, qty: Decimal) -> None:
+        """Hold back `qty` of what is held of `symbol` for an open SELL, in addition to what the order holds already."""
+        held = self._reserved_qty.get(order_id, (symbol, ZERO))[1]
+        self._reserved_qty[order_id] = (symbol, add(held, qty))
+
+    def release_qty(self, order_id: str, qty: Decimal | None = None) -> None:
+        """Give back `qty` of the holdings that the order holds back, at most that; None: all of them."""
+        symbol, held = self._reserved_qty.pop(order_id, ("", ZERO))
+        if qty is not None and held > qty:
+            self._reserved_qty[order_id] = (symbol, subtract(held, qty))
+
+    # ---- what can be spent and sold ----------------------------------------------------------------------------
+
+    def free(self, order_id: str | None = None) -> Decimal:
+        """What a new order may spend, in the account currency; negative when prices or rates have moved against it.
+
+        Equity x max_leverage, less what is at stake, less reservations: in spot that is the cash. With `order_id`, its
+        own reservation counts as free: what a fill of that order may spend.
+        """
+        limit = multiply(self.equity(), self._leverage)
+        left = subtract(limit, self.positions.total_exposure(self._rates))
+        for other, (currency, amount) in self._reserved.items():
+            if other != order_id:
+                left = subtract(left, self._in_account(currency, amount))
+        return left
+
+    def free_qty(self, symbol: str, order_id: str | None = None) -> Decimal:
+        """What is held of `symbol` (0 when short) less what open sells, other than `order_id`, hold back."""
+        left = max(self.positions.at_stake(symbol)[0], ZERO)
+        for other, (reserved, qty) in self._reserved_qty.items():
+            if reserved == symbol and other != order_id:
+                left = subtract(left, qty)
+        return left
+
+    def affordable(
+        self, instrument: Instrument, qty: Decimal, price: Decimal, fee_rate: Decimal, order_id: str | None = None
+    ) -> Decimal:
+        """How much of `qty` can be bought at `price` with fees from what is free for `order_id`, down to a lot."""
+        whole = self.cost_of(instrument, qty, price, fee_rate)
+        rate = self._rates.rate(instrument.currency)
+        free = self.free(order_id)
+        if rate is None or free <= ZERO:
+            return ZERO
+        needed = multiply(whole, rate)
+        if needed <= free:
+            return qty
+        step = instrument.lot_size or UNKNOWN_STEP
+        found = round_down(_SIZE.divide(multiply(qty, free), needed), step)
+        # The quotient is rounded: one lot less where that made it too much.
+        if multiply(self.cost_of(instrument, found, price, fee_rate), rate) > free:
+            found = subtract(found, step)
+        return max(found, ZERO)
+
+    def cost_of(self, instrument: Instrument, qty: Decimal, price: Decimal, fee_rate: Decimal) -> Decimal:
+        """What buying `qty` at `price` costs with fees, in the currency of the instrument: what a BUY reserves."""
+        return multiply(value_of(instrument, qty, price), add(ONE, fee_rate))
+
+    def refuses(
+        self, instrument: Instrument, side: Side, qty: Decimal, price: Decimal, fee_rate: Decimal
+    ) -> LimitBreach | None:
+        """Why an order is refused NO_BALANCE; None when there is enough.
+
+        A BUY needs its cost at `price` but for what only closes a short position. A SELL of spot needs the holdings; a
+        margin SELL needs free balance for what goes beyond them.
+        """
+        net = self.positions.at_stake(instrument.symbol)[0]
+        if side == SELL and not self._allow_short:
+            held = self.free_qty(instrument.symbol)
+            return LimitBreach(HOLDINGS, finite(qty), finite(held)) if qty > held else None
+        closing = min(qty, max(net if side == SELL else net.copy_negate(), ZERO))
+        rate = self._rates.rate(instrument.currency)
+        if closing == qty or rate is None:  # without a rate the order is refused NO_RATE
+            return None
+        needed = multiply(self.cost_of(instrument, subtract(qty, closing), price, fee_rate), rate)
+        free = self.free()
+        return LimitBreach(BALANCE, finite(needed), finite(free)) if needed > free else None
+
+    def size_of_share(
+        self, share: Decimal, instrument: Instrument, price: Decimal, slippage: Decimal = ZERO
+    ) -> Decimal:
+        """The quantity that `share` of the equity buys at `price`, slippage and taker's fee included, down to a lot.
+
+        `slippage` is a fraction of the price. 0 when the equity is not positive, or there is no rate.
+        """
+        rate, equity = self._rates.rate(instrument.currency), self.equity()
+        if rate is None or equity <= ZERO:
+            return ZERO
+        one = multiply(value_of(instrument, ONE, price), add(ONE, add(slippage, instrument.taker_fee)))
+        per_unit = multiply(one, rate)
+        qty = _SIZE.divide(multiply(share, equity), per_unit)
+        return round_down(qty, instrument.lot_size or UNKNOWN_STEP)
+
+    # ---- what happens ------------------------------------------------------------------------------------------
+
+    def apply(self, fill: Fill, instrument: Instrument) -> None:
+        """Take in a fill of `instrument`: cash, fee, position. What the order reserved is for the caller to release."""
+        qty, price, fee = exact(fill.fill_qty), exact(fill.fill_price), exact(fill.fees)
+        paid = multiply(multiply(qty, unit_value(instrument, price)), instrument.contract_size)
+        spent = add(paid if fill.side == BUY else paid.copy_negate(), fee)
+        currency = instrument.currency
+        self._cash[currency] = subtract(self._cash.get(currency, ZERO), spent)
+        self._fees[fill.symbol] = add(self._fees.get(fill.symbol, ZERO), fee)
+        self.positions.apply(fill)
+
+    def mark(self, symbol: str, price: float) -> None:
+        """The newest price of `symbol`, for its position and for the rates that name it."""
+        self.positions.mark(symbol, price)
+        self._rates.on_price(symbol, price)
+
+    # ---- what it comes to --------------------------------------------------------------------------------------
+
+    def equity(self) -> Decimal:
+        """Cash and the value of all positions at current rates, in the account currency.
+
+        Amounts in a currency that has lost its rate, because the configuration was changed, count 1:1.
+        """
+        total = self.positions.total_value(self._rates)
+        for currency, amount in self._cash.items():
+            total = add(total, self._in_account(currency, amount))
+        return total
+
+    def is_ruined(self) -> bool:
+        """Whether the equity is used up: a margin account is to be liquidated (LIQUIDATED)."""
+        return self.equity() <= ZERO
+
+    def cash(self) -> dict[str | None, Decimal]:
+        """Cash by currency; None: the unknown one."""
+        return dict(self._cash)
+
+    def fees_of(self, symbol: str) -> Decimal:
+        """All fees of `symbol`, in its currency."""
+        return self._fees.get(symbol, ZERO)
+
+    # ---- restart -----------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Everything as plain values, decimals as text; see `restore`. The prints of rates are not in it."""
+        return {
+            "cash": [[currency, str(amount)] for currency, amount in self._cash.items()],
+            "fees": [[symbol, str(fee)] for symbol, fee in self._fees.items()],
+            "reserved": [[order, currency, str(amount)] for order, (currency, amount) in self._reserved.items()],
+            "reserved_qty": [[order, symbol, str(qty)] for order, (symbol, qty) in self._reserved_qty.items()],
+            "positions": [
+                [s.symbol, str(s.net), str(s.cost), str(s.realized), s.fees, s.price] for s in self.positions.states()
+            ],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue from what `state` gave, in the place of everything here."""
+        self._cash = {currency: Decimal(amount) for currency, amount in state["cash"]}
+        self._fees = {symbol: Decimal(fee) for symbol, fee in state["fees"]}
+        self._reserved = {order: (currency, Decimal(amount)) for order, currency, amount in state["reserved"]}
+        self._reserved_qty = {order: (symbol, Decimal(qty)) for order, symbol, qty in state["reserved_qty"]}
+        found = [
+            PositionState(symbol, Decimal(net), Decimal(cost), Decimal(realized), fees, price)
+            for symbol, net, cost, realized, fees, price in state["positions"]
+        ]
+        self.positions = Positions.of(found, self._instruments)
+
+    def _in_account(self, currency: str | None, amount: Decimal) -> Decimal:
+        rate = self._rates.rate(currency)
+        return amount if rate is None else multiply(amount, rate)
+
+
+def no_balance_text(symbol: str, breach: LimitBreach) -> str:
+    """Why an order was refused NO_BALANCE, for people."""
+    if breach.limit_key == HOLDINGS:
+        return f"{breach.value!r} {symbol} would be sold, and {breach.limit!r} are free; {HOLDINGS} is false"
+    return f"the order of {symbol} needs {breach.value!r} {ACCOUNT_CURRENCY}, and {breach.limit!r} are free"
