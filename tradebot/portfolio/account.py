@@ -19,7 +19,7 @@ from tradebot.portfolio.positions import Positions, PositionState
 from tradebot.portfolio.rates import Rates
 
 if TYPE_CHECKING:
-    from tradebot.config.model import AccountConfig
+    from tradebot.config.money import AccountConfig
 
 BALANCE: Final = "account.initial_balance"
 HOLDINGS: Final = "account.allow_short"

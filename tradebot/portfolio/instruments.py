@@ -17,7 +17,7 @@ from tradebot.core.events import MIN_NOTIONAL, MIN_QTY, LimitBreach
 from tradebot.portfolio.exact import EXACT, ONE, ZERO, exact, finite, multiply
 
 if TYPE_CHECKING:
-    from tradebot.config.model import InstrumentConfig
+    from tradebot.config.money import InstrumentConfig
 
 PairOf = Callable[[str], Pair | None]
 """What the adapter of an exchange says of a symbol; None where it says nothing."""

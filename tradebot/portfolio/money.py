@@ -10,7 +10,7 @@ from tradebot.portfolio.instruments import Instruments, PairOf
 from tradebot.portfolio.rates import Rates
 
 if TYPE_CHECKING:
-    from tradebot.config.model import InstrumentConfig, RateSymbol
+    from tradebot.config.money import InstrumentConfig, RateSymbol
 
 
 class Money(NamedTuple):

@@ -15,7 +15,7 @@ from tradebot.portfolio.exact import ONE, exact, multiply
 from tradebot.portfolio.instruments import Instruments
 
 if TYPE_CHECKING:
-    from tradebot.config.model import RateSymbol
+    from tradebot.config.money import RateSymbol
 
 _CHAIN_MAX: Final = 8
 """Rates that depend on each other: more than so many in a row are a circle."""

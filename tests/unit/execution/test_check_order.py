@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tradebot.config.model import InstrumentConfig, RateSymbol, RiskCaps
+from tradebot.config.model import RiskCaps
+from tradebot.config.money import InstrumentConfig, RateSymbol
 from tradebot.core.currencies import Pair
 from tradebot.core.events import BUY, NO_INSTRUMENT, NO_RATE, RISK_CAP, SELL, Fill, LimitBreach, Side, Signal
 from tradebot.execution.risk import (

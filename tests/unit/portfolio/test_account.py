@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tradebot.config.model import AccountConfig, InstrumentConfig, RateSymbol
+from tradebot.config.money import AccountConfig, InstrumentConfig, RateSymbol
 from tradebot.core.events import BUY, SELL, Fill, LimitBreach
 from tradebot.portfolio.account import Account, no_balance_text
 from tradebot.portfolio.money import Money, money_of

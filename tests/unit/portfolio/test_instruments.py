@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tradebot.config.model import InstrumentConfig
+from tradebot.config.money import InstrumentConfig
 from tradebot.core.currencies import Pair
 from tradebot.portfolio.instruments import Instrument, Instruments, round_down, round_up, too_small, value_of
 

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from tradebot.config.model import InstrumentConfig, RateSymbol
+from tradebot.config.money import InstrumentConfig, RateSymbol
 from tradebot.portfolio.money import money_of
 from tradebot.portfolio.rates import Rates
 
