@@ -138,7 +138,7 @@ class PriceBandModel:
         self._calm_since_refusal = CALM
 
     def take(self, tick: Tick) -> list[BandItem | OutOfBandItem]:
-        """What is to be said before the trade; an OutOfBand: instead of it."""
+        """What is to be said before the trade; an OutOfBandItem: instead of it."""
         price, symbol = tick.price, tick.symbol
         recent = sorted(self.accepted[-15:])
         if not recent or self._near([price, recent[len(recent) // 2]]):

@@ -43,4 +43,4 @@ class ThreadCrashed(SimError):
 
 
 class Stuck(SimError):
-    """The thread with the baton made no step for `STUCK_AFTER_S` real seconds: it blocks outside the seam."""
+    """The thread with the baton made no step for `machine.STUCK_AFTER_S` real seconds: it blocks outside the seam."""

@@ -17,10 +17,10 @@ class InjectedCrash(Exception):
 
 
 class FaultyRuntime:
-    """Wraps a runtime, real or simulated. Every time a named thread enters a condition (that is: uses a channel)
+    """Wraps a runtime, real or simulated, and delays or crashes threads by name when they use a channel.
 
-    it first sleeps `delays_s[name]` seconds, and at its `crashes[name]`-th time it raises Injected instead.
-    Everything else is the wrapped runtime's.
+    Each time a thread enters a condition, it first sleeps `delays_s[name]` seconds; at the `crashes[name]`-th time it
+    raises InjectedCrash instead. Everything else is the wrapped runtime's.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class FaultyRuntime:
         self._delays_s[name] = delay_s
 
     def crash(self, name: str, nth: int, on_injected: Callable[[], None]) -> None:
-        """Have the thread called `name` raise Injected at its `nth` entrance; `on_injected` is called just before."""
+        """Have the thread called `name` raise InjectedCrash at its `nth` entry; `on_injected` is called just before."""
         self._crashes[name] = nth
         self._on_injected = on_injected
 

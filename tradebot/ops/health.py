@@ -134,7 +134,7 @@ def look_at(db_path: Path, runtime: Runtime) -> HealthReading:
 
 
 def look_with(status: Status | None, db_path: Path, runtime: Runtime) -> HealthReading:
-    """Like `check()`, for callers that already tried to read the status file. Raises nothing."""
+    """Like `look_at`, for callers that already tried to read the status file. Raises nothing."""
     wrong = unusable(db_path)
     run, locked, damage = None, None, None if wrong is None else wrong.text
     exists = wrong is not None or db_path.is_file()

@@ -299,7 +299,7 @@ def run_status(db_path: Path, as_json: bool, watch: bool, runtime: Runtime, answ
     """Print the view once (0; 1 when neither status file nor database has data), or every second until Ctrl-C (0).
 
     Watching, a terminal is redrawn; a pipe gets one line a second, with `as_json` one object a line. Raises UsageError
-    before it prints anything (see `unusable`).
+    before it prints anything (see `refuse_unusable`).
     """
     refuse_unusable(db_path)
     if not watch:

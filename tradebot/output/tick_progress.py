@@ -1,4 +1,4 @@
-"""The bar itself. Apart from `progress`, so that only a terminal pays for importing tqdm (15 ms of each start)."""
+"""The bar itself. Apart from `progress_bar`, so that only a terminal pays for importing tqdm (15 ms of each start)."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class PositionLine(Struct, frozen=True, kw_only=True):
 
 
 class RunSummary(Struct, frozen=True, kw_only=True):
-    """Everything the summary shows. Counts are of this run only; after a resume `already_stored` tells the rest."""
+    """What the summary shows. Counts are of this run only; after a resume `ledger.already_stored` counts the rest."""
 
     run_id: str
     run_no: int

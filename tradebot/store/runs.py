@@ -28,8 +28,8 @@ _RULES_UNRECORDED: Final = 1
 class RunInfo(Struct, frozen=True):
     """What identifies a run. `source` says what it reads, for people.
 
-    `feed` is the name of a push feed (`identity.feed_name`), by which a restart finds its predecessors. `frames` says
-    whether frames of an exchange are read, live or from a recording.
+    `feed` is the name of a push feed (`feed_identity.feed_name`), by which a restart finds its predecessors. `frames`
+    says whether frames of an exchange are read, live or from a recording.
     """
 
     run_id: str

@@ -115,7 +115,7 @@ class MessageLimits:
 
 
 class Webhook:
-    """Sends alerts from its own thread, which begins at once. `tell` and `close` are for one thread (main)."""
+    """Sends alerts from its own thread, which begins at once. `send` and `close` are for one thread (main)."""
 
     def __init__(
         self, url: str, run_id: str, runtime: Runtime, log: Log, post: Post | None = None, host: str | None = None

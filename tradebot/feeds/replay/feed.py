@@ -21,7 +21,7 @@ _LOOK_BYTES_MAX: Final = 1 << 16
 
 
 class Decoder(Protocol):
-    """Bytes of a file to ticks: `lines.LineDecoder` for ticks, `frame_lines.FrameLineDecoder` for recorded frames."""
+    """Bytes of a file to ticks: `tick_lines.LineDecoder` for ticks, `frame_lines.FrameLineDecoder` for frames."""
 
     def feed(self, data: bytes) -> FeedBatch:
         """What `data` completes."""

@@ -43,7 +43,7 @@ def check_first_line(line: bytes, name: str, exchange: str | None) -> None:
 
 
 class FrameLineDecoder:
-    """Has the interface of `lines.LineDecoder`: feed it the bytes of a file in any pieces, then `finish`.
+    """Has the interface of `tick_lines.LineDecoder`: feed it the bytes of a file in any pieces, then `finish`.
 
     A capture is a recorded session: its connections are distinguished, and duplicates, gaps and prices out of band are
     found as they were live. Lines of a plain file are taken as they are. With `strict`, decoding ends at the first

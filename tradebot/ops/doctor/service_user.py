@@ -43,7 +43,7 @@ class ServiceUser(NamedTuple):
         return bits & want == want
 
     def reads(self, path: Path) -> bool:
-        """Whether the service can read the file itself; see `finds` for what is above it."""
+        """Whether the service can read the file itself; see `closed_above` for the directories above it."""
         return self.may(path.stat(), _READ)
 
     def works_in(self, path: Path) -> bool:

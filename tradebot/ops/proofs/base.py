@@ -30,7 +30,7 @@ class Means(Struct, frozen=True):
 
 
 class Experiment(NamedTuple):
-    """One proof as `prove --list` shows it. `run` may raise NotInTime (it failed) and Stopped."""
+    """One proof as `prove --list` shows it. `run` may raise NotInTime (it failed) and ProofStopped."""
 
     name: str
     claim: str

@@ -149,17 +149,17 @@ class Lab:
         return process
 
     def run(self, name: str, words: Sequence[str], within_s: float, env: Mapping[str, str] | None = None) -> Ended:
-        """The same, and wait for its end. Raises NotInTime, Stopped."""
+        """The same, and wait for its end. Raises NotInTime, ProofStopped."""
         return self.wait(self.start(name, words, env).ended, f"the end of {name}", within_s)
 
     def stop(self, process: ChildProcess) -> Ended:
-        """SIGTERM, and wait. Raises NotInTime, Stopped."""
+        """SIGTERM, and wait. Raises NotInTime, ProofStopped."""
         if process.code is None:
             process.popen.terminate()
         return self.wait(process.ended, "the end of an engine after SIGTERM", STOP_S)
 
     def wait(self, answer: Callable[[], T | None], what: str, within_s: float) -> T:
-        """Ask until there is an answer that is not None or False. Raises NotInTime, Stopped."""
+        """Ask until there is an answer that is not None or False. Raises NotInTime, ProofStopped."""
         began_s = self.runtime.monotonic()
         until_s = min(began_s + within_s, self._until_s)
         while True:
@@ -173,12 +173,12 @@ class Lab:
             self.runtime.sleep(POLL_S)
 
     def pause(self, seconds: float) -> None:
-        """Let time pass in which something is measured. Raises NotInTime (the proof's own limit), Stopped."""
+        """Let time pass in which something is measured. Raises NotInTime (the proof's own limit), ProofStopped."""
         until_s = self.runtime.monotonic() + seconds
         self.wait(lambda: self.runtime.monotonic() >= until_s, "the time to measure", seconds + 1)
 
     def check_stop(self) -> None:
-        """Raises Stopped when the prover was asked to stop, at whatever time."""
+        """Raises ProofStopped when the prover was asked to stop, at whatever time."""
         if self.runtime.stop_signals():
             raise ProofStopped
 

@@ -11,7 +11,7 @@ from tradebot.ops.proofs.manager import RESTART_S, Manager
 
 
 class ProvedService(Protocol):
-    """Both calls block. They raise ManagerError, NotInTime or Stopped."""
+    """Both calls block. They raise ManagerError, NotInTime or ProofStopped."""
 
     how: str
 
@@ -34,11 +34,11 @@ class UnitService:
         manager.reload()
 
     def restart(self) -> None:
-        """See Service."""
+        """See ProvedService."""
         self._manager.call("restart", self.unit, within_s=RESTART_S)
 
     def stop(self) -> None:
-        """See Service."""
+        """See ProvedService."""
         self._manager.call("stop", self.unit, within_s=RESTART_S)
 
 
@@ -53,12 +53,12 @@ class ChildService:
         self.how = "a child process of the prover"
 
     def restart(self) -> None:
-        """See Service."""
+        """See ProvedService."""
         self.stop()
         self._process = self._lab.start(self._name, self._words)
 
     def stop(self) -> None:
-        """See Service."""
+        """See ProvedService."""
         if self._process is not None:
             self._lab.stop(self._process)
 
