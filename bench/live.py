@@ -23,6 +23,7 @@ from docopt import docopt
 
 from bench import engine, live_run, measure
 from bench.replay import machine, whole_number
+from tradebot.output.streams import run_tool
 
 STRATEGY: Final = '[strategy]\nname = "periodic"\ndesired_size = 0.0001\n'
 """All other settings are the defaults: channels of 256, 64 and 512 events, batches of 100 events or 1 s, NORMAL."""
@@ -221,4 +222,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_tool(main)

@@ -19,6 +19,7 @@ from docopt import docopt
 from bench import engine, measure
 from bench.replay import machine, whole_number
 from bench.ticks import write_ticks
+from tradebot.output.streams import run_tool
 
 GROWTH_MAX = 1.10
 PEAK_MB_MAX = 80.0
@@ -55,4 +56,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_tool(main)

@@ -25,6 +25,7 @@ from docopt import docopt
 from bench import engine, measure
 from bench.replay import machine, whole_number
 from bench.ticks import write_ticks
+from tradebot.output.streams import run_tool
 
 TARGET = 12.0
 PEERS = ("peer_nautilus.py", "peer_backtrader.py")
@@ -107,4 +108,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_tool(main)

@@ -25,6 +25,7 @@ from docopt import docopt
 
 from bench import engine, measure
 from bench.ticks import write_ticks
+from tradebot.output.streams import run_tool
 
 TARGET_STORED, TARGET_LOGGING = 1.2, 0.9
 
@@ -185,4 +186,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_tool(main)

@@ -35,6 +35,7 @@ from bench import engine, live_run, measure
 from bench.replay import machine, whole_number
 from tests.e2e.fake_systemctl import alive, start_if_dead, state_of, stop
 from tradebot.ops.soak.psi import RESOURCES, read_psi
+from tradebot.output.streams import run_tool
 from tradebot.store.database import beside
 
 UNIT: Final = "tradebot.service"
@@ -233,4 +234,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_tool(main)

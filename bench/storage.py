@@ -28,6 +28,7 @@ from docopt import docopt
 from bench import engine, live_run, measure
 from bench.live_run import Engine, MockWs
 from bench.replay import machine, whole_number
+from tradebot.output.streams import run_tool
 
 READERS = 4
 WAL_MB_MAX, WAL_MB_NORMAL = 64, 8.5
@@ -252,4 +253,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_tool(main)

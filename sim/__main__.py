@@ -16,6 +16,7 @@ from sim.runner.history import SWARM, TRACE_LINES, HistoryOrder, drawn_scenario,
 from sim.runner.workers import Report, reports
 from sim.scenarios import SCENARIOS
 from sim.swarm.fault_kinds import KINDS
+from tradebot.output.streams import run_tool
 
 USAGE = """\
 Run the engine's own threads under simulated time. A seed determines one history, bit for bit, in any process.
@@ -51,6 +52,7 @@ Exit codes:
     1  a history failed
    12  the command line is wrong
   130  interrupted
+  141  standard output was closed by its reader
 """
 
 _DEFAULT_SEEDS: Final = 20
@@ -259,4 +261,4 @@ def _print(report: Report, trace: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_tool(main)

@@ -23,6 +23,7 @@ from sim.scenarios.soak import soak_world
 from sim.scenarios.soak_world import SoakWorld
 from sim.world.world import World
 from tradebot.ops.soak.throttle_ladder import RUNGS
+from tradebot.output.streams import run_tool
 from tradebot.threads.pipeline import STAGES
 
 USAGE: Final = """\
@@ -174,4 +175,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_tool(main)

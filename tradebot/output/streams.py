@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import TextIO
+from typing import Final, NoReturn, TextIO
+
+READER_GONE: Final = 141
+"""The exit code of a tool whose standard output lost its reader: what a shell reports for an end by SIGPIPE."""
 
 
 class GuardedStream:
@@ -27,6 +31,11 @@ class GuardedStream:
     def encoding(self) -> str:
         """The stream's encoding, or ascii where it has none."""
         return getattr(self._stream, "encoding", None) or "ascii"
+
+    @property
+    def gone(self) -> bool:
+        """Whether nothing can be written any longer."""
+        return self._gone
 
     def isatty(self) -> bool:
         """Whether a person is looking."""
@@ -88,3 +97,21 @@ class GuardedStream:
                 os.dup2(null, stream.fileno())
             finally:
                 os.close(null)
+
+
+def run_tool(main: Callable[[], int | None]) -> NoReturn:
+    """End the process with the exit code of `main`, which prints to standard output; None counts as 0.
+
+    A reader of standard output that goes away (`| head`) ends it without a traceback, with READER_GONE if `main` was
+    not done.
+    """
+    stream = GuardedStream(sys.stdout)
+    try:
+        sys.exit(main())
+    except BrokenPipeError:
+        stream.write("\n")
+        if not stream.gone:
+            raise  # it was another pipe
+        sys.exit(READER_GONE)
+    finally:
+        stream.close()

@@ -13,6 +13,7 @@ import sys
 from tests.sim.planted.bug import Bug, Stale
 from tests.sim.planted.bugs import BUGS
 from tests.sim.planted.finder import Find, Odd, find, find_without
+from tradebot.output.streams import run_tool
 
 
 def main(names: list[str]) -> int:
@@ -71,4 +72,4 @@ if __name__ == "__main__":
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help="only these bugs", choices=[[], *(b.name for b in BUGS)]
     )
-    sys.exit(main(parser.parse_args().names))
+    run_tool(lambda: main(parser.parse_args().names))

@@ -5,11 +5,15 @@ from __future__ import annotations
 import errno
 import io
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tradebot.output.streams import GuardedStream
+from tradebot.output.streams import READER_GONE, GuardedStream
+
+REPO = Path(__file__).parents[3]
 
 
 class Failing(io.StringIO):
@@ -115,3 +119,45 @@ def test_a_stream_that_refuses_even_its_own_encoding_loses_the_text() -> None:
     guarded = GuardedStream(Failing(UnicodeEncodeError("ascii", "x", 0, 1, "refused"), times=99))
     guarded.write("plain")
     assert guarded.lost == 1
+
+
+def without_reader(*words: str) -> tuple[int, str]:
+    """Exit code and standard error of a Python program whose standard output nobody reads."""
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run(
+            [sys.executable, *words], cwd=REPO, stdout=write, stderr=subprocess.PIPE, text=True, timeout=50, check=False
+        )
+    finally:
+        os.close(write)
+    return done.returncode, done.stderr
+
+
+RUN = "import os, sys\nfrom tradebot.output.streams import run_tool\n"
+
+
+def test_a_tool_ends_quietly_when_nobody_reads_its_output() -> None:
+    assert without_reader("-c", RUN + "run_tool(lambda: print('x' * 100_000))") == (READER_GONE, "")
+
+
+def test_a_tool_does_not_hide_another_broken_pipe() -> None:
+    other = "def main():\n    read, write = os.pipe()\n    os.close(read)\n    os.write(write, b'x')\nrun_tool(main)"
+    done = subprocess.run([sys.executable, "-c", RUN + other], cwd=REPO, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "BrokenPipeError" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sim", "--list"],
+        ["sim", "--scenario=full_replay", "--seed=1"],
+        ["sim.runner.soak_day", "--help"],
+        *([f"bench.{name}", "--help"] for name in ("live", "memory", "peers", "replay", "soak", "storage")),
+        ["mockws_server", "--help"],
+    ],
+    ids=" ".join,
+)
+def test_entry_points_end_quietly_when_nobody_reads_their_output(words: list[str]) -> None:
+    code, complaint = without_reader("-m", *words)
+    assert code in (0, READER_GONE) and "Error" not in complaint
