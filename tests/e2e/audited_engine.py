@@ -1,8 +1,4 @@
-"""The engine under an audit hook that ends the process when anything opens or uses a socket: run by test_no_network.py.
-
-usage: audited_engine.py OPTION...          runs the engine
-       audited_engine.py --open-a-socket    shows that the hook bites
-"""
+"""The engine under an audit hook that ends the process at any use of a socket; run by test_no_network.py."""
 
 from __future__ import annotations
 
@@ -14,13 +10,13 @@ SOCKET_USED = 97
 
 def _watch(event: str, arguments: tuple[object, ...]) -> None:
     if event.startswith("socket."):
-        # At once, and past every handler of exceptions.
+        # Immediately, and without running exception handlers.
         os.write(2, f"audit: {event} {arguments!r}\n".encode())
         os._exit(SOCKET_USED)
 
 
 def main(argv: list[str]) -> int:
-    """Run the engine; its exit code, or SOCKET_USED."""
+    """Run the engine; returns its exit code, or SOCKET_USED."""
     sys.addaudithook(_watch)
     if argv == ["--open-a-socket"]:
         import socket

@@ -1,4 +1,4 @@
-"""What the end-to-end tests share: an engine with a home of its own, and what an undisturbed run stores."""
+"""Fixtures of the end-to-end tests: an engine with its own home directory, and the result of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.e2e.process import SESSION, SESSION_CONFIG, Engine
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
-    """Starts engines whose home and working directory are the test's own."""
+    """Starts engines in a home and working directory of the test."""
     started = Engine(tmp_path)
     yield started
     started.close()
@@ -21,7 +21,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 
 @pytest.fixture
 def hook() -> Iterator[Hook]:
-    """A webhook that keeps what is posted to it."""
+    """A webhook that records the requests posted to it."""
     with running_hook() as server:
         yield server
 

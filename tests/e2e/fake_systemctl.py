@@ -1,12 +1,12 @@
-"""Stands for systemctl and the service manager behind it, as far as `tradebot soak` asks: `restart UNIT`, `show UNIT`.
+"""A substitute for systemctl and its service manager, with the commands of `tradebot soak`: `restart` and `show`.
 
-It really ends and starts the engine of the unit file UNIT.json beside this call's state directory:
+It really stops and starts the engine that DIR/UNIT.json describes:
 
     TRADEBOT_FAKE_UNITS=DIR fake_systemctl.py restart|show UNIT
 
-DIR/UNIT.json: {"command": [...], "cwd": "...", "env": {...}, "stop_s": 10}. Beside it are written UNIT.state.json (pid,
-starts) and UNIT.log (standard error of the engine, all starts). Like systemd it sends SIGTERM and SIGCONT, after
-`stop_s` SIGKILL, and waits. With DIR/UNIT.fails present, restart fails with its text.
+DIR/UNIT.json: {"command": [...], "cwd": "...", "env": {...}, "stop_s": 10}. The files UNIT.state.json (pid, starts) and
+UNIT.log (standard error of all starts) are written beside it. Like systemd it sends SIGTERM and SIGCONT, SIGKILL after
+`stop_s`, and waits for the end. If DIR/UNIT.fails exists, restart fails with its text.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any
 
 
 def main(argv: list[str]) -> int:
-    """Exit code as systemctl's: 0, 1, or 5 for a unit that is not there."""
+    """Returns an exit code like systemctl's: 0, 1, or 5 for an unknown unit."""
     verb, unit = argv
     directory = Path(os.environ["TRADEBOT_FAKE_UNITS"])
     described = directory / f"{unit}.json"
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
 
 
 def state_of(directory: Path, unit: str) -> dict[str, Any]:
-    """What the manager knows: pid, starts, invocation."""
+    """The manager's state of a unit: pid, starts, invocation."""
     path = directory / f"{unit}.state.json"
     if not path.exists():
         return {"pid": 0, "starts": 0, "invocation": ""}
@@ -59,7 +59,7 @@ def state_of(directory: Path, unit: str) -> dict[str, Any]:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs, and is no corpse that nobody has waited for."""
+    """Whether a process is running; a zombie does not count."""
     if pid <= 0:
         return False
     try:
@@ -69,7 +69,7 @@ def alive(pid: int) -> bool:
 
 
 def stop(pid: int, stop_s: float) -> None:
-    """End it as systemd does, and wait for that."""
+    """Stop the process as systemd does, and wait for its end."""
     until_s = time.monotonic() + stop_s
     for number in (signal.SIGTERM, signal.SIGCONT):
         _send(pid, number)
@@ -86,7 +86,7 @@ def _send(pid: int, number: signal.Signals) -> None:
 
 
 def start_if_dead(directory: Path, unit: str) -> bool:
-    """What Restart=on-failure does; False when the engine runs."""
+    """Restart like Restart=on-failure; False if the engine is running."""
     with _one_job(directory, unit):
         if alive(state_of(directory, unit)["pid"]):
             return False
@@ -96,7 +96,7 @@ def start_if_dead(directory: Path, unit: str) -> bool:
 
 @contextmanager
 def _one_job(directory: Path, unit: str) -> Iterator[None]:
-    """A manager does one thing at a time with a unit."""
+    """Serialize the jobs of a unit, as a service manager does."""
     with (directory / f"{unit}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

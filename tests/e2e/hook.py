@@ -1,4 +1,4 @@
-"""A webhook on loopback that keeps what the engine posts to it."""
+"""A webhook on the loopback interface that records what the engine posts to it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Hook(HTTPServer):
-    """Keeps what is posted to it."""
+    """Records the requests posted to it."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -19,7 +19,7 @@ class Hook(HTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}/hook"
 
     def texts(self, event: str) -> list[str]:
-        """The texts of the posted events of one kind, oldest first."""
+        """The texts of the recorded events of one kind, oldest first."""
         return [message["text"] for message in list(self.posted) if message["event"] == event]
 
 

@@ -1,9 +1,9 @@
-"""SIGKILL at random moments of a replay, then resume: `python -m tests.e2e.kills --kills=100 --seed=1`.
+"""Random SIGKILLs during a replay, each followed by a resume: `python -m tests.e2e.kills --kills=100 --seed=1`.
 
-A seed chooses where each kill strikes: while the engine opens the database, or when so many ticks are stored, each
-with a little delay on top; and the channel sizes of each start, which never change a result. After every kill a copy
-of the file is examined (the engine is to do its own recovery); at the end of each round a resume must complete to
-exactly what an undisturbed run stores. Many kills strike a replay that was itself a resume.
+A seed determines the moment of each kill (while the engine opens the database, or some time after a number of ticks is
+stored) and the channel sizes of each start, which never change a result. After every kill a copy of the file is
+checked, so that the engine itself does the recovery. At the end of each round, a resume must complete the database to
+exactly the rows of an undisturbed run. Many kills happen during a resumed replay.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ class _Round:
         self._ticks = 0
 
     def strike(self, resume: bool) -> bool:
-        """Start the replay, kill it somewhere, and examine what it left; False when it was done before the blow."""
+        """Start the replay, kill it, and check what it left; False if it ended before the kill."""
         chance, engine = self._chance, self.engine
-        # All of them drawn, needed or not, before anything runs: only the seed decides.
+        # All are drawn before anything runs, needed or not, so that only the seed determines them.
         sizes, line, is_early = chance.choice(SIZES), chance.choice(EARLY), chance.random() < 0.2
         delay_s, part = chance.random() * DELAY_S_MAX, chance.random()
         goal = self._ticks + 1 + int(part * 0.95 * (len(self._wanted["ticks"]) - self._ticks))
@@ -71,21 +71,21 @@ class _Round:
             running.wait_for(line)
         else:
             wait_until(lambda: running.process.poll() is not None or ticks_stored(self.db) >= goal, f"{goal} ticks")
-        time.sleep(delay_s)  # so that it strikes between two transactions as well as within one
+        time.sleep(delay_s)  # so that kills occur between two transactions as well as within one
         done = running.kill()
         if done.code == 0:
             return False
         assert done.code == -signal.SIGKILL, f"exit {done.code}:\n{done.stderr[-4000:]}"
         before = self.rows
         self._examine()
-        # What the log called stored is stored. This is a lower bound: lines beyond 50 a second are held back, and one
-        # line says how many they were.
+        # What the log reports as stored is stored. This is a lower bound: lines beyond 50 a second are suppressed, and
+        # one line gives their number.
         flushed = sum(fields["persisted"] for fields in done.all(LogEvent.BATCH_FLUSHED) if "suppressed" not in fields)
         assert self.rows - before >= flushed, f"logged {flushed} rows as stored, {self.rows} - {before} are"
         return True
 
     def _examine(self) -> None:
-        """Check a copy of what a kill left: sound, and in each table the first rows of the undisturbed run."""
+        """Check a copy of the killed database: intact, with the first rows of the undisturbed run in each table."""
         place = self.db.parent / "examined"
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
@@ -106,7 +106,7 @@ class _Round:
         self.rows = rows
 
     def complete(self) -> None:
-        """Resume to the end: all is as if nobody had ever struck."""
+        """Resume to the end: the rows must be those of an undisturbed run."""
         args = (f"--config={SESSION_CONFIG}", f"--replay-file={SESSION}", f"--db={self.db.name}", "--resume")
         self.engine.run(*args).expect(0)
         assert dump(self.db) == dump(self._undisturbed)
@@ -114,9 +114,9 @@ class _Round:
 
 
 def kill_and_resume(home: Path, kills: int, seed: int, undisturbed: Path) -> dict[str, int]:
-    """Kill replays `kills` times in all; how many rounds that took, and how many kills met a resume or found rows.
+    """Kill replays `kills` times. Returns the number of rounds, and of kills that hit a resume or found rows.
 
-    Raises AssertionError when anything is lost, doubled, torn or different from `undisturbed`.
+    Raises AssertionError if anything is lost, duplicated, torn or different from `undisturbed`.
     """
     chance = random.Random(seed)
     tally = {"kills": 0, "rounds": 0, "of a resume": 0, "with rows": 0}
@@ -143,7 +143,7 @@ def kill_and_resume(home: Path, kills: int, seed: int, undisturbed: Path) -> dic
 
 
 def main() -> int:
-    """The command; 0 when every kill was survived."""
+    """The command. Exit code 0: the replays survived all kills."""
     parser = argparse.ArgumentParser(prog="python -m tests.e2e.kills", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)

@@ -1,10 +1,10 @@
-"""SIGKILL at random moments of a live feed, and a restart on the same database: `python -m tests.e2e.kills_live`.
+"""Random SIGKILLs of an engine with a live feed, each followed by a restart: `python -m tests.e2e.kills_live`.
 
-One mockws goes on through all kills: two busy symbols and a quiet one, numbers left out, trades sent again, links cut.
-Each engine is killed 0.05 to 1.5 s after its start, or up to 0.4 s after its link was up: while it starts, connects,
-stores. A copy of what it left is examined, so that every start meets the files as the kill left them: nothing is stored
-twice, every hole between two numbers has its notice in its place, no row misses the row it came from. Now and then, and
-at the end, signals and fills are recomputed, positions continuing from run to run.
+One mockws runs through all kills, with two busy symbols and a quiet one, missing numbers, repeated trades and dropped
+links. Each engine is killed 0.05 to 1.5 s after its start, or up to 0.4 s after its link was up: while it starts,
+connects or stores. A copy of its files is checked, so that every start finds the files as the kill left them: nothing
+is stored twice, every gap between two numbers has its notice in the right place, and no row lacks its cause. At
+intervals and at the end, signals and fills are recomputed, with positions continued from run to run.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LINKED_LATEST_S: Final = 0.4
 RECOMPUTED_EVERY: Final = 50
 _DB: Final = "x.db"
 
-# A round takes 1.5 s, which no engine survives often: kills strike everywhere in it.
+# A round takes 1.5 s, longer than most engines live, so kills occur everywhere in it.
 FEED: Final = f"""
 description = "continues with or without clients: gaps, trades sent again, a quiet symbol, a cut link"
 symbols = {BUSY}
@@ -86,7 +86,7 @@ code = 1011
 
 @dataclass
 class Account:
-    """What the database should hold, going by the numbers of what it does hold; grows with it."""
+    """The expected content of the database, computed from the numbers of the stored ticks; updated as it grows."""
 
     ticks: int = 0
     gaps: int = 0
@@ -98,7 +98,7 @@ class Account:
     _last_notice: int = 0
 
     def read(self, db: Path) -> None:
-        """Take what was stored since the last time. Raises AssertionError when it is not what it should be."""
+        """Read the rows stored since the last call. Raises AssertionError if they are wrong."""
         with closing(sqlite3.connect(db)) as connection:
             query = "SELECT id, run, symbol, seq FROM ticks WHERE id > ? ORDER BY id"
             ticks = connection.execute(query, (self._last_tick,)).fetchall()
@@ -107,7 +107,7 @@ class Account:
             )
             notices = connection.execute(query, (self._last_notice,)).fetchall()
         between = [gap for number, run, symbol, seq in ticks for gap in self._next(number, run, symbol, seq)]
-        # A notice behind which the run's last tick was stored: the kill took the tick that it speaks of.
+        # A notice after the last stored tick of a run: the kill lost the tick to which it refers.
         told = [
             (run, before, symbol, missing) for _, run, symbol, missing, before in notices if before < self._held[run]
         ]
@@ -133,7 +133,7 @@ def _unlike(some: list[tuple[int, int, str, int]], others: list[tuple[int, int, 
 
 
 class _Engines:
-    """The engines that live one after another on one database."""
+    """Consecutive engines on one database."""
 
     def __init__(self, home: Path, url: str, chance: random.Random) -> None:
         self.engine = Engine(home)
@@ -150,7 +150,7 @@ class _Engines:
         self.config: Config = resolve(parse(args), environment(home)).config
 
     def strike(self) -> bool:
-        """Start one, kill it, examine what it left; whether it had stored anything."""
+        """Start an engine, kill it, and check what it left; whether it had stored anything."""
         chance = self._chance
         command = chance.choice(self._commands)
         linked = chance.random() < 0.5
@@ -158,7 +158,7 @@ class _Engines:
         running = self.engine.start(*command)
         if linked:
             running.wait_for(LogEvent.LINK_UP)
-        time.sleep(delay_s)  # not until anything: it is to strike anywhere
+        time.sleep(delay_s)  # no condition: the kill may occur anywhere
         done = running.kill()
         assert done.code == -signal.SIGKILL, f"ended by itself with {done.code}:\n{done.stderr[-4000:]}"
         assert "Traceback" not in done.stderr, done.stderr
@@ -178,14 +178,14 @@ class _Engines:
         return self._copy / _DB
 
     def recompute(self) -> None:
-        """The newest run's signals, orders and fills follow from its ticks and from what earlier runs came to."""
+        """Signals, orders and fills of the newest run follow from its ticks and from the earlier runs."""
         copy = self._copied()
         if ticks_stored(copy):
             check_database(copy)
             check_run(copy, self.config, run_ids(copy)[-1], whole=False)
 
     def finish(self) -> None:
-        """One more that ends in peace; then all of it is examined at once."""
+        """Run one more engine without a kill, then check everything."""
         running = self.engine.start(*self._commands[0])
         running.wait_for(LogEvent.LINK_UP)
         wait_for_ticks(self.db, ticks_stored(self.db) + 100)
@@ -198,7 +198,7 @@ class _Engines:
 
 
 def kill_and_restart(home: Path, kills: int, seed: int) -> dict[str, float]:
-    """Kill that many engines that listen to one feed; how it went. Raises AssertionError with what is wrong."""
+    """Kill engines of one feed; returns a summary. Raises AssertionError with the failure."""
     (home / "feed.toml").write_text(FEED)
     begun_s, with_rows = time.monotonic(), 0
     with MockWsProcess(home, "--scenario=./feed.toml") as mockws:
@@ -227,7 +227,7 @@ def kill_and_restart(home: Path, kills: int, seed: int) -> dict[str, float]:
 
 
 def main() -> int:
-    """The command; 0 when every kill was survived."""
+    """The command. Exit code 0: the engines survived all kills."""
     parser = argparse.ArgumentParser(prog="python -m tests.e2e.kills_live", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)

@@ -1,7 +1,7 @@
-"""A live feed end to end: an engine with short deadlines, and what it says of its link and when.
+"""A live feed end to end: an engine with short deadlines, and the times at which it reports events of its link.
 
-What was found when is taken from the engine's own words: notices in the database, time stamps of the log. Tests read
-the same clock before they make a fault.
+The times are those that the engine recorded, in notices and log lines. Tests read the same clock before they inject a
+fault.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from tradebot.core.log_events import LogEvent
 HELDBACK: Final = (sys.executable, REPO / "tests" / "e2e" / "slow_engine.py")
 
 SLACK_S: Final = 0.5
-"""How much later than its deadline a fault may be found."""
+"""How long after its deadline a fault may be detected."""
 
 EARLY_S: Final = 0.1
-"""How much earlier: the last frame came before the fault, and the clock has whole milliseconds."""
+"""How long before: the last frame arrived before the fault, and the clock has whole milliseconds."""
 
 IDLE_S: Final = 1.0
 CONNECT_S: Final = 0.8
@@ -57,9 +57,9 @@ KEYS: Final[Mapping[str, object]] = {
     "strategy.short_window": 2,
     "strategy.long_window": 5,
 }
-"""Short deadlines, a retry at once after each loss, and signals within a few ticks.
+"""Short deadlines, an immediate retry after each loss, and signals within a few ticks.
 
-What comes in one go because a busy machine had no time for a while is no overload here.
+The channels are large, so that a pause of a busy machine causes no overload.
 """
 
 
@@ -87,12 +87,12 @@ class StoredTick(NamedTuple):
 
 
 def now_ms() -> int:
-    """Unix milliseconds, by the clock that the engine reads."""
+    """The current Unix time in milliseconds, from the clock that the engine reads."""
     return time.time_ns() // 1_000_000
 
 
 def notices(db: Path, kind: str | None = None, run: int | None = None) -> list[Notice]:
-    """The notices that are stored now, oldest first; of one kind or run where told. None while there is no table."""
+    """The stored notices, oldest first, optionally of one kind or run. Empty while there is no table."""
     if not db.exists():
         return []
     query = f"SELECT run, {', '.join(Notice._fields)} FROM notices ORDER BY id"
@@ -109,7 +109,7 @@ def stored_ticks(db: Path) -> list[StoredTick]:
 
 
 class Live:
-    """An engine that listens, with the database NAME.db; of mockws unless `args` say otherwise."""
+    """A running engine with the database NAME.db and a live feed, which is mockws unless `args` say otherwise."""
 
     def __init__(
         self,
@@ -120,9 +120,9 @@ class Live:
         delays_s: Mapping[str, float] | None = None,
         **keys: Any,
     ) -> None:
-        """Starts it. `keys` go into the configuration file, `feed__history` as feed.history.
+        """Start it. `keys` are configuration keys, with `feed__history` for feed.history.
 
-        With `delays_s` (by thread) it is one whose threads are slow.
+        With `delays_s` (by thread), the named threads are slow.
         """
         self.db = engine.path(f"{name}.db")
         values = {**KEYS, **{key.replace("__", "."): value for key, value in keys.items()}}
@@ -137,7 +137,7 @@ class Live:
             self.running = engine.start(faults, *every, env=env, command=HELDBACK)
 
     def wait_notice(self, kind: str, number: int = 1) -> Notice:
-        """Wait until so many notices of a kind are stored; that one."""
+        """Wait until `count` notices of a kind are stored; returns the last one."""
 
         def found() -> list[Notice]:
             self._must_run()
@@ -146,7 +146,7 @@ class Live:
         return wait_until(found, f"notice {number} of {kind}")[0]
 
     def wait_ticks(self, count: int) -> None:
-        """Wait until so many are stored, of all runs."""
+        """Wait until `count` ticks of all runs are stored."""
 
         def stored() -> bool:
             self._must_run()
@@ -155,22 +155,22 @@ class Live:
         wait_until(stored, f"{count} ticks in {self.db}")
 
     def wait_back(self, number: int = 1) -> Notice:
-        """Wait until the link is restored for that time and ticks flow again; the notice."""
+        """Wait until the link is restored and ticks are stored again; returns the notice."""
         restored = self.wait_notice("LINK_RESTORED", number)
         self.wait_ticks(restored.ticks_before + 3)
         return restored
 
     def ask_to_stop(self) -> None:
-        """SIGTERM, without waiting."""
+        """Send SIGTERM without waiting."""
         self.running.send(signal.SIGTERM)
 
     def stop(self) -> Finished:
-        """SIGTERM, and what must then be true."""
+        """Send SIGTERM and check the end."""
         self.ask_to_stop()
         return self.end(0)
 
     def end(self, code: int) -> Finished:
-        """Wait for its end, which must be with `code`, everything accepted stored and everything missing explained."""
+        """Wait for the end with `code`: everything accepted is stored, and everything missing is explained."""
         done = self.running.finish().expect(code)
         ledger = done.ledger
         assert ledger["not_stored"] == 0, ledger
@@ -190,7 +190,7 @@ class Live:
 
 
 def assert_feed_sound(db: Path) -> None:
-    """The file is whole, no tick is listed twice, and what is missing between two numbers is a gap in its place."""
+    """The file is intact, no tick is stored twice, and missing numbers have a GAP notice in the right place."""
     assert_sound(db)
     check_database(db)
     ticks = stored_ticks(db)
@@ -207,7 +207,7 @@ _Gap = tuple[int, int, str, int]  # run, ticks of the run before it, symbol, mis
 
 
 def _gaps_between(ticks: list[StoredTick]) -> list[_Gap]:
-    """What is missing by the numbers of the stored ticks alone."""
+    """The missing numbers, computed only from the stored ticks."""
     found = []
     highest: dict[str, int] = {}
     run, before = 0, 0
@@ -222,7 +222,7 @@ def _gaps_between(ticks: list[StoredTick]) -> list[_Gap]:
 
 
 def _gaps_told(db: Path, ticks: list[StoredTick]) -> list[_Gap]:
-    """What the notices say; but not of a gap behind which the run's last tick was stored: its kill took that tick."""
+    """The gaps in the notices, except one after the last tick of a run: the kill lost the tick that revealed it."""
     found = []
     for run in sorted({tick.run for tick in ticks}):
         held = sum(tick.run == run for tick in ticks)
@@ -234,7 +234,7 @@ def _gaps_told(db: Path, ticks: list[StoredTick]) -> list[_Gap]:
 
 
 def logged(done: Finished, name: str) -> list[tuple[int, Fields]]:
-    """When (Unix ms) each log line was written whose event is `name`, and its fields."""
+    """The time (Unix ms) and the fields of each log line whose event is `name`."""
     found = []
     for line in done.stderr.splitlines():
         record = json.loads(line) if line.startswith("{") else {"fields": {}}
@@ -247,9 +247,9 @@ def logged(done: Finished, name: str) -> list[tuple[int, Fields]]:
 def in_time(
     fault: str, from_ms: int, found_ms: int, deadline_s: float, result: str = "recovered", least_s: float | None = None
 ) -> None:
-    """A row of the table of faults (`pytest -s` shows it): found at its deadline, at most SLACK_S later.
+    """Check that a fault was detected at its deadline or at most SLACK_S later, and print a row (`pytest -s`).
 
-    Not before it either, unless `least_s` allows that.
+    It must not be detected earlier, unless `least_s` allows it.
     """
     found_s = (found_ms - from_ms) / 1000
     print(f"\n| {fault} | {deadline_s:g} s | {found_s:.3f} s | {result} |")
@@ -258,7 +258,7 @@ def in_time(
 
 
 def toml(values: Mapping[str, object]) -> str:
-    """A configuration file of keys as "section.key"."""
+    """The text of a configuration file with keys given as "section.key"."""
     tables: dict[str, list[str]] = {}
     for name, value in values.items():
         table, _, key = name.rpartition(".")

@@ -1,4 +1,4 @@
-"""What an engine may listen to beside mockws: a link that can be cut, and servers that speak as exchanges do."""
+"""Peers of an engine other than mockws: a link that can be interrupted, and servers that imitate exchanges."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ from tests.e2e.process import DEADLINE_S
 
 
 class Link:
-    """A wire to `target` that can be cut: then nothing passes in either direction, and neither end gets an error.
+    """A connection to `target` that can be interrupted without an error at either end. Use it in a `with` statement.
 
-    A client that connects meanwhile gets a TCP connection (from the kernel) and no answer. Use it in a `with`
-    statement.
+    A client that connects during the interruption gets a TCP connection (from the kernel) but no answer.
     """
 
     def __init__(self, target: tuple[str, int], cut: bool = False) -> None:
@@ -48,12 +47,12 @@ class Link:
             sock.close()
 
     def cut(self) -> None:
-        """From now on nothing passes (but what passes at this moment)."""
+        """Interrupt the link: from now on nothing passes, except data that is being forwarded at this moment."""
         self._cut = True
         self._waker.send(b".")
 
     def mend(self) -> None:
-        """What was sent meanwhile passes now, and so does what comes."""
+        """End the interruption: data sent during it is delivered now."""
         self._cut = False
         self._waker.send(b".")
 
@@ -63,7 +62,7 @@ class Link:
             for sock in select.select(watched, [], [])[0]:
                 if sock is self._wake:
                     self._wake.recv(16)
-                    break  # cut off now: not even what was readable at the same moment
+                    break  # interrupted: do not even forward what was readable at the same moment
                 if sock is self._listening:
                     near, far = self._listening.accept()[0], socket.create_connection(self._target)
                     self._other |= {near: far, far: near}
@@ -82,7 +81,7 @@ class Link:
 
 
 class Talk:
-    """One client's conversation with an `ExchangeServer`. Waits at most DEADLINE_S, and fails then."""
+    """One client's conversation with an `ExchangeServer`. Waits at most DEADLINE_S, then fails."""
 
     def __init__(self, connection: ServerConnection, number: int) -> None:
         self.connection = connection
@@ -94,7 +93,7 @@ class Talk:
         self.authorization = request.headers.get("Authorization")
 
     def hear(self) -> Any:
-        """The next message of the client, decoded where it is JSON."""
+        """The next message of the client, decoded if it is JSON."""
         text = self.connection.recv(DEADLINE_S)
         assert isinstance(text, str)
         try:
@@ -103,12 +102,12 @@ class Talk:
             return text
 
     def say(self, *messages: object) -> None:
-        """Send each: a text as it is, anything else as JSON."""
+        """Send messages: a text unchanged, anything else as JSON."""
         for message in messages:
             self.connection.send(message if isinstance(message, str) else json.dumps(message))
 
     def listen(self, beat: object = None) -> None:
-        """Stay until the client ends it; all the while, say `beat` every tenth of a second."""
+        """Wait until the client closes the connection; meanwhile send `beat` every tenth of a second."""
         while True:
             try:
                 self.connection.recv(None if beat is None else 0.1)
@@ -117,9 +116,9 @@ class Talk:
 
 
 class ExchangeServer:
-    """Speaks as an exchange would: `talk` is called for each connection, which ends when it returns, with 1000.
+    """Imitates an exchange: `talk` is called for each connection, which is closed with 1000 when it returns.
 
-    What goes wrong in `talk` fails the test at the end of the `with` statement; that a client leaves early does not.
+    An exception in `talk` fails the test at the end of the `with` statement, unless the client only left early.
     """
 
     def __init__(self, talk: Callable[[Talk], None], tls: ssl.SSLContext | None = None) -> None:
@@ -138,7 +137,7 @@ class ExchangeServer:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._server.shutdown()
         self._thread.join(DEADLINE_S)
-        print(*self._failures, sep="\n", end="")  # beside what else went wrong
+        print(*self._failures, sep="\n", end="")  # in addition to any other failure
         if self._failures and kind is None:
             raise self._failures[0]
 
@@ -153,6 +152,6 @@ class ExchangeServer:
 
 
 def _quiet() -> logging.Logger:
-    logger = logging.Logger("exchange")  # no handler: clients that are refused are no news
+    logger = logging.Logger("exchange")  # no handler: refused clients are expected
     logger.addHandler(logging.NullHandler())
     return logger

@@ -1,4 +1,4 @@
-"""mockws as a real process: started, told what to do over ZeroMQ, asked how it is, stopped."""
+"""mockws as a real process: start, control through ZeroMQ, health, stop."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from tests.e2e.process import DEADLINE_S, REPO, environment, wait_until
 
 
 class MockWsProcess:
-    """A running mockws, on a free port and numbering from 1 unless `args` say otherwise; use it in a `with` statement.
+    """A running mockws, on a free port and with numbers from 1 unless `args` say otherwise; use it in a `with`.
 
-    Everything waits at most `DEADLINE_S` and fails with what mockws said.
+    Every wait lasts at most `DEADLINE_S`, then fails with the output of mockws.
     """
 
     def __init__(self, home: Path, *args: str | Path, command: Sequence[str] = (sys.executable, "-m", "mockws_server")):
@@ -65,79 +65,79 @@ class MockWsProcess:
 
     @property
     def url(self) -> str:
-        """Where it listens: ws://HOST:PORT."""
+        """Its address: ws://HOST:PORT."""
         return self.addresses["ws"]
 
     @property
     def address(self) -> tuple[str, int]:
-        """The same as host and port."""
+        """Its host and port."""
         host, _, port = self.url.removeprefix("ws://").rpartition(":")
         return host, int(port)
 
     @property
     def said(self) -> str:
-        """Standard error so far."""
+        """The standard error so far."""
         with self._changed:
             return "".join(self._lines)
 
     def wait_said(self, text: str, times: int = 1, deadline_s: float = DEADLINE_S) -> None:
-        """Wait until `text` stands on so many lines of standard error."""
+        """Wait until `text` occurs in that many lines of standard error."""
         with self._changed:
             done = self._changed.wait_for(lambda: self._count(text) >= times or self._said_all, deadline_s)
             assert done and self._count(text) >= times, f"not said {times} times: {text!r} in:\n{''.join(self._lines)}"
 
     def control(self, action: actions.Action | Mapping[str, Any]) -> None:
-        """Have an action performed, and wait until it is (one that takes time: until it has begun)."""
+        """Request an action and wait until it is performed (an action that takes time: until it has started)."""
         self.send_control(actions.encode(action) if isinstance(action, msgspec.Struct) else json.dumps(action).encode())
         self._controls += 1
         self.wait_said(" control: ", self._controls)
 
     def send_control(self, data: bytes) -> None:
-        """Send anything to the control socket; does not wait."""
+        """Send any message to the control socket, without waiting."""
         self._control.send(data)
 
     def tick(
         self, symbol: str = "SOL/USDC", price: float = 100.0, volume: float = 1.0, ts: int = 0, **more: Any
     ) -> None:
-        """Send a tick by ZeroMQ; `ts` 0 is now. Does not wait: clients connected when it arrives get it."""
+        """Send a tick through ZeroMQ, without waiting; `ts` 0 is the current time."""
         ts = ts or time.time_ns() // 1_000_000
         self.send_tick(json.dumps({"symbol": symbol, "price": price, "volume": volume, "ts": ts, **more}).encode())
 
     def send_tick(self, data: bytes) -> None:
-        """Send anything to the tick socket; waits only while mockws takes no more."""
+        """Send any message to the tick socket; waits only while mockws accepts no more."""
         self._ticks.send(data)
 
     def send_tick_in_parts(self, parts: Sequence[bytes]) -> None:
-        """Send a multipart message to the tick socket; does not wait."""
+        """Send a multipart message to the tick socket, without waiting."""
         self._ticks.send_multipart(parts)
 
     def health(self) -> dict[str, Any]:
-        """What /healthz answers. Fails while connections are refused."""
+        """The answer of /healthz. Fails while connections are refused."""
         with urllib.request.urlopen(self.url.replace("ws:", "http:", 1) + "/healthz", timeout=DEADLINE_S) as answer:
             assert answer.status == 200
             found: dict[str, Any] = json.loads(answer.read())
         return found
 
     def wait_clients(self, count: int) -> None:
-        """Wait until exactly so many are connected."""
+        """Wait until exactly that many clients are connected."""
         wait_until(lambda: self.health()["clients"] == count, f"{count} clients of mockws")
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> float:
-        """Ask it to end, wait for that, and check that it ended well; the seconds it took."""
+        """Stop it and check that it ends correctly; returns the seconds that it took."""
         begun_s = time.monotonic()
         self.process.send_signal(number)
         assert self.wait() == 0, self.said
         return time.monotonic() - begun_s
 
     def wait(self, deadline_s: float = DEADLINE_S) -> int:
-        """Wait for the end; the exit code. Nobody may have seen a traceback."""
+        """Wait for the end and return the exit code. The output must not contain a traceback."""
         code = self.process.wait(deadline_s)
         self._listener.join(deadline_s)
         assert "Traceback" not in self.said and "a bug" not in self.said, self.said
         return code
 
     def close(self) -> None:
-        """Kill it if it still runs, and give everything back."""
+        """Kill it if it is still running, and release all resources."""
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()

@@ -1,4 +1,4 @@
-"""A small exchange on loopback, in the test's own process: it talks as OKX does, and sends what the test says."""
+"""A small exchange on the loopback interface, in the process of the test: uses the protocol of OKX."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def trade(number: int, price: float = 100.0, note: str = "") -> str:
 
 
 class Exchange:
-    """Connections that have subscribed, in order. Any thread."""
+    """The subscribed connections, in order. May be used by any thread."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -49,7 +49,7 @@ class Exchange:
                     connection.send("pong")
 
     def connection(self, number: int = 1) -> ServerConnection:
-        """The `number`-th connection (from 1) that subscribed; waits for it."""
+        """The `number`-th subscribed connection (from 1); waits for it."""
         with self._changed:
             assert self._changed.wait_for(lambda: len(self._subscribed) >= number, DEADLINE_S), "nobody subscribed"
             return self._subscribed[number - 1]
@@ -62,7 +62,7 @@ class Exchange:
 
 @contextmanager
 def running_exchange() -> Iterator[Exchange]:
-    """An exchange that serves until the end of the block."""
+    """An exchange that runs until the end of the block."""
     exchange = Exchange()
     thread = threading.Thread(target=exchange.server.serve_forever, daemon=True)
     thread.start()

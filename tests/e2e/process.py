@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 def environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """A clean environment: a search path, a home of its own, the tests' time zone, this checkout, and `more`."""
+    """A clean environment: a search path, a home directory, the time zone of the tests, this checkout, and `more`."""
     clean = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(home), "PYTHONPATH": str(REPO)}
     clean |= {name: os.environ[name] for name in ("TZ",) if name in os.environ}
     return clean | dict(more or {})
@@ -47,7 +47,7 @@ def _is_record(line: str) -> bool:
 
 @dataclass(frozen=True)
 class Finished:
-    """A process that has ended: `code` is negative when a signal ended it."""
+    """A process that has ended; `code` is negative if a signal ended it."""
 
     code: int
     stdout: str
@@ -61,11 +61,11 @@ class Finished:
 
     @property
     def complaint(self) -> str:
-        """What stands on standard error beside the log."""
+        """The lines of standard error other than log lines."""
         return "\n".join(line for line in self.stderr.splitlines() if not line.startswith("{"))
 
     def all(self, event: str) -> list[Fields]:
-        """The fields of every log line of this event."""
+        """The fields of all log lines whose event or message is `name`."""
         return [fields for fields in self.logs if fields.get("event") == event]
 
     def one(self, event: str) -> Fields:
@@ -76,21 +76,21 @@ class Finished:
 
     @property
     def ledger(self) -> Fields:
-        """The ledger as logged, which must balance."""
+        """The logged ledger, which must balance."""
         fields = self.one(LogEvent.LEDGER)
         assert fields["balanced"], fields
         assert not self.all(LogEvent.LEDGER_UNBALANCED)
         return fields
 
     def expect(self, code: int) -> Finished:
-        """Itself, when it ended with `code` and nobody saw a traceback."""
+        """Check the exit code and that there is no traceback; returns the object itself."""
         assert self.code == code, f"exit {self.code}, wanted {code}; standard error:\n{self.stderr[-4000:]}"
         assert "Traceback" not in self.stderr + self.stdout, self.stderr
         return self
 
 
 class Running:
-    """A started process, whose output is collected by threads so that no pipe ever fills up."""
+    """A started process; threads collect its output, so that no pipe fills up."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
@@ -122,7 +122,7 @@ class Running:
             self._changed.notify_all()
 
     def wait_for(self, event: str, deadline_s: float = DEADLINE_S) -> Fields:
-        """Wait for the first log line of this event; its fields. Fails when none comes."""
+        """Wait for the first log line whose event or message is `name`; returns its fields. Fails without one."""
         until = time.monotonic() + deadline_s
         looked_at = 0
         with self._changed:
@@ -149,7 +149,7 @@ class Running:
         return Finished(code, "".join(self._lines["stdout"]), "".join(self._lines["stderr"]))
 
     def kill(self) -> Finished:
-        """SIGKILL, and wait for the end. The code is not -9 when the process was faster."""
+        """Send SIGKILL and wait for the end. The code is not -9 if the process had already ended."""
         self.process.kill()
         if self.process.stdin is not None:
             self.process.stdin.close()
@@ -157,7 +157,7 @@ class Running:
 
 
 class Engine:
-    """Starts processes of tradebot with a home of their own, and ends those that a test leaves behind."""
+    """Starts processes of tradebot in a separate home directory, and kills those that a test leaves running."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -171,7 +171,7 @@ class Engine:
         stdin: int | IO[bytes] = subprocess.DEVNULL,
         **options: Any,
     ) -> Running:
-        """Start a command (tradebot, unless another is given) with `args`, in its home. Does not wait for anything."""
+        """Start a command (by default tradebot) with `args` in its home, without waiting."""
         streams: dict[str, Any] = {"stdin": stdin, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
         words = [str(word) for word in (*command, *args)]
         process = subprocess.Popen(words, cwd=self.home, env=environment(self.home, env), **streams)
@@ -180,11 +180,11 @@ class Engine:
         return running
 
     def run(self, *args: str | Path, timeout_s: float = DEADLINE_S, **options: Any) -> Finished:
-        """Start, and wait for the end."""
+        """Start a command and wait for its end."""
         return self.start(*args, **options).finish(timeout_s)
 
     def config(self, name: str, text: str) -> str:
-        """Write a configuration file into the home; the option that names it."""
+        """Write a configuration file into the home; returns the option that selects it."""
         (self.home / name).write_text(text)
         return f"--config={name}"
 
@@ -193,7 +193,7 @@ class Engine:
         return self.home / name
 
     def close(self) -> None:
-        """Kill what still runs."""
+        """Kill the processes that are still running."""
         for running in self._started:
             if running.process.poll() is None:
                 running.kill()
@@ -202,7 +202,7 @@ class Engine:
 
 
 def wait_until(true: Callable[[], T], what: str, deadline_s: float = DEADLINE_S) -> T:
-    """Ask again and again until the answer is true, at most `deadline_s`; the answer."""
+    """Call a function repeatedly until its result is true, at most `deadline_s`; returns the result."""
     until = time.monotonic() + deadline_s
     while not (answer := true()):
         assert time.monotonic() < until, f"{what}: not within {deadline_s} s"
@@ -212,19 +212,19 @@ def wait_until(true: Callable[[], T], what: str, deadline_s: float = DEADLINE_S)
 
 @contextmanager
 def reading(db: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that cannot write."""
+    """A read-only connection."""
     with closing(sqlite3.connect(f"{db.absolute().as_uri()}?mode=ro", uri=True, timeout=10)) as connection:
         yield connection
 
 
 def rows(db: Path, query: str) -> list[tuple[Any, ...]]:
-    """The answer to a query."""
+    """The result of a query."""
     with reading(db) as connection:
         return connection.execute(query).fetchall()
 
 
 def ticks_stored(db: Path) -> int:
-    """Ticks of all runs that the database holds now, 0 while there is no database yet. While an engine is writing."""
+    """The number of ticks in the database, also while an engine writes; 0 without a database."""
     if not db.exists():
         return 0
     try:
@@ -234,7 +234,7 @@ def ticks_stored(db: Path) -> int:
 
 
 def wait_for_ticks(db: Path, ticks: int) -> None:
-    """Wait until an engine has stored so many ticks, of all runs."""
+    """Wait until an engine has stored that many ticks, of all runs."""
     wait_until(lambda: ticks_stored(db) >= ticks, f"{ticks} ticks in {db}")
 
 
@@ -245,12 +245,12 @@ def tables(db: Path) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def counts(db: Path) -> dict[str, int]:
-    """How many rows each of the four tables has."""
+    """The number of rows of each of the four tables."""
     return {table: rows(db, f"SELECT COUNT(*) FROM {table}")[0][0] for table in TABLES}
 
 
 def dump(db: Path) -> bytes:
-    """The four tables as text: columns, then rows with every digit of every number. Equal bytes: equal results."""
+    """The four tables as text: columns, then rows with all digits of all numbers. Equal text means equal results."""
     lines = []
     with reading(db) as connection:
         for table in TABLES:
@@ -275,7 +275,7 @@ _ORPHANS: Final = {
 
 
 def assert_sound(db: Path) -> None:
-    """The file is whole, no row misses the row it belongs to, and each run's counters equal its rows."""
+    """The file is intact, no row lacks the row to which it belongs, and the counters of each run equal its rows."""
     with reading(db) as connection:
         connection.execute("BEGIN")  # one moment, though an engine may be writing
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
@@ -289,7 +289,7 @@ def assert_sound(db: Path) -> None:
 
 
 def synthetic_units(db: Path) -> list[int]:
-    """The kept prices of all synthetic runs, in 40ths, which must be one walk without a hole or a repetition."""
+    """The prices of all synthetic runs in units of 1/40, which must be one walk without gap or repetition."""
     query = "SELECT price FROM ticks WHERE run IN (SELECT id FROM runs WHERE ingest = 'synthetic') ORDER BY id"
     units = [round(price * 40) for (price,) in rows(db, query)]
     steps = [(2, -1, 2, 2, -1)[n % 5] for n in range(len(units))]

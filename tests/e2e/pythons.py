@@ -1,4 +1,4 @@
-"""Interpreters of the other supported versions of Python, for the tests that compare them with this one."""
+"""Interpreters of the other supported versions of Python, for tests that compare them with this one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.e2e.process import REPO, environment
 
 
 def _candidates() -> Iterator[Path]:
-    """Interpreters that may have what the engine needs: environments made here, on the path, pyenv's."""
+    """Interpreters that may have the required packages: environments created here, those in the path, pyenv's."""
     yield from sorted(REPO.glob(".venv*/bin/python"))
     yield from (Path(word) for word in os.environ.get("TRADEBOT_OTHER_PYTHONS", "").split(os.pathsep) if word)
     names = ("python3.11", "python3.12", "python3.13")
@@ -29,7 +29,7 @@ def _candidates() -> Iterator[Path]:
 
 @functools.cache
 def _other_pythons() -> dict[tuple[int, int], Path]:
-    """One usable interpreter for each version of Python other than this one."""
+    """One usable interpreter for each other version of Python."""
     probe = "import sys, msgspec, peewee, loguru, docopt, tqdm, zstandard; print(*sys.version_info[:2])"
     found: dict[tuple[int, int], Path] = {}
     for candidate in _candidates():
@@ -42,7 +42,7 @@ def _other_pythons() -> dict[tuple[int, int], Path]:
 
 
 def other_python(minor: int) -> Path:
-    """A usable interpreter of Python 3.`minor`. Skips the test if it runs under that version itself, or has none."""
+    """A usable interpreter of Python 3.`minor`. Skips the test if this is that version, or if there is none."""
     if sys.version_info[:2] == (3, minor):
         pytest.skip("this is the Python of the tests")
     python = _other_pythons().get((3, minor))
@@ -52,7 +52,7 @@ def other_python(minor: int) -> Path:
 
 
 def lend_freezegun(place: Path) -> str:
-    """A PYTHONPATH in `place` with our freezegun, pure Python: another interpreter may have no test packages."""
+    """A PYTHONPATH in `place` with this environment's freezegun, for interpreters without the test packages."""
     packages = Path(freezegun.__file__).parents[1]
     for name in ("freezegun", "dateutil", "six.py"):
         (place / name).symlink_to(packages / name)

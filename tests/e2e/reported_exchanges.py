@@ -1,4 +1,4 @@
-"""How exchanges behaved in public bug reports: functions for `live_peers.ExchangeServer`, one a report."""
+"""The behaviour of exchanges in public bug reports, as functions for `live_peers.ExchangeServer`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _binance_trade(symbol: str, number: int, price: float, ts: int) -> dict[str,
 
 
 def binance_ids_restart(this: Talk) -> None:
-    """Trades 1 to 200 of one day, a loss, then other trades with the same ids of the next day."""
+    """Trades 1 to 200 of one day, a lost connection, then other trades with the same ids on the next day."""
     request = this.hear()
     this.say({"result": None, "id": request["id"]})
     day = this.number - 1
@@ -39,7 +39,7 @@ def binance_ids_restart(this: Talk) -> None:
 
 
 def binance_any_symbols(this: Talk) -> None:
-    """TRADES_EACH trades of each symbol that is subscribed to; the numbers go on from connection to connection."""
+    """TRADES_EACH trades of each subscribed symbol; the numbers continue across connections."""
     request = this.hear()
     this.say({"result": None, "id": request["id"]})
     for stream in request["params"]:
@@ -50,7 +50,7 @@ def binance_any_symbols(this: Talk) -> None:
 
 
 def kraken_refuses(this: Talk) -> None:
-    """The subscription is refused for good, and the connection stays open."""
+    """Refuses the subscription permanently and keeps the connection open."""
     assert this.hear()["method"] == "subscribe"
     at = "2024-12-09T10:00:00Z"
     answer = {"error": UNKNOWN_PAIR, "method": "subscribe", "success": False, "symbol": "XBT/USDC"}
@@ -59,7 +59,7 @@ def kraken_refuses(this: Talk) -> None:
 
 
 def kraken_maintenance(this: Talk) -> None:
-    """Maintenance is announced before the subscription is confirmed; trades follow."""
+    """Announces maintenance before it confirms the subscription; trades follow."""
     assert this.hear()["method"] == "subscribe"
     status = {"version": "2.0.10", "system": "maintenance", "api_version": "v2", "connection_id": 1}
     this.say(
@@ -86,7 +86,7 @@ def _kraken_trades(*trades: dict[str, Any]) -> dict[str, Any]:
 
 
 def bybit_refuses_a_message(this: Talk) -> None:
-    """A message with one wrong topic is refused whole; the topics of any other get twenty trades each."""
+    """Refuses a message with one wrong topic as a whole; the topics of other messages get twenty trades each."""
     while True:
         request = this.hear()
         answer = {"conn_id": "x", "req_id": "", "op": request["op"]}
@@ -127,7 +127,7 @@ def bitget_two_markets(this: Talk) -> None:
 
 
 def gemini_big_book() -> Callable[[Talk], None]:
-    """The first message holds the whole book; twenty trades follow."""
+    """The first message contains the whole book; twenty trades follow."""
     book = [["buy", f"{60_000 - row / 100:.2f}", "0.12345678"] for row in range(GEMINI_BOOK_ROWS)]
     first = json.dumps({
         "type": "l2_updates", "symbol": "BTCUSD", "changes": book, "trades": [], "auction_events": [],

@@ -17,7 +17,7 @@ from tradebot.engine import Edges, run_engine
 
 
 def main(faults: str, *options: str) -> int:
-    """Run the engine with its runtime wrapped; its exit code."""
+    """Run the engine with its runtime wrapped; returns its exit code."""
     settings = resolve(parse(options), os.environ)
     return int(run_engine(settings, Edges(runtime=FaultyRuntime(RealRuntime(), **json.loads(faults)))))
 

@@ -1,4 +1,4 @@
-"""Whatever is wrong with what the engine is given: the right exit code, one readable message, no traceback."""
+"""Invalid input of every kind gives the right exit code and one readable message, never a traceback."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REPLAY = ("--ingest=replay", f"--replay-file={CROSSOVER}")
 
 
 def assert_one_message(done: Finished, *words: str) -> None:
-    """One complaint, readable, that says all `words`, beside well-formed log lines; nothing on standard output."""
+    """One readable message that contains all `words`, beside valid log lines; nothing on standard output."""
     assert done.stdout == ""
     lines = done.complaint.splitlines()
     assert lines, "nobody was told"
@@ -37,7 +37,7 @@ def assert_one_message(done: Finished, *words: str) -> None:
 
 @dataclass(frozen=True)
 class Bad:
-    """A configuration file or options that are wrong, and what the message must say."""
+    """An invalid configuration file or options, and the expected message."""
 
     name: str
     toml: str | None
@@ -82,7 +82,7 @@ CONFIGURATIONS = [
 
 @pytest.mark.parametrize("bad", CONFIGURATIONS, ids=lambda bad: bad.name)
 def test_a_bad_configuration_is_refused(engine: Engine, bad: Bad) -> None:
-    """G1: 12 before anything is touched."""
+    """G1: exit 12 before anything is changed."""
     if bad.toml is not None:
         engine.path("bad.toml").write_bytes(bad.toml.encode("utf-8", "surrogateescape"))
     args = ("--config=bad.toml",) if bad.toml is not None else bad.args
@@ -113,7 +113,7 @@ def test_a_missing_replay_file_is_refused(engine: Engine, given: str, words: tup
 
 
 def test_a_missing_replay_database_is_refused(engine: Engine) -> None:
-    """12, also for a run that it does not hold."""
+    """Exit 12, also for a run that the database does not contain."""
     assert_one_message(engine.run("--ingest=replay", "--replay-db=no.db", "--db=x.db").expect(12), "no.db")
     assert_one_message(engine.run("--ingest=replay", "--db=no.db").expect(12), "no.db")
     engine.run(*REPLAY, "--db=origin.db").expect(0)
@@ -133,7 +133,7 @@ def test_a_directory_that_cannot_be_made_or_written_is_refused(engine: Engine) -
 
 
 def test_a_read_only_file_system_is_waited_for(engine: Engine) -> None:
-    """13 and not 12, since it can pass; with a fresh file and with one that was written before."""
+    """13, not 12, because the error may be temporary; with a new and with an existing file."""
     soon = engine.config("soon.toml", "[persist]\nstorage_retry_s = 0.2\n")
     with small_disk(engine.path("disk"), size_mb=64) as disk:
         engine.run(*REPLAY, "--db=disk/x.db").expect(0)
@@ -166,7 +166,7 @@ def from_the_future(path: Path, undisturbed: Path) -> None:
 
 
 def content(path: Path) -> object:
-    """What is in a file: rows where it is a whole database, else bytes."""
+    """The content of a file: rows for an intact database, otherwise bytes."""
     if not path.is_file():
         return None
     try:
@@ -192,7 +192,7 @@ def content(path: Path) -> object:
 def test_what_is_no_database_of_ours_is_refused_and_left_alone(
     engine: Engine, undisturbed: Path, make: object, words: tuple[str, ...]
 ) -> None:
-    """G3: 12: not something that a later start could find repaired."""
+    """G3: exit 12, because a later start would not help."""
     db = engine.path("x.db")
     assert callable(make)
     make(db, undisturbed)
@@ -207,7 +207,7 @@ def noise() -> bytes:
 
 
 def test_random_bytes_as_a_replay_are_counted(engine: Engine) -> None:
-    """11 with a count and one message; with --strict at the first line."""
+    """Exit 11 with a count and one message; with --strict at the first line."""
     engine.path("noise").write_bytes(noise())
     args = ("--ingest=replay", "--replay-file=noise")
     done = engine.run(*args, "--db=x.db").expect(11)
@@ -224,7 +224,7 @@ def test_random_bytes_as_a_replay_are_counted(engine: Engine) -> None:
 
 
 def test_what_is_good_beside_what_is_bad_is_kept(engine: Engine, undisturbed: Path) -> None:
-    """Malformed lines are skipped, each with its number; what is good is as without them."""
+    """Malformed lines are skipped and reported with their numbers; valid lines are stored as without them."""
     good = CROSSOVER.read_bytes().splitlines()
     bad = [b"{", b'{"symbol":"A","price":-1,"volume":1,"ts":1}', b"\xff\xfe", b"[]", b"x" * (1 << 21)]
     lines = [*good[:10], bad[0], *good[10:20], b"", *bad[1:4], *good[20:45], bad[4], *good[45:]]
@@ -243,7 +243,7 @@ def test_what_is_good_beside_what_is_bad_is_kept(engine: Engine, undisturbed: Pa
 
 @pytest.mark.parametrize("cut", ["gz", "zst"])
 def test_a_damaged_archive_gives_what_can_be_read(engine: Engine, cut: str) -> None:
-    """What can be read is kept; the damage is one malformed line, or 11 with --strict."""
+    """The readable part is stored; the damage is one malformed line, or 11 with --strict."""
     packed = gzip.compress(SESSION.read_bytes()) if cut == "gz" else zstandard.compress(SESSION.read_bytes())
     engine.path("cut").write_bytes(packed[: len(packed) * 2 // 3])
     done = engine.run("--ingest=replay", "--replay-file=cut", "--db=x.db").expect(0)
@@ -253,7 +253,7 @@ def test_a_damaged_archive_gives_what_can_be_read(engine: Engine, cut: str) -> N
 
 
 def test_an_input_without_a_tick_ends_with_11(engine: Engine) -> None:
-    """One message that says what the file looks like and what to do; again, not 12, the second time."""
+    """One message says what the file looks like and what to do; the second time too, instead of 12."""
     for name, content, words in (
         ("empty", b"", "is empty"),
         ("blank", b"\n \n", "contains only white space"),
@@ -268,7 +268,7 @@ def test_an_input_without_a_tick_ends_with_11(engine: Engine) -> None:
 
 
 def test_a_replay_is_not_stored_twice(engine: Engine) -> None:
-    """I3: a second time 12 and a hint, with --resume 0; the rows stay as they are."""
+    """I3: a second replay exits with 12 and a hint, with --resume with 0; the rows do not change."""
     engine.run(*REPLAY, "--db=x.db").expect(0)
     before = dump(engine.path("x.db"))
     refused = engine.run(*REPLAY, "--db=x.db").expect(12)

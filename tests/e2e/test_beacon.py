@@ -1,4 +1,4 @@
-"""What a real engine says of itself: to the service manager's socket, in its status file, and when it is aborted."""
+"""Reports of a real engine: to the service manager's socket, in its status file, and on SIGABRT."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FAST = "[engine]\ntick_interval_ms = 2\n[persist]\nflush_interval_ms = 50\n"
 
 
 def test_ready_alive_status_and_stopping_reach_the_manager(engine: Engine) -> None:
-    """Type=notify, a watchdog fed while the engine works, and a line for people."""
+    """Type=notify, a watchdog that is fed while the engine works, and a status line."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(engine.path("notify")))
         manager.settimeout(10)
@@ -34,12 +34,12 @@ def test_ready_alive_status_and_stopping_reach_the_manager(engine: Engine) -> No
     assert heard[0] == "READY=1"
     assert heard.count("READY=1") == 1
     assert heard[:7].count("WATCHDOG=1") >= 2
-    assert heard.count("STOPPING=1") <= 1  # none when the drain was over within a second
+    assert heard.count("STOPPING=1") <= 1  # none if the drain took less than a second
     assert any(line.startswith("STATUS=SHADOW synthetic, SOL/USDC 1") for line in heard), heard
 
 
 def test_a_finished_replay_counts_as_started(engine: Engine) -> None:
-    """Without READY a service manager takes exit 0 for a failure and starts it again, for ever."""
+    """Without READY a service manager treats exit 0 as a failure and restarts the engine endlessly."""
     lines = '{"symbol":"A","price":1.0,"volume":1.0,"ts":1}\n'
     engine.path("in.jsonl").write_text(lines)
     words = ("--ingest=replay", "--replay-file=in.jsonl", "--db=x.db")
@@ -78,7 +78,7 @@ def test_the_status_file_follows_the_engine_and_keeps_its_end(engine: Engine) ->
 
 
 def test_a_push_feed_is_throttled_by_the_file_and_replays_are_not(engine: Engine) -> None:
-    """The supervisor's sample_every wins over the configuration file; it is no part of the configuration hash."""
+    """sample_every of the supervisor overrides the configuration file; it is not part of the configuration hash."""
     db = engine.path("x.db")
     config = engine.config("sampled.toml", "[engine]\ntick_interval_ms = 2\nsample_every = 2\n")
     ends = []
@@ -137,7 +137,7 @@ def a_fifo(path: Path) -> str:
 def test_a_throttle_file_that_cannot_be_trusted_is_ignored_and_told(
     engine: Engine, left: Callable[[Path], str]
 ) -> None:
-    """Whoever can leave a file beside the database must not decide how many ticks are kept, nor stop the start."""
+    """A file that another user can write must not change the sampling or prevent the start."""
     said = left(throttle_path(engine.path("x.db")))
     config = engine.config("sampled.toml", "[engine]\ntick_interval_ms = 2\nsample_every = 2\n")
     done = engine.run(config, "--db=x.db", "--seconds=0.2").expect(0)
@@ -148,9 +148,10 @@ def test_a_throttle_file_that_cannot_be_trusted_is_ignored_and_told(
 
 @pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV], ids=lambda number: number.name)
 def test_the_watchdogs_signal_leaves_all_stacks(engine: Engine, number: signal.Signals) -> None:
-    """What the threads were doing is in the journal; the database is as after any kill.
+    """The journal shows the stacks of all threads; the database is as after any kill.
 
-    At an ordinary rate: stacks are read while the other threads run, so that a busy one's can end the dump (SIGSEGV).
+    The rate is low, because stacks are read while the other threads run, and that of a busy one can end the dump
+    (SIGSEGV).
     """
     db = engine.path("x.db")
     running = engine.start(engine.config("calm.toml", "[engine]\ntick_interval_ms = 100\n"), "--db=x.db")

@@ -1,4 +1,4 @@
-"""A strategy's file that cannot be used: named with its line to who asks for it, and nothing to anybody else."""
+"""A strategy file that cannot be used: a run that asks for its strategy fails and names the line; other runs work."""
 
 from __future__ import annotations
 

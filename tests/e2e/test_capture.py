@@ -1,4 +1,4 @@
-"""`tradebot capture` as a process: what it records replays to the ticks that were sent, whatever ends it."""
+"""`tradebot capture` as a process: a replay of its files gives the ticks that were sent, however the capture ends."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def files(engine: Engine) -> list[Path]:
 
 
 def content(path: Path) -> list[Record | CaptureHeader | str]:
-    """What a file holds now, up to where it is being written; nothing when it is gone."""
+    """The complete lines of a file that is being written; empty if it does not exist."""
     pieces: list[bytes] = []
     with suppress(FileNotFoundError, Damaged):
         pieces.extend(unpack(iter([path.read_bytes()])))
-    # A line of which only the first block is in the file is none yet.
+    # The last line may be incomplete.
     return [frame_of_line(line) for line in b"".join(pieces).split(b"\n")[:-1]]
 
 
@@ -60,7 +60,7 @@ def replay(engine: Engine, path: Path, *more: str, db: str = "r.db") -> Finished
 
 
 def test_what_was_captured_replays_to_what_was_sent(engine: Engine, exchange: Exchange) -> None:
-    """Frames as they came, two connections, duplicates after the reconnect; SIGTERM in the middle of it is served."""
+    """All frames of two connections, with duplicates after the reconnect; SIGTERM is served in between."""
     running = begin(engine, exchange)
     exchange.send(*(trade(number) for number in range(1, 21)), BOOK, "what is this?")
     exchange.connection(1).close(1012)
@@ -90,7 +90,7 @@ def test_what_was_captured_replays_to_what_was_sent(engine: Engine, exchange: Ex
 
 
 def test_a_capture_is_not_a_file_of_ticks(engine: Engine, exchange: Exchange) -> None:
-    """One message that names the exchange to give, instead of a malformed line for each frame; nothing is stored."""
+    """One message names the exchange to give, instead of a malformed line per frame; nothing is stored."""
     running = begin(engine, exchange)
     exchange.send(*(trade(number) for number in range(50)))
     wait_until(lambda: texts(engine)[-1:] == [trade(49)], "all frames in the file")
@@ -122,9 +122,11 @@ def test_kill_9_leaves_what_was_flushed(engine: Engine, exchange: Exchange) -> N
 
 
 def test_the_bound_on_disk_holds_and_each_file_stands_alone(engine: Engine, exchange: Exchange) -> None:
-    """--max-mb: the oldest file goes first; a later file begins with what the exchange said to the subscription."""
+    """--max-mb: the oldest file is deleted first; later files begin with the answer to the subscription."""
     running = begin(engine, exchange, "--max-mb=1")
-    with open("/dev/urandom", "rb") as noise:  # which no compression makes smaller than half of its hexadecimal form
+    with open(
+        "/dev/urandom", "rb"
+    ) as noise:  # hexadecimal text of noise compresses to no less than half
         exchange.send(*(trade(number, note=noise.read(6000).hex()) for number in range(300)))
     wait_until(lambda: '"tradeId": "299"' in "".join(texts(engine)[-1:]), "the last frame in a file")
     sizes = [path.stat().st_size for path in files(engine)]
@@ -141,7 +143,7 @@ def test_the_bound_on_disk_holds_and_each_file_stands_alone(engine: Engine, exch
 
 
 def test_the_seconds_and_a_source(engine: Engine, exchange: Exchange) -> None:
-    """A source's files bear its name."""
+    """The files of a source have its name."""
     engine.path("s.toml").write_text(f"[mine]\nexchange = 'okx'\nsymbols = ['{SYMBOL}']\nurl = '{exchange.url}'\n")
     running = engine.start("capture", "--ws-source=mine", "--ws-sources=s.toml", "--seconds=1.5")
     exchange.send(trade(1))
@@ -151,7 +153,7 @@ def test_the_seconds_and_a_source(engine: Engine, exchange: Exchange) -> None:
 
 
 def test_nobody_there(engine: Engine) -> None:
-    """Commands other than run answer 1; no file stays behind that holds nothing."""
+    """Commands other than run exit with 1; no empty file remains."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     config = engine.config("c.toml", "[feed]\nreconnect_budget_s = 0.3\n")
@@ -164,12 +166,12 @@ def test_nobody_there(engine: Engine) -> None:
 
 
 def test_a_stop_while_connecting(engine: Engine) -> None:
-    """S13: a server that never answers does not hold a stop up."""
+    """S13: a server that never answers does not delay a stop."""
     with socket.create_server(("127.0.0.1", 0)) as mute:
         url = f"ws://127.0.0.1:{mute.getsockname()[1]}"
         running = engine.start("capture", "--exchange=okx", "--symbol=A", f"--ws-url={url}", "--out=captured")
         with mute.accept()[0] as link:
-            link.recv(1)  # the handshake is on its way
+            link.recv(1)  # the handshake has been sent
             running.send(signal.SIGTERM)
             done = running.finish(5.0).expect(0)
     assert done.stdout == "no frame arrived: nothing was captured\n"
@@ -189,7 +191,7 @@ def test_a_stop_while_connecting(engine: Engine) -> None:
     ],
 )
 def test_bad_options(engine: Engine, args: tuple[str, ...], code: int, told: str) -> None:
-    """12 misused, 1 for what is not usable: one message."""
+    """12 for a usage error, 1 if the capture is not possible: one message."""
     engine.path("taken").write_text("a file")
     done = engine.run("capture", *args).expect(code)
     assert done.stdout == ""

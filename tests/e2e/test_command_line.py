@@ -1,4 +1,4 @@
-"""The command line as a process has it: help and versions in a pipe, --set, answers for scripts, and NO_COLOR."""
+"""The command line of a process: help and versions in a pipe, --set, JSON answers, and NO_COLOR."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ NAMES = [command.name for command in TRADEBOT.commands]
 
 
 def answer(engine: Engine, *args: str, code: int = 0) -> dict[str, Any]:
-    """The one JSON object on one line that a command answers with, in ASCII."""
+    """The JSON object that a command prints, on one line and in ASCII."""
     text = engine.run(*args, "--json").expect(code).stdout
     assert text.count("\n") == 1 and text.endswith("\n") and text.isascii()
     found: dict[str, Any] = json.loads(text)
     command = TRADEBOT.command(next((word for word in args if word in NAMES), "run"))
-    if not {"--list", "--print"} & set(args):  # they answer another question
+    if not {"--list", "--print"} & set(args):  # these options do something else
         assert list(found) == ["format", *command.json_fields], "the registry and docs/reference/commands.md say else"
     assert found.pop("format") == 1
     return found
@@ -35,7 +35,7 @@ def answer(engine: Engine, *args: str, code: int = 0) -> dict[str, Any]:
 
 @pytest.fixture
 def replayed(engine: Engine) -> Engine:
-    """A home with a database in which a replay is stored."""
+    """A home directory with a database that contains a replay."""
     engine.run("--ingest=replay", f"--replay-file={CROSSOVER}", "--db=x.db").expect(0)
     return engine
 
@@ -82,7 +82,7 @@ def test_a_key_that_is_set_is_what_the_engine_runs_with(engine: Engine) -> None:
 
 
 def test_the_summary_for_scripts(engine: Engine) -> None:
-    """Nothing else on standard output, also where there was nothing left to do."""
+    """Nothing else is on standard output, also if there was nothing to do."""
     args = ("--ingest=replay", f"--replay-file={CROSSOVER}", "--db=x.db")
     summary = answer(engine, *args)
     [(ticks,)] = rows(engine.path("x.db"), "SELECT COUNT(*) FROM ticks")
@@ -111,7 +111,7 @@ def test_commands_that_operate_answer_scripts(replayed: Engine) -> None:
     assert answer(replayed, "prune", "--keep=1s", "--dry-run", "--db=x.db")["dry_run"] is True
     with sqlite3.connect(
         replayed.path("x.db")
-    ) as db:  # the run must be older than a second, however fast the commands are
+    ) as db:  # the run must be older than a second, even if the commands are fast
         db.execute("UPDATE runs SET first_start_ms = first_start_ms - 60000, last_end_ms = last_end_ms - 60000")
     db.close()
     prune = answer(replayed, "prune", "--keep=1s", "--db=x.db")
@@ -154,7 +154,7 @@ COLOURED = {
 
 @pytest.mark.parametrize("name", COLOURED)
 def test_no_color_on_a_terminal(engine: Engine, name: str) -> None:
-    """Only the log is ever coloured, and nothing is with NO_COLOR; an empty NO_COLOR does not count."""
+    """Only the log is coloured, and not with NO_COLOR; an empty NO_COLOR does not count."""
     if name in ("health", "prune"):
         engine.run(*COLOURED["run"]).expect(0)
     assert bool(COLOUR.search(on_a_terminal(engine, *COLOURED[name], env={"NO_COLOR": ""}))) == (name == "run")
@@ -167,7 +167,7 @@ CAPTURE = ("capture", "--exchange=okx", "--symbol=A", "--ws-url=ws://127.0.0.1:9
 
 
 def soak(engine: Engine) -> tuple[tuple[str, ...], dict[str, str]]:
-    """A supervisor for a second, of an engine that was never started: it is not well at the end."""
+    """A supervisor that runs for a second, for an engine that was never started: it reports a problem."""
     write_psi(engine.path("psi"), 1.0)
     engine.path("tradebot.service.json").write_text(json.dumps({"command": [], "cwd": "/", "env": {}, "stop_s": 1}))
     words = ("soak", "--db=x.db", "--psi-root=psi", f"--systemctl={FAKE}", "--duration=1", "--poll=0.5")

@@ -27,7 +27,7 @@ def sma_calc_lines(done: Finished) -> list[str]:
 
 
 def numbers_as_text(line: str) -> dict[str, str]:
-    """The JSON text of every number and word of a flat object, exactly as it is written."""
+    """The JSON text of every number and word of a flat object, exactly as written."""
     return dict(re.findall(r'"(\w+)": ?(-?[\d.]+(?:[eE][-+]?\d+)?|true|false|"\w*")', line))
 
 
@@ -52,7 +52,7 @@ def test_the_scenario_gives_its_signals_orders_and_fills(engine: Engine) -> None
 
 
 def test_the_log_keeps_the_names_of_the_original(engine: Engine) -> None:
-    """G4, S1, S9: events kept by name, and SHADOW is said in the first line."""
+    """G4, S1, S9: the event names are kept, and the first line says SHADOW."""
     done = replay(engine)
     first = done.logs[0]
     assert first["message"] == "tradebot starting"
@@ -73,7 +73,7 @@ def test_the_log_keeps_the_names_of_the_original(engine: Engine) -> None:
 
 
 def test_the_replay_is_announced_as_finished(engine: Engine) -> None:
-    """G4: the original's own last words."""
+    """G4: the last lines of the original system."""
     done = replay(engine)
     assert done.one(LogEvent.REPLAY_FINISHED)
     summary = done.one(LogEvent.REPLAY_SUMMARY)
@@ -97,7 +97,7 @@ def assert_equal_to_the_last_digit(wanted: list[str], got: list[str]) -> None:
 
 
 def test_sma_calc_equals_the_originals_records(engine: Engine) -> None:
-    """S8: the 50 DEBUG records equal the original's to the last digit, as numbers and as they are written."""
+    """S8: the 50 DEBUG records equal those of the original to the last digit, as numbers and as text."""
     done = replay(engine, "--log-level=debug")
     assert_equal_to_the_last_digit(expected_records(EXPECTED), sma_calc_lines(done))
 
@@ -110,7 +110,7 @@ def test_the_fixture_is_the_shared_oracle(shared_data: Path) -> None:
 
 
 def test_nothing_is_left_open(engine: Engine) -> None:
-    """Python's own checks on: no warning about a file, socket or connection that nobody closed."""
+    """With Python's own checks enabled there is no warning about an unclosed file, socket or connection."""
     command = (sys.executable, "-X", "dev", "-W", "ignore::SyntaxWarning", "-m", "tradebot")
     done = engine.run("--ingest=replay", f"--replay-file={CROSSOVER}", "--db=x.db", command=command).expect(0)
     assert done.complaint == ""

@@ -1,4 +1,4 @@
-"""Symbols priced in other currencies than dollars are refused; amounts of unknown currency are labelled so."""
+"""Orders for symbols priced in currencies other than dollars are refused; amounts of unknown currency are labelled."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def replay(engine: Engine, symbol: str, *args: str) -> str:
 
 @pytest.mark.parametrize("symbol", ["ETH/BTC", "BTC-EUR", "BTC_KRW"])
 def test_caps_in_dollars_refuse_other_currencies(engine: Engine, symbol: str) -> None:
-    """A cap in dollars is never compared with bitcoins."""
+    """A cap in dollars is never compared with an amount in bitcoins."""
     summary = replay(engine, symbol)
     assert re.search(r"refused NO_RATE +4\n", summary) and re.search(r"orders REJECTED +4\n", summary)
     assert "USD" not in summary

@@ -1,4 +1,4 @@
-"""One input and one configuration give one result, whatever process, hash seed, sizes, packing or Python it is."""
+"""One input and one configuration give one result, for every process, hash seed, size, compression and Python."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.e2e.process import (
 from tests.e2e.pythons import other_python
 from tradebot.core.log_events import LogEvent
 
-# Sizes and batching far from the defaults; what decides is as in etc/tradebot/session.toml.
+# Sizes and batches far from the defaults; the keys that affect decisions are those of etc/tradebot/session.toml.
 TINY = """
 [engine]
 ingest_mode = "REPLAY"
@@ -48,7 +48,7 @@ synchronous = "FULL"
 
 
 def test_processes_with_different_hash_seeds_and_sizes_store_the_same_bytes(engine: Engine, undisturbed: Path) -> None:
-    """S8: two fresh processes, PYTHONHASHSEED 1 and 2, channel and batch sizes far apart: equal, ids included."""
+    """S8: two processes with PYTHONHASHSEED 1 and 2 and different channel and batch sizes: equal, ids included."""
     shutil.copy(SESSION, engine.path("session.jsonl"))
     tiny = engine.config("tiny.toml", TINY)
     one = engine.start(tiny, "--db=one.db", env={"PYTHONHASHSEED": "1"})
@@ -64,7 +64,7 @@ def test_processes_with_different_hash_seeds_and_sizes_store_the_same_bytes(engi
 
 
 def test_a_replay_of_a_replay_gives_the_same_rows(engine: Engine, undisturbed: Path) -> None:
-    """S8: `--replay-db` into a third database: the same rows, run ids aside."""
+    """S8: `--replay-db` into a third database: the same rows except for run ids."""
     engine.run(f"--config={SESSION_CONFIG}", f"--replay-db={undisturbed}", "--db=third.db").expect(0)
     third = engine.path("third.db")
     (origin,), (copy,) = run_ids(undisturbed), run_ids(third)
@@ -73,7 +73,7 @@ def test_a_replay_of_a_replay_gives_the_same_rows(engine: Engine, undisturbed: P
 
 
 def test_a_database_replays_its_own_ticks_and_writes_nothing(engine: Engine, undisturbed: Path) -> None:
-    """With neither file nor database only the summary is printed."""
+    """Without a file or database only the summary is printed."""
     own = engine.path("own.db")
     shutil.copy(undisturbed, own)
     before = own.read_bytes()
@@ -115,7 +115,7 @@ def test_the_packing_changes_nothing(engine: Engine, undisturbed: Path, form: st
 
 
 def crossings(prices: list[Decimal], short: int, long: int) -> Iterator[tuple[int, str]]:
-    """The crossover strategy as plainly as it can be said, in exact arithmetic: places in `prices`, and sides."""
+    """A simple crossover strategy in exact arithmetic: positions in `prices`, and sides."""
     previous: Decimal | None = None
     for place in range(long, len(prices) + 1):
         window = prices[place - long : place]
@@ -128,13 +128,13 @@ def crossings(prices: list[Decimal], short: int, long: int) -> Iterator[tuple[in
 
 
 def test_the_recorded_session_decides_what_exact_arithmetic_decides(undisturbed: Path) -> None:
-    """S8: every signal, order and fill of the session, from the text of the file alone."""
+    """S8: every signal, order and fill of the session, computed only from the text of the file."""
     ticks = [json.loads(line, parse_float=Decimal) for line in SESSION.read_text().splitlines()]
     wanted = list(crossings([tick["price"] for tick in ticks], 5, 20))
     assert len(wanted) > 100
     signals = [(f"{side}:SMA_CROSSOVER", float(ticks[n]["price"]), ticks[n]["ts"]) for n, side in wanted]
     assert rows(undisturbed, "SELECT kind, price, ts FROM signals ORDER BY id") == signals
-    # Small orders, both ways in turn: no cap is ever near.
+    # Small orders with alternating sides: far below every cap.
     orders = [
         (side, 0.001, float(ticks[n]["price"]), ticks[n]["ts"], "FILLED", "SHADOW_RECORDED") for n, side in wanted
     ]
@@ -145,7 +145,7 @@ def test_the_recorded_session_decides_what_exact_arithmetic_decides(undisturbed:
 
 
 def mixed_ticks() -> list[dict[str, object]]:
-    """Ticks of several symbols in turns of uneven length, some with seq, event id or taker, prices on a coarse grid."""
+    """Ticks of several symbols in runs of uneven length, some with seq, event id or taker; coarse price grid."""
     chance = random.Random(20240808)
     symbols = ("BTC/USD", "ETH/USD", "\u00d8re", 'quote"d', "A")
     prices = dict.fromkeys(symbols, 1000)
@@ -163,7 +163,7 @@ def mixed_ticks() -> list[dict[str, object]]:
 
 
 def test_several_symbols_keep_their_own_state_and_every_tick_its_own_fields(engine: Engine) -> None:
-    """S8: stored as it came, decided for each symbol by itself, whatever the sizes."""
+    """S8: ticks are stored unchanged, symbols are independent, whatever the sizes."""
     ticks = mixed_ticks()
     engine.path("session.jsonl").write_text("".join(json.dumps(tick) + "\n" for tick in ticks))
     engine.run(engine.config("tiny.toml", TINY), "--db=tiny.db").expect(0)
@@ -189,7 +189,7 @@ def test_several_symbols_keep_their_own_state_and_every_tick_its_own_fields(engi
 
 @pytest.mark.parametrize("minor", [11, 12, 13])
 def test_every_python_gives_the_same_bytes(engine: Engine, undisturbed: Path, minor: int) -> None:
-    """S8: 3.11 to 3.13 (whose sum() of floats differs) store equal rows, and log equal averages."""
+    """S8: 3.11 to 3.13 (whose sum() of floats differs) store equal rows and log equal averages."""
     command = (other_python(minor), "-m", "tradebot")
     args = (f"--config={SESSION_CONFIG}", f"--replay-file={SESSION}", "--db=other.db")
     engine.run(*args, command=command).expect(0)

@@ -1,4 +1,4 @@
-"""One source for each figure: summary, status, metrics, log and database tell the same of one run."""
+"""Summary, status, metrics, log and database show the same figures for a run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def summary_of(done: Finished) -> dict[str, str]:
 
 
 def exact_profit(db: Path, run: int | None = None) -> tuple[Decimal, Decimal, Decimal]:
-    """Profit after fees, fees and net quantity of all fills (or those of one run), worked out anew from the rows."""
+    """Profit after fees, fees and net quantity of all fills (or of one run), recomputed from the rows."""
     of_run = "" if run is None else f" WHERE run = {run}"
     cash = fees = net = Decimal(0)
     for side, qty, price, fee in rows(db, f"SELECT side, fill_qty, fill_price, fees FROM trades{of_run} ORDER BY id"):
@@ -48,7 +48,7 @@ def exact_profit(db: Path, run: int | None = None) -> tuple[Decimal, Decimal, De
 
 
 def check(engine: Engine, done: Finished, db: Path) -> dict[str, Any]:
-    """All readers of the newest run against its rows; what `status --json` said."""
+    """Compare all outputs for the newest run with its rows; returns the answer of `status --json`."""
     [(run, run_id, ledger)] = rows(db, "SELECT id, run_id, ledger FROM runs ORDER BY id DESC LIMIT 1")
     profit, _, net = exact_profit(db)
     run_fees = exact_profit(db, run)[1]
@@ -93,7 +93,7 @@ def check(engine: Engine, done: Finished, db: Path) -> dict[str, Any]:
 
 
 def test_a_replay(engine: Engine) -> None:
-    """Seen: profit -22.016155 in the status, -22.0235 in the summary, which knew the prices after the last signal."""
+    """Regression: a profit of -22.016155 in the status, -22.0235 in the summary, which used later prices."""
     db = engine.path("x.db")
     args = (f"--config={SESSION_CONFIG}", f"--replay-file={SESSION}", f"--db={db}")
     done = engine.run(*args).expect(0)
@@ -109,7 +109,7 @@ def test_a_replay(engine: Engine) -> None:
 
 
 def test_a_live_run_that_continues_another(engine: Engine) -> None:
-    """Fees and counts are the run's own, positions and profit those of all; the input is named by what was read."""
+    """Fees and counts are the run's, positions and profit those of all runs; the input is the one that was read."""
     db = engine.path("x.db")
     args = (
         engine.config("fast.toml", FAST),
@@ -133,7 +133,7 @@ def test_a_live_run_that_continues_another(engine: Engine) -> None:
 
 
 def test_the_smallest_prices(engine: Engine) -> None:
-    """Seen: a price of 0.0000001234 printed as 0.00000013 and its fees as 0.0000."""
+    """Regression: a price of 0.0000001234 was printed as 0.00000013 and its fees as 0.0000."""
     lines = [
         json.dumps({"symbol": "PEPE", "price": 1.234e-7 + n % 3 * 1e-9, "volume": 1.0, "ts": 1_700_000_000_000 + n})
         for n in range(40)

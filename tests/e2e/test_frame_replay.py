@@ -1,4 +1,4 @@
-"""Recorded frames replayed through an exchange's adapter: plain files of frames, and captures of sessions."""
+"""Replays of recorded frames through an exchange's adapter: plain files of frames, and captures of sessions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ START_MS = 1_700_000_000_000
 
 
 def match(number: int, kind: str = "match") -> str:
-    """A trade as the older Coinbase feed sends it; the one that it sends first is a `last_match`."""
+    """A trade as the older Coinbase feed sends it; its first message is a `last_match`."""
     return json.dumps({
         "type": kind, "trade_id": number, "product_id": "BTC-USD", "price": f"{100 + number % 7}.25", "size": "0.5",
         "side": "buy", "time": f"2023-11-14T22:13:{number % 60:02d}.000Z",
@@ -52,7 +52,7 @@ def notices(db: Path) -> list[tuple[Any, ...]]:
 
 
 def test_trades_from_before_the_subscription_are_dropped_or_kept(engine: Engine) -> None:
-    """history = "drop" counts and drops them, --history=keep stores them: two runs, both of them complete."""
+    """history = "drop" counts and drops them, --history=keep stores them: two runs, both complete."""
     file = write(engine, "x.jsonl", FRAMES)
     dropped = engine.run(*OPTIONS, file, "--db=x.db").expect(0).ledger
     assert (dropped["received"], dropped["history_dropped"], dropped["stored"]) == (59, 1, 58)
@@ -74,7 +74,7 @@ def test_the_same_frames_as_another_exchanges_are_another_input(engine: Engine) 
 
 
 def test_a_source_says_whose_they_are_too(engine: Engine) -> None:
-    """And what is to be done with history."""
+    """A source also sets the exchange of the frames, and `history`."""
     engine.path("s.toml").write_text("[mine]\nexchange = 'coinbase'\nsymbols = ['BTC-USD']\nhistory = 'keep'\n")
     file = write(engine, "x.jsonl", FRAMES)
     done = engine.run("--ingest=replay", "--ws-source=mine", "--ws-sources=s.toml", file, "--db=x.db").expect(0)
@@ -83,7 +83,7 @@ def test_a_source_says_whose_they_are_too(engine: Engine) -> None:
 
 @pytest.mark.parametrize("form", ["gz", "zst", "crlf", "no last line end"])
 def test_however_the_file_is_written(engine: Engine, form: str) -> None:
-    """S8: the content decides, not its compression."""
+    """S8: the content matters, not its compression."""
     engine.run(*OPTIONS, write(engine, "x.jsonl", FRAMES), "--db=straight.db").expect(0)
     content = engine.path("x.jsonl").read_bytes()
     name = "x.jsonl"
@@ -111,7 +111,7 @@ def test_malformed_lines_are_counted_and_named(engine: Engine) -> None:
 
 
 def test_strict_ends_at_the_first_of_them(engine: Engine) -> None:
-    """G5: exit 11, after what was good before it."""
+    """G5: exit 11, after the valid lines before it."""
     frames = [*FRAMES[:3], "{broken", *FRAMES[3:]]
     done = engine.run(*OPTIONS, write(engine, "x.jsonl", frames), "--db=x.db", "--strict").expect(11)
     assert "x.jsonl:4: not JSON (--strict stops at the first malformed line)" in done.stderr
@@ -127,7 +127,7 @@ def test_a_cut_off_file_gives_what_it_holds(engine: Engine) -> None:
 
 
 def session(directory: Path) -> Path:
-    """A captured session of two connections, in which each trade is numbered, some are missing and some come twice."""
+    """A captured session of two connections with numbered trades, some missing and some repeated."""
     writer = CaptureWriter(directory, "binance", ["btcusdt"], START_MS, 1 << 24, 1)
     numbers = [number for number in range(3000) if number % 97 not in (5, 6)]
     for index, number in enumerate(numbers):
@@ -140,7 +140,7 @@ def session(directory: Path) -> Path:
 
 
 def test_a_resumed_replay_of_a_capture_is_as_if_nothing_had_happened(engine: Engine) -> None:
-    """S8: killed in the middle and resumed, rows, gaps and their places equal those of a straight run."""
+    """S8: killed and resumed, it has the rows, gaps and their positions of an uninterrupted replay."""
     file = f"--replay-file={session(engine.home)}"
     straight = engine.run("--ingest=replay", "--exchange=binance", file, "--db=straight.db").expect(0).ledger
     twice = sum(number % 101 == 7 and number % 97 not in (5, 6) for number in range(3000))
@@ -153,13 +153,13 @@ def test_a_resumed_replay_of_a_capture_is_as_if_nothing_had_happened(engine: Eng
     engine.run("--ingest=replay", "--exchange=binance", file, "--db=x.db", "--resume").expect(0)
     assert dump(engine.path("x.db")) == dump(engine.path("straight.db"))
     assert notices(engine.path("x.db")) == notices(engine.path("straight.db"))
-    assert len(notices(engine.path("x.db"))) == 31  # one for each hole
+    assert len(notices(engine.path("x.db"))) == 31  # one for each gap
     assert rows(engine.path("x.db"), "SELECT complete FROM runs") == [(1,)]
 
 
 @pytest.mark.parametrize("exchange", ["okx", "bitfinex", "gemini"])
 def test_recorded_frames_of_an_exchange(engine: Engine, shared_data: Path, exchange: str) -> None:
-    """Every trade that somebody else found in the recording, and no other."""
+    """Exactly the trades that another program found in the recording."""
     frames = shared_data / "data" / "frames" / f"{exchange}.jsonl"
     stated = shared_data / "data" / "frames" / "expected" / f"{exchange}.jsonl"
     if not frames.exists():
@@ -177,7 +177,7 @@ def test_recorded_frames_of_an_exchange(engine: Engine, shared_data: Path, excha
 
 
 def trades_frame(*trades: tuple[int, float]) -> str:
-    """A frame of Coinbase's newer feed: (number, price) of each trade, made at second `number`, in the given order."""
+    """A frame of Coinbase's newer feed: (number, price) of each trade, in this order, at second `number`."""
     made = [
         {
             "product_id": "BTC-USD", "trade_id": str(number), "price": str(price), "size": "0.1", "side": "BUY",
@@ -189,7 +189,7 @@ def trades_frame(*trades: tuple[int, float]) -> str:
 
 
 def capture(*frames: str) -> list[str]:
-    """The lines of a capture of these frames."""
+    """The lines of a capture with these frames."""
     head = {"tradebot_capture": 1, "exchange": "coinbase", "symbols": ["BTC-USD"], "started_ms": START_MS}
     records = [{"received_ms": START_MS + n, "connection": 1, "text": frame} for n, frame in enumerate(frames)]
     return [json.dumps(line) for line in (head, *records)]
@@ -203,7 +203,7 @@ def prices(db: Path) -> list[float]:
 
 
 def test_frames_newest_first_are_stored_oldest_first(engine: Engine) -> None:
-    """From plain files of frames and from captures; only a capture is a session with a price band."""
+    """For plain files of frames and for captures; only a capture is a session with a price band."""
     plain = write(engine, "plain.jsonl", list(NEWEST_FIRST))
     engine.run(*OPTIONS, plain, "--db=x.db").expect(0)
     assert prices(engine.path("x.db")) == [101.0, 102.0, 103.0, 104.0, 9e6, 106.0]

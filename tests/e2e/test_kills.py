@@ -20,14 +20,14 @@ SEED = int(os.environ.get("TRADEBOT_KILLS_SEED", "20240808"))
 def test_kills_at_random_moments_lose_nothing_that_a_resume_does_not_bring_back(
     tmp_path: Path, undisturbed: Path
 ) -> None:
-    """I3, S8: integrity_check ok, no orphan, nothing acknowledged missing; resume completes to the undisturbed rows."""
+    """I3, S8: intact, no row without its cause, no acknowledged row missing; a resume restores all rows."""
     tally = kill_and_resume(tmp_path, KILLS, SEED, undisturbed)
     assert tally["kills"] == KILLS
     assert tally["with rows"] > 0
 
 
 def test_a_replay_held_in_part_is_refused_without_resume(engine: Engine, undisturbed: Path) -> None:
-    """Refused with 12 and a hint; `--resume` continues at the same place, and says so when complete."""
+    """Refused with 12 and a hint; `--resume` continues it, and reports when it is complete."""
     args = (f"--config={SESSION_CONFIG}", f"--replay-file={SESSION}", "--db=x.db")
     db = engine.path("x.db")
     running = engine.start(*args, "--speed=50x")

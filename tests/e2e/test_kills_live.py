@@ -1,4 +1,4 @@
-"""kill -9 of an engine with a live feed, again and again. `make kills-live` does more, or $TRADEBOT_KILLS_LIVE."""
+"""Repeated kill -9 of an engine with a live feed. `make kills-live` or $TRADEBOT_KILLS_LIVE increases the number."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KILLS = int(os.environ.get("TRADEBOT_KILLS_LIVE", "8"))
 @pytest.mark.slow
 @pytest.mark.timeout(90 + 5 * KILLS)
 def test_kills_of_a_live_feed_store_nothing_twice_and_report_every_hole(tmp_path: Path) -> None:
-    """Each restart goes on where the stored ticks end; what is missing between them has its notice."""
+    """Each restart continues after the stored ticks; every gap between them has its notice."""
     tally = kill_and_restart(tmp_path, KILLS, seed=20240808)
     assert tally["kills"] == KILLS
     assert tally["with rows"] > 0

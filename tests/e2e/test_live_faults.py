@@ -1,6 +1,6 @@
-"""Faults of a live feed, bin/mockws and the engine as processes: found in time, recovered, stored once, explained.
+"""Faults of a live feed with real processes: detected in time, recovered, stored once, explained.
 
-Each test prints rows of the table fault | deadline | found after | result (`pytest -s` shows them).
+Each test prints rows of the table fault | deadline | detected after | result (`pytest -s` shows them).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def mockws(tmp_path: Path) -> Iterator[MockWsProcess]:
 
 
 def listening(engine: Engine, mockws: MockWsProcess, url: str | None = None, **keys: Any) -> Live:
-    """An engine that has got its first ticks, and gets a hundred a second."""
+    """An engine that has received its first ticks and receives a hundred a second."""
     live = Live(engine, f"--ws-url={url or mockws.url}", **keys)
     mockws.wait_said(" connected from ")
     mockws.control(actions.Ticks(UNTIL_THE_END, PER_S))
@@ -43,7 +43,7 @@ def listening(engine: Engine, mockws: MockWsProcess, url: str | None = None, **k
 
 @pytest.mark.parametrize("silence", [actions.Stall(60), actions.HalfFrame()], ids=actions.name_of)
 def test_a_peer_that_falls_silent(engine: Engine, mockws: MockWsProcess, silence: actions.Action) -> None:
-    """A mute peer, also in the middle of a frame: lost at idle_timeout_s, restored at once, the gap is reported."""
+    """A mute peer, also in the middle of a frame: lost at idle_timeout_s, restored immediately, the gap is reported."""
     live = listening(engine, mockws)
     fault_ms = now_ms()
     mockws.control(silence)
@@ -69,7 +69,7 @@ ENDS: tuple[tuple[actions.Action, str], ...] = (
 
 
 def test_connections_that_are_ended(engine: Engine, mockws: MockWsProcess) -> None:
-    """Close codes, the end of the stream, a TCP reset: found and restored at once, whichever comes after whichever."""
+    """Close codes, the end of the stream, a TCP reset: detected and restored immediately, in any sequence."""
     live = listening(engine, mockws)
     for number, (end, said) in enumerate(ENDS, 1):
         fault_ms = now_ms()
@@ -83,7 +83,7 @@ def test_connections_that_are_ended(engine: Engine, mockws: MockWsProcess) -> No
 
 
 def test_a_handshake_that_never_ends(engine: Engine, mockws: MockWsProcess) -> None:
-    """The attempt is given up at connect_timeout_s, and the next one is made."""
+    """The attempt is abandoned at connect_timeout_s, and the next one follows."""
     live = listening(engine, mockws)
     mockws.control(actions.DelayHandshake(3600))
     mockws.control(actions.Disconnect(1001))
@@ -96,7 +96,7 @@ def test_a_handshake_that_never_ends(engine: Engine, mockws: MockWsProcess) -> N
 
 @pytest.mark.slow
 def test_429_then_503_with_retry_after(engine: Engine, mockws: MockWsProcess) -> None:
-    """No attempt is made before Retry-After, which is longer than any backoff here; the next one is made then."""
+    """The next attempt comes when Retry-After has passed, which is longer than any backoff here, and not earlier."""
     live = listening(engine, mockws)
     mockws.control(actions.Reject(429, retry_after_s=1))
     mockws.control(actions.Reject(503, retry_after_s=1))
@@ -112,7 +112,7 @@ def test_429_then_503_with_retry_after(engine: Engine, mockws: MockWsProcess) ->
 
 
 def test_garbage_below_the_limit_and_at_it(engine: Engine, mockws: MockWsProcess) -> None:
-    """Frames that are no ticks: counted, told of at most once a second, kept for a look; at parse_error_limit 11."""
+    """Malformed frames: counted, logged at most once a second, saved; exit 11 at parse_error_limit."""
     limit = 20
     live = listening(engine, mockws, feed__parse_error_limit=limit)
     held = len(stored_ticks(live.db))
@@ -137,7 +137,7 @@ def test_garbage_below_the_limit_and_at_it(engine: Engine, mockws: MockWsProcess
 
 
 def test_a_burst_of_duplicates_and_a_gap(engine: Engine, mockws: MockWsProcess) -> None:
-    """Ticks sent again are dropped and counted; numbers left out are a gap of that size, found with the next tick."""
+    """Repeated ticks are dropped and counted; missing numbers are a gap of that size, detected at the next tick."""
     live = listening(engine, mockws)
     mockws.control(actions.Duplicate(10))
     held = len(stored_ticks(live.db))
@@ -155,7 +155,7 @@ def test_a_burst_of_duplicates_and_a_gap(engine: Engine, mockws: MockWsProcess) 
 
 
 def test_the_server_is_killed_and_started_again(engine: Engine, tmp_path: Path) -> None:
-    """SIGKILL: the loss is found at once; while nobody listens attempts go on; the numbers go on where they are."""
+    """SIGKILL: the loss is detected immediately; attempts continue while the server is down; the numbers continue."""
     with MockWsProcess(tmp_path) as first:
         live = Live(engine, f"--ws-url={first.url}")
         first.wait_said(" connected from ")
@@ -179,7 +179,7 @@ def test_the_server_is_killed_and_started_again(engine: Engine, tmp_path: Path) 
         live.wait_ticks(16)
         done = live.stop()
     for fields in done.all(LogEvent.CONNECT_FAILED):
-        # "reset": the attempt came before the system had given back all that the dead process had.
+        # "reset": the attempt came before the system had released the resources of the dead process.
         assert fields["reason"].endswith(("127.0.0.1 connection refused", "connection reset by peer"))
     assert [(gap.ticks_before, gap.missing) for gap in notices(live.db, "GAP")] == [(10, 4)]
 
@@ -197,7 +197,7 @@ def test_a_link_that_is_down_for_a_while(engine: Engine, mockws: MockWsProcess) 
         mended_ms = now_ms()
         link.mend()
         restored = live.wait_back()
-        # The attempt under way may end just then, without an answer; then there is a backoff.
+        # An attempt may end at this moment without an answer; then a backoff follows.
         in_time("restored when it is mended", mended_ms, restored.ts, BACKOFF_S, least_s=0)
         done = live.stop()
     for _ms, failed in logged(done, LogEvent.CONNECT_FAILED):
@@ -208,10 +208,10 @@ def test_a_link_that_is_down_for_a_while(engine: Engine, mockws: MockWsProcess) 
 
 @pytest.mark.slow
 def test_a_link_that_stays_down_ends_with_10(engine: Engine, mockws: MockWsProcess) -> None:
-    """Exit 10 when no handshake was completed for reconnect_budget_s: down from the start, or from some moment on."""
+    """Exit 10 without a completed handshake for reconnect_budget_s, from the start or later."""
     budget_s = 1.2
     with Link(mockws.address) as link, Link(mockws.address, cut=True) as dead, socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))  # and nobody listens
+        unused.bind(("127.0.0.1", 0))  # and no server listens
         live = listening(engine, mockws, link.url, feed__reconnect_budget_s=budget_s)
         downs = {
             "link down from the start": dead.url,
@@ -272,7 +272,7 @@ def test_a_stop_is_served_in_any_state_of_the_link(engine: Engine, mockws: MockW
 
 
 def test_mockws_that_does_not_run_is_said_after_the_first_attempt(engine: Engine) -> None:
-    """Found by use: the hint to start bin/mockws came with exit 10, two minutes later."""
+    """Regression: the hint to start bin/mockws came only with exit 10, two minutes later."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     running = engine.start("--ingest=mockws", f"--ws-url=ws://127.0.0.1:{port}", "--db=x.db")
@@ -285,7 +285,7 @@ def test_mockws_that_does_not_run_is_said_after_the_first_attempt(engine: Engine
 
 
 def test_a_ban_outlasts_the_budget_and_a_restart(engine: Engine, mockws: MockWsProcess) -> None:
-    """Budget 1 s, Retry-After 4 s: no exit 10 meanwhile, and no request before the 4 s are over."""
+    """Budget 1 s, Retry-After 4 s: no exit 10 in that time, and no request before it has passed."""
     mockws.control(actions.Reject(429, retry_after_s=4))
     first = Live(engine, f"--ws-url={mockws.url}", feed__reconnect_budget_s=1)
     first.running.wait_for(LogEvent.CONNECT_FAILED)

@@ -1,4 +1,4 @@
-"""More than the pipeline can take, over the wire: exit 13, everything accepted stored, the rest counted."""
+"""More ticks than the pipeline can process: exit 13, all accepted ticks stored, the rest counted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SIZES: dict[str, Any] = {"channels__tick_channel_size": ROOM, "channels__persist
 
 @pytest.mark.slow
 def test_a_flood_meets_a_slow_strategy(engine: Engine, tmp_path: Path) -> None:
-    """G5, S6: as fast as mockws can send: exit 13 naming the strategy; a restart says what was missed."""
+    """G5, S6: mockws sends at full speed: exit 13 naming the strategy; a restart reports what was missed."""
     count = 20_000
     with MockWsProcess(tmp_path) as mockws:
         live = Live(engine, f"--ws-url={mockws.url}", delays_s={"tradebot-strategy": 0.005}, **SIZES)
@@ -42,9 +42,9 @@ def test_a_flood_meets_a_slow_strategy(engine: Engine, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_flood_meets_a_slow_writer(engine: Engine, tmp_path: Path) -> None:
-    """G5, S6, I6: a database that another program holds: exit 13 naming the writer, and when it is free all is stored.
+    """G5, S6, I6: a database locked by another program: exit 13 naming the writer; afterwards everything is stored.
 
-    The spill file has room for a small part of the flood, so that the channels fill.
+    The spill file has space for only a small part of the flood, so that the channels fill.
     """
     with MockWsProcess(tmp_path) as mockws:
         live = Live(engine, f"--ws-url={mockws.url}", **SIZES, persist__spill_max_mb=1)
@@ -57,7 +57,7 @@ def test_a_flood_meets_a_slow_writer(engine: Engine, tmp_path: Path) -> None:
 
 
 def assert_overloaded(live: Live, stage: str) -> int:
-    """The refused tick alone is missing, and the bounds held. The ticks that are stored."""
+    """Only the refused tick is missing, and the bounds held. Returns the stored ticks."""
     done = live.end(13)
     ledger, overload, final = done.ledger, done.one(LogEvent.OVERLOAD), done.one(LogEvent.FINAL_METRICS)
     stored: int = ledger["stored"]
@@ -72,7 +72,7 @@ def assert_overloaded(live: Live, stage: str) -> int:
 
 
 def test_a_frame_with_more_trades_than_there_is_room_for(engine: Engine) -> None:
-    """What fits is accepted and stored, the rest of this frame is refused, the next is never read."""
+    """The trades that fit are stored, the rest of the frame is refused, the next frame is never read."""
     trades = [
         {"trade_id": number, "product_id": "BTC-USD", "price": "100.5", "size": "1", "side": "BUY",
          "time": "2026-01-02T03:04:05.678Z"}

@@ -1,4 +1,4 @@
-"""SIGKILL in the middle of a live feed, and a restart on the same database, again and again."""
+"""Repeated SIGKILLs of an engine with a live feed, each followed by a restart on the same database."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ code = 1011
 
 
 def signals_of(ticks: list[StoredTick], config: Config) -> list[tuple[int, str, str]]:
-    """Index of its tick, symbol and side of each signal that one uninterrupted run over `ticks` gives."""
+    """Index of the tick, symbol and side of each signal of an uninterrupted run over `ticks`."""
     strategy = create(config.strategy.name, config)
     found: list[tuple[int, str, str]] = []
     for index, tick in enumerate(ticks):
@@ -54,7 +54,7 @@ def signals_of(ticks: list[StoredTick], config: Config) -> list[tuple[int, str, 
 
 
 def signals_stored(db: Path, ticks: list[StoredTick]) -> list[tuple[int, str, str]]:
-    """The same as it is stored, in the order of the ticks; a signal's id tells the number of its tick in its run."""
+    """The same for the stored signals, in the order of the ticks; a signal's id contains the number of its tick."""
     first = {run: [tick.run for tick in ticks].index(run) for run in {tick.run for tick in ticks}}
     query = "SELECT run, event_id, symbol, kind FROM signals ORDER BY id"
     return [
@@ -64,7 +64,7 @@ def signals_stored(db: Path, ticks: list[StoredTick]) -> list[tuple[int, str, st
 
 
 def assert_strategy_went_on(db: Path, config: Config) -> None:
-    """Signals are those of one run over all stored ticks, but for the last of a killed run, which may be missing."""
+    """The signals are those of one run over all stored ticks, except that the last one before a kill may be missing."""
     ticks = stored_ticks(db)
     wanted, held = signals_of(ticks, config), signals_stored(db, ticks)
     for run in sorted({tick.run for tick in ticks}):
@@ -78,9 +78,9 @@ def assert_strategy_went_on(db: Path, config: Config) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_kill_and_restart_a_live_feed(engine: Engine, tmp_path: Path, seed: int) -> None:
-    """Whole file, no tick twice, no orphan; numbers, windows and positions go on; gaps are what is missing.
+    """Intact file, no duplicate tick, no row without its cause; numbers, windows and positions continue.
 
-    The next run reports the gaps of the time in between, in their place.
+    The next run reports the gaps of the time in between, in the right place.
     """
     chance = random.Random(seed)
     (tmp_path / "lively.toml").write_text(SCENARIO)
@@ -93,7 +93,7 @@ def test_kill_and_restart_a_live_feed(engine: Engine, tmp_path: Path, seed: int)
                 live.running.wait_for(LogEvent.LINK_UP)
             else:
                 live.wait_ticks(before + chance.randint(20, 250))
-            time.sleep(chance.random() * 0.02)  # so that it strikes between two transactions as well as within one
+            time.sleep(chance.random() * 0.02)  # so that kills occur between two transactions as well as within one
             assert live.running.kill().code == -signal.SIGKILL
             assert_feed_sound(db)
             check_run(db, live.config, run_ids(db)[-1], whole=False)
@@ -105,7 +105,7 @@ def test_kill_and_restart_a_live_feed(engine: Engine, tmp_path: Path, seed: int)
     assert_strategy_went_on(last.db, last.config)
     ticks = stored_ticks(last.db)
     assert {tick.symbol for tick in ticks} == set(SYMBOLS)
-    # Between the last tick of a run and the first of the next there is nearly always something that nobody heard.
+    # Ticks are nearly always missed between the last tick of a run and the first of the next.
     later = sorted({tick.run for tick in ticks})[1:]
     told = [run for run in later if any(gap.ticks_before == 0 for gap in notices(last.db, "GAP", run))]
     assert len(told) > len(later) // 2
@@ -113,7 +113,7 @@ def test_kill_and_restart_a_live_feed(engine: Engine, tmp_path: Path, seed: int)
 
 
 def test_a_kill_while_the_link_is_down(engine: Engine, tmp_path: Path) -> None:
-    """What both leave out is one gap of the next run; that one knows the position it has to lower."""
+    """The missing trades of both runs are one gap of the next run, which also continues the position."""
     keys: dict[str, Any] = {"strategy__name": "periodic", "engine__signal_every_n_ticks": 5}
     with MockWsProcess(tmp_path) as mockws:
         first = Live(engine, f"--ws-url={mockws.url}", **keys)

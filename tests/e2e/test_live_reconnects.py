@@ -1,4 +1,4 @@
-"""A hundred lost connections later the process is what it was: threads, sockets, memory."""
+"""A hundred lost connections do not increase the number of threads and sockets, nor the memory."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from tests.e2e.process import Engine, wait_until
 
 RECONNECTS = 100
 GROWTH_KIB_MAX = 1536
-"""Room for what the allocator keeps: below a quarter of one receive buffer (64 KiB) for each connection."""
+"""An allowance for the allocator: below a quarter of a receive buffer (64 KiB) for each connection."""
 
 LOSSES: tuple[tuple[actions.Action, ...], ...] = (
     (actions.Disconnect(1012),),
     (actions.Reset(),),
     (actions.Disconnect(1006),),
-    (actions.FrameOut(11),),  # which is for the engine to hang up on
+    (actions.FrameOut(11),),  # after which the engine must close the connection
     (actions.Reject(503), actions.Refuse(count=1, reset=True), actions.Disconnect(1001)),  # two attempts that fail
 )
 
 
 class Held(NamedTuple):
-    """What a process has, by /proc."""
+    """Resources of a process, from /proc."""
 
     threads: int
     descriptors: int
@@ -40,12 +40,12 @@ class Held(NamedTuple):
         for entry in (place / "fd").iterdir():
             try:
                 targets.append(os.readlink(entry))
-            except FileNotFoundError:  # closed while we were looking
+            except FileNotFoundError:  # closed in the meantime
                 continue
         return cls(len(list((place / "task").iterdir())), len(targets), sum(t.startswith("socket:") for t in targets))
 
     def within(self, before: Held) -> bool:
-        """Whether it is no more than `before`."""
+        """Whether they do not exceed those of `before`."""
         return all(now <= then for now, then in zip(self, before, strict=True))
 
 
@@ -56,7 +56,7 @@ def resident_kib(pid: int) -> int:
 
 @pytest.mark.slow
 def test_a_hundred_reconnects_leave_nothing_behind(engine: Engine, tmp_path: Path) -> None:
-    """Threads and sockets are the same as after ten, memory nearly; every loss is a notice, with a tick between."""
+    """Threads and sockets as after ten reconnects, memory nearly so; every loss has a notice, ticks in between."""
     with MockWsProcess(tmp_path) as mockws:
         live = Live(engine, f"--ws-url={mockws.url}", feed__backoff_max_s=0.1)
         mockws.wait_said(" connected from ")

@@ -1,4 +1,4 @@
-"""The metrics endpoint of a real engine beside clients that want nothing good: it answers, and the run goes on."""
+"""The metrics endpoint of a real engine with misbehaving clients: it answers others, and the run continues."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IDLE = 1000
 
 @pytest.fixture
 def many_files() -> Iterator[None]:
-    """Room for IDLE open sockets in this process; the engine itself keeps the ordinary limit."""
+    """Raise the limit of this process to IDLE open sockets; the engine keeps the ordinary limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = IDLE + 200
     if hard != resource.RLIM_INFINITY and hard < needed:

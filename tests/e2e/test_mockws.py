@@ -1,4 +1,4 @@
-"""mockws as a real process: what clients see of ticks and of each kind of weather, and that it always ends at once."""
+"""mockws as a real process: what clients receive for ticks and for each kind of fault, and that it stops promptly."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def mockws(tmp_path: Path) -> Iterator[MockWsProcess]:
 
 
 class Client:
-    """A client that sees frames as they are, also bad ones. Reading waits at most QUICK_S."""
+    """A client that receives raw frames, including invalid ones. A read waits at most QUICK_S."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
         self.ws = websocket.create_connection(url, timeout=timeout_s)
@@ -46,7 +46,7 @@ class Client:
         self.sock.settimeout(QUICK_S)
 
     def frame(self) -> tuple[int, bytes]:
-        """The next frame, which must be a final one: opcode and payload."""
+        """The opcode and payload of the next frame, which must be final."""
         first, size = self.exactly(2)
         assert first & 0x80
         if size == 126:
@@ -74,13 +74,13 @@ class Client:
         return found
 
     def ended(self) -> bool:
-        """Whether the stream ends here; then this side is closed too."""
+        """Whether the stream ends here; then closes this side too."""
         data = self.sock.recv(1)
         self.sock.close()
         return data == b""
 
     def quiet(self, seconds: float) -> bool:
-        """Whether nothing at all comes for so long."""
+        """Whether nothing arrives in that time."""
         return not select.select([self.sock], [], [], seconds)[0]
 
     def ping(self, data: bytes) -> None:
@@ -92,20 +92,20 @@ class Client:
 
 
 class Connect:
-    """Makes clients, and gives their sockets back."""
+    """Creates clients and closes their sockets."""
 
     def __init__(self) -> None:
         self._made: list[Client] = []
 
     def __call__(self, server: MockWsProcess, timeout_s: float = QUICK_S) -> Client:
-        """A client that the server counts already."""
+        """A client that the server already counts."""
         before = server.said.count(" connected from ")
         client = self.unseen(server, timeout_s)
         server.wait_said(" connected from ", before + 1)
         return client
 
     def unseen(self, server: MockWsProcess, timeout_s: float = QUICK_S) -> Client:
-        """A client whose side of the handshake is complete; the server's may be a moment behind."""
+        """A client whose own side of the handshake is complete; the server's may not be."""
         client = Client(server.url, timeout_s)
         self._made.append(client)
         return client
@@ -129,7 +129,7 @@ def client(mockws: MockWsProcess, connect: Connect) -> Client:
 
 
 def patched(assignment: str) -> tuple[str, ...]:
-    """The command that runs mockws with another limit, for limits that would take long to reach."""
+    """The command that runs mockws with other limits, for those that would take long to reach."""
     return (
         sys.executable, "-c",
         f"import sys\nfrom mockws_server import cli, connection, hub\n{assignment}\nsys.exit(cli.main())",
@@ -137,7 +137,7 @@ def patched(assignment: str) -> tuple[str, ...]:
 
 
 def let_in(mockws: MockWsProcess) -> bool:
-    """Whether a connection is not refused now."""
+    """Whether a connection is currently accepted."""
     try:
         return bool(mockws.health()["status"] == "ok")
     except (urllib.error.URLError, OSError):
@@ -145,7 +145,7 @@ def let_in(mockws: MockWsProcess) -> bool:
 
 
 def answered(client: Client) -> bool:
-    """Whether a ping is answered, or anything else comes, within a moment."""
+    """Whether a ping is answered, or anything else arrives, within a moment."""
     client.ping(b"?")
     return not client.quiet(0.05)
 
@@ -196,7 +196,7 @@ class TestTicks:
         mockws.stop()
 
     def test_a_message_in_parts_has_the_same_bound(self, mockws: MockWsProcess, client: Client) -> None:
-        """ZeroMQ bounds each part, and not how many there are."""
+        """ZeroMQ limits the size of each part, but not their number."""
         tick = tick_text(1)
         mockws.send_tick_in_parts([tick[:-1], *[b" " * 60_000] * 2, b"}"])
         wait_until(lambda: mockws.health()["bad_messages"] == 1, "it is counted")
@@ -232,7 +232,7 @@ class TestTicks:
         assert [tick["seq"] for tick in client.ticks(10)] == [1, 2, 3, 2, 3, 6, 9, 8, 7, 10]
 
     def test_a_flood_goes_out_fast(self, mockws: MockWsProcess, client: Client) -> None:
-        """At least 30 000 ticks a second to one client; here with a reader that only counts bytes."""
+        """At least 30 000 ticks a second to one client; here the reader only counts bytes."""
         count = 120_000
         begun_s = time.monotonic()
         mockws.control(actions.Burst(count))
@@ -313,7 +313,7 @@ class TestWeather:
         late = connect(mockws)
         client.ping(b"anybody?")
         mockws.control(actions.OneTick({"seq": 1}))
-        assert late.ticks(1) == [{"seq": 1}]  # who connects meanwhile is not mute
+        assert late.ticks(1) == [{"seq": 1}]  # connections opened in the meantime are not mute
         assert client.quiet(0.3)
         mockws.control(actions.Disconnect(1000))
         assert client.ended()  # without a close frame: it is mute
@@ -384,7 +384,7 @@ class TestWeather:
     def test_refused_connections(self, mockws: MockWsProcess, reset: bool, connect: Connect) -> None:
         mockws.control(actions.Refuse(count=2, reset=reset))
         for _ in range(2):
-            if reset:  # which may come before the connection is known to stand
+            if reset:  # which may happen before the connection counts as open
                 with (
                     pytest.raises(ConnectionResetError),
                     socket.create_connection(mockws.address, timeout=QUICK_S) as raw,
@@ -415,7 +415,7 @@ class TestTheEnd:
     def test_at_once_while_clients_do_not_read(
         self, mockws: MockWsProcess, number: signal.Signals, connect: Connect
     ) -> None:
-        """Clients that do not read, one whose handshake never ends and one that never asks: within a second."""
+        """Stops within a second with clients that do not read, do not finish the handshake, or send no request."""
         connect(mockws)
         connect(mockws)
         mockws.control(actions.DelayHandshake(3600))
@@ -451,7 +451,7 @@ class TestManyClients:
     def test_a_slow_client_delays_nobody_and_is_cut_off(self, mockws: MockWsProcess, connect: Connect) -> None:
         connect(mockws)  # never reads
         quick = connect(mockws)
-        count = 200_000  # about 20 MB, more than a client may leave unread
+        count = 200_000  # about 20 MB: above the limit for unread data
         mockws.control(actions.Burst(count))
         seen = 0
         while seen < count:
@@ -547,7 +547,7 @@ class TestPlaying:
                 assert [client.frame()[1] for _ in lines] == lines
             mockws.wait_said("everything has been played")
             first.ping(b"")
-            assert first.frame()[0] == OP_PONG  # it stays, quiet
+            assert first.frame()[0] == OP_PONG  # it keeps running, without sending
 
     def test_weather_that_nobody_met_is_forgotten_in_the_next_round(self, tmp_path: Path, connect: Connect) -> None:
         (tmp_path / "mine.toml").write_text(
@@ -561,7 +561,7 @@ class TestPlaying:
             connect.unseen(mockws)
 
     def test_all_of_a_recording_comes_before_the_end(self, tmp_path: Path, connect: Connect) -> None:
-        # More than the system's buffers hold, and nobody reads before everything has been played.
+        # More than fits in the system's buffers, and no client reads before everything has been played.
         (tmp_path / "ticks.jsonl").write_bytes(SESSION.read_bytes() * 12)
         roomy = patched("connection.BACKLOG_BYTES_MAX = hub.ROOM_BYTES = 1 << 30")
         with MockWsProcess(
@@ -569,7 +569,7 @@ class TestPlaying:
         ) as mockws:  # fmt: skip
             client = connect.unseen(mockws)
             mockws.wait_said("everything has been played")
-            time.sleep(0.8)  # a slow client: longer than mockws waits for one after a stop signal
+            time.sleep(0.8)  # a slow client: slower than mockws waits for after a stop signal
             seen, last = 0, b""
             while b"everything has been played" not in last[-50:]:
                 last = client.sock.recv(1 << 18)

@@ -1,4 +1,4 @@
-"""The engine opens no socket in shadow mode, whatever it does."""
+"""The engine opens no socket in shadow mode."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_the_hook_notices_a_socket(engine: Engine) -> None:
 
 
 def test_a_replay_with_orders_opens_no_socket(engine: Engine) -> None:
-    """I1: ingest, strategy, execution and writer, hundreds of orders long."""
+    """I1: ingest, strategy, execution and writer, with hundreds of orders."""
     run(engine, f"--config={SESSION_CONFIG}", f"--replay-file={SESSION}", "--db=x.db").expect(0)
     assert counts(engine.path("x.db"))["trades"] > 100
 

@@ -1,4 +1,4 @@
-"""Files that earlier versions left behind (fixtures/schema3 to fixtures/schema5): this version continues from them."""
+"""Files written by earlier versions (fixtures/schema3 to fixtures/schema5): this version continues from them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tradebot.core.log_events import LogEvent
 
 
 class Written(NamedTuple):
-    """What a version left behind, and what is known of it."""
+    """Files written by an earlier version, and their known content."""
 
     schema: int
     replay_config: Path
@@ -52,7 +52,7 @@ class Written(NamedTuple):
 
     @property
     def folder(self) -> Path:
-        """Where its files are."""
+        """The directory of its files."""
         return REPO / "fixtures" / f"schema{self.schema}"
 
 
@@ -118,13 +118,13 @@ SCHEMA_5_SHA256: Final = "f6ba7e2afe8214a03e14eea886318be7933fad6aee26839fd45178
 
 @pytest.fixture(params=[SCHEMA_3, SCHEMA_4, SCHEMA_5], ids=lambda written: f"schema {written.schema}")
 def written(request: pytest.FixtureRequest) -> Iterator[Written]:
-    """What one of the earlier versions wrote."""
+    """The files of one of the earlier versions."""
     yield request.param
 
 
 @pytest.fixture
 def left(engine: Engine, written: Written) -> Engine:
-    """An engine whose home holds all files of that version, under the names that they had."""
+    """An engine whose home contains all files of that version, under their original names."""
     for path in written.folder.iterdir():
         if path.suffix == ".gz":
             engine.path(path.stem).write_bytes(gzip.decompress(path.read_bytes()))
@@ -135,12 +135,12 @@ def left(engine: Engine, written: Written) -> Engine:
 
 
 def price_of(number: int) -> float:
-    """The price of a trade of the fixtures, and of those that go on from them."""
+    """The price of a trade of the fixtures, and of later trades."""
     return 100 + (number % 20) * 0.5
 
 
 def crossings(numbers: range, before: range) -> list[str]:
-    """Sides of the signals that trades `numbers` give after trades `before`, by plain averages of 2 and 5 prices."""
+    """Sides of the signals that trades `numbers` cause after trades `before`, by simple averages of 2 and 5 prices."""
     prices = [price_of(number) for number in (*before, *numbers)]
     sides = []
     for end in range(max(len(before), 5) + 1, len(prices) + 1):
@@ -151,15 +151,15 @@ def crossings(numbers: range, before: range) -> list[str]:
 
 
 def digest_of(db: Path, columns: Mapping[str, str] = COLUMNS) -> str:
-    """SHA-256 over columns of the four tables, those of schema 3 by default, every digit of every number in it."""
+    """SHA-256 over columns of the four tables, by default those of schema 3, with every digit of every number."""
     answers = [rows(db, f"SELECT {names} FROM {table} ORDER BY id") for table, names in columns.items()]
     return hashlib.sha256("\n".join(repr(row) for answer in answers for row in answer).encode()).hexdigest()
 
 
 def test_a_killed_replay_is_completed_to_what_its_own_version_would_have_stored(left: Engine, written: Written) -> None:
-    """The WAL that the kill left is recovered, and all four tables equal an uninterrupted run's.
+    """The WAL left by the kill is recovered, and all four tables equal those of an uninterrupted run.
 
-    Only what schema 4 did not store is missing: the limits of the orders that it refused before the kill.
+    Only data that schema 4 did not store is missing: the limits of orders refused before the kill.
     """
     partial, whole = left.path("partial.db"), left.path("whole.db")
     orders_then = rows(partial, "SELECT COUNT(*) FROM orders")[0][0]
@@ -210,7 +210,7 @@ def test_a_replay_of_stored_ticks_has_the_run_id_that_schema_5_gave_it(left: Eng
 
 
 def test_a_spill_file_is_adopted_and_the_feed_goes_on(left: Engine, written: Written) -> None:
-    """An older format is stored in its place, and prices and sides continue without a step left out."""
+    """An older format is stored in order, and prices and sides continue without a gap."""
     db = left.path("spilled.db")
     spilled = left.path("spilled.db.spill").read_text().rstrip("\0").splitlines()
     orders_then = rows(db, "SELECT COUNT(*) FROM orders")[0][0] + sum(line.startswith('["o"') for line in spilled)
@@ -233,13 +233,13 @@ def test_a_spill_file_is_adopted_and_the_feed_goes_on(left: Engine, written: Wri
 
 
 def binance_trade(symbol: str, number: int) -> dict[str, Any]:
-    """The message of a trade that goes on from those of the fixtures."""
+    """The message of a trade that continues those of the fixtures."""
     ts, price = 1_700_000_000_000 + number * 10, f"{price_of(number):.2f}"
     return {"e": "trade", "E": ts, "s": symbol, "t": number, "p": price, "q": "1.0", "T": ts, "m": True, "M": True}
 
 
 def run_exchange_feed(left: Engine, talk: Callable[[Talk], None], symbols: str, new_ticks: int) -> Finished:
-    """Run the feed of `exchange.db`, which holds 102 ticks, until so many more are stored."""
+    """Run the feed of `exchange.db`, which contains 102 ticks, until `count` more are stored."""
     with ExchangeServer(talk) as server:
         running = left.start(
             "--ingest=realws", "--exchange=binance", f"--symbol={symbols}", f"--ws-url={server.url}",
@@ -251,7 +251,7 @@ def run_exchange_feed(left: Engine, talk: Callable[[Talk], None], symbols: str, 
 
 
 def test_an_exchange_feed_goes_on(left: Engine) -> None:
-    """Window, numbering and position of BTCUSDT are those that its last trade left."""
+    """Window, numbering and position of BTCUSDT continue from its last trade."""
 
     def talk(peer: Talk) -> None:
         message = peer.hear()
@@ -271,13 +271,13 @@ def test_an_exchange_feed_goes_on(left: Engine) -> None:
 
 
 def net(db: Path) -> dict[str, Decimal]:
-    """Positions as the database keeps them for a restart."""
+    """The positions in the restart state of the database."""
     stored = rows(db, "SELECT symbol, net FROM restart_state WHERE net IS NOT NULL")
     return {symbol: Decimal(text) for symbol, text in stored}
 
 
 def fills_of(db: Path) -> dict[str, Decimal]:
-    """Positions that all fills in the database come to."""
+    """The positions computed from all fills in the database."""
     sums: dict[str, Decimal] = {}
     for symbol, side, qty in rows(db, "SELECT symbol, side, fill_qty FROM trades"):
         sums[symbol] = sums.get(symbol, Decimal(0)) + (Decimal(repr(qty)) if side == "BUY" else -Decimal(repr(qty)))
@@ -285,7 +285,7 @@ def fills_of(db: Path) -> dict[str, Decimal]:
 
 
 def test_a_feed_goes_on_with_another_list_of_symbols(left: Engine, written: Written) -> None:
-    """The list is not the feed: each symbol continues from its newest run, and a new one begins."""
+    """The list does not identify the feed: each symbol continues from its newest run, and a new one starts."""
     asked: list[str] = []
 
     def talk(peer: Talk) -> None:
@@ -310,7 +310,7 @@ def test_a_feed_goes_on_with_another_list_of_symbols(left: Engine, written: Writ
 
 
 def test_a_mockws_feed_goes_on(left: Engine, tmp_path: Path) -> None:
-    """Two symbols, one with a hole that was half filled; the second run ended by a kill."""
+    """Two symbols, one with a partly filled gap; the second run was ended by a kill."""
     db = left.path("push.db")
     before = fills_of(db)
     left.path("push.db.throttle.json").unlink()
@@ -338,7 +338,7 @@ def test_a_mockws_feed_goes_on(left: Engine, tmp_path: Path) -> None:
 
 
 def test_the_status_file_is_read(left: Engine, written: Written) -> None:
-    """A status of then is understood by `status` and `health` of now."""
+    """`status` and `health` read the status file of an earlier version."""
     told = left.run("status", "--db=push.db", "--json")
     said = json.loads(told.stdout)
     assert "Traceback" not in told.stderr
@@ -346,7 +346,7 @@ def test_the_status_file_is_read(left: Engine, written: Written) -> None:
 
 
 def test_the_throttle_file_is_obeyed(left: Engine) -> None:
-    """An engine with a push feed keeps every fifth tick, as the file asks."""
+    """An engine with a push feed keeps every fifth tick, as the file requires."""
     left.path("push.db.throttle.json").rename(left.path("fresh.db.throttle.json"))
     done = left.run("--config=tradebot.toml", "--db=fresh.db", "--seconds=0.3").expect(0)
     assert done.one(LogEvent.THROTTLED)["sample_every"] == 5
@@ -354,14 +354,14 @@ def test_the_throttle_file_is_obeyed(left: Engine) -> None:
 
 
 def test_the_configuration_is_accepted_and_means_the_same(left: Engine, written: Written) -> None:
-    """A key of a later version enters no hash while it has its default."""
+    """A key of a later version is in no hash while it has its default."""
     left.run("check-config", "tradebot.toml").expect(0)
     shown = left.run("show-config", "--config=tradebot.toml").expect(0).stdout
     assert f"configuration {written.config_hash}," in shown.splitlines()[0]
 
 
 def test_every_fixture_is_described(written: Written) -> None:
-    """The README says of each file how it was made, and they are small enough to be kept."""
+    """The README describes how each file was made, and the files are small."""
     described = (written.folder / "README.md").read_text()
     names = sorted(path.name for path in written.folder.iterdir() if path.name != "README.md")
     assert [name for name in names if f"`{name.removesuffix('.gz')}`" not in described] == []

@@ -1,4 +1,4 @@
-"""`tradebot health`, `status` and `doctor` beside a real engine, its metrics endpoint and its webhook."""
+"""`tradebot health`, `status` and `doctor` with a real engine, its metrics endpoint and its webhook."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.e2e.process import Engine, Finished, Running, wait_until
 from tradebot.core.log_events import LogEvent
 from tradebot.threads.counters import COUNTERS
 
-# As another user, who may not be able to run this Python: so what is needed is imported before.
+# Runs as another user, who may not be able to read this Python: therefore the modules are imported first.
 AS_NOBODY = """
 import email.parser, encodings.ascii, encodings.idna, importlib.metadata, os, sys
 import tradebot.cli.commands, tradebot.ops.doctor.command, tradebot.ops.health, tradebot.ops.status_view
@@ -46,7 +46,7 @@ def free_port() -> int:
 
 
 def begun(engine: Engine, *options: str) -> Running:
-    """A running engine that has stored something and said so."""
+    """A running engine that has stored events and logged this."""
     running = engine.start(*options)
     running.wait_for(LogEvent.BATCH_FLUSHED)
     wait_until(lambda: status_of(engine)["counters"]["persist_count"], "stored events in the status")
@@ -59,7 +59,7 @@ def status_of(engine: Engine) -> dict[str, Any]:
 
 
 def ask(engine: Engine, *commands: str) -> list[Finished]:
-    """Several commands at the same time (each takes a while to start); what they answered."""
+    """Run several commands at the same time (each takes a while to start); returns their answers."""
     started = [engine.start(*command.split(), "--db=a.db") for command in commands]
     done = [process.finish() for process in started]
     assert [answer.stderr for answer in done] == [""] * len(done)
@@ -85,7 +85,7 @@ def test_health_status_and_doctor_of_a_life(engine: Engine) -> None:
 
 
 def test_a_watched_engine_that_is_killed(engine: Engine) -> None:
-    """Health has to wait until the status is old; who holds the database the kernel knows. Ctrl-C ends with 0."""
+    """Health waits until the status is old; the kernel says who holds the database. Ctrl-C exits with 0."""
     running = begun(engine, engine.config("c.toml", KEYS))
     watching = engine.start("status", "--db=a.db", "--watch", "--json")
     wait_until(lambda: len(watching._lines["stdout"]) >= 2, "two lines")
@@ -104,7 +104,7 @@ def test_a_watched_engine_that_is_killed(engine: Engine) -> None:
 
 
 def test_metrics_and_webhook_of_a_run(engine: Engine, hook: Hook) -> None:
-    """The engine's endpoint tells every counter as its status does; the webhook hears of start, stop and end."""
+    """The endpoint shows every counter as the status does; the webhook reports start, stop and end."""
     pytest.importorskip(
         "prometheus_client", reason="prometheus-client is not installed (pip install 'tradebot[metrics]')"
     )
@@ -142,14 +142,14 @@ def test_a_webhook_that_does_not_answer_holds_nothing_up(engine: Engine) -> None
 
 @pytest.mark.parametrize("command", ["status", "health", "doctor"])
 def test_a_name_that_no_file_can_have_is_one_line(engine: Engine, command: str) -> None:
-    """Found by a newcomer: tracebacks for files that cannot be examined."""
+    """Regression: tracebacks for files that cannot be examined."""
     done = engine.run(command, f"--db={'a' * 300}.db").expect(12)
     assert "File name too long" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("command", ["status --json", "health", "doctor"])
 def test_what_can_be_no_database_is_misuse_and_holds_nobody_up(engine: Engine, command: str) -> None:
-    """Neither a yes nor a no (1) that a script would take for a sick engine. Said in one line."""
+    """Exit 12 with one line, because a script would read 1 as an unhealthy engine."""
     os.mkfifo(engine.path("fifo"))
     started = [engine.start(*command.split(), f"--db={name}") for name in ("fifo", ".", "/dev/null")]
     for process, what in zip(started, ("is not a regular", "is a directory; name a", "is not a regular"), strict=True):
@@ -164,7 +164,9 @@ def test_what_can_be_no_database_is_misuse_and_holds_nobody_up(engine: Engine, c
 def test_who_may_not_look_at_the_database_is_told_so_in_one_line(engine: Engine) -> None:
     other = (sys.executable, "-c", AS_NOBODY)
     engine.home.chmod(0o700)
-    no_home = {"HOME": "/nonexistent"}  # so that no configuration is looked for in one that is closed as well
+    no_home = {
+        "HOME": "/nonexistent"
+    }  # so that no unreadable configuration is found
     started = [engine.start(command, "--db=x.db", env=no_home, command=other) for command in ("status", "health")]
     doctor = engine.start("doctor", "--db=x.db", command=other)
     for process in started:

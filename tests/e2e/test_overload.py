@@ -1,4 +1,4 @@
-"""Overload and crashes with free-running threads: faults come in through the seam, the product has no hook."""
+"""Overload and crashes with real threads: faults are injected through the seam, the product has no hook."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def assert_everything_accepted_is_stored(engine: Engine, done: Finished) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["strategy", "persist"])
 def test_a_stage_that_is_too_slow_ends_the_run_with_13(engine: Engine, stage: str) -> None:
-    """G5, S6: exit 13, the stage named, stored = accepted, and only the refused ticks are missing."""
+    """G5, S6: exit 13, the stage is named, stored = accepted, and only the refused ticks are missing."""
     config = engine.config("small.toml", SMALL)
-    # The writer takes all that is there at once; the strategy has each tick in its hands several times.
+    # The writer takes all waiting events together; the strategy is delayed several times per tick.
     delay_s = {"strategy": 0.005, "persist": 0.4}[stage]
     done = run(engine, {f"tradebot-{stage}": delay_s}, {}, config, "--db=x.db", "--seconds=30").expect(13)
     overload = done.one(LogEvent.OVERLOAD)
@@ -64,7 +64,7 @@ def test_a_stage_that_is_too_slow_ends_the_run_with_13(engine: Engine, stage: st
 
 @pytest.mark.slow
 def test_signals_for_a_slow_execution_are_refused_not_executed_late(engine: Engine) -> None:
-    """G5: BP_DROP_SIGNAL, stored as a refused order beside its ordinary signal; the run goes on."""
+    """G5: BP_DROP_SIGNAL, stored as a refused order with its signal; the run continues."""
     config = engine.config("small.toml", SMALL)
     done = run(engine, {"tradebot-execution": 0.05}, {}, config, "--db=x.db", "--seconds=1.2").expect(0)
     assert_everything_accepted_is_stored(engine, done)
@@ -78,7 +78,7 @@ def test_signals_for_a_slow_execution_are_refused_not_executed_late(engine: Engi
 
 @pytest.mark.parametrize("stage", ["strategy", "execution", "persist"])
 def test_a_replay_only_gets_slower(engine: Engine, undisturbed: Path, stage: str) -> None:
-    """S6, S8: in a replay every full channel waits: no overload, and the same rows."""
+    """S6, S8: in a replay producers wait for full channels: no overload, and the same rows."""
     sizes = "[channels]\ntick_channel_size = 2000\nsignal_channel_size = 64\npersist_channel_size = 2000\n"
     config = engine.config("replay.toml", SESSION_CONFIG.read_text() + sizes)
     args = (config, f"--replay-file={SESSION}", "--db=x.db")
@@ -88,7 +88,7 @@ def test_a_replay_only_gets_slower(engine: Engine, undisturbed: Path, stage: str
 
 @pytest.mark.parametrize("stage", ["ingest", "strategy", "execution", "persist"])
 def test_a_dead_thread_never_leaves_the_process_living_on(engine: Engine, undisturbed: Path, stage: str) -> None:
-    """Exit 1 after the writer has flushed; the ledger balances; a resume completes it."""
+    """Exit 1 after the writer has flushed; the ledger balances; a resume completes the replay."""
     sizes = "[channels]\ntick_channel_size = 500\nsignal_channel_size = 16\npersist_channel_size = 500\n"
     config = engine.config("replay.toml", SESSION_CONFIG.read_text() + sizes)
     args = (config, f"--replay-file={SESSION}", "--db=x.db")
@@ -96,7 +96,7 @@ def test_a_dead_thread_never_leaves_the_process_living_on(engine: Engine, undist
     assert done.code == 1, done.stderr[-2000:]
     assert done.one(LogEvent.THREAD_CRASHED)["stage"] == stage
     ledger = done.one(LogEvent.LEDGER)
-    # What an ingest that dies has in its hands is in no column: then the ledger says so.
+    # The tick that a crashing ingest was processing is in no column; the ledger reports it.
     assert ledger["balanced"] or stage == "ingest"
     assert counts(engine.path("x.db"))["ticks"] == ledger["stored"]
     assert ledger["not_stored"] == 0 or ledger["cause"] == "the engine crashed"

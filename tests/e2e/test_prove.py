@@ -1,4 +1,4 @@
-"""`tradebot prove` and the LIVE gate with real processes, where there is no service manager."""
+"""`tradebot prove` and the LIVE gate with real processes, without a service manager."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tradebot.strategy.registry import CHECKS
 KERNEL = "some avg10=1.25 avg60=0.50 avg300=0.10 total=12345\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=6\n"
 PRESSURE = Path("/proc/pressure")
 NO_MANAGER = "--systemctl=/nonexistent/systemctl"
-# The same experiments, but no longer than it takes to see that they are made.
+# The same experiments, with shorter measurements.
 SHORTENED = """
 import sys
 from tradebot.cli.main import main
@@ -35,7 +35,7 @@ def verdicts(done: Finished) -> dict[str, str]:
 
 
 def test_some_proofs_pass_and_leave_nothing_behind(engine: Engine) -> None:
-    """S8 among others, and neither the operator's database nor a bundle is touched."""
+    """S8 and others; neither the operator's database nor a bundle is changed."""
     only = "psi_integrity,deterministic_replay" if PRESSURE.is_dir() else "deterministic_replay"
     done = engine.run("prove", f"--only={only}", "--db=x.db", NO_MANAGER).expect(0)
     assert verdicts(done) == dict.fromkeys(only.split(","), "PASSED")
@@ -44,7 +44,7 @@ def test_some_proofs_pass_and_leave_nothing_behind(engine: Engine) -> None:
 
 
 def test_made_up_pressure_files_prove_nothing(engine: Engine) -> None:
-    """G1: what counts for the LIVE gate rests on the kernel's own files, however well others look."""
+    """G1: only the kernel's own files count for the LIVE gate."""
     pressure = engine.path("pressure")
     pressure.mkdir()
     for name in ("cpu", "memory", "io"):
@@ -72,7 +72,7 @@ def test_interrupted_it_ends_its_engines_and_clears_away(engine: Engine) -> None
 
 
 def test_the_gate_by_the_bundle_beside_the_database(engine: Engine) -> None:
-    """G0, G1: LIVE with a valid bundle still ends with 12 and says why; each fault of the bundle is reported."""
+    """G0, G1: LIVE with a valid bundle still exits with 12 and the reason; each fault of the bundle is reported."""
     option = engine.config("live.toml", "mode = 'LIVE'\nlive_armed = true\n[app]\ndb_path = 'x.db'\n")
     live = configfile.load(engine.path("live.toml"), CHECKS)
     now_ms = RealRuntime().now_ms()
@@ -109,7 +109,7 @@ def test_all_of_them_without_a_service_manager_fail_at_once(engine: Engine) -> N
 @pytest.mark.proof
 @pytest.mark.timeout(150)
 def test_those_that_can_be_had_without_a_service_manager(engine: Engine) -> None:
-    """What needs systemd is INCONCLUSIVE, which is not passed: exit 1."""
+    """Proofs that need systemd are INCONCLUSIVE, which does not count as passed: exit 1."""
     command = ("prove", "--only=stall_detection,exit_codes,deterministic_replay", "--db=x.db", NO_MANAGER)
     done = engine.run("-c", SHORTENED, *command, command=(sys.executable,), timeout_s=140).expect(1)
     found = verdicts(done)

@@ -1,4 +1,4 @@
-"""prune and backup as processes beside an engine that writes, killed at any moment, and on a full disk."""
+"""prune and backup as processes during writes of an engine, killed at any moment, and with a full disk."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LONG_AGO_MS = 1_600_000_000_000
 
 
 def with_an_old_replay(undisturbed: Path, db: Path) -> str:
-    """A database with a replay that ended long ago; its id."""
+    """A database with a replay that ended long ago; returns its id."""
     shutil.copy(undisturbed, db)
     with closing(sqlite3.connect(db)) as other, other:
         other.execute("UPDATE runs SET first_start_ms = ?, last_end_ms = ?", (LONG_AGO_MS, LONG_AGO_MS))
@@ -40,7 +40,7 @@ def with_an_old_replay(undisturbed: Path, db: Path) -> str:
 
 
 def writing(engine: Engine, db: Path) -> Running:
-    """An engine that writes, well under way."""
+    """An engine that has been writing for some time."""
     running = engine.start(engine.config("fast.toml", FAST), f"--db={db}", "--seconds=60")
     before = ticks_stored(db)
     wait_for_ticks(db, before + 100)
@@ -57,7 +57,7 @@ def _gone_or_pruned(db: Path, run_id: str, ticks: int) -> bool:
 
 
 def test_prune_beside_an_engine_and_killed(engine: Engine, undisturbed: Path) -> None:
-    """No orphan after kill -9 at any moment, the engine never waits, a replay that went begins anew."""
+    """After any kill -9 no row lacks its cause, the engine never waits, and a pruned replay can be repeated."""
     db = engine.path("x.db")
     run_id = with_an_old_replay(undisturbed, db)
     running = writing(engine, db)
@@ -83,7 +83,7 @@ def test_prune_beside_an_engine_and_killed(engine: Engine, undisturbed: Path) ->
 
 
 def test_backup_beside_an_engine_and_killed(engine: Engine, undisturbed: Path) -> None:
-    """One moment, whole and sound; a killed one leaves nothing under the name."""
+    """A consistent and intact copy; a killed backup leaves no file with the final name."""
     db, copy = engine.path("x.db"), engine.path("copy.db")
     with_an_old_replay(undisturbed, db)
     running = writing(engine, db)
@@ -115,7 +115,7 @@ def test_a_database_that_is_not_there(engine: Engine, command: list[str]) -> Non
 
 
 def test_a_replay_of_a_pruned_run_says_so(engine: Engine, undisturbed: Path) -> None:
-    """What is replayed is what is left, under an id of its own, and the log tells."""
+    """The remaining rows are replayed, under another id, and the log reports it."""
     db = engine.path("x.db")
     shutil.copy(undisturbed, db)
     with closing(sqlite3.connect(db)) as other, other:

@@ -1,5 +1,7 @@
-"""What users of similar systems reported in public, each as a run: files of fixtures/reports, and exchanges that
-behave as reported (`reported_exchanges`)."""
+"""Public bug reports about similar systems, each as a run.
+
+The inputs are files of fixtures/reports, and exchanges that behave as reported (`reported_exchanges`).
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,11 @@ from tradebot.telemetry.status_file import status_path
 REPORTS = REPO / "fixtures" / "reports"
 START_2025_MS = 1_735_689_600_000
 LONG_WAIT_S = 30.0
-"""An idle limit that no test reaches: what is looked for must not depend on a lost link."""
+"""An idle limit that no test reaches: the results must not depend on a lost link."""
 
 
 def realws(engine: Engine, server: ExchangeServer, exchange: str, symbols: str, *args: str, **how: Any) -> Live:
-    """An engine that listens to `server` as to `exchange`."""
+    """An engine with `server` as the exchange `exchange`."""
     chosen = ("--ingest=realws", f"--exchange={exchange}", f"--symbol={symbols}", f"--ws-url={server.url}/")
     return Live(engine, *chosen, *args, **how)
 
@@ -36,7 +38,7 @@ def replay(engine: Engine, name: str, *args: str) -> Finished:
 
 
 def because(done: Finished) -> str:
-    """The line of the summary that says why it ended so."""
+    """The line of the summary with the reason of the end."""
     [line] = [line for line in done.stdout.splitlines() if line.startswith("because")]
     return line
 
@@ -55,7 +57,7 @@ def because(done: Finished) -> str:
     ],
 )
 def test_a_file_that_holds_no_tick_lines_is_named(engine: Engine, name: str, words: list[str]) -> None:
-    """Ended with 0 COMPLETE and every line malformed: now 11, and one message that says what the file is."""
+    """Reported: exit 0 COMPLETE with every line malformed. Now 11, and one message that says what the file is."""
     done = replay(engine, name).expect(11)
     assert done.ledger["stored"] == 0
     assert f"{name}: no line is a tick: it looks like" in because(done)
@@ -64,7 +66,7 @@ def test_a_file_that_holds_no_tick_lines_is_named(engine: Engine, name: str, wor
 
 
 def test_prices_as_text_are_read(engine: Engine) -> None:
-    """All sixty lines were malformed."""
+    """Reported: all sixty lines were malformed."""
     done = replay(engine, "strings.jsonl").expect(0)
     assert (done.ledger["stored"], done.ledger["malformed"]) == (60, 0)
     assert rows(engine.path("x.db"), "SELECT price, volume, ts FROM ticks ORDER BY id LIMIT 2") == [
@@ -73,14 +75,14 @@ def test_prices_as_text_are_read(engine: Engine) -> None:
 
 
 def test_microseconds_are_stored_as_milliseconds(engine: Engine) -> None:
-    """They were stored as the year 57 000."""
+    """Reported: they were stored as the year 57 000."""
     replay(engine, "ts_us.jsonl").expect(0)
     times = [ts for (ts,) in rows(engine.path("x.db"), "SELECT ts FROM ticks ORDER BY id")]
     assert times == [START_2025_MS + 250 * number for number in range(60)]
 
 
 def test_frames_newest_first_in_a_rising_market_give_no_sell(engine: Engine) -> None:
-    """The averages saw each frame backwards: 38 signals, half of them to sell."""
+    """Reported: the averages saw each frame backwards: 38 signals, half of them to sell."""
     windows = engine.config("windows.toml", "[strategy]\nshort_window = 2\nlong_window = 5\n")
     done = replay(engine, "coinbase_rising.jsonl", "--exchange=coinbase", windows).expect(0)
     assert (done.ledger["stored"], done.ledger["duplicates"], done.ledger["malformed"]) == (120, 0, 0)
@@ -95,7 +97,7 @@ def test_frames_newest_first_in_a_rising_market_give_no_sell(engine: Engine) -> 
 
 
 def test_ids_that_restart_at_one_are_new_trades(engine: Engine) -> None:
-    """After the reset 200 of 200 new trades were dropped as duplicates."""
+    """Reported: after the reset 200 of 200 new trades were dropped as duplicates."""
     with ExchangeServer(reported.binance_ids_restart) as server:
         live = realws(engine, server, "binance", "ABCUSDT")
         live.wait_ticks(400)
@@ -110,7 +112,7 @@ def test_ids_that_restart_at_one_are_new_trades(engine: Engine) -> None:
 
 
 def test_spot_and_future_of_one_name_are_two_symbols(engine: Engine) -> None:
-    """They were one series, whose price jumped by 1 000 at each trade."""
+    """Reported: they were one series, whose price jumped by 1 000 at each trade."""
     with ExchangeServer(reported.bitget_two_markets) as server:
         live = realws(engine, server, "bitget", "BTCUSDT,USDT-FUTURES:BTCUSDT")
         live.wait_ticks(80)
@@ -121,9 +123,9 @@ def test_spot_and_future_of_one_name_are_two_symbols(engine: Engine) -> None:
 
 
 def test_a_symbol_that_is_added_leaves_the_others_their_positions(engine: Engine) -> None:
-    """With a longer list of symbols on the same database all positions began at 0.
+    """Reported: with a longer list of symbols on the same database all positions began at 0.
 
-    A position that the second life ends with is what the fills of both lives add up to.
+    A position at the end of the second run equals the sum of the fills of both runs.
     """
     with ExchangeServer(reported.binance_any_symbols) as server:
         first = realws(engine, server, "binance", "BTCUSDT,ETHUSDT")
@@ -140,19 +142,19 @@ def test_a_symbol_that_is_added_leaves_the_others_their_positions(engine: Engine
 
 
 def nets(db: Path) -> Mapping[str, float]:
-    """What the fills of each symbol add up to, over all runs."""
+    """The sum of the fills of each symbol, over all runs."""
     query = "SELECT symbol, round(sum(CASE side WHEN 'BUY' THEN fill_qty ELSE -fill_qty END), 9) FROM trades GROUP BY 1"
     return dict(rows(db, query))
 
 
 def positions(done: Finished) -> Mapping[str, float]:
-    """The positions with which the engine says it ended, by its summary."""
+    """The final positions in the summary of the engine."""
     table = done.stdout.partition("\nPositions (")[2].partition("\n\n")[0].splitlines()[2:]
     return {line.split()[0]: float(line.split()[1]) for line in table if line.split()[0].endswith("USDT")}
 
 
 def test_a_first_message_of_a_megabyte_and_more_is_taken(engine: Engine) -> None:
-    """The whole book of Gemini: the engine connected anew for ever."""
+    """Reported: with Gemini's complete book the engine reconnected endlessly."""
     with ExchangeServer(reported.gemini_big_book()) as server:
         live = realws(engine, server, "gemini", "BTCUSD")
         live.wait_ticks(20)
@@ -162,7 +164,7 @@ def test_a_first_message_of_a_megabyte_and_more_is_taken(engine: Engine) -> None
 
 
 def test_a_message_above_a_limit_of_ones_own_names_the_key(engine: Engine) -> None:
-    """With an explicit limit it ends with 12, and the message says which key to raise."""
+    """With an explicit limit it exits with 12, and the message names the key to raise."""
     with ExchangeServer(reported.gemini_big_book()) as server:
         live = realws(engine, server, "gemini", "BTCUSD", feed__max_message_bytes=100_000)
         done = live.running.finish().expect(12)
@@ -178,9 +180,9 @@ def _lines_with(word: str, done: Finished) -> Iterator[str]:
 
 
 def unhealthy(engine: Engine, live: Live, *args: str) -> str:
-    """Wait until `tradebot health` says that the running engine is not; the line.
+    """Wait until `tradebot health` reports the running engine as unhealthy; returns the line.
 
-    The first status may come later than the first log line of the feed: before it there is no engine to judge.
+    The first status may come later than the first log line of the feed: before it health knows of no engine.
     """
     wait_until(status_path(live.db).exists, "the first status")
 
@@ -193,7 +195,7 @@ def unhealthy(engine: Engine, live: Live, *args: str) -> str:
 
 
 def test_a_subscription_that_is_refused_for_good(engine: Engine, hook: Hook) -> None:
-    """The engine was healthy for ever, because its own notices of the link counted as progress."""
+    """Reported: the engine stayed healthy, because its own notices of the link counted as progress."""
     with ExchangeServer(reported.kraken_refuses) as server:
         live = realws(engine, server, "kraken", "XBT/USDC", feed__idle_timeout_s=LONG_WAIT_S,
                       feed__reconnect_budget_s=10, notify__webhook_url=hook.url)  # fmt: skip
@@ -212,7 +214,7 @@ BYBIT_SYMBOLS = "BTCUSDT,ETHUSDT,SOLUSDT,XRPUSDT,ADAUSDT,DOGEUSDT,LTCUSDT,DOTUSD
 
 @pytest.mark.parametrize(("by_file", "good"), [(False, 9), (True, 11)])
 def test_one_wrong_topic_does_not_silence_the_others(engine: Engine, hook: Hook, by_file: bool, good: int) -> None:
-    """Bybit refuses the whole message of ten topics: ten symbols were silent, and the engine healthy."""
+    """Reported: Bybit refused the whole message of ten topics: ten symbols were silent, and the engine healthy."""
     how: dict[str, Any] = {"feed__idle_timeout_s": LONG_WAIT_S, "notify__webhook_url": hook.url}
     with ExchangeServer(reported.bybit_refuses_a_message) as server:
         if by_file:
@@ -238,7 +240,7 @@ def test_one_wrong_topic_does_not_silence_the_others(engine: Engine, hook: Hook,
 
 
 def test_a_maintenance_notice_reaches_log_notices_and_webhook(engine: Engine, hook: Hook) -> None:
-    """Not a word was said of it."""
+    """Reported: the announcement was ignored."""
     with ExchangeServer(reported.kraken_maintenance) as server:
         live = realws(engine, server, "kraken", "BTC/USD", feed__idle_timeout_s=LONG_WAIT_S,
                       notify__webhook_url=hook.url)  # fmt: skip

@@ -1,4 +1,4 @@
-"""Readers beside an engine: nobody waits for anybody, and the write-ahead log stays small under a long reader."""
+"""Readers beside an engine: neither waits for the other, and the write-ahead log stays small with a long reader."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FAST = (
 
 
 def test_four_readers_at_full_speed_never_meet_a_lock(engine: Engine) -> None:
-    """Reading while writing without SQLITE_BUSY, though these readers wait for no lock at all."""
+    """No SQLITE_BUSY during writes, although these readers never wait for a lock."""
     db = engine.path("x.db")
     running = engine.start(engine.config("fast.toml", FAST), f"--db={db}", "--seconds=60")
     wait_for_ticks(db, 1)
@@ -39,7 +39,7 @@ def test_four_readers_at_full_speed_never_meet_a_lock(engine: Engine) -> None:
 
 
 def test_a_long_reader_makes_batches_larger(engine: Engine) -> None:
-    """The log of a writer that nobody can empty grows slowly, and is cut down when the reader has gone."""
+    """A write-ahead log that cannot be reset grows slowly, and is truncated when the reader has finished."""
     db = engine.path("x.db")
     wal = engine.path("x.db-wal")
     config = engine.config("fast.toml", f"{FAST}flush_interval_ms = 200\n")
@@ -51,7 +51,7 @@ def test_a_long_reader_makes_batches_larger(engine: Engine) -> None:
         wait_until(lambda: wal.stat().st_size > WAL_BYTES_KEPT, "a log beyond its usual size")
         commits = [ticks_stored(db)]
         wait_until(lambda: _note(commits, ticks_stored(db)) >= 4, "commits")
-    # The first of them may be under way already. With one tick a commit, none would hold so many.
+    # The first one may have started before. With one tick per commit, none would have this many.
     assert min(after - before for before, after in pairwise(commits[1:])) > 20
     wait_until(lambda: wal.stat().st_size <= WAL_BYTES_KEPT, "the log is cut down")
     running.send(signal.SIGTERM)
@@ -60,7 +60,7 @@ def test_a_long_reader_makes_batches_larger(engine: Engine) -> None:
 
 
 def _note(commits: list[int], ticks: int) -> int:
-    """Keep the number of stored ticks when it is another one; how many are kept."""
+    """Record the number of stored ticks if it has changed; returns how many numbers were recorded."""
     if ticks != commits[-1]:
         commits.append(ticks)
     return len(commits)

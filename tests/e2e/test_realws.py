@@ -1,4 +1,4 @@
-"""`--ingest=realws` end to end, against servers on loopback that speak as exchanges do."""
+"""`--ingest=realws` end to end, with servers on the loopback interface that imitate exchanges."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TS = 1_700_000_000_000
 
 
 def realws(engine: Engine, server: ExchangeServer, exchange: str, symbols: str, *args: str, **how: Any) -> Live:
-    """An engine that listens to `server` as to `exchange`."""
+    """An engine with `server` as the exchange `exchange`."""
     chosen = ("--ingest=realws", f"--exchange={exchange}", f"--symbol={symbols}", f"--ws-url={server.url}/ws")
     return Live(engine, *chosen, *args, **how)
 
@@ -34,7 +34,7 @@ def binance(symbol: str, number: int, price: object = "100.25") -> dict[str, obj
 
 
 def test_binance_with_two_symbols(engine: Engine) -> None:
-    """Subscribes, again after a loss; trades as sent, each symbol by its own numbers; other frames are no trades."""
+    """Subscribes, also after a loss; stores trades as sent, with separate numbers per symbol; ignores other frames."""
 
     def talk(this: Talk) -> None:
         assert this.path == "/ws"
@@ -82,7 +82,7 @@ def test_binance_with_two_symbols(engine: Engine) -> None:
 
 @pytest.mark.slow
 def test_exchanges_with_pings_of_their_own(engine: Engine) -> None:
-    """Ours are sent every ping_interval_s, and their answers are no trades; one that is ours to answer is answered."""
+    """The engine sends the exchange's pings every ping_interval_s and answers those it gets; neither is a trade."""
 
     def okx(this: Talk) -> None:
         [arg] = this.hear()["args"]
@@ -134,7 +134,7 @@ def test_exchanges_with_pings_of_their_own(engine: Engine) -> None:
 
 
 def test_a_subscription_that_is_not_confirmed(engine: Engine) -> None:
-    """Heartbeats alone are no subscription: without an ack or a trade the link is given up, and made anew."""
+    """Heartbeats do not confirm a subscription: without a confirmation or a trade the engine reconnects."""
 
     def talk(this: Talk) -> None:
         assert this.hear()["method"] == "subscribe"
@@ -161,7 +161,7 @@ def kraken(kind: str, *numbers: int) -> dict[str, object]:
 
 
 def test_history_at_subscription_and_a_source_of_a_file(engine: Engine) -> None:
-    """Past trades are counted and dropped, or kept each once; --ws-source takes its limits from ws_sources.toml."""
+    """Past trades are counted and dropped, or stored once each; --ws-source sets limits from ws_sources.toml."""
 
     def talk(this: Talk) -> None:
         message = this.hear()
@@ -200,8 +200,8 @@ def test_history_at_subscription_and_a_source_of_a_file(engine: Engine) -> None:
 
 
 def test_state_and_caps_hold_per_symbol(engine: Engine) -> None:
-    """Each symbol decides as if it were alone, and a cap that one has reached stops no other."""
-    # Of one symbol alone the averages cross often; mixed, they would cross at other places.
+    """The symbols are independent: each decides by itself, and the cap of one does not affect others."""
+    # The averages of each symbol cross often; with mixed symbols they would cross at other places.
     prices: dict[str, list[float]] = {
         "AAAUSDT": [100 + (n * 7 % 13) for n in range(60)],
         "BBBUSDT": [10 + (n * n % 5) for n in range(60)],
@@ -216,7 +216,7 @@ def test_state_and_caps_hold_per_symbol(engine: Engine) -> None:
         this.listen()
 
     with ExchangeServer(talk) as server:
-        # One unit of A is more than a symbol may have; of B and C it is not.
+        # One unit of A exceeds the cap of a symbol; one unit of B or C does not.
         live = realws(engine, server, "binance", "aaausdt,bbbusdt,cccusdt", strategy__desired_size=1.0,
                       risk_caps__max_symbol_exposure_usd=50.0)  # fmt: skip
         live.wait_ticks(180)
@@ -235,7 +235,7 @@ def test_state_and_caps_hold_per_symbol(engine: Engine) -> None:
 
 
 def server_side(authority: trustme.CA, name: str, not_after: datetime | None = None) -> ssl.SSLContext:
-    """What a server with a certificate for `name` needs."""
+    """The TLS context of a server with a certificate for `name`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(name, not_after=not_after).configure_cert(context)
     return context
@@ -243,7 +243,7 @@ def server_side(authority: trustme.CA, name: str, not_after: datetime | None = N
 
 @pytest.mark.slow
 def test_wss_with_credentials_and_with_certificates_that_are_wrong(engine: Engine, tmp_path: Path) -> None:
-    """The certificate is verified (10 with the reason when it is wrong); credentials are used and never told."""
+    """The certificate is verified (exit 10 with the reason if it is wrong); credentials are used and never shown."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     secrets = ("hunter2-of-the-user", "k3y-0f-th3-qu3ry-abcdef")
@@ -279,7 +279,7 @@ def test_wss_with_credentials_and_with_certificates_that_are_wrong(engine: Engin
             texts.append(other.stop())
         texts.append(done := start("unknown", good, trusted=False).end(10))
         assert "no authority known to this machine" in done.all(LogEvent.CONNECT_FAILED)[0]["reason"]
-        # The last attempt may have had too little time left to find the same.
+        # The last attempt may have had too little time to detect the same error.
         assert "within feed.reconnect_budget_s (2 s); the last attempt: " in done.one(LogEvent.STAGE_FAILED)["detail"]
     assert len(notices(live.db, "LINK_LOST")) == 1
     assert "***@localhost" in texts[0].stderr

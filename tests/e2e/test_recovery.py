@@ -1,4 +1,4 @@
-"""The recovery lab finds what it is there for; its points are those of `make recovery`, some of which CI runs."""
+"""The recovery test detects what it should; its points are those of `make recovery`, of which CI runs some."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = [
 
 
 def lab(home: Path, module: str, *args: str) -> tuple[int, str]:
-    """Run the lab; its exit code and what it printed."""
+    """Run the recovery test; returns its exit code and output."""
     words = [sys.executable, "-m", *module.split(), *args]
     done = subprocess.run(words, cwd=REPO, env=environment(home), capture_output=True, text=True)
     said = done.stdout + done.stderr

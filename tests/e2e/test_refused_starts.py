@@ -1,4 +1,4 @@
-"""A start that is refused before the pipeline runs ends with 12, and the webhook hears why."""
+"""A start that is refused before the pipeline runs exits with 12, and the webhook reports the reason."""
 
 from __future__ import annotations
 

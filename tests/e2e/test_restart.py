@@ -1,4 +1,4 @@
-"""Two engines on one database, and an engine that comes back."""
+"""Two engines on one database, and restarts of an engine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FAST = "[engine]\ntick_interval_ms = 2\nsignal_every_n_ticks = 10\n[persist]\nfl
 
 
 def test_a_second_engine_on_the_same_database_is_refused(engine: Engine) -> None:
-    """12 naming the process; the first one does not notice. bin/tradebot's process is the engine."""
+    """Exit 12 naming the process; the first engine is not affected. bin/tradebot's process is the engine."""
     db = engine.path("x.db")
     first = engine.start(
         engine.config("fast.toml", FAST), "--db=x.db", command=[REPO / "bin" / "tradebot"],
@@ -47,7 +47,7 @@ def test_a_second_engine_on_the_same_database_is_refused(engine: Engine) -> None
     wait_for_ticks(db, seen + 1)
     first.send(signal.SIGTERM)
     assert first.finish(10).expect(0).ledger["not_stored"] == 0
-    # Gone, and so is its claim.
+    # It has ended, and so has its lock.
     engine.run("--ingest=replay", f"--replay-file={CROSSOVER}", "--db=x.db").expect(0)
 
 
@@ -67,9 +67,9 @@ SYNTHETIC_SIGNALS = "SELECT kind, price FROM signals WHERE run IN (SELECT id FRO
 
 
 def test_a_restarted_push_feed_continues(engine: Engine) -> None:
-    """Prices, strategy and positions go on over restarts; a replay in the same file touches nothing of it.
+    """Prices, strategy and positions continue across restarts; a replay in the same file changes none of them.
 
-    Signals come at every 10th tick, sides in turn, as in one undisturbed run.
+    Signals occur at every 10th tick, with alternating sides, as in one uninterrupted run.
     """
     db = engine.path("x.db")
     args = (engine.config("fast.toml", FAST), "--db=x.db", "--strategy=periodic")
@@ -93,7 +93,7 @@ def test_a_restarted_push_feed_continues(engine: Engine) -> None:
 
 
 def test_a_push_feed_continues_after_kill_9(engine: Engine) -> None:
-    """What was in its hands is lost, what is stored is sound, and the next run goes on from there."""
+    """Events in the pipeline are lost, stored rows are intact, and the next run continues."""
     db = engine.path("x.db")
     args = (engine.config("fast.toml", FAST), "--db=x.db", "--strategy=periodic")
     running = engine.start(*args)
@@ -106,14 +106,14 @@ def test_a_push_feed_continues_after_kill_9(engine: Engine) -> None:
     assert again.one(LogEvent.CARRIED_OVER)["ticks"] == held
     assert_sound(db)
     assert len(synthetic_units(db)) == held + again.ledger["stored"]
-    # A signal whose tick was just stored may be among what was lost; then the next tick gives it, with its side.
+    # The kill may lose a signal whose tick was stored; then the next tick causes it, with the same side.
     kinds = [kind for kind, _ in rows(db, f"{SYNTHETIC_SIGNALS} ORDER BY id")]
     assert kinds == [SIDES_IN_TURN[n % 2] for n in range(len(kinds))]
     assert abs(len(kinds) - (held + again.ledger["stored"]) // 10) <= 1
 
 
 def test_a_replay_in_a_file_with_other_runs_is_as_in_a_file_of_its_own(engine: Engine, undisturbed: Path) -> None:
-    """Positions and windows of other runs never reach a replay."""
+    """Positions and windows of other runs do not affect a replay."""
     engine.run(engine.config("fast.toml", FAST), "--db=x.db", "--strategy=periodic", "--seconds=0.3").expect(0)
     engine.run(f"--config={SESSION_CONFIG}", f"--replay-file={SESSION}", "--db=x.db").expect(0)
     own = "WHERE run = (SELECT id FROM runs WHERE ingest = 'replay') ORDER BY id"
@@ -128,7 +128,7 @@ def test_a_replay_in_a_file_with_other_runs_is_as_in_a_file_of_its_own(engine: E
 
 
 def test_the_default_database_is_below_the_home(engine: Engine) -> None:
-    """Never inside the installation; $STATE_DIRECTORY where systemd gives one."""
+    """Never inside the installation; in $STATE_DIRECTORY if systemd sets it."""
     engine.run("--seconds=0.1").expect(0)
     assert counts(engine.home / ".local" / "state" / "tradebot" / "tradebot.db")["ticks"] >= 1
     service = engine.path("service")
@@ -137,7 +137,7 @@ def test_the_default_database_is_below_the_home(engine: Engine) -> None:
 
 
 def test_the_configuration_is_found(engine: Engine) -> None:
-    """The command line over the environment over the file; a missing default file means defaults."""
+    """The command line overrides the environment, which overrides the file; without a file the defaults apply."""
     text = f'[engine]\ningest_mode = "replay"\nreplay_file = "{CROSSOVER}"\n[app]\ndb_path = "file.db"\n'
     engine.config("mine.toml", text)
     engine.run(env={"TRADEBOT_CONFIG": "mine.toml"}).expect(0)

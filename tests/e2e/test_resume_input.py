@@ -1,4 +1,4 @@
-"""A resume continues the very input that was begun, or refuses: also from standard input, which has no digest."""
+"""A resume continues with the same input or is refused, also for standard input, which has no digest."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _lines(repo: Path) -> list[bytes]:
 
 
 def _begin(engine: Engine, first: list[bytes]) -> None:
-    """Store `first`, then be killed while the pipe stays open."""
+    """Store `first`, then get killed while the pipe stays open."""
     running = engine.start(*ARGS, stdin=subprocess.PIPE)
     assert running.process.stdin is not None
     running.process.stdin.write(b"".join(first))
@@ -33,7 +33,7 @@ def _resume(engine: Engine, lines: list[bytes], name: str) -> subprocess.Popen[b
 
 
 def test_another_input_is_refused_and_changes_nothing(engine: Engine, repo: Path) -> None:
-    """S8: what is stored under a run id comes from one input."""
+    """S8: all rows stored under a run id come from one input."""
     lines = _lines(repo)
     _begin(engine, lines[:500])
     before = counts(engine.path("x.db"))

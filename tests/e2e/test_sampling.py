@@ -13,7 +13,7 @@ SESSION_TICKS = 13_932
 
 @pytest.mark.parametrize("every", [1, 5, 10])
 def test_a_replay_keeps_every_nth_tick(engine: Engine, every: int) -> None:
-    """Sampling invariant: exactly floor(n / N), and they are the N-th, 2N-th, ... of the file."""
+    """Sampling invariant: exactly floor(n / N) ticks, number N, 2N, 3N and so on of the file."""
     args = ("--ingest=replay", f"--replay-file={SESSION}", "--db=x.db", f"--sample-every={every}")
     done = engine.run(*args).expect(0)
     db = engine.path("x.db")
@@ -29,9 +29,9 @@ def test_a_replay_keeps_every_nth_tick(engine: Engine, every: int) -> None:
 
 @pytest.mark.slow
 def test_synthetic_keeps_every_nth_tick(engine: Engine) -> None:
-    """Sampling invariant, G5: the same with a push feed; the kept prices are the same walk for every N."""
+    """Sampling invariant, G5: the same with a push feed; the prices are from the same walk for every N."""
     config = engine.config("fast.toml", FAST)
-    # At once, since each only waits for its clock.
+    # Concurrently, because each only waits for its clock.
     runs = {
         every: engine.start(config, "--seconds=1.5", f"--db={every}.db", f"--sample-every={every}")
         for every in (1, 5, 10)

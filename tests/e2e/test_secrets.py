@@ -1,4 +1,4 @@
-"""Secret URLs of a real run: read from environment and files, used, and shown nowhere."""
+"""Secret URLs in a real run: read from environment and files, used, and never shown."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_credentials_on_the_command_line_are_warned_of_and_masked(engine: Engine
 
 
 def test_every_file_of_a_run_is_for_its_owner_only(engine: Engine) -> None:
-    """Whatever the umask lets through."""
+    """Whatever the umask permits."""
     old = os.umask(0)
     try:
         engine.run(engine.config("c.toml", KEYS), "--seconds=0.3").expect(0)

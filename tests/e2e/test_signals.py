@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP, once, twice and too early, and streams whose reader has gone."""
+"""SIGINT, SIGTERM and SIGHUP, once, twice and during start-up, and streams whose reader has gone."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FAST = "[engine]\ntick_interval_ms = 2\n[persist]\nflush_interval_ms = 50\n"
 STOP_SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 EACH = pytest.mark.parametrize("number", STOP_SIGNALS, ids=lambda number: number.name)
 
-# Imported by Python itself as it starts: interrupts the process there, or when the named module is imported.
+# Python imports this at its start; it interrupts the process there, or when the named module is imported.
 INTERRUPTED = """
 import os, signal, sys
 class Finder:
@@ -66,7 +66,7 @@ def test_a_push_feed_is_stopped_with_everything_stored(engine: Engine, number: s
 def test_a_replay_is_stopped_in_the_middle_and_resumed(
     engine: Engine, number: signal.Signals, undisturbed: Path
 ) -> None:
-    """S13: exit 0 with what was accepted; a resume completes it to the undisturbed rows."""
+    """S13: exit 0 with everything accepted stored; a resume completes it to the undisturbed rows."""
     db = engine.path("x.db")
     args = (f"--config={SESSION_CONFIG}", f"--replay-file={SESSION}", "--db=x.db")
     running = engine.start(*args, "--speed=20x")
@@ -90,7 +90,7 @@ def test_a_signal_while_the_engine_starts_is_served(engine: Engine) -> None:
 
 
 def test_a_hangup_that_was_ignored_stays_so(engine: Engine) -> None:
-    """12.11: an engine that was started by nohup outlives its terminal."""
+    """An engine started by nohup continues when its terminal is closed."""
     running = engine.start(
         engine.config("fast.toml", FAST), "--db=x.db", command=("nohup", sys.executable, "-m", "tradebot")
     )
@@ -104,7 +104,7 @@ def test_a_hangup_that_was_ignored_stays_so(engine: Engine) -> None:
 @pytest.mark.parametrize("at", ["the start", "docopt", "msgspec", "tradebot.config.model", "peewee"])
 @pytest.mark.parametrize(("command", "code"), [("run", 0), ("soak", 1)])
 def test_an_interrupt_while_it_is_imported_ends_it_quietly(engine: Engine, at: str, command: str, code: int) -> None:
-    """12.11: nothing has begun, so nothing is said; 0 for run, 1 for a command that has not answered."""
+    """Nothing has started, so nothing is printed; 0 for run, 1 for a command that has not answered."""
     if at == "the start" and subprocess.run(["env", "--block-signal=INT", "true"], capture_output=True).returncode:
         pytest.skip("this env cannot block signals")
     engine.path("sitecustomize.py").write_text(INTERRUPTED)
@@ -116,7 +116,7 @@ def test_an_interrupt_while_it_is_imported_ends_it_quietly(engine: Engine, at: s
 
 @pytest.mark.parametrize(("module", "program"), [("tradebot.cli", "tradebot"), ("mockws_server", "mockws")])
 def test_the_installed_programs_end_quietly_too(engine: Engine, module: str, program: str) -> None:
-    """12.11: their entry point arranges that before it imports anything else."""
+    """Their entry point arranges this before it imports anything else."""
     engine.path("sitecustomize.py").write_text(INTERRUPTED)
     paths = {"PYTHONPATH": f"{engine.home}:{REPO}", "INTERRUPT_AT": "msgspec"}
     script = f"import sys; from {module}.startup import {program}; sys.exit({program}())"
@@ -125,7 +125,7 @@ def test_the_installed_programs_end_quietly_too(engine: Engine, module: str, pro
 
 
 def test_a_silent_pipe_does_not_hold_off_a_stop(engine: Engine) -> None:
-    """S13: SIGTERM while reading from a standard input that says nothing ends within 2 s."""
+    """S13: SIGTERM while reading from a silent standard input ends the run within 2 s."""
     running = engine.start("--ingest=replay", "--replay-file=-", "--db=x.db", stdin=subprocess.PIPE)
     stdin = running.process.stdin
     assert stdin is not None
@@ -142,7 +142,7 @@ def test_a_silent_pipe_does_not_hold_off_a_stop(engine: Engine) -> None:
 
 
 def test_a_named_pipe_without_a_writer_does_not_hold_off_a_stop(engine: Engine) -> None:
-    """S13: not even while it waits for somebody to open the other end."""
+    """S13: also while it waits for a writer to open the other end."""
     os.mkfifo(engine.path("pipe"))
     running = engine.start("--ingest=replay", "--replay-file=pipe", "--db=x.db")
     running.wait_for(LogEvent.INITIAL_DATABASE_STATE)
@@ -153,14 +153,14 @@ def test_a_named_pipe_without_a_writer_does_not_hold_off_a_stop(engine: Engine) 
 
 
 def test_a_second_signal_ends_it_at_once(engine: Engine) -> None:
-    """Exit 1 at once while the storage is locked, with what was not stored in the log."""
+    """Exit 1 immediately while the storage is locked; the log counts what was not stored."""
     db = engine.path("x.db")
     running = engine.start(engine.config("fast.toml", FAST), "--db=x.db")
     wait_for_ticks(db, 100)
     with closing(sqlite3.connect(db, timeout=30, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         held = ticks_stored(db)
-        # Nothing can be stored from here on, so some accepted ticks are in the engine's hands when it is stopped.
+        # Nothing can be stored from here on, so the engine has unstored ticks when it is stopped.
         running.send(signal.SIGTERM)
         running.wait_for(LogEvent.DRAINING)
         began = time.monotonic()
@@ -179,7 +179,7 @@ def test_a_second_signal_ends_it_at_once(engine: Engine) -> None:
 
 @pytest.mark.parametrize("gone", ["stdout", "stderr", "both"])
 def test_readers_that_go_away_do_not_break_a_run(engine: Engine, gone: str, undisturbed: Path) -> None:
-    """A broken pipe costs text, never a row and never the exit code."""
+    """A broken pipe loses text, but no row, and does not change the exit code."""
     read, write = os.pipe()
     os.close(read)
     options: dict[str, Any] = {name: write for name in ("stdout", "stderr") if gone in (name, "both")}
@@ -194,7 +194,7 @@ def test_readers_that_go_away_do_not_break_a_run(engine: Engine, gone: str, undi
 
 
 def test_streams_that_were_never_open_do_not_break_a_run(engine: Engine, undisturbed: Path) -> None:
-    """As some service managers and cron jobs start it."""
+    """Some service managers and cron jobs start programs like this."""
     args = f"--config={SESSION_CONFIG} --replay-file={SESSION} --db=x.db"
     shell = f"exec {sys.executable} -m tradebot {args} <&- >&- 2>&-"
     engine.run(command=("sh", "-c", shell)).expect(0)

@@ -1,4 +1,4 @@
-"""`tradebot soak` with real engines under a stand-in for systemctl: the ladder's rates, stalls, quiet, its manners."""
+"""`tradebot soak` with real engines and a substitute for systemctl: throttling, stalls, quiet feeds, errors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ try:
 except TradebotError as error:
     sys.exit(str(error))
 """
-"""The command line keeps the 45 s of a stall; here they may be fewer."""
+"""Replaces the command line, where the stall limit is fixed at 45 s."""
 
 
 class Box:
@@ -58,7 +58,7 @@ class Box:
         self.env = {"TRADEBOT_FAKE_UNITS": str(self.units)}
 
     def start_engine(self) -> None:
-        """As `systemctl start`, and wait until it stores."""
+        """Start the engine as `systemctl start` does, and wait until it stores."""
         words = FAKE.split()
         self.engine.run("restart", UNIT, env=self.env, command=words).expect(0)
         wait_until(lambda: self.status_of_running() is not None, "a status of the engine")
@@ -75,18 +75,18 @@ class Box:
         return running
 
     def command(self, poll_s: float) -> list[str]:
-        """The words of the command line."""
+        """The command line of the supervisor."""
         return ["soak", "--db=x.db", "--psi-root=psi", f"--systemctl={FAKE}", f"--poll={poll_s:g}"]
 
     def decisions(self, action: str | None = None) -> list[dict[str, Any]]:
-        """All whole lines so far, or those of an action."""
+        """All complete lines so far, or those with an action."""
         path = self.engine.path("x.db.decisions.jsonl")
         text = path.read_text() if path.exists() else ""
         lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
         return [line for line in lines if action in (None, line["action"])]
 
     def wait_state(self, state: str, deadline_s: float = 30.0) -> None:
-        """Wait for the first decision after which the newest line says so, and for the engine it restarted."""
+        """Wait for the first decision with this state, and for the engine that it restarted."""
         wait_until(lambda: self.decisions()[-1]["state"] == state, state, deadline_s)
 
     @property
@@ -96,7 +96,7 @@ class Box:
         return pid
 
     def status_of_running(self) -> Status | None:
-        """The status of the process that the manager runs now, once it has one."""
+        """The status of the process that the manager currently runs; waits for it."""
         status = read_status(status_path(self.db))
         return status if status is not None and status.pid == self.pid and status.last_tick is not None else None
 
@@ -109,7 +109,7 @@ class Box:
 
 @pytest.fixture
 def boxes(engine: Engine) -> Iterator[list[Box]]:
-    """Boxes to be closed at the end."""
+    """Boxes that are closed at the end."""
     made: list[Box] = []
     yield made
     for box in made:
@@ -121,7 +121,7 @@ PER_S: Final = 500.0
 
 
 def measured_rate(box: Box, sample_every: int, for_s: float) -> float:
-    """Ticks stored a second by the engine that keeps one of so many, between two commits."""
+    """The ticks stored per second by an engine with this sampling, measured between two commits."""
 
     def running() -> Status | None:
         status = box.status_of_running()
@@ -135,7 +135,7 @@ def measured_rate(box: Box, sample_every: int, for_s: float) -> float:
 
 
 def wait_change(db: Path) -> tuple[float, int]:
-    """When the next tick is seen stored, and its number."""
+    """The time at which the next tick was stored, and its number."""
     with reading(db) as connection:
 
         def newest() -> int:
@@ -147,7 +147,7 @@ def wait_change(db: Path) -> tuple[float, int]:
 
 
 def test_each_rung_keeps_its_part_of_the_ticks(engine: Engine, boxes: list[Box]) -> None:
-    """NORMAL to THROTTLE3 and back, the measured rates within 10 % of 1/5, 1/10, 1/20 and of 1."""
+    """NORMAL to THROTTLE3 and back, with measured rates within 10 % of 1/5, 1/10, 1/20 and 1."""
     box = Box(engine, SYNTHETIC)
     boxes.append(box)
     box.start_engine()
@@ -180,7 +180,7 @@ def test_each_rung_keeps_its_part_of_the_ticks(engine: Engine, boxes: list[Box])
 
 
 def test_abort_leaves_the_engine_throttled(engine: Engine, boxes: list[Box]) -> None:
-    """Exit 1, and the verdict says what stays and what to do; the next soak continues from there."""
+    """Exit 1, and the verdict says what remains and what to do; the next soak continues from there."""
     box = Box(engine, SYNTHETIC)
     boxes.append(box)
     box.start_engine()
@@ -200,8 +200,8 @@ def test_abort_leaves_the_engine_throttled(engine: Engine, boxes: list[Box]) -> 
 
 @pytest.mark.parametrize("psi_actions", ["on", "off"])
 def test_a_stopped_engine_is_found_and_restarted(engine: Engine, boxes: list[Box], psi_actions: str) -> None:
-    """SIGSTOP: STALL when the limit is over and at most one poll later, ticks flow again; with PSI actions off too."""
-    limit_s, poll_s = 2.0, 1.0  # asking the stand-in for systemctl takes a busy machine half a second
+    """SIGSTOP: STALL at the limit or at most one poll later, then ticks are stored again; with PSI actions off too."""
+    limit_s, poll_s = 2.0, 1.0  # on a busy machine a call of the substitute for systemctl takes half a second
     box = Box(engine, SYNTHETIC)
     boxes.append(box)
     box.start_engine()
@@ -217,7 +217,7 @@ def test_a_stopped_engine_is_found_and_restarted(engine: Engine, boxes: list[Box
     soak.send(signal.SIGINT)
     soak.finish().expect(0)
     assert limit_s <= stall["seconds_since_progress"] <= limit_s + poll_s
-    found_s = (stall["ts_ms"] - stopped_ms) / 1000  # the engine's last words may be a second old
+    found_s = (stall["ts_ms"] - stopped_ms) / 1000  # the engine's last status may be a second old
     assert limit_s - 1.2 <= found_s <= limit_s + poll_s + 1.5, found_s
     assert len(box.decisions("STALL")) == 1
     assert box.decisions("ENGINE_RESTART") == [] and not throttle_path(box.db).exists()
@@ -226,7 +226,7 @@ def test_a_stopped_engine_is_found_and_restarted(engine: Engine, boxes: list[Box
 
 
 def test_a_quiet_feed_that_pings_is_no_stall(engine: Engine, boxes: list[Box]) -> None:
-    """The limit passes three times without a tick; the link is live, so nothing is restarted."""
+    """Three times the limit passes without a tick; the link is live, so nothing is restarted."""
     with MockWsProcess(engine.home) as mock:
         keys = "[feed]\nidle_timeout_s = 1.0\nping_interval_s = 0.3\n[persist]\nflush_interval_ms = 20\n"
         box = Box(engine, keys, "--ingest=mockws", f"--ws-url={mock.url}")
@@ -246,7 +246,7 @@ def test_a_quiet_feed_that_pings_is_no_stall(engine: Engine, boxes: list[Box]) -
 
 
 def test_what_is_not_there_is_said_and_waited_for(engine: Engine, boxes: list[Box]) -> None:
-    """No unit, a pressure file missing, no database, a manager that fails: told, tried again, no traceback, exit 1."""
+    """No unit, no pressure file, no database, a failing manager: reported, tried again, no traceback, exit 1."""
     box = Box(engine, SYNTHETIC)
     boxes.append(box)
     (box.units / f"{UNIT}.json").unlink()

@@ -1,4 +1,4 @@
-"""Starts of real engines on what a kill or another name of the file left: they start, or name the file at once."""
+"""Starts of real engines on files left by a kill, or under another name: they start, or name the file immediately."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.unit.store.test_start_states import killed_in_a_transaction
 REPLAY = ("--ingest=replay", f"--replay-file={CROSSOVER}")
 FAST = "[engine]\ntick_interval_ms = 2\n[persist]\nflush_interval_ms = 50\n"
 AT_ONCE_S = 10.0
-"""Far below storage_retry_s; a start alone takes some of it on a busy machine."""
+"""Far below storage_retry_s; on a busy machine a start takes part of it."""
 
 
 def test_a_hot_journal_of_the_first_start(engine: Engine) -> None:
-    """11.1: killed while the first schema was made."""
+    """A kill while the first schema was created."""
     killed_in_a_transaction(engine.path("x.db"))
     engine.run(*REPLAY, "--db=x.db").expect(0)
     assert counts(engine.path("x.db"))["ticks"] == 50
@@ -27,7 +27,7 @@ def test_a_hot_journal_of_the_first_start(engine: Engine) -> None:
 
 
 def test_a_removed_lock_file_and_a_hard_link_let_no_second_engine_in(engine: Engine) -> None:
-    """12.10: and the first one goes on undisturbed."""
+    """The second engine is refused, and the first one continues."""
     config = engine.config("fast.toml", FAST)
     running = engine.start(config, "--db=x.db")
     wait_for_ticks(engine.path("x.db"), 10)
@@ -46,7 +46,7 @@ def test_a_removed_lock_file_and_a_hard_link_let_no_second_engine_in(engine: Eng
 
 
 def test_a_working_directory_that_was_deleted(engine: Engine) -> None:
-    """12.11: a relative path leads nowhere; an absolute one works from there too."""
+    """A relative path is refused with a message; an absolute one works."""
     script = 'mkdir gone && cd gone && rmdir ../gone && exec "$@"'
     command = ("sh", "-c", script, "sh", sys.executable, "-m", "tradebot")
     assert_one_message(
@@ -56,7 +56,7 @@ def test_a_working_directory_that_was_deleted(engine: Engine) -> None:
 
 
 def test_a_working_directory_that_is_deleted_under_an_engine(engine: Engine) -> None:
-    """The database is found again for the run's end, though its path was relative."""
+    """The end of the run is recorded, although the path of the database was relative."""
     engine.config("fast.toml", FAST)
     engine.path("data").mkdir()
     engine.path("place").mkdir()
@@ -70,7 +70,7 @@ def test_a_working_directory_that_is_deleted_under_an_engine(engine: Engine) -> 
 
 
 def test_a_path_that_is_too_long(engine: Engine) -> None:
-    """12.11: SQLite would only say that it cannot open the file."""
+    """SQLite would only report that it cannot open the file."""
     long = "/".join(["d" * 100] * 6)
     began_s = time.monotonic()
     assert_one_message(engine.run(*REPLAY, f"--db={long}/x.db").expect(12), "x.db", "SQLite takes 504 at most")
@@ -79,7 +79,7 @@ def test_a_path_that_is_too_long(engine: Engine) -> None:
 
 
 def test_another_programs_database_with_a_hot_journal(engine: Engine) -> None:
-    """11.1: rolled back as by any reader, refused, and its journal mode stays."""
+    """Rolled back as by any reader, then refused; its journal mode is unchanged."""
     path = engine.path("x.db")
     with closing(sqlite3.connect(path)) as db:
         db.execute("CREATE TABLE accounts (name)")

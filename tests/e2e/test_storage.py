@@ -1,4 +1,4 @@
-"""A full disk and a database locked by another program: it goes on when that ends, else 13 and nothing is missing."""
+"""A full disk and a locked database: the run continues afterwards, or exits with 13 without a loss."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from tradebot.core.log_events import LogEvent
 
 pytestmark = pytest.mark.slow
 
-# Small channels keep the reserve of the spill file small, and so the disk that a test needs.
+# Small channels keep the reserve of the spill file, and therefore the disk of a test, small.
 CHANNELS = "[channels]\ntick_channel_size = 256\nsignal_channel_size = 64\npersist_channel_size = 512\n"
 FAST = "[engine]\ntick_interval_ms = 2\n"
-# The reserve is about 9 MB; the rest is for the database, of which a few hundred kB are used before the disk fills.
+# The reserve takes about 9 MB; the rest is for the database, which uses a few hundred kB before the disk is filled.
 DISK_MB = 16
 
 
@@ -43,7 +43,7 @@ def persist(storage_retry_s: float, drain_timeout_s: float = 5) -> str:
 
 
 def start_replay(engine: Engine, db: Path, storage_retry_s: float, *more: str) -> Running:
-    """A replay of the recorded session that takes some seconds, so that something can happen to it."""
+    """A replay of the recorded session that takes several seconds, so that faults can be injected."""
     text = f"{SESSION_CONFIG.read_text()}\n{CHANNELS}\n{persist(storage_retry_s)}"
     config = engine.config(f"replay-{storage_retry_s}.toml", text)
     return engine.start(config, f"--replay-file={SESSION}", f"--db={db}", *more)
@@ -56,7 +56,7 @@ def start_synthetic(engine: Engine, db: Path, storage_retry_s: float, *more: str
 
 @contextmanager
 def locked(db: Path) -> Iterator[None]:
-    """The database as another program that writes it sees it: this one. Nobody else can, meanwhile."""
+    """A lock held by another program (this process): nobody else can write the database in this block."""
     connection = sqlite3.connect(db, timeout=30, isolation_level=None)
     try:
         connection.execute("BEGIN EXCLUSIVE")
@@ -66,7 +66,7 @@ def locked(db: Path) -> Iterator[None]:
 
 
 def assert_failed_and_spilled(done: Finished, code: str) -> None:
-    """Ended with 13; the log names the storage error, and the spill holds what the ledger calls not stored."""
+    """Exit 13; the log names the storage error, and the spill file contains what the ledger counts as not stored."""
     done.expect(13)
     assert done.one(LogEvent.STORAGE_FAILED)["code"] == code
     ledger = done.ledger
@@ -78,10 +78,7 @@ def assert_failed_and_spilled(done: Finished, code: str) -> None:
 
 
 def assert_adopted(before: Finished, db: Path, after: Finished, committed: bool = False) -> None:
-    """The start after it stored the spill first: everything that was accepted is there, once.
-
-    `committed`: the last batch may have been committed although it counts as spilled; then it is not stored again.
-    """
+    """The next start stored the spill file first: everything accepted is stored exactly once."""
     adopted = after.one(LogEvent.SPILL_ADOPTED)
     assert adopted["whole"]
     assert committed or adopted["already_stored"] == 0
@@ -117,7 +114,7 @@ class TestFullDisk:
         assert dump(db) == dump(undisturbed)
 
     def test_a_push_feed_ends_with_13_and_its_next_start_goes_on(self, engine: Engine, disk: SmallDisk) -> None:
-        """G5: nothing accepted is missing after the next start, which continues where it ended."""
+        """G5: nothing accepted is missing after the next start, which continues the feed."""
         db = disk.place / "x.db"
         running = start_synthetic(engine, db, 0.2)
         wait_for_ticks(db, 200)
@@ -133,7 +130,7 @@ class TestFullDisk:
     def test_a_disk_that_gets_room_again_is_waited_for(
         self, engine: Engine, disk: SmallDisk, undisturbed: Path
     ) -> None:
-        """I6: retried with backoff; the run ends with 0 as if nothing had been."""
+        """I6: writes are retried with backoff; the run exits with 0 as if undisturbed."""
         db = disk.place / "x.db"
         running = start_replay(engine, db, 30, "--speed=100x")
         wait_for_ticks(db, 1000)
@@ -147,7 +144,7 @@ class TestFullDisk:
         assert not db.with_name("x.db.spill").exists()
 
     def test_a_disk_that_is_full_at_the_start(self, engine: Engine, disk: SmallDisk, undisturbed: Path) -> None:
-        """At start too 13 when it stays full, and 0 when it gets room in time."""
+        """Also at start: 13 if the disk stays full, 0 if space is freed in time."""
         db = disk.place / "x.db"
         disk.fill()
         done = start_replay(engine, db, 0.2).finish().expect(13)
@@ -159,7 +156,7 @@ class TestFullDisk:
         assert dump(db) == dump(undisturbed)
 
     def test_a_disk_full_at_the_end_of_a_run_stopped_by_a_signal(self, engine: Engine, disk: SmallDisk) -> None:
-        """S13: storage that is still full at the deadline of a stop goes the way of the spill and of 13."""
+        """S13: if the disk is still full at the deadline of a stop, events are spilled and the exit code is 13."""
         db = disk.place / "x.db"
         config = engine.config("x.toml", f"{FAST}\n{CHANNELS}\n{persist(600, drain_timeout_s=0.5)}")
         running = engine.start(config, f"--db={db}")
@@ -176,7 +173,7 @@ class TestFullDisk:
 
 class TestLockedDatabase:
     def test_released_in_time(self, engine: Engine, undisturbed: Path) -> None:
-        """I6: SQLITE_BUSY is retried while the channels fill; the run ends with 0."""
+        """I6: SQLITE_BUSY is retried while the channels fill; the run exits with 0."""
         db = engine.path("x.db")
         running = start_replay(engine, db, 30, "--speed=200x")
         wait_for_ticks(db, 500)
@@ -187,7 +184,7 @@ class TestLockedDatabase:
         assert dump(db) == dump(undisturbed)
 
     def test_held_for_good(self, engine: Engine) -> None:
-        """G5: 13 naming the storage error, and the next start adopts the spill: nothing is missing."""
+        """G5: 13 naming the storage error; the next start adopts the spill, and nothing is missing."""
         db = engine.path("x.db")
         running = start_synthetic(engine, db, 0)
         wait_for_ticks(db, 100)
@@ -200,13 +197,13 @@ class TestLockedDatabase:
         assert len(synthetic_units(db)) == counts(db)["ticks"]
 
     def test_at_the_start(self, engine: Engine) -> None:
-        """Released in time 0, held 13; a stop signal while waiting is served with 0."""
+        """Released in time: 0; held: 13; a stop signal during the wait: 0."""
         held, stopped, released = (engine.path(f"{name}.db") for name in ("held", "stopped", "released"))
         for running in [start_synthetic(engine, db, 1, "--seconds=0.1") for db in (held, stopped, released)]:
             running.finish().expect(0)
         before = counts(held), counts(stopped), counts(released)
         with locked(held), locked(stopped), locked(released):
-            # At once, since each waits for the lock as long as SQLite's busy timeout.
+            # Concurrently, because each waits for the lock for SQLite's busy timeout.
             to_fail = start_synthetic(engine, held, 0, "--seconds=0.1")
             to_stop = start_synthetic(engine, stopped, 600)
             to_wait = start_synthetic(engine, released, 30, "--seconds=0.1")
@@ -221,7 +218,7 @@ class TestLockedDatabase:
 
 
 class TestAway:
-    """Storage that goes away for longer than the channels last, at 1 000 ticks a second."""
+    """Storage that is unavailable for longer than the channels can buffer, at 1 000 ticks a second."""
 
     FAST = '[engine]\ntick_interval_ms = 1\nsignal_every_n_ticks = 20\n[strategy]\nname = "periodic"\n'
 
@@ -231,7 +228,7 @@ class TestAway:
 
     @pytest.mark.parametrize("locked_s", [5.0, 20.0], ids=["5-s", "20-s"])
     def test_a_locked_database(self, engine: Engine, locked_s: float) -> None:
-        """No loss, no exit; everything in order, once, when the lock ends."""
+        """No loss and no exit; everything is stored in order, once, when the lock is released."""
         db = engine.path("x.db")
         running = self.start(engine, db)
         wait_for_ticks(db, 300)
@@ -253,7 +250,7 @@ class TestAway:
         assert_sound(db)
 
     def test_a_full_disk(self, engine: Engine, disk: SmallDisk) -> None:
-        """The reserve takes what comes; when there is room again, everything is stored."""
+        """The reserved space takes the events; when there is space again, everything is stored."""
         db = disk.place / "x.db"
         running = self.start(engine, db)
         wait_for_ticks(db, 300)
@@ -270,7 +267,7 @@ class TestAway:
         assert len(synthetic_units(db)) == counts(db)["ticks"]
 
     def test_killed_while_it_spills(self, engine: Engine) -> None:
-        """A kill costs what was in channels and hands; the spill is completed by the next start."""
+        """A kill loses the events in channels and stages; the next start stores the spill file."""
         db = engine.path("x.db")
         running = self.start(engine, db)
         wait_for_ticks(db, 300)
@@ -290,7 +287,7 @@ class TestAway:
 
 
 def test_a_reader_does_not_disturb_the_writer(engine: Engine) -> None:
-    """S1: under WAL another program may read, with sqlite3 and for as long as it likes, while the engine writes."""
+    """S1: with WAL another program may read with sqlite3, for any time, while the engine writes."""
     db = engine.path("x.db")
     running = start_synthetic(engine, db, 0, "--seconds=1.5")
     wait_for_ticks(db, 50)
@@ -305,7 +302,7 @@ def test_a_reader_does_not_disturb_the_writer(engine: Engine) -> None:
 
 
 def test_the_database_is_whole_for_plain_sqlite(engine: Engine) -> None:
-    """README: results are read with any sqlite3; after the end there is one file and no log beside it."""
+    """README: any sqlite3 can read the results; after the end there is one file and no log beside it."""
     db = engine.path("x.db")
     start_replay(engine, db, 1).finish().expect(0)
     assert not db.with_name("x.db-wal").exists()
@@ -315,14 +312,14 @@ def test_the_database_is_whole_for_plain_sqlite(engine: Engine) -> None:
 
 
 def _replace(db: Path) -> None:
-    """As one restores a backup, under a running engine."""
+    """Replace the database under a running engine, as a restore of a backup does."""
     with closing(sqlite3.connect(db)) as source, closing(sqlite3.connect(db.with_name("backup.db"))) as target:
         source.backup(target)
     db.with_name("backup.db").rename(db)
 
 
 class TestFilesThatChange:
-    """The database deleted, renamed, replaced or truncated under a live engine."""
+    """The database is deleted, renamed, replaced or truncated under a running engine."""
 
     @pytest.mark.parametrize(
         ("change", "file", "what"),
@@ -337,7 +334,7 @@ class TestFilesThatChange:
         ids=["deleted", "renamed", "replaced", "truncated", "log-deleted", "log-truncated"],
     )
     def test_it_is_noticed(self, engine: Engine, change: Callable[[Path], object], file: str, what: str) -> None:
-        """Exit 13 naming the file; what is accepted from then on is spilled; nothing appears at the old path."""
+        """Exit 13 naming the file; later events are spilled; no file is created at the old path."""
         (engine.home / "data").mkdir()
         db = engine.path("data/x.db")
         running = start_synthetic(engine, db, 30)
@@ -354,7 +351,7 @@ class TestFilesThatChange:
         assert engine.run("health", f"--db={db}").code == 1
 
     def test_after_a_rename_and_back_the_next_start_completes_it(self, engine: Engine) -> None:
-        """What was spilled goes into the very database that it belongs to, wherever that was meanwhile."""
+        """The spilled events are stored in the database to which they belong, wherever it was in the meantime."""
         db = engine.path("x.db")
         running = start_synthetic(engine, db, 30)
         wait_for_ticks(db, 100)
@@ -370,7 +367,7 @@ class TestFilesThatChange:
         assert len(synthetic_units(db)) == counts(db)["ticks"]
 
     def test_after_a_deletion_the_next_start_sets_the_spill_aside(self, engine: Engine) -> None:
-        """A new database begins; the spill of the old one is kept, named in log and database, and listed by doctor."""
+        """A new database is created; the old spill file is kept, reported in log and database, and listed by doctor."""
         db = engine.path("x.db")
         running = start_synthetic(engine, db, 30)
         wait_for_ticks(db, 100)

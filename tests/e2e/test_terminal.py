@@ -1,4 +1,4 @@
-"""What people see: the summary, and on a terminal a progress bar and coloured text."""
+"""Output for people: the summary and, on a terminal, a progress bar and coloured text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COLOUR = re.compile(r"\x1b\[\d+(;\d+)*m")
 
 
 def on_a_terminal(engine: Engine, *args: str, env: Mapping[str, str] | None = None, code: int = 0) -> str:
-    """Run with a pseudo-terminal as all three streams; what appeared on it. The exit code must be `code`."""
+    """Run with a pseudo-terminal as all three streams; returns its output. The exit code must be `code`."""
     master, slave = pty.openpty()
     termios.tcsetwinsize(slave, (40, 120))
     try:
@@ -30,7 +30,7 @@ def on_a_terminal(engine: Engine, *args: str, env: Mapping[str, str] | None = No
         while True:
             try:
                 block = os.read(master, 65536)
-            except OSError as error:  # Linux says this when the last process has closed the other side
+            except OSError as error:  # Linux returns this error when the last process has closed the other side
                 assert error.errno == errno.EIO
                 break
             if not block:
@@ -43,7 +43,7 @@ def on_a_terminal(engine: Engine, *args: str, env: Mapping[str, str] | None = No
 
 
 def test_a_terminal_shows_a_bar_coloured_text_and_the_summary(engine: Engine) -> None:
-    """Coloured text on a terminal; a progress bar there."""
+    """Coloured text and a progress bar on a terminal."""
     args = (f"--config={SESSION_CONFIG}", f"--replay-file={SESSION}", "--db=x.db")
     shown = on_a_terminal(engine, *args)
     assert "100%|" in shown
@@ -57,7 +57,7 @@ def test_a_terminal_shows_a_bar_coloured_text_and_the_summary(engine: Engine) ->
 
 
 def test_no_color_is_respected_and_json_may_be_asked_for(engine: Engine) -> None:
-    """What people and programs that read the log rely on."""
+    """For people, and for programs that read the log."""
     args = ("--ingest=replay", f"--replay-file={CROSSOVER}")
     plain = on_a_terminal(engine, *args, "--db=x.db", env={"NO_COLOR": "1"})
     assert "tradebot starting" in plain
@@ -66,7 +66,7 @@ def test_no_color_is_respected_and_json_may_be_asked_for(engine: Engine) -> None
 
 
 def test_a_push_feed_has_no_bar(engine: Engine) -> None:
-    """A feed without an end has nothing to show progress of."""
+    """A feed without an end has no progress to show."""
     assert "%|" not in on_a_terminal(engine, "--seconds=0.2", "--db=x.db")
 
 
@@ -86,9 +86,9 @@ def test_a_pipe_gets_no_bar_and_no_colour(engine: Engine, form: str) -> None:
 
 
 def test_the_summary_says_what_the_database_holds(engine: Engine) -> None:
-    """Ticks, signals, orders, refusals by reason, fills, fees, profit, where it is, what to try next."""
+    """Ticks, signals, orders, refusals by reason, fills, fees, profit, the path, and hints."""
     args = ("--ingest=replay", f"--replay-file={SESSION}", "--db=x.db")
-    # With the default order size of 0.1 every order is past the cap of 5000 a symbol.
+    # With the default order size of 0.1 every order exceeds the cap of 5000 per symbol.
     refused = engine.run(*args).expect(0).stdout
     assert re.search(r"refused RISK_CAP +384\n", refused)
     assert re.search(r"orders REJECTED +384\n", refused)

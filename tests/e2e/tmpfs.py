@@ -1,4 +1,4 @@
-"""A small file system of its own that a test can fill up and free again. Needs the right to mount; skips without."""
+"""A small separate file system that a test can fill and free again. Skips the test without the right to mount."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _BLOCK_BYTES = 1 << 16
 
 
 class SmallDisk:
-    """A mounted tmpfs. `fill` leaves not one byte, `free` gives back what `fill` took."""
+    """A mounted tmpfs. `fill` uses all its space, `free` releases what `fill` used."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
         self._ballast = place / "ballast"
 
     def fill(self) -> None:
-        """Take all room that is left."""
+        """Use all remaining space."""
         fd = os.open(self._ballast, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             size = _BLOCK_BYTES
@@ -34,21 +34,21 @@ class SmallDisk:
             os.close(fd)
 
     def free(self) -> None:
-        """Give the room back."""
+        """Release the space."""
         self._ballast.unlink()
 
     def make_read_only(self) -> None:
-        """Remount."""
+        """Remount it read-only."""
         subprocess.run(["mount", "-o", "remount,ro", self.place], check=True)
 
     def make_writable(self) -> None:
-        """Remount."""
+        """Remount it read-write."""
         subprocess.run(["mount", "-o", "remount,rw", self.place], check=True)
 
 
 @contextmanager
 def small_disk(place: Path, size_mb: int) -> Iterator[SmallDisk]:
-    """Mount a tmpfs at `place`; skips the test where that is not permitted."""
+    """Mount a tmpfs at `place`; skips the test if that is not permitted."""
     place.mkdir()
     try:
         mounted = subprocess.run(
