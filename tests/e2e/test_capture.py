@@ -124,9 +124,7 @@ def test_kill_9_leaves_what_was_flushed(engine: Engine, exchange: Exchange) -> N
 def test_the_bound_on_disk_holds_and_each_file_stands_alone(engine: Engine, exchange: Exchange) -> None:
     """--max-mb: the oldest file is deleted first; later files begin with the answer to the subscription."""
     running = begin(engine, exchange, "--max-mb=1")
-    with open(
-        "/dev/urandom", "rb"
-    ) as noise:  # hexadecimal text of noise compresses to no less than half
+    with open("/dev/urandom", "rb") as noise:  # hexadecimal text of noise compresses to no less than half
         exchange.send(*(trade(number, note=noise.read(6000).hex()) for number in range(300)))
     wait_until(lambda: '"tradeId": "299"' in "".join(texts(engine)[-1:]), "the last frame in a file")
     sizes = [path.stat().st_size for path in files(engine)]

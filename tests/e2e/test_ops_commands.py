@@ -164,9 +164,7 @@ def test_what_can_be_no_database_is_misuse_and_holds_nobody_up(engine: Engine, c
 def test_who_may_not_look_at_the_database_is_told_so_in_one_line(engine: Engine) -> None:
     other = (sys.executable, "-c", AS_NOBODY)
     engine.home.chmod(0o700)
-    no_home = {
-        "HOME": "/nonexistent"
-    }  # so that no unreadable configuration is found
+    no_home = {"HOME": "/nonexistent"}  # so that no unreadable configuration is found
     started = [engine.start(command, "--db=x.db", env=no_home, command=other) for command in ("status", "health")]
     doctor = engine.start("doctor", "--db=x.db", command=other)
     for process in started:

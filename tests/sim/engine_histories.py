@@ -9,8 +9,8 @@ from sim.kernel.clock import frozen
 from sim.scenarios import SCENARIOS
 from sim.world.world import World
 
-# Fast ones: a replay, one with kills and restarts, one with a broken input, one with stops and links, a power cut.
-# Between them they have every grain (see test_determinism.py).
+# Fast ones: a replay, one with kills and restarts, one with a broken input, one with stops and links, a power loss.
+# Together they use every grain (see test_determinism.py).
 HISTORIES = (
     ("full_replay", 2),
     ("kill_and_resume", 8),
@@ -21,7 +21,7 @@ HISTORIES = (
 
 
 def hash_of(name: str, seed: int) -> str:
-    """One history of a scenario: the hashes of its processes. Under `frozen`."""
+    """The hashes of the processes of one history of a scenario. Call it under `frozen`."""
     with tempfile.TemporaryDirectory() as directory:
         world = World(seed, Path(directory))
         SCENARIOS[name](world)
@@ -29,7 +29,7 @@ def hash_of(name: str, seed: int) -> str:
 
 
 def hashes() -> list[str]:
-    """All of HISTORIES."""
+    """The hashes of all HISTORIES."""
     with frozen():
         return [hash_of(name, seed) for name, seed in HISTORIES]
 

@@ -1,4 +1,4 @@
-"""The check of risk caps sees a refused order whose row names the wrong limit: `sim.checks.caps`."""
+"""The check of risk caps (`sim.checks.caps`) detects a refused order whose row names the wrong limit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CAPS = RiskCaps(max_exposure_usd=15.0, max_symbol_exposure_usd=12.0)
 
 @pytest.fixture
 def db(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    """A fill of A, an order of A past the symbol's cap, an order of B past the total, a filled order of B."""
+    """A fill of A, an order of A above the symbol's cap, an order of B above the total cap, and a filled order of B."""
     path = tmp_path / "x.db"
     execution = ShadowExecution(CAPS, money_of(0.001))
     with storage_of(path, new_run(path)) as storage:

@@ -1,4 +1,4 @@
-"""A simulated death is as hard as a real one: what the dying threads tidy up is not in the files that are left."""
+"""A simulated kill is like a real one: the remaining files contain nothing that dying threads cleaned up."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tradebot.store.spill import Spill, spill_path
 
 
 def spilling(world: World, faults: Faults) -> ProcessOutcome:
-    """A push feed whose disk is full from the third second on, with a drain that lasts: the batches are spilled."""
+    """A push feed whose disk is full from the third second on, with a long drain, so that batches are spilled."""
     values = {"engine.tick_interval_ms": 50, "persist.storage_retry_s": 1.0, "persist.batch_size": 2}
     settings = world.settings({**flat_values(synthetic_settings(world)), **values})
     return world.run(settings, faults)
@@ -28,7 +28,7 @@ def spilling(world: World, faults: Faults) -> ProcessOutcome:
 def test_a_spill_that_was_being_written_has_no_end_mark(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
-    """S13: a stage's `finally` finishes the file, which a process that is gone does not."""
+    """S13: a stage's `finally` completes the file; a killed process does not."""
     processes: list[SimProcess] = []
     append = Spill.append
 
@@ -53,7 +53,7 @@ def test_a_spill_that_was_being_written_has_no_end_mark(
 
 
 def test_sqlites_log_is_left_as_it_was(tmp_path: Path) -> None:
-    """The last connection that is closed moves the log into the database and deletes it; a killed one does not."""
+    """Closing the last connection checkpoints and deletes the log; a killed process does not close it."""
     with frozen() as clock:
         world = World(1, tmp_path, clock)
         settings = synthetic_settings(world)
@@ -67,7 +67,7 @@ def test_sqlites_log_is_left_as_it_was(tmp_path: Path) -> None:
 
 
 def test_files_that_the_dying_make_are_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And what they overwrite or delete is back: status and quarantine files too."""
+    """Files that they overwrite or delete are restored, too: status and quarantine files as well."""
     with frozen() as clock:
         world = World(1, tmp_path, clock)
         status = Path(f"{world.db_path}.status.json")
@@ -94,6 +94,6 @@ def test_files_that_the_dying_make_are_gone(tmp_path: Path, monkeypatch: pytest.
     ],
 )
 def test_an_account_must_be_exact_when_it_was_given_to_its_end(said: list[str], exact: bool) -> None:
-    """A process that was killed between its ledger and its last line owes none; nor one that a second signal ended."""
+    """Not required after a kill between the ledger and the last line, or after a second signal."""
     logs = [{"level": "INFO", "fields": {"message": name, "event": name}} for name in said]
     assert ProcessOutcome(None, None, logs, "", "", 0, 0.0).has_exact_ledger is exact

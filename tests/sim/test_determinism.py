@@ -1,4 +1,4 @@
-"""S8: the whole engine in simulation: one seed is one history, in any process, on every supported Python."""
+"""S8: the simulation of the whole engine: one seed is one history, in any process and on every supported Python."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REPO = Path(__file__).resolve().parents[2]
 
 
 def elsewhere(python: str | Path, hash_seed: str, path: str = "") -> list[str]:
-    """What a process of its own makes of HISTORIES."""
+    """The HISTORIES in a new process."""
     done = subprocess.run(
         [python, "-m", "tests.sim.engine_histories"],
         cwd=REPO,
@@ -38,18 +38,18 @@ def elsewhere(python: str | Path, hash_seed: str, path: str = "") -> list[str]:
 
 @pytest.fixture(scope="module")
 def here() -> list[str]:
-    """The histories in this process, after whatever ran in it before."""
+    """The HISTORIES in this process, after whatever ran in it before."""
     return hashes()
 
 
 @pytest.mark.parametrize("seed", [1, 6, 14])
 def test_many_runs_of_a_seed_are_one_history(seed: int) -> None:
-    """S8: with the channels of the engine, of each grain."""
+    """S8: with the channels of the engine, for each grain."""
     assert len({history(seed).history_hash() for _ in range(50)}) == 1
 
 
 def test_many_runs_of_the_engine_are_one_history() -> None:
-    """S8: a whole replay interrupted between statements, of which the last run is as the first."""
+    """S8: a complete replay, interrupted between statements; the last run equals the first."""
     name, seed = HISTORIES[0]
     with frozen():
         assert len({hash_of(name, seed) for _ in range(RUNS)}) == 1
@@ -57,13 +57,13 @@ def test_many_runs_of_the_engine_are_one_history() -> None:
 
 @pytest.mark.parametrize("hash_seed", ["1", "4242"])
 def test_other_processes_agree(hash_seed: str, here: list[str]) -> None:
-    """S8: a fresh process under two PYTHONHASHSEEDs, one of them at least not that of this one."""
+    """S8: new processes with two values of PYTHONHASHSEED, at least one of which differs from this one's."""
     assert elsewhere(sys.executable, hash_seed) == here
 
 
 @pytest.mark.parametrize("minor", [11, 12, 13])
 def test_other_pythons_agree(minor: int, here: list[str], tmp_path: Path) -> None:
-    """S8: histories are the same on 3.11 to 3.13, those interrupted between statements too."""
+    """S8: histories are the same on 3.11 to 3.13, including those interrupted between statements."""
     assert elsewhere(other_python(minor), "random", lend_freezegun(tmp_path)) == here
 
 
@@ -87,7 +87,7 @@ def test_these_histories_have_every_grain(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("grain", ["calls", "seam", "statements"])
 def test_what_ran_before_in_a_process_changes_nothing(grain: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Caches of the process are filled by the first history; the second finds them full."""
+    """The first history fills the caches of the process; the second finds them filled."""
     monkeypatch.setattr("sim.kernel.schedule_profile._GRAINS", (grain,) * 8)
     names = ["reset_while_sending", "stop_at_any_moment", "thread_crash"]
     with frozen():

@@ -1,4 +1,4 @@
-"""The checker of live feeds sees what it is there for: each case breaks a sound database, or the count, in one way."""
+"""The checker of live feeds detects errors: each case changes a correct database, or the count, in one way."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tradebot.feeds.exchanges.kraken import Kraken
 
 
 class Finished:
-    """A world after one process that saw a gap, duplicates and a loss."""
+    """A world after one process with a gap, duplicates and a lost connection."""
 
     def __init__(self, directory: Path) -> None:
         with frozen() as freezer:
@@ -132,7 +132,7 @@ def test_the_account_of_numbers_with_other_contents() -> None:
 
 
 def test_the_account_of_a_frame_that_begins_with_its_newest_trade() -> None:
-    """As the feed reads it (seed 703227): nothing is missing between trades that only came the other way round."""
+    """As the feed reads it (seed 703227): no trade is missing from a frame in reverse order."""
     account = FeedModel(Kraken, (), keep_history=False)
     ticks = [Tick("A", 1.0, 1.0, seq, None, seq) for seq in (3, 7, 6, 5)]
     assert list(account._trades(ticks[:1])) == ticks[:1]

@@ -1,4 +1,4 @@
-"""Programs that never end: each way of hanging is found, named and shown with every thread's stack."""
+"""Programs that never end: each kind of hang is detected and reported with the stacks of all threads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KINDS_SEEDS = range(10)
 
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
-    """Whatever hung, its threads are gone afterwards."""
+    """No thread of a hung program remains."""
     threads = threading.enumerate()
     yield
     assert [thread for thread in threading.enumerate() if thread not in threads] == []
@@ -44,7 +44,7 @@ def test_a_thread_that_computes_for_ever_is_shown_and_ended(monkeypatch: pytest.
 
 @pytest.mark.parametrize("seed", KINDS_SEEDS)
 def test_a_wait_for_nothing_beside_a_heartbeat(seed: int) -> None:
-    """The heartbeat's timers keep time going, so that no deadlock is in sight; nothing else ever happens."""
+    """The timers of the heartbeat advance the time, so there is no deadlock, but nothing else ever happens."""
     runtime = SimRuntime(seed)
 
     def main() -> None:
@@ -58,7 +58,7 @@ def test_a_wait_for_nothing_beside_a_heartbeat(seed: int) -> None:
 
 
 def test_a_deadlock_beside_a_heartbeat() -> None:
-    """Both ends of it are shown."""
+    """Both threads of it are shown."""
     texts = []
     for seed in range(60):
         runtime = SimRuntime(seed, spurious_chance=0.0)
@@ -81,7 +81,7 @@ def test_a_deadlock_beside_a_heartbeat() -> None:
 
 
 def test_a_poll_that_waits_for_the_dead() -> None:
-    """A watcher polls for the end of a thread that crashed without telling: the crash is shown as the cause."""
+    """A watcher polls for the end of a thread that crashed without a report: the crash is shown as the cause."""
     runtime = SimRuntime(1)
 
     def main() -> None:
@@ -113,7 +113,7 @@ def test_what_sleeps_long_or_wakes_others_is_no_livelock(monkeypatch: pytest.Mon
 
         thread = runtime.spawn("waiter", waiter)
         for _ in range(50):
-            runtime.sleep(3600)  # each time another thread is woken
+            runtime.sleep(3600)  # each time it wakes another thread
             event.set()
         thread.join()
         runtime.sleep(86_400 * 365)

@@ -1,4 +1,4 @@
-"""`python -m sim`: what it prints, in which order, with which exit code; and that it is the same in any process."""
+"""`python -m sim`: its output, the order of its lines, its exit code; and the same output in any process."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def last_lines(text: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def few() -> str:
-    """What FEW comes to in one process."""
+    """The result of FEW in one process."""
     done = hunt(*FEW, "--jobs=1", PYTHONHASHSEED="0")
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -60,13 +60,13 @@ def test_each_history_ends_with_its_line(few: str) -> None:
 
 
 def test_the_same_lines_in_any_process(few: str) -> None:
-    """S8: another PYTHONHASHSEED, several processes: not a byte differs."""
+    """S8: with another PYTHONHASHSEED and with several processes every byte is the same."""
     assert hunt(*FEW, "--jobs=2", PYTHONHASHSEED="4242").stdout == few
 
 
 @pytest.mark.parametrize("minor", [11, 12, 13])
 def test_the_same_lines_on_every_python(few: str, minor: int, tmp_path: Path) -> None:
-    """S8: whatever the version of Python."""
+    """S8: for every version of Python."""
     python = other_python(minor)
     assert hunt(*FEW, "--jobs=1", python=python, PYTHONPATH=lend_freezegun(tmp_path)).stdout == few
 
@@ -87,7 +87,7 @@ def test_no_faults_at_all(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def broken(world: object) -> None:
-    """Fails."""
+    """A scenario that fails."""
     raise AssertionError("on purpose")
 
 
@@ -144,7 +144,7 @@ def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_seeds_are_counted_from_the_seed(capsys: pytest.CaptureFixture[str]) -> None:
-    """Found by hand: with --seed, --seeds was passed over in silence."""
+    """Regression: with --seed, --seeds was silently ignored."""
     assert main(["--seed=7", "--seeds=2", "--scenario=full_replay", "--jobs=1"]) == 0
     ended = [line.split()[0] for line in capsys.readouterr().out.splitlines() if " history=" in line]
     assert ended == ["seed=7", "seed=8"]

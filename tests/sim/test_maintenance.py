@@ -1,4 +1,4 @@
-"""What the simulator does beside an engine: commands of their own life, and checks of prune and backup that see."""
+"""Commands beside a simulated engine: they run independently, and the checks of prune and backup detect errors."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_what_was_pruned_put_back_is_what_was_there(database: MaintainedDatabase
 
 
 def test_a_kill_of_a_prune_is_not_the_engines(database: MaintainedDatabase) -> None:
-    """It ends in the midst of a transaction, of which nothing is done; the engine goes on to its end."""
+    """It ends in the middle of a transaction, which has no effect; the engine runs to its end."""
     before = ticks(database.world.db_path)
     command = database.prune_command(0, CommandFaults(trouble={1: "kill"}), at_s=0.5)
     outcome = database.run_engine(command)
@@ -121,7 +121,7 @@ WRONG: dict[str, tuple[str, Callable[[MaintainedDatabase, sqlite3.Connection], N
     ),
     "DELETE FROM restart_state": ("SOL/USDC is not known", lambda database, _db: carried(database)),
 }  # fmt: skip
-"""What somebody does to the database, what is said of it, and by which check."""
+"""A change of the database, the expected message, and the check that reports it."""
 
 
 def first_ms(database: MaintainedDatabase) -> int:
@@ -135,7 +135,7 @@ def carried(database: MaintainedDatabase) -> None:
 
 @pytest.mark.parametrize("damage", WRONG)
 def test_the_checks_see(database: MaintainedDatabase, damage: str) -> None:
-    """They pass before, and not after."""
+    """They pass before the change and fail after it."""
     said, check = WRONG[damage]
     path = database.world.db_path
     database.run_alone(database.prune_command(10**9))  # sums are kept, nothing is deleted
@@ -149,7 +149,7 @@ def test_the_checks_see(database: MaintainedDatabase, damage: str) -> None:
 
 @pytest.mark.parametrize("name", ["concurrent_prunes", "prune_keeps_spilled_run"])
 def test_one_seed_is_one_history(name: str) -> None:
-    """S8: also with several processes at once."""
+    """S8: also with several processes at the same time."""
     with frozen() as freezer:
         one, other = run_one(name, 5, freezer), run_one(name, 5, freezer)
         assert one == other and one[1] is None
@@ -157,7 +157,7 @@ def test_one_seed_is_one_history(name: str) -> None:
 
 
 def test_seeds_draw_them() -> None:
-    """A seed that draws no swarm draws one of these in about one of seven."""
+    """About one in seven seeds that do not draw the swarm draws one of these scenarios."""
     drawn = [drawn_scenario(seed) for seed in range(1, 3001)]
     assert set(MAINTENANCE) <= set(drawn)
     share = sum(name in MAINTENANCE for name in drawn) / sum(name != SWARM for name in drawn)

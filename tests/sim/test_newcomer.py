@@ -1,4 +1,4 @@
-"""What somebody meets who is new to the simulator: the example of the page, and how a failure reads."""
+"""What new users of the simulator see: the example in the documentation, and the report of a failure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "determinism.md"
 
 
 def example() -> str:
-    """The scenario that the page shows."""
+    """The scenario in the documentation."""
     [code] = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     return str(code)
 
@@ -43,7 +43,7 @@ def test_the_example_of_the_page_has_ten_lines_and_passes() -> None:
 def test_a_check_without_words_is_told_by_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(world: World) -> None:
         world.run(replay_settings(world))
-        raise AssertionError  # as `assert` does it where pytest has not rewritten it
+        raise AssertionError  # like an `assert` that pytest has not rewritten
 
     monkeypatch.setitem(SCENARIOS, "wrong", wrong)
     with frozen() as clock:

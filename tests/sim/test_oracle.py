@@ -1,4 +1,4 @@
-"""The exit code that follows from what happened, and which complaints are expected ones."""
+"""The exit code that follows from the facts of a process, and the expected warnings and errors."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ RUN: dict[str, Any] = {"ended_s": 60.1, "run_seconds": 60.0, "over_s": 60.05, "b
     ],
 )
 def test_exit_codes(happened: dict[str, Any], codes: set[int | None]) -> None:
-    """docs/reference/exit-codes.md, case by case."""
+    """The cases of docs/reference/exit-codes.md."""
     assert expected_exit(ProcessFacts(**(RUN | happened))) == codes
 
 

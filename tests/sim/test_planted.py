@@ -1,4 +1,4 @@
-"""Planted bugs: each patch still fits, a few of them are found here, all of them by `make planted`."""
+"""Planted bugs: each replacement still applies, and some bugs are found here; `make planted` searches all of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ QUICK = {
     "sampling_off_by_one": 6,
     "close_wakes_nobody": 3,
 }
-"""Some that take few seeds, and how many they may take here: about a quarter of a second each."""
+"""Bugs that are found with few seeds, and the limit of seeds here: about a quarter of a second each."""
 
 NAMED = {bug.name: bug for bug in BUGS}
 TABLE = REPO / "docs" / "planted-bugs.md"
@@ -25,7 +25,7 @@ TABLE = REPO / "docs" / "planted-bugs.md"
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_every_patch_still_fits(bug: Bug) -> None:
-    """A patch must not rot in silence: its place is there exactly once, and what comes of it is still a program."""
+    """The text to replace occurs exactly once, and the result is still valid Python."""
     planted = bug.planted_in((REPO / bug.file).read_text(encoding="utf-8"))
     compile(planted, bug.file, "exec")
 
@@ -49,14 +49,14 @@ def test_there_are_many_and_each_has_its_row() -> None:
 
 @pytest.fixture(scope="module")
 def sound() -> Iterator[Path]:
-    """The program as it is."""
+    """The program without a bug."""
     with program(None) as directory:
         yield directory
 
 
 @pytest.mark.parametrize("name", QUICK)
 def test_it_is_found(name: str, sound: Path) -> None:
-    """By the hunt that everybody runs: `python -m sim`, the scenario drawn by the seed."""
+    """By `python -m sim` as everybody runs it, with the scenario drawn by the seed."""
     found = find(NAMED[name]._replace(seeds=QUICK[name]))
     assert found is not None, f"not found within {QUICK[name]} seeds: {NAMED[name].what}"
     assert hunt(sound, found.seed, 1, None) == (1, None), "found without the bug too"
@@ -78,6 +78,6 @@ def test_who_speaks(words: str, scenario: str, check: str) -> None:
 
 @pytest.mark.parametrize("words", ["NameError: name 'x' is not defined", "peewee.OperationalError: locked", "hm"])
 def test_an_exception_is_no_finding(words: str) -> None:
-    """A bug that breaks the program, or the simulator itself, was not found by a check."""
+    """A bug that breaks the program or the simulator itself was not found by a check."""
     with pytest.raises(Odd):
         check_of(words, "swarm")

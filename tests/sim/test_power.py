@@ -1,4 +1,4 @@
-"""What a power cut brings back: what was synced always, of the rest any part, and nothing that SQLite excludes."""
+"""The image after a power loss: synced data always, other data in part, and nothing that SQLite excludes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SEEDS = range(30)
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A directory where syncs cost little."""
+    """A directory in which syncs are fast."""
     fast = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=fast if fast.is_dir() else None) as name:
         yield Path(name)
@@ -40,7 +40,7 @@ class Dead(Exception):
 
 @contextmanager
 def process(path: Path, opened: list[sqlite3.Connection]) -> Iterator[Disk]:
-    """What is done inside is recorded; then the process is dead: nothing that closing its connections does counts."""
+    """Records the calls in the block as those of a process, which then dies: closing its connections has no effect."""
     disk, snapshot = Disk(path), FileSnapshot(path)
     with recording(disk, lambda: True):
         with suppress(Dead):
@@ -73,7 +73,7 @@ def commit(db: sqlite3.Connection, count: int) -> None:
 
 
 def images(path: Path, work: Callable[[Disk, sqlite3.Connection], None], full: bool = False) -> Counter[int]:
-    """How many rows power cuts leave, by their number: `work` is done on a database with no row, for each seed."""
+    """The row counts after power losses, with their frequency: `work` starts with an empty table, for each seed."""
     found: Counter[int] = Counter()
     for seed in SEEDS:
         for old in path.parent.glob(f"{path.name}*"):
@@ -165,7 +165,7 @@ def test_what_a_checkpoint_moved_is_there(place: Path) -> None:
 
 
 def test_a_checkpoint_that_was_going_on_is_repeated(place: Path) -> None:
-    """It began when the commit's frames were synced, so that the commit is there, with every page of the database."""
+    """It began after the frames of the commit were synced, so all pages of the commit are in the database."""
     found = []
     for before in range(1, 7):
 
@@ -194,7 +194,7 @@ def test_a_rollback_journal_is_one_for_sqlite(place: Path) -> None:
 
 
 def own(path: Path, work: Callable[[Path], None]) -> Counter[str]:
-    """The contents that power cuts leave of `x.db.own` after `work` ("-": no such file), for each seed."""
+    """The contents of `x.db.own` after `work` and a power loss ("-": no such file), for each seed."""
     found: Counter[str] = Counter()
     name = path.with_name(f"{path.name}.own")
     for seed in SEEDS:
@@ -256,7 +256,7 @@ def test_names_are_undone_unless_something_was_synced_since(place: Path) -> None
 
 @pytest.mark.parametrize("power", [False, True], ids=["kill", "power cut"])
 def test_every_point_of_a_first_start(place: Path, power: bool) -> None:
-    """Whatever a start that was cut short has left, the next one succeeds; each point leaves something of its own."""
+    """After an interruption at any point of a first start the next one succeeds; the points leave different files."""
     left = set()
     for point in range(1, 20):
         directory = place / str(point)

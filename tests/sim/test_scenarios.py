@@ -1,4 +1,4 @@
-"""The engine's own threads in simulated histories: every named scenario over some seeds, and all that once failed."""
+"""The engine's threads in simulated histories: every named scenario with some seeds, and all seeds that once failed."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from sim.__main__ import run_one
 from sim.kernel.clock import frozen
 from sim.scenarios import SCENARIOS
 
-# More with TRADEBOT_SIM_SEEDS=500; `make sim` runs as many as one likes.
+# More with TRADEBOT_SIM_SEEDS=500; `make sim` runs any number.
 SEEDS = int(os.environ.get("TRADEBOT_SIM_SEEDS", "1"))
 REPO = Path(__file__).resolve().parents[2]
 
 
 def _failing_seeds() -> list[tuple[str, int]]:
-    """Seeds that once failed: run for ever."""
+    """Seeds that once failed."""
     path = REPO / "fixtures" / "seeds.txt"
     lines = [line.split("#")[0].split() for line in path.read_text().splitlines()]
     return [(fields[0], int(fields[1])) for fields in lines if fields]

@@ -1,4 +1,4 @@
-"""The kinds of schedules: what each does, that each finds planted races, and which it takes the fewest seeds for."""
+"""The kinds of schedules: what each does, that each finds planted races, and which needs the fewest seeds."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_priorities_run_the_highest_that_is_ready_and_never_hand_down() -> None:
 
 
 def test_a_priority_change_makes_the_running_thread_the_lowest() -> None:
-    """So often in each `horizon` steps as told, at steps that the dice decide."""
+    """As often in each `horizon` steps as configured, at random steps."""
     policy, two = Priorities(random.Random(1).random, changes=3, horizon=1000), threads(2)
     for thread in two:
         policy.started(thread)
@@ -103,7 +103,7 @@ def test_the_trace_begins_with_the_character() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_loop_that_never_blocks_starves_nobody_for_ever(kind: ScheduleKind) -> None:
-    """Two threads take turns at a lock until a third, of lower priority or starved, has said that it is done."""
+    """Two threads use a lock in turn until a third, of lower priority or starved, reports that it has finished."""
     for seed in range(40):
         runtime = SimRuntime(seed, kind=kind)
         lock, done = runtime.lock(), [False]
@@ -131,7 +131,7 @@ def test_a_loop_that_never_blocks_starves_nobody_for_ever(kind: ScheduleKind) ->
 
 
 def lost_update(runtime: SimRuntime) -> bool:
-    """Two threads read, and write what they read plus one: the shallowest of races."""
+    """Two threads read, and write what they read plus one: the simplest race."""
     value = [0]
 
     def worker() -> None:
@@ -149,7 +149,7 @@ def lost_update(runtime: SimRuntime) -> bool:
 
 
 def used_before_made(runtime: SimRuntime) -> bool:
-    """What one thread makes within 5 steps, another uses after 40: it takes a thread that is slow at the wrong time."""
+    """A value is created within 5 steps and used after 40: found only if one thread is slow at the wrong time."""
     made, missing = [False], [False]
 
     def make() -> None:
@@ -171,7 +171,7 @@ def used_before_made(runtime: SimRuntime) -> bool:
 
 
 def stale_read(runtime: SimRuntime) -> bool:
-    """Between two steps of one thread, two others hand over to each other twenty times: it takes a run of luck."""
+    """Between two steps of one thread, two others hand over to each other twenty times: an unlikely schedule."""
     ping, pong = runtime.event(), runtime.event()
     rounds, worst = [0], [0]
 
@@ -204,7 +204,7 @@ def stale_read(runtime: SimRuntime) -> bool:
 
 
 def first_seed(toy: Callable[[SimRuntime], bool], kind: ScheduleKind | None, seeds: int) -> int | None:
-    """The first seed (from 0) whose history has the race; None: none of so many."""
+    """The first of `seeds` seeds (from 0) whose history has the race; None: none of them."""
     runtimes = (SimRuntime(seed, kind=kind, grain="calls", spurious_chance=0.0) for seed in range(seeds))
     return next((runtime.seed for runtime in runtimes if toy(runtime)), None)
 
@@ -221,7 +221,7 @@ def test_priorities_and_starvation_find_what_takes_a_run_of_luck(kind: ScheduleK
 
 
 def test_uniform_schedules_do_not() -> None:
-    """Why the other kinds are there: each of twenty choices in a row would have to fall on one of two threads."""
+    """The reason for the other kinds: twenty consecutive choices would have to select one of two threads."""
     assert first_seed(stale_read, "uniform", seeds=300) is None
 
 

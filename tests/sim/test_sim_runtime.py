@@ -1,4 +1,4 @@
-"""S8: one seed is one history; and what the simulated runtime does that the real one cannot: jump, die, tell stacks."""
+"""S8: one seed is one history; and the special functions of the simulated runtime: jumps, kills, stacks."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from tradebot.core.runtime import Runtime
 
 REPO = Path(__file__).resolve().parents[2]
 SEEDS = (1, 2, 3, 6, 8, 14)
-# The same on every supported Python and machine. Of three kinds and grains: see test_the_seeds_here_differ_in_kind.
+# The same on every supported Python and machine, with three kinds and grains: see test_the_seeds_here_differ_in_kind.
 GOLDEN = {
     1: "372d100fd66783667857023f0566d3b1e5a1d65cf19b744d44f4f64516400e55",
     6: "d1d1e5a0ef83d0ae0af3ab263b8ed24a72a42599e39988a26590be9bdee40ec9",
@@ -58,21 +58,21 @@ IF_GOLDEN_DIFFERS = (
 
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
-    """No thread of the simulation outlives `run`, whatever became of it; the processors allowed are as before."""
+    """No thread of the simulation outlives `run`, however it ends, and the allowed processors are unchanged."""
     threads, cpus = threading.enumerate(), os.sched_getaffinity(0)
     yield
-    # Threads of earlier tests may vanish meanwhile, but none may come.
+    # Threads of earlier tests may end in the meantime, but no new ones may appear.
     assert [thread for thread in threading.enumerate() if thread not in threads] == []
     assert os.sched_getaffinity(0) == cpus
 
 
 def never(runtime: Runtime) -> None:
-    """Wait for what never comes."""
+    """Wait for an event that is never set."""
     runtime.event().wait()
 
 
 def void(_value: object) -> None:
-    """Makes a target of an expression."""
+    """Turn an expression into a thread's target."""
 
 
 # ---- one seed, one history -----------------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ def test_the_seeds_here_differ_in_kind() -> None:
 
 
 def hashes_of(python: str, hash_seed: str, path: str = "") -> list[str]:
-    """What a process of its own makes of SEEDS."""
+    """The hashes of SEEDS in a new process."""
     done = subprocess.run(
         [python, "-m", "tests.contract.history", *map(str, SEEDS)],
         cwd=REPO,
@@ -123,7 +123,7 @@ def test_other_processes_with_other_hash_seeds_agree(hash_seed: str) -> None:
 
 @pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
 def test_other_pythons_agree(version: str) -> None:
-    """Borrows our freezegun, which is pure Python, so that the other interpreter need not have it."""
+    """Lends this environment's freezegun, which is pure Python, to the other interpreter."""
     if sys.version_info[:2] == tuple(map(int, version.split("."))):
         pytest.skip(f"this is Python {version}")
     found = sorted(Path(sys.base_prefix).parent.glob(f"{version}*/bin/python{version}"))
@@ -218,7 +218,7 @@ def test_between_two_points_a_thread_is_alone() -> None:
         value = [0]
 
         def worker(value: list[int] = value) -> None:
-            for _ in range(2000):  # far beyond the interpreter's own switch interval
+            for _ in range(2000):  # far longer than the interpreter's switch interval
                 seen = value[0]
                 sum(range(50))
                 value[0] = seen + 1
@@ -232,7 +232,7 @@ def test_between_two_points_a_thread_is_alone() -> None:
 
 
 def turns(runtime: SimRuntime) -> list[str]:
-    """Who was first, second ... to pass 100 points each."""
+    """The order in which threads pass 100 points each."""
     order: list[str] = []
 
     def worker(name: str) -> None:
@@ -250,7 +250,7 @@ def turns(runtime: SimRuntime) -> list[str]:
 
 def test_with_unequal_shares_some_threads_are_far_behind() -> None:
     def spread(kind: ScheduleKind) -> int:
-        """Over 20 seeds: how many turns of others the last thread was behind the first, at the most."""
+        """Over 20 seeds: the largest number of turns by which the last thread was behind the first."""
         worst = 0
         for seed in range(20):
             runtime = SimRuntime(seed, kind=kind)
@@ -424,7 +424,7 @@ def test_a_wall_clock_that_jumps_disturbs_no_wait() -> None:
 
 
 def wall_clocks_ms() -> list[int]:
-    """What everyone who goes round the seam reads."""
+    """The time that code without the seam reads."""
     return [
         time.time_ns() // 1_000_000,
         int(time.time() * 1000),
@@ -447,7 +447,7 @@ def test_every_clock_of_the_process_shows_simulated_time() -> None:
                     runtime.sleep(0.1237)
 
             def main(runtime: SimRuntime = runtime, check: Callable[[], None] = check) -> None:
-                # Directly under Thread.run too: freezegun would show such shallow callers the real time.
+                # Directly under Thread.run too: freezegun would give the real time to callers with so short a stack.
                 threads = [runtime.spawn("deep", lambda: check()), runtime.spawn("shallow", check)]
                 for thread in threads:
                     thread.join()
@@ -457,7 +457,7 @@ def test_every_clock_of_the_process_shows_simulated_time() -> None:
 
 
 def test_loguru_records_carry_simulated_time_and_thread() -> None:
-    """G4: what the log says agrees with the engine's clock."""
+    """G4: the times in the log agree with the engine's clock."""
     records: list[tuple[int, str]] = []
 
     def sink(message: loguru.Message) -> None:
@@ -513,7 +513,7 @@ def test_real_waits_stay_real_while_frozen() -> None:
 
 
 def take_both(runtime: SimRuntime) -> None:
-    """Two threads take the same two locks in opposite order: under some schedules a deadlock."""
+    """Two threads take the same two locks in opposite order: some schedules lead to a deadlock."""
     one, two = runtime.lock(), runtime.lock()
 
     def forwards() -> None:
@@ -640,7 +640,7 @@ def test_what_main_raises_comes_out_and_the_rest_ends() -> None:
 
 @pytest.mark.parametrize("error", [ValueError("mine"), SystemExit(3)])
 def test_uncaught_exceptions_of_threads_surface(error: BaseException) -> None:
-    """S13: no thread dies unseen."""
+    """S13: no thread ends unnoticed."""
 
     def crash() -> None:
         raise error
@@ -753,7 +753,7 @@ def test_a_history_runs_on_one_processor_and_gives_the_others_back(monkeypatch: 
 
 
 def test_no_garbage_is_collected_during_a_history() -> None:
-    """What a collection finalizes would run whenever so many objects have been made, in whatever thread."""
+    """A collection would run finalizers in any thread, after some number of allocations."""
     during: list[bool] = []
     assert gc.isenabled()
     SimRuntime(1).run(lambda: during.append(gc.isenabled()))
@@ -771,14 +771,14 @@ def test_no_garbage_is_collected_during_a_history() -> None:
 
 
 def test_killed_threads_unwind_without_doing_anything() -> None:
-    """What a kill -9 interrupts never happens: nothing is sent, set, started, waited for or noted while unwinding."""
+    """After a kill nothing is sent, set, started, waited for or noted while threads unwind."""
     runtime = SimRuntime(1, switch_chance=0.5)
     flag, lock, unwound = runtime.event(), runtime.lock(), []
 
     def worker(name: str) -> None:
         try:
             never(runtime)
-        except Exception:  # the engine's own handlers must not survive its death
+        except Exception:  # the engine's own handlers must not catch a kill
             unwound.append("survived")
         finally:
             flag.set()
@@ -998,7 +998,7 @@ def test_signals_come_when_they_are_sent() -> None:
             counts.append(runtime.stop_signals())
         return counts
 
-    # Two steps a sleep: going to sleep, and the jump to its end.
+    # Two steps per sleep: its start, and the jump to its end.
     assert runtime.run(main) == [0, 0, 1, 1, 1, 2, 2, 2]
 
 

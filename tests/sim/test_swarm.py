@@ -1,4 +1,4 @@
-"""The swarm: sixty histories with every kind of fault, what they are drawn from, and that checks would notice."""
+"""The swarm: sixty histories with every kind of fault, how they are drawn, and whether the checks detect errors."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def plan(seed: int, only: frozenset[str] | None = None, safety_s: float | None =
 # ---- sixty of them -------------------------------------------------------------------------------------------------
 
 
-SEEDS: Final = 60  # make sim plays as many as one likes
+SEEDS: Final = 60  # `make sim` runs any number
 _TEN: Final = 10
 _played: dict[int, History] = {}
 
 
 def histories(first: int, count: int) -> list[History]:
-    """Those of `count` seeds from `first` on, each played once in this process."""
+    """The histories of `count` seeds from `first` on, each run once in this process."""
     with frozen() as clock:
         for seed in range(first, first + count):
             if seed not in _played:
@@ -53,7 +53,7 @@ def histories(first: int, count: int) -> list[History]:
 @pytest.mark.parametrize("first", range(1, SEEDS + 1, _TEN))
 @pytest.mark.timeout(120)
 def test_no_seed_fails(first: int) -> None:
-    """G5, I3, S8, S13 and the rest: whatever happens to the engine, what must be true of it is."""
+    """G5, I3, S8, S13 and others: the invariants hold, whatever happens to the engine."""
     failed = [history for history in histories(first, _TEN) if history.failure]
     assert not failed, "\n".join([f"{history.failure}\nrerun: {history.order.command}" for history in failed])
 
@@ -89,7 +89,7 @@ def test_a_seed_draws_everything() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_leaving_a_kind_out_changes_nothing_about_the_others(seed: int) -> None:
-    """That is what lets a failure be shrunk."""
+    """This makes it possible to shrink a failure."""
     whole = plan(seed)
     for kind in whole.kinds:
         rest = plan(seed, frozenset(whole.kinds) - {kind})
@@ -115,7 +115,7 @@ def test_most_seeds_draw_the_swarm_and_every_other_scenario_has_its_turn() -> No
 
 
 def lose_a_tick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The strategy forgets every 40th chunk of ticks, without a word."""
+    """The strategy silently discards every 40th chunk of ticks."""
     process, count = StrategyStage._process, [0]
 
     def forgetful(stage: StrategyStage, chunk: TickChunk) -> None:
@@ -127,7 +127,7 @@ def lose_a_tick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def overfill(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A channel that takes one event more than it may."""
+    """A channel that accepts one event more than it may."""
 
     def put(channel: Channel[Any], item: Any, start: int, total: int) -> int:
         fits = min(total - start, channel.maxsize + 1 - channel._events)
@@ -159,7 +159,7 @@ def test_a_broken_engine_is_found_within_ten_seeds(
 
 
 def test_a_failure_is_shrunk_to_the_faults_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A check that breaks whenever a close code came: of all kinds of faults that one is left, and little time."""
+    """A check that fails after any close code: only this kind of fault remains, and a short time."""
     play_on = Swarm.play
 
     def touchy(history: Swarm, after_each: object) -> None:
@@ -206,7 +206,7 @@ def test_the_journal_tells_of_faults_and_logs_in_order() -> None:
 
 
 def test_killed_processes_leave_no_file_open(tmp_path: Path) -> None:
-    """Hunts last for hours: what a killed process would have given back by its death has to be given back for it."""
+    """Hunts last for hours, so the simulator must release what a killed process would have released."""
     with frozen() as clock:
         play(HistoryOrder("kill_and_resume", 1), clock)
         before = len(list(Path("/proc/self/fd").iterdir()))

@@ -1,4 +1,4 @@
-"""Switch points inside the engine's code: what they find, that they are the same on every Python, where none may be."""
+"""Switch points inside the engine's code: what they find, that all Pythons agree on them, and where there are none."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ REPO = Path(__file__).resolve().parents[2]
 
 
 def check_then_act(runtime: SimRuntime) -> bool:
-    """A thread that saw no stop acts on it when the stop has come: they are two looks at the seam, but no wait."""
+    """A thread that saw no stop acts on it after the stop: two uses of the seam without a wait between them."""
     stop, stopped, late = runtime.event(), [False], [False]
 
     def worker() -> None:
@@ -50,7 +50,7 @@ def check_then_act(runtime: SimRuntime) -> bool:
 
 
 def told_before_set(runtime: SimRuntime) -> bool:
-    """What is written just before an event is set can be seen while the event is not."""
+    """A value written just before an event is set can be seen while the event is not set."""
     event, told, seen = runtime.event(), [False], [False]
 
     def observer() -> None:
@@ -70,7 +70,7 @@ def told_before_set(runtime: SimRuntime) -> bool:
 
 
 def plain_lost_update(runtime: SimRuntime) -> bool:
-    """A counter that two threads read and write, with nothing of the seam in between."""
+    """Two threads read and write a counter, without using the seam in between."""
     value = [0]
 
     def worker() -> None:
@@ -87,7 +87,7 @@ def plain_lost_update(runtime: SimRuntime) -> bool:
 
 
 def found(toy: Callable[[SimRuntime], bool], grain: SwitchGrain, seeds: int = 60) -> int:
-    """In how many of so many histories the race shows."""
+    """The number of histories with the race, among those of `seeds` seeds."""
     return sum([toy(SimRuntime(seed, grain=grain, interrupts=HERE)) for seed in range(seeds)])
 
 
@@ -213,7 +213,7 @@ def test_no_switch_inside_a_log_handler() -> None:
 
 
 def called_by(module: str, inner: Callable[[], Any]) -> Callable[[], Any]:
-    """`inner`, called by a function of a module of that name."""
+    """`inner`, called by a function of a module with that name."""
     names: dict[str, Any] = {"__name__": module, "inner": inner}
     exec("def outer():\n    return inner()\n", names)
     outer: Callable[[], Any] = names["outer"]
@@ -224,7 +224,7 @@ def called_by(module: str, inner: Callable[[], Any]) -> Callable[[], Any]:
     ("modules", "may"),
     [
         (("tradebot.threads.shutdown",), True),
-        (("tradebot.feeds.replay.feed", "sim.world.tick_inputs"), True),  # the thread's own beginnings do not matter
+        (("tradebot.feeds.replay.feed", "sim.world.tick_inputs"), True),  # the first frames of the thread do not matter
         (("tradebot.threads.counters", "tradebot.threads.ingest", "loguru"), True),
         (("tradebot.threads.shutdown", "sim.world.slow_threads", "tradebot.engine"), True),
         (("tradebot.threads.shutdown", "loguru._handler", "tradebot.threads.ingest"), False),
@@ -239,13 +239,13 @@ def called_by(module: str, inner: Callable[[], Any]) -> Callable[[], Any]:
     ],
 )
 def test_where_a_thread_may_be_interrupted(modules: tuple[str, ...], may: bool) -> None:
-    """`modules` are those of the stack, innermost first."""
+    """`modules` are those on the stack, innermost first."""
     points = SwitchPoints(ENGINE)
     call: Callable[[], Any] = lambda: points.may_switch(sys._getframe(1))  # noqa: E731
     for module in modules:
         call = called_by(module, call)
     answers: list[bool] = []
-    thread = threading.Thread(target=lambda: answers.append(call()))  # a stack of its own, without pytest's
+    thread = threading.Thread(target=lambda: answers.append(call()))  # a separate stack, without pytest's frames
     thread.start()
     thread.join()
     assert answers == [may]
@@ -253,7 +253,7 @@ def test_where_a_thread_may_be_interrupted(modules: tuple[str, ...], may: bool) 
 
 @pytest.fixture
 def connections(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[sqlite3.Connection]]:
-    """Every SQLite connection that is opened meanwhile."""
+    """Every SQLite connection opened in the block."""
     opened: list[sqlite3.Connection] = []
     connect = sqlite3.connect
 
@@ -270,7 +270,7 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[sqlite3.Connec
 def test_whoever_gives_the_baton_up_holds_neither_the_log_nor_a_transaction(
     scenario: str, connections: list[sqlite3.Connection], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The engine itself, interrupted at every third statement."""
+    """The engine, interrupted at every third statement."""
     from sim.scenarios import SCENARIOS
 
     handed_on = [0]

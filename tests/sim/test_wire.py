@@ -1,4 +1,4 @@
-"""The simulated network and transport by themselves; what they share with the real one is in tests/contract."""
+"""The simulated network and transport alone; tests/contract tests what they share with the real one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LATENCY_S = 0.1
 
 
 class Stub:
-    """A server that does as told."""
+    """A server with configured answers."""
 
     def __init__(self, handshake: Handshake | None = None) -> None:
         self.answer: Handshake = HandshakeAccepted() if handshake is None else handshake
@@ -72,7 +72,7 @@ class Bench:
 
 
 def texts(connection: SimConnection, timeout_s: float) -> list[str]:
-    """What comes within `timeout_s`."""
+    """The texts received within `timeout_s`."""
     return [found.text for found in connection.receive(timeout_s) if found.kind == "text"]
 
 
@@ -114,7 +114,7 @@ def test_a_failed_handshake_says_why_and_leaves_no_socket(
 
 
 class Late(Cancellation):
-    """Requested from second 1.7 on."""
+    """A stop that is requested from second 1.7 on."""
 
     def __init__(self, runtime: SimRuntime) -> None:
         super().__init__(runtime)

@@ -53,7 +53,7 @@ def _row(bug: Bug) -> Find | None:
 
 
 def _passes(seeds: int, scenario: str | None) -> bool:
-    """Whether the program without a bug passes all seeds that any bug needed."""
+    """Whether the program without a bug passes all seeds that the bugs needed."""
     told = "as drawn" if scenario is None else scenario
     try:
         found = find_without(seeds, scenario)

@@ -1,4 +1,4 @@
-"""What a planted bug is, and how one is planted: in a copy of the program, never in the program itself."""
+"""Planted bugs: their definition, and how one is inserted into a copy of the program, never into the original."""
 
 from __future__ import annotations
 
@@ -8,19 +8,15 @@ from typing import Final, NamedTuple
 
 REPO: Final = Path(__file__).resolve().parents[3]
 PACKAGES: Final = ("tradebot", "sim", "mockws_server")
-"""All that `python -m sim` needs."""
+"""Everything that `python -m sim` needs."""
 
 
 class Stale(Exception):
-    """A patch no longer fits the program: its old text is not there exactly once."""
+    """A planted bug no longer applies: its text does not occur exactly once."""
 
 
 class Bug(NamedTuple):
-    """A mistake that somebody could make: in `file`, `old` (there exactly once) is replaced by `new`.
-
-    `what` says in a sentence what the mistake is. Within `seeds` seeds from 1 on the simulator must find it. Unless
-    `scenario` is given, the seed draws the scenario, as in every hunt.
-    """
+    """A realistic mistake: in `file`, `old` (which occurs exactly once) is replaced by `new`."""
 
     name: str
     what: str
@@ -31,7 +27,7 @@ class Bug(NamedTuple):
     scenario: str | None = None
 
     def planted_in(self, text: str) -> str:
-        """The file's text with the bug in it. Raises Stale."""
+        """The text of the file with the bug. Raises Stale."""
         found = text.count(self.old)
         if found != 1:
             raise Stale(f"{self.name}: the text to replace occurs {found} times in {self.file}, not once: {self.old!r}")
@@ -45,7 +41,7 @@ def copy_program(to: Path) -> None:
 
 
 def plant(bug: Bug | None, directory: Path) -> None:
-    """Put `bug` (None: no bug) into the copy of the program in `directory`. Raises Stale."""
+    """Insert `bug` (None: no bug) into the copy of the program in `directory`. Raises Stale."""
     if bug is not None:
         path = directory / bug.file
         path.write_text(bug.planted_in(path.read_text(encoding="utf-8")), encoding="utf-8")

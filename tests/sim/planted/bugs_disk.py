@@ -1,4 +1,4 @@
-"""Planted bugs of what must have reached the disk, and of files that are not what they were."""
+"""Planted bugs in syncing data to the disk and in detecting replaced files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The planted bugs of the live feed: its link, its deadlines, its numbering."""
+"""Planted bugs in the live feed: its link, its deadlines, its numbering."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The planted bugs in prune, backup and what a restart takes over of them."""
+"""Planted bugs in prune, backup and the restart state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Planted bugs in what the feed makes of an exchange's words: symbols refused or silent, announcements."""
+"""Planted bugs in the handling of an exchange's messages: refused or silent symbols, announcements."""
 
 from __future__ import annotations
 

@@ -63,18 +63,18 @@ CHECKS: Final[tuple[tuple[str, str], ...]] = (
     ("sums carried over", r"carried: "),
     ("copies", r"backup: "),
 )
-"""Whose words a failure is in: name of the check, and how its messages begin. The first that fits counts."""
+"""The check that a failure comes from: its name, and how its messages begin. The first match counts."""
 
 _ERROR: Final = re.compile(r"[A-Za-z_.]*(Error|Exception|Interrupt|Exit|Failed|Lost|Gone|Closed|Unavailable|Stopped): ")
 _TIMEOUT_S: Final = 900.0
 
 
 class Odd(Exception):
-    """The simulator did something else than to pass or to find a fault."""
+    """The simulator neither passed nor found a failure."""
 
 
 class Find(NamedTuple):
-    """A failing history: how many seeds it took, its scenario, who found it and in which words."""
+    """A failing history: the number of seeds, its scenario, the check that failed, and its message."""
 
     seed: int
     scenario: str
@@ -83,9 +83,9 @@ class Find(NamedTuple):
 
 
 def check_of(words: str, scenario: str, raised_in: str = "") -> str:
-    """Which check speaks so; `raised_in` is the file of the program that an exception came from.
+    """The check that reports such a message; `raised_in` is the program's file in which an exception was raised.
 
-    Raises Odd for an exception that the engine did not let escape: then the simulator is broken, nothing is found.
+    Raises Odd for an exception of the simulator itself: then it is broken, and nothing was found.
     """
     for name, pattern in CHECKS:
         if re.match(pattern, words):
@@ -101,7 +101,7 @@ def check_of(words: str, scenario: str, raised_in: str = "") -> str:
 
 @contextmanager
 def program(bug: Bug | None) -> Iterator[Path]:
-    """A copy of the program with `bug` in it (None: as it is), for as long as the block lasts."""
+    """A copy of the program with `bug` (None: without a bug), for the duration of the block."""
     with tempfile.TemporaryDirectory(prefix="tradebot-planted-") as name:
         directory = Path(name)
         copy_program(directory)
@@ -110,9 +110,9 @@ def program(bug: Bug | None) -> Iterator[Path]:
 
 
 def hunt(directory: Path, first: int, seeds: int, scenario: str | None) -> tuple[int, Find | None]:
-    """Hunt through the seeds, in the program in `directory`, until one fails: how many passed, and the failure.
+    """Run seeds with the program in `directory` until one fails. Returns the number that passed, and the failure.
 
-    Raises Odd when the simulator neither passed them nor failed in the words of one of its checks.
+    Raises Odd if the simulator neither passed them nor failed with the message of one of its checks.
     """
     command = [sys.executable, "-m", "sim", "--until-failure", "--jobs=1", "--no-shrink"]
     command += [f"--first={first}", f"--seeds={seeds}"]
@@ -139,12 +139,12 @@ def hunt(directory: Path, first: int, seeds: int, scenario: str | None) -> tuple
 
 
 def find(bug: Bug) -> Find | None:
-    """What the simulator finds of `bug` within its bound of seeds. Raises Stale, Odd."""
+    """The result of a search for `bug` within its limit of seeds. Raises Stale, Odd."""
     with program(bug) as directory:
         return hunt(directory, 1, bug.seeds, bug.scenario)[1]
 
 
 def find_without(seeds: int, scenario: str | None) -> Find | None:
-    """What it finds in the program as it is: nothing, or no finding counts. Raises Odd."""
+    """The result of a search in the program without a bug, which must be nothing. Raises Odd."""
     with program(None) as directory:
         return hunt(directory, 1, seeds, scenario)[1]
