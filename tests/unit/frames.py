@@ -17,7 +17,7 @@ import msgspec
 from hypothesis import strategies as st
 
 from tradebot.core.events import BUY, SELL, Side, Tick
-from tradebot.feeds.exchanges.base import DETAIL_CHARS_MAX, Exchange, Parsed, Unparseable
+from tradebot.feeds.exchanges.base import DETAIL_CHARS_MAX, Exchange, ParsedFrame, Unparseable
 
 NewExchange = Callable[[], Exchange]
 
@@ -52,7 +52,7 @@ def json_lines(path: Path) -> list[Any]:
 
 def check_file(
     new: NewExchange, shared: Path, name: str, *, unparseable: Collection[int] = (), other: Collection[int] = ()
-) -> list[tuple[Line, Parsed]]:
+) -> list[tuple[Line, ParsedFrame]]:
     """Every frame of a file through an adapter (one object per connection): ticks, history and order as expected.
 
     `unparseable`: the numbers of lines that must raise Unparseable; `other`: lines whose ticks are, for a reason the
@@ -79,7 +79,7 @@ def check_file(
 Row = tuple[bool, str, float, float, int, str | None, str | None]
 
 
-def rows(parsed: Parsed) -> list[Row]:
+def rows(parsed: ParsedFrame) -> list[Row]:
     """What a frame said, history first, as (history, symbol, price, volume, ts, event_id, taker)."""
     return [
         (is_history, tick.symbol, tick.price, tick.volume, tick.ts, tick.event_id, tick.taker)
@@ -141,8 +141,8 @@ def spoil(fields: dict[str, Any], key: str, odd: object) -> None:
         fields[key] = odd
 
 
-def survives(new: NewExchange, text: str) -> Parsed | None:
-    """What an adapter makes of any text: a sound Parsed, or None for Unparseable. Any other exception is a failure."""
+def survives(new: NewExchange, text: str) -> ParsedFrame | None:
+    """What an adapter makes of any text: a sound ParsedFrame, or None for Unparseable. Others are failures."""
     try:
         parsed = new().parse(text)
     except Unparseable as error:

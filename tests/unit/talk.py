@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from tradebot.core.events import Tick
-from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Exchange, Parsed, Unparseable, announcement
+from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Exchange, ParsedFrame, Unparseable, announcement
 
 START_MS = 1_700_000_000_000
 
@@ -39,25 +39,27 @@ class Talk(Exchange):
     def subscriptions(self, symbols: Sequence[str]) -> list[str]:
         return [f"sub {symbol}" for symbol in symbols]
 
-    def parse(self, text: str) -> Parsed:
+    def parse(self, text: str) -> ParsedFrame:
         word, *rest = text.split()
         if word == "t":
-            return Parsed("trades", [tick(rest[0], int(each)) for each in rest[1:]])
+            return ParsedFrame("trades", [tick(rest[0], int(each)) for each in rest[1:]])
         if word == "p":
             fields = [each.split(":") for each in rest[1:]]
-            return Parsed("trades", [priced(rest[0], int(seq), float(price), int(at)) for seq, price, at in fields])
+            return ParsedFrame(
+                "trades", [priced(rest[0], int(seq), float(price), int(at)) for seq, price, at in fields]
+            )
         if word == "h":
-            return Parsed("trades", history=[tick(rest[0], int(each)) for each in rest[1:]])
+            return ParsedFrame("trades", history=[tick(rest[0], int(each)) for each in rest[1:]])
         if word == "both":
-            return Parsed("trades", [tick(rest[0], int(each)) for each in rest[2:]], [tick(rest[0], int(rest[1]))])
+            return ParsedFrame("trades", [tick(rest[0], int(each)) for each in rest[2:]], [tick(rest[0], int(rest[1]))])
         if word == "skip":
-            return Parsed("ignored", skipped=[(rest[0], int(rest[1]))])
+            return ParsedFrame("ignored", skipped=[(rest[0], int(rest[1]))])
         if word == "hello?":
-            return Parsed("heartbeat", reply="hello!")
+            return ParsedFrame("heartbeat", reply="hello!")
         if word in ("ack", "error"):
-            return Parsed(word, detail=" ".join(rest))  # type: ignore[arg-type]
+            return ParsedFrame(word, detail=" ".join(rest))  # type: ignore[arg-type]
         if word == "refuse":
-            return Parsed("error", detail=f"no {rest[0]} here", refused=(rest[0],), ask_alone=tuple(rest[1:]))
+            return ParsedFrame("error", detail=f"no {rest[0]} here", refused=(rest[0],), ask_alone=tuple(rest[1:]))
         if word == "say":
             return announcement(" ".join(rest))
         if word == "restart":

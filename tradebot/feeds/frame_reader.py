@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from tradebot.config.model import History
 from tradebot.core.events import Notice
 from tradebot.feeds.base import FeedBatch, Malformed
-from tradebot.feeds.exchanges.base import Exchange, Parsed, Unparseable
+from tradebot.feeds.exchanges.base import Exchange, ParsedFrame, Unparseable
 from tradebot.feeds.frame_order import in_time_order
 from tradebot.feeds.price_band import PriceBand, Sifted
 from tradebot.feeds.sequence_tracker import SequenceGuard, joined
@@ -30,7 +30,7 @@ class Read(Struct, frozen=True, gc=False):
     """
 
     batch: FeedBatch
-    parsed: Parsed | None
+    parsed: ParsedFrame | None
     problem: str | None = None
     out_of_band: tuple[str, ...] = ()
 

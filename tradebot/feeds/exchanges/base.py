@@ -43,7 +43,7 @@ class Announcement(Struct, frozen=True, gc=False):
     reconnect: bool = False
 
 
-class Parsed(Struct, frozen=True, gc=False):
+class ParsedFrame(Struct, frozen=True, gc=False):
     """What one frame said.
 
     `ticks` are live trades in the sender's order; `history` are trades from before the subscription that the exchange
@@ -67,8 +67,8 @@ class Parsed(Struct, frozen=True, gc=False):
     announcement: Announcement | None = None
 
 
-IGNORED: Final = Parsed("ignored")
-HEARTBEAT: Final = Parsed("heartbeat")
+IGNORED: Final = ParsedFrame("ignored")
+HEARTBEAT: Final = ParsedFrame("heartbeat")
 
 
 class Exchange(ABC):
@@ -124,7 +124,7 @@ class Exchange(ABC):
         return None
 
     @abstractmethod
-    def parse(self, text: str) -> Parsed:
+    def parse(self, text: str) -> ParsedFrame:
         """What a frame says. Frames of other channels are "ignored". Raises Unparseable, nothing else, on any text."""
 
 
@@ -247,17 +247,17 @@ def _out_of_range(price: float, volume: float) -> str:
     return "time: not between 1970 and 2100 (Unix milliseconds)"
 
 
-def skipped(symbol: object, seq: object) -> Parsed:
+def skipped(symbol: object, seq: object) -> ParsedFrame:
     """A frame whose one entry is no market trade, but uses up a number where it has one."""
     if type(symbol) is str and 1 <= len(symbol) <= MAX_SYMBOL_CHARS and type(seq) is int and 0 <= seq <= INT64_MAX:
-        return Parsed("ignored", skipped=[(symbol, seq)])
+        return ParsedFrame("ignored", skipped=[(symbol, seq)])
     return IGNORED
 
 
-def announcement(value: object, *, reconnect: bool = False) -> Parsed:
+def announcement(value: object, *, reconnect: bool = False) -> ParsedFrame:
     """A frame in which the exchange announces something."""
     shown = detail(value)
-    return Parsed("announcement", detail=shown, announcement=Announcement(shown, reconnect))
+    return ParsedFrame("announcement", detail=shown, announcement=Announcement(shown, reconnect))
 
 
 def detail(value: object) -> str:

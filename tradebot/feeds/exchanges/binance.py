@@ -18,7 +18,7 @@ from tradebot.feeds.exchanges.asked import PendingSubscriptions, SubscriptionRef
 from tradebot.feeds.exchanges.base import (
     IGNORED,
     Exchange,
-    Parsed,
+    ParsedFrame,
     Unparseable,
     announcement,
     decode_json,
@@ -83,7 +83,7 @@ class Binance(Exchange):
             messages.append(msgspec.json.encode(message).decode())
         return messages
 
-    def parse(self, text: str) -> Parsed:
+    def parse(self, text: str) -> ParsedFrame:
         """One trade, or what else a frame is. Trades that the market did not make are ignored. Raises Unparseable."""
         value = decode_json(text)
         data = value.get("data", value) if type(value) is dict else value
@@ -95,7 +95,7 @@ class Binance(Exchange):
                 return _trade(data, data.get("a"))
         return self._other(value, data)
 
-    def _other(self, value: object, data: object) -> Parsed:
+    def _other(self, value: object, data: object) -> ParsedFrame:
         """What a frame without a trade is. Raises Unparseable for one that should have held a trade."""
         if type(value) is list:
             # Such as !ticker@arr on a plain stream. Trades never come as a list.
@@ -113,15 +113,15 @@ class Binance(Exchange):
             return announcement("serverShutdown: this server is about to shut down", reconnect=True)
         return self._answer(value)
 
-    def _answer(self, value: dict[str, Any]) -> Parsed:
+    def _answer(self, value: dict[str, Any]) -> ParsedFrame:
         """A confirmation or refusal carries the number of the request, not its symbols."""
         error, key = value.get("error"), value.get("id")
         if error is not None or ("code" in value and "msg" in value):
             words = detail(error if error is not None else value)
             refused, ask_alone = self._asked.refuse(words, str(key)) if type(key) is int else SubscriptionRefusal()
-            return Parsed("error", detail=words, refused=refused, ask_alone=ask_alone)
+            return ParsedFrame("error", detail=words, refused=refused, ask_alone=ask_alone)
         if "result" in value and "id" in value:
-            return Parsed("ack", detail=detail(f"request {detail(key)}"), confirmed=self._asked.confirm(str(key)))
+            return ParsedFrame("ack", detail=detail(f"request {detail(key)}"), confirmed=self._asked.confirm(str(key)))
         return IGNORED
 
 
@@ -133,7 +133,7 @@ def _announces_shutdown(value: object) -> bool:
     return value.get("e") == _SHUTDOWN or (type(inner) is dict and inner.get("e") == _SHUTDOWN)
 
 
-def _trade(data: dict[str, Any], number: object) -> Parsed:
+def _trade(data: dict[str, Any], number: object) -> ParsedFrame:
     kind = data.get("X")
     if kind is not None and kind != "MARKET":
         if type(kind) is not str:
@@ -145,4 +145,6 @@ def _trade(data: dict[str, Any], number: object) -> Parsed:
         ts //= 1000
     buyer_is_maker = data.get("m")
     taker: Side | None = SELL if buyer_is_maker is True else BUY if buyer_is_maker is False else None
-    return Parsed("trades", [make_tick(data.get("s"), data.get("p"), data.get("q"), ts, trade_id, trade_id, taker)])
+    return ParsedFrame(
+        "trades", [make_tick(data.get("s"), data.get("p"), data.get("q"), ts, trade_id, trade_id, taker)]
+    )

@@ -18,7 +18,7 @@ from tradebot.feeds.exchanges.base import (
     HEARTBEAT,
     IGNORED,
     Exchange,
-    Parsed,
+    ParsedFrame,
     Unparseable,
     announcement,
     decode_json,
@@ -59,7 +59,7 @@ class Bitfinex(Exchange):
         """Answered with a "pong" event."""
         return '{"event":"ping"}'
 
-    def parse(self, text: str) -> Parsed:
+    def parse(self, text: str) -> ParsedFrame:
         """The trade of a frame, or the trades before the subscription. Raises Unparseable.
 
         An array of a channel that no ack on this connection has named as one of trades belongs to another channel.
@@ -69,7 +69,7 @@ class Bitfinex(Exchange):
             return self._array(value)
         return self._event(value) if type(value) is dict else IGNORED
 
-    def _array(self, value: list[Any]) -> Parsed:
+    def _array(self, value: list[Any]) -> ParsedFrame:
         if len(value) < 2 or type(value[0]) is not int:
             return IGNORED
         said = value[1]
@@ -79,17 +79,17 @@ class Bitfinex(Exchange):
         if symbol is None:
             return IGNORED
         if said == "te":
-            return Parsed("trades", [_tick(symbol, value[2] if len(value) > 2 else None)])
+            return ParsedFrame("trades", [_tick(symbol, value[2] if len(value) > 2 else None)])
         if type(said) is str:
             return IGNORED
         if type(said) is not list:
             raise Unparseable("neither a trade nor a list of trades")
-        return Parsed("trades", history=[_tick(symbol, trade) for trade in said])
+        return ParsedFrame("trades", history=[_tick(symbol, trade) for trade in said])
 
-    def _event(self, value: dict[str, Any]) -> Parsed:
+    def _event(self, value: dict[str, Any]) -> ParsedFrame:
         match value.get("event"):
             case "subscribed":
-                return self._subscribed(value) if value.get("channel") == "trades" else Parsed("ack")
+                return self._subscribed(value) if value.get("channel") == "trades" else ParsedFrame("ack")
             case "unsubscribed":
                 self._symbols.pop(integer(value.get("chanId"), "chanId"), None)
             case "pong":
@@ -99,24 +99,24 @@ class Bitfinex(Exchange):
                 symbol = value.get("symbol")
                 ours = type(symbol) is str and value.get("channel") == "trades"
                 known = value.get("code") == _ALREADY_SUBSCRIBED
-                return Parsed("error", detail=words, refused=(str(symbol),) if ours and not known else ())
+                return ParsedFrame("error", detail=words, refused=(str(symbol),) if ours and not known else ())
             case "info":
                 return _announced(value)
         return IGNORED
 
-    def _subscribed(self, value: dict[str, Any]) -> Parsed:
+    def _subscribed(self, value: dict[str, Any]) -> ParsedFrame:
         channel = integer(value.get("chanId"), "chanId")
         symbol = checked_text(value.get("symbol"), "symbol")
         if symbol.startswith("f"):
             words = detail(f"{symbol}: trades of a funding currency have no price: not read")
-            return Parsed("error", detail=words, refused=(symbol,))
+            return ParsedFrame("error", detail=words, refused=(symbol,))
         if len(self._symbols) >= _CHANNELS_MAX:
             raise Unparseable("too many channels on one connection")
         self._symbols[channel] = symbol
-        return Parsed("ack", detail=symbol, confirmed=(symbol,))
+        return ParsedFrame("ack", detail=symbol, confirmed=(symbol,))
 
 
-def _announced(value: dict[str, Any]) -> Parsed:
+def _announced(value: dict[str, Any]) -> ParsedFrame:
     """The greeting of a connection, which reports maintenance, or other information messages."""
     if "code" in value:
         code = value["code"]

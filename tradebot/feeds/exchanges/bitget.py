@@ -14,7 +14,7 @@ from tradebot.feeds.exchanges.base import (
     HEARTBEAT,
     IGNORED,
     Exchange,
-    Parsed,
+    ParsedFrame,
     Unparseable,
     decode_json,
     detail,
@@ -92,7 +92,7 @@ class Bitget(Exchange):
         """Bitget ends a connection on which it has seen no such text for two minutes, WebSocket pings or not."""
         return "ping"
 
-    def parse(self, text: str) -> Parsed:
+    def parse(self, text: str) -> ParsedFrame:
         """Trades, or what else a frame is. The action "snapshot" is history, "update" is live."""
         if text == "pong":
             return HEARTBEAT
@@ -105,7 +105,7 @@ class Bitget(Exchange):
         if event == "subscribe":
             confirmed = self._named(argument)
             self._asked.settle(confirmed)
-            return Parsed("ack", detail=detail(argument), confirmed=confirmed)
+            return ParsedFrame("ack", detail=detail(argument), confirmed=confirmed)
         if event is not None or "data" not in value or not isinstance(argument, dict):
             return IGNORED
         if argument.get("channel") in ("trade", "tradeNew"):
@@ -129,14 +129,14 @@ class Bitget(Exchange):
             return ()
         return (self._requested.get((market, name), name),)
 
-    def _refused(self, value: dict[str, Any]) -> Parsed:
+    def _refused(self, value: dict[str, Any]) -> ParsedFrame:
         words = detail({"code": value.get("code"), "msg": value.get("msg"), "arg": value.get("arg")})
         refused = self._named(value.get("arg"))
         if refused:
             self._asked.settle(refused)
-            return Parsed("error", detail=words, refused=refused)
+            return ParsedFrame("error", detail=words, refused=refused)
         refused, ask_alone = self._asked.refuse(str(value.get("msg")))
-        return Parsed("error", detail=words, refused=refused, ask_alone=ask_alone)
+        return ParsedFrame("error", detail=words, refused=refused, ask_alone=ask_alone)
 
 
 def _symbol(market: object, name: object) -> object:
@@ -146,14 +146,14 @@ def _symbol(market: object, name: object) -> object:
     return f"{market.upper()}:{name}"
 
 
-def _trades(value: dict[str, Any], symbol: object) -> Parsed:
+def _trades(value: dict[str, Any], symbol: object) -> ParsedFrame:
     action, data = value.get("action"), value["data"]
     if not isinstance(data, list):
         raise Unparseable("data: not a list")
     if action not in ("snapshot", "update"):
         raise Unparseable("action: neither snapshot nor update")
     ticks = [_tick(entry, symbol) for entry in data]
-    return Parsed("trades", history=ticks) if action == "snapshot" else Parsed("trades", ticks)
+    return ParsedFrame("trades", history=ticks) if action == "snapshot" else ParsedFrame("trades", ticks)
 
 
 def _tick(entry: object, symbol: object) -> Tick:

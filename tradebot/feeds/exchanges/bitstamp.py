@@ -16,7 +16,7 @@ from tradebot.feeds.exchanges.base import (
     HEARTBEAT,
     IGNORED,
     Exchange,
-    Parsed,
+    ParsedFrame,
     Unparseable,
     announcement,
     decode_json,
@@ -50,7 +50,7 @@ class Bitstamp(Exchange):
         """Answered with an event of the same name."""
         return '{"event":"bts:heartbeat"}'
 
-    def parse(self, text: str) -> Parsed:
+    def parse(self, text: str) -> ParsedFrame:
         """The trade of a frame. Raises Unparseable."""
         value = decode_json(text)
         if type(value) is not dict:
@@ -72,14 +72,14 @@ class Bitstamp(Exchange):
             trade.get("id"),
             taker=_taker(trade.get("type")),
         )
-        return Parsed("trades", [tick])
+        return ParsedFrame("trades", [tick])
 
-    def _announced(self, value: dict[str, Any]) -> Parsed:
+    def _announced(self, value: dict[str, Any]) -> ParsedFrame:
         match value.get("event"):
             case "bts:subscription_succeeded":
                 confirmed = _symbols(value.get("channel"))
                 self._asked.settle(confirmed)
-                return Parsed("ack", detail=detail(value.get("channel") or ""), confirmed=confirmed)
+                return ParsedFrame("ack", detail=detail(value.get("channel") or ""), confirmed=confirmed)
             case "bts:heartbeat":
                 return HEARTBEAT
             case "bts:request_reconnect":
@@ -90,7 +90,7 @@ class Bitstamp(Exchange):
                 words = detail(data.get("message") or data if type(data) is dict else data)
                 refused = _symbols(value.get("channel"))
                 self._asked.settle(refused)
-                return Parsed("error", detail=words, refused=refused or self._asked.refuse(words).refused)
+                return ParsedFrame("error", detail=words, refused=refused or self._asked.refuse(words).refused)
         return IGNORED
 
 

@@ -19,7 +19,7 @@ from tradebot.feeds.exchanges.base import (
     HEARTBEAT,
     IGNORED,
     Exchange,
-    Parsed,
+    ParsedFrame,
     Unparseable,
     decode_json,
     detail,
@@ -62,7 +62,7 @@ class Bybit(Exchange):
         """Answered with "pong"; to be sent about every 20 s."""
         return '{"op":"ping"}'
 
-    def parse(self, text: str) -> Parsed:
+    def parse(self, text: str) -> ParsedFrame:
         """The trades of a frame, in its order. Raises Unparseable."""
         value = decode_json(text)
         if type(value) is not dict:
@@ -75,20 +75,20 @@ class Bybit(Exchange):
         trades = value.get("data")
         if type(trades) is not list:
             raise Unparseable("data: missing or not a list")
-        return Parsed("trades", [_tick(trade) for trade in trades])
+        return ParsedFrame("trades", [_tick(trade) for trade in trades])
 
-    def _answer(self, value: dict[str, Any]) -> Parsed:
+    def _answer(self, value: dict[str, Any]) -> ParsedFrame:
         """Answers to subscriptions come in their order; that to a batch of topics names none or a wrong one."""
         op = value.get("op")
         if value.get("success") is False:
             words = detail(value.get("ret_msg") or value.get("retMsg") or "refused without a reason")
             refused, ask_alone = self._asked.refuse(words) if op in ("subscribe", None) else SubscriptionRefusal()
-            return Parsed("error", detail=words, refused=refused, ask_alone=ask_alone)
+            return ParsedFrame("error", detail=words, refused=refused, ask_alone=ask_alone)
         match op:
             case "ping" | "pong":
                 return HEARTBEAT
             case "subscribe" if value.get("success") is True:
-                return Parsed("ack", confirmed=self._asked.confirm())
+                return ParsedFrame("ack", confirmed=self._asked.confirm())
         return IGNORED
 
 

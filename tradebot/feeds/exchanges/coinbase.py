@@ -18,7 +18,7 @@ from tradebot.feeds.exchanges.base import (
     HEARTBEAT,
     IGNORED,
     Exchange,
-    Parsed,
+    ParsedFrame,
     Unparseable,
     decode_json,
     detail,
@@ -62,7 +62,7 @@ class Coinbase(Exchange):
             messages.append({"type": "subscribe", "channel": "heartbeats"})
         return [msgspec.json.encode(message).decode() for message in messages]
 
-    def parse(self, text: str) -> Parsed:
+    def parse(self, text: str) -> ParsedFrame:
         """What a frame of either feed says; trades from before the subscription are history. Raises Unparseable."""
         value = decode_json(text)
         if type(value) is not dict:
@@ -78,13 +78,13 @@ class Coinbase(Exchange):
             return self._confirmed(value, "market_trades")
         return IGNORED
 
-    def _without_channel(self, value: dict[str, Any]) -> Parsed:
+    def _without_channel(self, value: dict[str, Any]) -> ParsedFrame:
         """All frames of the older feed, and errors of both."""
         kind = value.get("type")
         if kind == "match":
-            return Parsed("trades", [_tick(value)])
+            return ParsedFrame("trades", [_tick(value)])
         if kind == "last_match":
-            return Parsed("trades", [], [_tick(value)])
+            return ParsedFrame("trades", [], [_tick(value)])
         if kind == "heartbeat":
             return HEARTBEAT
         if kind == "subscriptions":
@@ -93,22 +93,22 @@ class Coinbase(Exchange):
             parts = (value.get("message"), value.get("reason"))
             words = detail(": ".join(part for part in parts if type(part) is str))
             refused, ask_alone = self._asked.refuse(words)
-            return Parsed("error", detail=words, refused=refused, ask_alone=ask_alone)
+            return ParsedFrame("error", detail=words, refused=refused, ask_alone=ask_alone)
         if type(kind) is not str and ("events" in value or "trade_id" in value):
             raise Unparseable("neither a channel nor a type")
         return IGNORED
 
-    def _confirmed(self, value: dict[str, Any], channel: str) -> Parsed:
+    def _confirmed(self, value: dict[str, Any], channel: str) -> ParsedFrame:
         """An ack if `channel` is among what is confirmed: heartbeats alone would say nothing of the trades."""
         confirmed = value.get("events" if channel == "market_trades" else "channels")
         products = _products(confirmed, channel) if type(confirmed) is list else None
         if products is None:
             return IGNORED
         self._asked.settle(products)
-        return Parsed("ack", detail=detail(confirmed), confirmed=products)
+        return ParsedFrame("ack", detail=detail(confirmed), confirmed=products)
 
 
-def _market_trades(value: dict[str, Any]) -> Parsed:
+def _market_trades(value: dict[str, Any]) -> ParsedFrame:
     events = value.get("events")
     if type(events) is not list:
         raise Unparseable("events: missing or not a list")
@@ -121,7 +121,7 @@ def _market_trades(value: dict[str, Any]) -> Parsed:
         into = ticks if kind == "update" else history
         for trade in trades:
             into.append(_tick(trade))
-    return Parsed("trades", ticks, history)
+    return ParsedFrame("trades", ticks, history)
 
 
 def _products(confirmed: list[Any], channel: str) -> tuple[str, ...] | None:

@@ -12,7 +12,7 @@ from tradebot.feeds.exchanges.asked import PendingSubscriptions
 from tradebot.feeds.exchanges.base import (
     IGNORED,
     Exchange,
-    Parsed,
+    ParsedFrame,
     Unparseable,
     decode_json,
     detail,
@@ -52,14 +52,14 @@ class CryptoCom(Exchange):
             messages.append(_dump({"id": number, "method": "subscribe", "params": {"channels": channels}}))
         return messages
 
-    def parse(self, text: str) -> Parsed:
+    def parse(self, text: str) -> ParsedFrame:
         """Trades, or what else a frame is. A server's heartbeat must be answered within five seconds."""
         value = decode_json(text)
         if not isinstance(value, dict):
             return IGNORED
         method, code, result = value.get("method"), value.get("code"), value.get("result")
         if method == "public/heartbeat":
-            return Parsed("heartbeat", reply=_heartbeat_reply(value.get("id")))
+            return ParsedFrame("heartbeat", reply=_heartbeat_reply(value.get("id")))
         if code is not None and code != 0:
             return self._refused(value)
         if isinstance(result, dict) and "data" in result:
@@ -71,18 +71,18 @@ class CryptoCom(Exchange):
         self._asked.settle(named)
         confirmed = named or self._asked.confirm(str(value.get("id")))
         words = detail(result if result is not None else value.get("channel", ""))
-        return Parsed("ack", detail=words, confirmed=confirmed)
+        return ParsedFrame("ack", detail=words, confirmed=confirmed)
 
-    def _refused(self, value: dict[str, Any]) -> Parsed:
+    def _refused(self, value: dict[str, Any]) -> ParsedFrame:
         words = detail({"code": value.get("code"), "message": value.get("message")})
         refused = _symbols(value.get("channel"))
         if refused:
             self._asked.settle(refused)
-            return Parsed("error", detail=words, refused=refused)
+            return ParsedFrame("error", detail=words, refused=refused)
         refused, ask_alone = self._asked.refuse(words, str(value.get("id")))
-        return Parsed("error", detail=words, refused=refused, ask_alone=ask_alone)
+        return ParsedFrame("error", detail=words, refused=refused, ask_alone=ask_alone)
 
-    def _trades(self, result: dict[str, Any]) -> Parsed:
+    def _trades(self, result: dict[str, Any]) -> ParsedFrame:
         data, name = result["data"], result.get("subscription", result.get("instrument_name"))
         if not isinstance(data, list):
             raise Unparseable("data: not a list")
@@ -92,8 +92,8 @@ class CryptoCom(Exchange):
             self._begun.add(name)
         ticks = [_tick(entry, result.get("instrument_name")) for entry in data]
         if first and self._subscribed and len(ticks) > 1:
-            return Parsed("trades", history=ticks)
-        return Parsed("trades", ticks)
+            return ParsedFrame("trades", history=ticks)
+        return ParsedFrame("trades", ticks)
 
 
 def _tick(entry: object, instrument: object) -> Tick:

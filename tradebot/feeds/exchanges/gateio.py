@@ -18,7 +18,7 @@ from tradebot.feeds.exchanges.base import (
     HEARTBEAT,
     IGNORED,
     Exchange,
-    Parsed,
+    ParsedFrame,
     Unparseable,
     announcement,
     decode_json,
@@ -52,7 +52,7 @@ class GateIo(Exchange):
             messages.append(msgspec.json.encode({"channel": _CHANNEL, "event": "subscribe", "payload": some}).decode())
         return messages
 
-    def parse(self, text: str) -> Parsed:
+    def parse(self, text: str) -> ParsedFrame:
         """The trade of a frame. Raises Unparseable."""
         value = decode_json(text)
         if type(value) is not dict:
@@ -65,21 +65,21 @@ class GateIo(Exchange):
         if value.get("error") is not None:
             return self._refused(value)
         if channel == _CHANNEL and value.get("event") == "update":
-            return Parsed("trades", [_tick(value.get("result"))])
+            return ParsedFrame("trades", [_tick(value.get("result"))])
         if channel.endswith(".pong"):
             return HEARTBEAT
         if value.get("event") == "subscribe":
             confirmed = self._asked.confirm() if channel == _CHANNEL else ()
-            return Parsed("ack", detail=detail(value.get("payload") or channel), confirmed=confirmed)
+            return ParsedFrame("ack", detail=detail(value.get("payload") or channel), confirmed=confirmed)
         return IGNORED
 
-    def _refused(self, value: dict[str, Any]) -> Parsed:
+    def _refused(self, value: dict[str, Any]) -> ParsedFrame:
         error = value["error"]
         message = error.get("message") if type(error) is dict else None
         words = detail(message or error)
         ours = value.get("channel") == _CHANNEL and value.get("event") == "subscribe"
         refused, ask_alone = self._asked.refuse(words) if ours else SubscriptionRefusal()
-        return Parsed("error", detail=words, refused=refused, ask_alone=ask_alone)
+        return ParsedFrame("error", detail=words, refused=refused, ask_alone=ask_alone)
 
 
 def _tick(trade: Any) -> Tick:
@@ -107,7 +107,7 @@ def _ts_ms(value: object) -> int:
     return int(number(value, "create_time_ms"))
 
 
-def _announced(value: object) -> Parsed:
+def _announced(value: object) -> ParsedFrame:
     """A notice of the service; an upgrade closes the connection."""
     if type(value) is not dict or type(value.get("msg")) is not str or type(value.get("type")) is not str:
         return IGNORED

@@ -19,7 +19,7 @@ from tradebot.feeds.exchanges.base import (
     HEARTBEAT,
     IGNORED,
     Exchange,
-    Parsed,
+    ParsedFrame,
     Unparseable,
     decode_json,
     detail,
@@ -48,14 +48,14 @@ class Gemini(Exchange):
         message = {"type": "subscribe", "subscriptions": [{"name": "l2", "symbols": list(symbols)}]}
         return [msgspec.json.encode(message).decode()]
 
-    def parse(self, text: str) -> Parsed:
+    def parse(self, text: str) -> ParsedFrame:
         """The trade of a frame, or the trades before the subscription. Raises Unparseable."""
         value = decode_json(text)
         if type(value) is not dict:
             return IGNORED
         match value.get("type"):
             case "trade":
-                return Parsed("trades", [_tick(value)])
+                return ParsedFrame("trades", [_tick(value)])
             case "l2_updates":
                 return self._history(value) if "trades" in value else IGNORED
             case "heartbeat":
@@ -64,20 +64,20 @@ class Gemini(Exchange):
                 return self._error(value)
         return self._error(value) if value.get("result") == "error" else IGNORED
 
-    def _history(self, value: dict[str, Any]) -> Parsed:
+    def _history(self, value: dict[str, Any]) -> ParsedFrame:
         trades, symbol = value["trades"], value.get("symbol")
         if type(trades) is not list:
             raise Unparseable("trades: not a list")
         confirmed = (symbol,) if type(symbol) is str else ()
         self._asked.settle(confirmed)
         if not trades:
-            return Parsed("ack", detail=detail(symbol or ""), confirmed=confirmed)
-        return Parsed("trades", history=[_tick(trade) for trade in trades], confirmed=confirmed)
+            return ParsedFrame("ack", detail=detail(symbol or ""), confirmed=confirmed)
+        return ParsedFrame("trades", history=[_tick(trade) for trade in trades], confirmed=confirmed)
 
-    def _error(self, value: dict[str, Any]) -> Parsed:
+    def _error(self, value: dict[str, Any]) -> ParsedFrame:
         words = detail(value.get("message") or value.get("reason") or "no reason given")
         refused, ask_alone = self._asked.refuse(words)
-        return Parsed("error", detail=words, refused=refused, ask_alone=ask_alone)
+        return ParsedFrame("error", detail=words, refused=refused, ask_alone=ask_alone)
 
 
 def _tick(trade: Any) -> Tick:

@@ -17,7 +17,7 @@ from tradebot.feeds.exchanges.base import (
     HEARTBEAT,
     IGNORED,
     Exchange,
-    Parsed,
+    ParsedFrame,
     Unparseable,
     announcement,
     decode_json,
@@ -63,7 +63,7 @@ class Kraken(Exchange):
             messages.append(msgspec.json.encode(message).decode())
         return messages
 
-    def parse(self, text: str) -> Parsed:
+    def parse(self, text: str) -> ParsedFrame:
         """What a frame of either version says; a snapshot of trades is history. Raises Unparseable."""
         value = decode_json(text)
         if type(value) is dict:
@@ -81,7 +81,7 @@ class Kraken(Exchange):
             return _v1_trades(value) if "trade" in value else IGNORED
         raise Unparseable("neither a JSON object nor a list")
 
-    def _status(self, status: object) -> Parsed:
+    def _status(self, status: object) -> ParsedFrame:
         """Sent with each connection and at each change. Anything but "online" is news, and so is its end."""
         if type(status) is not str or (status == "online" and not self._troubled):
             return IGNORED
@@ -93,12 +93,12 @@ def _first(data: object) -> dict[str, Any]:
     return data[0] if type(data) is list and data and type(data[0]) is dict else {}
 
 
-def _v2_trades(value: dict[str, Any]) -> Parsed:
+def _v2_trades(value: dict[str, Any]) -> ParsedFrame:
     kind, data = value.get("type"), value.get("data")
     if kind not in ("update", "snapshot") or type(data) is not list:
         raise Unparseable("not an update or a snapshot with a list of trades")
     ticks = [_v2_tick(trade) for trade in data]
-    return Parsed("trades", ticks) if kind == "update" else Parsed("trades", [], ticks)
+    return ParsedFrame("trades", ticks) if kind == "update" else ParsedFrame("trades", [], ticks)
 
 
 def _v2_tick(trade: object) -> Tick:
@@ -110,12 +110,12 @@ def _v2_tick(trade: object) -> Tick:
     return make_tick(trade.get("symbol"), trade.get("price"), trade.get("qty"), ts, trade_id, trade_id, taker)
 
 
-def _v1_trades(value: list[Any]) -> Parsed:
+def _v1_trades(value: list[Any]) -> ParsedFrame:
     # [channel, [[price, volume, time, side, order type, misc], ...], "trade", pair]
     if len(value) != 4 or value[2] != "trade" or type(value[1]) is not list:
         raise Unparseable("a list with trade in it, not [channel, trades, trade, pair]")
     pair = value[3]
-    return Parsed("trades", [_v1_tick(trade, pair) for trade in value[1]])
+    return ParsedFrame("trades", [_v1_tick(trade, pair) for trade in value[1]])
 
 
 def _v1_tick(trade: object, pair: object) -> Tick:
@@ -128,7 +128,7 @@ def _v1_tick(trade: object, pair: object) -> Tick:
     return make_tick(pair, trade[0], trade[1], ts, taker=side(trade[3]) if len(trade) > 3 else None)
 
 
-def _v2_other(value: dict[str, Any]) -> Parsed:
+def _v2_other(value: dict[str, Any]) -> ParsedFrame:
     """Frames without a channel: answers of version 2, everything but data of version 1."""
     if "event" in value:
         return _v1_event(value)
@@ -140,12 +140,12 @@ def _v2_other(value: dict[str, Any]) -> Parsed:
     symbols = (symbol,) if type(symbol) is str else ()
     if type(error) is str or (method is not None and value.get("success") is False):
         words = detail(": ".join(part for part in (error, symbol) if type(part) is str))
-        return Parsed("error", detail=words, refused=symbols if method == "subscribe" else ())
+        return ParsedFrame("error", detail=words, refused=symbols if method == "subscribe" else ())
     if method == "subscribe":
         result = value.get("result")
         named = type(result) is dict and result.get("channel") == "trade"
         if named and value.get("success") is True:
-            return Parsed("ack", detail=detail(result), confirmed=symbols)
+            return ParsedFrame("ack", detail=detail(result), confirmed=symbols)
         return IGNORED
     if "data" in value:
         raise Unparseable("channel: missing")
@@ -158,14 +158,14 @@ def _what(value: dict[str, Any]) -> object:
     return value.get("symbol") or (result.get("symbol") if type(result) is dict else None)
 
 
-def _v1_event(value: dict[str, Any]) -> Parsed:
+def _v1_event(value: dict[str, Any]) -> ParsedFrame:
     event, status, pair = value["event"], value.get("status"), value.get("pair")
     pairs = (pair,) if type(pair) is str else ()
     if event in ("heartbeat", "pong"):
         return HEARTBEAT
     if event == "error" or status == "error":
         words = detail(": ".join(part for part in (value.get("errorMessage"), pair) if type(part) is str))
-        return Parsed("error", detail=words, refused=pairs if event == "subscriptionStatus" else ())
+        return ParsedFrame("error", detail=words, refused=pairs if event == "subscriptionStatus" else ())
     subscription = value.get("subscription")
     named = type(subscription) is dict and subscription.get("name") == "trade"
-    return Parsed("ack", detail=detail(pair), confirmed=pairs) if named and status == "subscribed" else IGNORED
+    return ParsedFrame("ack", detail=detail(pair), confirmed=pairs) if named and status == "subscribed" else IGNORED

@@ -17,7 +17,7 @@ from tradebot.feeds.exchanges.base import (
     HEARTBEAT,
     IGNORED,
     Exchange,
-    Parsed,
+    ParsedFrame,
     Unparseable,
     decode_json,
     detail,
@@ -56,7 +56,7 @@ class KrakenFutures(Exchange):
             messages.append({"event": "subscribe", "feed": "heartbeat"})
         return [msgspec.json.encode(message).decode() for message in messages]
 
-    def parse(self, text: str) -> Parsed:
+    def parse(self, text: str) -> ParsedFrame:
         """What a frame says; a snapshot's trades are history. Raises Unparseable."""
         value = decode_json(text)
         if type(value) is not dict:
@@ -67,31 +67,31 @@ class KrakenFutures(Exchange):
         feed = value.get("feed")
         if feed == "trade":
             tick = _tick(value)
-            return skipped(value.get("product_id"), value.get("seq")) if tick is None else Parsed("trades", [tick])
+            return skipped(value.get("product_id"), value.get("seq")) if tick is None else ParsedFrame("trades", [tick])
         if feed == "trade_snapshot":
             trades = value.get("trades")
             if type(trades) is not list:
                 raise Unparseable("trades: missing or not a list")
-            return Parsed("trades", [], [tick for tick in map(_tick, trades) if tick is not None])
+            return ParsedFrame("trades", [], [tick for tick in map(_tick, trades) if tick is not None])
         if feed == "heartbeat":
             return HEARTBEAT
         if type(feed) is not str and "product_id" in value:
             raise Unparseable("feed: missing")
         return IGNORED
 
-    def _event(self, value: dict[str, Any]) -> Parsed:
+    def _event(self, value: dict[str, Any]) -> ParsedFrame:
         event = value["event"]
         if event in _REFUSALS:
             words = detail(value.get("message") or value)
             refused, ask_alone = self._asked.refuse(words)
-            return Parsed("error", detail=words, refused=refused, ask_alone=ask_alone)
+            return ParsedFrame("error", detail=words, refused=refused, ask_alone=ask_alone)
         if event in _ERRORS:
-            return Parsed("error", detail=detail(value.get("message") or value))
+            return ParsedFrame("error", detail=detail(value.get("message") or value))
         if event == "subscribed" and value.get("feed") == "trade":
             products = value.get("product_ids")
             confirmed = tuple(each for each in products if type(each) is str) if type(products) is list else ()
             self._asked.settle(confirmed)
-            return Parsed("ack", detail=detail(products), confirmed=confirmed)
+            return ParsedFrame("ack", detail=detail(products), confirmed=confirmed)
         if event == "pong":
             return HEARTBEAT
         return IGNORED

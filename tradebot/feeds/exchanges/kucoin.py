@@ -15,7 +15,7 @@ from tradebot.feeds.exchanges.base import (
     HEARTBEAT,
     IGNORED,
     Exchange,
-    Parsed,
+    ParsedFrame,
     Unparseable,
     decode_json,
     detail,
@@ -100,7 +100,7 @@ class KuCoin(Exchange):
         """KuCoin counts these, not WebSocket pings."""
         return _dump({"id": self._new_id(), "type": "ping"})
 
-    def parse(self, text: str) -> Parsed:
+    def parse(self, text: str) -> ParsedFrame:
         """Trades, or what else a frame is; KuCoin sends no history."""
         value = decode_json(text)
         if not isinstance(value, dict):
@@ -113,18 +113,18 @@ class KuCoin(Exchange):
             words = detail(said)
             message = self._messages.pop(str(value.get("id")), "")
             refused, ask_alone = self._asked.refuse(words, message)
-            return Parsed("error", detail=words, refused=refused, ask_alone=ask_alone)
+            return ParsedFrame("error", detail=words, refused=refused, ask_alone=ask_alone)
         if kind == "ack" or "result" in value:
             message = self._messages.pop(str(value.get("id")), "")
-            return Parsed("ack", confirmed=self._asked.confirm(message))
+            return ParsedFrame("ack", confirmed=self._asked.confirm(message))
         if isinstance(topic, str):
             prefix, colon, _symbols = topic.partition(":")
             subject = _SUBJECTS.get(prefix)
             if colon and subject is not None and value.get("subject", subject) == subject:
-                return Parsed("trades", [_classic_tick(value.get("data"), prefix)])
+                return ParsedFrame("trades", [_classic_tick(value.get("data"), prefix)])
         channel = value.get("T")
         if isinstance(channel, str) and channel.startswith("trade."):
-            return Parsed("trades", [_unified_tick(value.get("d"))])
+            return ParsedFrame("trades", [_unified_tick(value.get("d"))])
         return IGNORED
 
     def _asking(self, symbols: Sequence[str]) -> str:

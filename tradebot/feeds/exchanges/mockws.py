@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Final
 
-from tradebot.feeds.exchanges.base import IGNORED, Exchange, Parsed, Unparseable, decode_json, integer, make_tick, side
+from tradebot.feeds.exchanges.base import (
+    IGNORED,
+    Exchange,
+    ParsedFrame,
+    Unparseable,
+    decode_json,
+    integer,
+    make_tick,
+    side,
+)
 
 _FIELDS: Final = ("symbol", "price", "volume", "ts")
 
@@ -22,7 +31,7 @@ class MockWs(Exchange):
         """None: the server sends everything to everyone."""
         return []
 
-    def parse(self, text: str) -> Parsed:
+    def parse(self, text: str) -> ParsedFrame:
         """One tick; an object with none of a tick's fields is ignored. Raises Unparseable."""
         value = decode_json(text)
         if not isinstance(value, dict):
@@ -39,7 +48,7 @@ class MockWs(Exchange):
             None if seq is None else _plain_int(seq, "seq"),
             side(value.get("taker")),
         )
-        return Parsed("trades", [tick])
+        return ParsedFrame("trades", [tick])
 
 
 def _plain_number(value: object, name: str) -> object:

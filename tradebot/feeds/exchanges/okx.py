@@ -17,7 +17,7 @@ from tradebot.feeds.exchanges.base import (
     HEARTBEAT,
     IGNORED,
     Exchange,
-    Parsed,
+    ParsedFrame,
     Unparseable,
     announcement,
     decode_json,
@@ -57,7 +57,7 @@ class Okx(Exchange):
         """Bare text; OKX closes a connection on which nothing has moved for 30 s."""
         return "ping"
 
-    def parse(self, text: str) -> Parsed:
+    def parse(self, text: str) -> ParsedFrame:
         """The trades of a frame, in its order. Raises Unparseable."""
         if text == "pong":
             return HEARTBEAT
@@ -73,16 +73,16 @@ class Okx(Exchange):
         trades = value.get("data")
         if type(trades) is not list:
             raise Unparseable("data: missing or not a list")
-        return Parsed("trades", [_tick(trade) for trade in trades])
+        return ParsedFrame("trades", [_tick(trade) for trade in trades])
 
-    def _announced(self, event: object, value: dict[str, Any]) -> Parsed:
+    def _announced(self, event: object, value: dict[str, Any]) -> ParsedFrame:
         match event:
             case "subscribe":
                 arg = value.get("arg")
                 name = arg.get("instId") if type(arg) is dict and arg.get("channel") in _CHANNELS else None
                 confirmed = (name,) if type(name) is str else ()
                 self._asked.settle(confirmed)
-                return Parsed("ack", detail=detail(arg or ""), confirmed=confirmed)
+                return ParsedFrame("ack", detail=detail(arg or ""), confirmed=confirmed)
             case "notice":
                 # Sent a minute or less before the connection is closed for an upgrade of the service (64008).
                 return announcement(value.get("msg") or event, reconnect=value.get("code") == _UPGRADE)
@@ -91,9 +91,9 @@ class Okx(Exchange):
                 refused, ask_alone = (
                     self._asked.refuse(words) if value.get("code") in _REFUSALS else SubscriptionRefusal()
                 )
-                return Parsed("error", detail=words, refused=refused, ask_alone=ask_alone)
+                return ParsedFrame("error", detail=words, refused=refused, ask_alone=ask_alone)
             case "channel-conn-count-error":
-                return Parsed("error", detail=detail(value.get("msg") or event))
+                return ParsedFrame("error", detail=detail(value.get("msg") or event))
         return IGNORED
 
 

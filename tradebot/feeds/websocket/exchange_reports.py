@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from tradebot.core.errors import NetworkError
 from tradebot.core.events import MAX_SYMBOL_CHARS, Notice
 from tradebot.core.log_events import LogEvent
-from tradebot.feeds.exchanges.base import Parsed
+from tradebot.feeds.exchanges.base import ParsedFrame
 from tradebot.feeds.status import SymbolsLook
 from tradebot.feeds.websocket.announcements import Announcements
 from tradebot.feeds.websocket.subscriptions import UNTRADED_S, Named, Subscriptions
@@ -66,7 +66,7 @@ class ExchangeReports:
                 f"{self._where} confirmed no symbol within feed.reconnect_budget_s ({budget_s:g} s); {said}"
             )
 
-    def heard(self, parsed: Parsed, now_s: float, now_ms: int) -> list[Notice]:
+    def heard(self, parsed: ParsedFrame, now_s: float, now_ms: int) -> list[Notice]:
         """Take in a frame, received at `now_s` (monotonic) and `now_ms` (Unix); what is to be reported in-band."""
         kind = parsed.kind
         if kind == "trades":

@@ -21,7 +21,7 @@ from tradebot.core.events import Notice
 from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import Runtime
 from tradebot.feeds.base import READ_WAIT_S, FeedBatch
-from tradebot.feeds.exchanges.base import Exchange, Parsed, Unparseable
+from tradebot.feeds.exchanges.base import Exchange, ParsedFrame, Unparseable
 from tradebot.feeds.frame_reader import FrameReader
 from tradebot.feeds.quarantine import Quarantine
 from tradebot.feeds.status import FeedStatus
@@ -368,7 +368,7 @@ class WebSocketFeed:
             batch = replace(batch, notices=(*batch.notices, *((len(batch.ticks), notice) for notice in said)))
         return batch if _says_something(batch) else None
 
-    def _apply_control(self, parsed: Parsed, now_ms: int) -> Sequence[Notice]:
+    def _apply_control(self, parsed: ParsedFrame, now_ms: int) -> Sequence[Notice]:
         """What a frame says beside trades, as far as it is to be reported."""
         if parsed.kind in ("trades", "ack"):
             self._liveness.confirmed()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from tradebot.core.events import MAX_SYMBOL_CHARS, NoticeKind, Tick
-from tradebot.feeds.exchanges.base import Parsed
+from tradebot.feeds.exchanges.base import ParsedFrame
 from tradebot.feeds.status import SymbolsLook
 
 UNTRADED_S: Final = 60.0
@@ -103,7 +103,7 @@ class Subscriptions:
             symbol.answered = symbol.flows = False
             symbol.frames = self._frames
 
-    def heard(self, parsed: Parsed, now_s: float) -> list[Named]:
+    def heard(self, parsed: ParsedFrame, now_s: float) -> list[Named]:
         """Take in what a frame says of subscriptions; the symbols that are refused for the first time."""
         if parsed.kind in ("ack", "trades"):
             self._confirmed = self._ever_confirmed = True

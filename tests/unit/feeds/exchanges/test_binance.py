@@ -17,7 +17,7 @@ from tests.unit.frames import (
     spoil,
 )
 from tradebot.core.events import BUY, SELL, Tick
-from tradebot.feeds.exchanges.base import IGNORED, Parsed, Unparseable
+from tradebot.feeds.exchanges.base import IGNORED, ParsedFrame, Unparseable
 from tradebot.feeds.exchanges.binance import Binance
 
 SPOT = {
@@ -40,7 +40,7 @@ SAMPLES = [
 ]  # fmt: skip
 
 
-def parse(frame: object) -> Parsed:
+def parse(frame: object) -> ParsedFrame:
     return Binance().parse(json.dumps(frame))
 
 
@@ -92,21 +92,21 @@ def test_crypto_msg_parser_states_the_same(shared_data: Path) -> None:
 
 @pytest.mark.parametrize("frame", [SPOT, COMBINED])
 def test_a_trade(frame: dict[str, Any]) -> None:
-    assert parse(frame) == Parsed("trades", [Tick("XYZUSDT", 20.5, 0.7, 1700000000123, "71", 71, SELL)])
+    assert parse(frame) == ParsedFrame("trades", [Tick("XYZUSDT", 20.5, 0.7, 1700000000123, "71", 71, SELL)])
 
 
 @pytest.mark.parametrize("frame", [AGGREGATE, {"stream": "xyzusd_perp@aggTrade", "data": AGGREGATE}])
 def test_an_aggregate_trade(frame: dict[str, Any]) -> None:
-    assert parse(frame) == Parsed("trades", [Tick("XYZUSD_PERP", 20.5, 3.0, 1700000000123, "9", 9, BUY)])
+    assert parse(frame) == ParsedFrame("trades", [Tick("XYZUSD_PERP", 20.5, 3.0, 1700000000123, "9", 9, BUY)])
 
 
 def test_raw_trades_of_futures() -> None:
-    assert parse(FUTURES) == Parsed("trades", [Tick("XYZUSDT", 20.5, 0.7, 1700000000123, "71", 71, SELL)])
+    assert parse(FUTURES) == ParsedFrame("trades", [Tick("XYZUSDT", 20.5, 0.7, 1700000000123, "71", 71, SELL)])
 
 
 @pytest.mark.parametrize("kind", ["INSURANCE_FUND", "ADL", "LIQUIDATION", "NA"])
 def test_what_is_no_market_trade_only_uses_up_a_number(kind: str) -> None:
-    skipped = Parsed("ignored", skipped=[("XYZUSDT", 71)])
+    skipped = ParsedFrame("ignored", skipped=[("XYZUSDT", 71)])
     assert parse({**FUTURES, "X": kind}) == skipped
     assert parse({**FUTURES, "X": kind, "p": "0", "q": "0"}) == skipped
     assert parse({**FUTURES, "X": kind, "t": None}) == IGNORED
@@ -177,7 +177,7 @@ def test_other_streams_are_ignored(frame: object) -> None:
 
 
 def test_acks_and_errors() -> None:
-    assert parse({"result": None, "id": 1}) == Parsed("ack", detail="request 1")
+    assert parse({"result": None, "id": 1}) == ParsedFrame("ack", detail="request 1")
     for error in ({"error": {"code": 2, "msg": "Invalid request"}, "id": 1}, {"code": 2, "msg": "Invalid request"}):
         parsed = parse(error)
         assert parsed.kind == "error" and "Invalid request" in parsed.detail

@@ -8,7 +8,7 @@ import pytest
 from tests.unit.frames import check_file
 from tests.unit.stated_trades import check_tardis
 from tradebot.core.events import BUY, SELL, Tick
-from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Parsed, Unparseable, announcement
+from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, ParsedFrame, Unparseable, announcement
 from tradebot.feeds.exchanges.bitfinex import Bitfinex
 
 ACK = '{"event":"subscribed","channel":"trades","chanId":77,"symbol":"tETHUSD","pair":"ETHUSD"}'
@@ -27,7 +27,7 @@ LAST = Tick("tETHUSD", 2001.5, 0.125, 1700000000300, "1003", taker=SELL)
 
 def subscribed() -> Bitfinex:
     exchange = Bitfinex()
-    assert exchange.parse(ACK) == Parsed("ack", detail="tETHUSD", confirmed=("tETHUSD",))
+    assert exchange.parse(ACK) == ParsedFrame("ack", detail="tETHUSD", confirmed=("tETHUSD",))
     return exchange
 
 
@@ -45,7 +45,7 @@ def test_frames_with_stated_trades(shared_data: Path, exchange: str) -> None:
 
 
 def test_a_trade_takes_its_symbol_from_the_ack_of_its_channel() -> None:
-    assert subscribed().parse(EXECUTED) == Parsed("trades", [LAST])
+    assert subscribed().parse(EXECUTED) == ParsedFrame("trades", [LAST])
     assert Bitfinex().parse(EXECUTED) is IGNORED
     assert Bitfinex().parse(HISTORY) is IGNORED
 
@@ -62,14 +62,14 @@ def test_one_trade_comes_once() -> None:
 
 
 def test_the_first_array_is_history_in_its_order() -> None:
-    assert subscribed().parse(HISTORY) == Parsed(
+    assert subscribed().parse(HISTORY) == ParsedFrame(
         "trades",
         history=[
             Tick("tETHUSD", 2000.25, 0.5, 1700000000200, "1002", taker=SELL),
             Tick("tETHUSD", 2000.0, 1.25, 1700000000100, "1001", taker=BUY),
         ],
     )
-    assert subscribed().parse("[77,[]]") == Parsed("trades")
+    assert subscribed().parse("[77,[]]") == ParsedFrame("trades")
 
 
 def test_elements_appended_by_conf_flags_or_by_newer_versions_are_passed_over() -> None:
@@ -91,12 +91,14 @@ def test_funding_trades_have_a_rate_and_no_price() -> None:
 def test_answers_and_announcements() -> None:
     assert Bitfinex().parse('[77,"hb"]') is HEARTBEAT
     assert Bitfinex().parse('{"event":"pong","ts":1700000000000,"cid":1}') is HEARTBEAT
-    assert Bitfinex().parse(ERROR) == Parsed("error", detail="symbol: invalid", refused=("tNOUSD",))
-    assert Bitfinex().parse('{"event":"error","code":10000}') == Parsed("error", detail="10000")
+    assert Bitfinex().parse(ERROR) == ParsedFrame("error", detail="symbol: invalid", refused=("tNOUSD",))
+    assert Bitfinex().parse('{"event":"error","code":10000}') == ParsedFrame("error", detail="10000")
     assert Bitfinex().parse(INFO) is IGNORED
     assert Bitfinex().parse(RESTART) == announcement("Stopping. Please try to reconnect", reconnect=True)
     assert Bitfinex().parse('{"event":"conf","status":"OK","flags":65536}') is IGNORED
-    assert Bitfinex().parse('{"event":"subscribed","channel":"book","chanId":5,"symbol":"tETHUSD"}') == Parsed("ack")
+    assert Bitfinex().parse('{"event":"subscribed","channel":"book","chanId":5,"symbol":"tETHUSD"}') == ParsedFrame(
+        "ack"
+    )
 
 
 def test_channels_of_books_and_channels_left_are_no_trades() -> None:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tradebot.core.events import SELL, Tick
-from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Parsed, Unparseable
+from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, ParsedFrame, Unparseable
 from tradebot.feeds.exchanges.bitget import Bitget
 
 V1_ARG = {"instType": "sp", "channel": "trade", "instId": "SOLUSDT"}
@@ -53,8 +53,8 @@ def two(symbol: str) -> list[Tick]:
 def test_snapshots_are_history_and_updates_are_live_in_the_order_sent(
     arg: object, data: object, ticks: list[Tick]
 ) -> None:
-    assert Bitget().parse(frame(arg, data)) == Parsed("trades", ticks)
-    assert Bitget().parse(frame(arg, data, "snapshot")) == Parsed("trades", history=ticks)
+    assert Bitget().parse(frame(arg, data)) == ParsedFrame("trades", ticks)
+    assert Bitget().parse(frame(arg, data, "snapshot")) == ParsedFrame("trades", history=ticks)
 
 
 def test_times_and_numbers_may_be_numbers() -> None:
@@ -65,11 +65,11 @@ def test_times_and_numbers_may_be_numbers() -> None:
 def test_pong_acks_refusals_and_other_channels() -> None:
     assert Bitget().parse("pong") == HEARTBEAT and Bitget().keepalive() == "ping"
     ack = Bitget().parse(json.dumps({"event": "subscribe", "arg": V2_ARG}))
-    assert ack == Parsed(
+    assert ack == ParsedFrame(
         "ack", detail='{"instType":"USDT-FUTURES","channel":"trade","instId":"SOLUSDT"}', confirmed=("SOLUSDT",)
     )
     refusal = Bitget().parse('{"event":"error","code":30001,"msg":"instId:XX doesn\'t exist","op":"subscribe"}')
-    assert refusal == Parsed("error", detail='{"code":30001,"msg":"instId:XX doesn\'t exist","arg":null}')
+    assert refusal == ParsedFrame("error", detail='{"code":30001,"msg":"instId:XX doesn\'t exist","arg":null}')
     for channel in ("ticker", "books", "books5", "candle1m"):
         assert Bitget().parse(frame(V2_ARG | {"channel": channel}, [{"ts": "1"}])) == IGNORED
         assert Bitget().parse(frame(V3_ARG | {"topic": channel}, [{"ts": "1"}], "snapshot")) == IGNORED

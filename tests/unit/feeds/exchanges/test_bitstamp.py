@@ -8,7 +8,7 @@ import pytest
 from tests.unit.frames import check_file
 from tests.unit.stated_trades import check_tardis
 from tradebot.core.events import SELL, Tick
-from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Parsed, Unparseable
+from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, ParsedFrame, Unparseable
 from tradebot.feeds.exchanges.bitstamp import Bitstamp
 
 TRADE = (
@@ -38,7 +38,7 @@ def test_frames_with_stated_trades(shared_data: Path) -> None:
 
 def test_a_trade_takes_its_symbol_from_the_channel_and_its_time_cut_down_to_ms() -> None:
     tick = Tick("btceur", 41000.5, 0.25, 1700000000123, "300000001", taker=SELL)
-    assert Bitstamp().parse(TRADE) == Parsed("trades", [tick])
+    assert Bitstamp().parse(TRADE) == ParsedFrame("trades", [tick])
 
 
 def test_older_frames_have_no_texts_and_no_microseconds() -> None:
@@ -51,10 +51,12 @@ def test_older_frames_have_no_texts_and_no_microseconds() -> None:
 
 
 def test_answers_and_announcements() -> None:
-    assert Bitstamp().parse(ACK) == Parsed("ack", detail="live_trades_btceur", confirmed=("btceur",))
-    assert Bitstamp().parse(ERROR) == Parsed("error", detail="Bad subscription string.")
-    assert Bitstamp().parse('{"event":"bts:error","data":{"code":4009}}') == Parsed("error", detail='{"code":4009}')
-    assert Bitstamp().parse('{"event":"bts:error"}') == Parsed("error", detail="null")
+    assert Bitstamp().parse(ACK) == ParsedFrame("ack", detail="live_trades_btceur", confirmed=("btceur",))
+    assert Bitstamp().parse(ERROR) == ParsedFrame("error", detail="Bad subscription string.")
+    assert Bitstamp().parse('{"event":"bts:error","data":{"code":4009}}') == ParsedFrame(
+        "error", detail='{"code":4009}'
+    )
+    assert Bitstamp().parse('{"event":"bts:error"}') == ParsedFrame("error", detail="null")
     assert Bitstamp().parse(HEARTBEAT_TEXT) is HEARTBEAT
     asked = Bitstamp().parse(RECONNECT).announcement
     assert asked is not None and asked.reconnect and "bts:request_reconnect" in asked.text

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.unit.frames import check_file
 from tests.unit.stated_trades import check_tardis
 from tradebot.core.events import BUY, SELL, Tick
-from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Parsed, Unparseable
+from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, ParsedFrame, Unparseable
 from tradebot.feeds.exchanges.bybit import Bybit
 
 TRADES = (
@@ -47,7 +47,7 @@ def test_frames_with_stated_trades(shared_data: Path, exchange: str, least: int)
 
 
 def test_the_trades_of_a_frame_in_its_order_block_trades_among_them() -> None:
-    assert Bybit().parse(TRADES) == Parsed(
+    assert Bybit().parse(TRADES) == ParsedFrame(
         "trades",
         [
             Tick("XRPUSDT", 0.6123, 120.5, 1700000000007, "2290000000000000007", taker=BUY),
@@ -57,10 +57,12 @@ def test_the_trades_of_a_frame_in_its_order_block_trades_among_them() -> None:
 
 
 def test_answers() -> None:
-    assert Bybit().parse(ACK) == Parsed("ack")
-    assert Bybit().parse(REFUSED) == Parsed("error", detail="error:handler not found,topic:publicTrade.NO")
-    assert Bybit().parse(AUTH) == Parsed("error", detail="Invalid key")
-    assert Bybit().parse('{"success":false,"op":"subscribe"}') == Parsed("error", detail="refused without a reason")
+    assert Bybit().parse(ACK) == ParsedFrame("ack")
+    assert Bybit().parse(REFUSED) == ParsedFrame("error", detail="error:handler not found,topic:publicTrade.NO")
+    assert Bybit().parse(AUTH) == ParsedFrame("error", detail="Invalid key")
+    assert Bybit().parse('{"success":false,"op":"subscribe"}') == ParsedFrame(
+        "error", detail="refused without a reason"
+    )
     assert Bybit().parse(PONG) is HEARTBEAT
     assert Bybit().parse('{"op":"pong","args":["1700000000000"],"conn_id":"c"}') is HEARTBEAT
 

@@ -18,7 +18,7 @@ from tests.unit.frames import (
     spoil,
 )
 from tradebot.core.events import BUY, Tick
-from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Parsed, Unparseable
+from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, ParsedFrame, Unparseable
 from tradebot.feeds.exchanges.coinbase import Coinbase
 
 OLDER_URL = "wss://ws-feed.exchange.coinbase.com"
@@ -49,7 +49,7 @@ TICK = Tick("XYZ-USD", 2.25, 0.3, 1700000000123, "41", 41, BUY)
 NEWER_TICK = Tick("XYZ-USD", 2.5, 0.3, 1700000000500, "42", 42, BUY)
 
 
-def parse(frame: object) -> Parsed:
+def parse(frame: object) -> ParsedFrame:
     return Coinbase().parse(json.dumps(frame))
 
 
@@ -88,21 +88,21 @@ def test_crypto_msg_parser_states_the_same(shared_data: Path) -> None:
 
 
 def test_trades_come_in_the_order_sent() -> None:
-    assert parse(UPDATE) == Parsed("trades", [NEWER_TICK, TICK])
+    assert parse(UPDATE) == ParsedFrame("trades", [NEWER_TICK, TICK])
 
 
 def test_a_snapshot_is_history() -> None:
-    assert parse(SNAPSHOT) == Parsed("trades", [], [NEWER_TICK, TICK])
+    assert parse(SNAPSHOT) == ParsedFrame("trades", [], [NEWER_TICK, TICK])
     both = {**UPDATE, "events": [*SNAPSHOT["events"], {"type": "update", "trades": [TRADE]}]}
-    assert parse(both) == Parsed("trades", [TICK], [NEWER_TICK, TICK])
+    assert parse(both) == ParsedFrame("trades", [TICK], [NEWER_TICK, TICK])
 
 
 def test_a_match_of_the_older_feed() -> None:
-    assert parse(MATCH) == Parsed("trades", [TICK])
+    assert parse(MATCH) == ParsedFrame("trades", [TICK])
 
 
 def test_the_last_match_is_history() -> None:
-    assert parse({**MATCH, "type": "last_match"}) == Parsed("trades", [], [TICK])
+    assert parse({**MATCH, "type": "last_match"}) == ParsedFrame("trades", [], [TICK])
 
 
 @pytest.mark.parametrize("base", [UPDATE, SNAPSHOT, MATCH])
@@ -161,8 +161,8 @@ def test_acks_heartbeats_and_errors() -> None:
         assert parsed.kind == "ack" and "XYZ-USD" in parsed.detail
     assert parse({"channel": "heartbeats", "events": [{"heartbeat_counter": 4}]}) == HEARTBEAT
     assert parse({"type": "heartbeat", "sequence": 90, "last_trade_id": 20}) == HEARTBEAT
-    assert parse(ERROR) == Parsed("error", detail="Failed to subscribe: NO-NE is not a valid product")
-    assert parse({"type": "error", "message": "no"}) == Parsed("error", detail="no")
+    assert parse(ERROR) == ParsedFrame("error", detail="Failed to subscribe: NO-NE is not a valid product")
+    assert parse({"type": "error", "message": "no"}) == ParsedFrame("error", detail="no")
 
 
 @pytest.mark.parametrize("url", [Coinbase.url, "ws://127.0.0.1:9001"])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tradebot.core.events import SELL, Tick
-from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Parsed, Unparseable
+from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, ParsedFrame, Unparseable
 from tradebot.feeds.exchanges.crypto_com import CryptoCom
 
 
@@ -33,8 +33,8 @@ def tick(number: int, price: float = 151.25, instrument: str = "SOL_USD") -> Tic
 def test_the_first_frame_after_subscribing_is_history_and_the_next_are_live() -> None:
     exchange = CryptoCom()
     exchange.subscriptions(["SOL_USD", "BTCUSD-PERP"])
-    assert exchange.parse(push("trade", [trade(3), trade(2)])) == Parsed("trades", history=[tick(3), tick(2)])
-    assert exchange.parse(push("trade", [trade(5), trade(4)])) == Parsed("trades", [tick(5), tick(4)])
+    assert exchange.parse(push("trade", [trade(3), trade(2)])) == ParsedFrame("trades", history=[tick(3), tick(2)])
+    assert exchange.parse(push("trade", [trade(5), trade(4)])) == ParsedFrame("trades", [tick(5), tick(4)])
     pair = [trade(2, instrument="BTCUSD-PERP"), trade(1, instrument="BTCUSD-PERP")]
     assert len(exchange.parse(push("trade", pair, "BTCUSD-PERP")).history) == 2
 
@@ -60,14 +60,14 @@ def test_an_ack_shows_in_a_capture_that_the_subscription_begins() -> None:
 
 
 def test_a_capture_that_starts_later_begins_live() -> None:
-    assert CryptoCom().parse(push("trade", [trade(1)])) == Parsed("trades", [tick(1)])
-    assert CryptoCom().parse(push("trade", [trade(2), trade(1)])) == Parsed("trades", [tick(2), tick(1)])
+    assert CryptoCom().parse(push("trade", [trade(1)])) == ParsedFrame("trades", [tick(1)])
+    assert CryptoCom().parse(push("trade", [trade(2), trade(1)])) == ParsedFrame("trades", [tick(2), tick(1)])
 
 
 def test_a_market_without_trades_has_an_empty_history() -> None:
     exchange = CryptoCom()
     exchange.subscriptions(["SOL_USD"])
-    assert exchange.parse(push("trade", [])) == Parsed("trades")
+    assert exchange.parse(push("trade", [])) == ParsedFrame("trades")
     assert exchange.parse(push("trade", [trade(1)])).ticks == [tick(1)]
 
 
@@ -89,12 +89,12 @@ def test_what_is_remembered_of_a_connection_is_bounded() -> None:
 def test_numbers_may_be_numbers_and_the_instrument_may_be_said_once() -> None:
     entry = trade(7, price=151.25, d=1700007)
     del entry["i"], entry["tn"], entry["m"]
-    assert CryptoCom().parse(push("trade", [entry])) == Parsed("trades", [tick(7)])
+    assert CryptoCom().parse(push("trade", [entry])) == ParsedFrame("trades", [tick(7)])
 
 
 def test_the_channel_may_bear_the_instrument() -> None:
     text = push("trade", [trade(1)]).replace('"channel": "trade"', '"channel": "trade.SOL_USD"')
-    assert "trade.SOL_USD" in text and CryptoCom().parse(text) == Parsed("trades", [tick(1)])
+    assert "trade.SOL_USD" in text and CryptoCom().parse(text) == ParsedFrame("trades", [tick(1)])
 
 
 def test_the_heartbeat_is_answered_with_its_id() -> None:
@@ -106,7 +106,7 @@ def test_the_heartbeat_is_answered_with_its_id() -> None:
 
 def test_refusals_and_other_channels() -> None:
     refusal = CryptoCom().parse('{"id":1,"method":"subscribe","code":40004,"message":"Unknown symbol"}')
-    assert refusal == Parsed("error", detail='{"code":40004,"message":"Unknown symbol"}')
+    assert refusal == ParsedFrame("error", detail='{"code":40004,"message":"Unknown symbol"}')
     for channel in ("book", "book.update", "ticker", "candlestick", "index", "mark", "user.trade"):
         assert CryptoCom().parse(push(channel, [{"t": 1}])) == IGNORED
     for text in (

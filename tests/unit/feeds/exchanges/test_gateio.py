@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.unit.frames import check_file
 from tests.unit.stated_trades import check_msg_parser, check_tardis
 from tradebot.core.events import BUY, SELL, Tick
-from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Parsed, Unparseable
+from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, ParsedFrame, Unparseable
 from tradebot.feeds.exchanges.gateio import GateIo
 
 TRADE = (
@@ -58,8 +58,10 @@ def test_frames_with_stated_trades(shared_data: Path) -> None:
 
 
 def test_a_trade_has_its_id_its_markets_number_and_its_time_cut_down_to_ms() -> None:
-    assert GateIo().parse(TRADE) == Parsed("trades", [Tick("LTC_USDT", 71.25, 1.5, 1700000000999, "4242", 88, SELL)])
-    assert GateIo().parse(OLD) == Parsed("trades", [Tick("LTC_USDT", 50.0, 2.0, 1600000000123, "41", taker=BUY)])
+    assert GateIo().parse(TRADE) == ParsedFrame(
+        "trades", [Tick("LTC_USDT", 71.25, 1.5, 1700000000999, "4242", 88, SELL)]
+    )
+    assert GateIo().parse(OLD) == ParsedFrame("trades", [Tick("LTC_USDT", 50.0, 2.0, 1600000000123, "41", taker=BUY)])
 
 
 @pytest.mark.parametrize(
@@ -78,9 +80,9 @@ def test_times_as_text_and_as_numbers(sent: object, ts: int) -> None:
 
 
 def test_answers() -> None:
-    assert GateIo().parse(ACK) == Parsed("ack", detail='["LTC_USDT"]')
-    assert GateIo().parse(REFUSED) == Parsed("error", detail="unknown currency pair NO_NO")
-    assert GateIo().parse('{"channel":"spot.trades","error":"busy"}') == Parsed("error", detail="busy")
+    assert GateIo().parse(ACK) == ParsedFrame("ack", detail='["LTC_USDT"]')
+    assert GateIo().parse(REFUSED) == ParsedFrame("error", detail="unknown currency pair NO_NO")
+    assert GateIo().parse('{"channel":"spot.trades","error":"busy"}') == ParsedFrame("error", detail="busy")
     assert GateIo().parse(PONG) is HEARTBEAT
 
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from tests.unit.frames import check_file
 from tests.unit.stated_trades import check_tardis
 from tradebot.core.events import BUY, SELL, Tick
-from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Parsed, Unparseable
+from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, ParsedFrame, Unparseable
 from tradebot.feeds.exchanges.gemini import Gemini
 
 TRADE = (
@@ -48,9 +48,9 @@ def test_frames_with_stated_trades_block_trades_among_them(shared_data: Path) ->
 
 def test_a_live_trade_has_its_own_id_and_no_seq() -> None:
     tick = Tick("BTCUSD", 64000.25, 0.0125, 1700000000456, "2840000000000007")
-    assert Gemini().parse(TRADE) == Parsed("trades", [replace(tick, taker=BUY)])
+    assert Gemini().parse(TRADE) == ParsedFrame("trades", [replace(tick, taker=BUY)])
     for side in ("auction", "block"):
-        assert Gemini().parse(TRADE.replace('"buy"', f'"{side}"')) == Parsed("trades", [tick])
+        assert Gemini().parse(TRADE.replace('"buy"', f'"{side}"')) == ParsedFrame("trades", [tick])
 
 
 def test_a_recording_without_trade_ids_has_those_of_its_events() -> None:
@@ -60,7 +60,7 @@ def test_a_recording_without_trade_ids_has_those_of_its_events() -> None:
 
 
 def test_the_first_frame_of_a_symbol_is_history_in_its_order() -> None:
-    assert Gemini().parse(FIRST) == Parsed(
+    assert Gemini().parse(FIRST) == ParsedFrame(
         "trades",
         history=[
             Tick("BTCUSD", 63999.0, 1.0, 1699999999000, "5", taker=SELL),
@@ -71,15 +71,15 @@ def test_the_first_frame_of_a_symbol_is_history_in_its_order() -> None:
 
 
 def test_the_first_frame_of_a_quiet_symbol_confirms_the_subscription() -> None:
-    assert Gemini().parse(QUIET) == Parsed("ack", detail="BTCGBP", confirmed=("BTCGBP",))
+    assert Gemini().parse(QUIET) == ParsedFrame("ack", detail="BTCGBP", confirmed=("BTCGBP",))
     assert Gemini().parse(BOOK) is IGNORED
 
 
 def test_heartbeats_and_errors() -> None:
     assert Gemini().parse(HEARTBEAT_TEXT) is HEARTBEAT
-    assert Gemini().parse(ERROR) == Parsed("error", detail="Could not parse the request")
-    assert Gemini().parse('{"type":"error","reason":"No"}') == Parsed("error", detail="No")
-    assert Gemini().parse('{"result":"error"}') == Parsed("error", detail="no reason given")
+    assert Gemini().parse(ERROR) == ParsedFrame("error", detail="Could not parse the request")
+    assert Gemini().parse('{"type":"error","reason":"No"}') == ParsedFrame("error", detail="No")
+    assert Gemini().parse('{"result":"error"}') == ParsedFrame("error", detail="no reason given")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from tests.unit.frames import (
     spoil,
 )
 from tradebot.core.events import BUY, SELL, Tick
-from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Parsed, Unparseable
+from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, ParsedFrame, Unparseable
 from tradebot.feeds.exchanges.kraken import Kraken
 
 FIRST = {
@@ -51,7 +51,7 @@ TICKS = [
 ]
 
 
-def parse(frame: object) -> Parsed:
+def parse(frame: object) -> ParsedFrame:
     return Kraken().parse(json.dumps(frame))
 
 
@@ -78,15 +78,15 @@ def test_crypto_msg_parser_states_the_same(shared_data: Path) -> None:
 
 
 def test_v2_trades() -> None:
-    assert parse(UPDATE) == Parsed("trades", TICKS)
+    assert parse(UPDATE) == ParsedFrame("trades", TICKS)
 
 
 def test_a_v2_snapshot_is_history() -> None:
-    assert parse(SNAPSHOT) == Parsed("trades", [], TICKS)
+    assert parse(SNAPSHOT) == ParsedFrame("trades", [], TICKS)
 
 
 def test_v1_trades_have_neither_id_nor_seq() -> None:
-    assert parse(V1) == Parsed(
+    assert parse(V1) == ParsedFrame(
         "trades",
         [
             Tick("XYZ/USD", 2.25, 0.3, 1700000000123, taker=SELL),
@@ -173,15 +173,17 @@ def test_other_channels_are_ignored(frame: object) -> None:
 
 
 def test_acks_heartbeats_and_errors() -> None:
-    assert parse(ACK) == Parsed("ack", detail='{"channel":"trade","symbol":"XYZ/USD"}', confirmed=("XYZ/USD",))
-    assert parse(V1_ACK) == Parsed("ack", detail="XYZ/USD", confirmed=("XYZ/USD",))
+    assert parse(ACK) == ParsedFrame("ack", detail='{"channel":"trade","symbol":"XYZ/USD"}', confirmed=("XYZ/USD",))
+    assert parse(V1_ACK) == ParsedFrame("ack", detail="XYZ/USD", confirmed=("XYZ/USD",))
     for heartbeat in ({"channel": "heartbeat"}, {"event": "heartbeat"}, {"method": "pong"}, {"event": "pong"}):
         assert parse(heartbeat) == HEARTBEAT
-    assert parse(ERROR) == Parsed("error", detail="Currency pair not supported: NO/NE", refused=("NO/NE",))
-    assert parse({"Error": "Exceeded msg rate"}) == Parsed("error", detail="Exceeded msg rate")
-    assert parse({"event": "error", "errorMessage": "Malformed request"}) == Parsed("error", detail="Malformed request")
+    assert parse(ERROR) == ParsedFrame("error", detail="Currency pair not supported: NO/NE", refused=("NO/NE",))
+    assert parse({"Error": "Exceeded msg rate"}) == ParsedFrame("error", detail="Exceeded msg rate")
+    assert parse({"event": "error", "errorMessage": "Malformed request"}) == ParsedFrame(
+        "error", detail="Malformed request"
+    )
     refused = {**V1_ACK, "status": "error", "errorMessage": "Currency pair not supported"}
-    assert parse(refused) == Parsed("error", detail="Currency pair not supported: XYZ/USD", refused=("XYZ/USD",))
+    assert parse(refused) == ParsedFrame("error", detail="Currency pair not supported: XYZ/USD", refused=("XYZ/USD",))
 
 
 @pytest.mark.parametrize("url", [Kraken.url, "wss://beta-ws.kraken.com/v2", "ws://127.0.0.1:9001"])

@@ -18,7 +18,7 @@ from tests.unit.frames import (
     spoil,
 )
 from tradebot.core.events import SELL, Tick
-from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Parsed, Unparseable
+from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, ParsedFrame, Unparseable
 from tradebot.feeds.exchanges.kraken_futures import KrakenFutures
 
 TRADE = {
@@ -35,7 +35,7 @@ TICK = Tick("PF_XYZUSD", 2.25, 440.0, 1700000000123, "0c5a-1", 41, SELL)
 NEWER_TICK = Tick("PF_XYZUSD", 2.25, 1.5, 1700000000456, "0c5a-2", 42, SELL)
 
 
-def parse(frame: object) -> Parsed:
+def parse(frame: object) -> ParsedFrame:
     return KrakenFutures().parse(json.dumps(frame))
 
 
@@ -78,22 +78,22 @@ def test_crypto_msg_parser_states_the_same(shared_data: Path) -> None:
 
 
 def test_a_trade() -> None:
-    assert parse(TRADE) == Parsed("trades", [TICK])
+    assert parse(TRADE) == ParsedFrame("trades", [TICK])
 
 
 def test_a_snapshot_is_history_in_the_order_sent() -> None:
-    assert parse(SNAPSHOT) == Parsed("trades", [], [NEWER_TICK, TICK])
+    assert parse(SNAPSHOT) == ParsedFrame("trades", [], [NEWER_TICK, TICK])
 
 
 def test_liquidations_are_matched_in_the_book_and_kept() -> None:
-    assert parse({**TRADE, "type": "liquidation"}) == Parsed("trades", [TICK])
+    assert parse({**TRADE, "type": "liquidation"}) == ParsedFrame("trades", [TICK])
 
 
 @pytest.mark.parametrize("kind", ["block", "termination", "something new"])
 def test_what_is_no_market_trade_only_uses_up_a_number(kind: str) -> None:
-    assert parse({**TRADE, "type": kind}) == Parsed("ignored", skipped=[(TICK.symbol, TICK.seq or 0)])
+    assert parse({**TRADE, "type": kind}) == ParsedFrame("ignored", skipped=[(TICK.symbol, TICK.seq or 0)])
     frame = {**SNAPSHOT, "trades": [{**NEWER, "type": kind}, TRADE]}
-    assert parse(frame) == Parsed("trades", [], [TICK])
+    assert parse(frame) == ParsedFrame("trades", [], [TICK])
 
 
 @pytest.mark.parametrize("base", [TRADE, SNAPSHOT])
@@ -139,10 +139,12 @@ def test_other_feeds_are_ignored(frame: object) -> None:
 
 
 def test_acks_heartbeats_and_errors() -> None:
-    assert parse(ACK) == Parsed("ack", detail='["PF_XYZUSD"]', confirmed=("PF_XYZUSD",))
+    assert parse(ACK) == ParsedFrame("ack", detail='["PF_XYZUSD"]', confirmed=("PF_XYZUSD",))
     assert parse({"feed": "heartbeat", "time": 1700000000123}) == HEARTBEAT
     for event in ("alert", "error", "subscribed_failed"):
-        assert parse({"event": event, "message": "Invalid product id"}) == Parsed("error", detail="Invalid product id")
+        assert parse({"event": event, "message": "Invalid product id"}) == ParsedFrame(
+            "error", detail="Invalid product id"
+        )
     parsed = parse({"event": "subscribed_failed", "feed": "trade"})
     assert parsed.kind == "error" and "subscribed_failed" in parsed.detail
 

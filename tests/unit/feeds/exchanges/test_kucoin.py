@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.unit.frames import frames_like
 from tradebot.core.events import BUY, SELL, Tick
-from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Parsed, Unparseable
+from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, ParsedFrame, Unparseable
 from tradebot.feeds.exchanges.kucoin import KuCoin
 
 SPOT_TICK = Tick("SOL-USDT", 151.25, 2.5, 1_754_000_000_123, "77001", taker=BUY)
@@ -45,28 +45,28 @@ def unified(market: str = "SPOT", **other: object) -> dict[str, Any]:
     return {"T": f"trade.{market}", "P": "1754000000133000000", "d": data | other}
 
 
-def parse(frame: object) -> Parsed:
+def parse(frame: object) -> ParsedFrame:
     return KuCoin().parse(json.dumps(frame))
 
 
 def test_a_trade_of_each_api_with_its_time_cut_down_to_milliseconds() -> None:
-    assert parse(spot()) == Parsed("trades", [SPOT_TICK])
-    assert parse(futures()) == Parsed("trades", [FUTURES_TICK])
-    assert parse(unified()) == Parsed("trades", [SPOT_TICK])
+    assert parse(spot()) == ParsedFrame("trades", [SPOT_TICK])
+    assert parse(futures()) == ParsedFrame("trades", [FUTURES_TICK])
+    assert parse(unified()) == ParsedFrame("trades", [SPOT_TICK])
     numbers = unified("FUTURES", M=1754000000123999999, ti=77001, s="SOLUSDTM", q="3", S="sell")
-    assert parse(numbers) == Parsed("trades", [FUTURES_TICK])
+    assert parse(numbers) == ParsedFrame("trades", [FUTURES_TICK])
 
 
 def test_futures_of_old_name_the_traded_size_and_the_time_otherwise() -> None:
     old = futures(matchSize=3, size=40, time=1754000000123000000)
     del old["data"]["ts"], old["type"]
-    assert parse(old) == Parsed("trades", [FUTURES_TICK])
+    assert parse(old) == ParsedFrame("trades", [FUTURES_TICK])
 
 
 def test_a_topic_without_a_subject_is_what_its_name_says() -> None:
     frame = spot()
     del frame["subject"]
-    assert parse(frame) == Parsed("trades", [SPOT_TICK])
+    assert parse(frame) == ParsedFrame("trades", [SPOT_TICK])
 
 
 def test_sequences_are_not_taken_for_numbers_of_trades() -> None:
@@ -77,10 +77,10 @@ def test_welcome_acks_pongs_and_refusals() -> None:
     assert parse({"id": "tradebot", "type": "welcome"}) == IGNORED
     assert parse({"sessionId": "x", "message": "welcome", "pingInterval": 18000}) == IGNORED
     assert parse({"id": "1", "type": "pong", "timestamp": 1754000000123}) == HEARTBEAT
-    assert parse({"id": "1", "type": "ack"}) == Parsed("ack")
-    assert parse({"id": "1", "result": True}) == Parsed("ack")
+    assert parse({"id": "1", "type": "ack"}) == ParsedFrame("ack")
+    assert parse({"id": "1", "result": True}) == ParsedFrame("ack")
     refusal = parse({"id": "1", "type": "error", "code": 404, "data": "topic /market/match:XX is not found"})
-    assert refusal == Parsed("error", detail='{"code":404,"data":"topic /market/match:XX is not found"}')
+    assert refusal == ParsedFrame("error", detail='{"code":404,"data":"topic /market/match:XX is not found"}')
     assert parse({"id": "1", "result": False, "message": "no such channel"}).kind == "error"
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.unit.frames import check_file
 from tests.unit.stated_trades import check_msg_parser, check_tardis
 from tradebot.core.events import BUY, SELL, Tick
-from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, Parsed, Unparseable, announcement
+from tradebot.feeds.exchanges.base import HEARTBEAT, IGNORED, ParsedFrame, Unparseable, announcement
 from tradebot.feeds.exchanges.okx import Okx
 
 TRADES = (
@@ -45,8 +45,8 @@ def test_the_trades_of_a_frame_in_its_order_contracts_unconverted_and_without_se
         Tick("ETH-USD-SWAP", 2101.55, 12.0, 1700000000123, "501", taker=BUY),
         Tick("ETH-USD-SWAP", 2101.5, 0.5, 1700000000100, "500", taker=SELL),
     ]
-    assert Okx().parse(TRADES) == Parsed("trades", expected)
-    assert Okx().parse(TRADES.replace('"trades"', '"trades-all"')) == Parsed("trades", expected)
+    assert Okx().parse(TRADES) == ParsedFrame("trades", expected)
+    assert Okx().parse(TRADES.replace('"trades"', '"trades-all"')) == ParsedFrame("trades", expected)
 
 
 def test_bare_pong_is_a_heartbeat() -> None:
@@ -56,10 +56,10 @@ def test_bare_pong_is_a_heartbeat() -> None:
 
 
 def test_answers_and_announcements() -> None:
-    assert Okx().parse(ACK) == Parsed(
+    assert Okx().parse(ACK) == ParsedFrame(
         "ack", detail='{"channel":"trades","instId":"ETH-USD-SWAP"}', confirmed=("ETH-USD-SWAP",)
     )
-    assert Okx().parse(ERROR) == Parsed("error", detail="Wrong URL or channel:trades,instId:NO doesn't exist.")
+    assert Okx().parse(ERROR) == ParsedFrame("error", detail="Wrong URL or channel:trades,instId:NO doesn't exist.")
     assert Okx().parse(NOTICE) == announcement("The connection will soon be closed.", reconnect=True)
     assert Okx().parse('{"event":"channel-conn-count-error","channel":"x"}').kind == "error"
     assert Okx().parse('{"event":"unsubscribe","arg":{"channel":"trades","instId":"A"}}') is IGNORED

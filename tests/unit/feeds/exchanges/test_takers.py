@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from tests.unit.frames import ABSENT, ODD, check_file
 from tradebot.core.events import BUY, SELL, Side, Tick
 from tradebot.feeds.exchanges import EXCHANGES
-from tradebot.feeds.exchanges.base import Exchange, Parsed, opposite
+from tradebot.feeds.exchanges.base import Exchange, ParsedFrame, opposite
 
 TS = 1_700_000_000_123
 
@@ -205,8 +205,8 @@ def mirrored(adapter: type[Exchange]) -> New:
         return [replace(each, taker=opposite(each.taker)) for each in found]
 
     class Mirrored(adapter):  # type: ignore[misc, valid-type]
-        def parse(self, text: str) -> Parsed:
-            parsed: Parsed = super().parse(text)
+        def parse(self, text: str) -> ParsedFrame:
+            parsed: ParsedFrame = super().parse(text)
             return replace(parsed, ticks=turned(parsed.ticks), history=turned(parsed.history))
 
     return Mirrored

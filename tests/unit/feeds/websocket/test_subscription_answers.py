@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tradebot.feeds.exchanges import EXCHANGES
 from tradebot.feeds.exchanges.asked import PendingSubscriptions, SubscriptionRefusal
-from tradebot.feeds.exchanges.base import Announcement, Exchange, Parsed
+from tradebot.feeds.exchanges.base import Announcement, Exchange, ParsedFrame
 
 BYBIT_SYMBOLS = [f"S{number}USDT" for number in range(9)] + ["TYPOUSDT", "LINKUSDT", "UNIUSDT"]
 SAID_BY_BYBIT: dict[str, Any] = {"success": True, "ret_msg": "", "conn_id": "x", "req_id": "", "op": "subscribe"}
@@ -25,7 +25,7 @@ def asked(name: str, *symbols: str) -> Exchange:
     return exchange
 
 
-def answer(exchange: Exchange, frame: dict[str, Any]) -> Parsed:
+def answer(exchange: Exchange, frame: dict[str, Any]) -> ParsedFrame:
     return exchange.parse(json.dumps(frame))
 
 
@@ -203,7 +203,7 @@ def test_what_an_exchange_announces(name: str, frame: dict[str, Any], words: str
 def test_krakens_good_status_is_news_only_after_a_bad_one() -> None:
     exchange = EXCHANGES["kraken"]()
 
-    def status(value: str) -> Parsed:
+    def status(value: str) -> ParsedFrame:
         return answer(exchange, {"channel": "status", "type": "update", "data": [{"system": value}]})
 
     kinds = [status(value).kind for value in ("online", "maintenance", "online", "online")]

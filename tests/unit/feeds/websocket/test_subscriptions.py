@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.talk import tick
-from tradebot.feeds.exchanges.base import Parsed
+from tradebot.feeds.exchanges.base import ParsedFrame
 from tradebot.feeds.websocket.announcements import AGAIN_AFTER_S, NEWEST, Announcements
 from tradebot.feeds.websocket.subscriptions import (
     ASK_AFTER_S,
@@ -28,8 +28,8 @@ def opened(*symbols: str, confirms: bool = True) -> Subscriptions:
     return subscriptions
 
 
-def refused(*symbols: str, words: str = "no such symbol", alone: tuple[str, ...] = ()) -> Parsed:
-    return Parsed("error", detail=words, refused=symbols, ask_alone=alone)
+def refused(*symbols: str, words: str = "no such symbol", alone: tuple[str, ...] = ()) -> ParsedFrame:
+    return ParsedFrame("error", detail=words, refused=symbols, ask_alone=alone)
 
 
 def trade(subscriptions: Subscriptions, symbol: str, *times_s: float) -> None:
@@ -66,7 +66,7 @@ class TestAskingAlone:
         subscriptions.heard(refused("TYPO", alone=("A", "B", "C")), 1.0)
         assert subscriptions.next_alone(1.0) is None, "answers may be on their way"
         assert subscriptions.wait_s(1.0, 5.0) == ASK_AFTER_S
-        subscriptions.heard(Parsed("ack", confirmed=("B",)), 1.1)
+        subscriptions.heard(ParsedFrame("ack", confirmed=("B",)), 1.1)
         now_s = 1.0 + ASK_AFTER_S
         assert [subscriptions.next_alone(now_s), subscriptions.next_alone(now_s)] == ["A", None]
         assert subscriptions.next_alone(now_s + ASK_EVERY_S) == "C"
@@ -102,7 +102,7 @@ class TestConfirmation:
         assert subscriptions.given_up(501.0, BUDGET_S), "a server that hangs up at once is given no more"
 
     def test_one_confirmation_or_trade_is_enough_for_ever(self) -> None:
-        for parsed in (Parsed("ack"), Parsed("trades", history=[tick("A", 1)])):
+        for parsed in (ParsedFrame("ack"), ParsedFrame("trades", history=[tick("A", 1)])):
             subscriptions = opened("A", "B")
             subscriptions.heard(parsed, 1.0)
             subscriptions.opened(50.0, True)
