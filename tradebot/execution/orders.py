@@ -142,7 +142,9 @@ class WorkingOrder(Struct):
     gap_cancel: bool = False
     after_gap: bool = False
     reserved: Decimal = ZERO
-    """What the account holds back for one unit of the quantity; 0 where it holds nothing back."""
+    """The money that the account holds back for it."""
+    reserved_at: Decimal = ZERO
+    """The price at which it holds that money back."""
 
     @property
     def waits_for_trigger(self) -> bool:
