@@ -15,7 +15,7 @@ from tests.sim.planted.finder import Odd, check_of, find, hunt, program
 QUICK = {
     "lost_final_flush": 6,
     "sampling_off_by_one": 6,
-    "close_wakes_nobody": 3,
+    "close_wakes_no_consumer": 3,
 }
 """Bugs that are found with few seeds, and the limit of seeds here: about a quarter of a second each."""
 

@@ -99,7 +99,7 @@ _STAGE_BUGS: Final = (
         "spill_full",
     ),
     Bug(
-        "spill_keeps_no_room_for_the_end",
+        "spill_reserves_no_space_for_the_end",
         "events in the pipeline when the spill file is full are accepted, but do not fit in it",
         "tradebot/store/spill.py",
         "size_max = self._size_max if at_end else self._size_max_before_end",
@@ -155,7 +155,7 @@ _STAGE_BUGS: Final = (
         100,
     ),
     Bug(
-        "resume_passes_over_orders_twice",
+        "resume_skips_orders_twice",
         "after a resume, the number of orders to skip is not decremented",
         "tradebot/threads/execution.py",
         "        self._stored_orders -= len(orders) - len(fresh)\n",
@@ -205,7 +205,7 @@ _STAGE_BUGS: Final = (
         100,
     ),
     Bug(
-        "overload_not_met",
+        "refused_tick_discarded",
         "a tick refused by the full channel is discarded, and the run continues",
         "tradebot/threads/ingest.py",
         "                if full:\n                    self._overload(waiting, sum(isinstance(left, Notice)"
@@ -269,7 +269,7 @@ _STAGE_BUGS: Final = (
         200,
     ),
     Bug(
-        "abandon_wakes_nobody",
+        "abandon_wakes_no_producer",
         "a crashed consumer abandons its channel, but does not wake producers waiting for space",
         "tradebot/core/channel.py",
         "            self._gone = True\n            self.not_empty.notify_all()\n"
@@ -288,7 +288,7 @@ _STAGE_BUGS: Final = (
         40,
     ),
     Bug(
-        "room_seen_then_used",
+        "space_check_not_atomic",
         "check, then act: the space for a chunk is read under the lock, which is released before its use",
         "tradebot/core/channel.py",
         "                    self.not_full.wait()\n                start += self._put_part(item, start, total)\n",
@@ -304,7 +304,7 @@ _STAGE_BUGS: Final = (
         "overload_by_persist",
     ),
     Bug(
-        "close_wakes_nobody",
+        "close_wakes_no_consumer",
         "the last producer closes the channel, but a waiting consumer is not woken",
         "tradebot/core/channel.py",
         "            if self._producers <= 0:\n                self.not_empty.notify_all()\n"
@@ -343,7 +343,7 @@ _STORE_BUGS: Final = (
         200,
     ),
     Bug(
-        "patience_without_end",
+        "storage_retry_never_ends",
         "each failed attempt to store restarts storage_retry_s, so that retries never end",
         "tradebot/store/policy.py",
         "        if self._give_up_at is None:\n"
@@ -352,7 +352,7 @@ _STORE_BUGS: Final = (
         200,
     ),
     Bug(
-        "adopts_what_is_stored",
+        "adopts_stored_events",
         "the whole spill file is adopted, including events that the database already has",
         "tradebot/store/adoption.py",
         "        if skip[kind] > 0:\n            skip[kind] -= 1\n        else:\n            fresh.append(event)\n",
@@ -360,7 +360,7 @@ _STORE_BUGS: Final = (
         400,
     ),
     Bug(
-        "marks_not_carried_over",
+        "last_prices_not_restored",
         "after a restart, positions are valued at the prices of their fills, not at the last prices",
         "tradebot/engine.py",
         "execution.restore((), marks, carried.positions)",
@@ -368,7 +368,7 @@ _STORE_BUGS: Final = (
         400,
     ),
     Bug(
-        "last_side_not_carried_over",
+        "last_side_not_restored",
         "after a restart, the strategy does not know the side of its last signal",
         "tradebot/engine.py",
         "SymbolHistory(known.prices, known.last_side, known.since_signal)",

@@ -9,7 +9,7 @@ from tests.sim.planted.bug import Bug
 FEED_BUGS: Final = (
     # ---- when to connect again ---------------------------------------------------------------------------------------
     Bug(
-        "never_at_once_again",
+        "immediate_reconnect_only_once",
         "only the first loss is followed by an immediate reconnect; later ones are delayed at random",
         "tradebot/feeds/websocket/reconnect.py",
         "            self._exponent = 0\n            self._at_once = True\n        delay_s",
@@ -54,7 +54,7 @@ FEED_BUGS: Final = (
     ),
     # ---- is the link alive -------------------------------------------------------------------------------------------
     Bug(
-        "own_pings_count_as_life",
+        "own_pings_extend_idle_deadline",
         "sending a ping extends the idle deadline, so that a mute peer is never detected",
         "tradebot/feeds/websocket/keepalive.py",
         '        """A ping was sent."""\n',
@@ -78,7 +78,7 @@ FEED_BUGS: Final = (
         200,
     ),
     Bug(
-        "broken_for_ever",
+        "loss_applied_to_next_connection",
         "a loss detected while sending is also applied to the next connection",
         "tradebot/feeds/websocket/feed.py",
         "        self._connection = self._broken = None\n",
@@ -87,7 +87,7 @@ FEED_BUGS: Final = (
         "reset_while_sending",
     ),
     Bug(
-        "loss_told_before_its_frames",
+        "loss_reported_before_its_frames",
         "a loss is reported when the ping fails, before the frames received earlier are read",
         "tradebot/feeds/websocket/feed.py",
         "        if self._failure is not None:\n            raise self._failure\n        while self._frames:\n",
@@ -108,7 +108,7 @@ FEED_BUGS: Final = (
         100,
     ),
     Bug(
-        "one_missing_is_no_gap",
+        "single_missing_trade_ignored",
         "off by one: a single missing trade is not reported as a gap",
         "tradebot/feeds/sequence_tracker.py",
         "                if missing > 0 or missing == RESTARTED:\n",
@@ -116,7 +116,7 @@ FEED_BUGS: Final = (
         200,
     ),
     Bug(
-        "gap_told_late",
+        "gap_reported_late",
         "off by one: a gap is reported after the trade that revealed it",
         "tradebot/feeds/sequence_tracker.py",
         "gaps.append((len(kept), _gap(",
@@ -124,7 +124,7 @@ FEED_BUGS: Final = (
         100,
     ),
     Bug(
-        "frames_in_the_senders_order",
+        "frames_in_sent_order",
         "the trades of a frame reach the strategy in the order sent, which may be newest first",
         "tradebot/feeds/frame_order.py",
         "            return _sorted(ticks)\n",
@@ -133,7 +133,7 @@ FEED_BUGS: Final = (
         "frames_newest_first",
     ),
     Bug(
-        "a_number_is_identity_enough",
+        "number_alone_identifies_trade",
         "a known number counts as a duplicate, whatever the trade's content",
         "tradebot/feeds/numbering.py",
         "        if missing == DUPLICATE and not self._is_same(tick, seq):\n",
@@ -142,7 +142,7 @@ FEED_BUGS: Final = (
         "numbering_restarts",
     ),
     Bug(
-        "an_id_is_identity_enough",
+        "event_id_alone_identifies_trade",
         "a known event id counts as a duplicate, whatever the trade's content",
         "tradebot/feeds/numbering.py",
         "        if known == digest or (",
@@ -151,7 +151,7 @@ FEED_BUGS: Final = (
         "constant_event_id",
     ),
     Bug(
-        "contents_forgotten_with_the_process",
+        "trade_contents_lost_at_restart",
         "a restarted process knows the earlier numbers, but not the contents of their trades",
         "tradebot/feeds/numbering.py",
         "        if known is None or known.seq != seq:\n            return tick.ts < self.newest_ts()\n",
@@ -160,7 +160,7 @@ FEED_BUGS: Final = (
         "numbering_restarts_between_runs",
     ),
     Bug(
-        "band_is_left_after_a_spike",
+        "price_band_dropped_after_spike",
         "during an episode of refused prices, every further price is accepted",
         "tradebot/feeds/price_band.py",
         "            if self._within(tick.price, median):\n",
@@ -169,7 +169,7 @@ FEED_BUGS: Final = (
         "out_of_band_prices",
     ),
     Bug(
-        "band_never_moves",
+        "price_band_never_moves",
         "a market that has really moved is refused forever",
         "tradebot/feeds/price_band.py",
         "        return len(row) >= AGREEING_PRINTS and self._within(min(row), max(row))\n",
@@ -178,7 +178,7 @@ FEED_BUGS: Final = (
         "out_of_band_prices",
     ),
     Bug(
-        "band_forgotten_with_the_process",
+        "price_band_lost_at_restart",
         "a restarted process accepts any first price",
         "tradebot/feeds/memory.py",
         "            self.band.restore(symbol, prints)\n",
@@ -187,7 +187,7 @@ FEED_BUGS: Final = (
         "out_of_band_price_after_restart",
     ),
     Bug(
-        "notice_without_its_place",
+        "notice_without_position",
         "a notice does not record how many ticks of the run precede it",
         "tradebot/threads/ingest.py",
         "self._tick_channel.offer(replace(item, ticks_before=self._ticks_before))\n",
@@ -195,7 +195,7 @@ FEED_BUGS: Final = (
         100,
     ),
     Bug(
-        "numbering_forgotten_with_the_link",
+        "numbering_lost_with_the_link",
         "each connection starts without the numbers seen before",
         "tradebot/feeds/frame_reader.py",
         " if exchange is None else exchange\n        return self.exchange\n",
@@ -204,7 +204,7 @@ FEED_BUGS: Final = (
         100,
     ),
     Bug(
-        "errors_in_a_row_never_forgiven",
+        "malformed_count_never_reset",
         "a good frame does not reset the count of malformed frames in a row",
         "tradebot/feeds/frame_reader.py",
         "        self.malformed_in_a_row = 0\n        ticks, guard",

@@ -52,7 +52,7 @@ UPKEEP_BUGS: Final = (
         "prune_while_engine_runs",
     ),
     Bug(
-        "prune_overlooks_the_spill",
+        "prune_ignores_spill",
         "prune deletes a replay that has events in the spill file",
         "tradebot/store/pruner.py",
         "        if run.run_id != self._waiting.run_id:\n",
@@ -70,7 +70,7 @@ UPKEEP_BUGS: Final = (
         "prune_during_spill_adoption",
     ),
     Bug(
-        "fills_summed_up_in_another_order",
+        "fills_summed_in_reverse",
         "fills are summed up newest first, which gives other sums",
         "tradebot/store/older_positions.py",
         ".order_by(TradeRow.id)\n        sql",

@@ -17,7 +17,7 @@ WORDS_BUGS: Final = (
         "wrong_topic_in_batch",
     ),
     Bug(
-        "refused_batch_not_asked_again",
+        "refused_batch_not_requested_again",
         "if the exchange refuses a whole request for one symbol, its other symbols are not requested again",
         "tradebot/feeds/websocket/subscriptions.py",
         "                self._alone.append(symbol)\n",
@@ -35,7 +35,7 @@ WORDS_BUGS: Final = (
         "all_symbols_refused",
     ),
     Bug(
-        "never_confirmed_goes_on",
+        "unconfirmed_feed_reconnects_forever",
         "the engine reconnects forever to an exchange that confirms no symbol",
         "tradebot/feeds/websocket/feed.py",
         "        self._reports.check_confirmed(now_s, self._config.reconnect_budget_s)\n",
@@ -53,7 +53,7 @@ WORDS_BUGS: Final = (
         "symbol_falls_silent",
     ),
     Bug(
-        "announced_restart_waited_for",
+        "announced_restart_not_anticipated",
         "a restart announced by the exchange is reported, but the engine waits for the connection to be lost",
         "tradebot/feeds/websocket/feed.py",
         "        if self._reports.restart_planned and",
@@ -62,7 +62,7 @@ WORDS_BUGS: Final = (
         "restart_announced",
     ),
     Bug(
-        "announcement_unheard",
+        "announcement_ignored",
         "announcements of the exchange are ignored like frames of other channels",
         "tradebot/feeds/websocket/exchange_reports.py",
         "            notices += self._announced(parsed.announcement.text, now_s, now_ms)\n",

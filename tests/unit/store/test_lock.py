@@ -107,7 +107,7 @@ def test_what_the_lock_file_says_is_not_trusted(tmp_path: Path) -> None:
 
 
 def test_a_removed_lock_file_lets_nobody_in(tmp_path: Path) -> None:
-    """12.10: the lock belongs to the database file; who holds it is named all the same."""
+    """The lock belongs to the database file; the process that holds it is still named."""
     with held_elsewhere(tmp_path / "x.db") as other:
         (tmp_path / "x.db.lock").unlink()
         for _ in range(2):  # the second time there is a lock file again, that of the attempt before
@@ -117,7 +117,7 @@ def test_a_removed_lock_file_lets_nobody_in(tmp_path: Path) -> None:
 
 
 def test_a_hard_link_is_the_same_database(tmp_path: Path) -> None:
-    """12.10: another name, another lock file, the same inode."""
+    """Another name, another lock file, the same inode."""
     new_run(tmp_path / "x.db")
     (tmp_path / "other").mkdir()
     os.link(tmp_path / "x.db", tmp_path / "other" / "y.db")
@@ -166,7 +166,7 @@ def test_the_lock_leaves_sqlites_own_locks_alone(tmp_path: Path) -> None:
 
 
 def test_new_files_are_readable_by_their_owner_only(tmp_path: Path) -> None:
-    """11.11: a database that is there keeps its mode."""
+    """An existing database keeps its mode."""
     before = os.umask(0o022)
     try:
         WriterLock(tmp_path / "x.db").release()
@@ -193,7 +193,7 @@ def test_a_link_in_the_place_of_the_lock_file_is_not_followed(tmp_path: Path) ->
 @pytest.mark.parametrize("number", sorted(PASSING_ERRNOS))
 @pytest.mark.parametrize("at", [0, 1], ids=["lock file", "database"])
 def test_a_passing_error_is_no_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, at: int) -> None:
-    """11.8: and nothing stays locked by the attempt."""
+    """And the attempt leaves nothing locked."""
     calls = itertools.count()
 
     def fails_once(path: Path, flags: int) -> int:

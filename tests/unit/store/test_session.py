@@ -156,7 +156,7 @@ class TestPatience:
         assert runtime.slept == [0.05, 0.1]
 
     def test_no_descriptor_is_left(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
-        """11.8: at every count of descriptors that are left the start waits, and goes on when there are more."""
+        """Whatever number of descriptors is left, the start waits, and continues when there are more."""
         new_database(tmp_path / "x.db").close()
         before = resource.getrlimit(resource.RLIMIT_NOFILE)
         with (tmp_path / "x.db").open() as file:
@@ -174,7 +174,7 @@ class TestPatience:
         assert {"EMFILE", "SQLITE_CANTOPEN"} <= {text.partition("(")[2].split(":")[0] for text in told}
 
     def test_no_descriptor_for_good(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
-        """11.8: 13 and never 12, with the file's name, and what to raise."""
+        """Exit 13, never 12, with the name of the file and the limit to raise."""
         before = resource.getrlimit(resource.RLIMIT_NOFILE)
         with (tmp_path / "x").open("w") as file:
             resource.setrlimit(resource.RLIMIT_NOFILE, (file.fileno(), before[1]))
@@ -186,7 +186,7 @@ class TestPatience:
         assert sum(runtime.slept) == pytest.approx(3.0)
 
     def test_a_read_only_file_system(self, tmp_path: Path, runtime: FakeRuntime, logged: Logged) -> None:
-        """11.8: the kernel mounts it so after an error; when that is put right, the start goes on."""
+        """The kernel remounts a file system read-only after an error; after a repair the start continues."""
         with small_disk(tmp_path / "disk", 4) as disk:
             new_database(disk.place / "x.db").close()
             disk.make_read_only()
@@ -202,7 +202,7 @@ class TestPatience:
         self, tmp_path: Path, runtime: FakeRuntime, logged: Logged, monkeypatch: pytest.MonkeyPatch, number: int,
         where: str,
     ) -> None:  # fmt: skip
-        """11.8: the first looks at the file wait for the disk, too."""
+        """The first checks of the file are retried, too."""
 
         def fail(*_arguments: object) -> bool:
             raise OSError(number, os.strerror(number))
@@ -260,7 +260,7 @@ class TestPatience:
 
 
 class TestDamageInDoubt:
-    """11.8: SQLite calls damaged what the disk could not read (EIO); only what was read is called so."""
+    """SQLite reports a page that the disk cannot read (EIO) as damaged; tradebot distinguishes the two."""
 
     def store(self, path: Path, runtime: FakeRuntime, logged: Logged) -> tuple[SqliteStore, list[SqliteDatabase], Any]:
         """A store, the connections of the attempts, and work that finds the file damaged until the third of them."""
@@ -323,7 +323,7 @@ class TestDamageInDoubt:
 
 
 class TestCompanions:
-    """12.11: what lies beside the database and cannot be used is a refusal at once, which names the file."""
+    """A file beside the database that cannot be used is refused immediately, with its name."""
 
     @pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal", ".lock", ".spill", ".status.json"])
     def test_of_another_user(self, runtime: FakeRuntime, logged: Logged, suffix: str) -> None:
