@@ -49,6 +49,7 @@ moment it connects, whatever it subscribes to.
 
 Examples:
   mockws --scenario=storm                        in another terminal: tradebot --ingest=mockws
+  mockws --scenario=fast                         bursts of trades with the side of the taker
   mockws --replay=ticks.jsonl.zst --speed=10x    a recorded session, ten times as fast
 """
 

@@ -9,8 +9,9 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from tradebot.core.events import SequenceState, Tick, TickChunk, content_digest
+from tradebot.core.events import BUY, SequenceState, Tick, TickChunk, content_digest
 from tradebot.feeds import sequence_tracker as sequence
 from tradebot.feeds.numbering import SETTLED
 from tradebot.feeds.sequence_tracker import Gap, SequenceGuard, Taken
@@ -198,6 +199,18 @@ class TestIdentity:
         taken = [guard.take([tick(n, price=7.0)]) for n in range(1, 200)]
         assert sum(len(part.ticks) for part in taken) == 199
         assert [part.gaps[0][1].missing for part in taken if part.gaps] == [None]
+
+    def test_the_taker_is_no_part_of_the_content(self) -> None:
+        """An earlier version has stored trades without it: their repetitions are duplicates nevertheless."""
+        for number in ({"seq": 5}, {"event_id": "x", "seq": None}):
+            old, new = tick(**number), replace(tick(**number), taker=BUY)
+            for first, again in ((old, new), (new, old)):
+                guard = SequenceGuard(10)
+                guard.take([first])
+                assert guard.take([again]) == Taken([], duplicates=1)
+                restarted = SequenceGuard(10)
+                restarted.restore("A", guard.state("A"))
+                assert restarted.take([again]) == Taken([], duplicates=1)
 
     @pytest.mark.parametrize("field", [{"price": 7.0}, {"volume": 7.0}, {"ts": START_MS + 1}])
     def test_each_part_of_the_content_counts(self, field: dict[str, Any]) -> None:

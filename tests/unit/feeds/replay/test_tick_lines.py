@@ -395,6 +395,7 @@ _TICK_LINES = st.builds(
     price=st.floats(min_value=5e-324, allow_nan=False, allow_infinity=False) | st.integers(1, 10**30),
     volume=st.floats(min_value=0, allow_nan=False, allow_infinity=False),
     ts=st.integers(0, TS_MS_MAX),
+    taker=st.sampled_from([None, BUY, SELL]),
 )
 _PLAIN_LINES = st.builds(
     lambda price, ts: _line(price=repr(price), ts=str(ts)), st.floats(0.01, 1e6), st.integers(0, 9)
