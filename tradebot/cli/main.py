@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         _say(f"internal error, a bug: {type(error).__name__}: {mask(str(error))}; where it happened:")
         _say(mask(traceback.format_exc()))
         code = ExitCode.CRASH
-    # The interpreter flushes once more at its end, and would complain about a pipe that nobody reads any more.
+    # The interpreter flushes once more at exit, and would report an error for a pipe without a reader.
     GuardedStream(sys.stdout).close()
     return int(code)
 
@@ -72,5 +72,5 @@ def _complain(error: TradebotError, code: int) -> int:
 
 
 def _say(text: str) -> None:
-    # Where nobody can be told, the exit code has to do.
+    # If no message can be written, the exit code must suffice.
     GuardedStream(sys.stderr).write(f"tradebot: {text}\n")

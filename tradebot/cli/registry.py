@@ -47,7 +47,7 @@ def _notes() -> str:
 
 
 def _explain(word: str) -> str:
-    """What somebody may have meant who wrote a file in the command's place."""
+    """A hint for a command line that has a file in the place of the command."""
     ending = word.lower().removesuffix(".gz").removesuffix(".zst")
     if ending.endswith(".toml"):
         return " (did you mean --config=FILE?)"

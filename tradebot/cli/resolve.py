@@ -143,7 +143,7 @@ _ONLY_WITH: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 class FoundConfig(NamedTuple):
-    """What --config, --db and --set come to: the configuration, its file where there is one, and the database.
+    """The result of --config, --db and --set: the configuration, its file if there is one, and the database.
 
     `sources`: see Settings.
     """

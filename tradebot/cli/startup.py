@@ -1,8 +1,8 @@
 """The entry point of the installed program, and Ctrl-C while they are still being imported.
 
-Importing takes about a tenth of a second, in which nothing has begun: an interrupt then ends the process at once and
-without a traceback. It is light on purpose: it imports nothing of the program before that is arranged. bin/launch.py
-does the same for a checkout, before it can import anything.
+Importing takes about a tenth of a second, during which nothing has started: an interrupt then ends the process
+immediately and without a traceback. Therefore this module imports nothing of the program before it has arranged this.
+bin/launch.py does the same for a checkout, before it can import anything.
 """
 
 from __future__ import annotations

@@ -172,7 +172,7 @@ class MetricsConfig(Struct, frozen=True):
 
 
 class NotifyConfig(Struct, frozen=True):
-    """Whom to tell of what happens: one webhook, and how bad things must be to be told."""
+    """The webhook, and the conditions under which it gets an alert."""
 
     webhook_url: Annotated[str, Meta(min_length=1, max_length=2048)] | None = None
     webhook_url_file: _Path | None = None

@@ -1,4 +1,4 @@
-"""URLs that hold credentials, from places that nobody else can look at: the environment or a file.
+"""URLs with credentials, from places that other users cannot read: the environment or a file.
 
 A command line is shown to every user of the machine by `ps`, and a configuration file is often shared. So the feed's
 URL and the webhook may also come from a variable of the environment, or from a file that the configuration names.

@@ -75,7 +75,7 @@ def replace_private(path: Path, data: bytes, sync: bool = True) -> None:
     the disk does. One writer a path: the temporary name is always the same, so that a killed writer leaves at most one.
     """
     part = path.with_name(path.name + PART_SUFFIX)
-    part.unlink(missing_ok=True)  # of a killed writer, or somebody's link: the link itself is removed
+    part.unlink(missing_ok=True)  # left by a killed writer, or a symbolic link: the link itself is removed
     descriptor = open_private(part, os.O_WRONLY | os.O_EXCL)
     try:
         try:

@@ -106,7 +106,7 @@ class Runtime(Protocol):
         ...
 
     def condition(self, lock: Lock | None = None) -> Condition:
-        """A condition on `lock`, or on a lock of its own; several conditions may share one lock."""
+        """A condition on `lock`, or on a new lock; several conditions may share one lock."""
         ...
 
     def event(self) -> Event:
@@ -129,7 +129,7 @@ class Runtime(Protocol):
         ...
 
     def exit_now(self, code: int) -> None:
-        """End the process at once, with threads still running: nothing is flushed but the standard streams."""
+        """End the process immediately, even with running threads: only the standard streams are flushed."""
         ...
 
     def token(self) -> str:

@@ -168,7 +168,7 @@ def _copy(db_path: Path, part: Path, runtime: Runtime, errors: TextIO | None) ->
             nonlocal moved_s
             if status not in _HELD:
                 moved_s = runtime.monotonic()
-            elif runtime.monotonic() - moved_s > _HELD_S_MAX:  # sqlite3 itself would try for ever
+            elif runtime.monotonic() - moved_s > _HELD_S_MAX:  # sqlite3 itself would retry endlessly
                 raise BackupFailed(f"locked for {_HELD_S_MAX:g} s")
             bar.update((total - remaining) * page_bytes, None)
             _check_stop_requested(runtime)

@@ -1,4 +1,4 @@
-"""A progress bar for the person at the terminal; nothing at all where nobody is looking."""
+"""A progress bar for people at a terminal; without a terminal it does nothing."""
 
 from __future__ import annotations
 
@@ -71,6 +71,6 @@ class ProgressBar:
             self._drop(bar)
 
     def _drop(self, bar: TickBar) -> None:
-        # The terminal is gone: nobody sees a bar any more, and the run goes on without it.
+        # The terminal is gone: the run continues without a bar.
         self._bar = None
         bar.disable = True

@@ -73,7 +73,7 @@ class GuardedStream:
                 self.lost += 1
             else:
                 self.write(spelled_out)
-        except ValueError:  # closed by somebody
+        except ValueError:  # already closed
             self.lost += 1
             self._gone = True
 

@@ -1,4 +1,4 @@
-"""What all simulated fills come to, in one place: status, summary, heartbeat and metrics read their figures here."""
+"""The totals of all simulated fills: status, summary, heartbeat and metrics take their figures from here."""
 
 from __future__ import annotations
 

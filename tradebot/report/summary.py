@@ -22,7 +22,7 @@ _LABEL_CHARS: Final = 18
 
 
 class PositionLine(Struct, frozen=True, kw_only=True):
-    """What one symbol's simulated fills have come to. Prices are those of its ticks; profit is before fees."""
+    """The result of the simulated fills of one symbol. Prices are those of its ticks; profit is before fees."""
 
     symbol: str
     net_qty: float

@@ -13,7 +13,7 @@ def feed_name(exchange: str, market: str = "") -> str:
 
 
 def synthetic_name(symbol: str) -> str:
-    """The synthetic feed has no exchange: each symbol is a walk of its own."""
+    """The name of a synthetic feed, which has no exchange: each symbol is a separate walk."""
     return f"synthetic:{symbol}"
 
 

@@ -1,4 +1,4 @@
-"""What the runs of one push feed come to, kept in the table `carried`: positions, and the side of each last signal.
+"""Positions of the runs of one push feed, kept in the table `carried`, and the side of each last signal.
 
 A restart continues from there and reads only the fills that came later; and what is summed up there may be pruned.
 The table is a function of the fills that `runs.folded_trades` counts, in the order of their arrival: exactly the
@@ -43,7 +43,7 @@ def chain_of(runs: Sequence[int]) -> int:
 
 
 def fold_fills(db: SqliteDatabase, runs: Sequence[int], sides: Mapping[str, Side] | None = None) -> Positions:
-    """Add the fills that came since to the stored sums; the positions that all fills of `runs` come to by now.
+    """Add the later fills to the stored sums; returns the positions after all fills of `runs`.
 
     `runs` are all of one push feed; `sides` those of the last signals, where they are to be kept too. Reads in short
     transactions and writes in one, so that it may be done beside an engine; another one that does the same at the same

@@ -118,11 +118,11 @@ class Pruned(Struct):
     notices: int = 0
     replays: int = 0
     unfinished: list[str] = []
-    """Replays that were left alone, old as they are, because they have no end."""
+    """Old replays that were kept because they have no recorded end."""
     spilled: str | None = None
-    """The run that was left alone, old as it is, because events of it wait in the spill file."""
+    """The old run that was kept because the spill file contains events of it."""
     refused: int = 0
-    """Replays that were left alone because nobody knows whose events wait there."""
+    """Replays that were kept because the spill file cannot be read, so its run is not known."""
 
 
 class Waiting(Struct, frozen=True):
@@ -306,7 +306,7 @@ class Pruner:
             self.done.signals += SignalRow.select().where(block.decided(SignalRow)).count(self._db)
             self.done.orders += OrderRow.select().where(block.decided(OrderRow)).count(self._db)
             self.done.trades += TradeRow.select().where(block.decided(TradeRow)).count(self._db)
-        self._policy.pause_s(0.0)  # nobody waits for a reader: the blocks may grow
+        self._policy.pause_s(0.0)  # a dry run only reads: blocks may be larger
         self._check_stop_requested()
 
     def _is_as_found(self, run: _Run, pruned: int) -> bool:

@@ -63,7 +63,7 @@ def _orders(db: SqliteDatabase, run_no: int) -> tuple[dict[str, int], dict[str, 
 
 
 def _positions(db: SqliteDatabase, run: dict[str, Any]) -> Positions:
-    """What the fills of a run (its row of `runs`) come to, at the prices of its last ticks."""
+    """The positions after the fills of a run (its row of `runs`), at the prices of its last ticks."""
     positions = Positions()
     fills = TradeRow.select(*_FILL_FIELDS).where(TradeRow.run == run["id"]).order_by(TradeRow.id)
     for fields in fills.tuples().iterator(db):

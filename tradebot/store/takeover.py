@@ -57,7 +57,7 @@ class Carried(Struct, frozen=True):
 
     @property
     def positions(self) -> Positions:
-        """The positions that all fills of the earlier runs come to."""
+        """The positions after all fills of the earlier runs."""
         return Positions.of(state.position for state in self.symbols.values() if state.position is not None)
 
 

@@ -25,7 +25,7 @@ class Decision(NamedTuple):
 
 
 class SymbolHistory(Struct, frozen=True, gc=False):
-    """What a restart knows of one symbol's past.
+    """The part of one symbol's history that a restart provides.
 
     `prices` are its last ticks' prices, oldest first, at least the strategy's `lookback` of them where that many exist
     (more do no harm). `last_side` is that of its last signal, none when it never gave one. `ticks_since_signal`

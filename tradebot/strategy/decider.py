@@ -35,7 +35,7 @@ class Decider:
         """How many last prices of a symbol a restart must find."""
 
     def notice(self, notice: Notice) -> None:
-        """Let the strategy know of a notice in its place between two ticks."""
+        """Pass a notice to the strategy, at its position between two ticks."""
         self._strategy.on_notice(notice)
 
     def decide(self, ticks: Sequence[Tick]) -> SignalChunk:

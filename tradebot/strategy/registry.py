@@ -72,7 +72,7 @@ def create(name: str, config: Config) -> Strategy:
             raise TypeError("lookback is not a whole number")
     except ConfigError:
         raise
-    except Exception as error:  # a mistake in somebody's file, not a crash of the engine
+    except Exception as error:  # a mistake in a user's file, not a crash of the engine
         raise ConfigError(
             f"strategy.name: {name!r} cannot be used: {_describe_error(error, inspect.getfile(kind))}"
         ) from error

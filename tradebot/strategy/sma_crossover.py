@@ -17,7 +17,7 @@ MAX_WINDOW: Final = 100_000
 
 
 class SmaCrossover(Strategy):
-    """BUY when the short average comes to lie above the long one, SELL when below.
+    """BUY when the short average rises above the long one, SELL when it falls below.
 
     With diff = short - long of consecutive full windows: previous <= 0 and now > 0 is a BUY, previous >= 0 and now < 0
     a SELL. Nothing before `long` prices of a symbol, and the first full window only sets what the next compares with.

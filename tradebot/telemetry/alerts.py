@@ -1,4 +1,4 @@
-"""From successive statuses to what somebody should be told. Pure: time comes with each status."""
+"""Derives alerts from successive statuses. Pure: each status contains its time."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Alert(NamedTuple):
 
 
 class Alerts:
-    """Remembers what was told already. Call `look` with each status, oldest first."""
+    """Remembers which alerts were sent. Call `look` with each status, oldest first."""
 
     def __init__(self, link_lost_s: float = LINK_LOST_S, refusals_per_minute: int = REFUSALS_PER_MINUTE) -> None:
         """Tell of a link that has not held for `link_lost_s`, and of more refusals within a minute than that."""
@@ -110,7 +110,7 @@ class Alerts:
         return []
 
     def _link(self, status: Status) -> list[Alert]:
-        """A link that comes and goes at once is as lost as one that stays away: only one that holds is back."""
+        """A link that keeps coming and going counts as lost, like one that stays down, until it is stable again."""
         now_s, down_s = status.written_s, status.link_down_s
         if status.link is None:
             return []

@@ -57,11 +57,11 @@ class Exporters:
     def of_refused(
         cls, config: Config, runtime: Runtime, log: Log, post: Post | None = None, webhook_url: str | None = None
     ) -> Exporters:
-        """For a run that could not begin: only the webhook, to which that can be told. Raises ConfigError: no URL."""
+        """For a run that could not begin: only the webhook, for the alert about it. Raises ConfigError: invalid URL."""
         return cls(replace(config, metrics=MetricsConfig()), "", runtime, log, post, webhook_url)
 
     def look(self, status: Status) -> None:
-        """For the beacon: what each look at the engine found. Never blocks."""
+        """For the publisher: the result of each look at the engine. Never blocks."""
         self._latest = status
         self._ended = status.state == "ended"
         if self._webhook is not None:
@@ -69,7 +69,7 @@ class Exporters:
                 self._webhook.send(alert)
 
     def failed(self, code: ExitCode, cause: str) -> None:
-        """The run could not begin, or ended by an exception: told, unless its end was told already. Never blocks."""
+        """Report that the run could not begin or ended with an exception, unless its end was reported. Never blocks."""
         if self._webhook is not None and not self._ended:
             self._ended = True
             self._webhook.send(exit_alert(int(code), cause))

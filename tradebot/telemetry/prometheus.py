@@ -1,4 +1,4 @@
-"""The optional Prometheus endpoint: the newest `Status`, turned into metrics when somebody scrapes.
+"""The optional Prometheus endpoint: converts the newest `Status` into metrics for each scrape.
 
 `families` is pure and names every metric; `MetricsServer` serves them by the package prometheus-client (extra
 `[metrics]`, so this module is imported only by a run that serves metrics) from a thread of its own

@@ -102,7 +102,7 @@ class Publisher:
         try:
             write_status(self._path, status)
         except OSError as error:
-            if not self._unwritten:  # said once: a full disk has enough lines of its own
+            if not self._unwritten:  # reported once: a full disk causes enough other lines
                 self._log.warning("status file cannot be written", event=LogEvent.STATUS_FAILED, detail=str(error))
             self._unwritten = True
         else:

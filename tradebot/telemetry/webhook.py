@@ -1,4 +1,4 @@
-"""One webhook for what somebody should be told: JSON by POST, rate-limited, from a thread of its own.
+"""Sends alerts to one webhook: JSON by POST, rate-limited, in a separate thread.
 
 Sending never blocks the caller: a message is counted and dropped if the queue is full or its rate limit is reached.
 The body is `WebhookMessage`; its `text` is what chat services show. Nothing of the URL but its host is ever logged:
@@ -74,7 +74,7 @@ class WebhookTarget(Struct, frozen=True):
 
 
 class TokenBucket:
-    """At most `burst` at once and `per_minute` in the long run. Pure: `now_s` is an argument."""
+    """Permits bursts of `burst` and on average `per_minute`. Pure: `now_s` is an argument."""
 
     def __init__(self, burst: int, per_minute: float) -> None:
         self._burst = burst
@@ -115,7 +115,7 @@ class MessageLimits:
 
 
 class Webhook:
-    """Sends alerts from its own thread, which begins at once. `send` and `close` are for one thread (main)."""
+    """Sends alerts in a separate thread, which starts immediately. `send` and `close` are for one thread (main)."""
 
     def __init__(
         self, url: str, run_id: str, runtime: Runtime, log: Log, post: Post | None = None, host: str | None = None

@@ -1,4 +1,4 @@
-"""The commit stage: runs the transactions of a push feed, so that a commit that blocks holds nobody up.
+"""The commit stage: runs the transactions of a push feed, so that a blocked commit delays no other stage.
 
 A replay has none: its persist stage stores by itself, and waits.
 """
@@ -51,7 +51,7 @@ class Committer:
         self.last_stored_ms: int | None = None
         """When more than notices was last stored, on the wall clock: the engine's own reports are no progress."""
         self.last_stored_s: float | None = None
-        """The same on the monotonic clock, which nobody sets."""
+        """The same on the monotonic clock, which is never set back."""
 
     def commit(self, batch: WriteBatch) -> None:
         """Store `batch`, however often that has to be tried.
@@ -103,7 +103,7 @@ class Committer:
         except (OSError, StorageUnavailable) as error:
             self._log.error("clean-up failed", event=LogEvent.CLEANUP_FAILED, file="database", detail=str(error))
             self._control.fail(ExitCode.OVERLOAD, "persist", f"cannot close the database: {error}")
-        self._log_flushed(self._flush_lines.take())  # last: whatever becomes of the line, the connection is closed
+        self._log_flushed(self._flush_lines.take())  # last, so that the connection is closed even if logging fails
 
     def _log_flushed(self, fields: dict[str, int] | None) -> None:
         if fields is not None:

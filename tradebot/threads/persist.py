@@ -1,6 +1,6 @@
 """The persist stage: takes events, gathers them into batches, and has each stored exactly once.
 
-A replay's batches are stored right here: every channel waits meanwhile, and nothing is buffered. Those of a push feed
+A replay's batches are stored here: every channel waits during a commit, and nothing is buffered. Those of a push feed
 go to the commit stage, so that a commit that blocks does not keep events in the channels. While the storage is away
 (a batch has been in commit for half a second) they go into the spill file, and from there into the database, in order.
 A storage that is merely slower than the feed is not away: then the channels fill, and the run ends as an overload.
@@ -132,7 +132,7 @@ class PersistStage:
 
     @property
     def last_stored_s(self) -> float | None:
-        """The same on the monotonic clock, which nobody sets."""
+        """The same on the monotonic clock, which is never set back."""
         return None if self._committer is None else self._committer.last_stored_s
 
     # ---- the loop ----------------------------------------------------------------------------------------------------

@@ -330,7 +330,7 @@ class Pipeline:
         return self._parts.execution.positions.views(self._parts.decider.pending_marks)
 
     def book(self) -> Book:
-        """What the positions come to. Any thread; as `positions`."""
+        """The totals of the positions. Any thread; see `positions`."""
         views = self.positions()
         for _ in range(_BOOK_READS_MAX):
             again = self.positions()
@@ -342,7 +342,7 @@ class Pipeline:
 
     @property
     def continues(self) -> bool:
-        """Whether positions of earlier runs go on in this one."""
+        """Whether this run continues the positions of earlier runs."""
         return any(self._parts.execution.fees_before.values())
 
     def fees(self) -> float:

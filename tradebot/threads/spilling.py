@@ -44,7 +44,7 @@ class Spilling:
         return 0 if self._spill is None else self._spill.size
 
     def begin(self, sync_wal: Callable[[], None], counts: StoredCounts, first: WriteBatch) -> bool:
-        """Begin the file with `first`, the batch after `counts` of which nobody knows whether it was stored.
+        """Begin the file with `first`, the batch after `counts` whose commit has an unknown outcome.
 
         The log of the database is synced before: a power loss must not take what the header counts. False when the
         disk does not allow it.

@@ -39,12 +39,12 @@ class Stage(Protocol):
 
     @property
     def inputs(self) -> Sequence[InputChannel]:
-        """Channels it takes from; nobody else does."""
+        """The channels from which only this stage takes."""
         ...
 
     @property
     def outputs(self) -> Sequence[OutputChannel]:
-        """Channels that nobody puts anything on once it has ended."""
+        """The channels on which nothing is put after this stage has ended."""
         ...
 
     def run(self) -> None:

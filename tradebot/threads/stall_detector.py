@@ -1,4 +1,4 @@
-"""Which stages stand still: work at hand, and nothing that came of it. Pure; a quiet market is no stall."""
+"""Detects stalled stages: those that have work but make no progress. Pure; a quiet market is not a stall."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Bitget(Exchange):
         """The symbol as it was asked for, by the market and the name that answers repeat."""
 
     def connection_url(self, url: str, symbols: Sequence[str]) -> str:
-        """`url` as it is; remembers which API it is of."""
+        """Returns `url` unchanged; remembers to which API it belongs."""
         path = urlsplit(url).path
         self._api = (
             _V3 if path.startswith("/v3/")

@@ -63,7 +63,7 @@ class LooseDecoder:
 
     @property
     def takes_integers_as_they_come(self) -> bool:
-        """Whether an integer time up to TS_MS_MAX is stored as it is: true before the first good line too."""
+        """Whether an integer time up to TS_MS_MAX is stored unchanged; also true before the first valid line."""
         return not self._converts
 
     def took_integer(self) -> None:

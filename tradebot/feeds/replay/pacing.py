@@ -21,7 +21,7 @@ SAY_EVERY_S: Final = 600.0
 
 
 class Pacer:
-    """When recorded ticks are due, pure: the first one at once, the others by how much later their ts is.
+    """When recorded ticks are due. Pure. The first is due immediately, each other one as much later as its ts is later.
 
     The schedule is fixed by the first tick: a late reader catches up, and delays do not accumulate. A ts below the
     latest seen (out of order, or a clock set back) was due before its predecessor, that is at once.

@@ -346,7 +346,7 @@ class WebSocketFeed:
         return Notice("LINK_LOST", self._runtime.now_ms(), detail)
 
     def _take(self, frame: Frame) -> FeedBatch | None:
-        """What a frame comes to; None for one that says nothing."""
+        """The content of a frame; None if it has none to report."""
         now_ms = self._runtime.now_ms()
         if frame.kind == "text":
             read = self._reader.take(frame.text, now_ms)

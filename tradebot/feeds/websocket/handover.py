@@ -24,7 +24,7 @@ class ConnectionHandover:
     """The new connection while the old one is still in use. One thread."""
 
     def __init__(self, connection: Connection, exchange: Exchange, messages: list[str], now_s: float) -> None:
-        """Subscribes at once with `messages`; a loss is noted."""
+        """Subscribes immediately with `messages`; a loss is recorded."""
         self.connection = connection
         self.exchange = exchange
         self.confirms = bool(messages) and exchange.acknowledges

@@ -30,7 +30,7 @@ class TooLarge:
         self._in_a_row = 0
 
     def lost(self, error: ConnectionLost, bytes_max: int) -> ConfigError | None:
-        """A connection is over. What to end the run with, or None to go on."""
+        """A connection has ended. Returns the error with which to end the run, or None to continue."""
         self._in_a_row = self._in_a_row + 1 if error.code == CLOSE_TOO_BIG else 0
         if self._in_a_row < TOO_BIG_MAX:
             return None

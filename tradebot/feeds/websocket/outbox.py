@@ -13,7 +13,7 @@ class Outbox:
     """Of one connection. Evenly spaced, without a burst: a window that slides never holds more than are allowed."""
 
     def __init__(self, messages_per_s: float | None) -> None:
-        """`messages_per_s` None: the exchange documents no limit, so everything is due at once."""
+        """`messages_per_s` None: the exchange documents no limit, so every message is due immediately."""
         self._spacing_s = 0.0 if messages_per_s is None else 1.0 / messages_per_s
         self._waiting: deque[str] = deque()
         self._next_s = float("-inf")

@@ -1,4 +1,4 @@
-"""The time that a server has asked to be left alone for (Retry-After), in this process and for the one after it."""
+"""The pause that a server requested with Retry-After, kept for this process and the next one."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from tradebot.output.log import Log
 
 
 class ServerPause:
-    """One feed's pause. One thread, but `left_s`, which any may ask. `where`: the feed's address, safe to show."""
+    """The pause of one feed. Used by one thread, except `left_s`. `where`: the feed's address, safe to show."""
 
     def __init__(self, file: RetryAfterFile | None, where: str, runtime: Runtime, log: Log) -> None:
-        """`file` None: nothing is kept for the next process."""
+        """`file` None: the pause is not kept for the next process."""
         self._file = file
         self._where = where
         self._runtime = runtime
@@ -20,7 +20,7 @@ class ServerPause:
         self._until_s = 0.0
 
     def begin(self, now_s: float) -> float:
-        """The feed starts: for how many seconds the server has asked an earlier process to stay away."""
+        """The feed starts. Returns the rest of a pause, in seconds, that the server requested before this process."""
         if self._file is None:
             return 0.0
         asked_s, trouble = self._file.remaining_s(self._runtime.now_ms())
@@ -35,7 +35,7 @@ class ServerPause:
         return asked_s
 
     def keep(self, asked_s: float | None, now_s: float) -> None:
-        """What the server asks for, in seconds from now, if anything: remember it, also for the next process."""
+        """Remember the pause that the server requested, in seconds from now, if any; also for the next process."""
         if asked_s is None or asked_s <= 0:
             return
         self._until_s = now_s + asked_s
@@ -50,6 +50,6 @@ class ServerPause:
             self._file.clear()
 
     def left_s(self, now_s: float) -> float | None:
-        """How much of the pause is left; None when the server asked for none."""
+        """The rest of the pause; None if the server requested none. Any thread."""
         left_s = self._until_s - now_s
         return round(left_s, 3) if left_s > 0 else None

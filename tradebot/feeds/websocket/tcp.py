@@ -60,7 +60,7 @@ class TimedAttempt:
 
 
 class _Lookup:
-    """A running getaddrinfo, and what came of it once `done` is set."""
+    """A running getaddrinfo; its result is valid once `done` is set."""
 
     def __init__(self, done: Event) -> None:
         self.done = done
@@ -197,7 +197,7 @@ class Stream:
             raise ConnectFailed(one_line(f"no {attempt.waits_for}: {os_trouble(error)}")) from None
 
     def close(self, last: bytes = b"") -> None:
-        """Send `last` where it fits at once, and close. Never raises, never waits; may be called again."""
+        """Send `last` if the socket buffer has room for it, and close. Never raises or waits; may be called again."""
         if self._sock.fileno() < 0:
             return
         with suppress(OSError, ValueError):

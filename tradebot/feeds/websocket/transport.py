@@ -84,7 +84,7 @@ class Connection(Protocol):
         ...
 
     def close(self, code: int = CLOSE_NORMAL) -> None:
-        """Tell the peer, where that is possible without waiting, and close the socket at once. Never raises."""
+        """Send a close frame if this is possible without waiting, and close the socket immediately. Never raises."""
         ...
 
 

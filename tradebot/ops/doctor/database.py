@@ -70,7 +70,7 @@ class DatabaseReading(Struct, frozen=True):
 
 
 class Growth(NamedTuple):
-    """How fast a database grows, and how long the disk will bear it; None where there is too little history."""
+    """How fast a database grows, and how long the disk space will last; None if there is too little history."""
 
     bytes_per_tick: float | None
     ticks_per_day: float | None

@@ -50,7 +50,7 @@ class LockReading(NamedTuple):
 
 
 class Listener(NamedTuple):
-    """Who listens on a port; `owner` is None for a process that this user cannot look at."""
+    """A process that listens on a port; `owner` is None if this user cannot examine it."""
 
     port: int
     owner: str | None

@@ -43,7 +43,7 @@ def _cases(lab: Lab) -> list[_Case]:
     bad.write_text("this is no tick\n", encoding="ascii")
     hasty = lab.config("hasty.toml", feed__reconnect_budget_s=0.0)
     plain = lab.config("plain.toml", engine__tick_interval_ms=20)
-    # Two storages that fail: one is given up at once, one is waited for until a second signal comes.
+    # Two failing storages: one without retries, one that is retried until the second signal.
     short = lab.config("short.toml", persist__storage_retry_s=0.0, persist__drain_timeout_s=1.0)
     long = lab.config("long.toml", engine__tick_interval_ms=20, persist__storage_retry_s=60.0)
 
@@ -110,7 +110,7 @@ def _end_twice(lab: Lab, db: Path, locks: _Locks, terminate: Callable[[], object
     lab.wait(works, "a running engine, to be stopped twice", ENDS_S)
     locks.take(db)
     terminate()
-    lab.pause(SIGTERM_GAP_S)  # two at once would be one
+    lab.pause(SIGTERM_GAP_S)  # two signals at the same time would count as one
     terminate()
 
 

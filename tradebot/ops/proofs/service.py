@@ -25,7 +25,7 @@ class ProvedService(Protocol):
 
 
 class UnitService:
-    """A unit, made at once."""
+    """A unit, started immediately."""
 
     def __init__(self, lab: Lab, manager: Manager, name: str, words: Sequence[str]) -> None:
         self._manager = manager

@@ -1,4 +1,4 @@
-"""What the supervisor sees: one look at pressure, unit, status and ticks, and what all looks so far add up to.
+"""The supervisor's view of the engine: pressure, unit, status and ticks at each poll, and what follows from all polls.
 
 Reads through `Seams`, decides nothing.
 """

@@ -40,7 +40,7 @@ class Seams:
 
 
 class ProbeReading(NamedTuple):
-    """One look at everything."""
+    """The readings of one poll."""
 
     now_s: float
     pressure: Pressure

@@ -53,7 +53,7 @@ class Supervisor:
 
     @property
     def throttled(self) -> bool:
-        """Whether the engine was started since the last step of the ladder, as far as it is known here."""
+        """Whether the engine has been started since the last step of the ladder, as far as the supervisor knows."""
         return "ENGINE_RESTART" not in self._pending
 
     @property

@@ -28,7 +28,7 @@ RUNGS: Final = (Rung("NORMAL", 1), Rung("THROTTLE1", 5), Rung("THROTTLE2", 10), 
 
 
 class Step(NamedTuple):
-    """What one poll comes to: a move or none, and why, for people."""
+    """The result of one poll: a step or none, and the reason, for people."""
 
     move: Literal["up", "down", "abort"] | None
     reason: str
