@@ -1,4 +1,4 @@
-"""The command line of tradebot, taken apart."""
+"""Parses the command line of tradebot."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ __all__ = ["Arguments", "parse"]
 
 
 def parse(argv: Sequence[str]) -> Arguments:
-    """Take the words after the program's name apart. Pure. Raises UsageError with one line and a hint."""
+    """Parse the words after the program's name. Pure. Raises UsageError with a message of one line and a hint."""
     return take_apart(TRADEBOT, argv)

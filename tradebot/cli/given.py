@@ -1,4 +1,4 @@
-"""The options of one command as values: each is checked when it is asked for."""
+"""The options of one command as values; each is checked when it is read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DAY_S: Final = 86_400.0
 
 
 class Given:
-    """The options of one command, each checked when it is asked for. All raise UsageError."""
+    """The options of one command; each is checked when it is read. All methods raise UsageError."""
 
     def __init__(self, arguments: Arguments, environ: Mapping[str, str]) -> None:
         self.arguments = arguments
@@ -25,7 +25,7 @@ class Given:
 
     @property
     def hint(self) -> str:
-        """Ends the message about an option."""
+        """The end of a message about an option."""
         return f"try tradebot {self.arguments.command} --help"
 
     def flag(self, option: str) -> bool:
@@ -33,12 +33,12 @@ class Given:
         return option in self.arguments.given
 
     def text(self, option: str) -> str | None:
-        """Its value as written; None when it is not given."""
+        """The value as written; None if the option is not given."""
         value = self.arguments.given.get(option)
         return None if value is None else str(value)
 
     def path(self, option: str) -> Path | None:
-        """Its value as a path; None when it is not given."""
+        """The value as a path; None if the option is not given."""
         text = self.text(option)
         if text is None:
             return None
@@ -48,7 +48,7 @@ class Given:
             raise UsageError(f"{option}: {error}; {self.hint}") from None
 
     def seconds(self, option: str, default: float, low: float, high: float) -> float:
-        """Its value as seconds between two bounds."""
+        """The value as seconds within bounds."""
         text = self.text(option)
         if text is None:
             return default
@@ -57,7 +57,7 @@ class Given:
         return float(text)
 
     def age_ms(self, option: str) -> int:
-        """Its value as an age in ms."""
+        """The value as an age in ms."""
         text = self.text(option) or ""
         match = re.fullmatch(r"([0-9]{1,6})([smhd])", text)
         if match is None or not int(match[1]):
@@ -65,7 +65,7 @@ class Given:
         return int(match[1]) * _UNITS_MS[match[2]]
 
     def choice(self, option: str, default: str, choices: tuple[str, ...]) -> str:
-        """Its value as one of the choices, in lower case."""
+        """The value as one of the choices, in lower case."""
         text = self.text(option)
         if text is None:
             return default

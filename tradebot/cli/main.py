@@ -1,4 +1,4 @@
-"""The entry of the command line: finds the command, and lets every error reach the person at the terminal.
+"""The entry point of the command line: finds the command, and reports every error.
 
 Answers go to standard output, complaints to standard error. `main` never lets an exception out.
 """
@@ -23,7 +23,7 @@ _RUN = TRADEBOT.default
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command and answer its exit code. `argv`: the words after the program's name, None for the process's.
+    """Run one command and return its exit code. `argv`: the words after the program's name, None: those of the process.
 
     Blocks as long as the command takes; main thread only. Raises nothing: every error becomes a message on stderr.
     """

@@ -53,7 +53,7 @@ class Command(NamedTuple):
 
     @property
     def options(self) -> Mapping[str, bool]:
-        """The options it takes, in the order of its help, and whether a value follows each."""
+        """The options of the command in the order of its help, and whether each takes a value."""
         return _options(self.usage)
 
     @property
@@ -63,7 +63,7 @@ class Command(NamedTuple):
 
     @property
     def required(self) -> tuple[str, ...]:
-        """What must be given, as the usage spells it: options ("--keep=AGE"), and FILE."""
+        """The required arguments as the usage text writes them: options ("--keep=AGE"), and FILE."""
         words = re.sub(r"\[[^\]]*\](?:\.\.\.)?", " ", self.usage_line).split()
         return tuple(word for word in words if word.startswith("--") or word == "FILE")
 
@@ -74,12 +74,12 @@ class Command(NamedTuple):
 
     @property
     def usage_line(self) -> str:
-        """The first way to call it, such as "tradebot backup [options] FILE"."""
+        """The first usage line, such as "tradebot backup [options] FILE"."""
         return self.usage.splitlines()[1].strip()
 
 
 class Program(NamedTuple):
-    """A program by its commands, and what its own help says around them.
+    """The commands of a program, and the other texts of its help.
 
     A program with one command does not ask for its name. `default` runs when no command is named. `groups` are the
     headings of the help, in order. `explain` says what a word that is no command may have meant, or nothing.
@@ -95,29 +95,29 @@ class Program(NamedTuple):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The commands that may be named."""
+        """The names of the commands."""
         return tuple(command.name for command in self.commands) if len(self.commands) > 1 else ()
 
     def command(self, name: str) -> Command:
-        """The command of that name. Raises KeyError for an unknown name."""
+        """The command with that name. Raises KeyError for an unknown name."""
         for command in self.commands:
             if command.name == name:
                 return command
         raise KeyError(name)
 
     def takes_value(self) -> dict[str, bool]:
-        """Every option of any command, --help and --version, and whether a value follows it."""
+        """Every option of any command, --help and --version, and whether it takes a value."""
         options = {"--help": False, "--version": False}
         for command in self.commands:
             options |= command.options
         return options
 
     def called(self, command: str) -> str:
-        """How people write a command: "tradebot prune"; a program with one command by its own name."""
+        """The command as users write it: "tradebot prune"; for a program with one command, the name of the program."""
         return f"{self.name} {command}" if self.names else self.name
 
     def help_text(self, name: str | None = None) -> str:
-        """What --help prints: the commands in their groups, or all about the command `name`."""
+        """The output of --help: the commands in their groups, or everything about the command `name`."""
         if name is None and self.names:
             listed = "\n".join(f"{group}:\n{self._entries(group)}" for group in self.groups)
             return f"{self.about}\n{listed}\n{self.notes}"
@@ -130,7 +130,7 @@ class Program(NamedTuple):
         return "".join(f"  {command.name:<{_NAME_CHARS}}{command.summary}\n" for command in rows)
 
     def version_text(self) -> str:
-        """What --version prints: the program, Python, SQLite and each library with its version, one a line."""
+        """The output of --version: the versions of the program, Python, SQLite and each library, one per line."""
         # Late: no other command pays for these imports.
         import sqlite3
 
@@ -152,5 +152,5 @@ def _options(usage: str) -> dict[str, bool]:
 
 
 def listed_codes(codes: Mapping[int, str]) -> str:
-    """Exit codes with their meanings, one a line, as the help shows them."""
+    """Exit codes with their meanings, one per line, as the help shows them."""
     return "".join(f"  {code:2}  {meaning}\n" for code, meaning in codes.items())

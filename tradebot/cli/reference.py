@@ -1,4 +1,4 @@
-"""docs/reference/commands.md, made from the registry (bin/write-reference writes it, a test holds it)."""
+"""docs/reference/commands.md, generated from the registry (bin/write-reference writes it, a test compares it)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The program tradebot: all its commands, and what `tradebot --help` says around them."""
+"""The program tradebot: all its commands, and the other texts of `tradebot --help`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`--set KEY=VALUE`: any configuration key on the command line, checked like the file's."""
+"""`--set KEY=VALUE`: any configuration key on the command line, checked like those of the file."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from tradebot.config.validation import KEYS, SECTIONS, did_you_mean, show
 
 
 class SetKeys(NamedTuple):
-    """What the --set options say: a text for each key, not checked yet, and what is wrong with the options."""
+    """The --set options: an unchecked text for each key, and the errors in the options."""
 
     texts: dict[str, str]
     problems: list[str]
 
 
 def read_sets(sets: Sequence[str]) -> SetKeys:
-    """The keys and texts of KEY=VALUE words. Pure; a value is never quoted in a problem, since it may be a secret."""
+    """The keys and texts of KEY=VALUE words. Pure. Problems never quote a value, because it may be a secret."""
     texts: dict[str, str] = {}
     problems = []
     for word in sets:
@@ -41,7 +41,7 @@ def _unknown(key: str) -> str:
 
 
 def _meant(key: str) -> str:
-    """A key that is near; above all one that was named without its section."""
+    """A hint with a similar key, in particular for a key named without its section."""
     if key in KEYS:
         return ""
     leaves = [name for name in KEYS if name.rpartition(".")[2] == key.rpartition(".")[2]]

@@ -1,4 +1,4 @@
-"""What `tradebot show-config` answers: every setting, with its value and where it came from."""
+"""The output of `tradebot show-config`: every setting with its value and source."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def describe(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
 
 
 def as_object(settings: Settings, environ: Mapping[str, str]) -> dict[str, object]:
-    """The same for scripts. A value of null is not set; `used` has what stands in for it, where something does."""
+    """The same as JSON. A null value is not set; `used` is the value used in its place, if there is one."""
     keys: dict[str, dict[str, object]] = {
         name: {"value": value, "source": settings.sources[name]} for name, value in shown_values(settings).items()
     }
@@ -67,7 +67,7 @@ def as_object(settings: Settings, environ: Mapping[str, str]) -> dict[str, objec
 
 
 def shown_values(settings: Settings) -> dict[str, object]:
-    """All values by dotted key; credentials are masked, also in a URL that has slipped into another key."""
+    """All values by dotted key; credentials are masked, even in a URL in another key."""
     values: dict[str, object] = flatten(settings.config)
     for name, value in values.items():
         if isinstance(value, str):
@@ -84,7 +84,7 @@ def _listening(settings: Settings, live: Live, environ: Mapping[str, str]) -> st
 
 
 def _used(settings: Settings, environ: Mapping[str, str]) -> dict[str, object]:
-    """What is used for keys that are not set, where something is."""
+    """The values used for keys that are not set."""
     config = settings.config
     sizes = config.channels.sizes(push=config.engine.ingest_mode != "replay")
     used: dict[str, object] = {f"channels.{stage}_channel_size": size for stage, size in sizes._asdict().items()}
@@ -99,6 +99,6 @@ def _secret_places(settings: Settings, environ: Mapping[str, str]) -> dict[str, 
 
 
 def _stand_ins(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
-    """The words behind a key that is not set, or that is replaced by a secret from elsewhere."""
+    """The text after a key that is not set, or that a secret from another place replaces."""
     words = {name: f": {toml(value)}" for name, value in _used(settings, environ).items()}
     return words | {key: f": read from {place}" for key, place in _secret_places(settings, environ).items()}

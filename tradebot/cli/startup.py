@@ -1,4 +1,4 @@
-"""The entry point of the installed program, and Ctrl-C while they are still being imported.
+"""The entry point of the installed programs, and Ctrl-C during their imports.
 
 Importing takes about a tenth of a second, during which nothing has started: an interrupt then ends the process
 immediately and without a traceback. Therefore this module imports nothing of the program before it has arranged this.
@@ -22,7 +22,7 @@ def tradebot() -> int:
 
 
 def end_quietly(exit_code: int) -> None:
-    """From now on SIGINT ends the process with this code. Main thread; a SIGINT that is ignored stays ignored."""
+    """Make SIGINT end the process with this code. Main thread; if SIGINT is ignored, it stays ignored."""
 
     def end(_number: int, _frame: FrameType | None) -> None:
         os._exit(exit_code)
@@ -32,7 +32,7 @@ def end_quietly(exit_code: int) -> None:
 
 
 def interrupts_raise() -> None:
-    """From now on SIGINT raises KeyboardInterrupt again, for a command that serves it so. Main thread."""
+    """Make SIGINT raise KeyboardInterrupt again, for a command that handles it. Main thread."""
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -1,4 +1,4 @@
-"""The words of a command line, taken apart with docopt by the usage text of the command they name.
+"""Parses the words of a command line with docopt, using the usage text of the command.
 
 docopt answers a mistake with the whole usage text, takes shortened options (whose meaning changes when an option is
 added) and lets an option swallow the next one as its value. So the words are looked at first: every mistake gets one
@@ -22,7 +22,7 @@ _OWNERS_MAX: Final = 3
 
 
 def take_apart(program: Program, argv: Sequence[str]) -> Arguments:
-    """The arguments that the words after the program's name make. Pure. Raises UsageError: one line with a hint."""
+    """The arguments in the words after the program's name. Pure. Raises UsageError: one line with a hint."""
     named = _named(program, argv)
     hint = f"try {program.called(named)} --help"
     seen, words = _scan(program, named, argv, hint)
@@ -43,7 +43,7 @@ def take_apart(program: Program, argv: Sequence[str]) -> Arguments:
 
 
 def _named(program: Program, argv: Sequence[str]) -> str:
-    """The command that the words most likely name: its options are meant, and its help is pointed to."""
+    """The command that the words most likely mean: its options apply, and the hint names its help."""
     return next((word for word in argv if word in program.names), program.default)
 
 
@@ -65,7 +65,7 @@ def _docopt(program: Program, command: Command, argv: Sequence[str], seen: Seque
 
 
 def _scan(program: Program, command: str, argv: Sequence[str], hint: str) -> tuple[list[str], list[str]]:
-    """Names of the options given, and the other words. Raises UsageError."""
+    """The names of the given options, and the other words. Raises UsageError."""
     takes_value = program.takes_value()
     repeatable = {option for one in program.commands for option in one.repeatable}
     seen: list[str] = []
@@ -95,7 +95,7 @@ def _scan(program: Program, command: str, argv: Sequence[str], hint: str) -> tup
 
 
 def _near_option(program: Program, command: str, name: str) -> str:
-    """A near option of the command; else one of another command, with that command's name."""
+    """A similar option of the command; otherwise one of another command, with the name of that command."""
     own = (*program.command(command).options, "--version")
     begun = [option for option in own if option.startswith(name)] if len(name) > 2 else []
     near = f" (did you mean {begun[0]}?)" if len(begun) == 1 else did_you_mean(name, own)
@@ -122,5 +122,5 @@ def _unknown_command(program: Program, word: str) -> str:
 
 
 def plain(word: str) -> str:
-    """A word as it was typed where that is harmless and short, else in quotes and escaped; credentials are masked."""
+    """A word as typed if it is short and printable, otherwise quoted and escaped; credentials are masked."""
     return mask(word) if word and word.isprintable() and len(word) <= 60 else show(word)

@@ -15,7 +15,7 @@ from tradebot.config.validation import KEYS, Key, toml
 
 
 class Entry(NamedTuple):
-    """Unit of a key's value ("" where it has none), and what the key does."""
+    """The unit of a key's value ("" without one), and the meaning of the key."""
 
     unit: str
     meaning: str
@@ -209,7 +209,7 @@ def _type(shape: shapes.Type) -> str:
 
 
 def _bounds(shape: shapes.Type) -> str:
-    """Readable bounds of a number; the longest length of a text."""
+    """The bounds of a number, or the maximum length of a text, for people."""
     if isinstance(shape, shapes.StrType):
         return "" if shape.max_length is None else f"up to {_number(shape.max_length)} characters"
     if not isinstance(shape, shapes.IntType | shapes.FloatType):

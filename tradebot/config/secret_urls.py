@@ -28,7 +28,7 @@ _LIVE: Final = ("mockws", "realws")
 
 
 def find_secrets(config: Config, sources: Mapping[str, str], environ: Mapping[str, str]) -> Secrets:
-    """The URLs that environment and files say. Blocks (reads files). `sources`: see Settings.
+    """The URLs in the environment and in files. Blocks (reads files). `sources`: see Settings.
 
     Raises ConfigError (a file) or UsageError (the environment), never quoting what it found.
     """
@@ -39,7 +39,7 @@ def find_secrets(config: Config, sources: Mapping[str, str], environ: Mapping[st
 
 
 def find_webhook(config: Config, sources: Mapping[str, str], environ: Mapping[str, str]) -> str | None:
-    """The webhook that environment or a file names; None when neither does. Like `find_secrets`."""
+    """The webhook in the environment or in a file; None without one. Like `find_secrets`."""
     if _on_command_line("notify.webhook_url", config, sources):
         return None
     return _find("notify.webhook_url", ENV_WEBHOOK_URL, config.notify.webhook_url_file, sources, environ)
@@ -71,7 +71,7 @@ def _checked(key: str, text: str) -> str:
 
 
 def secret_place(key: str, config: Config, sources: Mapping[str, str], environ: Mapping[str, str]) -> str | None:
-    """Where `key` is read from when a run starts, for people; None when from no secret place. Reads nothing."""
+    """The place from which a run reads `key`, for people; None if it is not a secret place. Reads nothing."""
     ws = key == "engine.ws_url"
     if (ws and config.engine.ingest_mode not in _LIVE) or _on_command_line(key, config, sources):
         return None
@@ -98,25 +98,25 @@ def visible_credentials(config: Config, sources: Mapping[str, str]) -> list[str]
 
 
 def _on_command_line(key: str, config: Config, sources: Mapping[str, str]) -> bool:
-    """Whether the command line itself says the URL, so that it wins over environment and files."""
+    """Whether the command line contains the URL, which then overrides environment and files."""
     url = config.engine.ws_url if key == "engine.ws_url" else config.notify.webhook_url
     return url is not None and on_command_line(sources, key)
 
 
 def _file_on_command_line(key: str, file: str | None, sources: Mapping[str, str]) -> bool:
-    """Whether the command line names the URL's file, so that it wins over the environment."""
+    """Whether the command line names the file of the URL, which then overrides the environment."""
     return file is not None and on_command_line(sources, f"{key}_file")
 
 
 def secret_path(file: str, environ: Mapping[str, str]) -> Path:
-    """The file that a key such as `engine.ws_url_file` means. Raises ConfigError: no such home directory."""
+    """The file to which a key such as `engine.ws_url_file` refers. Raises ConfigError: no such home directory."""
     path = Path(expand_home(file))
     credentials = environ.get(ENV_CREDENTIALS)
     return path if path.is_absolute() or not credentials else Path(credentials) / path
 
 
 def _read_line(path: Path) -> str:
-    """The one line in a file. Raises InvalidValue."""
+    """The only line of a file. Raises InvalidValue."""
     try:
         # O_NONBLOCK: opening a fifo would wait for a writer.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:

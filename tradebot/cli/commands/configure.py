@@ -1,4 +1,4 @@
-"""The group "Configure": what the settings are, whether a file is valid, and the systemd units."""
+"""The group "Configure": shows the settings, checks a configuration file, installs the systemd units."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The group "Look": commands that read, and change nothing."""
+"""The group "Look": commands that only read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The group "Operate": the supervisor, the proofs, and the care of a database."""
+"""The group "Operate": the supervisor, the proofs, and maintenance of the database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lines of usage texts that several commands share. An option has one meaning, so it has one text."""
+"""Usage texts of options that several commands share, so that an option has the same text everywhere."""
 
 from __future__ import annotations
 

@@ -19,21 +19,21 @@ class SubscriptionRefusal(NamedTuple):
 
 
 class PendingSubscriptions:
-    """The subscription messages of one connection without an answer, oldest first. Bounded by what was asked."""
+    """The unanswered subscription messages of one connection, oldest first; at most those that were sent."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, list[str]] = {}
         self._messages = 0
 
     def add(self, symbols: Iterable[str]) -> str:
-        """Note a message that is about to be sent; its number (from "1"), for exchanges that repeat it."""
+        """Record a message to be sent; returns its number (from "1"), for exchanges that repeat it."""
         self._messages += 1
         key = str(self._messages)
         self._waiting[key] = list(symbols)
         return key
 
     def confirm(self, key: str | None = None) -> tuple[str, ...]:
-        """The symbols of the message `key` (None: the oldest one, for answers in order), which needs no other answer.
+        """Remove the message `key` (None: the oldest one, for answers in order) and return its symbols.
 
         Empty for an unknown one.
         """
@@ -42,7 +42,7 @@ class PendingSubscriptions:
         return tuple(self._waiting.pop(key, ())) if key is not None else ()
 
     def settle(self, symbols: Iterable[str]) -> None:
-        """These symbols were confirmed or refused by name: what else their messages ask for still waits."""
+        """These symbols were confirmed or refused by name; the other symbols of their messages still wait."""
         known = {symbol.casefold() for symbol in symbols}
         for key, waiting in list(self._waiting.items()):
             left = [symbol for symbol in waiting if symbol.casefold() not in known]

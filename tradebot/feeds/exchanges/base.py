@@ -1,4 +1,4 @@
-"""What an exchange adapter is, and the conversions that all of them share. Pure: no socket, clock, file or log."""
+"""The interface of exchange adapters, and the conversions that they share. Pure: no socket, clock, file or log."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DETAIL_CHARS_MAX: Final = 200
 
 
 class Unparseable(ValueError):
-    """A frame that cannot be understood; the text says why, on one line, without quoting the frame."""
+    """A frame that cannot be parsed; the message gives the reason on one line, without quoting the frame."""
 
 
 class Announcement(Struct, frozen=True, gc=False):
@@ -44,7 +44,7 @@ class Announcement(Struct, frozen=True, gc=False):
 
 
 class ParsedFrame(Struct, frozen=True, gc=False):
-    """What one frame said.
+    """The content of one frame.
 
     `ticks` are live trades in the sender's order; `history` are trades from before the subscription that the exchange
     sends with it. `skipped` are (symbol, seq) of entries that use up a number of the sender's but are no market trades,
@@ -72,7 +72,7 @@ HEARTBEAT: Final = ParsedFrame("heartbeat")
 
 
 class Exchange(ABC):
-    """One exchange's protocol. An object lives as long as one connection and may remember what that needs.
+    """The protocol of one exchange. An object is used for one connection and may keep its state.
 
     `url` is the public endpoint used when none is given; `acknowledges`: the exchange confirms a subscription (so that
     a connection on which neither an ack nor a trade has come is known not to be subscribed).
@@ -94,7 +94,7 @@ class Exchange(ABC):
 
     @classmethod
     def market_of(cls, url: str) -> str:
-        """Which market the endpoint `url` serves; empty for the one that the exchange's plain symbols mean.
+        """The market of the endpoint `url`; empty for the default market of the exchange.
 
         Positions, windows and sequence state of two markets are kept apart (`store.feed_identity`).
         """
@@ -105,14 +105,14 @@ class Exchange(ABC):
         return url
 
     def stored_symbol(self, asked: str) -> str:
-        """The symbol that the ticks of `asked` (as given to `subscriptions`) carry, where it differs.
+        """The symbol in the ticks of `asked` (as given to `subscriptions`), if it differs.
 
         It names the market wherever one connection can bring two symbols of one name. Call `connection_url` before.
         """
         return asked
 
     def url_with_token(self, url: str, answer: str) -> str:
-        """The URL to connect to, given the text that `token_url` answered. Raises Unparseable."""
+        """The URL to connect to, given the answer of `token_url`. Raises Unparseable."""
         return url
 
     @abstractmethod
@@ -120,12 +120,12 @@ class Exchange(ABC):
         """The messages that subscribe to the trades of `symbols`, in the order to send them."""
 
     def keepalive(self) -> str | None:
-        """The text that asks for a sign of life, where the exchange has one of its own; None: WebSocket pings do."""
+        """The exchange's own ping message; None: WebSocket pings are used."""
         return None
 
     @abstractmethod
     def parse(self, text: str) -> ParsedFrame:
-        """What a frame says. Frames of other channels are "ignored". Raises Unparseable, nothing else, on any text."""
+        """The content of a frame. Frames of other channels are "ignored". Raises only Unparseable, for any text."""
 
 
 _is_number: Final = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII).fullmatch

@@ -63,7 +63,7 @@ class Binance(Exchange):
         return next((market for host, market in _MARKETS if host.match(url)), "")
 
     def connection_url(self, url: str, symbols: Sequence[str]) -> str:
-        """`url` unchanged; what it says of the market and of its streams is kept for `subscriptions`."""
+        """Returns `url` unchanged; its market and streams are kept for `subscriptions`."""
         self._stream = "aggTrade" if _FUTURES_HOST.match(url) else "trade"
         self._named = frozenset(symbol.lower() for symbol in _NAMED.findall(url))
         return url
@@ -73,7 +73,7 @@ class Binance(Exchange):
         return asked.upper()
 
     def subscriptions(self, symbols: Sequence[str]) -> list[str]:
-        """For the symbols that the URL does not name already; none are left when it names them all."""
+        """For symbols that are not in the URL; none if the URL contains all of them."""
         unnamed = [symbol for symbol in symbols if symbol.lower() not in self._named]
         messages: list[str] = []
         for start in range(0, len(unnamed), _STREAMS_A_MESSAGE):
@@ -84,7 +84,7 @@ class Binance(Exchange):
         return messages
 
     def parse(self, text: str) -> ParsedFrame:
-        """One trade, or what else a frame is. Trades that the market did not make are ignored. Raises Unparseable."""
+        """One trade, or the other content of a frame. Ignores trades that the market did not make. Raises Unparseable."""
         value = decode_json(text)
         data = value.get("data", value) if type(value) is dict else value
         if type(data) is dict:
@@ -96,7 +96,7 @@ class Binance(Exchange):
         return self._other(value, data)
 
     def _other(self, value: object, data: object) -> ParsedFrame:
-        """What a frame without a trade is. Raises Unparseable for one that should have held a trade."""
+        """The meaning of a frame without a trade. Raises Unparseable if it should contain a trade."""
         if type(value) is list:
             # Such as !ticker@arr on a plain stream. Trades never come as a list.
             if any(type(item) is dict and item.get("e") in ("trade", "aggTrade") for item in value):

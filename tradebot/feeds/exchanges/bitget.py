@@ -89,11 +89,11 @@ class Bitget(Exchange):
         return [*messages, _request(batch).decode()] if batch else []
 
     def keepalive(self) -> str | None:
-        """Bitget ends a connection on which it has seen no such text for two minutes, WebSocket pings or not."""
+        """Bitget closes a connection without such a text for two minutes, even if it gets WebSocket pings."""
         return "ping"
 
     def parse(self, text: str) -> ParsedFrame:
-        """Trades, or what else a frame is. The action "snapshot" is history, "update" is live."""
+        """The trades of a frame, or its other content. The action "snapshot" is history, "update" is live."""
         if text == "pong":
             return HEARTBEAT
         value = decode_json(text)
@@ -115,12 +115,12 @@ class Bitget(Exchange):
         return IGNORED
 
     def stored_symbol(self, asked: str) -> str:
-        """With its market in front, where that is not spot."""
+        """The symbol, preceded by its market unless that is spot."""
         market, _, name = asked.rpartition(":")
         return str(_symbol(market or self._api[0], name))
 
     def _named(self, argument: object) -> tuple[str, ...]:
-        """The symbol, as it was asked for, that an answer repeats."""
+        """The symbol, as requested, to which an answer refers."""
         if not isinstance(argument, dict):
             return ()
         name = argument.get("instId", argument.get("symbol"))
@@ -140,7 +140,7 @@ class Bitget(Exchange):
 
 
 def _symbol(market: object, name: object) -> object:
-    """The symbol of ticks; what is no text is left to be refused with the other fields."""
+    """The symbol of ticks; a value that is not a text is rejected later, with the other fields."""
     if not isinstance(market, str) or not isinstance(name, str) or market.upper() in _SPOT_MARKETS:
         return name
     return f"{market.upper()}:{name}"

@@ -106,6 +106,6 @@ def _taker(kind: object) -> Side | None:
 
 
 def _symbols(channel: object) -> tuple[str, ...]:
-    """The symbol of a channel of trades, if it is one."""
+    """The symbol of a trade channel; None for other channels."""
     named = type(channel) is str and channel.startswith(_PREFIX)
     return (str(channel).removeprefix(_PREFIX),) if named else ()

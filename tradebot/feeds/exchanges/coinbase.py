@@ -63,7 +63,7 @@ class Coinbase(Exchange):
         return [msgspec.json.encode(message).decode() for message in messages]
 
     def parse(self, text: str) -> ParsedFrame:
-        """What a frame of either feed says; trades from before the subscription are history. Raises Unparseable."""
+        """The content of a frame of either feed; trades before the subscription are history. Raises Unparseable."""
         value = decode_json(text)
         if type(value) is not dict:
             raise Unparseable("not a JSON object")
@@ -99,7 +99,7 @@ class Coinbase(Exchange):
         return IGNORED
 
     def _confirmed(self, value: dict[str, Any], channel: str) -> ParsedFrame:
-        """An ack if `channel` is among what is confirmed: heartbeats alone would say nothing of the trades."""
+        """An ack if `channel` is among the confirmed ones: heartbeats alone do not confirm the trades."""
         confirmed = value.get("events" if channel == "market_trades" else "channels")
         products = _products(confirmed, channel) if type(confirmed) is list else None
         if products is None:
@@ -125,7 +125,7 @@ def _market_trades(value: dict[str, Any]) -> ParsedFrame:
 
 
 def _products(confirmed: list[Any], channel: str) -> tuple[str, ...] | None:
-    """The products of `channel` in what is confirmed; None when it is not among that."""
+    """The confirmed products of `channel`; None if it is not confirmed."""
     for item in confirmed:
         if type(item) is dict:
             subscriptions = item.get("subscriptions")

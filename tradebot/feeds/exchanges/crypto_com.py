@@ -53,7 +53,7 @@ class CryptoCom(Exchange):
         return messages
 
     def parse(self, text: str) -> ParsedFrame:
-        """Trades, or what else a frame is. A server's heartbeat must be answered within five seconds."""
+        """The trades of a frame, or its other content. Server heartbeats must be answered within five seconds."""
         value = decode_json(text)
         if not isinstance(value, dict):
             return IGNORED
@@ -119,7 +119,7 @@ def _heartbeat_reply(identifier: object) -> str | None:
 
 
 def _symbols(channel: object) -> tuple[str, ...]:
-    """The symbol of a channel of trades, if it is one."""
+    """The symbol of a trade channel; None for other channels."""
     named = isinstance(channel, str) and channel.startswith(_PREFIX)
     return (str(channel).removeprefix(_PREFIX),) if named else ()
 

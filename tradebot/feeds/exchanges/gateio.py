@@ -108,7 +108,7 @@ def _ts_ms(value: object) -> int:
 
 
 def _announced(value: object) -> ParsedFrame:
-    """A notice of the service; an upgrade closes the connection."""
+    """A notice of the service; after an upgrade notice it closes the connection."""
     if type(value) is not dict or type(value.get("msg")) is not str or type(value.get("type")) is not str:
         return IGNORED
     return announcement(value["msg"], reconnect="upgrade" in value["type"])

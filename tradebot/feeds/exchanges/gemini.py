@@ -30,7 +30,7 @@ from tradebot.feeds.exchanges.base import (
 
 
 class Gemini(Exchange):
-    """Frames are objects with a `type`. There is no ping of the exchange's own: it sends heartbeats by itself."""
+    """Frames are objects with a `type`. The exchange has no ping messages: it sends heartbeats."""
 
     name: ClassVar[str] = "gemini"
     url: ClassVar[str] = "wss://api.gemini.com/v2/marketdata"

@@ -35,7 +35,7 @@ _SECONDS: Final = re.compile(r"(\d{1,15})(?:\.(\d{1,9}))?", re.ASCII)
 
 
 class Kraken(Exchange):
-    """Both versions; the URL says which one is subscribed to (Kraken's own hosts without /v2 mean version 1)."""
+    """Supports both versions; the URL selects one (Kraken's own hosts without /v2: version 1)."""
 
     name: ClassVar[str] = "kraken"
     url: ClassVar[str] = "wss://ws.kraken.com/v2"
@@ -45,7 +45,7 @@ class Kraken(Exchange):
         self._troubled = False
 
     def connection_url(self, url: str, symbols: Sequence[str]) -> str:
-        """`url` unchanged; which version it speaks is kept for `subscriptions`."""
+        """Returns `url` unchanged; the version to which it belongs is kept for `subscriptions`."""
         self._v1 = _V1_URL.match(url) is not None
         return url
 
@@ -82,7 +82,7 @@ class Kraken(Exchange):
         raise Unparseable("neither a JSON object nor a list")
 
     def _status(self, status: object) -> ParsedFrame:
-        """Sent with each connection and at each change. Anything but "online" is news, and so is its end."""
+        """Sent after connecting and at each change. Any status other than "online" is reported, and also its end."""
         if type(status) is not str or (status == "online" and not self._troubled):
             return IGNORED
         self._troubled = status != "online"
@@ -153,7 +153,7 @@ def _v2_other(value: dict[str, Any]) -> ParsedFrame:
 
 
 def _what(value: dict[str, Any]) -> object:
-    """The symbol of an answer, if it names one."""
+    """The symbol in an answer, if there is one."""
     result = value.get("result")
     return value.get("symbol") or (result.get("symbol") if type(result) is dict else None)
 

@@ -37,7 +37,7 @@ _ERRORS: Final = ("unsubscribed_failed",)
 
 
 class KrakenFutures(Exchange):
-    """The feed's `seq` numbers the trades of a product without holes, from one connection to the next."""
+    """The `seq` of the feed numbers the trades of a product consecutively, across connections."""
 
     name: ClassVar[str] = "kraken_futures"
     url: ClassVar[str] = "wss://futures.kraken.com/ws/v1"
@@ -46,7 +46,7 @@ class KrakenFutures(Exchange):
         self._asked = PendingSubscriptions()
 
     def subscriptions(self, symbols: Sequence[str]) -> list[str]:
-        """Trades, and the heartbeat feed: the server sends nothing by itself while no one trades."""
+        """Trades, and the heartbeat feed, because the server sends nothing in a market without trades."""
         messages: list[dict[str, Any]] = []
         for start in range(0, len(symbols), _PRODUCTS_A_MESSAGE):
             products = symbols[start : start + _PRODUCTS_A_MESSAGE]
@@ -57,7 +57,7 @@ class KrakenFutures(Exchange):
         return [msgspec.json.encode(message).decode() for message in messages]
 
     def parse(self, text: str) -> ParsedFrame:
-        """What a frame says; a snapshot's trades are history. Raises Unparseable."""
+        """The content of a frame; the trades of a snapshot are history. Raises Unparseable."""
         value = decode_json(text)
         if type(value) is not dict:
             raise Unparseable("not a JSON object")

@@ -63,7 +63,7 @@ class KuCoin(Exchange):
         """Of each id that was used to subscribe: the number of the message."""
 
     def connection_url(self, url: str, symbols: Sequence[str]) -> str:
-        """`url` as it is; remembers what is spoken there, and sets whether and where a token is to be asked for."""
+        """Returns `url` unchanged; remembers its API, and sets whether and where a token is requested."""
         host = urlsplit(url).hostname or ""
         self._unified_market = _UNIFIED_HOSTS.get(host)
         classic = self._unified_market is None and host.endswith(".kucoin.com")
@@ -72,7 +72,7 @@ class KuCoin(Exchange):
         return url
 
     def url_with_token(self, url: str, answer: str) -> str:
-        """The address with the token of `answer`; the default address gives way to the one that `answer` names."""
+        """The URL with the token of `answer`; an address in `answer` replaces the default one."""
         value = decode_json(answer)
         data = value.get("data") if isinstance(value, dict) else None
         if not isinstance(data, dict):
@@ -97,11 +97,11 @@ class KuCoin(Exchange):
         ]
 
     def keepalive(self) -> str | None:
-        """KuCoin counts these, not WebSocket pings."""
+        """KuCoin expects these instead of WebSocket pings."""
         return _dump({"id": self._new_id(), "type": "ping"})
 
     def parse(self, text: str) -> ParsedFrame:
-        """Trades, or what else a frame is; KuCoin sends no history."""
+        """The trades of a frame, or its other content; KuCoin sends no history."""
         value = decode_json(text)
         if not isinstance(value, dict):
             return IGNORED
