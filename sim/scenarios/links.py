@@ -46,7 +46,7 @@ _LATENCY_MAX_S = 0.05
 
 @scenario
 def link_lost(world: World) -> None:
-    """Any close code, no code, or a reset: restored at once, missed trades are a gap, nothing is duplicated."""
+    """Any close code, no code, or a reset: restored immediately, missed trades are a gap, nothing is duplicated."""
     codes = (1000, 1001, 1005, 1006, 1011, 1012, 1013, 4000)
     code = codes[world.between(0, len(codes) - 1)]
     loss: Action = Disconnect(code)
@@ -194,7 +194,7 @@ def reconnect_budget_resets(world: World) -> None:
 
 @scenario
 def mute_peer_detected(world: World) -> None:
-    """A peer goes silent, at once or in the middle of a frame: the link is lost idle_timeout_s after the last frame."""
+    """A peer goes silent, between or within frames: the link is lost idle_timeout_s after the last frame."""
     silence: Action = Stall(30.0) if world.chance(0.5) else HalfFrame()
     exchange = exchange_of(world, Ticks(world.between(1, 100), 10.0), silence, Ticks(200, 5.0))
     outcome = run_live(world, live_settings(world, feed__idle_timeout_s=IDLE_S), exchange)
@@ -257,7 +257,7 @@ def link_outage(world: World) -> None:
 
 @scenario
 def server_restart(world: World) -> None:
-    """The server stops and restarts while its market goes on: the link is restored as soon as it listens again."""
+    """The server stops and restarts while its market continues: the link is restored as soon as it listens again."""
     exchange = exchange_of(world, Ticks(500, 5.0))
     at_s, away_s = world.between(3, 20), world.between(1, 20)
     exchange.at(at_s, exchange.quit)

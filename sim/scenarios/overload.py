@@ -48,7 +48,7 @@ def overload_by_persist(world: World) -> None:
 
 @scenario
 def slow_execution_drops_signals(world: World) -> None:
-    """With a push feed a signal that finds its channel full is refused at once and never executed late (G5, I6)."""
+    """With a push feed a signal that finds its channel full is refused immediately, never executed late (G5, I6)."""
     settings = synthetic_settings(
         world, engine__tick_interval_ms=20, engine__signal_every_n_ticks=1, channels__signal_channel_size=2
     )

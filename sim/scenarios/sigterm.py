@@ -110,7 +110,7 @@ def sigterm_while_running(world: World) -> None:
 
 @scenario
 def sigterm_while_draining(world: World) -> None:
-    """run_seconds is over and a slow stage still drains: a first signal does not change that."""
+    """run_seconds has elapsed and a slow stage still drains: a first signal does not change that."""
     settings = synthetic_settings(world, persist__drain_timeout_s=30.0, engine__run_seconds=5.0)
     faults = Faults(signal_on=(LogEvent.DRAINING,), delays_s={"tradebot-strategy": 0.1})
     outcome = world.run(settings, faults)

@@ -15,7 +15,7 @@ def answers() -> GuardedStream:
 
 
 def answer(text: str) -> int:
-    """Write `text` to standard output, even if the reader leaves early; always 0. Raises TradebotError on a full disk."""
+    """Write `text` to standard output, even if its reader has gone; always 0. Raises TradebotError on a full disk."""
     if sys.stdout is None:
         return 0
     encoding = sys.stdout.encoding or "utf-8"

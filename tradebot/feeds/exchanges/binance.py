@@ -84,7 +84,7 @@ class Binance(Exchange):
         return messages
 
     def parse(self, text: str) -> ParsedFrame:
-        """One trade, or the other content of a frame. Ignores trades that the market did not make. Raises Unparseable."""
+        """One trade, or the other content of a frame. Ignores trades not made in the market. Raises Unparseable."""
         value = decode_json(text)
         data = value.get("data", value) if type(value) is dict else value
         if type(data) is dict:
