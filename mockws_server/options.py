@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from tradebot.config.validation import show
+from tradebot.config.validation import InvalidValue, parse_speed, show
 from tradebot.core.errors import UsageError
 
 USAGE: Final = """\
@@ -54,8 +54,6 @@ Examples:
 """
 
 HINT: Final = "try mockws --help"
-_SPEED_MIN: Final = 0.001
-_SPEED_MAX: Final = 1_000_000.0
 _PORT_MAX: Final = 65_535
 
 
@@ -123,13 +121,10 @@ def _between(low: int, high: int) -> Any:
 
 
 def _speed(option: str, text: str) -> float | None:
-    word = text.lower()
-    if word in ("max", "realtime"):
-        return None if word == "max" else 1.0
-    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)x", word)
-    if match is None or not _SPEED_MIN <= float(match[1]) <= _SPEED_MAX:
-        raise UsageError(f"{option}: must be max, realtime or a multiple such as 10x, not {show(text)}")
-    return float(match[1])
+    try:
+        return parse_speed(text)
+    except InvalidValue as error:
+        raise UsageError(f"{option}: {error}") from None
 
 
 def _address(option: str, text: str) -> str:

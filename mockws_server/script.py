@@ -27,7 +27,7 @@ from msgspec import Meta, Struct
 
 from mockws_server.actions import Action, BadAction, Burst, Stall, Symbols, Ticks, Wait, from_table
 from mockws_server.market import DEFAULT_SYMBOLS, STYLES, MarketStyle
-from tradebot.config.toml_file import Document, parse_document
+from tradebot.config.toml_file import Document, parse_document, read_bytes
 from tradebot.config.validation import did_you_mean, show
 from tradebot.core.errors import ConfigError
 
@@ -159,7 +159,8 @@ def load(name_or_path: str) -> Script:
     Raises ConfigError with a message of one line, which begins with file:line for an error in the file.
     """
     if "/" in name_or_path or name_or_path.endswith(".toml"):
-        return parse(_read(Path(name_or_path)), shown=_printable(name_or_path))
+        data = read_bytes(Path(name_or_path), "scenario", FILE_BYTES_MAX)
+        return parse(data, shown=_printable(name_or_path))
     known = names()
     if name_or_path not in known:
         hint = did_you_mean(name_or_path, known) or f"; there are {', '.join(known)}"
@@ -188,19 +189,6 @@ def parse(data: bytes, shown: str, name: str | None = None) -> Script:
             f"{document.place(('repeat',))}: repeat: a round must take at least {ROUND_S_MIN} s; add a step that waits"
         )
     return script
-
-
-def _read(path: Path) -> bytes:
-    shown = _printable(str(path))
-    try:
-        with path.open("rb") as file:
-            data = file.read(FILE_BYTES_MAX + 1)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ConfigError(f"{shown}: cannot read the scenario: {reason}") from None
-    if len(data) > FILE_BYTES_MAX:
-        raise ConfigError(f"{shown}: larger than {FILE_BYTES_MAX:_} bytes: too large for a scenario")
-    return data
 
 
 def _header(document: Document) -> _Header:

@@ -28,10 +28,10 @@ from tradebot.portfolio.money import Money, money_of
 from tradebot.report.output import Output
 from tradebot.report.results import summarize, summarize_stored
 from tradebot.store.database import absolute
-from tradebot.store.errors import FILE_REPLACED, StartStopped
+from tradebot.store.errors import FILE_REPLACED
 from tradebot.store.policy import FINAL_FLUSH_S, MAX_BATCH_EVENTS
-from tradebot.store.protocol import RunEnd, Store
-from tradebot.store.runs import NO_RATE_RULES, RunInfo, RunRecord
+from tradebot.store.protocol import Store
+from tradebot.store.runs import NO_RATE_RULES, RunEnd, RunInfo, RunRecord
 from tradebot.store.session import SqliteStore
 from tradebot.store.spill import Spill, spill_path
 from tradebot.store.takeover import Carried
@@ -77,7 +77,7 @@ def run_engine(settings: Settings, edges: Edges | None = None) -> ExitCode:
     run = _Run(settings, edges, log)
     try:
         return run.run()
-    except (Cancelled, StartStopped):
+    except Cancelled:
         log.info("stopped before the run began", event=LogEvent.STOPPED)
         return ExitCode.COMPLETE
     except TradebotError as error:
@@ -114,7 +114,7 @@ class _Run:
         self._began_s = edges.runtime.monotonic()
 
     def run(self) -> ExitCode:
-        """The steps in their order; the exit code. Before threads run: TradebotError, Cancelled or StartStopped."""
+        """The steps in their order; the exit code. Before threads run: TradebotError, Cancelled."""
         if self._config.mode != "SHADOW":
             # Late: the gate brings in the doctor and the proofs, which nothing else in a run needs.
             from tradebot.ops.gate import require_available

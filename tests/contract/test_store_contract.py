@@ -19,8 +19,8 @@ from tradebot.feeds.price_band import PriceBand
 from tradebot.feeds.sequence_tracker import SequenceGuard
 from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.errors import StorageUnavailable
-from tradebot.store.protocol import BatchWriter, RunEnd, Store
-from tradebot.store.runs import RunRecord
+from tradebot.store.protocol import BatchWriter, Store
+from tradebot.store.runs import RunEnd, RunRecord
 from tradebot.store.spill import spill_path
 
 STARTED_MS = 1_700_000_000_000
@@ -35,9 +35,7 @@ def drive(request: pytest.FixtureRequest) -> StoreDrive:
 
 @contextmanager
 def writing(store: Store, record: RunRecord) -> Iterator[BatchWriter]:
-    writer = store.writer(record)
-    writer.open()
-    with closing(writer):
+    with closing(store.writer(record)) as writer:
         yield writer
 
 
@@ -221,7 +219,7 @@ class TestWriter:
             with stores.open() as store:
                 writer = store.writer(begin(store))
                 writer.close()
-                writer.open()
+                writer.write(full_batch(1, 1), patience_ms=100)
                 writer.close()
                 writer.close()
                 store.close()

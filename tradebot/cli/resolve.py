@@ -34,6 +34,7 @@ from tradebot.config.validation import (
     check_value,
     cross_problems,
     listed,
+    parse_speed,
     show,
     value_of_text,
 )
@@ -43,8 +44,6 @@ from tradebot.feeds.exchanges import EXCHANGES
 from tradebot.strategy.registry import CHECKS
 
 ENV_LOG_LEVEL: Final = "TRADEBOT_LOG_LEVEL"
-MAX_SPEED: Final = 1_000_000.0
-MIN_SPEED: Final = 0.001
 
 # Options that are another way of saying a configuration key.
 _OVERRIDES: Final[Mapping[str, str]] = {
@@ -87,18 +86,6 @@ def _megabytes(text: str) -> int:
     return int(text)
 
 
-def _speed(text: str) -> float | None:
-    word = text.lower()
-    if word in ("max", "realtime"):
-        return None if word == "max" else 1.0
-    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)x", word)
-    if match is None:
-        raise InvalidValue(f"must be max, realtime or a multiple such as 10x, not {show(text)}")
-    if not MIN_SPEED <= float(match[1]) <= MAX_SPEED:
-        raise InvalidValue(f"must be between {MIN_SPEED:g}x and {MAX_SPEED:.0f}x, not {show(text)}")
-    return float(match[1])
-
-
 def log_level_of(text: str) -> str:
     """A log level in upper case. Raises InvalidValue."""
     return check_choice(text, get_args(LogLevel))
@@ -114,7 +101,7 @@ _OPTIONS: Final[Mapping[str, tuple[str, Callable[[str], object]]]] = {
     "--replay-db": ("replay_db", path_of),
     "--replay-run": ("replay_run", check_name),
     "--exchange": ("exchange", _exchange),
-    "--speed": ("speed", _speed),
+    "--speed": ("speed", parse_speed),
     "--ws-sources": ("ws_sources", path_of),
     "--out": ("out", path_of),
     "--max-mb": ("max_mb", _megabytes),

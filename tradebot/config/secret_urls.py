@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from tradebot.config.model import Config, Secrets, expand_home, on_command_line
 from tradebot.config.validation import InvalidValue, check_value
@@ -32,36 +32,29 @@ def find_secrets(config: Config, sources: Mapping[str, str], environ: Mapping[st
 
     Raises ConfigError (a file) or UsageError (the environment), never quoting what it found.
     """
-    ws_url = None
-    if config.engine.ingest_mode in _LIVE and not _on_command_line("engine.ws_url", config, sources):
-        ws_url = _find("engine.ws_url", ENV_WS_URL, config.engine.ws_url_file, sources, environ)
-    return Secrets(ws_url, find_webhook(config, sources, environ))
+    return Secrets(_find("engine.ws_url", config, sources, environ), find_webhook(config, sources, environ))
 
 
 def find_webhook(config: Config, sources: Mapping[str, str], environ: Mapping[str, str]) -> str | None:
     """The webhook in the environment or in a file; None without one. Like `find_secrets`."""
-    if _on_command_line("notify.webhook_url", config, sources):
+    return _find("notify.webhook_url", config, sources, environ)
+
+
+def _find(key: str, config: Config, sources: Mapping[str, str], environ: Mapping[str, str]) -> str | None:
+    place = _place(key, config, sources, environ)
+    if place is None:
         return None
-    return _find("notify.webhook_url", ENV_WEBHOOK_URL, config.notify.webhook_url_file, sources, environ)
-
-
-def _find(
-    key: str, variable: str, file: str | None, sources: Mapping[str, str], environ: Mapping[str, str]
-) -> str | None:
-    text = environ.get(variable)
-    if text and not _file_on_command_line(key, file, sources):  # empty counts as not set
+    if place.file is None:
         try:
-            return _checked(key, text.strip())
+            return _checked(key, environ[place.variable].strip())
         except InvalidValue as error:
-            raise UsageError(f"environment {variable}: {error}") from None
-    if file is None:
-        return None
-    path = secret_path(file, environ)
+            raise UsageError(f"environment {place.variable}: {error}") from None
+    path = secret_path(place.file, environ)
     try:
         return _checked(key, _read_line(path))
     except InvalidValue as error:
-        place = sources.get(f"{key}_file", "default")
-        raise ConfigError(f"{place}: {key}_file: {path}: {error}") from None
+        named_in = sources.get(f"{key}_file", "default")
+        raise ConfigError(f"{named_in}: {key}_file: {path}: {error}") from None
 
 
 def _checked(key: str, text: str) -> str:
@@ -72,14 +65,30 @@ def _checked(key: str, text: str) -> str:
 
 def secret_place(key: str, config: Config, sources: Mapping[str, str], environ: Mapping[str, str]) -> str | None:
     """The place from which a run reads `key`, for people; None if it is not a secret place. Reads nothing."""
-    ws = key == "engine.ws_url"
-    if (ws and config.engine.ingest_mode not in _LIVE) or _on_command_line(key, config, sources):
+    place = _place(key, config, sources, environ)
+    if place is None:
         return None
-    variable = ENV_WS_URL if ws else ENV_WEBHOOK_URL
-    file = config.engine.ws_url_file if ws else config.notify.webhook_url_file
-    if environ.get(variable) and not _file_on_command_line(key, file, sources):
-        return f"environment {variable}"
-    return None if file is None else escape(str(secret_path(file, environ)))
+    return f"environment {place.variable}" if place.file is None else escape(str(secret_path(place.file, environ)))
+
+
+class _Place(NamedTuple):
+    """Where a URL is read from: the file that the configuration names, or without one a variable."""
+
+    variable: str
+    file: str | None
+
+
+def _place(key: str, config: Config, sources: Mapping[str, str], environ: Mapping[str, str]) -> _Place | None:
+    """The place that wins; None when the URL is not secret, or not wanted. Reads nothing."""
+    if key == "engine.ws_url":
+        variable, file, is_wanted = ENV_WS_URL, config.engine.ws_url_file, config.engine.ingest_mode in _LIVE
+    else:
+        variable, file, is_wanted = ENV_WEBHOOK_URL, config.notify.webhook_url_file, True
+    if not is_wanted or _on_command_line(key, config, sources):
+        return None
+    if environ.get(variable) and not (file is not None and on_command_line(sources, f"{key}_file")):
+        return _Place(variable, None)  # an empty variable counts as not set
+    return None if file is None else _Place(variable, file)
 
 
 def visible_credentials(config: Config, sources: Mapping[str, str]) -> list[str]:
@@ -101,11 +110,6 @@ def _on_command_line(key: str, config: Config, sources: Mapping[str, str]) -> bo
     """Whether the command line contains the URL, which then overrides environment and files."""
     url = config.engine.ws_url if key == "engine.ws_url" else config.notify.webhook_url
     return url is not None and on_command_line(sources, key)
-
-
-def _file_on_command_line(key: str, file: str | None, sources: Mapping[str, str]) -> bool:
-    """Whether the command line names the file of the URL, which then overrides the environment."""
-    return file is not None and on_command_line(sources, f"{key}_file")
 
 
 def secret_path(file: str, environ: Mapping[str, str]) -> Path:

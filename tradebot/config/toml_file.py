@@ -130,7 +130,7 @@ def read_document(path: Path, kind: str, bytes_max: int) -> Document:
 
     Raises ConfigError when it cannot be read, is larger than `bytes_max`, is not UTF-8 or not TOML.
     """
-    return parse_document(_name(path), _read_bytes(path, kind, bytes_max))
+    return parse_document(_name(path), read_bytes(path, kind, bytes_max))
 
 
 def parse_document(name: str, raw: bytes) -> Document:
@@ -149,7 +149,8 @@ def parse_document(name: str, raw: bytes) -> Document:
     return Document(name, content, key_lines(text))
 
 
-def _read_bytes(path: Path, kind: str, bytes_max: int) -> bytes:
+def read_bytes(path: Path, kind: str, bytes_max: int) -> bytes:
+    """The bytes of the file at `path`, which messages call `kind`. Blocks (I/O). Raises ConfigError."""
     try:
         with path.open("rb") as file:
             raw = file.read(bytes_max + 1)

@@ -6,7 +6,7 @@ from tradebot.core.runtime import Runtime
 
 
 class Cancelled(Exception):
-    """A long piece of work (hashing an input) ended early because its cancellation was requested."""
+    """Work before the pipeline runs ended early, on request or on a stop signal: nothing was accepted or lost."""
 
 
 class Cancellation:

@@ -79,10 +79,6 @@ class SequenceGuard:
         self._room = CONTENTS_A_SYMBOL
         self._changed: set[str] = set()
 
-    def too_many(self, tick: Tick) -> bool:
-        """Whether there is no room for the symbol of `tick`."""
-        return tick.symbol not in self._numbering and len(self._numbering) >= self._symbols_max
-
     def state(self, symbol: str) -> SequenceState:
         """What a restart is to know of a symbol; contents and ids of its newest CONTENTS_A_SYMBOL trades at most."""
         ids = self._ids.get(symbol)

@@ -45,11 +45,14 @@ def run_prune(
     runtime.catch_stop_signals()
     out = GuardedStream(answers)
     cutoff_ms = runtime.now_ms() - keep_ms
-    total, failure, free_bytes = Pruned(), "", None
+    total = Pruned()
+    failure: str | None
+    free_bytes: int | None = None
     retry = RetryPolicy(_RETRY_S)
     bar = ProgressBar(errors, None, "rows")
     try:
         while True:
+            failure = None
             try:
                 with closing(open_database(db_path)) as db:
                     waiting, unreadable = _waiting(db_path)
@@ -61,9 +64,8 @@ def run_prune(
                         if pruner.done.ticks:
                             retry.succeeded()
                     free_bytes = _free_bytes(db)
-                if not total.refused:
-                    break
-                failure = f"no replay was deleted, because the spill file may hold its events: {unreadable}"
+                if total.refused:
+                    failure = f"no replay was deleted, because the spill file may hold its events: {unreadable}"
             except PruneStopped as stop:
                 failure = str(stop)
             except StorageUnavailable as error:
@@ -74,14 +76,12 @@ def run_prune(
                 if delay_s is not None and not runtime.stop_signals():
                     runtime.sleep(delay_s)
                     continue
-            report = _as_json if as_json else _report
-            out.write(report(db_path, cutoff_ms, dry_run, total, None, failure))
-            return 1
+            break
     finally:
         bar.close()
     report = _as_json if as_json else _report
-    out.write(report(db_path, cutoff_ms, dry_run, total, free_bytes, ""))
-    return 0
+    out.write(report(db_path, cutoff_ms, dry_run, total, free_bytes if failure is None else None, failure))
+    return 0 if failure is None else 1
 
 
 def _waiting(db_path: Path) -> tuple[Waiting, str]:
@@ -106,14 +106,16 @@ def _free_bytes(db: SqliteDatabase) -> int:
     return pages * size
 
 
-def _as_json(path: Path, cutoff_ms: int, dry_run: bool, done: Pruned, free_bytes: int | None, failure: str) -> str:
+def _as_json(
+    path: Path, cutoff_ms: int, dry_run: bool, done: Pruned, free_bytes: int | None, failure: str | None
+) -> str:
     """The report for scripts. With `dry_run` the counts are what would be deleted."""
     return json_answer(
         {
             "format": 1,
             "database": str(path),
             "finished": not failure,
-            "failure": failure or None,
+            "failure": failure,
             "dry_run": dry_run,
             "older_than_ms": cutoff_ms,
             "deleted": {name: getattr(done, name) for name in _COUNTED},
@@ -124,7 +126,9 @@ def _as_json(path: Path, cutoff_ms: int, dry_run: bool, done: Pruned, free_bytes
     )
 
 
-def _report(path: Path, cutoff_ms: int, dry_run: bool, done: Pruned, free_bytes: int | None, failure: str) -> str:
+def _report(
+    path: Path, cutoff_ms: int, dry_run: bool, done: Pruned, free_bytes: int | None, failure: str | None
+) -> str:
     before = datetime.fromtimestamp(cutoff_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     counts = ", ".join(f"{getattr(done, name):,} {name}" for name in _COUNTED)
     lines = [f"{'Would delete' if dry_run else 'Deleted'} from {path} what is older than {before}: {counts}."]

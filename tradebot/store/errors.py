@@ -53,10 +53,6 @@ _HINTS: Final = {
 }
 
 
-class StartStopped(Exception):
-    """A stop signal came before the pipeline ran: nothing was accepted, nothing is lost."""
-
-
 class StorageUnavailable(TradebotError):
     """The database, or a file beside it, could not be written or read.
 

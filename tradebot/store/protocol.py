@@ -7,31 +7,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import Any, Protocol, TypeVar
-
-from msgspec import Struct
+from typing import Protocol, TypeVar
 
 from tradebot.core.events import Tick
 from tradebot.store.adoption import Orphan
 from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.results import StoredResults
-from tradebot.store.runs import RunInfo, RunRecord
+from tradebot.store.runs import RunEnd, RunInfo, RunRecord
 from tradebot.store.takeover import Carried, Memory
 
 M = TypeVar("M", bound="Memory | None")
 
 
-class RunEnd(Struct, frozen=True):
-    """How a run ended: `ended_ms` in Unix ms; `complete`: a replay that was read to its end; `ledger` as logged."""
-
-    ended_ms: int
-    exit_code: int
-    complete: bool
-    ledger: dict[str, Any]
-
-
 class BatchWriter(Protocol):
-    """Writes the events of one run. One thread opens, writes and closes; `sync_wal` and the properties: any thread."""
+    """Writes the events of one run. One thread writes and closes; `sync_wal` and the properties: any thread."""
 
     @property
     def counts(self) -> StoredCounts:
@@ -41,10 +30,6 @@ class BatchWriter(Protocol):
     @property
     def wal_bytes(self) -> int:
         """Size of the file that commits are appended to before they reach the database."""
-        ...
-
-    def open(self) -> None:
-        """Connect, on the thread that will write. Raises StorageUnavailable, ConfigError."""
         ...
 
     def write(self, batch: WriteBatch, patience_ms: int) -> None:
@@ -68,7 +53,7 @@ class Store(Protocol):
     """The storage of one engine, which no other engine may write until `close`. All methods: the main thread.
 
     What can pass (locked, disk full) is tried again, for as long as the configuration says. After that the methods
-    raise OverloadError; ConfigError when the storage is damaged or not tradebot's, StartStopped on a stop signal
+    raise OverloadError; ConfigError when the storage is damaged or not tradebot's, Cancelled on a stop signal
     meanwhile.
     """
 
@@ -105,7 +90,7 @@ class Store(Protocol):
         ...
 
     def writer(self, record: RunRecord) -> BatchWriter:
-        """A writer for the events of the run, not yet opened. There may be one at a time."""
+        """A writer for the events of the run, which connects at its first write. There may be one at a time."""
         ...
 
     def finish_run(self, record: RunRecord, end: RunEnd, patience_s: float) -> None:

@@ -137,14 +137,21 @@ def _check_rules(db: SqliteDatabase, row: dict[str, Any], info: RunInfo) -> None
     )
 
 
-def finish_run(
-    db: SqliteDatabase, run_no: int, ended_ms: int, exit_code: int, complete: bool, ledger: dict[str, Any]
-) -> None:
+class RunEnd(Struct, frozen=True):
+    """How a run ended: `ended_ms` in Unix ms; `complete`: a replay that was read to its end; `ledger` as logged."""
+
+    ended_ms: int
+    exit_code: int
+    complete: bool
+    ledger: dict[str, Any]
+
+
+def finish_run(db: SqliteDatabase, run_no: int, end: RunEnd) -> None:
     """Write how the run ended. Raises StorageUnavailable."""
     with storage_errors(), db.atomic("IMMEDIATE"):
         RunRow.update(
-            last_end_ms=ended_ms,
-            exit_code=exit_code,
-            complete=int(complete),
-            ledger=msgspec.json.encode(ledger).decode(),
+            last_end_ms=end.ended_ms,
+            exit_code=end.exit_code,
+            complete=int(end.complete),
+            ledger=msgspec.json.encode(end.ledger).decode(),
         ).where(RunRow.id == run_no).execute(db)

@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 from peewee import SqliteDatabase
 
 from tradebot.config.model import Synchronous
+from tradebot.core.cancellation import Cancelled
 from tradebot.core.errors import ConfigError, OverloadError
 from tradebot.core.events import Tick
 from tradebot.core.log_events import LogEvent
@@ -30,16 +31,16 @@ from tradebot.store.database import (
     reading,
     refuse_foreign,
 )
-from tradebot.store.errors import DAMAGED, FILE_REPLACED, StartStopped, StorageUnavailable, storage_errors
+from tradebot.store.errors import DAMAGED, FILE_REPLACED, StorageUnavailable, storage_errors
 from tradebot.store.file_identity import FileIdentity, check_database, identity_of
 from tradebot.store.lock import WriterLock
 from tradebot.store.models import SCHEMA_VERSION
 from tradebot.store.policy import RetryPolicy
-from tradebot.store.protocol import BatchWriter, M, RunEnd
+from tradebot.store.protocol import BatchWriter, M
 from tradebot.store.reader import stored_ticks
 from tradebot.store.results import StoredResults, read_results
 from tradebot.store.row_counts import COUNTED, row_counts
-from tradebot.store.runs import RunInfo, RunRecord
+from tradebot.store.runs import RunEnd, RunInfo, RunRecord
 from tradebot.store.spill import spill_path
 from tradebot.store.takeover import Carried, take_over
 from tradebot.store.writer import SqliteWriter
@@ -61,7 +62,7 @@ class SqliteStore:
     ) -> None:
         """Take the locks and open. Retries what can pass for `storage_retry_s`.
 
-        Raises ConfigError (unusable), OverloadError (stays locked or full), StartStopped.
+        Raises ConfigError (unusable), OverloadError (stays locked or full), Cancelled.
         """
         self.path = path
         self.synchronous: Synchronous = synchronous
@@ -108,13 +109,12 @@ class SqliteStore:
 
     def finish_run(self, record: RunRecord, end: RunEnd, patience_s: float) -> None:
         """As `Store.finish_run`."""
-        fields = end.ended_ms, end.exit_code, end.complete, end.ledger
-        self.at_the_end(lambda db: runs.finish_run(db, record.no, *fields), patience_s)
+        self.at_the_end(lambda db: runs.finish_run(db, record.no, end), patience_s)
 
     def with_database(self, work: Callable[[SqliteDatabase], T]) -> T:
         """Run `work` on a connection of its own; again, for `storage_retry_s`, while the database is locked or full.
 
-        Blocks. Raises OverloadError when patience ends, ConfigError when the file is damaged, StartStopped on a stop
+        Blocks. Raises OverloadError when patience ends, ConfigError when the file is damaged, Cancelled on a stop
         signal while waiting.
         """
         return self._insist(work, self._retry_s, stoppable=True)
@@ -163,7 +163,7 @@ class SqliteStore:
                 )
                 self._runtime.sleep(delay_s)
                 if stoppable and self._runtime.stop_signals():
-                    raise StartStopped from error
+                    raise Cancelled from error
 
     def _unreadable(self, stoppable: bool) -> StorageUnavailable | None:
         """Why the database or its log cannot be read, or None when it can.
@@ -174,7 +174,7 @@ class SqliteStore:
             if self._lock is not None:
                 for _ in self._lock.read_through():
                     if stoppable and self._runtime.stop_signals():
-                        raise StartStopped
+                        raise Cancelled
             with suppress(FileNotFoundError), beside(self.path, "-wal").open("rb") as log:
                 while log.read(_BLOCK_BYTES):
                     pass

@@ -6,7 +6,6 @@ that ask for it: `broken` says what is wrong, and where.
 
 from __future__ import annotations
 
-import difflib
 import importlib  # impure: adding a strategy is adding a file, so the folder's modules are looked up, once
 import inspect
 import pkgutil  # impure: the same look-up
@@ -58,14 +57,10 @@ def create(name: str, config: Config) -> Strategy:
 
     Raises ConfigError when there is no such strategy, when it cannot be used, or when its parameters make no sense.
     """
-    usable, unusable = _look_up()
-    if name in unusable:
-        raise ConfigError(f"strategy.name: {name!r} cannot be used: {unusable[name]}")
-    if name not in usable:
-        close = difflib.get_close_matches(name, usable, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ConfigError(f"strategy.name: unknown strategy {name!r}{hint}; known strategies: {', '.join(usable)}")
-    kind = usable[name]
+    try:
+        kind = strategies()[check_name(name)]
+    except InvalidValue as error:
+        raise ConfigError(f"strategy.name: {error}") from None
     try:
         strategy = kind.from_config(config)
         if not isinstance(strategy.lookback, int):

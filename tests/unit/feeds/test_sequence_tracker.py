@@ -171,8 +171,6 @@ class TestSymbols:
         taken = guard.take([tick(1, "A"), tick(None, "B"), tick(1, "C"), tick(None, "D"), tick(2, "A")])
         assert [t.symbol for t in taken.ticks] == ["A", "B", "A"]
         assert taken.refused == 2
-        assert guard.too_many(tick(1, "C"))
-        assert not guard.too_many(tick(1, "B"))
         assert guard.take(TickChunk([tick(None, "E")] * 3, "E")) == Taken([], refused=3)
         assert guard.take(TickChunk([tick(None, "B")] * 3, "B")).refused == 0
 

@@ -71,7 +71,7 @@ def test_help_and_version_win(words: str, command: str) -> None:
         ("--seed=x", "--seed: must be a whole number"),
         ("--replay=x --wait-clients=101", "--wait-clients: must be a whole number from 0 to 100"),
         ("--replay=x --speed=fast", "--speed: must be max, realtime or a multiple such as 10x"),
-        ("--replay=x --speed=0x", "--speed: must be max, realtime or a multiple such as 10x"),
+        ("--replay=x --speed=0x", "--speed: must be between 0.001x and 1000000x"),
         ("--ticks=127.0.0.1:5555", "--ticks: must be like tcp://127.0.0.1:5555"),
         ("--ticks=tcp://127.0.0.1:65536", "--ticks: must be like tcp://127.0.0.1:5555"),
         ("--control=tcp://127.0.0.1", "--control: must be like tcp://127.0.0.1:5555"),
@@ -99,7 +99,7 @@ def test_every_option_of_the_usage_is_known_and_spelled_out() -> None:
     ("words", "says"),
     [
         ("--scenario=strom", 'no scenario "strom" (did you mean storm?)'),
-        ("--scenario=/does/not/exist.toml", "cannot read the scenario: No such file or directory"),
+        ("--scenario=/does/not/exist.toml", "no such scenario"),
         ("--replay=/does/not/exist", "No such file or directory; check --replay"),
         ("--replay=/", "is a directory"),
         ("--host=256.0.0.1 --port=0", "cannot listen on 256.0.0.1:0"),

@@ -273,7 +273,11 @@ class TestFiles:
 
     def test_files_that_cannot_be_read(self, tmp_path: Path) -> None:
         (tmp_path / "big.toml").write_bytes(b"#" * 2_000_000)
-        for name, says in (("none.toml", "No such file"), (".", "Is a directory"), ("big.toml", "larger than")):
+        for name, says in (
+            ("none.toml", "no such scenario"),
+            (".", "is a directory, not a scenario"),
+            ("big.toml", "larger than"),
+        ):
             with pytest.raises(ConfigError, match=says):
                 load(f"{tmp_path}/{name}")
 

@@ -22,7 +22,7 @@ from tradebot.ops.status_view import View, render, render_line, run_status, view
 from tradebot.output.streams import GuardedStream
 from tradebot.portfolio.book import Book
 from tradebot.store.batch import StoredCounts
-from tradebot.store.runs import finish_run
+from tradebot.store.runs import RunEnd, finish_run
 from tradebot.store.spill import Spill, spill_path
 from tradebot.telemetry.publisher import status_line
 from tradebot.telemetry.status_file import LastTick, status_path, write_status
@@ -206,7 +206,7 @@ def test_what_has_become_of_the_engine(database: Path, changes: dict[str, Any], 
 
 def test_without_an_engine_the_database_tells(database: Path) -> None:
     db = new_database(database)
-    finish_run(db, 1, 5, 10, False, {})
+    finish_run(db, 1, RunEnd(5, 10, False, {}))
     db.close()
     view = view_of(database, Clock())
     assert view.engine == "none"

@@ -18,7 +18,7 @@ from tradebot.store.batch import StoredCounts
 from tradebot.store.database import connect
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.feed_identity import feed_name, feed_of_source, synthetic_name, takes_over
-from tradebot.store.runs import RESULT_RULES, RunRecord, begin_run, finish_run
+from tradebot.store.runs import RESULT_RULES, RunEnd, RunRecord, begin_run, finish_run
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ class TestHeldAlready:
     def test_resumed(self, path: Path, db: SqliteDatabase) -> None:
         """A partial one continues, from what it holds; its first start stays."""
         record = self.begun(path, db)
-        finish_run(db, record.no, 50, 13, complete=False, ledger={"received": 10})
+        finish_run(db, record.no, RunEnd(50, 13, complete=False, ledger={"received": 10}))
         again = begin_run(db, run_info("r1"), 99, resume=True)
         assert again == RunRecord(1, "r1", StoredCounts(10, 2, 2, 2), complete=False, is_new=False)
         assert rows(path, "SELECT first_start_ms, last_end_ms, exit_code FROM runs") == [(17, None, None)]
@@ -79,7 +79,7 @@ class TestHeldAlready:
     def test_whole(self, path: Path, db: SqliteDatabase) -> None:
         """A complete one says so."""
         record = self.begun(path, db)
-        finish_run(db, record.no, 50, 0, complete=True, ledger={})
+        finish_run(db, record.no, RunEnd(50, 0, complete=True, ledger={}))
         with pytest.raises(ConfigError, match=r"holds this replay, whole \(run r1\); use --resume to check that"):
             begin_run(db, run_info("r1"), 99, resume=False)
         assert begin_run(db, run_info("r1"), 99, resume=True).complete
@@ -112,7 +112,7 @@ def test_the_end(path: Path, db: SqliteDatabase) -> None:
     """Exit code, last end and ledger, of this run alone."""
     for run_id in ("r1", "r2"):
         begin_run(db, run_info(run_id), 17, resume=False)
-    finish_run(db, 2, 50, 13, complete=False, ledger={"received": 10, "cause": None})
+    finish_run(db, 2, RunEnd(50, 13, complete=False, ledger={"received": 10, "cause": None}))
     found = rows(path, "SELECT last_end_ms, exit_code, complete, ledger FROM runs ORDER BY id")
     assert found[0] == (None, None, 0, None)
     assert found[1][:3] == (50, 13, 0)
@@ -125,7 +125,7 @@ def test_locked(path: Path, db: SqliteDatabase) -> None:
         with pytest.raises(StorageUnavailable, match="SQLITE_BUSY"):
             begin_run(db, run_info(), 17, resume=False)
         with pytest.raises(StorageUnavailable, match="SQLITE_BUSY"):
-            finish_run(db, 1, 50, 0, complete=True, ledger={})
+            finish_run(db, 1, RunEnd(50, 0, complete=True, ledger={}))
     with closing(connect(path)) as again:
         begin_run(again, run_info(), 17, resume=False)
 
@@ -161,7 +161,7 @@ class TestResultRules:
 
     def test_a_complete_one_is_shown_under_any_rules(self, path: Path, db: SqliteDatabase) -> None:
         self.begun(path, db, 1)
-        finish_run(db, 1, 20, 0, complete=True, ledger={})
+        finish_run(db, 1, RunEnd(20, 0, complete=True, ledger={}))
         assert begin_run(db, run_info("r1"), 99, resume=True).complete
 
 

@@ -30,10 +30,11 @@ from tests.unit.store_helpers import (
     storage_of,
     unprivileged,
 )
+from tradebot.core.cancellation import Cancelled
 from tradebot.core.errors import ConfigError, OverloadError
 from tradebot.core.log_events import LogEvent
 from tradebot.store.batch import StoredCounts
-from tradebot.store.errors import StartStopped, StorageUnavailable
+from tradebot.store.errors import StorageUnavailable
 from tradebot.store.lock import WriterLock
 from tradebot.store.session import SqliteStore
 from tradebot.store.spill import Spill, spill_path
@@ -219,7 +220,7 @@ class TestPatience:
         """S13: nothing was accepted yet, so a stop is served at once."""
         new_database(tmp_path / "x.db").close()
         runtime.on_sleep = runtime.signal
-        with locked(tmp_path / "x.db"), pytest.raises(StartStopped):
+        with locked(tmp_path / "x.db"), pytest.raises(Cancelled):
             opened(tmp_path / "x.db", runtime, logged)
         assert len(runtime.slept) == 1
 
