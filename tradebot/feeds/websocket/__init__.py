@@ -1,1 +1,1 @@
-"""A live feed: one WebSocket connection, kept up."""
+"""A live feed over one WebSocket connection, with reconnects."""

@@ -1,4 +1,4 @@
-"""What an exchange announces, each text once: an exchange may repeat it at each connection. Pure."""
+"""Announcements of an exchange, each text reported once: an exchange may repeat it at each connection. Pure."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ class WebSocketTransport:
             stream.close()
 
     def _upgrade(self, stream: Stream, target: UrlTarget, attempt: TimedAttempt) -> bytes:
-        """Make the opening handshake; what came behind the server's answer. Raises ConnectFailed."""
+        """Perform the opening handshake; returns bytes received after the server's answer. Raises ConnectFailed."""
         attempt.waits_for = f"answer of {target.host} to the WebSocket handshake"
         sock = _HandshakeSocket(stream, attempt, self._runtime.now_ms)
         # websocket-client has only some type information.
@@ -215,7 +215,7 @@ class WebSocketConnection:
             self._pong(frame.data)
 
     def _read(self) -> bytes | None:
-        """As Stream.read; the end of the connection is noted."""
+        """Like Stream.read; records the end of the connection."""
         try:
             data = self._stream.read()
         except OSError as error:
@@ -256,13 +256,13 @@ class WebSocketConnection:
                 raise TimeoutError(f"the peer accepted no data for {self._send_timeout_s:g} s")
 
     def _lose(self, reason: str, code: int, farewell: bytes | None = None) -> None:
-        """Close, with `farewell` as the payload of a close frame where one is due, and remember why."""
+        """Close, with `farewell` as the payload of a close frame if one is due, and record the reason."""
         self._lost = reason, code
         self._stream.close(b"" if farewell is None else _frame(farewell, websocket.ABNF.OPCODE_CLOSE))
 
 
 class _HandshakeSocket:
-    """What websocket-client sees as a socket during the handshake.
+    """The socket that websocket-client uses during the handshake.
 
     It reads byte by byte, follows redirects, waits for whatever body a refusal announces, and its versions tell of a
     refusal in different ways. So the head of the answer is read whole first, within the attempt and bounded, and only
@@ -325,7 +325,7 @@ class _HandshakeSocket:
 
 
 class _ReadableSocket(io.RawIOBase):
-    """What http.client sees as a socket: only its reading side, within the attempt."""
+    """The socket that http.client uses: only its reading side, within the attempt."""
 
     def __init__(self, stream: Stream, attempt: TimedAttempt) -> None:
         self._stream = stream
@@ -360,7 +360,7 @@ def _frame(payload: bytes, opcode: int) -> bytes:
 
 
 def _bad_upgrade(head: bytes, error: Exception) -> str:
-    """Why an answer with status 101 is not a WebSocket handshake all the same."""
+    """Why an answer with status 101 is still not a valid WebSocket handshake."""
     present = {line.partition(b":")[0].strip().lower() for line in head.split(b"\n")[1:]}
     missing = [name for name in _UPGRADE_HEADERS if name.lower().encode() not in present]
     what = f"{', '.join(missing)} missing" if missing else str(error)

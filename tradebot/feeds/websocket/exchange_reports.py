@@ -24,7 +24,7 @@ _LOGGED_NAMES_MAX: Final = 20
 
 
 class ExchangeReports:
-    """One feed's reports, connection after connection. One thread, but `look`, which any may read.
+    """The reports of one feed, across connections. Used by one thread, except `look`, which any thread may read.
 
     `restart_planned`: the exchange will close this connection and has asked for a new one before that.
     """
@@ -56,7 +56,7 @@ class ExchangeReports:
         self._loss = reason
 
     def check_confirmed(self, now_s: float, budget_s: float) -> None:
-        """Raises NetworkError when the exchange has confirmed no symbol for as long as feed.reconnect_budget_s."""
+        """Raises NetworkError if the exchange has confirmed no symbol for feed.reconnect_budget_s."""
         if self.subscriptions.given_up(now_s, budget_s):
             words = self.subscriptions.words
             said = f"the exchange said: {words}" if words else "the exchange sent no error message"
@@ -67,7 +67,7 @@ class ExchangeReports:
             )
 
     def heard(self, parsed: ParsedFrame, now_s: float, now_ms: int) -> list[Notice]:
-        """Take in a frame, received at `now_s` (monotonic) and `now_ms` (Unix); what is to be reported in-band."""
+        """Process a frame, received at `now_s` (monotonic) and `now_ms` (Unix); returns what to report in-band."""
         kind = parsed.kind
         if kind == "trades":
             if parsed.ticks:
@@ -97,7 +97,7 @@ class ExchangeReports:
         return now_s >= self._look_at_s
 
     def check(self, now_s: float, now_ms: int, frames: int) -> list[Notice]:
-        """Call often: once a second, what has become of the symbols. `frames`: received so far, for the log."""
+        """Call this often: checks the symbols once a second. `frames`: number received so far, for the log."""
         if now_s < self._look_at_s:
             return []
         self._look_at_s = now_s + _LOOK_EVERY_S

@@ -51,7 +51,7 @@ _DETAIL_CHARS_MAX: Final = 300
 
 
 class FeedTarget(Struct, frozen=True):
-    """Where to connect and what to ask for there."""
+    """Where to connect, and which symbols to subscribe to."""
 
     url: str
     symbols: tuple[str, ...]
@@ -121,7 +121,7 @@ class WebSocketFeed:
         )
 
     def read(self) -> FeedBatch:
-        """What the next frame brought, or what happened to the link; see Feed.
+        """The result of the next frame, or a change of the link; see Feed.
 
         Raises NetworkError when the reconnect budget is used up without a connection or a confirmation, ParseError
         after `parse_error_limit` frames in a row that could not be understood, ConfigError when messages are too large.
@@ -180,7 +180,7 @@ class WebSocketFeed:
         return FeedBatch([], notices=((0, notice),))
 
     def _connected(self, connection: Connection, confirms: bool) -> Notice:
-        """`connection` is the one in use from now on. `confirms`: an answer to its subscription is to be expected."""
+        """Use `connection` from now on. `confirms`: an answer to its subscription is expected."""
         now_s = self._runtime.monotonic()
         self._policy.connected(now_s)
         self._pause.end()
@@ -193,7 +193,7 @@ class WebSocketFeed:
         return self._up(now_s)
 
     def _limits(self) -> ConnectionLimits:
-        """What an attempt that is made now may take."""
+        """The limits of an attempt made now."""
         timeout_s = self._policy.attempt_timeout_s(self._runtime.monotonic(), self._config.connect_timeout_s)
         return ConnectionLimits(timeout_s, self._message_bytes_max())
 
@@ -201,7 +201,7 @@ class WebSocketFeed:
         return message_bytes_max(self._config.max_message_bytes, self._reader.exchange.message_bytes)
 
     def _url(self, exchange: Exchange) -> str:
-        """Where to connect, which may have to be asked for first. Raises ConnectFailed."""
+        """The URL to connect to; may request a token first. Raises ConnectFailed."""
         url = exchange.connection_url(self._target.url, self._target.symbols)
         if exchange.token_url is None:
             return url
@@ -232,7 +232,7 @@ class WebSocketFeed:
         )  # fmt: skip
 
     def _attempt_due(self, now_s: float) -> None:
-        """By when the next attempt must have ended: a token may be asked for first, and both have their timeout."""
+        """The time by which the next attempt must have ended, including the timeout of a token request."""
         self._due_s = now_s + self._policy.wait_s(now_s) + 2 * self._config.connect_timeout_s
 
     def _up(self, now_s: float) -> Notice:
@@ -280,7 +280,7 @@ class WebSocketFeed:
         return FeedBatch([], notices=tuple((0, notice) for notice in notices))
 
     def _wait_s(self, now_s: float) -> float:
-        """How long a receive may block, for what is due beside liveness."""
+        """How long a receive may block before something other than liveness is due."""
         if self._handover is not None:
             return _HANDOVER_WAIT_S
         return self._outbox.wait_s(now_s, self._reports.subscriptions.wait_s(now_s, READ_WAIT_S))
@@ -305,7 +305,7 @@ class WebSocketFeed:
         return FeedBatch([])
 
     def _hand_over(self, old: Connection, handover: ConnectionHandover) -> FeedBatch:
-        """Read the old connection, hold back what the new one brings, and change over in time."""
+        """Read the old connection, hold back the frames of the new one, and switch over in time."""
         batch = self._receive(old, self._runtime.monotonic())
         handover.poll()
         if handover.broken is not None:
@@ -369,7 +369,7 @@ class WebSocketFeed:
         return batch if _says_something(batch) else None
 
     def _apply_control(self, parsed: ParsedFrame, now_ms: int) -> Sequence[Notice]:
-        """What a frame says beside trades, as far as it is to be reported."""
+        """Process the content of a frame other than trades, and report it if necessary."""
         if parsed.kind in ("trades", "ack"):
             self._liveness.confirmed()
         if parsed.kind == "trades":
@@ -384,7 +384,7 @@ class WebSocketFeed:
         return int(self._runtime.token(), 16) / 0x1_0000_0000
 
     def close(self) -> None:
-        """Say goodbye and give the socket back. Idempotent; never while another thread is inside `read`."""
+        """Close the connection and release the socket. Idempotent; not while another thread is inside `read`."""
         if self._handover is not None:
             self._handover.abandon()
             self._handover = None

@@ -50,7 +50,7 @@ class _Violation(Exception):
 
 
 class FrameDecoder:
-    """Takes the bytes a server sends after the handshake and gives the frames in them.
+    """Decodes the bytes that a server sends after the handshake into frames.
 
     Keeps at most what `feed` was given since the last `take`, one frame and one unfinished message: bounded by
     `max_message_bytes` when `feed` is only called after a `take` that returned less than its limit.
@@ -67,11 +67,11 @@ class FrameDecoder:
         self._empty_fragments = 0
 
     def feed(self, data: bytes) -> None:
-        """Add what arrived."""
+        """Add received bytes."""
         self._buffer += data
 
     def take(self, limit: int) -> list[Frame]:
-        """At most `limit` of the frames that are whole, in order. A part of a frame is kept. See `ending` too."""
+        """At most `limit` of the complete frames, in order. An incomplete frame is kept. See `ending` too."""
         frames: list[Frame] = []
         buffer, at = self._buffer, 0
         size = len(buffer)
@@ -111,7 +111,7 @@ class FrameDecoder:
         return frames
 
     def _check_header(self, first: int, length: int) -> None:
-        """Refuse by the header alone, so that nothing is kept of a frame that must not come."""
+        """Reject an invalid frame by its header, so that none of its content is stored."""
         opcode = first & 15
         if first & 0x70:
             raise _Violation(CLOSE_PROTOCOL_ERROR, "a frame with reserved bits set (no extension was agreed on)")
@@ -136,7 +136,7 @@ class FrameDecoder:
                 raise _Violation(CLOSE_PROTOCOL_ERROR, f"a message of more than {EMPTY_FRAGMENTS_MAX} empty fragments")
 
     def _take_other(self, opcode: int, final: bool, payload: bytearray, frames: list[Frame]) -> None:
-        """Anything but a text message in one frame: control frames, binary messages and fragments of either."""
+        """Process everything except a text message in one frame: control frames, binary messages, fragments."""
         if opcode in (_PING, _PONG):
             frames.append(Frame("ping" if opcode == _PING else "pong", data=bytes(payload)))
         elif opcode == _CLOSE:

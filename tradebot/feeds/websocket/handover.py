@@ -1,4 +1,4 @@
-"""From a connection that its exchange will close to a new one, without losing what both carry.
+"""Changes from a connection that its exchange will close to a new one, without losing frames of either.
 
 The new connection is made and subscribed while the old one is still read. What it brings is held back for HOLD_S, or
 until the old one is lost; then the old one is given up, and what was held is read. Trades that came over both are
@@ -35,11 +35,11 @@ class ConnectionHandover:
             self._do(partial(connection.send_text, text))
 
     def poll(self) -> None:
-        """Take what has come. Does not block."""
+        """Receive what has arrived. Does not block."""
         self._do(lambda: self.frames.extend(self.connection.receive(0.0)))
 
     def due(self, now_s: float) -> bool:
-        """Whether to change over now."""
+        """Whether to switch over now."""
         return now_s >= self._until_s or len(self.frames) >= HELD_MAX
 
     def abandon(self) -> None:

@@ -1,4 +1,4 @@
-"""What the edge needs of HTTP, as plain values: where a URL leads, and what a refusal says."""
+"""Parts of HTTP as plain values: the target of a URL, and the reason of a refusal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SECURE: Final = frozenset({"wss", "https"})
 
 
 def one_line(text: str) -> str:
-    """`text` fit for a message: one printable line of bounded length, without credentials."""
+    """`text` as one printable line of bounded length, without credentials, for a message."""
     return escape(clip(mask(text), _TEXT_CHARS_MAX))
 
 
@@ -39,7 +39,7 @@ _HEADER_NAME: Final = re.compile(rb"^([^:\s]+)[ \t]*:", re.MULTILINE)
 
 
 def upgrade_problem(head: bytes) -> str | None:
-    """Why a 101 answer is no WebSocket handshake that websocket-client would notice; None when nothing is wrong.
+    """An error in a 101 answer that websocket-client does not detect; None if there is none.
 
     What HTTP/1.0, or a length of a body, may mean behind a proxy is not guessed: the bytes that follow could be taken
     for frames by one side and for a body by the other.
@@ -57,7 +57,7 @@ def upgrade_problem(head: bytes) -> str | None:
 
 
 class UrlTarget(Struct, frozen=True):
-    """Where a URL leads. `resource` is path and query; `authorization` a header's value, "" without credentials."""
+    """The target of a URL. `resource` is path and query; `authorization` a header value, "" without credentials."""
 
     tls: bool
     host: str
@@ -67,7 +67,7 @@ class UrlTarget(Struct, frozen=True):
 
     @property
     def authority(self) -> str:
-        """Host and port as they stand in a URL and in the Host header (the port always: it is never wrong)."""
+        """Host and port as in a URL and in the Host header (always with the port, which is permitted)."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
@@ -98,7 +98,7 @@ def parse_url(url: str, schemes: Mapping[str, int]) -> UrlTarget:
 
 
 def refusal(status: int, phrase: str | None, retry_after: str | None, now_ms: int) -> ConnectFailed:
-    """The error for an HTTP answer that is not the wanted one; a date in `retry_after` is seen from `now_ms`."""
+    """The error for an HTTP answer other than the expected one; a date in `retry_after` is relative to `now_ms`."""
     said = one_line(f"{status} {phrase or ''}".strip())
     if 300 <= status < 400:
         return ConnectFailed(f"the server answered HTTP {said}; redirects are not followed", status)
@@ -108,7 +108,7 @@ def refusal(status: int, phrase: str | None, retry_after: str | None, now_ms: in
 
 
 def retry_after_s(value: str | None, now_ms: int) -> float | None:
-    """Seconds that a Retry-After header asks for (a number of them, or a date); None for anything unusable."""
+    """The seconds requested by a Retry-After header (a number or a date); None if it is invalid."""
     if value is None:
         return None
     if re.fullmatch(r"[0-9]+", value, re.ASCII):

@@ -1,4 +1,4 @@
-"""Whether an open connection is alive, by deadlines alone. Pure: the monotonic time is an argument.
+"""Decides from deadlines whether an open connection is alive. Pure: the monotonic time is an argument.
 
 A half-open connection, a peer that is mute and one that stops in the middle of a frame all look alike: no whole frame
 comes. Any frame is life, pongs included, so that a quiet market is not a dead feed.
@@ -32,11 +32,11 @@ class Liveness:
         self._confirm_by_s = now_s + self._subscribe_timeout_s if expects_ack else None
 
     def received(self, now_s: float) -> None:
-        """A whole frame of any kind came."""
+        """A complete frame of any kind was received."""
         self._idle_at_s = now_s + self._idle_timeout_s
 
     def confirmed(self) -> None:
-        """The subscription is known to stand: the exchange acknowledged it, or a trade came."""
+        """The subscription is confirmed: by the exchange, or by a trade."""
         self._confirm_by_s = None
 
     def pinged(self, now_s: float) -> None:
@@ -48,7 +48,7 @@ class Liveness:
         return now_s >= self._ping_at_s
 
     def dead(self, now_s: float) -> str | None:
-        """Why the connection is to be given up, or None. Of two reasons, the one that came first.
+        """Why the connection must be closed, or None. Of two reasons, the earlier one.
 
         Ask only after everything that had arrived was taken in with `received`: a process that was stopped for a
         while would otherwise blame the peer.

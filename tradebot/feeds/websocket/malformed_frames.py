@@ -1,4 +1,4 @@
-"""Frames that could not be understood: kept in quarantine, described at most once a second, and too many in a row."""
+"""Malformed frames: saves them, logs them at most once a second, and detects too many in a row."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NOTE_EVERY_S: Final = 1.0
 
 
 class MalformedFrames:
-    """The bad frames of one feed. One thread.
+    """The malformed frames of one feed. One thread.
 
     `limit`: so many in a row are a failure, 0 for no limit. `where`: the feed's address, safe to show.
     """
@@ -33,14 +33,14 @@ class MalformedFrames:
         self._unnoted = 0
 
     def keep(self, frame: Frame, reason: str, now_ms: int) -> None:
-        """Have the frame in quarantine."""
+        """Save the frame in the quarantine file."""
         if self._quarantine is not None:
             trouble = self._quarantine.keep(frame.text if frame.kind == "text" else frame.data, now_ms, reason)
             if trouble is not None:
                 self._log.warning("malformed frames cannot be saved", event=LogEvent.QUARANTINE_FAILED, detail=trouble)
 
     def failure(self, problem: str, in_a_row: int) -> ParseError | None:
-        """The end of the feed, when the frame with `problem` was one too many."""
+        """The error that ends the feed, if the frame with `problem` exceeded the limit."""
         if not self._limit or in_a_row < self._limit:
             return None
         kept = "" if self._quarantine is None else f"; the newest are kept in {self._quarantine.path}"
@@ -50,7 +50,7 @@ class MalformedFrames:
         )
 
     def noted(self, batch: FeedBatch) -> FeedBatch:
-        """The batch with its note at most once a second: the rest is counted, and the count said a second later."""
+        """The batch with its note at most once a second: other frames are counted, and reported a second later."""
         now_s = self._runtime.monotonic()
         if now_s < self._note_at_s:
             self._unnoted += 1
@@ -60,12 +60,12 @@ class MalformedFrames:
         return batch
 
     def poll(self) -> None:
-        """Say what is due. Call often."""
+        """Log what is due. Call this often."""
         if self._unnoted and self._runtime.monotonic() >= self._note_at_s:
             self._report_unnoted()
 
     def close(self) -> None:
-        """Say the rest and close the quarantine. Idempotent."""
+        """Log the rest and close the quarantine file. Idempotent."""
         self._report_unnoted()
         if self._quarantine is not None:
             self._quarantine.close()

@@ -13,12 +13,12 @@ TOO_BIG_MAX: Final = 3
 
 
 def message_bytes_max(configured: int, known: int) -> int:
-    """The bound on a message: as configured; where that is the default, at least what the exchange is known to send."""
+    """The bound on a message: the configured one; for the default, at least what the exchange is known to send."""
     return max(configured, known) if configured == FeedConfig().max_message_bytes else configured
 
 
 class TooLarge:
-    """Counts the connections in a row that ended so. One thread (ingest)."""
+    """Counts consecutive connections that ended because of a too large message. One thread (ingest)."""
 
     def __init__(self, url: str) -> None:
         """`url` is for the message, without credentials."""
@@ -26,7 +26,7 @@ class TooLarge:
         self._in_a_row = 0
 
     def trade(self) -> None:
-        """A trade came: the connection works."""
+        """A trade was received: the connection works."""
         self._in_a_row = 0
 
     def lost(self, error: ConnectionLost, bytes_max: int) -> ConfigError | None:

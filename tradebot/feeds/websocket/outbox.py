@@ -1,4 +1,4 @@
-"""Messages that wait to be sent on a connection, as many a second as the exchange accepts. Pure: `now` is an argument.
+"""Messages waiting to be sent, limited to the rate that the exchange accepts. Pure: `now` is an argument.
 
 An exchange that gets more closes the connection, and may ban the address. Memory: the messages that were added.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 
 class Outbox:
-    """Of one connection. Evenly spaced, without a burst: a window that slides never holds more than are allowed."""
+    """The messages of one connection, sent at even intervals, so that no time window contains more than allowed."""
 
     def __init__(self, messages_per_s: float | None) -> None:
         """`messages_per_s` None: the exchange documents no limit, so every message is due immediately."""
@@ -19,11 +19,11 @@ class Outbox:
         self._next_s = float("-inf")
 
     def add(self, messages: Iterable[str]) -> None:
-        """Have these sent after those that wait already."""
+        """Add messages to the end of the queue."""
         self._waiting.extend(messages)
 
     def due(self, now_s: float) -> list[str]:
-        """The messages to send now; they wait no more."""
+        """Remove and return the messages to send now."""
         found: list[str] = []
         while self._waiting and now_s >= self._next_s:
             found.append(self._waiting.popleft())

@@ -23,7 +23,7 @@ _EXPONENT_MAX: Final = 30
 
 
 class ReconnectPolicy:
-    """The state machine of one link: `begin`, then `connected` or `failed` for each attempt, `lost` for a connection.
+    """The state machine of one link: `begin`, then `connected` or `failed` per attempt, `lost` per connection.
 
     `backoff_max_s` caps the delay, `stable_after_s` is how long a connection must be up to count as good, `budget_s`
     bounds the time from `begin` or a loss to a completed handshake, less what the server asked for; 0 means a single
@@ -69,7 +69,7 @@ class ReconnectPolicy:
         self._deadline_s = None
 
     def lost(self, now_s: float, fraction: float, asked_s: float = 0.0) -> None:
-        """The connection is over. `fraction`: a random number from 0 to below 1.
+        """The connection has ended. `fraction`: a random number from 0 to below 1.
 
         `asked_s`: how much is left of the time that the server asked for while it was up. Then the budget runs.
         """
@@ -101,18 +101,18 @@ class ReconnectPolicy:
         self._next_attempt_s = now_s + delay_s
 
     def exhausted(self, now_s: float) -> bool:
-        """Whether to give up: the budget is over without a completed handshake. Never before the first attempt."""
+        """Whether the budget has passed without a completed handshake. Never before the first attempt."""
         return self._attempts > 0 and self._deadline_s is not None and now_s >= self._deadline_s
 
     def wait_s(self, now_s: float) -> float:
-        """Seconds until there is something to do: the next attempt, or to give up. Never below 0."""
+        """Seconds until the next attempt or the end of the budget. Never below 0."""
         until_s = self._next_attempt_s
         if self._attempts > 0 and self._deadline_s is not None:
             until_s = min(until_s, self._deadline_s)
         return max(0.0, until_s - now_s)
 
     def attempt_timeout_s(self, now_s: float, connect_timeout_s: float) -> float:
-        """How long an attempt made now may take: `connect_timeout_s`, or what is left of the budget if that is less.
+        """The timeout of an attempt made now: `connect_timeout_s`, or the rest of the budget if that is less.
 
         At least ATTEMPT_LEAST_S (or `connect_timeout_s` where that is less); the first attempt gets all of
         `connect_timeout_s` when less than that is left.
@@ -123,7 +123,7 @@ class ReconnectPolicy:
         return min(connect_timeout_s, max(left_s, ATTEMPT_LEAST_S))
 
     def _wait(self, now_s: float, next_attempt_s: float) -> None:
-        """Not connected since `now_s`."""
+        """The link has been down since `now_s`."""
         self._connected_at_s = None
         self._deadline_s = now_s + self._budget_s
         self._next_attempt_s = next_attempt_s

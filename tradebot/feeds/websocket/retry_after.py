@@ -21,7 +21,7 @@ _BYTES_MAX: Final = 4096
 
 
 class _Asked(Struct, frozen=True):
-    """The content of the file: no request to `server` before `until_ms` (Unix ms), which is `seconds` after asking."""
+    """The content of the file: no request to `server` before `until_ms` (Unix ms), `seconds` after the answer."""
 
     server: str
     until_ms: int
@@ -29,12 +29,12 @@ class _Asked(Struct, frozen=True):
 
 
 def retry_after_path(db_path: Path) -> Path:
-    """Where the file of a database lies."""
+    """The path of the file for a database."""
     return beside(db_path, ".retry_after.json")
 
 
 def server_of(url: str) -> str:
-    """Host and port of a URL, without credentials: what a request to stay away belongs to. "" for no URL."""
+    """Host and port of a URL, without credentials, to which a Retry-After applies. "" without a URL."""
     try:
         parts = urlsplit(url)
         return f"{parts.hostname or ''}:{parts.port or ''}"
@@ -43,7 +43,7 @@ def server_of(url: str) -> str:
 
 
 class RetryAfterFile:
-    """The newest request of one server (host and port). One thread (ingest); blocks as the disk does.
+    """The newest Retry-After of one server (host and port). One thread (ingest); blocks as the disk does.
 
     No method raises: where the file cannot be written or read, the text that is returned says so, and the request holds
     for this process alone.
@@ -54,7 +54,7 @@ class RetryAfterFile:
         self._server = server
 
     def keep(self, seconds: float, now_ms: int) -> str | None:
-        """The server asks for `seconds` from `now_ms` on; None, or why that could not be kept."""
+        """Save a request of the server to wait `seconds` from `now_ms`; returns None, or why that failed."""
         asked = _Asked(self._server, now_ms + round(seconds * 1000), seconds)
         try:
             replace_private(self._path, msgspec.json.encode(asked) + b"\n")
@@ -63,7 +63,7 @@ class RetryAfterFile:
         return None
 
     def remaining_s(self, now_ms: int) -> tuple[float, str | None]:
-        """For how many seconds this server is still to be left alone (0: not at all), and why that is not known.
+        """The seconds for which this server must still not be contacted (0: none), and why they are not known.
 
         Never longer than was asked for, so that a clock that was set back does not prolong it.
         """
@@ -80,7 +80,7 @@ class RetryAfterFile:
         return max(0.0, min((asked.until_ms - now_ms) / 1000, asked.seconds, RETRY_AFTER_MAX_S)), None
 
     def clear(self) -> None:
-        """The server has let us in."""
+        """The server has accepted a connection: remove the request."""
         with suppress(OSError):  # what is left ends by itself
             self._path.unlink(missing_ok=True)
 

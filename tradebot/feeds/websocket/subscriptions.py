@@ -1,4 +1,4 @@
-"""What has become of each symbol that a feed asked for: confirmed, refused, trading, or silent.
+"""The state of each requested symbol of a feed: confirmed, refused, trading, or silent.
 
 Pure: the monotonic time is an argument. A quiet market is no fault, so a symbol counts as silent only beside others
 that trade, and after a time that is long compared with its own pauses.
@@ -33,7 +33,7 @@ _OTHERS_MAX: Final = 10_000
 
 
 class Named(NamedTuple):
-    """A symbol to be reported, as what, and why."""
+    """A symbol to report, with kind and reason."""
 
     kind: NoticeKind
     symbol: str
@@ -41,7 +41,7 @@ class Named(NamedTuple):
 
 
 class _Symbol:
-    """One symbol's record; times are monotonic seconds."""
+    """The record of one symbol; times are monotonic seconds."""
 
     __slots__ = (
         "answered", "flows", "frames", "has_traded", "name", "named", "pause_s", "reason", "requested", "silent",
@@ -66,7 +66,7 @@ class _Symbol:
 
 
 class Subscriptions:
-    """The symbols of one feed, connection after connection. One thread."""
+    """The symbols of one feed, across connections. One thread."""
 
     def __init__(self, symbols: Sequence[str]) -> None:
         self._symbols = {symbol.casefold(): _Symbol(symbol, True) for symbol in symbols}
@@ -86,7 +86,7 @@ class Subscriptions:
         """The message of the exchange's newest error."""
 
     def opened(self, now_s: float, confirms: bool, stored_symbol: Callable[[str], str] = str) -> None:
-        """A new connection, on which all symbols were asked for. `confirms`: an answer is to be expected.
+        """A new connection, on which all symbols were requested. `confirms`: an answer is expected.
 
         `stored_symbol`: what the ticks of a symbol call it.
         """
@@ -104,7 +104,7 @@ class Subscriptions:
             symbol.frames = self._frames
 
     def heard(self, parsed: ParsedFrame, now_s: float) -> list[Named]:
-        """Take in what a frame says of subscriptions; the symbols that are refused for the first time."""
+        """Process a frame about subscriptions; returns the symbols that are refused for the first time."""
         if parsed.kind in ("ack", "trades"):
             self._confirmed = self._ever_confirmed = True
         for name in parsed.confirmed:
@@ -117,7 +117,7 @@ class Subscriptions:
         return [named for name in parsed.refused if (named := self._refuse(name, parsed.detail)) is not None]
 
     def traded(self, ticks: Iterable[Tick], now_s: float) -> None:
-        """A frame brought these live trades."""
+        """A frame contained these live trades."""
         self._frames += 1
         self._confirmed = self._ever_confirmed = True
         last: str | None = None
@@ -137,7 +137,7 @@ class Subscriptions:
             symbol.frames = self._frames
 
     def next_alone(self, now_s: float) -> str | None:
-        """A symbol to ask for by itself now, at most one each ASK_EVERY_S; None for none yet."""
+        """A symbol to request singly now, at most one per ASK_EVERY_S; None: none yet."""
         while self._alone and now_s >= self._alone_at_s:
             symbol = self._alone.popleft()
             if not symbol.answered:
@@ -150,7 +150,7 @@ class Subscriptions:
         return max(0.0, min(most_s, self._alone_at_s - now_s)) if self._alone else most_s
 
     def fallen_silent(self, now_s: float) -> list[Named]:
-        """Symbols that are silent as of now and were not before. Call about once a second."""
+        """Symbols that have become silent since the last call. Call about once a second."""
         found = []
         for symbol in self._symbols.values():
             since_s = self._since_s(symbol)
@@ -167,7 +167,7 @@ class Subscriptions:
         return found
 
     def given_up(self, now_s: float, budget_s: float) -> bool:
-        """Whether no symbol was ever confirmed, `budget_s` after the first connection to an exchange that confirms.
+        """Whether an exchange that confirms has confirmed no symbol within `budget_s` of the first connection.
 
         The first connection made after that time, or shortly before it, is given CONFIRM_LEAST_S for an answer.
         """
@@ -179,14 +179,14 @@ class Subscriptions:
         return now_s >= deadline_s and (tried or now_s >= self._up_s + CONFIRM_LEAST_S)
 
     def untraded(self, now_s: float) -> list[str]:
-        """Symbols that were not refused, and have not traded for UNTRADED_S since the link is up."""
+        """Symbols that were not refused and have had no trade for UNTRADED_S since the link came up."""
         if self._up_s is None or now_s < self._up_s + UNTRADED_S:
             return []
         waiting = (symbol for symbol in self._symbols.values() if not symbol.has_traded and symbol.reason is None)
         return [symbol.name for symbol in waiting if not symbol.silent and not self._maybe_renamed(symbol)]
 
     def look(self, now_s: float) -> SymbolsLook:
-        """All of it, for people."""
+        """The state of all symbols, for people."""
         refused = {symbol.name: symbol.reason for symbol in self._symbols.values() if symbol.reason is not None}
         silent = [symbol.name for symbol in self._symbols.values() if symbol.silent and symbol.reason is None]
         untraded = self.untraded(now_s)
@@ -222,11 +222,11 @@ class Subscriptions:
         symbol.flows = True
 
     def _since_s(self, symbol: _Symbol) -> float | None:
-        """Since when the symbol has had no trade though the link was up."""
+        """The time since which the symbol has had no trade although the link was up."""
         return self._up_s if self._up_s is None else max(symbol.traded_s, self._up_s)
 
     def _maybe_renamed(self, symbol: _Symbol) -> bool:
-        """Whether it may trade under another name: some exchanges answer with names of their own."""
+        """Whether it may trade under another name: some exchanges use different names in their answers."""
         return not symbol.has_traded and self._strangers > 0
 
     def _good(self, symbol: _Symbol) -> None:

@@ -1,4 +1,4 @@
-"""Opening TCP and TLS connections within one deadline, and the non-blocking stream they become.
+"""Opens TCP and TLS connections within one deadline, and provides them as non-blocking streams.
 
 Nothing here blocks longer than `SLICE_S` without asking whether it should still go on. Proxy environment variables are
 not used. Everything is called by one thread (ingest), but for the name lookups.
@@ -35,7 +35,7 @@ _WRONG_NAME, _WRONG_ADDRESS = 62, 64
 
 
 class TimedAttempt:
-    """One attempt to get an answer from a server: its deadline, and whether it should be given up."""
+    """One attempt to get an answer from a server, with its deadline and cancellation."""
 
     def __init__(self, runtime: Runtime, limits: ConnectionLimits, cancel: Cancellation) -> None:
         self.runtime = runtime
@@ -46,7 +46,7 @@ class TimedAttempt:
         """What the attempt is about, for the message when time is over."""
 
     def left_s(self) -> float:
-        """Seconds until the deadline. Raises ConnectFailed when it has passed, or when `cancel` is requested."""
+        """Seconds until the deadline. Raises ConnectFailed if it has passed or if `cancel` is requested."""
         if self._cancel.is_requested():
             raise ConnectFailed("cancelled because the run is stopping")
         left = self._end - self.runtime.monotonic()
@@ -55,7 +55,7 @@ class TimedAttempt:
         return left
 
     def slice_s(self) -> float:
-        """How long to wait before asking again; raises as `left_s`."""
+        """How long to wait before the next check; raises like `left_s`."""
         return min(self.left_s(), SLICE_S)
 
 
@@ -80,7 +80,7 @@ class _Lookup:
 
 
 class Resolver:
-    """Name lookups, each in a thread of its own, since getaddrinfo can be neither interrupted nor bounded in time.
+    """Name lookups, each in a separate thread, because getaddrinfo cannot be interrupted and has no time limit.
 
     There is one lookup for a name at a time: one that outlives its attempt serves the next attempt.
     """
@@ -124,7 +124,7 @@ class Stream:
         self._writing = select.POLLOUT
 
     def read(self) -> bytes | None:
-        """Up to 64 KiB of what is there; None when nothing is, b"" at the end. Raises OSError. Does not block."""
+        """Up to 64 KiB of available data; None if there is none, b"" at the end. Raises OSError. Does not block."""
         try:
             return self._sock.recv(READ_BYTES)
         except (BlockingIOError, ssl.SSLWantReadError):
@@ -134,7 +134,7 @@ class Stream:
         return None
 
     def write(self, data: bytes | memoryview) -> int:
-        """Send what fits; how many bytes that was. Raises OSError. Does not block."""
+        """Send what fits into the socket buffer; returns its size. Raises OSError. Does not block."""
         try:
             return self._sock.send(data)
         except (BlockingIOError, ssl.SSLWantWriteError):
@@ -144,7 +144,7 @@ class Stream:
         return 0
 
     def wait_readable(self, seconds: float) -> bool:
-        """Block until reading is worth another try, at most `seconds`; False when they are over."""
+        """Block at most `seconds` until a read may succeed; False if the time has passed."""
         return self._wait(self._reading, seconds)
 
     def wait_writable(self, seconds: float) -> bool:
@@ -158,7 +158,7 @@ class Stream:
         return bool(self._poll.poll(max(0.0, seconds) * 1000))
 
     def start_tls(self, host: str, attempt: TimedAttempt) -> None:
-        """Put TLS over it, with a certificate valid for `host`. Raises ConnectFailed; then `close` is still due."""
+        """Start TLS, with a certificate valid for `host`. Raises ConnectFailed; then `close` is still required."""
         attempt.waits_for = f"TLS connection to {host}"
         try:
             # A new context each time: certificate authorities change while a process lives for months.
@@ -177,7 +177,7 @@ class Stream:
             raise ConnectFailed(one_line(_tls_trouble(error, host))) from None
 
     def read_within(self, attempt: TimedAttempt) -> bytes:
-        """What comes next, b"" at the end of the connection. Blocks within `attempt`. Raises ConnectFailed."""
+        """The next data, b"" at the end of the connection. Blocks within `attempt`. Raises ConnectFailed."""
         try:
             while (data := self.read()) is None:
                 self.wait_readable(attempt.slice_s())
@@ -234,7 +234,7 @@ def dial(resolver: Resolver, host: str, port: int, tls: bool, attempt: TimedAtte
 
 
 def _connect(address: Address, share_s: float, attempt: TimedAttempt) -> socket.socket:
-    """A connected TCP socket. Raises OSError when this address fails, ConnectFailed when the attempt is over."""
+    """A connected TCP socket. Raises OSError if this address fails, ConnectFailed if the attempt has ended."""
     end = attempt.runtime.monotonic() + share_s
     sock = socket.socket(address[0], socket.SOCK_STREAM)
     try:

@@ -25,7 +25,7 @@ FrameKind = Literal["text", "binary", "ping", "pong"]
 
 
 class Frame(Struct, frozen=True, gc=False):
-    """One received message, or a control frame. `text` holds a text message's content, `data` that of the others."""
+    """One received message or control frame. `text` is the content of a text message, `data` that of the others."""
 
     kind: FrameKind
     text: str = ""
@@ -40,7 +40,7 @@ class ConnectionLimits(Struct, frozen=True):
 
 
 class ConnectFailed(Exception):
-    """No completed handshake. The text says why, on one line, without credentials.
+    """No handshake was completed. The message gives the reason on one line, without credentials.
 
     `status` is the HTTP status where the server answered one; `retry_after_s` what its Retry-After asked for.
     """
@@ -52,7 +52,7 @@ class ConnectFailed(Exception):
 
 
 class ConnectionLost(Exception):
-    """The connection is over; the text says why, on one line.
+    """The connection has ended; the message gives the reason on one line.
 
     `code` is the close code: the peer's (1005 for a close frame without one), ours when the peer broke the protocol
     or a bound (1002, 1007, 1008, 1009), CLOSE_ABNORMAL when the connection ended without any.
@@ -111,5 +111,5 @@ class Transport(Protocol):
         ...
 
     def fetch(self, url: str, limits: ConnectionLimits, cancel: Cancellation) -> str:
-        """The text that an HTTP POST to `url` answers (connection tokens); as `connect`. Raises ConnectFailed."""
+        """The text of the answer to an HTTP POST to `url` (connection tokens); like `connect`. Raises ConnectFailed."""
         ...
