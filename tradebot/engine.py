@@ -263,7 +263,11 @@ class _Run:
 
     def _money(self, record: RunRecord) -> Money:
         """Currencies, rates and fees, by the result rules that the run began with."""
-        return money_of(self._config.execution.fee_rate, one_to_one=record.result_rules < NO_RATE_RULES)
+        config = self._config
+        return money_of(
+            config.execution.fee_rate, config.instruments, config.rates,
+            one_to_one=record.result_rules < NO_RATE_RULES,
+        )  # fmt: skip
 
     def _start_notices(self, push: bool) -> tuple[Notice, ...]:
         """What opening the database found that a reader of the run should know. A replay's rows never depend on it."""

@@ -48,3 +48,31 @@ def test_amounts_are_labelled_with_what_is_known(engine: Engine, symbol: str, la
     assert re.search(r"orders FILLED +4\n", summary)
     assert f" 0.0400 {label}\n" in summary
     assert f"profit after fees: -0.0400 {label}\n" in summary
+
+
+def test_rates_and_instruments_of_a_file_are_used(engine: Engine) -> None:
+    """ETH/BTC at 100 BTC, 1 BTC = 2 USD: 0.1 ETH are 20 USD; rounded down to the lot, and with the entry's own fee."""
+    config = engine.config("c.toml", '[rates]\nBTC = 2.0\n[instruments."ETH/BTC"]\nlot_size = 0.03\ntaker_fee = 0.01\n')
+    summary = replay(engine, "ETH/BTC", config)
+    assert re.search(r"orders FILLED +4\n", summary)
+    assert rows(engine.path("x.db"), "SELECT DISTINCT qty FROM orders") == [(0.09,)]
+    assert rows(engine.path("x.db"), "SELECT DISTINCT fees FROM trades") == [(0.09,)]
+    # 4 x 0.09 BTC of fees, as dollars; the position in bitcoins.
+    assert " 0.7200 USD\n" in summary and re.search(r"\n  ETH/BTC .* BTC\n", summary)
+
+
+def test_amounts_are_in_their_own_currency_and_sums_in_dollars(engine: Engine) -> None:
+    ticks = [
+        {"symbol": symbol, "price": 100.0, "volume": 1.0, "ts": 1_700_000_000_000 + n}
+        for n in range(30)
+        for symbol in ("BTC/EUR", "SOL/USDT")
+    ]
+    engine.path("t.jsonl").write_text("".join(json.dumps(tick) + "\n" for tick in ticks))
+    done = engine.run(
+        "--ingest=replay", "--replay-file=t.jsonl", "--db=x.db", "--strategy=periodic", "--set=rates.EUR=1.5"
+    ).expect(0)
+    assert re.search(r"\n  BTC/EUR .* EUR\n", done.stdout) and re.search(r"\n  SOL/USDT .* USDT\n", done.stdout)
+    # Three orders each: 3 x 0.01 EUR and 3 x 0.01 USDT of fees.
+    assert re.search(r"\n  fees +0\.0750 USD\n", done.stdout)
+    assert "profit after fees: -0.0750 USD\n" in done.stdout
+    assert done.all(LogEvent.UNIT_UNKNOWN) == []

@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tradebot.cli.words import plain
-from tradebot.config.validation import KEYS, SECTIONS, did_you_mean, show
+from tradebot.config.validation import (
+    FREE_SECTIONS,
+    INSTRUMENT_KEYS,
+    KEYS,
+    SECTIONS,
+    did_you_mean,
+    free_name,
+    free_path,
+    show,
+)
 
 
 class SetKeys(NamedTuple):
@@ -22,9 +31,12 @@ def read_sets(sets: Sequence[str]) -> SetKeys:
     problems = []
     for word in sets:
         key, equals, text = word.partition("=")
+        free = free_path(key)
+        if free is not None:
+            key = free_name(*free)
         if not equals:
             problems.append(f"--set: {show(key)} has no value{_meant(key)}; write --set KEY=VALUE")
-        elif key not in KEYS:
+        elif free is None and key not in KEYS:
             problems.append(f"--set {plain(key)}: {_unknown(key)}")
         elif key in texts:
             problems.append(f"--set {key}: is given twice; give it once")
@@ -34,6 +46,13 @@ def read_sets(sets: Sequence[str]) -> SetKeys:
 
 
 def _unknown(key: str) -> str:
+    section, _, rest = key.partition(".")
+    if section in FREE_SECTIONS:
+        example = 'instruments."BTC/USDT".tick_size' if section == "instruments" else "rates.EUR"
+        if not rest:
+            return f"is a section; name one of its keys, for example {example}"
+        near = did_you_mean(rest.rpartition(".")[2], INSTRUMENT_KEYS) if section == "instruments" else ""
+        return f"unknown key{near}; write it as in {example}"
     if key in SECTIONS:
         keys = [name for name in KEYS if name.startswith(f"{key}.")]
         return f"is a section; name one of its keys, for example {keys[0]}"

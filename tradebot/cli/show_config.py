@@ -29,7 +29,7 @@ def describe(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
             yield f"\n[{section}]"
         line = f"# {leaf} is not set{unset.get(name, '')}" if value is None else f"{leaf} = {toml(value)}"
         replaced = f", but{unset[name][1:]}" if name in WITH_CREDENTIALS and name in unset and value is not None else ""
-        yield f"{line:{_COMMENT_COLUMN}}  # {sources[name]}{replaced}"
+        yield f"{line:{_COMMENT_COLUMN}}  # {sources.get(name, 'default')}{replaced}"
     yield "\n# Only on the command line or in the environment:"
     for field in settings.options.__struct_fields__:
         value = getattr(settings.options, field)
@@ -44,7 +44,8 @@ def describe(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
 def as_object(settings: Settings, environ: Mapping[str, str]) -> dict[str, object]:
     """The same as JSON. A null value is not set; `used` is the value used in its place, if there is one."""
     keys: dict[str, dict[str, object]] = {
-        name: {"value": value, "source": settings.sources[name]} for name, value in shown_values(settings).items()
+        name: {"value": value, "source": settings.sources.get(name, "default")}
+        for name, value in shown_values(settings).items()
     }
     for name, value in _used(settings, environ).items():
         if keys[name]["value"] is None:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 import msgspec
 from msgspec import Meta, Struct
 
+from tradebot.config.money import AccountConfig, InstrumentConfig, Rate, RateSymbol
 from tradebot.core.errors import ConfigError
 from tradebot.core.ids import short_digest
 from tradebot.output.redaction import MASK, mask
@@ -192,6 +193,9 @@ class Config(Struct, frozen=True):
     persist: PersistConfig = PersistConfig()
     strategy: StrategyConfig = StrategyConfig()
     execution: ExecutionConfig = ExecutionConfig()
+    account: AccountConfig = AccountConfig()
+    instruments: dict[str, InstrumentConfig] = {}
+    rates: dict[str, Rate | RateSymbol] = {}
     feed: FeedConfig = FeedConfig()
     metrics: MetricsConfig = MetricsConfig()
     notify: NotifyConfig = NotifyConfig()
@@ -296,7 +300,11 @@ def _normalised(config: Config) -> dict[str, Any]:
     values, defaults = (
         _flat(msgspec.to_builtins(msgspec.convert(msgspec.to_builtins(each), Config))) for each in (config, Config())
     )
-    return {key: value for key, value in values.items() if key in _ALWAYS_HASHED or value != defaults[key]}
+    entry = msgspec.to_builtins(InstrumentConfig())
+    for name, said in values.items():
+        if name.startswith("instruments."):  # a default is a default, written out or not
+            values[name] = {leaf: value for leaf, value in said.items() if value != entry[leaf]}
+    return {key: value for key, value in values.items() if key in _ALWAYS_HASHED or value != defaults.get(key)}
 
 
 def _flat(nested: Mapping[str, Any]) -> dict[str, Any]:
@@ -319,12 +327,15 @@ def config_hash(config: Config) -> str:
     return _digest(values)
 
 
+_RESULT_SECTIONS: Final = ("strategy", "execution", "risk_caps", "account", "instruments", "rates")
+
+
 def result_hash(config: Config, replay: bool, unread: Collection[str]) -> str:
     """12 hex digits over the keys that can change a result: a part of a replay's run id.
 
-    These are mode, strategy (with what it reads of [engine]), execution, risk caps, sampling and history; not paths,
-    sizes, batching or patience. `replay` leaves out what is never applied there (max_tick_age_ms); `unread` are the
-    keys that the strategy does not read (`Strategy.unread`).
+    These are mode, strategy (with what it reads of [engine]), execution, risk caps, account, instruments and rates,
+    sampling and history; not paths, sizes, batching or patience. `replay` leaves out what is never applied there
+    (max_tick_age_ms); `unread` are the keys that the strategy does not read (`Strategy.unread`).
     """
     left_out = set(unread)
     if replay:
@@ -333,7 +344,7 @@ def result_hash(config: Config, replay: bool, unread: Collection[str]) -> str:
     counted = {
         name: value
         for name, value in _normalised(config).items()
-        if name not in left_out and (name in singles or name.split(".")[0] in ("strategy", "execution", "risk_caps"))
+        if name not in left_out and (name in singles or name.split(".")[0] in _RESULT_SECTIONS)
     }
     return _digest(counted)
 

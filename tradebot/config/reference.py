@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from msgspec import inspect as shapes
 
-from tradebot.config.validation import KEYS, Key, toml
+from tradebot.config.validation import INSTRUMENT_KEYS, KEYS, Key, toml
 
 
 class Entry(NamedTuple):
@@ -105,6 +105,15 @@ ENTRIES: Final[Mapping[str, Entry]] = {
         "ms",
         "Refuse the signal of a tick that is older than this (`STALE_DATA`). 0: never. Replays ignore it.",
     ),
+    "account.initial_balance": Entry("USD", "Balance of the account of PAPER, in its currency, US dollars."),
+    "account.allow_short": Entry(
+        "", "PAPER accepts a sale of more than is held; otherwise it is refused (`NO_BALANCE`)."
+    ),
+    "account.max_leverage": Entry(
+        "factor",
+        "PAPER accepts orders up to this multiple of the account's equity. 1: what is bought is paid from the balance. "
+        "Funding and interest are not modelled.",
+    ),
     "feed.connect_timeout_s": Entry("s", "Total time for DNS lookup, TCP, TLS and WebSocket handshake."),
     "feed.idle_timeout_s": Entry(
         "s",
@@ -158,6 +167,24 @@ ENTRIES: Final[Mapping[str, Entry]] = {
 }
 """By key. A test holds that every key of the model has an entry."""
 
+INSTRUMENT_ENTRIES: Final[Mapping[str, Entry]] = {
+    "base": Entry("", "Currency that is traded. Not set: as the symbol or the exchange says."),
+    "quote": Entry("", "Currency of prices, profit and fees. Not set: as the symbol or the exchange says."),
+    "tick_size": Entry("quote currency", "Step of prices."),
+    "lot_size": Entry("units of the symbol", "Step of quantities: an order is rounded down to a multiple of it."),
+    "min_qty": Entry("units of the symbol", "Refuse a smaller quantity (`MIN_QTY`). A multiple of `lot_size`."),
+    "min_notional": Entry("quote currency", "Refuse an order of a smaller value (`MIN_NOTIONAL`)."),
+    "maker_fee": Entry("fraction", "Fee of a fill that waited in the market; below 0: a rebate. PAPER only."),
+    "taker_fee": Entry("fraction", "Fee of a fill that did not wait; all fills of SHADOW are such."),
+    "contract_size": Entry(
+        "base currency",
+        "What one unit of quantity stands for, where quantities are contracts. In units of the quote currency where "
+        "`inverse` is true.",
+    ),
+    "inverse": Entry("", "The contract is settled in its base currency, which `base` must name. PAPER only."),
+}
+"""By the last part of the key of an entry of [instruments]."""
+
 VARIABLES: Final[Mapping[str, str]] = {
     "TRADEBOT_CONFIG": "Configuration file; `--config` overrides it.",
     "TRADEBOT_LOG_LEVEL": "DEBUG, INFO, WARNING or ERROR; `--log-level` overrides it.",
@@ -191,6 +218,9 @@ def configuration_page() -> str:
     for section, rows in sections.items():
         title = f"`[{section}]`" if section else "Top level"
         parts.append(f"## {title}\n\n{_COLUMNS}" + "".join(rows))
+    instrument = "".join(_row(leaf, key, INSTRUMENT_ENTRIES[leaf]) for leaf, key in INSTRUMENT_KEYS.items())
+    parts.append(f"{_INSTRUMENTS_HEAD}{_COLUMNS}{instrument}")
+    parts.append(_RATES)
     variables = "".join(f"| `{name}` | {meaning} |\n" for name, meaning in VARIABLES.items())
     parts.append(f"{_VARIABLES_HEAD}{variables}")
     return "\n".join(parts)
@@ -222,6 +252,32 @@ def _number(value: float | None) -> str:
     assert value is not None, "every number of the model has bounds"
     return f"{value:,.15g}".replace(",", " ") if abs(value) < 1e12 else f"{value:g}".replace("+", "")
 
+
+_INSTRUMENTS_HEAD: Final = """\
+## `[instruments."SYMBOL"]`
+
+What is known of one symbol, as the feed writes it: `[instruments."BTCUSDT"]`. All keys are optional. Fees that are not
+set are `execution.fee_rate`; other keys that are not set neither round nor refuse anything. A market whose quantities
+are contracts, or that is inverse, needs an entry: without one its orders are refused (`NO_INSTRUMENT`).
+
+"""
+
+_RATES: Final = """\
+## `[rates]`
+
+What one unit of a currency is worth in US dollars, the currency of the risk caps and of the account: a number (above 0,
+up to 1 000 000 000), or the last price of a symbol that the run receives, times the rate of that symbol's own currency.
+
+```toml
+[rates]
+EUR = 1.08
+BTC = { symbol = "BTCUSDT" }
+```
+
+USDT, USDC, DAI, FDUSD, PYUSD and TUSD count 1:1 unless they have a rate here. Orders in another currency without a rate
+are refused (`NO_RATE`). On the command line: `--set rates.EUR=1.08`, `--set rates.BTC=BTCUSDT`,
+`--set 'instruments."BTCUSDT".tick_size=0.01'`.
+"""
 
 _COLUMNS: Final = "| key | type | default | bounds | unit | meaning |\n|---|---|---|---|---|---|\n"
 

@@ -15,6 +15,8 @@ from typing import Any, Final, NamedTuple
 
 from tradebot.config.model import COMMAND_LINE, Config, expand_home, xdg_directory
 from tradebot.config.validation import (
+    FREE_SECTIONS,
+    INSTRUMENT_KEYS,
     KEYS,
     SECTIONS,
     Checks,
@@ -23,6 +25,8 @@ from tradebot.config.validation import (
     check_value,
     cross_problems,
     did_you_mean,
+    free_name,
+    free_path,
     listed,
     show,
 )
@@ -55,7 +59,7 @@ class Document(NamedTuple):
 
     def place(self, path: KeyPath) -> str:
         """ "FILE:LINE" of a key, or of its section where the key's own line is not known."""
-        return f"{self.name}:{self.lines.get(path) or self.lines.get(path[:1]) or 1}"
+        return f"{self.name}:{self.lines.get(path) or self.lines.get(path[:2]) or self.lines.get(path[:1]) or 1}"
 
     def problem(self, path: KeyPath, text: str) -> str:
         """ "FILE:LINE: KEY: text"."""
@@ -195,17 +199,45 @@ class _Walk:
 
     def top(self) -> None:
         for key, value in self._document.content.items():
-            if key in SECTIONS:
+            if key in SECTIONS or key in FREE_SECTIONS:
                 if isinstance(value, dict):
-                    self._section(key, value)
+                    self._table(key, value)
                 else:
                     self._problem((key,), f"must be a section, [{key}], not {show(value)}")
             elif key in KEYS:
                 self._value((key,), value)
             elif isinstance(value, dict):
-                self._problem((key,), f"unknown section{did_you_mean(key, SECTIONS)}")
+                self._problem((key,), f"unknown section{did_you_mean(key, (*SECTIONS, *FREE_SECTIONS))}")
             else:
                 self._unknown((key,), [name for name in KEYS if "." not in name])
+
+    def _table(self, section: str, table: Mapping[str, Any]) -> None:
+        if section == "rates":
+            for currency, rate in table.items():
+                if free_path(free_name(section, currency)) is None:
+                    self._problem((section, currency), "is not a currency: use its letters and digits")
+                else:
+                    self._value((section, currency), rate)
+        elif section == "instruments":
+            for symbol, entry in table.items():
+                self._instrument(symbol, entry)
+        else:
+            self._section(section, table)
+
+    def _instrument(self, symbol: str, entry: object) -> None:
+        path = ("instruments", symbol)
+        if not isinstance(entry, dict):
+            hint = f" (did you mean [instruments.{show('SYMBOL')}]?)" if symbol in INSTRUMENT_KEYS else ""
+            self._problem(path, f"must be a section, [instruments.{show(symbol)}], not {show(entry)}{hint}")
+            return
+        for key, value in entry.items():
+            if key in INSTRUMENT_KEYS:
+                self._value((*path, key), value)
+            else:
+                self._problem((*path, key), f"unknown key{did_you_mean(key, INSTRUMENT_KEYS)}")
+        if not entry:
+            name = free_name(*path, "inverse")  # an empty entry counts, as one that says what holds anyway
+            self.values[name], self.places[name] = False, self._document.place(path)
 
     def _section(self, section: str, table: Mapping[str, Any]) -> None:
         leaves = [name.removeprefix(f"{section}.") for name in KEYS if name.startswith(f"{section}.")]
@@ -225,7 +257,7 @@ class _Walk:
         self._problem(path, f"unknown key{hint}")
 
     def _value(self, path: KeyPath, value: object) -> None:
-        name = ".".join(path)
+        name = free_name(*path) if path[0] in FREE_SECTIONS else ".".join(path)
         try:
             self.values[name] = check_value(name, value, self._checks)
         except InvalidValue as error:
@@ -246,7 +278,7 @@ _TOKEN = re.compile(
     rf"|{_STRING}|#[^\n]*|(?P<open>[\[{{])|(?P<close>[\]}}])|[\w+:.-]+",
     re.MULTILINE,
 )
-_DEPTH = 3  # no key of ours is deeper than two; deeper ones of a mistaken file need no place of their own
+_DEPTH = 3  # no key of ours is deeper; deeper ones of a mistaken file need no place of their own
 
 
 def key_lines(text: str) -> dict[KeyPath, int]:

@@ -10,15 +10,19 @@ from __future__ import annotations
 import difflib
 import math
 import re
+import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec import Meta
 from msgspec import inspect as shapes
 
 from tradebot.config.model import Config
+from tradebot.config.money import InstrumentConfig, Rate, RateSymbol, mistakes
+from tradebot.core.events import MAX_SYMBOL_CHARS
 from tradebot.output.redaction import mask
 
 
@@ -59,6 +63,7 @@ def _keys_of(struct: shapes.Type, prefix: str = "") -> Iterable[Key]:
         shape, name = field.type, prefix + field.name
         if isinstance(shape, shapes.StructType):
             yield from _keys_of(shape, name + ".")
+        if isinstance(shape, shapes.StructType | shapes.DictType):  # a table with free keys: see FREE_SECTIONS
             continue
         optional = isinstance(shape, shapes.UnionType)
         if isinstance(shape, shapes.UnionType):
@@ -69,6 +74,15 @@ def _keys_of(struct: shapes.Type, prefix: str = "") -> Iterable[Key]:
 KEYS: Final[Mapping[str, Key]] = {key.name: key for key in _keys_of(shapes.type_info(Config))}
 """Every configuration key by its dotted name, in the order of the configuration file."""
 
+INSTRUMENT_KEYS: Final[Mapping[str, Key]] = {key.name: key for key in _keys_of(shapes.type_info(InstrumentConfig))}
+"""What an entry [instruments."SYMBOL"] may say, by the last part of the key."""
+
+FREE_SECTIONS: Final = ("instruments", "rates")
+"""Sections whose keys the user names: `instruments."SYMBOL".KEY`, and `rates.CURRENCY`, a number or a RateSymbol."""
+
+_RATE: Final = shapes.type_info(Rate)
+_RATE_SYMBOL: Final = shapes.type_info(Annotated[str, Meta(min_length=1, max_length=MAX_SYMBOL_CHARS)])
+
 WITH_CREDENTIALS: Final = ("engine.ws_url", "notify.webhook_url")
 """Keys whose value is never shown unmasked."""
 
@@ -76,21 +90,55 @@ SECTIONS: Final = tuple(dict.fromkeys(name.split(".")[0] for name in KEYS if "."
 
 
 def flatten(config: Config) -> dict[str, Any]:
-    """All values by dotted key, in the order of `KEYS`."""
+    """All values by dotted key, in the order of `KEYS`; then those of the free sections that are set."""
     flat: dict[str, Any] = {}
     for name in KEYS:
         section, _, leaf = name.rpartition(".")
         flat[name] = getattr(getattr(config, section) if section else config, leaf)
-    return flat
+    for symbol, entry in config.instruments.items():
+        said = {leaf: getattr(entry, leaf) for leaf in INSTRUMENT_KEYS}
+        flat |= {free_name("instruments", symbol, leaf): each for leaf, each in said.items() if each is not None}
+    return flat | {free_name("rates", currency): rate for currency, rate in config.rates.items()}
 
 
 def build(values: Mapping[str, object]) -> Config:
     """The configuration with these (already checked) values by dotted key, and defaults for the rest."""
     nested: dict[str, Any] = {}
     for name, value in values.items():
-        section, _, leaf = name.rpartition(".")
-        (nested.setdefault(section, {}) if section else nested)[leaf] = value
+        *path, leaf = free_path(name) or name.split(".")
+        table = nested
+        for part in path:
+            table = table.setdefault(part, {})
+        table[leaf] = msgspec.to_builtins(value) if isinstance(value, RateSymbol) else value
     return msgspec.convert(nested, Config)
+
+
+def free_name(*path: str) -> str:
+    """The name of a key of a free section: as TOML has it, a symbol always in quotes."""
+    section, *keys = path
+    return ".".join(
+        [section, *(toml(key) if section == "instruments" and not n else key for n, key in enumerate(keys))]
+    )
+
+
+def free_path(name: str) -> tuple[str, ...] | None:
+    """Section, symbol and key, or section and currency, of a name such as `free_name` makes; None for other names.
+
+    The symbol may stand without quotes, which a shell takes away, and a rate may end in `.symbol`.
+    """
+    section, _, rest = name.partition(".")
+    if section == "rates":
+        currency = rest.removesuffix(".symbol")
+        return (section, currency) if re.fullmatch(r"[A-Za-z0-9]{1,32}", currency) else None
+    symbol, _, leaf = rest.rpartition(".")
+    if section != "instruments" or not symbol or leaf not in INSTRUMENT_KEYS:
+        return None
+    if symbol[:1] in ("'", '"'):
+        try:
+            symbol = tomllib.loads(f"symbol = {symbol}")["symbol"]
+        except ValueError:
+            return None
+    return section, symbol, leaf
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -102,7 +150,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def toml(value: object) -> str:
-    """A text, number or truth value as a configuration file would have it, on one line and printable."""
+    """A text, number, truth value or rate as a configuration file would have it, on one line and printable."""
+    if isinstance(value, RateSymbol):
+        return f"{{ symbol = {toml(value.symbol)} }}"
     if isinstance(value, bool):
         return "true" if value else "false"
     if not isinstance(value, str):
@@ -135,7 +185,32 @@ def check_value(name: str, value: object, checks: Checks = NO_CHECKS) -> object:
     `checks` says more of single keys: a strategy's name must be looked up (`tradebot.strategy.registry.CHECKS`).
     Raises InvalidValue saying what is wrong with the value.
     """
-    shape = KEYS[name].shape
+    path = free_path(name)
+    if path is not None:
+        return _check_free(path, value)
+    return _check_shape(KEYS[name].shape, name, value, checks)
+
+
+def _check_free(path: tuple[str, ...], value: object) -> object:
+    """A value of a free section. Raises InvalidValue."""
+    _check_shape(_RATE_SYMBOL, "", path[1], NO_CHECKS)
+    if path[0] == "instruments":
+        return _check_shape(INSTRUMENT_KEYS[path[2]].shape, "", value, NO_CHECKS)
+    if isinstance(value, RateSymbol):
+        value = {"symbol": value.symbol}
+    if isinstance(value, str):
+        raise InvalidValue(f"must be a number, or a table such as {{ symbol = {show(value)} }}")
+    if not isinstance(value, dict):
+        return _check_shape(_RATE, "", value, NO_CHECKS)
+    unknown = next((key for key in value if key != "symbol"), None)
+    if unknown is not None:
+        raise InvalidValue(f"unknown key {show(unknown)}{did_you_mean(unknown, ['symbol'])}")
+    if "symbol" not in value:
+        raise InvalidValue('must be a number, or a table such as { symbol = "EURUSDT" }')
+    return RateSymbol(str(_check_shape(_RATE_SYMBOL, "", value["symbol"], NO_CHECKS)))
+
+
+def _check_shape(shape: shapes.Type, name: str, value: object, checks: Checks) -> object:
     if isinstance(shape, shapes.BoolType):
         if not isinstance(value, bool):
             raise InvalidValue(f"must be true or false, not {show(value)}")
@@ -154,7 +229,11 @@ def check_value(name: str, value: object, checks: Checks = NO_CHECKS) -> object:
 
 def value_of_text(name: str, text: str, checks: Checks) -> object:
     """What `text` from a command line means for key `name`, checked like `check_value`. Raises InvalidValue."""
-    shape = KEYS[name].shape
+    path = free_path(name)
+    if path is not None and path[0] == "rates":
+        number = _number_of(text)
+        return check_value(name, {"symbol": text} if number is None else number)
+    shape = KEYS[name].shape if path is None else INSTRUMENT_KEYS[path[-1]].shape
     if isinstance(shape, shapes.BoolType):
         return check_value(name, {"true": True, "false": False}.get(text.lower(), text))
     if isinstance(shape, shapes.IntType):
@@ -169,6 +248,13 @@ def value_of_text(name: str, text: str, checks: Checks) -> object:
                 error if isinstance(error, InvalidValue) else InvalidValue(f"must be a number, not {show(text)}")
             ) from None
     return check_value(name, text, checks)
+
+
+def _number_of(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def check_choice(value: str, choices: Iterable[str]) -> str:
@@ -310,4 +396,7 @@ def cross_problems(config: Config, unsure: Iterable[str] = ()) -> list[Problem]:
         if url is not None and file is not None:
             key = f"{section}.{'ws' if section == 'engine' else 'webhook'}_url"
             problems.append(Problem(f"{key}_file", key, f"{key} is set, too; keep one of them"))
+    for mistake in mistakes(config.instruments, config.rates):
+        name = free_name(mistake.section, *mistake.key)
+        problems.append(Problem(name, name, mistake.text))
     return [problem for problem in problems if not {problem.key, problem.other} & set(unsure)]

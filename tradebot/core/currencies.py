@@ -6,7 +6,7 @@ nothing says where the base ends. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from tradebot.core.number_format import money
@@ -75,6 +75,57 @@ def pair_of_joined(joined: str, quotes: Iterable[str] = ()) -> Pair | None:
     known = CURRENCIES.intersection(quotes) if quotes else CURRENCIES
     found = max((quote for quote in known if name.endswith(quote) and name != quote), key=len, default=None)
     return None if found is None else Pair(name.removesuffix(found), found)
+
+
+_ALIASES: Final = {"XBT": "BTC", "XDG": "DOGE"}
+"""What some exchanges call a currency that others call otherwise."""
+
+
+def same_currency(one: str, other: str) -> bool:
+    """Whether two names mean one currency."""
+    return _ALIASES.get(one, one) == _ALIASES.get(other, other)
+
+
+class RateProblem(NamedTuple):
+    """A currency whose rate cannot be, and why."""
+
+    currency: str
+    text: str
+
+
+def rate_problems(symbols: Mapping[str, str], pair_of: Callable[[str], Pair | None]) -> list[RateProblem]:
+    """What is wrong with rates that are prints: `symbols` by currency.
+
+    The symbol is no price of its currency, or rates depend on each other in a circle, which is reported once.
+    """
+    found: list[RateProblem] = []
+    reported: set[str] = set()
+    for currency, symbol in symbols.items():
+        pair = pair_of(symbol) or Pair(None, None)
+        if symbol.upper() == currency:
+            text = f"{symbol} is the currency itself: name a market, such as {currency}/{ACCOUNT_CURRENCY}"
+            found.append(RateProblem(currency, text))
+        elif pair.base is not None and not same_currency(pair.base, currency):
+            found.append(RateProblem(currency, f"{symbol} is a price of {pair.base}, not of {currency}"))
+        elif currency not in reported:
+            circle = _circle(currency, symbols, pair_of)
+            if circle:
+                reported.update(circle)
+                found.append(RateProblem(currency, f"depends on itself: {' -> '.join(circle)}"))
+    return found
+
+
+def _circle(currency: str, symbols: Mapping[str, str], pair_of: Callable[[str], Pair | None]) -> list[str]:
+    """The currencies whose rates `currency` needs, up to the first that is needed twice; empty when there is none."""
+    chain = [currency]
+    while (symbol := symbols.get(chain[-1])) is not None:
+        quote = (pair_of(symbol) or Pair(None, None)).quote
+        if quote is None:
+            return []
+        chain.append(quote)
+        if quote in chain[:-1]:
+            return chain
+    return []
 
 
 def unit_of(currency: str | None) -> str:

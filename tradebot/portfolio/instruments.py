@@ -83,6 +83,11 @@ class Instruments:
         """The currency of the symbol's amounts; None where nothing says it."""
         return self.of(symbol).currency
 
+    def pair(self, symbol: str) -> Pair:
+        """Base and quote of `symbol`."""
+        found = self.of(symbol)
+        return Pair(found.base, found.quote)
+
     def _find(self, symbol: str) -> Instrument:
         entry = self._configured.get(symbol)
         by_form = pair_of_form(symbol)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from tradebot.core.currencies import ACCOUNT_CURRENCY, DOLLARS
+from tradebot.core.currencies import ACCOUNT_CURRENCY, DOLLARS, rate_problems
 from tradebot.portfolio.exact import ONE, exact, multiply
 from tradebot.portfolio.instruments import Instruments
 
@@ -21,14 +21,6 @@ _CHAIN_MAX: Final = 8
 """Rates that depend on each other: more than so many in a row are a circle."""
 
 _ALWAYS_KNOWN: Final[Mapping[str | None, Decimal]] = dict.fromkeys((None, *DOLLARS), ONE)
-
-_ALIASES: Final = {"XBT": "BTC", "XDG": "DOGE"}
-"""What some exchanges call a currency that [rates] knows by another name."""
-
-
-def same_currency(base: str, currency: str) -> bool:
-    """Whether `base`, as an exchange writes it, is `currency`."""
-    return _ALIASES.get(base, base) == _ALIASES.get(currency, currency)
 
 
 class Rates:
@@ -95,22 +87,9 @@ class Rates:
             currency = priced_in
         return f"{said}: rates.{currency} depends on itself"
 
-    def problem(self) -> str | None:
-        """What is wrong between the configured rates, as "rates.X: what"; None where nothing is.
-
-        Rates that depend on each other in a circle, or a symbol that is no price of its currency.
-        """
-        for currency, symbol in self._symbols.items():
-            pair = self._instruments.of(symbol)
-            if pair.base is not None and not same_currency(pair.base, currency):
-                return f"rates.{currency}: {symbol} is a price of {pair.base}, not of {currency}"
-            seen = [currency]
-            while (further := self._symbols.get(pair.quote or "")) is not None:
-                seen.append(pair.quote or "")
-                if seen[-1] in seen[:-1]:
-                    return f"rates.{currency}: depends on itself: {' -> '.join(seen)}"
-                pair = self._instruments.of(further)
-        return None
+    def problems(self) -> list[str]:
+        """What is wrong between the configured rates, each as "rates.X: what"."""
+        return [f"rates.{currency}: {text}" for currency, text in rate_problems(self._symbols, self._instruments.pair)]
 
     def state(self) -> dict[str, Any]:
         """The last prints, as plain values; see `restore`."""

@@ -44,7 +44,8 @@ EXAMPLES: dict[str, str] = {
     "feed.max_message_bytes": "99",
     "strategy.name": "PERIODIC", "strategy.long_window": "30", "strategy.short_window": "3", "feed.history": "keep",
     "metrics.address": "::1", "metrics.hosts": "a,b", "notify.webhook_url": "https://h/x",
-    "notify.webhook_url_file": "/x", "execution.fee_rate": "0.5", "strategy.confidence": "0.5",
+    "notify.webhook_url_file": "/x", "account.allow_short": "TRUE", "execution.fee_rate": "0.5",
+    "strategy.confidence": "0.5",
 }  # fmt: skip
 
 

@@ -42,6 +42,7 @@ OTHER: dict[str, Any] = {
     "persist.spill_max_mb": 1,
     "strategy.name": "periodic", "strategy.short_window": 6, "strategy.long_window": 21, "strategy.desired_size": 1.0,
     "strategy.confidence": 0.5, "execution.fee_rate": 0.0, "execution.max_tick_age_ms": 1,
+    "account.initial_balance": 1.0, "account.allow_short": True, "account.max_leverage": 2.0,
     "feed.connect_timeout_s": 1.0, "feed.idle_timeout_s": 1.0, "feed.ping_interval_s": 1.0,
     "feed.reconnect_budget_s": 1.0, "feed.backoff_max_s": 1.0, "feed.stable_after_s": 1.0, "feed.parse_error_limit": 1,
     "feed.max_message_bytes": 64, "feed.max_symbols": 1, "feed.history": "keep",
@@ -95,6 +96,7 @@ COUNTED = {
     "mode", "engine.sample_every", "feed.history", "risk_caps.max_exposure_usd", "risk_caps.max_symbol_exposure_usd",
     "risk_caps.max_open_orders", "strategy.name", "strategy.short_window", "strategy.long_window",
     "strategy.desired_size", "strategy.confidence", "execution.fee_rate",
+    "account.initial_balance", "account.allow_short", "account.max_leverage",
 }  # fmt: skip
 
 

@@ -96,7 +96,7 @@ def test_what_is_missing_is_said_with_its_key(rates: dict[str, float | RateSymbo
     ],
 )  # fmt: skip
 def test_circles_and_wrong_symbols_are_found(rates: dict[str, float | RateSymbol], problem: str | None) -> None:
-    assert rates_of(rates).problem() == problem
+    assert rates_of(rates).problems() == ([] if problem is None else [problem])
 
 
 def test_a_circle_ends() -> None:
