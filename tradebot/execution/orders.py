@@ -89,6 +89,32 @@ class OrderRequest(Struct, frozen=True, gc=False):
             raise ValueError("only a LIMIT order that stays (GTC or GTD) can be post_only")
 
 
+class Submit(Struct, frozen=True, gc=False):
+    """Send an order; `reason` (a code) and `confidence` are those of its signal."""
+
+    request: OrderRequest
+    reason: str
+    confidence: float = 1.0
+
+
+class Cancel(Struct, frozen=True, gc=False):
+    """End an order that is open; one that has ended is left alone."""
+
+    order_id: str
+
+
+class Amend(Struct, frozen=True, gc=False):
+    """Cancel an order and send another one in its place, which is active only if the cancel was in time."""
+
+    order_id: str
+    request: OrderRequest
+    reason: str
+    confidence: float = 1.0
+
+
+Command = Submit | Cancel | Amend
+
+
 class WorkingOrder(Struct):
     """An order that is not final, as the venue keeps it; nearly all of it changes while the order lives.
 

@@ -197,6 +197,7 @@ class SymbolVenue:
             if not order.replaced:
                 return UNKNOWN_ORDER
             if order.remaining <= ZERO:
+                order.remaining = order.qty
                 return MIN_QTY
         return POST_ONLY if order.post_only and self._is_marketable(order) else None
 

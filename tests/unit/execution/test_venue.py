@@ -498,6 +498,18 @@ def test_an_amendment_that_comes_too_late_is_refused() -> None:
     assert market.life(new) == ["SUBMITTED", "REJECTED UNKNOWN_ORDER"]
 
 
+def test_an_amendment_that_has_nothing_left_is_refused() -> None:
+    """The old order filled more in the meantime than the new one asks for."""
+    market = quoted()
+    first = market.order(BUY, 5, "LIMIT", limit="99.50")
+    market.trade(99.99, taker=SELL)
+    new = market.amend(first, BUY, 2, limit="99.50")
+    market.trade(99.00, volume=3, taker=SELL, at=250)
+    market.trade(99.00, volume=3, taker=SELL, at=300)
+    assert market.life(first)[-2:] == ["PARTIAL_FILL", "CANCELED AMENDED"]
+    assert market.life(new) == ["SUBMITTED", "REJECTED MIN_QTY"] and market.moves[-1].remaining == 2
+
+
 @pytest.mark.parametrize("on_gap", ["keep", "cancel"])
 def test_orders_that_were_open_across_a_gap_are_marked_or_end_before_the_next_print(on_gap: str) -> None:
     market = quoted(on_gap=on_gap)

@@ -1,0 +1,233 @@
+"""Where orders of PAPER meet the account: fills are settled, money is held back, and all of it becomes rows. Pure."""
+
+from __future__ import annotations
+
+from decimal import Context, Decimal
+from typing import Final
+
+from tradebot.core.events import (
+    BUY,
+    FINAL_STATUSES,
+    FOK,
+    NO_BALANCE,
+    REDUCE_ONLY,
+    Fill,
+    LimitBreach,
+    Notice,
+    Order,
+    OrderEvent,
+    Side,
+    Signal,
+    Tick,
+    TickOutcome,
+)
+from tradebot.core.ids import event_prefix, fill_id, order_id, signal_id
+from tradebot.execution.moves import Execution, Move, Settlement
+from tradebot.execution.orders import WorkingOrder
+from tradebot.portfolio.account import Account
+from tradebot.portfolio.exact import ZERO, exact, finite, multiply, subtract
+from tradebot.portfolio.instruments import Instrument, Instruments, value_of
+from tradebot.portfolio.round_trips import RoundTrips
+
+_RATIO: Final = Context(prec=50)
+_TEN_THOUSAND: Final = Decimal(10_000)
+
+
+class PaperDesk:
+    """The account's side of all venues, and the rows of the tick in hand. Owned by one thread; nothing blocks."""
+
+    def __init__(self, run_id: str, account: Account, instruments: Instruments, allow_short: bool) -> None:
+        self.account = account
+        self.round_trips = RoundTrips()
+        self._run_id = run_id
+        self._instruments = instruments
+        self._allow_short = allow_short
+        self._begin_rows()
+        self.tick: Tick | None = None
+        self.number = 0
+        self.now_ms = 0
+
+    # ---- the tick in hand ------------------------------------------------------------------------------------------
+
+    def begin(self, tick: Tick, number: int, now_ms: int) -> None:
+        """From here on everything is caused by `tick`, whose number in the run is `number`; `now_ms` is event time."""
+        self.tick, self.number, self.now_ms = tick, number, now_ms
+
+    def outcome(self) -> TickOutcome | None:
+        """What the tick in hand has caused; None: nothing. The rows are handed over."""
+        tick = self.tick
+        events = self._order_events
+        if tick is None or not (events or self._signals or self.notices):
+            return None
+        found = TickOutcome(
+            tick, self.number, tuple(self._signals), tuple(self._orders), tuple(events), tuple(self._fills),
+            tuple(self.notices),
+        )  # fmt: skip
+        self._begin_rows()
+        return found
+
+    def _begin_rows(self) -> None:
+        self._signals: list[Signal] = []
+        self._orders: list[Order] = []
+        self._order_events: list[OrderEvent] = []
+        self._fills: list[Fill] = []
+        self.notices: list[Notice] = []
+        """Those that the tick caused; may be added to."""
+        self.refusals: list[str] = []
+        """The reason codes of the orders that the tick saw refused, in order."""
+        self.accepted = 0
+        """How many orders were accepted."""
+        self.closed: list[Decimal] = []
+        """The profits of the trades that the tick's fills ended, in order."""
+        self._ids = 0
+
+    def new_signal(self, symbol: str, side: Side, confidence: float, reason: str, size: float, price: float) -> Signal:
+        """A signal of the tick in hand, with the time of that tick; `price` is the last one of `symbol`."""
+        if self.tick is None:
+            raise RuntimeError("there is no tick in hand")
+        name = signal_id(self._prefix(), len(self._signals) + 1)
+        signal = Signal(name, symbol, side, confidence, reason, size, price, self.tick.ts)
+        self._signals.append(signal)
+        return signal
+
+    def new_order_id(self) -> str:
+        """The next order id of the tick in hand."""
+        self._ids += 1
+        return order_id(self._prefix(), self._ids)
+
+    def _prefix(self) -> str:
+        return event_prefix(self._run_id, self.number)
+
+    # ---- what happens to orders ------------------------------------------------------------------------------------
+
+    def refuse(self, order: WorkingOrder, reason: str, breach: LimitBreach | None) -> None:
+        """An order that is not sent."""
+        order.move("REJECTED")
+        self._orders.append(_row(order, reason, breach, self.now_ms))
+        self._transition(order, order.events, reason, order.qty)
+        self.refusals.append(reason)
+
+    def moved(self, move: Move) -> None:
+        """See `Desk`: the transition becomes a row, and the end of an order frees what it holds back."""
+        order = move.order
+        if move.n == 1:
+            self._orders.append(_row(order, move.reason, None, self.now_ms))
+        elif move.status == "REJECTED":
+            self.refusals.append(move.reason)
+        self._transition(order, move.n, move.reason, move.remaining)
+        if move.status in FINAL_STATUSES:
+            self.account.release(order.order_id)
+            self.account.release_qty(order.order_id)
+
+    def _transition(self, order: WorkingOrder, n: int, reason: str, remaining: Decimal) -> None:
+        if order.status is not None:
+            row = OrderEvent(order.order_id, n, order.status, reason, self.now_ms, self.number, float(remaining))
+            self._order_events.append(row)
+
+    def reserve(self, order: WorkingOrder, price: Decimal) -> None:
+        """Hold back what an accepted order may need: money for what it opens at `price`, holdings for what it sells."""
+        if order.reduce_only:
+            return
+        if order.side != BUY and not self._allow_short:
+            self.account.reserve_qty(order.order_id, order.symbol, order.qty)
+            return
+        instrument = self._instruments.of(order.symbol)
+        opening = subtract(order.qty, self._closing(order.symbol, order.side, order.qty))
+        if opening > ZERO:
+            order.reserved_at = price
+            order.reserved = self.account.cost_of(instrument, opening, price, instrument.taker_fee)
+            self.account.reserve(order.order_id, instrument.currency, order.reserved)
+
+    def lift(self, order: WorkingOrder) -> WorkingOrder:
+        """Give back what an order holds back, for as long as it takes to check the one that is to replace it."""
+        self.account.release(order.order_id)
+        self.account.release_qty(order.order_id)
+        return order
+
+    def put_back(self, order: WorkingOrder) -> None:
+        """Undo `lift`."""
+        if order.reserved:
+            self.account.reserve(order.order_id, self._instruments.of(order.symbol).currency, order.reserved)
+        elif not order.reduce_only and order.side != BUY and not self._allow_short:
+            self.account.reserve_qty(order.order_id, order.symbol, order.remaining)
+
+    def settle(self, order: WorkingOrder, execution: Execution) -> Settlement:
+        """See `Desk`."""
+        instrument = self._instruments.of(order.symbol)
+        fee_rate = instrument.maker_fee if execution.liquidity == "MAKER" else instrument.taker_fee
+        qty = self._allowed(order, execution, instrument, fee_rate)
+        cut = None
+        if qty < execution.qty:
+            cut = REDUCE_ONLY if order.reduce_only else NO_BALANCE
+            if qty <= ZERO or order.time_in_force == FOK:
+                return Settlement(ZERO, cut)
+        self._book(order, qty, execution, instrument, fee_rate)
+        return Settlement(qty, cut)
+
+    def _allowed(self, order: WorkingOrder, execution: Execution, instrument: Instrument, fee_rate: Decimal) -> Decimal:
+        """How much of a fill position and money allow. Closing needs no money; spot sells what is held."""
+        qty = execution.qty
+        closing = self._closing(order.symbol, order.side, qty)
+        if closing == qty or order.reduce_only or (order.side != BUY and not self._allow_short):
+            return closing
+        opening = subtract(qty, closing)
+        affordable = self.account.affordable(instrument, opening, execution.price, fee_rate, order.order_id)
+        return qty if affordable == opening else subtract(qty, subtract(opening, affordable))
+
+    def _closing(self, symbol: str, side: Side, qty: Decimal) -> Decimal:
+        """How much of `qty` closes the position that is held on the other side."""
+        net = self.account.positions.at_stake(symbol)[0]
+        return min(qty, max(net.copy_negate() if side == BUY else net, ZERO))
+
+    def _book(
+        self, order: WorkingOrder, qty: Decimal, execution: Execution, instrument: Instrument, fee_rate: Decimal
+    ) -> None:
+        price, account, symbol = execution.price, self.account, order.symbol
+        fees = finite(multiply(value_of(instrument, qty, price), fee_rate))
+        fill = Fill(
+            fill_id(self._prefix(), len(self._fills) + 1), order.order_id, symbol, order.side, float(qty), float(price),
+            fees, self.now_ms, 1, execution.liquidity, self.number, slippage_bps(order.side, price, order.reference),
+            int(order.after_gap),
+        )  # fmt: skip
+        self._fills.append(fill)
+        positions = account.positions
+        before, realized = positions.at_stake(symbol)[0], positions.realized(symbol)
+        account.apply(fill, instrument)
+        after, earned = positions.at_stake(symbol)[0], subtract(positions.realized(symbol), realized)
+        profit = self.round_trips.on_fill(symbol, before, after, earned, fees)
+        if profit is not None:
+            self.closed.append(profit)
+        self._release(order, qty, instrument)
+
+    def _release(self, order: WorkingOrder, qty: Decimal, instrument: Instrument) -> None:
+        """After a fill of `qty` the order holds back only what the rest of it may need."""
+        if order.reserved:
+            left = subtract(order.remaining, qty)
+            still = self.account.cost_of(instrument, left, order.reserved_at, instrument.taker_fee)
+            if still < order.reserved:
+                self.account.release(order.order_id, subtract(order.reserved, still))
+                order.reserved = still
+        elif order.side != BUY:
+            self.account.release_qty(order.order_id, qty)
+
+
+def slippage_bps(side: Side, price: Decimal, reference: float) -> float:
+    """By how much `price` is worse than `reference`, in basis points of it; negative where it is better."""
+    wanted = exact(reference)
+    worse = subtract(price, wanted) if side == BUY else subtract(wanted, price)
+    return finite(_RATIO.divide(multiply(worse, _TEN_THOUSAND), wanted)) + 0.0
+
+
+def _row(order: WorkingOrder, reason: str, breach: LimitBreach | None, now_ms: int) -> Order:
+    limit, stop = _float(order.limit), _float(order.stop)
+    return Order(
+        event_id=order.order_id, signal_id=order.signal_id, symbol=order.symbol, side=order.side, qty=float(order.qty),
+        price=limit, status="REJECTED" if order.status == "REJECTED" else "SUBMITTED", reason=reason, ts=now_ms,
+        breach=breach, order_type=order.type, limit_price=limit, stop_price=stop, time_in_force=order.time_in_force,
+        expire_ts=order.expire_ts, post_only=int(order.post_only), reduce_only=int(order.reduce_only),
+        parent_id=order.parent_id,
+    )  # fmt: skip
+
+
+def _float(value: Decimal | None) -> float | None:
+    return None if value is None else float(value)

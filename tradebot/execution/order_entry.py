@@ -1,0 +1,188 @@
+"""From a decision or command to an order that is sent or refused: steps, lots, halts, caps, balance. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct
+
+from tradebot.core.events import BUY, MIN_NOTIONAL, MIN_QTY, NO_BALANCE, SELL, UNKNOWN_ORDER, LimitBreach, Tick
+from tradebot.execution.breakers import Breakers
+from tradebot.execution.desk import PaperDesk
+from tradebot.execution.moves import VenueSettings
+from tradebot.execution.orders import BASIS_POINT, Amend, Cancel, Command, OrderRequest, Submit, WorkingOrder, working
+from tradebot.execution.prices import limit_price, offset_limit, price_step, stop_price
+from tradebot.execution.risk import OpenOrder, Refusal, check_order, lowers, open_quantities
+from tradebot.execution.venue import SymbolVenue
+from tradebot.portfolio.exact import ONE, ZERO, add, exact, multiply
+from tradebot.portfolio.instruments import UNKNOWN_STEP, round_down, too_small
+from tradebot.portfolio.money import Money
+from tradebot.strategy.base import Decision
+
+if TYPE_CHECKING:
+    from tradebot.config.model import RiskCaps
+
+
+class PaperSettings(Struct, frozen=True):
+    """Which orders a decision makes, and the venue that they go to.
+
+    `desired_size` is the quantity of each order, `confidence` that of its signal. With `order_type` "limit" the price
+    is the signal's, improved by `limit_offset_bps`: a BUY is below it, a SELL above; a negative offset pays up.
+    `post_only` refuses such an order where it would take.
+    """
+
+    desired_size: float
+    confidence: float
+    venue: VenueSettings = VenueSettings()
+    order_type: Literal["market", "limit"] = "market"
+    limit_offset_bps: float = 0.0
+    post_only: bool = False
+
+
+class OrderEntry:
+    """Where orders are checked before they go to their venue. Owned by one thread; nothing blocks."""
+
+    def __init__(
+        self, settings: PaperSettings, desk: PaperDesk, venues: Mapping[str, SymbolVenue], money: Money, caps: RiskCaps,
+        breakers: Breakers,
+    ) -> None:  # fmt: skip
+        """`venues` are those of all symbols, also of later ones."""
+        self._settings = settings
+        self._desk = desk
+        self._venues = venues
+        self._money = money
+        self._caps = caps
+        self._breakers = breakers
+        self._size = exact(settings.desired_size)
+        self._slipped = add(ONE, multiply(exact(settings.venue.slippage_bps), BASIS_POINT))
+        self.closed: str | None = None
+        """The reason code with which every order is refused from now on; None: not all are."""
+
+    def command(self, tick: Tick, decision: Decision) -> Submit:
+        """The order that the configuration makes of a decision."""
+        side, settings, size = decision.side, self._settings, self._size
+        if side != BUY and side != SELL:
+            raise ValueError(f"the strategy decided for side {side!r}, which is not a side")
+        if settings.order_type == "limit":
+            price = offset_limit(side, exact(tick.price), exact(settings.limit_offset_bps))
+            request = OrderRequest(tick.symbol, side, size, "LIMIT", price, post_only=settings.post_only)
+        else:
+            request = OrderRequest(tick.symbol, side, size)
+        return Submit(request, decision.reason, settings.confidence)
+
+    def obey(self, venue: SymbolVenue, tick: Tick, command: Command) -> None:
+        """Check an order, after everything else of its tick, and send or refuse it; or end one."""
+        if isinstance(command, Cancel):
+            venue.cancel(command.order_id)
+            return
+        command.request.check()
+        order = self._ordered(venue, tick.price, command)
+        if isinstance(command, Submit):
+            self._send(venue, order, None)
+            return
+        old = next((each for each in venue.orders if each.order_id == command.order_id), None)
+        if old is None or old.cancel_at_ms is not None:
+            self._desk.refuse(order, UNKNOWN_ORDER, None)
+        else:
+            order.replaces_id = old.order_id
+            self._send(venue, order, old)
+
+    def _ordered(self, venue: SymbolVenue, price: float, command: Submit | Amend) -> WorkingOrder:
+        """The order of a command with its signal, in whole lots and steps of the price."""
+        desk, request, instrument = self._desk, command.request, venue.instrument
+        signal = desk.new_signal(
+            request.symbol, request.side, command.confidence, command.reason, float(request.qty), price
+        )
+        order = working(request, desk.new_order_id(), signal.event_id, price)
+        order.remaining = round_down(request.qty, instrument.lot_size or UNKNOWN_STEP)
+        order.qty = order.remaining or request.qty
+        if request.limit is not None or request.stop is not None:
+            step = price_step(exact(price), instrument.tick_size)
+            order.limit = None if request.limit is None else limit_price(order.side, request.limit, step)
+            order.stop = None if request.stop is None else stop_price(order.side, request.stop, step)
+        return order
+
+    def _send(self, venue: SymbolVenue, order: WorkingOrder, old: WorkingOrder | None) -> None:
+        """Refuse the order with a reason code, or send it, in the place of `old` where there is one."""
+        desk = self._desk
+        held = None if old is None else desk.lift(old)
+        price = self._reservation_price(venue, order)
+        refusal = self._refusal(venue, order, price)
+        if held is not None:
+            desk.put_back(held)
+        if refusal is not None:
+            desk.refuse(order, refusal.reason, refusal.breach)
+            return
+        desk.accepted += 1
+        desk.reserve(order, price)
+        if old is None:
+            venue.submit(order)
+        else:
+            venue.amend(old.order_id, order)
+
+    def _refusal(self, venue: SymbolVenue, order: WorkingOrder, price: Decimal) -> Refusal | None:
+        """Why an order is not sent; `price` is what a unit may cost."""
+        instrument, last = venue.instrument, exact(order.reference)
+        if not order.remaining:
+            return Refusal(MIN_QTY)
+        if ZERO in (order.limit, order.stop):
+            return Refusal(MIN_NOTIONAL)  # a price below one step
+        small = too_small(instrument, order.qty, order.limit or order.stop or last)
+        if small is not None and not (order.reduce_only and small.reason == MIN_NOTIONAL):
+            return Refusal(small.reason, small.breach)
+        if self.closed is not None:
+            return Refusal(self.closed)
+        wanted = _as_open(order)
+        blocked = self._blocked(wanted)
+        if blocked is not None:
+            return blocked
+        refusal = check_order(
+            wanted, last, {name: [_as_open(o) for o in v.orders] for name, v in self._venues.items() if not v.idle},
+            self._last_price, self._desk.account.positions, self._caps, self._money,
+        )  # fmt: skip
+        if refusal is not None or order.reduce_only:
+            return refusal
+        breach = self._desk.account.refuses(instrument, order.side, order.qty, price, instrument.taker_fee)
+        return None if breach is None else Refusal(NO_BALANCE, breach)
+
+    def _blocked(self, wanted: OpenOrder) -> Refusal | None:
+        """A halt or a breaker refuses the order, unless it lowers what is at stake."""
+        code = self._breakers.blocking(wanted.symbol)
+        if code is None or wanted.reduce_only:
+            return None
+        bought, sold = open_quantities(_as_open(order) for order in self._venues[wanted.symbol].orders)
+        net = self._desk.account.positions.at_stake(wanted.symbol)[0]
+        if lowers(net, wanted.side, wanted.qty, bought if wanted.side == BUY else sold):
+            return None
+        breach: LimitBreach | None = self._breakers.evidence(wanted.symbol)
+        return Refusal(code, breach)
+
+    def _last_price(self, symbol: str) -> Decimal:
+        return exact(self._venues[symbol].tape.last_price)
+
+    def _reservation_price(self, venue: SymbolVenue, order: WorkingOrder) -> Decimal:
+        """What one unit may cost: the limit; else stop, quote or last price with the trail and the slippage on top."""
+        if order.limit is not None:
+            return order.limit
+        price = order.stop
+        if price is None:
+            last = exact(order.reference)
+            if order.type == "MARKET":
+                quote = venue.tape.ask if order.side == BUY else venue.tape.bid
+                price = last if quote is None else quote
+            else:
+                trail = order.trail_amount
+                if trail is None:
+                    trail = multiply(last, multiply(order.trail_bps or ZERO, BASIS_POINT))
+                price = add(last, trail)
+        return multiply(price, self._slipped)
+
+
+def _as_open(order: WorkingOrder) -> OpenOrder:
+    """As caps see it. Of the children of a bracket, and of an order and its replacement, only one can be filled."""
+    one_of = order.replaces_id or order.order_id
+    if order.sibling_id is not None:
+        one_of = min(order.order_id, order.sibling_id)
+    return OpenOrder(order.symbol, order.side, order.remaining, order.reduce_only, one_of)

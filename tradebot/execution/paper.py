@@ -1,0 +1,263 @@
+"""PAPER: decisions become orders, and trade prints decide what becomes of these. No network. Pure.
+
+Everything is a function of the ticks, notices and decisions in their order, and of the configuration. Time is event
+time. What happens at one tick, and in which order, is `PaperExecution._at_tick`, with `SymbolVenue.on_print` for the
+part of the venue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from tradebot.core.events import (
+    BUY,
+    HALTED,
+    LIQUIDATED,
+    SELL,
+    Notice,
+    Side,
+    Tick,
+    TickOutcome,
+    as_unix_ms,
+)
+from tradebot.execution.breakers import Breakers, Release, Trip, as_notice
+from tradebot.execution.desk import PaperDesk
+from tradebot.execution.order_entry import OrderEntry, PaperSettings
+from tradebot.execution.orders import Command, OrderRequest, working
+from tradebot.execution.venue import SymbolVenue
+from tradebot.portfolio.account import Account
+from tradebot.portfolio.exact import ZERO
+from tradebot.portfolio.money import Money
+from tradebot.portfolio.positions import Positions
+from tradebot.strategy.base import Decision
+
+if TYPE_CHECKING:
+    from tradebot.config.model import RiskCaps
+    from tradebot.config.money import AccountConfig
+
+STATE_VERSION: Final = 1
+
+
+class PaperExecution:
+    """Orders, fills and the account of one run. Owned by one thread; nothing blocks.
+
+    Memory is bounded by the symbols and by the orders that are open. How ticks are cut into calls changes nothing.
+    """
+
+    def __init__(
+        self, run_id: str, settings: PaperSettings, money: Money, account: AccountConfig, caps: RiskCaps,
+        breakers: Breakers,
+    ) -> None:  # fmt: skip
+        self._settings = settings
+        self._money = money
+        self._breakers = breakers
+        self._account = Account(account, money.instruments, money.rates)
+        self._margin = account.allow_short or account.max_leverage > 1
+        self._desk = PaperDesk(run_id, self._account, money.instruments, account.allow_short)
+        self._venues: dict[str, SymbolVenue] = {}
+        self._entry = OrderEntry(settings, self._desk, self._venues, money, caps, breakers)
+        self._now_ms = 0
+        self._notices: list[Notice] = []
+
+    # ---- what the stage calls --------------------------------------------------------------------------------------
+
+    @property
+    def positions(self) -> Positions:
+        """What the fills so far add up to."""
+        return self._account.positions
+
+    @property
+    def account(self) -> Account:
+        """Cash, positions and what is held back; to be read only."""
+        return self._account
+
+    @property
+    def taker_sides(self) -> tuple[int, int]:
+        """For how many prints the sender said who took, and for how many the tick rule did. Any thread may read."""
+        tapes = [venue.tape for venue in list(self._venues.values())]
+        return sum([tape.sided for tape in tapes]), sum([tape.inferred for tape in tapes])
+
+    def venue(self, symbol: str) -> SymbolVenue:
+        """The venue of `symbol`; to be read only."""
+        found = self._venues.get(symbol)
+        if found is None:
+            instrument = self._money.instruments.of(symbol)
+            found = self._venues[symbol] = SymbolVenue(instrument, self._settings.venue, self._desk)
+        return found
+
+    def on_notice(self, notice: Notice) -> None:
+        """Take note of a gap, a lost link, a halt or a resume at its place between two ticks.
+
+        What follows from it is part of the outcome of the next tick.
+        """
+        if notice.kind == "GAP" and notice.symbol is not None:
+            gapped = self._venues.get(notice.symbol)
+            if gapped is not None:
+                gapped.mark_gap()
+        elif notice.kind == "LINK_LOST":
+            for venue in self._venues.values():
+                venue.mark_gap()
+        else:
+            changes = self._breakers.on_notice(notice)
+            self._notices += [as_notice(change, notice.ticks_before) for change in changes]
+            if notice.kind == "HALT" and self._breakers.cancel_open:
+                self._cancel_open(HALTED)
+
+    def on_ticks(
+        self, symbol: str, ticks: Sequence[Tick], first_number: int, decisions: Sequence[Decision]
+    ) -> list[TickOutcome]:
+        """What consecutive ticks of `symbol` cause, by tick; those that cause nothing are left out.
+
+        `first_number` is the number of the first of them in the run, `decisions` are the strategy's on them, by index.
+        Raises ValueError for a decision that has no side.
+        """
+        venue = self.venue(symbol)
+        outcomes: list[TickOutcome] = []
+        at, position = 0, 0
+        while at < len(ticks):
+            end = len(ticks) if position == len(decisions) else decisions[position].index + 1
+            # Ticks that can touch no order pass at once, up to and with the next one that is decided on.
+            reached = at if self._looks_at_each_tick(symbol) else venue.observe(ticks, at, end)
+            passed = reached == end
+            index = reached - 1 if passed else reached
+            begin = position
+            while position < len(decisions) and decisions[position].index == index:
+                position += 1
+            if position > begin or not passed:
+                tick = ticks[index]
+                commands = [self._entry.command(tick, decision) for decision in decisions[begin:position]]
+                outcome = self._at_tick(venue, tick, first_number + index, commands, passed)
+                if outcome is not None:
+                    outcomes.append(outcome)
+            at = index + 1
+        self._mark(venue)
+        return outcomes
+
+    def on_tick(self, tick: Tick, number: int, commands: Sequence[Command] = ()) -> TickOutcome | None:
+        """What one tick causes, and the commands that are given at its end; None: nothing.
+
+        Raises ValueError for a command that contradicts itself.
+        """
+        return self._at_tick(self.venue(tick.symbol), tick, number, commands, passed=False)
+
+    # ---- one tick --------------------------------------------------------------------------------------------------
+
+    def _at_tick(
+        self, venue: SymbolVenue, tick: Tick, number: int, commands: Sequence[Command], passed: bool
+    ) -> TickOutcome | None:
+        """All that one tick does, in this order; `passed`: the venue has seen it, and it touches no order."""
+        desk, late = self._desk, not passed and venue.tape.is_late(tick)
+        self._mark(venue)  # with the print before this one, at which the account still stands
+        desk.begin(tick, number, max(venue.tape.now_ms, as_unix_ms(tick.ts)))
+        desk.notices += self._notices  # of what was decided between the ticks
+        self._notices.clear()
+        if not passed:
+            venue.on_print(tick)  # event time; ends that are due; arrivals; quote; triggers; fills
+        self._mark(venue)
+        if not late and not passed:
+            self._watch_account(venue, tick)  # breakers, liquidation
+        for command in commands:
+            self._entry.obey(venue, tick, command)  # these orders never see this print
+        self._count_orders()
+        return desk.outcome()
+
+    def _looks_at_each_tick(self, symbol: str) -> bool:
+        """Whether every tick of `symbol` may have consequences, even where no order is open."""
+        if self._breakers.active or self._notices:
+            return True
+        if not self._margin or self._entry.closed is not None:
+            return False
+        return bool(self.positions.at_stake(symbol)[0]) or symbol in self._money.rates.symbols
+
+    def _mark(self, venue: SymbolVenue) -> None:
+        """Value positions and rates at the newest print."""
+        tape = venue.tape
+        if tape.last_price:
+            self._account.mark(venue.instrument.symbol, tape.last_price)
+            if tape.now_ms > self._now_ms:
+                self._now_ms = tape.now_ms
+
+    # ---- account and breakers --------------------------------------------------------------------------------------
+
+    def _watch_account(self, venue: SymbolVenue, tick: Tick) -> None:
+        breakers, symbol = self._breakers, venue.instrument.symbol
+        if breakers.active:
+            equity = self._account.equity() if breakers.needs_equity else ZERO
+            self._take_changes(breakers.on_tick(self._now_ms, symbol, as_unix_ms(tick.ts), equity))
+            for profit in self._desk.closed:
+                self._take_changes(breakers.on_fill_closed(self._now_ms, profit))
+            self._desk.closed.clear()
+        if self._margin and self._entry.closed is None and self._account.is_ruined():
+            self._liquidate()
+
+    def _count_orders(self) -> None:
+        """What became of this tick's orders counts for the breakers per minute."""
+        breakers, desk = self._breakers, self._desk
+        if not breakers.active:
+            return
+        for _ in range(desk.accepted):
+            self._take_changes(breakers.on_order(self._now_ms))
+        for reason in desk.refusals:
+            self._take_changes(breakers.on_refusal(self._now_ms, reason))
+
+    def _take_changes(self, changes: Iterable[Trip | Release]) -> None:
+        for change in changes:
+            self._desk.notices.append(as_notice(change, self._desk.number))
+            if isinstance(change, Trip) and self._breakers.cancel_open:
+                self._cancel_open(change.code, change.symbol)
+
+    def _cancel_open(self, reason: str, symbol: str | None = None) -> None:
+        """Ask for the end of all open orders, those of `symbol` alone where it is given."""
+        for name, venue in self._venues.items():
+            if symbol is None or name == symbol:
+                for order_id in [order.order_id for order in venue.orders]:
+                    venue.cancel(order_id, reason)
+
+    def _liquidate(self) -> None:
+        """Nothing is left: all orders end, and each position is closed at the next prints of its symbol."""
+        self._entry.closed = LIQUIDATED
+        for name in sorted(self._venues):
+            self._venues[name].cancel_all(LIQUIDATED)
+        for state in self.positions.states():
+            if not state.net:
+                continue
+            side: Side = SELL if state.net > ZERO else BUY
+            venue, qty = self.venue(state.symbol), state.net.copy_abs()
+            signal = self._desk.new_signal(state.symbol, side, 1.0, LIQUIDATED, float(qty), state.price)
+            request = OrderRequest(state.symbol, side, qty, reduce_only=True)
+            venue.submit(working(request, self._desk.new_order_id(), signal.event_id, state.price), latency_ms=0)
+
+    # ---- restart ---------------------------------------------------------------------------------------------------
+
+    def state(self) -> bytes:
+        """What a restart continues from: bounded."""
+        found = {
+            "version": STATE_VERSION,
+            "now_ms": self._now_ms,
+            "closed": self._entry.closed,
+            "account": self._account.state(),
+            "rates": self._money.rates.state(),
+            "breakers": self._breakers.state(),
+            "round_trips": self._desk.round_trips.state(),
+            "venues": {symbol: venue.state() for symbol, venue in self._venues.items()},
+            "notices": self._notices,
+        }
+        return msgspec.msgpack.encode(found)
+
+    def restore(self, state: bytes) -> None:
+        """Continue from what `state` gave. Raises ValueError when that is of another version or damaged."""
+        found: Any = msgspec.msgpack.decode(state)
+        if not isinstance(found, dict) or found.get("version") != STATE_VERSION:
+            raise ValueError(f"the state of PAPER is not of version {STATE_VERSION}")
+        self._now_ms, self._entry.closed = found["now_ms"], found["closed"]
+        self._money.rates.restore(found["rates"])
+        self._account.restore(found["account"])
+        self._breakers.restore(found["breakers"])
+        self._desk.round_trips.restore(found["round_trips"])
+        self._notices = msgspec.convert(found["notices"], list[Notice])
+        self._venues.clear()
+        for symbol, state_of_venue in found["venues"].items():
+            self.venue(symbol).restore(state_of_venue)
