@@ -1,4 +1,4 @@
-"""`tradebot backup FILE`: a copy of the database as of one moment, also while an engine writes.
+"""`tradebot backup FILE`: a consistent copy of the database, also while an engine writes.
 
 SQLite's own online backup, in steps. A backup that reads the source without holding a transaction restarts whenever
 another connection commits between two steps, so with a busy engine it would never end. Here one read transaction spans
@@ -42,7 +42,7 @@ _HELD_S_MAX: Final = 30.0
 
 
 class BackupFailed(Exception):
-    """No copy was made; the text says why. What was at the target before is as it was."""
+    """No copy was made; the message gives the reason. The target is unchanged."""
 
 
 def run_backup(
@@ -54,7 +54,7 @@ def run_backup(
     errors: TextIO | None,
     as_json: bool = False,
 ) -> int:
-    """`tradebot backup`: copy `db_path` to `target`, checked and on disk. Main thread; blocks as long as it takes.
+    """`tradebot backup`: copy `db_path` to `target`, check it and sync it. Main thread; blocks until it is done.
 
     The copy is written to `<target>.part` and takes its name when it is whole. 0 when that is so, 1 when a signal, a
     full disk or a lock came between: then `target` is what it was before. Raises ConfigError.
@@ -117,7 +117,7 @@ def _check_target(db_path: Path, target: Path, force: bool) -> None:
 
 @contextmanager
 def _reserved(part: Path) -> Iterator[int]:
-    """The file to write to, empty, ours alone; deleted at the end unless it has got another name by then."""
+    """The empty file to write to, accessible to this process only; deleted at the end unless it was renamed."""
     try:
         descriptor = open_private(part, os.O_RDWR)
     except OSError as error:

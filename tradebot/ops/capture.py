@@ -1,4 +1,4 @@
-"""`tradebot capture`: the frames of a live feed into files, through the same connection handling as a run."""
+"""`tradebot capture`: records the frames of a live feed in files, with the same connection handling as a run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _REPORT_EVERY_S: Final = 10.0
 
 
 class _Recorder(FrameReader):
-    """Hands every frame to the writer before it is read."""
+    """Passes every frame to the writer before it is parsed."""
 
     def __init__(self, writer: CaptureWriter, exchange: type[Exchange], symbols_max: int) -> None:
         super().__init__(exchange, "keep", SequenceGuard(symbols_max))
@@ -53,7 +53,7 @@ class _Recorder(FrameReader):
 
 
 class Captured(NamedTuple):
-    """What a recording came to. `file`: its last file, None when no frame came."""
+    """The result of a recording. `file`: its last file, None if no frame was received."""
 
     frames: int
     trades: int
@@ -71,7 +71,7 @@ class Captured(NamedTuple):
 
 
 def run_capture(settings: Settings) -> Captured:
-    """Record until the seconds are over or a stop signal comes; what was recorded.
+    """Record until the time is over or a stop signal arrives; returns the result.
 
     Blocks; main thread. Raises ConfigError (no place for the files), NetworkError (no connection within the reconnect
     budget), CaptureFailed (disk full); what was flushed before is whole.
@@ -112,7 +112,7 @@ class _Capture:
         )  # fmt: skip
 
     def run(self) -> Captured:
-        """Record to the end."""
+        """Record until the end."""
         self._log.info("capture starting", event=LogEvent.START, source=self._live.source, file=str(self._writer.path))
         try:
             self._record()

@@ -1,4 +1,4 @@
-"""The LIVE gate: which conditions of trading for real are not met. It fails closed: G0, G1.
+"""The LIVE gate: which conditions of trading with real orders are not met. It fails closed: G0, G1.
 
 `unmet` decides and is pure; `live_conditions` reads what it needs. As this release has no live gateway, the gate is
 never open.
@@ -39,7 +39,7 @@ _RESTORE: Final = "put back the last backup"
 
 
 class BundleFile(NamedTuple):
-    """The bundle's file as read: `data`, or None and why it could not be read (`problem` None: it is not there)."""
+    """The content of the bundle's file: `data`, or None and the reason (`problem` None: there is no file)."""
 
     path: Path
     data: bytes | None
@@ -47,7 +47,7 @@ class BundleFile(NamedTuple):
 
 
 def unmet(config: Config, found: BundleFile, now_ms: int, version: str, health: Sequence[str]) -> list[str]:
-    """Every condition of LIVE that is not met, each with what to do; never empty. Pure.
+    """Every unmet condition of LIVE, each with what to do; never empty. Pure.
 
     `version`: of this code, as `code_version` has it. `health`: what is wrong with database, disk or clock.
     """
@@ -105,7 +105,7 @@ def read_bundle(path: Path) -> BundleFile:
 
 
 def read_health(config: Config, database: Path, runtime: Runtime) -> list[str]:
-    """What speaks against a start, as far as it can be seen before one: database, directory, disk and clock.
+    """Reasons against a start that are visible before one: database, directory, disk and clock.
 
     Blocks for a moment. The findings are those that `tradebot doctor` calls FAIL.
     """

@@ -1,4 +1,4 @@
-"""`tradebot health`: one line and an exit code from the age of the last progress, for scripts. `status` reads it too.
+"""`tradebot health`: one line and an exit code from the age of the last progress. `status` uses it too.
 
 The status file shows whether an engine runs and when it last stored data; the database must know the run that the
 engine says it writes. A quiet market with a live link is healthy once trades have come; notices of the engine itself
@@ -39,7 +39,7 @@ _NAME_ANOTHER: Final = "name the right file with --db or app.db_path"
 
 
 class Health(NamedTuple):
-    """A verdict and why, on one line."""
+    """A verdict and its reason, on one line."""
 
     ok: bool
     text: str
@@ -53,7 +53,7 @@ class Unusable(NamedTuple):
 
 
 class RunLook(Struct, frozen=True):
-    """A row of `runs`, as far as people ask for it; `exit_code` is None while it runs, and after a kill."""
+    """The columns of a row of `runs` that are shown; `exit_code` is None while it runs, and after a kill."""
 
     run_id: str
     version: str
@@ -68,7 +68,7 @@ class RunLook(Struct, frozen=True):
 
 
 class HealthReading(Struct, frozen=True):
-    """What was found beside one database at one moment.
+    """The readings beside one database at one moment.
 
     `locked` (it may pass) and `damage` (it will not) say why `run` could not be read.
     """
@@ -97,7 +97,7 @@ class HealthReading(Struct, frozen=True):
 
 
 def unusable(db_path: Path) -> Unusable | None:
-    """Whether the path is misuse: no engine could have its database there, or this user cannot know. Else None.
+    """Whether no engine could have its database at the path, or this user cannot know; otherwise None.
 
     None as well when nothing is there yet, and for a file that is damaged or no database: that is an answer about an
     engine. Opens nothing, so that a FIFO or a device cannot block.
@@ -122,7 +122,7 @@ def unusable(db_path: Path) -> Unusable | None:
 
 
 def refuse_unusable(db_path: Path) -> None:
-    """Raises UsageError for a path that is misuse: a script must not take it for a sick engine."""
+    """Raises UsageError for such a path: a script must not treat it as an unhealthy engine."""
     found = unusable(db_path)
     if found is not None:
         raise UsageError(f"{found.text}; {found.advice}")
@@ -169,7 +169,7 @@ def read_run(db: SqliteDatabase, run_id: str | None) -> RunLook | None:
 
 
 def judge(look: HealthReading, max_age_s: float) -> Health:
-    """Whether the engine makes progress, or has none to make. Pure."""
+    """Whether the engine makes progress, or has nothing left to do. Pure."""
     status = look.status
     if status is None and look.run is not None and look.run.complete and look.damage is None:
         return Health(True, _COMPLETE)  # as of a copy of a database, which has no status beside it
@@ -197,7 +197,7 @@ def _complete(look: HealthReading, status: Status) -> bool:
 
 
 def _absent(look: HealthReading, status: Status) -> str | None:
-    """Why no engine is running, if none is."""
+    """Why no engine is running, if that is so."""
     age_s = look.now_s - status.written_s
     if status.state == "ended":
         stopped = "was stopped, and ended" if status.exit_code == ExitCode.COMPLETE else "has ended"
@@ -292,12 +292,12 @@ def run_health(db_path: Path, max_age_s: float, runtime: Runtime, answers: Guard
 
 
 def code_text(code: int | None) -> str:
-    """An exit code and what it means."""
+    """An exit code and its meaning."""
     return f"{code} {ExitCode(code).name}: {ExitCode(code).meaning}" if code in tuple(ExitCode) else f"exit code {code}"
 
 
 def span(seconds: float) -> str:
-    """A length of time for people: "0.4 s", "75 s", "2 h 3 min", "5 d 2 h"."""
+    """A duration for people: "0.4 s", "75 s", "2 h 3 min", "5 d 2 h"."""
     if seconds < 10:
         return f"{max(0.0, seconds):.1f} s"
     whole = int(seconds)

@@ -1,4 +1,4 @@
-"""The engine's units that are installed, and which configuration each runs with.
+"""The installed units of engines, and the configuration of each.
 
 `install-unit` asks before it has a unit run with another configuration; `doctor` and `soak` find the unit of theirs.
 """
@@ -23,7 +23,7 @@ _START: Final = re.compile(r'^ExecStart=("?)(/.*)\1 run\b', re.M)
 
 
 class Names(NamedTuple):
-    """What the files of one engine are called after its name: units, state directory and polkit rule."""
+    """The names of the files of one engine, derived from its name: units, state directory and polkit rule."""
 
     name: str = "tradebot"
 

@@ -1,4 +1,4 @@
-"""The edge where replay input is opened and read: a file, or standard input and other pipes.
+"""Opens and reads replay input: a file, or standard input and other pipes.
 
 The only blocking call of the replay feeds that does not go through the runtime is here: waiting for a pipe. The
 simulator has no pipes, and files never block.
@@ -48,7 +48,7 @@ class FileSource:
             yield block
 
     def changed(self) -> bool:
-        """True when the file's size or time of change is no longer what it was when opened."""
+        """Whether size or modification time of the file have changed since it was opened."""
         now = os.fstat(self._fd)
         return (now.st_size, now.st_mtime_ns) != (self._before.st_size, self._before.st_mtime_ns)
 

@@ -25,7 +25,7 @@ _GZIP_WBITS: Final = 16 + zlib.MAX_WBITS
 
 
 class Damaged(Exception):
-    """Compressed data ends early or is corrupt. What could be read before has been handed on; the text says where."""
+    """Compressed data is truncated or corrupt. All readable data was returned; the message gives the position."""
 
 
 def unpack(blocks: Iterator[bytes]) -> Iterator[bytes]:

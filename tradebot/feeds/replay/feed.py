@@ -21,7 +21,7 @@ _LOOK_BYTES_MAX: Final = 1 << 16
 
 
 class Decoder(Protocol):
-    """Bytes of a file to ticks: `tick_lines.LineDecoder` for ticks, `frame_lines.FrameLineDecoder` for frames."""
+    """Converts the bytes of a file to ticks: `tick_lines.LineDecoder`, or `frame_lines.FrameLineDecoder` for frames."""
 
     def feed(self, data: bytes) -> FeedBatch:
         """What `data` completes."""
@@ -69,7 +69,7 @@ class FileReplay:
 
     @property
     def name(self) -> str:
-        """What the input is called in messages."""
+        """The name of the input in messages."""
         return self._source.name
 
     def content_digest(self, cancel: Cancellation) -> str | None:

@@ -1,4 +1,4 @@
-"""Lines of recorded frames to ticks: a capture, or a plain file of raw frames, through an exchange's adapter.
+"""Converts lines of recorded frames to ticks: a capture or a plain file of frames, with an exchange's adapter.
 
 The same result however the input is cut into pieces. Lines are numbered as in a replay of ticks; blank ones are
 nothing.
@@ -21,7 +21,7 @@ from tradebot.feeds.sequence_tracker import SequenceGuard
 
 
 def check_first_line(line: bytes, name: str, exchange: str | None) -> None:
-    """Raises ConfigError when the first line of the replay file `name` shows that the file is read in the wrong way.
+    """Raises ConfigError if the first line of the replay file `name` shows that the options do not match the file.
 
     That is a capture read as ticks (`exchange` None) or as the frames of another exchange, which would only give as
     many malformed lines as it has.

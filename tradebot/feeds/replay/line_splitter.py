@@ -1,4 +1,4 @@
-"""Bytes in any pieces to whole lines, with a bound on the length of one. Pure and incremental."""
+"""Splits bytes in pieces of any size into lines of bounded length. Pure and incremental."""
 
 from __future__ import annotations
 

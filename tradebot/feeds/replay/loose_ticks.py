@@ -28,7 +28,7 @@ _TO_S: Final = TS_MS_MAX // 1000
 
 
 class _Unit(NamedTuple):
-    """A unit of time: its name, and how many of it a second has."""
+    """A unit of time: its name, and how many of it make a second."""
 
     name: str
     per_s: int
@@ -42,7 +42,7 @@ _UNITS: Final = (_SECONDS, _MILLISECONDS, *_FINER)
 
 
 class _Line(Struct):
-    """What a line may hold."""
+    """The fields of a line."""
 
     symbol: Annotated[str, Meta(min_length=1, max_length=MAX_SYMBOL_CHARS)]
     price: float | str
@@ -54,7 +54,7 @@ class _Line(Struct):
 
 
 class LooseDecoder:
-    """Decodes the lines of one file, in their order."""
+    """Decodes the lines of one file in order."""
 
     def __init__(self) -> None:
         self._decode = msgspec.json.Decoder(_Line).decode
@@ -67,7 +67,7 @@ class LooseDecoder:
         return not self._converts
 
     def took_integer(self) -> None:
-        """Note that a good line was taken whose time is an integer up to TS_MS_MAX."""
+        """Record that a valid line had an integer time up to TS_MS_MAX."""
         self._unit = self._unit or _MILLISECONDS
 
     def decode(self, line: bytes) -> Tick | None:
@@ -95,7 +95,7 @@ class LooseDecoder:
         return tick
 
     def _time(self, ts: int | float | Decimal | str) -> tuple[_Unit, int]:
-        """The unit of a time, and what is stored of it. Raises Unparseable."""
+        """The unit of a time, and the value to store. Raises Unparseable."""
         if isinstance(ts, str):
             return self._unit or _MILLISECONDS, iso_ms(ts, "ts")
         unit, as_it_came = _unit_of(ts), type(ts) is int and not self._converts

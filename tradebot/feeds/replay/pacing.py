@@ -42,7 +42,7 @@ class Pacer:
 
 
 class PacedFeed:
-    """A replay feed that hands out the ticks of another one when they are due. Takes the other feed over.
+    """A replay feed that returns the ticks of another feed when they are due. It owns the other feed.
 
     Malformed lines are reported as soon as they are read, so up to one batch ahead of the ticks beside it. A wait of
     more than LONG_WAIT_S for the next tick is logged when it begins, and every SAY_EVERY_S while it lasts.
@@ -120,7 +120,7 @@ class PacedFeed:
         )  # fmt: skip
 
     def _take(self) -> FeedBatch:
-        """The ticks at the front that are due now, and the notices among them.
+        """The ticks at the front that are due now, with the notices among them.
 
         Asks the pacer about each tick once, in order.
         """

@@ -87,7 +87,7 @@ def describe(head: bytes, exchange: str | None) -> str:
 
 
 def has_commas_between(head: bytes) -> bool:
-    """Whether an input begins as JSON objects with commas between them: of those, only the last can be a tick line."""
+    """Whether an input begins as JSON objects separated by commas, of which only the last can be a tick line."""
     lines = _lines(head)
     if not lines:
         return False
@@ -124,7 +124,7 @@ def _lines(head: bytes) -> list[str]:
 
 
 def _frames(lines: Sequence[str], exchange: str | None) -> str | None:
-    """Frames of an exchange, perhaps with the time of receipt in front of each."""
+    """Frames of an exchange, perhaps each preceded by its time of receipt."""
     bare = [_TIME_IN_FRONT.sub("", line, count=1) for line in lines]
     found = _exchange_of(bare)
     if found is None:
@@ -140,7 +140,7 @@ def _frames(lines: Sequence[str], exchange: str | None) -> str | None:
 
 
 def _exchange_of(lines: Sequence[str]) -> str | None:
-    """The exchange in whose frames there are trades."""
+    """The exchange whose trade frames these are."""
     for name in NAMES:
         if name == "mockws":
             continue  # its frames are tick lines
@@ -185,7 +185,7 @@ def _json(head: bytes, lines: Sequence[str], exchange: str | None) -> str | None
 
 
 def _reason(line: str) -> str | None:
-    """Why a line is no tick."""
+    """Why a line is not a tick."""
     notes = LineDecoder().feed(line.encode("utf-8", "replace") + b"\n").notes
     return notes[0].reason if notes else None
 
@@ -206,7 +206,7 @@ def _markup(lines: Sequence[str]) -> str | None:
 
 
 def _table(lines: Sequence[str]) -> str | None:
-    """Lines of as many fields each, divided by the same character."""
+    """Lines with an equal number of fields, separated by the same character."""
     # The last line may be cut short, and a first line without separators may be a title.
     body = list(lines[:-1]) or list(lines)
     for separator, name in _TABLES:

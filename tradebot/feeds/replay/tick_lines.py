@@ -1,4 +1,4 @@
-"""JSON lines to ticks: pure, incremental, bounded, and the same result however the input is cut into pieces.
+"""Converts JSON lines to ticks: pure, incremental, bounded, with the same result however the input is split.
 
 A line ends at LF; a CR before it belongs to the line end. Lines of nothing but white space are nothing, but they are
 numbered. A byte order mark is accepted at the very start. What is no tick in the usual form may be one in the forms of
@@ -135,7 +135,7 @@ class LineDecoder:
 
 
 class _Found:
-    """A batch in the making."""
+    """A batch that is being built."""
 
     __slots__ = ("malformed", "notes", "ticks")
 
@@ -154,7 +154,7 @@ class _Found:
 
 
 def _chunk(ticks: list[Tick]) -> list[Tick]:
-    """The ticks of a block, marked when they are all alike."""
+    """The ticks of a block, marked if they are all alike."""
     # Looking for the keys in the text of the block takes several times as long.
     more = [1 for tick in ticks if tick.seq is not None or tick.event_id is not None or tick.taker is not None]
     if more or len({tick.symbol for tick in ticks}) != 1:
@@ -163,7 +163,7 @@ def _chunk(ticks: list[Tick]) -> list[Tick]:
 
 
 def _is_plain(block: bytes, lines: int) -> bool:
-    """True when a block may be decoded at one go: each line then is one tick, or the decoder refuses the block.
+    """Whether a block may be decoded as a whole: each line is then one tick, or the decoder rejects the block.
 
     The decoder takes any white space between values, so it would also accept a tick spread over two lines or two
     ticks on one, depending on where a block ends. Here every line begins with a brace, there are no other braces,
@@ -183,7 +183,7 @@ def _is_plain(block: bytes, lines: int) -> bool:
 
 
 def _why_not(line: bytes) -> str | None:
-    """What is wrong with a line before it is decoded, or None."""
+    """The error of a line that can be seen without decoding it, or None."""
     if len(line) > LINE_BYTES_MAX:
         return TOO_LONG
     if line.count(b"{") + line.count(b"[") > BRACKETS_MAX:

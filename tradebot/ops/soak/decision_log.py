@@ -82,7 +82,7 @@ class DecisionLog:
     """Appends to one file; one thread only."""
 
     def __init__(self, path: Path, bytes_max: int = BYTES_MAX, files_kept: int = FILES_KEPT) -> None:
-        """Opens the file, creating it if necessary. Raises ConfigError when it cannot be written."""
+        """Opens the file, creating it if necessary. Raises ConfigError if it cannot be written."""
         self.path = path
         self._bytes_max = bytes_max
         self._files_kept = files_kept
@@ -128,7 +128,7 @@ class DecisionLog:
 
 
 def check_apart(path: Path, db_path: Path) -> None:
-    """Refuse a file that belongs to the database. Raises UsageError."""
+    """Reject a file that belongs to the database. Raises UsageError."""
     others = ("", "-wal", "-shm", "-journal", ".lock", ".soak.lock", ".spill", ".status.json", ".throttle.json")
     files = [beside(db_path, suffix) for suffix in (*others, ".quarantine.jsonl")]
     if beside(path, "") in files or any(_same(path, file) for file in files):
@@ -151,7 +151,7 @@ def _check_ours(path: Path) -> None:
 
 
 def _open(path: Path) -> IO[bytes]:
-    """For appending, unbuffered; a line torn by a crash or a full disk is ended first."""
+    """Open for appending, unbuffered; completes a line torn by a crash or a full disk."""
     file = os.fdopen(open_private(path, os.O_RDWR | os.O_APPEND), "ab+", buffering=0)
     try:
         if file.tell():
@@ -172,7 +172,7 @@ def _write_all(file: IO[bytes], data: bytes) -> None:
 
 
 class SoakLock:
-    """Held while a supervisor looks after one database: two of them would restart its engine against each other."""
+    """Held by the supervisor of a database: two supervisors would restart its engine in turn."""
 
     def __init__(self, db_path: Path) -> None:
         """Raises ConfigError when another one holds it. Ends with the process."""
@@ -190,7 +190,7 @@ class SoakLock:
             raise ConfigError(f"database {db_path}: {what}") from error
 
     def release(self) -> None:
-        """Let another supervisor in. Idempotent."""
+        """Release the lock. Idempotent."""
         file, self._file = self._file, None
         if file is not None:
             file.close()

@@ -25,7 +25,7 @@ from tradebot.telemetry.status_file import Status
 
 
 class EngineWatch:
-    """Call `look` whenever something is to be decided; one thread."""
+    """Call `look` before each decision; one thread."""
 
     def __init__(self, seams: Seams, unit: str) -> None:
         self._seams = seams
@@ -48,7 +48,7 @@ class EngineWatch:
         return self._starts.count
 
     def look(self) -> ProbeReading:
-        """One look at everything. What cannot be read is a problem of that look. Blocks shortly."""
+        """Read everything. What cannot be read is a problem of this look. Blocks for a short time."""
         seams = self._seams
         psi = seams.psi()
         problems: list[Problem] = [Unreadable("psi", problem) for problem in psi.problems]
@@ -69,7 +69,7 @@ class EngineWatch:
         return self.last
 
     def _look_at_unit(self, problems: list[Problem]) -> tuple[UnitLook | None, str | None]:
-        """The unit, and why nothing was seen of it."""
+        """The unit, or why it could not be read."""
         unit, unseen = None, None
         try:
             unit = self._seams.service.show()
@@ -106,12 +106,12 @@ class EngineWatch:
         return newest
 
     def note_engine(self, look: ProbeReading, moved: bool) -> None:
-        """Remember whether an engine was seen at work; `moved`: whether a new tick was ever seen."""
+        """Record whether a running engine was seen; `moved`: whether a new tick was ever seen."""
         runs = self._found and look.unit is not None and look.unit.active == "active"
         self._engine_seen |= moved or runs or (look.status is not None and look.status.fresh(look.now_s))
 
     def foreign(self, look: ProbeReading) -> ForeignDatabase | None:
-        """Why the unit's engine seems to write another database; None where nothing says so.
+        """Why the unit's engine seems to write another database; None without such evidence.
 
         A unit that is active has an engine that was ready, and so has written its status. Once its process and that of
         the status were the same, the database is the unit's for as long as this supervisor lives.
@@ -127,7 +127,7 @@ class EngineWatch:
         return ForeignDatabase(self._unit, pid, status.pid if status is not None and fresh else None)
 
     def skip_reason(self, look: ProbeReading, for_stall: bool, mended: bool) -> SkipReason | None:
-        """Why a restart is not asked for although it could be.
+        """Why a restart is not requested although it would be possible.
 
         `mended`: the throttle file that was there had kept every engine from starting, and was replaced.
         """
@@ -144,7 +144,7 @@ class EngineWatch:
         return None
 
     def troubles(self, limit_s: float) -> list[str]:
-        """What is wrong with unit, database and engine by the last look, for people."""
+        """The problems of unit, database and engine at the last look, for people."""
         look, found = self.last, []
         if look is None:
             return []

@@ -1,4 +1,4 @@
-"""Restarts that are due and have not come about: each is asked for at every poll until it is done or no longer wanted.
+"""Restarts that are due but not yet done: each is requested at every poll until it is done or no longer needed.
 
 One restart serves all causes that are pending. What would not help, or what nothing seen so far speaks for, is not
 asked for: the reason is reported once.
@@ -29,7 +29,7 @@ NO_PROGRESS = "No progress"
 
 
 class RestartOutcome(NamedTuple):
-    """What one attempt came to for one cause: done where `withheld` is None."""
+    """The result of one attempt for one cause: done if `withheld` is None."""
 
     cause: Cause
     reason: str
@@ -47,7 +47,7 @@ class RestartOutcome(NamedTuple):
 
 
 class ThrottleKeeper:
-    """Brings the throttle file to where the ladder stands."""
+    """Keeps the throttle file equal to the step of the ladder."""
 
     def __init__(self, seams: Seams, ladder: Ladder) -> None:
         """The file agrees with the ladder now."""
@@ -61,12 +61,12 @@ class ThrottleKeeper:
         """Whether the file that was there kept every engine from starting; until the next restart is done."""
 
     def check(self) -> None:
-        """Have a file with which no engine would start replaced."""
+        """Replace a file with which no engine would start."""
         if self._seams.throttle_broken():
             self.due = self.mended = True
 
     def write(self) -> ThrottleNotWritten | None:
-        """Write it where that is due; what kept it from that."""
+        """Write the file if necessary; returns the reason of a failure."""
         rung = self._ladder.rung
         try:
             self._seams.throttle(Throttle(rung.sample_every, rung.state, self._seams.now_ms()))
@@ -106,7 +106,7 @@ class PendingRestarts:
         return list(self._pending.values())
 
     def add_step(self, reason: str) -> None:
-        """The ladder has moved: the throttle file is to be written, and the engine started with it."""
+        """The ladder has changed: write the throttle file and restart the engine."""
         self._pending["ENGINE_RESTART"] = reason
         self._suppressed.pop("ENGINE_RESTART", None)
         self._throttle.due = True
@@ -121,7 +121,7 @@ class PendingRestarts:
         self._pending["STALL"] = f"{NO_PROGRESS} for {for_s:.1f} s: {why}"
 
     def review(self, look: ProbeReading, due: bool) -> bool:
-        """Drop what is no longer wanted; whether a restart for a stall is due. `due`: what the detector says."""
+        """Remove what is no longer needed; returns whether a restart for a stall is due. `due`: the detector's result."""
         if not self._stall.stalled(look.now_s):
             self._pending.pop("STALL", None)
             self._suppressed.pop("STALL", None)
@@ -134,7 +134,7 @@ class PendingRestarts:
         return due
 
     def act(self, look: ProbeReading, psi_actions: bool) -> Iterator[RestartOutcome]:
-        """Do what is pending, with one restart for all of it; at most one outcome for each cause.
+        """Do everything that is pending, with a single restart; at most one outcome for each cause.
 
         Each outcome holds when it is handed out, the following ones not yet. Blocks as long as a restart takes.
         """
@@ -182,7 +182,7 @@ class PendingRestarts:
         return {cause: failed for cause in self._pending if cause != "STALL" or self._throttle.mended}
 
     def _restart(self, look: ProbeReading) -> Obstacle | None:
-        """Ask for it; what kept it from being carried out."""
+        """Request a restart; returns the reason if it failed."""
         unit = look.unit
         if unit is not None and unit.active in ("activating", "deactivating"):
             return UnitBusy(self._unit, unit.active)

@@ -1,4 +1,4 @@
-"""What the soak supervisor touches (`Seams`), and what one look around came to (`ProbeReading`)."""
+"""The system calls of the soak supervisor (`Seams`), and the readings of one poll (`ProbeReading`)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tradebot.telemetry.throttle_file import Throttle
 
 @dataclass(frozen=True)
 class Seams:
-    """What a supervisor touches. Everything may block shortly, and raises what stands beside it."""
+    """The supervisor's access to the system. Calls may block for a short time; each raises the error named with it."""
 
     now_s: Callable[[], float]
     """The monotonic clock of `Status.written_s`."""

@@ -26,7 +26,7 @@ _AVG10: Final = re.compile(r"(?:^|\s)avg10=([0-9]{1,3}(?:\.[0-9]{1,6})?)(?=\s|$)
 
 
 class Pressure(Struct, frozen=True):
-    """One look at all three files: the kernel's lines as they came, and their avg10.
+    """The readings of all three files: the unchanged lines of the kernel, and their avg10.
 
     avg10 is how many of every hundred moments of the last ten seconds were stalled, 0 to 100. None where the
     kernel gave no line, as older ones do for "full" of cpu; avg10 alone is None for a damaged line.
@@ -56,14 +56,14 @@ class Pressure(Struct, frozen=True):
 
 
 class PsiLook(NamedTuple):
-    """What was read, and for people what could not be."""
+    """The readings and, for people, what could not be read."""
 
     pressure: Pressure
     problems: tuple[str, ...]
 
 
 def read_psi(root: Path = DEFAULT_ROOT) -> PsiLook:
-    """Read the files cpu, memory and io in `root`. Blocks as procfs does; never raises for what they hold or lack."""
+    """Read the files cpu, memory and io in `root`. Blocks as procfs does; errors are part of the result."""
     found: dict[str, str | float | None] = {}
     problems: list[str] = []
     for resource in RESOURCES:
@@ -81,7 +81,7 @@ def read_psi(root: Path = DEFAULT_ROOT) -> PsiLook:
 
 
 def parse_psi(resource: Resource, text: str) -> tuple[dict[str, str | float | None], list[str]]:
-    """The fields of `Pressure` that one file gives, and what is wrong with it. Pure."""
+    """The fields of `Pressure` in one file, and its errors. Pure."""
     found: dict[str, str | float | None] = {}
     faults: list[str] = []
     for line in text.splitlines():

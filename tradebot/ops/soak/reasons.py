@@ -1,4 +1,4 @@
-"""What a look cannot read or finds wrong, why the engine is restarted or not, and why a soak ends: values to compare.
+"""Reasons as values: problems of a look, why the engine is restarted or not, and why a soak ends.
 
 `str` of each is the message for people; no code reads it.
 """
@@ -15,7 +15,7 @@ Cause = Literal["STALL", "ENGINE_RESTART"]
 
 
 class SoakEnding(StrEnum):
-    """What ended a soak."""
+    """Why a soak ended."""
 
     STOP_SIGNAL = "a stop signal"
     DURATION_OVER = "its duration is over"
@@ -61,7 +61,7 @@ class Unreadable(Struct, frozen=True):
 
 
 class UnitNotRunning(Struct, frozen=True):
-    """The service manager says that the unit's engine does not run."""
+    """The service manager reports that the unit is not running."""
 
     unit: str
     trouble: str
@@ -71,7 +71,7 @@ class UnitNotRunning(Struct, frozen=True):
 
 
 class UnitStopped(Struct, frozen=True):
-    """Somebody has stopped the unit, or its run is over."""
+    """A user has stopped the unit, or its run is complete."""
 
     unit: str
     trouble: str | None
@@ -81,7 +81,7 @@ class UnitStopped(Struct, frozen=True):
 
 
 class ConfigurationRefused(Struct, frozen=True):
-    """The engine has ended with 12: another start would end the same way."""
+    """The engine exited with 12: another start would have the same result."""
 
     unit: str
 
@@ -90,7 +90,7 @@ class ConfigurationRefused(Struct, frozen=True):
 
 
 class EngineNeverSeen(Struct, frozen=True):
-    """Nothing of an engine was ever found in or beside the database."""
+    """No sign of an engine was ever found in or beside the database."""
 
     unit: str
     database: str
@@ -100,7 +100,7 @@ class EngineNeverSeen(Struct, frozen=True):
 
 
 class ThrottleNotWritten(Struct, frozen=True):
-    """The throttle file could not be brought to where the ladder stands."""
+    """The throttle file could not be set to the step of the ladder."""
 
     detail: str
 
@@ -109,7 +109,7 @@ class ThrottleNotWritten(Struct, frozen=True):
 
 
 class UnitBusy(Struct, frozen=True):
-    """The manager is starting or stopping the unit already."""
+    """The manager is already starting or stopping the unit."""
 
     unit: str
     active: str
@@ -119,7 +119,7 @@ class UnitBusy(Struct, frozen=True):
 
 
 class RestartFailed(Struct, frozen=True):
-    """The service manager was asked, and the restart failed."""
+    """A restart was requested and failed."""
 
     detail: str
 
@@ -136,5 +136,5 @@ Obstacle = ThrottleNotWritten | UnitBusy | RestartFailed
 
 
 def db_hint(unit: str) -> str:
-    """The question that helps where nothing is seen of an engine that runs."""
+    """A question that helps if a running engine leaves no trace."""
     return f": is --db the one that {unit} writes?"

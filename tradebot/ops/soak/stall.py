@@ -1,4 +1,4 @@
-"""The stall detector: for how long nothing has shown that the engine gets anywhere. Pure; `now_s` comes with each call.
+"""The stall detector: the time since the engine last showed progress. Pure; `now_s` is an argument.
 
 The clock runs from the last progress. No restart resets it, requested by the soak or not: an engine that is restarted
 again and again without storing a tick is a stalled one.
@@ -28,7 +28,7 @@ class Newest(NamedTuple):
 
 
 class StallDetector:
-    """All times are seconds of one monotonic clock."""
+    """All times are in seconds of one monotonic clock."""
 
     def __init__(self, now_s: float, limit_s: float = STALL_S) -> None:
         """The clock starts now."""
@@ -41,7 +41,7 @@ class StallDetector:
         """Whether a new tick was ever seen."""
 
     def look(self, now_s: float, newest: Newest | None, alive_s: float | None, held: bool = False) -> bool:
-        """Whether the engine is to be restarted for a stall, now that this was seen.
+        """Whether these readings require a restart for a stall.
 
         `newest` is None when the database could not be read. `alive_s` is when the engine last said that its link is
         live and ingest alive with nothing waiting to be stored: a silent or sampled market counts as progress until
@@ -60,7 +60,7 @@ class StallDetector:
 
     @property
     def due_s(self) -> float:
-        """When it will be a stall unless something moves: at least `limit_s` after the last `restarted`."""
+        """When a stall is due unless there is progress: at least `limit_s` after the last `restarted`."""
         since_s = self._progress_s
         if self._restarted_s is not None:
             since_s = max(since_s, self._restarted_s)
@@ -71,25 +71,25 @@ class StallDetector:
         self._restarted_s = now_s
 
     def since_progress_s(self, now_s: float) -> float:
-        """Seconds since anything last showed that the engine gets on."""
+        """Seconds since the last sign of progress."""
         return max(0.0, now_s - self._progress_s)
 
     def since_tick_s(self, now_s: float) -> float:
-        """Seconds since a new tick was last seen in the database."""
+        """Seconds since the last new tick in the database."""
         return max(0.0, now_s - self._tick_s)
 
     def stalled(self, now_s: float) -> bool:
-        """Whether there has been no progress for the limit, a restart or not."""
+        """Whether there has been no progress for the limit, regardless of restarts."""
         return self.since_progress_s(now_s) >= self.limit_s
 
 
 def _moved(before: Newest, after: Newest) -> bool:
-    """Whether a tick came between two looks. Fewer than before: deleted, or another file; that is no progress."""
+    """Whether a tick arrived between two looks. Fewer ticks mean a deletion or another file, not progress."""
     return after[:2] != before[:2] and (after.id or 0) >= (before.id or 0)
 
 
 def alive_s(status: Status | None, newest: Newest | None, now_s: float) -> float | None:
-    """When the engine last said that it is well and has nothing left to store; None when it does not say so.
+    """When the engine last reported that it works and has nothing left to store; None if it does not.
 
     The time of writing counts: a stopped process looks alive as long as its last status is recent.
     A process whose database was removed goes on writing to the deleted file.
@@ -107,7 +107,7 @@ def database_missing(status: Status | None, newest: Newest | None, now_s: float)
 
 
 def evidence(newest: Newest | None, status: Status | None, now_s: float) -> str:
-    """What there was instead of ticks, for people."""
+    """What was seen instead of ticks, for people."""
     if (missing := database_missing(status, newest, now_s)) is not None:
         return str(missing)
     summary = "no new tick"

@@ -1,4 +1,4 @@
-"""The soak supervisor: looks every few seconds, and has the engine throttled or restarted through the service manager.
+"""The soak supervisor: checks every few seconds, and throttles or restarts the engine through the service manager.
 
 `EngineWatch` looks, `Ladder` and `StallDetector` decide, `PendingRestarts` acts; this joins them and records each
 decision.
@@ -33,7 +33,7 @@ class Supervisor:
         psi_actions: bool = True,
         stall_s: float = STALL_S,
     ) -> None:
-        """`rung`: that of the throttle file as it was found. Without `psi_actions` pressure is only recorded."""
+        """`rung`: that of the existing throttle file. Without `psi_actions` pressure is only recorded."""
         self._seams = seams
         self._psi_actions = psi_actions
         self._ladder = Ladder(rung)
@@ -48,7 +48,7 @@ class Supervisor:
 
     @property
     def rung(self) -> Rung:
-        """What the throttle file asks the engine to keep, as far as it could be written."""
+        """The step in the throttle file, as far as it could be written."""
         return self._throttle.rung
 
     @property
@@ -58,17 +58,17 @@ class Supervisor:
 
     @property
     def restarts(self) -> int:
-        """Restarts that this soak has had carried out."""
+        """The number of restarts carried out for this soak."""
         return self._pending.restarts
 
     @property
     def stalls(self) -> int:
-        """Those of them for a stall."""
+        """The number of those for a stall."""
         return self._pending.stalls
 
     @property
     def other_starts(self) -> int:
-        """Starts of the engine seen since the soak began for which it did not ask."""
+        """The number of observed starts that this soak did not request."""
         return max(0, self._watch.starts - self.restarts)
 
     @property
@@ -78,7 +78,7 @@ class Supervisor:
 
     @property
     def due_s(self) -> float:
-        """When it is a stall unless something moves before."""
+        """When a stall is due unless there is progress."""
         return self._stall.due_s
 
     @property
@@ -92,13 +92,13 @@ class Supervisor:
         return self._stall.since_progress_s(now_s), self._stall.since_tick_s(now_s)
 
     def begin(self, detail: str = "") -> SoakDecision:
-        """The first look, which decides nothing: its line is the soak's first."""
+        """The first look, which makes no decision: its line is the first of the soak."""
         look = self._watch.look()
         self._detect(look)
         return self._record(look, "NONE", SOAK_START, detail)
 
     def poll(self) -> list[SoakDecision]:
-        """One look at everything, and what is to be done about it. Blocks as long as a restart takes."""
+        """Look, decide and act. Blocks as long as a restart takes."""
         self.polls += 1
         look = self._watch.look()
         stalled = self._detect(look)
@@ -122,7 +122,7 @@ class Supervisor:
         return decided
 
     def check_stall(self) -> list[SoakDecision]:
-        """Look between two polls, when a stall is due, for a stall only. Without one, no decision."""
+        """Check only for a stall, between two polls. Without one, there is no decision."""
         look = self._watch.look()
         if not self._detect(look):
             return []
@@ -136,7 +136,7 @@ class Supervisor:
         return self._record(look, "NONE", f"{SOAK_END}: {ending.value}", *self.unwell())
 
     def unwell(self) -> list[str]:
-        """What is wrong with the engine by the last look; empty when it works, or waits in a quiet market."""
+        """The problems of the engine at the last look; empty if it works, or waits in a quiet market."""
         found = [f"still pending: {reason}" for reason in self._pending.texts()]
         if self.last is None:
             return found
@@ -154,7 +154,7 @@ class Supervisor:
         return self._pending.review(look, due)
 
     def _act(self, look: ProbeReading) -> list[SoakDecision]:
-        """Do what is pending; a line for each outcome, recorded before the next."""
+        """Do what is pending; each outcome is recorded before the next one."""
         decided = []
         for outcome in self._pending.act(look, self._psi_actions):
             action: Action = outcome.cause if outcome.withheld is None else "NONE"

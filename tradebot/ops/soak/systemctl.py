@@ -1,4 +1,4 @@
-"""The service manager, asked through systemctl: `restart UNIT` and `show UNIT`, and nothing else.
+"""The service manager through systemctl: only `restart UNIT` and `show UNIT`.
 
 Nothing here starts, signals or owns an engine. Another program than systemctl may stand in for it; what it does not
 answer is not known, and that is all.
@@ -33,7 +33,7 @@ _UNIT: Final = re.compile(r"[A-Za-z0-9_:.\\@][A-Za-z0-9_:.\\@-]{0,254}")
 
 
 class ServiceError(Exception):
-    """A call of the service manager failed, in one line. It may succeed later."""
+    """A call of the service manager failed; the message is one line. A later call may succeed."""
 
 
 class UnitLook(Struct, frozen=True):
@@ -69,7 +69,7 @@ class UnitLook(Struct, frozen=True):
 
     @property
     def trouble(self) -> str | None:
-        """What keeps the engine from running, for people; None when it runs or nothing is known."""
+        """Why the engine is not running, for people; None if it runs or nothing is known."""
         if self.missing:
             return "not known to the service manager"
         if self.active in (None, "active", "reloading", "refreshing"):
@@ -93,10 +93,10 @@ class Service(Protocol):
 
 
 class Systemctl:
-    """`Service` by a program. One thread only."""
+    """Implements `Service` with a program. One thread only."""
 
     def __init__(self, command: str, unit: str, runtime: Runtime, restart_s: float = RESTART_S) -> None:
-        """`command` as `command_words` takes it. Raises UsageError for what can be no unit's name."""
+        """`command` as for `command_words`. Raises UsageError for an invalid name of a unit."""
         if not _UNIT.fullmatch(unit):
             raise UsageError(f"--unit: {escape(clip(unit, 60))!r} is not the name of a unit, such as {DEFAULT_UNIT}")
         self._words = command_words(command)
@@ -135,7 +135,7 @@ class Systemctl:
         return answer
 
     def _wait(self, process: subprocess.Popen[bytes], call: str, limit_s: float, files: Sequence[IO[bytes]]) -> None:
-        """Until the client has ended. Only the client is given up: what it asked for goes on without it."""
+        """Wait for the end of the client. A timeout ends only the client: the requested action continues."""
         monotonic, signals = self._runtime.monotonic, self._runtime.stop_signals
         until_s, before = monotonic() + limit_s, signals()
         while True:
