@@ -97,7 +97,7 @@ class HealthReading(Struct, frozen=True):
 
 
 def unusable(db_path: Path) -> Unusable | None:
-    """Whether no engine could have its database at the path, or this user cannot know; otherwise None.
+    """Why no engine could have its database at the path, or why this user cannot know; None if it is usable.
 
     None as well when nothing is there yet, and for a file that is damaged or no database: that is an answer about an
     engine. Opens nothing, so that a FIFO or a device cannot block.

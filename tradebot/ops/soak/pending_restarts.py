@@ -121,7 +121,7 @@ class PendingRestarts:
         self._pending["STALL"] = f"{NO_PROGRESS} for {for_s:.1f} s: {why}"
 
     def review(self, look: ProbeReading, due: bool) -> bool:
-        """Remove what is no longer needed; returns whether a restart for a stall is due. `due`: the detector's result."""
+        """Remove what is no longer needed; returns whether a restart for a stall is due. `due`: detector's result."""
         if not self._stall.stalled(look.now_s):
             self._pending.pop("STALL", None)
             self._suppressed.pop("STALL", None)

@@ -28,7 +28,7 @@ class Newest(NamedTuple):
 
 
 class StallDetector:
-    """All times are in seconds of one monotonic clock."""
+    """Detects that an engine makes no progress. All times are in seconds of one monotonic clock."""
 
     def __init__(self, now_s: float, limit_s: float = STALL_S) -> None:
         """The clock starts now."""
