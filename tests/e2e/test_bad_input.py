@@ -48,7 +48,7 @@ class Bad:
 CONFIGURATIONS = [
     Bad("bad TOML", 'mode = "SHADOW', (), ("bad.toml:1", "TOML")),
     Bad("not text", "\0\udcff", (), ("bad.toml",)),
-    Bad("unknown key", "[engine]\ntick_intervall_ms = 5\n", (), ("bad.toml:2", "did you mean tick_interval_ms")),
+    Bad("unknown key", "[engine]\ntick_intervall_ms = 5\n", (), ("bad.toml:2", "did you mean engine.tick_interval_ms")),
     Bad("unknown section", "[chanels]\n", (), ("bad.toml:1", "chanels", "channels")),
     Bad("wrong type", '[engine]\nsample_every = "often"\n', (), ("bad.toml:2", "engine.sample_every", "whole number")),
     Bad("negative cap", "[risk_caps]\nmax_exposure_usd = -1.0\n", (), ("bad.toml:2", "max_exposure_usd", "at least 0")),

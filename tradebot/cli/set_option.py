@@ -14,6 +14,7 @@ from tradebot.config.validation import (
     did_you_mean,
     free_name,
     free_path,
+    near_key,
     show,
 )
 
@@ -35,7 +36,8 @@ def read_sets(sets: Sequence[str]) -> SetKeys:
         if free is not None:
             key = free_name(*free)
         if not equals:
-            problems.append(f"--set: {show(key)} has no value{_meant(key)}; write --set KEY=VALUE")
+            hint = "" if free is not None or key in KEYS else near_key(key)
+            problems.append(f"--set: {show(key)} has no value{hint}; write --set KEY=VALUE")
         elif free is None and key not in KEYS:
             problems.append(f"--set {plain(key)}: {_unknown(key)}")
         elif key in texts:
@@ -56,12 +58,4 @@ def _unknown(key: str) -> str:
     if key in SECTIONS:
         keys = [name for name in KEYS if name.startswith(f"{key}.")]
         return f"is a section; name one of its keys, for example {keys[0]}"
-    return f"unknown key{_meant(key)}; tradebot show-config lists all keys"
-
-
-def _meant(key: str) -> str:
-    """A hint with a similar key, in particular for a key named without its section."""
-    if key in KEYS:
-        return ""
-    leaves = [name for name in KEYS if name.rpartition(".")[2] == key.rpartition(".")[2]]
-    return f" (did you mean {leaves[0]}?)" if len(leaves) == 1 else did_you_mean(key, KEYS)
+    return f"unknown key{near_key(key)}; tradebot show-config lists all keys"

@@ -28,6 +28,7 @@ from tradebot.config.validation import (
     free_name,
     free_path,
     listed,
+    near_key,
     show,
 )
 from tradebot.core.errors import ConfigError, unreadable
@@ -209,7 +210,7 @@ class _Walk:
             elif isinstance(value, dict):
                 self._problem((key,), f"unknown section{did_you_mean(key, (*SECTIONS, *FREE_SECTIONS))}")
             else:
-                self._unknown((key,), [name for name in KEYS if "." not in name])
+                self._problem((key,), f"unknown key{near_key(key)}")
 
     def _table(self, section: str, table: Mapping[str, Any]) -> None:
         if section == "rates":
@@ -240,21 +241,12 @@ class _Walk:
             self.values[name], self.places[name] = False, self._document.place(path)
 
     def _section(self, section: str, table: Mapping[str, Any]) -> None:
-        leaves = [name.removeprefix(f"{section}.") for name in KEYS if name.startswith(f"{section}.")]
         for key, value in table.items():
-            if key in leaves:
+            name = f"{section}.{key}"
+            if name in KEYS:
                 self._value((section, key), value)
             else:
-                self._unknown((section, key), leaves)
-
-    def _unknown(self, path: KeyPath, here: list[str]) -> None:
-        hint = did_you_mean(path[-1], here)
-        if not hint:
-            # A right key in the wrong section is the other common mistake.
-            elsewhere = {name.rpartition(".")[2]: name for name in KEYS}
-            found = elsewhere.get(path[-1])
-            hint = f" (did you mean {found}?)" if found else did_you_mean(path[-1], elsewhere.values())
-        self._problem(path, f"unknown key{hint}")
+                self._problem((section, key), f"unknown key{near_key(name)}")
 
     def _value(self, path: KeyPath, value: object) -> None:
         name = free_name(*path) if path[0] in FREE_SECTIONS else ".".join(path)

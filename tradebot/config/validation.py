@@ -149,6 +149,16 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {folded[near[0]]}?)" if near else ""
 
 
+def near_key(key: str) -> str:
+    """ " (did you mean ...?)" when a known key has a similar name, in this section or another one, else nothing."""
+    section, _, leaf = key.rpartition(".")
+    # Of two keys with one name, that of this section comes last and stays.
+    names = sorted(KEYS, key=lambda name: name.rpartition(".")[0] == section)
+    leaves = {fold(name.rpartition(".")[2]): name for name in names}
+    near = difflib.get_close_matches(fold(leaf), leaves, n=1, cutoff=0.6)
+    return f" (did you mean {leaves[near[0]]}?)" if near else ""
+
+
 def toml(value: object) -> str:
     """A text, number, truth value or rate as a configuration file would have it, on one line and printable."""
     if isinstance(value, RateSymbol):

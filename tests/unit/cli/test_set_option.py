@@ -100,6 +100,7 @@ def test_it_is_above_environment_file_and_source_and_hashes_like_the_file(
                              "tradebot show-config lists all keys"),
         (["feed.sample_every=3"], "--set feed.sample_every: unknown key (did you mean engine.sample_every?); "
                                   "tradebot show-config lists all keys"),
+        (["engine.zzz=3"], "--set engine.zzz: unknown key; tradebot show-config lists all keys"),
         (["zzz=3"], "--set zzz: unknown key; tradebot show-config lists all keys"),
         (["engine=3"], "--set engine: is a section; name one of its keys, for example engine.ingest_mode"),
         (["=3"], '--set "": unknown key; tradebot show-config lists all keys'),

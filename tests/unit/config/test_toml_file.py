@@ -88,7 +88,7 @@ def test_empty_file_is_the_defaults(file: Path) -> None:
         ("live_armed = 'yes'", '1: live_armed: must be true or false, not "yes"'),
         ("live_armed = 1", "1: live_armed: must be true or false, not 1"),
         ("[engin]\nsample_every = 1", "1: engin: unknown section (did you mean engine?)"),
-        ("[engine]\nsample_evry = 1", "2: engine.sample_evry: unknown key (did you mean sample_every?)"),
+        ("[engine]\nsample_evry = 1", "2: engine.sample_evry: unknown key (did you mean engine.sample_every?)"),
         ("sample_every = 1", "1: sample_every: unknown key (did you mean engine.sample_every?)"),
         ("[engine]\nfee_rate = 1", "2: engine.fee_rate: unknown key (did you mean execution.fee_rate?)"),
         ("[engine]\nzzz = 1", "2: engine.zzz: unknown key"),
