@@ -232,7 +232,7 @@ class TestFailures:
             code, _said, complaint = back_up(path, disk.place / "copy.db", runtime)
             assert (
                 code == 1
-                and "needs 17.1 MB, 16.8 MB of it to spare, and" in complaint
+                and "needs 17.2 MB, 16.8 MB of it to spare, and" in complaint
                 and "MB are free there; no backup was written" in complaint
             )
             assert names(disk.place) == []
