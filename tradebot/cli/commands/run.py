@@ -118,6 +118,8 @@ _RUN_FIELDS: Final = (
     "fees",
     "profit",
     "unit",
+    "realized",
+    "unrealized",
     "positions",
     "exit_code",
     "error",
