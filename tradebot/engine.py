@@ -39,6 +39,7 @@ from tradebot.strategy.base import Strategy, SymbolHistory
 from tradebot.strategy.decider import Decider
 from tradebot.strategy.registry import broken, create, unread_keys
 from tradebot.telemetry.exporters import Exporters
+from tradebot.telemetry.halt_file import HaltWatch, halt_path
 from tradebot.telemetry.publisher import Publisher
 from tradebot.telemetry.sd_notify import Notifier, find_notifier
 from tradebot.telemetry.snapshot import Observer
@@ -246,6 +247,7 @@ class _Run:
             strategy.observer = lambda fields: debug("SMA_CALC", event=LogEvent.SMA_CALC, **fields)
         execution = ShadowExecution(config.risk_caps, self._money(record), config.execution.max_tick_age_ms)
         carried, memory = self._carry_over(source, record, strategy, execution) if source.push else (None, None)
+        halts = HaltWatch(halt_path(self._path), None, self._runtime, self._root_log)
         return Parts(
             config=config,
             run_id=info.run_id,
@@ -259,6 +261,7 @@ class _Run:
             notices=self._start_notices(source.push),
             memory=memory,
             checkpoint_ticks=self._edges.checkpoint_ticks,
+            poll_halt=halts.poll if source.push else None,
         )
 
     def _money(self, record: RunRecord) -> Money:

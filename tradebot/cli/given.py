@@ -37,6 +37,15 @@ class Given:
         value = self.arguments.given.get(option)
         return None if value is None else str(value)
 
+    def line(self, option: str, chars_max: int) -> str:
+        """Its value as one line of printable text, trimmed; "" when it is not given."""
+        text = (self.text(option) or "").strip()
+        if len(text) > chars_max:
+            raise UsageError(f"{option}: must have at most {chars_max} characters, not {len(text)}; {self.hint}")
+        if not text.isprintable():
+            raise UsageError(f"{option}: must be one line without control characters: {show(text)}; {self.hint}")
+        return text
+
     def path(self, option: str) -> Path | None:
         """The value as a path; None if the option is not given."""
         text = self.text(option)

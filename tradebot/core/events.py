@@ -162,7 +162,8 @@ FeedNoticeKind = Literal[
     "LINK_UP", "LINK_LOST", "LINK_RESTORED", "GAP", "PRICE_BAND", "SPILL_ORPHANED",
     "SYMBOL_REFUSED", "SYMBOL_SILENT", "EXCHANGE_NOTICE",
 ]  # fmt: skip
-NoticeKind = FeedNoticeKind | Literal["HALT", "RESUME", "RESTART", "BREAKER_TRIPPED", "BREAKER_RELEASED"]
+OperatorNoticeKind = Literal["HALT", "RESUME"]
+NoticeKind = FeedNoticeKind | OperatorNoticeKind | Literal["RESTART", "BREAKER_TRIPPED", "BREAKER_RELEASED"]
 NoticeOrigin = Literal["INPUT", "DERIVED", "STORAGE"]
 _DERIVED: Final[frozenset[NoticeKind]] = frozenset({"BREAKER_TRIPPED", "BREAKER_RELEASED"})
 
@@ -183,9 +184,10 @@ class Notice(Struct, frozen=True, gc=False):
     symbols that the exchange refuses or that fell silent, or of what the exchange announces; by an operator (a halt,
     its end); by a restart; or by a breaker.
 
-    It travels in-band, so that strategy, log and database see it in its place. `ts` is when it was noticed (the local
-    clock, Unix ms); `symbol` belongs to a GAP, a PRICE_BAND and a SYMBOL_*, `missing` (trades) to a GAP; `ticks_before`
-    counts the run's accepted ticks before it.
+    It travels in-band, so that strategy, log and database see it in its place. `ts` is when it was noticed,
+    for HALT and RESUME when the command was given (the local clock, Unix ms), and event time for BREAKER_*; `symbol`
+    belongs to a GAP, a PRICE_BAND and a SYMBOL_*, `missing` (trades) to a GAP; `ticks_before` counts the run's accepted
+    ticks before it.
     """
 
     kind: NoticeKind
@@ -200,7 +202,8 @@ class Signal(Struct, frozen=True, gc=False):
     """What the strategy decided from one tick; `price` and `ts` are that tick's.
 
     `marks` are the last prices of other symbols that changed since the previous signal: they travel in-band so that
-    execution values exposure as of this tick whatever the timing of the threads. They are not stored.
+    execution values exposure as of this tick whatever the timing of the threads. `halted`: the tick came after a HALT
+    and before its end. Neither is stored.
     """
 
     event_id: str
@@ -212,6 +215,7 @@ class Signal(Struct, frozen=True, gc=False):
     price: float
     ts: int
     marks: tuple[tuple[str, float], ...] = ()
+    halted: bool = False
 
 
 class Fill(Struct, frozen=True, gc=False):

@@ -11,14 +11,15 @@ Each breaker of [breakers] trips when its value reaches its limit (STALE_MARKET:
 | ORDERS_PER_MINUTE | orders accepted within 60 s | at the first tick 60 s later |
 | STALE_MARKET | ms between two ticks of one symbol; concerns that symbol only | at its next tick that is not too late |
 
-A HALT stops all symbols until a RESUME. What a tripped breaker means for open orders is for the caller
-(`Breakers.cancel_open`).
+A HALT stops all symbols until a RESUME or a RESTART: a start that is halted begins with a HALT of its own. What a
+tripped breaker means for open orders is for the caller (`Breakers.cancel_open`).
 """
 
 from __future__ import annotations
 
 from collections import deque
 from decimal import Context, Decimal
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -35,6 +36,7 @@ from tradebot.core.events import (
     LimitBreach,
     Notice,
 )
+from tradebot.execution.trips import BLOCKING, KEYS, STALE_NAMED_MAX, BreakersView, Release, Trip
 from tradebot.portfolio.exact import exact, finite, multiply, subtract
 
 if TYPE_CHECKING:
@@ -43,73 +45,11 @@ if TYPE_CHECKING:
 MINUTE_MS: Final = 60_000
 DAY_MS: Final = 86_400_000
 
-KEYS: Final = {
-    MAX_DRAWDOWN: "breakers.max_drawdown_pct",
-    DAILY_LOSS: "breakers.daily_loss_usd",
-    LOSSES_IN_A_ROW: "breakers.losses_in_a_row",
-    REFUSALS_PER_MINUTE: "breakers.refusals_per_minute",
-    ORDERS_PER_MINUTE: "breakers.orders_per_minute",
-    STALE_MARKET: "breakers.stale_ms",
-}
-"""The configuration key of each breaker, by its code; where several have tripped, the first names the refusal."""
-
-BLOCKING: Final = frozenset({HALTED, *KEYS})
-"""Reason codes of orders that a halt or a breaker refused; these refusals do not count as refusals."""
-
-BREACH_TEXTS: Final = {
-    KEYS[MAX_DRAWDOWN]: "equity was {value!r} % below its peak, {key} = {limit!r}",
-    KEYS[DAILY_LOSS]: "the loss of the day was {value!r}, {key} = {limit!r}",
-    KEYS[LOSSES_IN_A_ROW]: "{value:.0f} trades in a row lost, {key} = {limit:.0f}",
-    KEYS[REFUSALS_PER_MINUTE]: "{value:.0f} orders were refused within 60 s, {key} = {limit:.0f}",
-    KEYS[ORDERS_PER_MINUTE]: "{value:.0f} orders were accepted within 60 s, {key} = {limit:.0f}",
-    KEYS[STALE_MARKET]: "{symbol} had no tick for {value:.0f} ms, {key} = {limit:.0f}",
-}
-"""Why an order was refused, for people, by `LimitBreach.limit_key`; `{symbol}`, `{value}`, `{key}`, `{limit}`."""
-
-_UNTIL: Final = {
-    MAX_DRAWDOWN: "until `tradebot resume`",
-    DAILY_LOSS: "until 00:00 UTC",
-    LOSSES_IN_A_ROW: "until `tradebot resume`",
-    REFUSALS_PER_MINUTE: "for 60 s",
-    ORDERS_PER_MINUTE: "for 60 s",
-    STALE_MARKET: "until its next tick in time",
-}
 _BY_RESUME: Final = (MAX_DRAWDOWN, LOSSES_IN_A_ROW)
 _PER_MINUTE: Final = (REFUSALS_PER_MINUTE, ORDERS_PER_MINUTE)
 _HUNDRED: Final = Decimal(100)
 _SHOWN: Final = Context(prec=12)
 """Rounds a percentage that is shown; what is decided is compared without dividing."""
-
-
-class Trip(Struct, frozen=True):
-    """A breaker that tripped: its code, when (event time, Unix ms), the value that reached the limit, and for
-    STALE_MARKET the symbol that it concerns (else None: all symbols)."""
-
-    code: str
-    ts: int
-    value: float
-    limit: float
-    symbol: str | None = None
-
-    def breach(self) -> LimitBreach:
-        """The evidence that is stored with each order that this refuses."""
-        return LimitBreach(KEYS[self.code], self.value, self.limit)
-
-
-class Release(Struct, frozen=True):
-    """A breaker that no longer blocks: its code, when (event time, Unix ms), and its symbol where it has one."""
-
-    code: str
-    ts: int
-    symbol: str | None = None
-
-
-class BreakersView(Struct, frozen=True):
-    """What blocks orders now; any thread may read it. `halted_since_ms` is None unless halted."""
-
-    halted_since_ms: int | None = None
-    halt_detail: str = ""
-    tripped: tuple[Trip, ...] = ()
 
 
 class _State(Struct):
@@ -126,18 +66,8 @@ class _State(Struct):
     last_ts: dict[str, int] = {}
     halted_since_ms: int | None = None
     halt_detail: str = ""
+    resumed_ms: int = 0
     tripped: list[Trip] = []
-
-
-def as_notice(change: Trip | Release, ticks_before: int) -> Notice:
-    """`change` as a row of `notices`; `ticks_before` counts the run's ticks up to and with the one that caused it."""
-    if isinstance(change, Release):
-        return Notice("BREAKER_RELEASED", change.ts, f"{change.code} released", change.symbol, None, ticks_before)
-    key = KEYS[change.code]
-    words = BREACH_TEXTS[key].format(symbol=change.symbol, value=change.value, key=key, limit=change.limit)
-    which = "its orders" if change.symbol is not None else "orders"
-    text = f"{change.code}: {words}; {which} that add exposure are refused {_UNTIL[change.code]}"
-    return Notice("BREAKER_TRIPPED", change.ts, text, change.symbol, None, ticks_before)
 
 
 class Breakers:
@@ -179,6 +109,7 @@ class Breakers:
         self._last_ts: dict[str, int] = {}
         self._halted_since_ms: int | None = None
         self._halt_detail = ""
+        self._resumed_ms = 0
         self._tripped: dict[str, Trip] = {}
         self._stale: dict[str, Trip] = {}
         self._changed()
@@ -244,11 +175,13 @@ class Breakers:
         return [self._trip(LOSSES_IN_A_ROW, self._losses, limit)]
 
     def on_notice(self, notice: Notice) -> list[Trip | Release]:
-        """HALT and RESUME; other kinds change nothing."""
+        """HALT, RESUME and RESTART; other kinds change nothing."""
         if notice.kind == "HALT":
             self.halt(notice.ts, notice.detail)
         elif notice.kind == "RESUME":
-            return self.resume()
+            return self.resume(notice.ts)
+        elif notice.kind == "RESTART":
+            self._end_halt()
         return []
 
     def halt(self, since_ms: int, detail: str = "") -> None:
@@ -257,11 +190,11 @@ class Breakers:
             self._halted_since_ms, self._halt_detail = since_ms, detail
             self._changed()
 
-    def resume(self) -> list[Trip | Release]:
+    def resume(self, resumed_ms: int = 0) -> list[Trip | Release]:
         """End a halt, and release the breakers that nothing else releases. The peak becomes the last equity."""
-        self._halted_since_ms, self._halt_detail = None, ""
+        self._resumed_ms = resumed_ms
         self._peak, self._losses = self._equity, 0
-        self._changed()
+        self._end_halt()
         return [self._release(code) for code in _BY_RESUME if code in self._tripped]
 
     # ---- restart ---------------------------------------------------------------------------------------------------
@@ -273,7 +206,7 @@ class Breakers:
             _State(
                 self._now_ms, self._day, _text(self._day_start), _text(self._equity), _text(self._peak), self._losses,
                 list(self._refusals), list(self._orders), self._last_ts, self._halted_since_ms, self._halt_detail,
-                tripped,
+                self._resumed_ms, tripped,
             )
         )  # fmt: skip
         return state
@@ -287,6 +220,7 @@ class Breakers:
         self._now_ms, self._day = found.now_ms, found.day
         self._day_start, self._equity, self._peak = map(_decimal, (found.day_start, found.equity, found.peak))
         self._halted_since_ms, self._halt_detail = found.halted_since_ms, found.halt_detail
+        self._resumed_ms = found.resumed_ms
         kept = [trip for trip in found.tripped if self._limit_of(trip.code) is not None]
         # What a breaker that is off last saw would be out of date when it is on again.
         limits = self._limits
@@ -301,6 +235,10 @@ class Breakers:
         self._changed()
 
     # ---- the parts -------------------------------------------------------------------------------------------------
+
+    def _end_halt(self) -> None:
+        self._halted_since_ms, self._halt_detail = None, ""
+        self._changed()
 
     def _advance(self, now_ms: int) -> int:
         self._now_ms = max(self._now_ms, now_ms)
@@ -375,8 +313,11 @@ class Breakers:
         return limit
 
     def _changed(self) -> None:
-        tripped = (*(self._tripped[code] for code in KEYS if code in self._tripped), *self._stale.values())
-        self.view = BreakersView(self._halted_since_ms, self._halt_detail, tripped)
+        tripped = [self._tripped[code] for code in KEYS if code in self._tripped]
+        tripped += islice(self._stale.values(), STALE_NAMED_MAX)
+        self.view = BreakersView(
+            self._halted_since_ms, self._halt_detail, tuple(tripped), len(self._stale), self._resumed_ms
+        )
 
 
 def _text(value: Decimal | None) -> str | None:

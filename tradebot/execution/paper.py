@@ -23,10 +23,11 @@ from tradebot.core.events import (
     TickOutcome,
     as_unix_ms,
 )
-from tradebot.execution.breakers import Breakers, Release, Trip, as_notice
+from tradebot.execution.breakers import Breakers
 from tradebot.execution.desk import PaperDesk
 from tradebot.execution.order_entry import OrderEntry, PaperSettings
 from tradebot.execution.orders import Command, OrderRequest, working
+from tradebot.execution.trips import Release, Trip, as_notice
 from tradebot.execution.venue import SymbolVenue
 from tradebot.portfolio.account import Account
 from tradebot.portfolio.exact import ZERO

@@ -16,6 +16,7 @@ from msgspec import Struct
 from tradebot.core.currencies import ACCOUNT_CURRENCY
 from tradebot.core.events import (
     BUY,
+    HALTED,
     NO_INSTRUMENT,
     NO_RATE,
     RISK_CAP,
@@ -76,8 +77,17 @@ class Refusal(Struct, frozen=True, gc=False):
     breach: LimitBreach | None = None
 
 
+HALT: Final = Refusal(HALTED)
+"""How an order that adds exposure is refused while halted."""
+
+
 def check(
-    signal: Signal, positions: Positions, caps: RiskCaps, open_orders: int, money: Money
+    signal: Signal,
+    positions: Positions,
+    caps: RiskCaps,
+    open_orders: int,
+    money: Money,
+    blocked: Refusal | None = None,
 ) -> ApprovedOrder | RefusedOrder:
     """May the signal's order be sent? `open_orders` counts those not yet in a final status. Changes nothing.
 
@@ -87,6 +97,8 @@ def check(
     prices moved or because too many orders are open. Any other order is refused NO_RATE when its currency, or that of
     something held, has no rate to the account currency: its exposure cannot be compared with the caps. A symbol whose
     currency nothing says counts 1:1.
+
+    `blocked` is how a halt or a breaker refuses the orders that do not lower |net quantity|.
 
     The quantity is rounded down to the lot of the instrument, whose smallest sizes hold for every order. A market known
     to count in contracts is refused NO_INSTRUMENT without its entry, and an inverse one always: SHADOW keeps positions
@@ -100,6 +112,8 @@ def check(
     net, exposure = positions.at_stake(signal.symbol)
     after = (add(net, qty) if signal.side == BUY else subtract(net, qty)).copy_abs()
     if after >= net.copy_abs():
+        if blocked is not None:
+            return RefusedOrder(signal, blocked.reason, blocked.breach)
         if instrument.needs_entry or instrument.inverse:
             return RefusedOrder(signal, NO_INSTRUMENT)
         rates = money.rates
@@ -249,6 +263,8 @@ def refusal_text(order: Order, money: Money, positions: Positions | None = None)
         return _breach_text(breach, instrument)
     if order.reason == NO_RATE:
         return _no_rate_text(instrument, money.rates, positions)
+    if order.reason == HALTED:
+        return "halted: only orders that reduce a position are accepted until tradebot resume"
     if order.reason == NO_INSTRUMENT:
         return _no_instrument_text(instrument)
     return f"reason {order.reason}"

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from tradebot.core.events import SHADOW_RECORDED, Fill, LimitBreach, Order, Signal
-from tradebot.execution.risk import ApprovedOrder, RefusedOrder, check, check_tick_age, refusal_text
+from tradebot.execution.risk import HALT, ApprovedOrder, RefusedOrder, check, check_tick_age, refusal_text
 from tradebot.portfolio.exact import multiply
 from tradebot.portfolio.instruments import Instrument
 from tradebot.portfolio.money import Money
@@ -88,7 +88,8 @@ class ShadowExecution:
         if now_ms is not None:
             verdict = check_tick_age(signal, now_ms, self._max_tick_age_ms)
         if verdict is None:
-            verdict = check(signal, positions, self._caps, open_orders=0, money=self.money)
+            halt = HALT if signal.halted else None
+            verdict = check(signal, positions, self._caps, open_orders=0, money=self.money, blocked=halt)
         if isinstance(verdict, RefusedOrder):
             # A refused signal's prices count all the same: they are not told again.
             positions.mark(signal.symbol, signal.price)

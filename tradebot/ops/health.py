@@ -20,6 +20,7 @@ from peewee import SqliteDatabase
 
 from tradebot.core.errors import ConfigError, ExitCode, UsageError
 from tradebot.core.runtime import Runtime
+from tradebot.execution.trips import BreakersView
 from tradebot.feeds.status import SymbolsLook
 from tradebot.ops.soak.reasons import DatabaseMissing
 from tradebot.output.json_answer import json_answer
@@ -224,7 +225,7 @@ def database_trouble(look: HealthReading, status: Status) -> str | None:
 def _by_progress(look: HealthReading, status: Status, max_age_s: float) -> Health:
     stored_s = look.stored_age_s
     stored = "nothing stored yet" if stored_s is None else f"last stored {span(stored_s)} ago"
-    note = _symbols_note(status.symbols)
+    note = _blocked_note(status.breakers) + _symbols_note(status.symbols)
     note += "" if look.locked is None else f"; the database is locked: {look.locked}"
     if (status.uptime_s if stored_s is None else stored_s) <= max_age_s:
         return Health(True, stored + note)
@@ -251,6 +252,11 @@ def _unfed(status: Status, stored_s: float | None) -> str | None:
     if stored_s is None:
         return f"the link is up, but no trade has arrived since the start {span(status.uptime_s)} ago"
     return None
+
+
+def _blocked_note(view: BreakersView | None) -> str:
+    """What keeps orders from being sent. It is wanted, so it is no fault of the engine."""
+    return "" if view is None or not view.codes else f"; ORDERS BLOCKED: {', '.join(view.codes)}"
 
 
 def _symbols_note(symbols: SymbolsLook | None) -> str:

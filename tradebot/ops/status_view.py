@@ -20,6 +20,7 @@ from tradebot.core.errors import ConfigError
 from tradebot.core.events import as_unix_ms
 from tradebot.core.number_format import number
 from tradebot.core.runtime import Runtime
+from tradebot.execution.trips import BreakersView, trip_text
 from tradebot.feeds.status import SymbolsLook
 from tradebot.ops.health import (
     MAX_AGE_S,
@@ -46,6 +47,7 @@ EVERY_S: Final = 1.0
 _SLICE_S: Final = 0.1
 _LABEL_CHARS: Final = 12
 _SYMBOLS_MAX: Final = 5
+_BREAKERS_MAX: Final = 10
 _LINE_CHARS_MAX: Final = 2000
 _REDRAW: Final = "\x1b[H\x1b[J"
 
@@ -216,6 +218,7 @@ def _running_lines(view: View, status: Status) -> Iterator[str]:
         waits = "" if asked_s is None else f", waiting {span(asked_s)} more as the server requested (Retry-After)"
         yield _pair("link", ("up" if status.link == "up" else down) + heard + waits)
     yield from _symbol_lines(status.symbols)
+    yield from _blocked_lines(status.breakers)
     yield from _book_lines(status, "" if view.last_tick_age_s is None else f", {_tick_age(view.last_tick_age_s)}")
     stored = "none yet" if view.last_stored_age_s is None else f"{span(view.last_stored_age_s)} ago"
     took = "" if status.commit_ms is None else f", took {status.commit_ms:,.1f} ms"
@@ -245,6 +248,18 @@ def _symbol_lines(symbols: SymbolsLook | None) -> Iterator[str]:
             yield _pair(title, ", ".join(names[:_SYMBOLS_MAX]) + more)
     if symbols.announcements:
         yield _pair("announced", f"{symbols.announcements[-1]} ({symbols.announced} in this run)")
+
+
+def _blocked_lines(view: BreakersView | None) -> Iterator[str]:
+    """What keeps orders from being sent, and until when."""
+    if view is None:
+        return
+    if view.halted_since_ms is not None:
+        yield _pair("HALTED", f"since {_date(view.halted_since_ms)} by {view.halt_detail}; see tradebot resume")
+    for trip in view.tripped[:_BREAKERS_MAX]:
+        yield _pair("TRIPPED", f"{_date(trip.ts)}: {trip_text(trip)}")
+    if len(view.tripped) > _BREAKERS_MAX:
+        yield _pair("TRIPPED", f"{view.stale_symbols} symbols in all are stale; status --json lists more")
 
 
 def _book_lines(status: Status, age: str = "") -> Iterator[str]:

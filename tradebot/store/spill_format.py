@@ -47,7 +47,7 @@ _BLOCK_BYTES: Final = 256 * 1024
 _END: Final = "end"
 _ENCODER: Final = msgspec.json.Encoder()
 _TICK_FIELDS: Final = Tick.__struct_fields__
-_SIGNAL_FIELDS: Final = tuple(name for name in Signal.__struct_fields__ if name != "marks")
+_SIGNAL_FIELDS: Final = tuple(name for name in Signal.__struct_fields__ if name not in ("marks", "halted"))
 _CHUNKS: Final[dict[type, Any]] = {Tick: TickChunk, Signal: SignalChunk, Order: OrderChunk}
 _ORDER_FIELDS: Final = tuple(name for name in Order.__struct_fields__ if name not in ("fills", "breach"))
 _FILL_FIELDS: Final = Fill.__struct_fields__

@@ -38,8 +38,11 @@ class Decider:
         """Pass a notice to the strategy, at its position between two ticks."""
         self._strategy.on_notice(notice)
 
-    def decide(self, ticks: Sequence[Tick]) -> SignalChunk:
-        """Signals for a chunk of at least one tick, in order. How ticks are cut into chunks never changes a signal."""
+    def decide(self, ticks: Sequence[Tick], halted: bool = False) -> SignalChunk:
+        """Signals for a chunk of at least one tick, in order. How ticks are cut into chunks never changes a signal.
+
+        `halted` is passed on in them: execution is another thread, and must know what held at these ticks.
+        """
         signals = SignalChunk()
         number = self.ticks_seen
         for symbol, run in _symbol_runs(ticks):
@@ -60,6 +63,7 @@ class Decider:
                         price=tick.price,
                         ts=tick.ts,
                         marks=self._take_marks(),
+                        halted=halted,
                     )
                 )
             if not decisions or decisions[-1][0] < len(run) - 1:

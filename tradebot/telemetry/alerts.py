@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple
 
 from tradebot.core.errors import ExitCode
+from tradebot.execution.trips import BreakersView, trip_text
 from tradebot.feeds.status import SymbolsLook
 from tradebot.telemetry.status_file import Status
 
 Event = Literal[
     "start", "stop", "exit_code", "stall", "ladder", "link_lost", "refusal_burst", "spill_orphaned",
-    "symbol_refused", "symbol_silent", "exchange_notice",
+    "symbol_refused", "symbol_silent", "exchange_notice", "halt", "breaker",
 ]  # fmt: skip
 Severity = Literal["info", "warning", "error"]
 
@@ -53,6 +54,7 @@ class Alerts:
         self._refused: frozenset[str] = frozenset()
         self._silent: frozenset[str] = frozenset()
         self._announced = 0
+        self._breakers = BreakersView()
 
     def look(self, status: Status) -> list[Alert]:
         """What is new since the status before."""
@@ -71,6 +73,29 @@ class Alerts:
         found += self._burst(status)
         if status.symbols is not None:
             found += self._symbols(status.symbols)
+        if status.breakers is not None:
+            found += self._halts(status.breakers)
+        return found
+
+    def _halts(self, view: BreakersView) -> list[Alert]:
+        """A halt and its end; breakers that tripped or were released since the status before, by code."""
+        found: list[Alert] = []
+        before, self._breakers = self._breakers, view
+        if (view.halted_since_ms is None) != (before.halted_since_ms is None):
+            halted = view.halted_since_ms is not None
+            text = "the halt has ended"
+            if halted:
+                text = f"halted by {view.halt_detail}: orders that add exposure are refused"
+            found.append(Alert("halt", "warning" if halted else "info", text, {"halted": halted}))
+        counts, counts_before = view.counts(), before.counts()
+        codes = {"tripped": counts}
+        new = [trip for trip in view.tripped if counts.get(trip.code, 0) > counts_before.get(trip.code, 0)]
+        if new:
+            words = "; ".join(trip_text(trip) for trip in new[:_NAMED_MAX])
+            found.append(Alert("breaker", "error", f"tripped: {words}", codes))
+        gone = [code for code in counts_before if code not in counts]
+        if gone:
+            found.append(Alert("breaker", "info", f"released: {', '.join(gone)}", codes))
         return found
 
     def _symbols(self, symbols: SymbolsLook) -> list[Alert]:

@@ -20,6 +20,7 @@ from tradebot.config.model import MetricsConfig
 from tradebot.core.errors import ConfigError
 from tradebot.core.events import (
     BP_DROP_SIGNAL,
+    HALTED,
     MIN_NOTIONAL,
     MIN_QTY,
     NO_INSTRUMENT,
@@ -30,6 +31,7 @@ from tradebot.core.events import (
 )
 from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import Runtime
+from tradebot.execution.trips import KEYS
 from tradebot.output.log import Log
 from tradebot.telemetry.http_request import Request
 from tradebot.telemetry.http_server import PLAIN_TEXT, HttpServer, Response, listen
@@ -74,6 +76,7 @@ OF_COUNTERS: Final[Mapping[str, _Counter]] = {
     "instrument_vetoes": _Counter(*_REFUSALS, {"reason": NO_INSTRUMENT}),
     "min_qty_vetoes": _Counter(*_REFUSALS, {"reason": MIN_QTY}),
     "min_notional_vetoes": _Counter(*_REFUSALS, {"reason": MIN_NOTIONAL}),
+    "breaker_vetoes": _Counter(*_REFUSALS, {"reason": HALTED}),
     "shadow_orders": _Counter("tradebot_orders_filled_total", "Orders filled in simulation."),
     "trade_count": _Counter("tradebot_fills_total", "Simulated fills."),
     "persist_count": _Counter("tradebot_events_stored_total", "Events stored: ticks, signals, orders and fills."),
@@ -145,6 +148,11 @@ def _of_pipeline(status: Status) -> Iterator[Metric]:
     took_s = None if status.commit_ms is None else status.commit_ms / 1000
     yield _metric("tradebot_last_commit_time_seconds", "Last commit with more than notices (Unix time).", stored_s)
     yield _metric("tradebot_last_commit_duration_seconds", "Duration of the last commit.", took_s)
+    view = status.breakers
+    halted = None if view is None else view.halted_since_ms is not None
+    tripped = {} if view is None else {code: view.count(code) for code in KEYS}
+    yield _metric("tradebot_halted", "1 while orders that add exposure are refused by a halt.", halted)
+    yield _by_label("tradebot_breakers_tripped", "Tripped breakers; for STALE_MARKET, symbols.", "code", tripped)
     book = status.book
     yield _metric("tradebot_open_positions", "Open simulated positions.", None if book is None else book.open_positions)
     unit = {} if book is None else {"unit": book.unit}

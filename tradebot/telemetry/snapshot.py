@@ -67,6 +67,7 @@ class Observer:
             counters=pipeline.metrics.snapshot(),
             depths=depths(pipeline.channels),
             commit_ms=pipeline.persist.commit_ms,
+            breakers=pipeline.breakers.view,
             spilled_events=pipeline.persist.events_waiting,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from tradebot.core.events import MIN_NOTIONAL, MIN_QTY, NO_INSTRUMENT, NO_RATE, RISK_CAP, STALE_DATA
+from tradebot.core.events import HALTED, MIN_NOTIONAL, MIN_QTY, NO_INSTRUMENT, NO_RATE, RISK_CAP, STALE_DATA
 
 COUNTERS: Final = (
     # strategy thread
@@ -21,6 +21,7 @@ COUNTERS: Final = (
     "instrument_vetoes",
     "min_qty_vetoes",
     "min_notional_vetoes",
+    "breaker_vetoes",
     # writer thread
     "persist_count",
     "persist_errors",
@@ -49,6 +50,7 @@ VETOES: Final[Mapping[str, str]] = {
     NO_INSTRUMENT: "instrument_vetoes",
     MIN_QTY: "min_qty_vetoes",
     MIN_NOTIONAL: "min_notional_vetoes",
+    HALTED: "breaker_vetoes",
 }
 """The counter of each reason for which execution refuses a signal."""
 
@@ -69,6 +71,7 @@ class Metrics:
         instrument_vetoes  signals refused because what a contract of their symbol is worth is not known
         min_qty_vetoes    signals refused because their quantity is smaller than the instrument takes
         min_notional_vetoes  signals refused because their value is smaller than the instrument takes
+        breaker_vetoes    signals refused by a halt
     Writer thread:
         persist_count     events stored: ticks, signals, orders and trades
         persist_errors    failed attempts to store a batch
@@ -101,6 +104,7 @@ class Metrics:
     instrument_vetoes: int
     min_qty_vetoes: int
     min_notional_vetoes: int
+    breaker_vetoes: int
     persist_count: int
     persist_errors: int
     ingest_received: int
@@ -124,7 +128,8 @@ class Metrics:
     @property
     def orders_rejected(self) -> int:
         """Signals that were refused, for whatever reason."""
-        return self.risk_vetoes + self.stale_vetoes + self.rate_vetoes + self.bp_drops_signal
+        vetoes: int = sum([getattr(self, counter) for counter in VETOES.values()])
+        return self.bp_drops_signal + vetoes
 
     def snapshot(self) -> dict[str, int]:
         """All counters by name, in the order of COUNTERS. Any thread; not one instant while the pipeline runs."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -27,6 +27,8 @@ _NOTICE_TEXTS: Final[dict[NoticeKind, str]] = {
     "SYMBOL_REFUSED": "the exchange refuses a symbol",
     "SYMBOL_SILENT": "a symbol has stopped trading while others trade",
     "EXCHANGE_NOTICE": "the exchange announces",
+    "HALT": "halted: orders that add exposure are refused until tradebot resume",
+    "RESUME": "resumed: the halt and the breakers that wait for a resume have ended",
 }
 
 
@@ -73,11 +75,13 @@ class IngestStage:
         log: Log,
         memory: Memory | None = None,
         checkpoint_ticks: int = CHECKPOINT_TICKS,
+        poll_halt: Callable[[], Notice | None] | None = None,
     ) -> None:
         """`channels` are (tick, signal, persist); `already_stored`: ticks at the front that an earlier start stored.
 
         `held` gives those ticks as they are stored. `memory` is what a push feed remembers, where it remembers
-        anything; a checkpoint follows every `checkpoint_ticks` accepted ticks of a push feed.
+        anything; a checkpoint follows every `checkpoint_ticks` accepted ticks of a push feed. `poll_halt` tells a push
+        feed of a halt or a resume, once; it never blocks for long.
         """
         self._feed = feed
         self._intake = intake
@@ -88,6 +92,7 @@ class IngestStage:
         self._checkpointed = 0
         self._checkpoint_ticks = checkpoint_ticks
         self._memory = memory
+        self._poll_halt = poll_halt
         self._held = held
         self._metrics = metrics
         self._control = control
@@ -110,6 +115,7 @@ class IngestStage:
 
     def _read_on(self) -> None:
         while not self._control.stop.is_requested():
+            self._offer_halt()
             batch = self._feed.read()
             if batch is None:
                 self._offer_checkpoint()
@@ -129,6 +135,18 @@ class IngestStage:
             elif self._ticks_before - self._checkpointed >= self._checkpoint_ticks:
                 self._offer_checkpoint()
         self._offer_checkpoint()
+
+    def _offer_halt(self) -> None:
+        """Pass on a halt or a resume before the next ticks. A full channel leaves it to the next time.
+
+        The first of a run comes before its first tick.
+        """
+        if self._poll_halt is None or self._tick_channel.is_full:
+            return
+        notice = self._poll_halt()
+        if notice is not None:
+            self._announce(notice)
+            self._tick_channel.offer(replace(notice, ticks_before=self._ticks_before))
 
     def _offer_checkpoint(self) -> None:
         """What a restart continues from, after all that was read until now. A full channel leaves it to the next."""
@@ -163,7 +181,7 @@ class IngestStage:
 
     def _announce(self, notice: Notice) -> None:
         """Count and log what a feed says between ticks."""
-        log = self._log.info if notice.kind == "LINK_UP" else self._log.warning
+        log = self._log.info if notice.kind in ("LINK_UP", "RESUME") else self._log.warning
         if notice.kind == "SYMBOL_REFUSED":
             log = self._log.error
         fields: dict[str, Any] = {} if notice.symbol is None else {"symbol": notice.symbol}

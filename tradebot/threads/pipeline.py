@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any, Final
 
+import msgspec
 from msgspec import Struct
 
-from tradebot.config.model import Config
+from tradebot.config.model import BreakersConfig, Config
 from tradebot.core.channel import Channel
 from tradebot.core.errors import ExitCode
 from tradebot.core.events import Notice, PersistItem, SignalChunk, Tick, TickItem
 from tradebot.core.ledger import Ledger, NotStored
 from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import Runtime, Thread
+from tradebot.execution.breakers import Breakers
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.feeds.base import Feed
 from tradebot.feeds.sampling import Intake
@@ -70,6 +72,9 @@ class Parts(Struct):
     memory: Memory | None = None
     """What a live feed remembers of each symbol."""
     checkpoint_ticks: int = CHECKPOINT_TICKS
+    breakers: Breakers = msgspec.field(default_factory=lambda: Breakers(BreakersConfig()))
+    poll_halt: Callable[[], Notice | None] | None = None
+    """What tells of a halt and a resume; called by the ingest thread."""
 
 
 class Pipeline:
@@ -103,10 +108,12 @@ class Pipeline:
             log,
             parts.memory,
             parts.checkpoint_ticks,
+            parts.poll_halt,
         )
         self.strategy = StrategyStage(
-            parts.decider, (self._ticks, self._signals, self._persisted), feed.push, parts.stored, metrics, log
-        )
+            parts.decider, (self._ticks, self._signals, self._persisted), feed.push, parts.stored, metrics, log,
+            parts.breakers,
+        )  # fmt: skip
         self.execution = ExecutionStage(
             parts.execution, (self._signals, self._persisted), feed.push, parts.stored.orders, metrics, log, runtime
         )
@@ -219,6 +226,11 @@ class Pipeline:
         self._log.error("stages did not end", event=LogEvent.STAGES_NOT_ENDED, running=control.running())
         control.fail(ExitCode.OVERLOAD, "engine", f"stages did not end: {', '.join(control.running())}")
         return False
+
+    @property
+    def breakers(self) -> Breakers:
+        """The halt, and the breakers; any thread may read their `view`."""
+        return self._parts.breakers
 
     @property
     def complete(self) -> bool:

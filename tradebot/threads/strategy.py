@@ -19,6 +19,7 @@ from tradebot.core.events import (
     TickChunk,
     TickItem,
 )
+from tradebot.execution.breakers import Breakers
 from tradebot.execution.shadow import refuse
 from tradebot.output.log import Log
 from tradebot.store.batch import StoredCounts
@@ -43,9 +44,14 @@ class StrategyStage:
         stored: StoredCounts,
         metrics: Metrics,
         log: Log,
+        breakers: Breakers,
     ) -> None:
-        """`stored`: rows at the front of this run that the database holds already; they are not handed on again."""
+        """`stored`: rows at the front of this run that the database holds already; they are not handed on again.
+
+        `breakers` hear of halts here; what they refuse is refused by execution.
+        """
         self._decider = decider
+        self._breakers = breakers
         self._ticks, self._signals, self._persist = channels
         self._push = push
         self._stored_ticks = stored.ticks
@@ -78,6 +84,7 @@ class StrategyStage:
 
     def _notice(self, notice: Notice) -> None:
         self._decider.notice(notice)
+        self._breakers.on_notice(notice)
         if self._stored_notices:
             self._stored_notices -= 1
         else:
@@ -90,7 +97,7 @@ class StrategyStage:
         self._stored_ticks -= len(chunk) - len(fresh)
         if fresh:
             self._persist.send(fresh)
-        signals = self._decider.decide(chunk)
+        signals = self._decider.decide(chunk, halted=self._breakers.view.halted_since_ms is not None)
         if not signals:
             return
         self._metrics.signal_count += len(signals)

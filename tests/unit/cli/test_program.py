@@ -34,7 +34,7 @@ def test_the_groups_are_run_look_operate_and_configure() -> None:
     assert listed == {
         "Run": ["run", "capture"],
         "Look": ["status", "health", "doctor"],
-        "Operate": ["soak", "prove", "prune", "backup"],
+        "Operate": ["halt", "resume", "soak", "prove", "prune", "backup"],
         "Configure": ["show-config", "check-config", "sources", "install-unit"],
     }
 

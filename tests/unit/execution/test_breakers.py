@@ -24,9 +24,11 @@ from tradebot.core.events import (
     STALE_MARKET,
     LimitBreach,
     Notice,
+    NoticeKind,
     origin_of,
 )
-from tradebot.execution.breakers import BREACH_TEXTS, DAY_MS, KEYS, Breakers, Release, Trip, as_notice
+from tradebot.execution.breakers import DAY_MS, Breakers
+from tradebot.execution.trips import BREACH_TEXTS, KEYS, STALE_NAMED_MAX, Release, Trip, as_notice
 
 DAY = 20_000 * DAY_MS
 """00:00 UTC of some day, in Unix ms."""
@@ -175,6 +177,24 @@ def test_a_halt_comes_before_breakers_and_their_order_is_fixed() -> None:
     assert breakers.blocking("A") == DAILY_LOSS
 
 
+def test_a_restart_ends_a_halt_and_releases_nothing() -> None:
+    """A start that is halted says so with a HALT of its own; what has tripped stays tripped."""
+    breakers = Breakers(BreakersConfig(max_drawdown_pct=10.0))
+    at_equities(breakers, "100", "1")
+    breakers.on_notice(Notice("HALT", DAY, "news"))
+    assert breakers.on_notice(Notice("RESTART", DAY + 9, "")) == []
+    assert (breakers.blocking(), breakers.view.halted_since_ms) == (MAX_DRAWDOWN, None)
+
+
+def test_the_last_resume_is_remembered_also_by_a_restart() -> None:
+    """So that a start does not take a resume of long ago for a new one."""
+    breakers, after = Breakers(BreakersConfig()), Breakers(BreakersConfig())
+    assert breakers.view.resumed_ms == 0
+    breakers.on_notice(Notice("RESUME", DAY, ""))
+    after.restore(breakers.state())
+    assert after.view.resumed_ms == DAY
+
+
 def test_changes_are_derived_notices_in_event_time() -> None:
     """A notice says code, value, key and limit, and what ends it."""
     drawdown = as_notice(Trip(MAX_DRAWDOWN, DAY, 10.5, 10.0), 7)
@@ -217,7 +237,7 @@ LIMITS = BreakersConfig(
 steps = st.lists(
     st.builds(
         Step,
-        st.sampled_from(["tick", "tick", "tick", "order", "refusal", "closed", "halt", "resume"]),
+        st.sampled_from(["tick", "tick", "tick", "order", "refusal", "closed", "halt", "resume", "restart"]),
         st.one_of(st.integers(-5_000, 30_000), st.sampled_from([59_999, 60_000, DAY_MS, DAY_MS // 2])),
         st.sampled_from(["A", "B"]),
         st.integers(-400, 400),
@@ -235,7 +255,8 @@ def happen(breakers: Breakers, step: Step, now_ms: int) -> list[Trip | Release]:
         return breakers.on_refusal(now_ms, RISK_CAP)
     if step.what == "closed":
         return breakers.on_fill_closed(now_ms, Decimal(step.amount))
-    return breakers.on_notice(Notice("HALT" if step.what == "halt" else "RESUME", now_ms, ""))
+    kinds: dict[str, NoticeKind] = {"halt": "HALT", "resume": "RESUME", "restart": "RESTART"}
+    return breakers.on_notice(Notice(kinds[step.what], now_ms, ""))
 
 
 def with_times(walk: list[Step]) -> list[tuple[Step, int]]:
@@ -339,6 +360,20 @@ def test_a_restart_at_any_step_changes_nothing(walk: list[Step], cut: int) -> No
         assert happen(second, step, now_ms) == happen(whole, step, now_ms)
         assert second.blocking(step.symbol) == whole.blocking(step.symbol)
     assert second.state() == whole.state()
+
+
+def test_what_is_shown_is_bounded() -> None:
+    """A feed may have thousands of symbols; all of them count, some are named."""
+    breakers = Breakers(BreakersConfig(stale_ms=1))
+    for ts in (DAY, DAY + 2):
+        for number in range(STALE_NAMED_MAX + 5):
+            breakers.on_tick(ts, f"S{number}", ts, Decimal(0))
+    breakers.halt(DAY)
+    assert (len(breakers.view.tripped), breakers.view.stale_symbols) == (STALE_NAMED_MAX, STALE_NAMED_MAX + 5)
+    assert breakers.view.codes == (HALTED, STALE_MARKET)
+    assert breakers.view.tripped[0].symbol == "S0"
+    breakers.on_tick(DAY + 3, "S0", DAY + 3, Decimal(0))
+    assert breakers.view.tripped[-1].symbol == f"S{STALE_NAMED_MAX}"
 
 
 def test_state_is_bounded_by_limits_and_symbols() -> None:

@@ -16,7 +16,9 @@ from msgspec.structs import replace
 from tests.unit.store_helpers import ORIGINAL_SCHEMA, new_run
 from tests.unit.telemetry.test_engine_side import status_of
 from tradebot.core.errors import UsageError
+from tradebot.core.events import DAILY_LOSS
 from tradebot.core.runtime import RealRuntime
+from tradebot.execution.trips import BreakersView, Trip
 from tradebot.ops.health import Health, HealthReading, RunLook, judge, look_at, run_health, span, unusable
 from tradebot.output.streams import GuardedStream
 from tradebot.telemetry.status_file import status_path, write_status
@@ -42,6 +44,15 @@ def judged(max_age_s: float = 60.0, look: HealthReading = LOOK, **status: Any) -
 
 def test_an_engine_that_stores_is_healthy() -> None:
     assert judged() == (True, "last stored 1.4 s ago")
+
+
+def test_what_blocks_orders_is_named_and_no_fault() -> None:
+    """An operator or a limit wants it so; a supervisor that restarted the engine for it would help nobody."""
+    assert judged(breakers=BreakersView(7, "news", (Trip(DAILY_LOSS, 8, 9.0, 9.0),))) == (
+        True,
+        "last stored 1.4 s ago; ORDERS BLOCKED: HALTED, DAILY_LOSS",
+    )
+    assert judged(breakers=None) == judged()
 
 
 def test_no_engine() -> None:

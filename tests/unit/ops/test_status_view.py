@@ -16,7 +16,9 @@ from tests.unit.ops.test_health import Clock
 from tests.unit.store_helpers import batch_of, new_database, new_run, storage_of, tick
 from tests.unit.telemetry.test_engine_side import status_of
 from tradebot.core.errors import UsageError
+from tradebot.core.events import STALE_MARKET
 from tradebot.core.runtime import RealRuntime
+from tradebot.execution.trips import BreakersView, Trip
 from tradebot.ops.health import RunLook
 from tradebot.ops.status_view import View, render, render_line, run_status, view_of
 from tradebot.output.streams import GuardedStream
@@ -79,6 +81,23 @@ def shown(status: dict[str, Any] | None = None, **changes: Any) -> str:
 def test_a_spill_that_an_engine_left_waits_for_the_next_start() -> None:
     text = render(replace(VIEW, spill_bytes=4096, engine="ended"))
     assert "spill       4,096 bytes of accepted events are waiting for the next start\n" in text
+
+
+def test_what_blocks_orders_is_shown_with_its_reason_and_its_end() -> None:
+    stale = tuple(Trip(STALE_MARKET, 8_000, 2.0, 1.0, f"S{number}") for number in range(12))
+    lines = shown({"breakers": BreakersView(7_000, "tradebot halt: news", stale, 30)}).splitlines()
+    assert "HALTED      since 1970-01-01 00:00:07 UTC by tradebot halt: news; see tradebot resume" in lines
+    tripped = [line for line in lines if line.startswith("TRIPPED")]
+    assert tripped[0] == (
+        "TRIPPED     1970-01-01 00:00:08 UTC: STALE_MARKET: S0 had no tick for 2 ms, breakers.stale_ms = 1; its orders"
+        " that add exposure are refused until its next tick in time"
+    )
+    assert len(tripped) == 11
+    assert tripped[-1] == "TRIPPED     30 symbols in all are stale; status --json lists more"
+    assert VIEW.status is not None
+    halted = replace(VIEW.status, breakers=BreakersView(7, ""))
+    assert "ORDERS BLOCKED: HALTED" in status_line(halted)
+    assert "ORDERS BLOCKED" not in status_line(VIEW.status)
 
 
 def test_trouble_is_shown() -> None:

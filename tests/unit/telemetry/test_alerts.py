@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.telemetry.test_engine_side import status_of
+from tradebot.core.events import DAILY_LOSS, STALE_MARKET
+from tradebot.execution.trips import BreakersView, Trip, trip_text
 from tradebot.telemetry.alerts import Alert, Alerts, exit_alert, ladder_alert
 from tradebot.telemetry.status_file import Status
 from tradebot.threads.counters import COUNTERS
@@ -55,6 +57,29 @@ def test_a_stop_and_the_end() -> None:
             " or full",
         )
     ]
+
+
+def test_a_halt_and_its_end_are_told_once_also_when_the_start_is_halted() -> None:
+    halted = BreakersView(7, "tradebot halt: news")
+    for alerts in (begun(), Alerts()):
+        assert told(alerts, breakers=halted)[-1] == (
+            "halt", "warning", "halted by tradebot halt: news: orders that add exposure are refused",
+        )  # fmt: skip
+        assert told(alerts, breakers=halted) == []
+        assert told(alerts, breakers=BreakersView(resumed_ms=9)) == [("halt", "info", "the halt has ended")]
+        assert told(alerts, breakers=BreakersView(resumed_ms=9)) == []
+
+
+def test_breakers_that_trip_and_are_released_are_told_by_code() -> None:
+    alerts, loss = begun(), Trip(DAILY_LOSS, 7, 120.0, 100.0)
+    (alert,) = alerts.look(status_of(breakers=BreakersView(tripped=(loss,))))
+    assert alert == Alert("breaker", "error", f"tripped: {trip_text(loss)}", {"tripped": {DAILY_LOSS: 1}})
+    assert told(alerts, breakers=BreakersView(tripped=(loss,))) == []
+    stale = tuple(Trip(STALE_MARKET, 8, 2.0, 1.0, symbol) for symbol in "AB")
+    more = told(alerts, breakers=BreakersView(tripped=(loss, *stale), stale_symbols=2))
+    assert more == [("breaker", "error", f"tripped: {trip_text(stale[0])}; {trip_text(stale[1])}")]
+    assert told(alerts, breakers=BreakersView(tripped=(loss, stale[0]), stale_symbols=1)) == []
+    assert told(alerts, breakers=BreakersView()) == [("breaker", "info", f"released: {DAILY_LOSS}, {STALE_MARKET}")]
 
 
 @pytest.mark.parametrize(("code", "severity"), [(0, "info"), (1, "error"), (10, "error"), (77, "error")])

@@ -19,6 +19,7 @@ from tests.unit.store_helpers import Logged
 from tradebot.core.errors import ConfigError
 from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import RealRuntime
+from tradebot.execution.trips import BreakersView
 from tradebot.portfolio.book import Book, book_of
 from tradebot.portfolio.exact import finite
 from tradebot.portfolio.money import money_of
@@ -41,7 +42,7 @@ def status_of(**changes: Any) -> Status:
         running=("execution", "ingest", "persist", "strategy"), still_s={}, link="up", link_age_ms=5, link_down_s=None,
         last_tick=LastTick("SOL/USDC", 101.5, 9_500), last_stored_ms=9_600, stored_age_s=0.4,
         book=Book(1, 0.3, 30.45, 1.234, unit="USD"), counters=dict.fromkeys(COUNTERS, 0),
-        depths={"tick": 0, "signal": 0, "persist": 0}, commit_ms=0.5,
+        depths={"tick": 0, "signal": 0, "persist": 0}, commit_ms=0.5, breakers=BreakersView(),
     )  # fmt: skip
     return replace(status, **changes)
 

@@ -19,7 +19,9 @@ import pytest
 from tests.unit.telemetry.test_engine_side import status_of
 from tradebot.config.model import MetricsConfig
 from tradebot.core.errors import ConfigError
+from tradebot.core.events import DAILY_LOSS, STALE_MARKET
 from tradebot.core.runtime import RealRuntime
+from tradebot.execution.trips import BreakersView, Trip
 from tradebot.output.log import Log, setup_logging
 from tradebot.telemetry.status_file import Status
 from tradebot.threads.counters import COUNTERS
@@ -59,6 +61,7 @@ def test_the_other_values() -> None:
     status = status_of(
         started_ms=5_000, still_s={"persist": 61.0}, running=("persist",), link="down", link_down_s=7.0,
         link_age_ms=1500, sample_every=5, state="draining", depths={"tick": 3},
+        breakers=BreakersView(7, "news", (Trip(DAILY_LOSS, 8, 9.0, 9.0), Trip(STALE_MARKET, 8, 2.0, 1.0, "A")), 30),
     )  # fmt: skip
     found = values(status, 102.5)
     counted = {name for name, _text, _labels in OF_COUNTERS.values()}
@@ -86,6 +89,13 @@ def test_the_other_values() -> None:
         "tradebot_stage_still_seconds{stage=commit}": 0,
         "tradebot_last_commit_time_seconds": 9.6,
         "tradebot_last_commit_duration_seconds": 0.0005,
+        "tradebot_halted": 1,
+        "tradebot_breakers_tripped{code=MAX_DRAWDOWN}": 0,
+        "tradebot_breakers_tripped{code=DAILY_LOSS}": 1,
+        "tradebot_breakers_tripped{code=LOSSES_IN_A_ROW}": 0,
+        "tradebot_breakers_tripped{code=REFUSALS_PER_MINUTE}": 0,
+        "tradebot_breakers_tripped{code=ORDERS_PER_MINUTE}": 0,
+        "tradebot_breakers_tripped{code=STALE_MARKET}": 30,
         "tradebot_open_positions": 1,
         "tradebot_exposure{unit=USD}": 30.45,
         "tradebot_profit{unit=USD}": 1.234,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tradebot.config.model import RiskCaps
+from tradebot.config.model import BreakersConfig, RiskCaps
 from tradebot.core.channel import Channel
 from tradebot.core.events import (
     BUY,
@@ -24,6 +24,7 @@ from tradebot.core.events import (
 )
 from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import RealRuntime
+from tradebot.execution.breakers import Breakers
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.output.log import MAX_INFO_PER_S, Log, setup_logging
 from tradebot.portfolio.money import money_of
@@ -71,6 +72,7 @@ def test_every_signal_is_told_or_summed_up(chunk: int, stream: io.StringIO, log:
         stored=StoredCounts(),
         metrics=metrics,
         log=log,
+        breakers=Breakers(BreakersConfig()),
     )
     for start in range(0, SIGNALS, chunk):
         ticks.send(TickChunk([Tick("A", 100.0, 1.0, at) for at in range(start, min(start + chunk, SIGNALS))]))

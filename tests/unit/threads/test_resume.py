@@ -9,10 +9,11 @@ import pytest
 
 from tests.unit.store_helpers import Logged, signal, tick
 from tests.unit.threads.strategies import Always
-from tradebot.config.model import RiskCaps
+from tradebot.config.model import BreakersConfig, RiskCaps
 from tradebot.core.channel import Channel
 from tradebot.core.events import BP_DROP_SIGNAL, BUY, STALE_DATA, Notice, Order, Signal, Tick, TickChunk, as_item
 from tradebot.core.runtime import RealRuntime
+from tradebot.execution.breakers import Breakers
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.feeds.base import Feed, FeedBatch
 from tradebot.feeds.sampling import Intake
@@ -54,7 +55,9 @@ def strategy_stage(
 ) -> tuple[StrategyStage, list[Channel[Any]]]:
     channels = [channel_of("tick"), channel_of("signal", signals), channel_of("persist")]
     decider = Decider(Always(), "r1", 0.1, 0.75)
-    stage = StrategyStage(decider, cast(Any, tuple(channels)), push, stored, Metrics(), logged.log)
+    stage = StrategyStage(
+        decider, cast(Any, tuple(channels)), push, stored, Metrics(), logged.log, Breakers(BreakersConfig())
+    )
     return stage, channels
 
 

@@ -1,4 +1,4 @@
-"""The group "Operate": the supervisor, the proofs, and maintenance of the database."""
+"""The group "Operate": halting, the supervisor, the proofs, and maintenance of the database."""
 
 from __future__ import annotations
 
@@ -17,6 +17,28 @@ from tradebot.core.runtime import RealRuntime
 from tradebot.output.streams import GuardedStream
 
 GROUP: Final = "Operate"
+
+_HALT: Final = f"""\
+Usage:
+  tradebot halt [--set=KEY=VALUE]... [options]
+
+A running engine refuses every order that adds exposure, from now on and after restarts, until `tradebot resume`.
+Without one the next start with a live feed is halted. Replays are not affected.
+
+Options:
+{CONFIG}{SET}{DB}\
+  --reason=TEXT       Why, at most 200 characters: shown in status, log, notices and alerts.
+{JSON}{HELP}"""
+
+_RESUME: Final = f"""\
+Usage:
+  tradebot resume [--set=KEY=VALUE]... [options]
+
+Ends a halt, and releases the breakers MAX_DRAWDOWN and LOSSES_IN_A_ROW: the peak of equity becomes the present equity,
+the count of losses starts at 0. Other breakers are released by time.
+
+Options:
+{CONFIG}{SET}{DB}{JSON}{HELP}"""
 
 _SOAK: Final = f"""\
 Usage:
@@ -68,6 +90,23 @@ Options:
 {CONFIG}{SET}{DB}\
   --force             Replace FILE if it exists.
 {JSON}{HELP}"""
+
+
+def _halt(arguments: Arguments, environ: Mapping[str, str]) -> int:
+    from tradebot.telemetry.halt_file import REASON_CHARS_MAX
+
+    given = Given(arguments, environ)
+    return _write_halt(given, True, given.line("--reason", REASON_CHARS_MAX))
+
+
+def _resume(arguments: Arguments, environ: Mapping[str, str]) -> int:
+    return _write_halt(Given(arguments, environ), False, "")
+
+
+def _write_halt(given: Given, halted: bool, reason: str) -> int:
+    from tradebot.ops.halt import run_halt
+
+    return run_halt(given.found().db_path, halted, reason, RealRuntime(), answers(), given.flag("--json"))
 
 
 def _soak(arguments: Arguments, environ: Mapping[str, str]) -> int:
@@ -141,7 +180,39 @@ _PRUNE_FIELDS: Final = (
     "free_bytes",
 )  # fmt: skip
 
+_HALT_FIELDS: Final = (
+    "database", "file", "halted", "reason", "engine", "pid", "confirmed", "tripped", "failure",
+)  # fmt: skip
+
+_UNREACHED: Final = "the file could not be written, or a running engine did not confirm it within 10 s"
+
 COMMANDS: Final[tuple[Command, ...]] = (
+    Command(
+        "halt",
+        GROUP,
+        "Refuse every order that adds exposure, now and after restarts, until resume.",
+        _HALT,
+        {
+            0: "the running engine is halted, or no engine is running and the next start is halted",
+            1: _UNREACHED,
+            12: "the command line or the configuration is wrong",
+        },
+        _HALT_FIELDS,
+        _halt,
+    ),
+    Command(
+        "resume",
+        GROUP,
+        "End a halt, and release the breakers that wait for it.",
+        _RESUME,
+        {
+            0: "the running engine has resumed, or no engine is running and the next start is not halted",
+            1: _UNREACHED,
+            12: "the command line or the configuration is wrong",
+        },
+        _HALT_FIELDS,
+        _resume,
+    ),
     Command(
         "soak",
         GROUP,

@@ -1,0 +1,230 @@
+"""The halt file: what it says, and when a running engine hears of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.store_helpers import Logged
+from tradebot.core.errors import ConfigError
+from tradebot.core.events import Notice
+from tradebot.core.log_events import LogEvent
+from tradebot.core.runtime import RealRuntime
+from tradebot.telemetry import halt_file
+from tradebot.telemetry.halt_file import (
+    POLL_S,
+    REASON_CHARS_MAX,
+    HaltRequest,
+    HaltWatch,
+    halt_path,
+    read_halt,
+    write_halt,
+)
+
+NOW_MS = 1_700_000_000_000
+
+
+class Clock(RealRuntime):
+    """Time that a test moves on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def now_ms(self) -> int:
+        return NOW_MS + round(self.now_s * 1000)
+
+
+@pytest.fixture
+def logged() -> Iterator[Logged]:
+    kept = Logged()
+    yield kept
+    kept.log.close()
+
+
+class Watched:
+    """A halt file, and a watch of it whose clock stands still between polls."""
+
+    def __init__(self, path: Path, logged: Logged, resumed_ms: int | None = None) -> None:
+        self.path = path
+        self.clock = Clock()
+        self.watch = HaltWatch(path, resumed_ms, self.clock, logged.log)
+
+    def poll(self) -> Notice | None:
+        """The next poll that looks at the file."""
+        notice = self.watch.poll()
+        self.clock.now_s += POLL_S
+        return notice
+
+
+@pytest.fixture
+def watched(tmp_path: Path, logged: Logged) -> Watched:
+    return Watched(halt_path(tmp_path / "a.db"), logged)
+
+
+def test_it_lies_beside_the_database_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
+    path = halt_path(tmp_path / "a.db")
+    assert path == tmp_path / "a.db.halt.json"
+    assert read_halt(path) is None
+    request = HaltRequest(True, NOW_MS, "news")
+    write_halt(path, request)
+    assert read_halt(path) == request
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "truncated"),
+        (b'{"halted": true', "truncated"),
+        (b'{"halted": "yes", "written_ms": 1}', "halted"),
+        (b'{"halted": true, "written_ms": -1}', "written_ms"),
+        (b'{"halted": true}', "written_ms"),
+        (b'{"halted": true, "written_ms": 1, "until": 2}', "until"),
+        (b'{"halted": true, "written_ms": 1, "reason": "%s"}' % (b"x" * (REASON_CHARS_MAX + 1)), "reason"),
+        (b"\xff\xfe", ""),
+        (b" " * 20_000 + b'{"halted": false, "written_ms": 1}', "truncated"),
+    ],
+)
+def test_what_cannot_be_understood_halts_and_says_what_to_do(watched: Watched, content: bytes, problem: str) -> None:
+    """What it should have said is not known, so the safe reading is taken; once, and until a resume."""
+    watched.path.write_bytes(content)
+    watched.path.chmod(0o600)
+    with pytest.raises(ConfigError, match=f"a.db.halt.json: .*{problem}.*`tradebot resume` replaces it"):
+        read_halt(watched.path)
+    notice = watched.poll()
+    assert notice is not None and (notice.kind, notice.ts) == ("HALT", NOW_MS)
+    assert "`tradebot resume` replaces it" in notice.detail
+    assert watched.poll() is None
+    write_halt(watched.path, HaltRequest(False, NOW_MS + 1500))
+    assert watched.poll() == Notice("RESUME", NOW_MS + 1500, "tradebot resume")
+
+
+@pytest.mark.parametrize("kind", ["link", "mode", "directory"])
+def test_what_another_user_could_have_written_halts(watched: Watched, kind: str, tmp_path: Path) -> None:
+    """Whoever can put a file there could also take the database away; to ignore it could ignore an operator."""
+    if kind == "link":
+        watched.path.symlink_to(tmp_path / "elsewhere")
+    elif kind == "directory":
+        watched.path.mkdir()
+    else:
+        write_halt(watched.path, HaltRequest(False, NOW_MS))
+        watched.path.chmod(0o666)
+    notice = watched.poll()
+    assert notice is not None and notice.kind == "HALT"
+
+
+def test_a_halt_and_a_resume_are_each_told_once(watched: Watched) -> None:
+    assert watched.poll() is None
+    write_halt(watched.path, HaltRequest(True, NOW_MS + 1, "news"))
+    assert watched.poll() == Notice("HALT", NOW_MS + 1, "tradebot halt: news")
+    assert watched.poll() is None
+    write_halt(watched.path, HaltRequest(True, NOW_MS + 2))
+    assert watched.poll() is None, "a second halt changes nothing"
+    write_halt(watched.path, HaltRequest(False, NOW_MS + 3))
+    assert watched.poll() == Notice("RESUME", NOW_MS + 3, "tradebot resume")
+    assert watched.poll() is None
+    write_halt(watched.path, HaltRequest(False, NOW_MS + 4))
+    assert watched.poll() == Notice("RESUME", NOW_MS + 4, "tradebot resume"), "it releases breakers, halted or not"
+
+
+def test_the_file_is_read_once_a_second(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often ingest asks: it asks once for each batch."""
+    reads = []
+
+    def counted(path: Path) -> HaltRequest | None:
+        reads.append(path)
+        return None
+
+    monkeypatch.setattr(halt_file, "read_halt", counted)
+    for _ in range(100):
+        watched.watch.poll()
+        watched.clock.now_s += POLL_S / 50
+    assert len(reads) == 2
+
+
+def test_a_file_that_is_removed_ends_the_halt_it_gave(watched: Watched) -> None:
+    write_halt(watched.path, HaltRequest(True, NOW_MS + 1))
+    watched.poll()
+    watched.path.unlink()
+    notice = watched.poll()
+    assert notice is not None and (notice.kind, notice.ts) == ("RESUME", NOW_MS + 1000)
+    assert notice.detail == f"halt file {watched.path} was removed"
+    assert watched.poll() is None
+
+
+def test_a_passing_error_changes_nothing_and_is_logged_once(
+    watched: Watched, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine that has no descriptors left for a moment is neither halted nor resumed by that."""
+    write_halt(watched.path, HaltRequest(True, NOW_MS + 1))
+    watched.poll()
+    real, failing = os.open, [True]
+
+    def refuse(path: os.PathLike[str], *more: int) -> int:
+        if failing and os.fspath(path) == os.fspath(watched.path):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+        return real(path, *more)
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert [watched.poll(), watched.poll()] == [None, None]
+    assert "Too many open files" in logged.one(LogEvent.HALT_FILE_UNREAD)["detail"]
+    failing.clear()
+    assert watched.poll() is None
+
+
+class TestAtAStart:
+    def test_a_start_while_halted_begins_with_a_halt(self, watched: Watched, logged: Logged) -> None:
+        """Also when an earlier start has told the same halt: the halt outlives the restart, not the notice."""
+        write_halt(watched.path, HaltRequest(True, NOW_MS - 5, "news"))
+        first, second = watched.poll(), Watched(watched.path, logged).poll()
+        assert first == second == Notice("HALT", NOW_MS - 5, "tradebot halt: news")
+
+    def test_a_resume_of_before_is_not_told_where_it_can_release_nothing(self, watched: Watched) -> None:
+        write_halt(watched.path, HaltRequest(False, NOW_MS - 5))
+        assert watched.poll() is None
+        assert watched.poll() is None
+        write_halt(watched.path, HaltRequest(False, NOW_MS))
+        assert watched.poll() is not None
+
+    @pytest.mark.parametrize(("resumed_ms", "told"), [(0, True), (NOW_MS - 9, True), (NOW_MS - 5, False)])
+    def test_a_resume_given_while_no_engine_ran_is_told_unless_the_run_before_had_it(
+        self, tmp_path: Path, logged: Logged, resumed_ms: int, told: bool
+    ) -> None:
+        """So a breaker that tripped after a resume is not released by the next restart."""
+        again = Watched(halt_path(tmp_path / "a.db"), logged, resumed_ms)
+        write_halt(again.path, HaltRequest(False, NOW_MS - 5))
+        assert (again.poll() is not None) == told
+        assert again.poll() is None
+
+
+@given(st.lists(st.sampled_from(["halt", "resume", "remove", "damage", "nothing"]), max_size=12))
+def test_what_is_told_last_is_what_the_file_says(tmp_path_factory: pytest.TempPathFactory, commands: list[str]) -> None:
+    """After each poll the stream is halted exactly when the file halts, and no notice repeats what holds."""
+    logged = Logged()
+    watched = Watched(halt_path(tmp_path_factory.mktemp("halt") / "a.db"), logged, 0)
+    halted = False
+    for number, command in enumerate(commands):
+        if command in ("halt", "resume"):
+            write_halt(watched.path, HaltRequest(command == "halt", NOW_MS + number))
+        elif command == "remove":
+            watched.path.unlink(missing_ok=True)
+        elif command == "damage":
+            watched.path.write_text("?")
+        asked = {"halt": True, "damage": True, "resume": False, "remove": False}.get(command, halted)
+        notice = watched.poll()
+        if notice is not None:
+            assert not (halted and notice.kind == "HALT")
+            halted = notice.kind == "HALT"
+        assert halted == asked
+        assert (notice is not None) >= (command == "resume")
+    logged.log.close()
