@@ -25,7 +25,7 @@ Rows = dict[str, tuple[int, ...]]
 """Of each run, by its id: rows by table, as in COUNTED."""
 
 FAULTS: Final = ("hung", "ended with 12", "ended with 1", "other end", "unsound", "lost", "unequal")
-_BUGS: Final = ("Traceback", "internal error", "a bug", LogEvent.LEDGER_UNBALANCED, "thread crashed")
+_BUGS: Final = ("Traceback", "internal error", "a bug", LogEvent.LEDGER_UNBALANCED, LogEvent.THREAD_CRASHED)
 
 
 class Fault(Exception):
