@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from tradebot.config.validation import InvalidValue, parse_speed, show
+from tradebot.config.validation import InvalidValue, show
 from tradebot.core.errors import UsageError
+from tradebot.feeds.replay.pacing import parse_speed
 
 USAGE: Final = """\
 Usage:

@@ -34,13 +34,13 @@ from tradebot.config.validation import (
     check_value,
     cross_problems,
     listed,
-    parse_speed,
     show,
     value_of_text,
 )
 from tradebot.core.errors import ConfigError, UsageError
 from tradebot.feeds.endpoint import find_live
 from tradebot.feeds.exchanges import EXCHANGES
+from tradebot.feeds.replay.pacing import parse_speed
 from tradebot.strategy.registry import CHECKS
 
 ENV_LOG_LEVEL: Final = "TRADEBOT_LOG_LEVEL"

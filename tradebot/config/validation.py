@@ -49,8 +49,6 @@ Checks = Mapping[str, Callable[[str], str]]
 NO_CHECKS: Final[Checks] = MappingProxyType({})
 
 _LISTED_MAX: Final = 50
-_SPEED_MIN: Final = 0.001
-_SPEED_MAX: Final = 1_000_000.0
 
 
 class InvalidValue(ValueError):
@@ -275,19 +273,6 @@ def check_choice(value: str, choices: Iterable[str]) -> str:
         names = ", ".join(known.values())
         raise InvalidValue(f"{show(value)} is not one of {names}{did_you_mean(value, known.values())}")
     return choice
-
-
-def parse_speed(text: str) -> float | None:
-    """How many times as fast as it was recorded a session is replayed, None for "max". Raises InvalidValue."""
-    word = text.lower()
-    if word in ("max", "realtime"):
-        return None if word == "max" else 1.0
-    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)x", word)
-    if match is None:
-        raise InvalidValue(f"must be max, realtime or a multiple such as 10x, not {show(text)}")
-    if not _SPEED_MIN <= float(match[1]) <= _SPEED_MAX:
-        raise InvalidValue(f"must be between {_SPEED_MIN:g}x and {_SPEED_MAX:.0f}x, not {show(text)}")
-    return float(match[1])
 
 
 def fold(word: str) -> str:

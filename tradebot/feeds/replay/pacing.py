@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Final
 
 from msgspec.structs import replace
 
+from tradebot.config.validation import InvalidValue, show
 from tradebot.core.cancellation import Cancellation
 from tradebot.core.events import Notice, Tick, as_unix_ms
 from tradebot.core.log_events import LogEvent
@@ -18,6 +20,21 @@ from tradebot.output.log import Log
 
 LONG_WAIT_S: Final = 60.0
 SAY_EVERY_S: Final = 600.0
+_SPEED_MIN: Final = 0.001
+_SPEED_MAX: Final = 1_000_000.0
+
+
+def parse_speed(text: str) -> float | None:
+    """How many times as fast as it was recorded a session is replayed, None for "max". Raises InvalidValue."""
+    word = text.lower()
+    if word in ("max", "realtime"):
+        return None if word == "max" else 1.0
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)x", word)
+    if match is None:
+        raise InvalidValue(f"must be max, realtime or a multiple such as 10x, not {show(text)}")
+    if not _SPEED_MIN <= float(match[1]) <= _SPEED_MAX:
+        raise InvalidValue(f"must be between {_SPEED_MIN:g}x and {_SPEED_MAX:.0f}x, not {show(text)}")
+    return float(match[1])
 
 
 class Pacer:
