@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from tradebot.core.events import SHADOW_RECORDED, Fill, LimitBreach, Order, Signal
-from tradebot.execution.risk import HALT, ApprovedOrder, RefusedOrder, check, check_tick_age, refusal_text
+from tradebot.execution.risk import HALT, ApprovedOrder, Refusal, RefusedOrder, check, check_tick_age, refusal_text
 from tradebot.portfolio.exact import multiply
 from tradebot.portfolio.instruments import Instrument
 from tradebot.portfolio.money import Money
@@ -27,7 +27,7 @@ def refuse(signal: Signal, reason: str, breach: LimitBreach | None = None) -> Or
     applied: who drops a signal must hand them on with the next one.
     """
     return Order(
-        event_id=_stem(signal) + "O",
+        event_id=_named(signal, "O"),
         signal_id=signal.event_id,
         symbol=signal.symbol,
         side=signal.side,
@@ -73,10 +73,11 @@ class ShadowExecution:
             self.money.rates.on_price(symbol, price)
         self.fees_before = {view.symbol: view.fees for view in self.positions.views()}
 
-    def execute(self, signal: Signal, now_ms: int | None = None) -> Order:
+    def execute(self, signal: Signal, now_ms: int | None = None, blocked: Refusal | None = None) -> Order:
         """The order for `signal`: FILLED with one fill, or REJECTED with a reason code and none.
 
-        `now_ms` is the wall clock (Unix ms UTC), or None in a replay, where no tick is ever stale.
+        `now_ms` is the wall clock (Unix ms UTC), or None in a replay, where no tick is ever stale. `blocked` is how a
+        breaker refuses an order that adds exposure.
         """
         positions, rates = self.positions, self.money.rates
         for symbol, price in signal.marks:
@@ -88,8 +89,9 @@ class ShadowExecution:
         if now_ms is not None:
             verdict = check_tick_age(signal, now_ms, self._max_tick_age_ms)
         if verdict is None:
-            halt = HALT if signal.halted else None
-            verdict = check(signal, positions, self._caps, open_orders=0, money=self.money, blocked=halt)
+            if signal.halted:
+                blocked = HALT
+            verdict = check(signal, positions, self._caps, open_orders=0, money=self.money, blocked=blocked)
         if isinstance(verdict, RefusedOrder):
             # A refused signal's prices count all the same: they are not told again.
             positions.mark(signal.symbol, signal.price)
@@ -110,10 +112,9 @@ def _filled(order: ApprovedOrder, instrument: Instrument) -> Order:
     double.
     """
     signal, qty = order.signal, order.qty
-    stem = _stem(signal)
-    order_id = stem + "O"
+    order_id = _named(signal, "O")
     fees = float(multiply(order.notional, instrument.taker_fee))
-    fill = Fill(stem + "T", order_id, signal.symbol, signal.side, qty, signal.price, fees, signal.ts)
+    fill = Fill(_named(signal, "T"), order_id, signal.symbol, signal.side, qty, signal.price, fees, signal.ts)
     return Order(
         event_id=order_id,
         signal_id=signal.event_id,
@@ -128,8 +129,9 @@ def _filled(order: ApprovedOrder, instrument: Instrument) -> Order:
     )
 
 
-def _stem(signal: Signal) -> str:
-    """What the ids of a signal (-S), its order (-O) and its trade (-T) share, up to and with the dash."""
-    if not signal.event_id.endswith("-S"):
+def _named(signal: Signal, letter: str) -> str:
+    """The id of a signal's order (-O) or trade (-T): as the signal's own (-S), also where that has a number (-S2)."""
+    stem, _, tail = signal.event_id.rpartition("-")
+    if not tail.startswith("S"):
         raise ValueError(f"signal id {signal.event_id!r} does not end in -S")
-    return signal.event_id[:-1]
+    return f"{stem}-{letter}{tail[1:]}"

@@ -13,7 +13,8 @@ from tradebot.strategy.base import Strategy
 _symbol_of = attrgetter("symbol")
 
 
-def _symbol_runs(ticks: Sequence[Tick]) -> Iterator[tuple[str, Sequence[Tick]]]:
+def symbol_runs(ticks: Sequence[Tick]) -> Iterator[tuple[str, Sequence[Tick]]]:
+    """Consecutive ticks of one symbol, as (symbol, ticks)."""
     if isinstance(ticks, TickChunk) and ticks.symbol is not None:
         yield ticks.symbol, ticks
         return
@@ -45,7 +46,7 @@ class Decider:
         """
         signals = SignalChunk()
         number = self.ticks_seen
-        for symbol, run in _symbol_runs(ticks):
+        for symbol, run in symbol_runs(ticks):
             decisions = self._strategy.on_ticks(symbol, run)
             for index, side, reason in decisions:
                 if side != BUY and side != SELL:

@@ -18,6 +18,7 @@ from tradebot.core.errors import ExitCode
 from tradebot.core.events import Order, Signal, Tick
 from tradebot.core.ledger import NotStored
 from tradebot.core.log_events import LogEvent
+from tradebot.execution.risk import Refusal
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.feeds.base import Feed, FeedBatch
 from tradebot.feeds.status import NO_LINK, FeedStatus
@@ -84,7 +85,7 @@ class Stuck(ShadowExecution):
         super().__init__(config.risk_caps, money_of(config.execution.fee_rate))
         self.runtime = runtime
 
-    def execute(self, signal: Signal, now_ms: int | None = None) -> Order:
+    def execute(self, signal: Signal, now_ms: int | None = None, blocked: Refusal | None = None) -> Order:
         self.runtime.event().wait(1e6)
         raise AssertionError("nobody sets it")
 
