@@ -31,7 +31,7 @@ from tradebot.store.database import absolute
 from tradebot.store.errors import FILE_REPLACED
 from tradebot.store.policy import FINAL_FLUSH_S, MAX_BATCH_EVENTS
 from tradebot.store.protocol import Store
-from tradebot.store.runs import NO_RATE_RULES, RunEnd, RunInfo, RunRecord
+from tradebot.store.runs import EXCHANGE_PAIR_RULES, NO_RATE_RULES, RESULT_RULES, RunEnd, RunInfo, RunRecord
 from tradebot.store.session import SqliteStore
 from tradebot.store.spill import Spill, spill_path
 from tradebot.store.takeover import Carried
@@ -126,10 +126,11 @@ class _Run:
         info = self._identify(source)  # with the configuration as it was given: a throttle is no part of its hash
         self._config = throttled.config
         self._announce(info)
+        self._money(source)  # for its errors, before the database is opened
         exporters = self._open_exporters(info)
         record = self._open_store(info) if source.stores else RunRecord(0, info.run_id)
         if record.complete:
-            return self._show_stored(info, record)
+            return self._show_stored(info, record, self._money(source, record.result_rules))
         parts = self._parts(source, info, record)
         pipeline = Pipeline(parts, self._control, self._runtime, self._root_log)
         publisher = self._publisher(pipeline, info, source.stores, exporters)
@@ -163,7 +164,7 @@ class _Run:
         self._exporters = Exporters(self._config, info.run_id, self._runtime, self._root_log, webhook_url=url)
         return self._exporters
 
-    def _show_stored(self, info: RunInfo, record: RunRecord) -> ExitCode:
+    def _show_stored(self, info: RunInfo, record: RunRecord, money: Money) -> ExitCode:
         """Print the summary of a replay that is complete already; nothing is left to do."""
         assert self._store is not None
         self._notifier.ready()  # a service that ends without having been ready counts as failed
@@ -175,7 +176,7 @@ class _Run:
             f"The database already holds this whole replay: run {info.run_id},"
             f" {record.counts.ticks:,} ticks in {self._named}. Nothing to do; its summary:\n\n"
         )
-        summary = summarize_stored(self._settings, info, found, str(self._named), self._money(record))
+        summary = summarize_stored(self._settings, info, found, str(self._named), money)
         self._edges.output.print_summary(summary)
         return ExitCode.COMPLETE
 
@@ -245,7 +246,8 @@ class _Run:
         if self._log.enabled("DEBUG"):
             debug = self._root_log.bind("strategy").debug
             strategy.observer = lambda fields: debug("SMA_CALC", event=LogEvent.SMA_CALC, **fields)
-        execution = ShadowExecution(config.risk_caps, self._money(record), config.execution.max_tick_age_ms)
+        money = self._money(source, record.result_rules)
+        execution = ShadowExecution(config.risk_caps, money, config.execution.max_tick_age_ms)
         carried, memory = self._carry_over(source, record, strategy, execution) if source.push else (None, None)
         halts = HaltWatch(halt_path(self._path), None, self._runtime, self._root_log)
         return Parts(
@@ -264,13 +266,11 @@ class _Run:
             poll_halt=halts.poll if source.push else None,
         )
 
-    def _money(self, record: RunRecord) -> Money:
-        """Currencies, rates and fees, by the result rules that the run began with."""
-        config = self._config
-        return money_of(
-            config.execution.fee_rate, config.instruments, config.rates,
-            one_to_one=record.result_rules < NO_RATE_RULES,
-        )  # fmt: skip
+    def _money(self, source: Input, rules: int = RESULT_RULES) -> Money:
+        """Currencies, rates and fees by these result rules. Raises ConfigError for rates that cannot be."""
+        config, pair_of = self._config, source.pair_of if rules >= EXCHANGE_PAIR_RULES else None
+        fee_rate, entries, rates = config.execution.fee_rate, config.instruments, config.rates
+        return money_of(fee_rate, entries, rates, pair_of, one_to_one=rules < NO_RATE_RULES)
 
     def _start_notices(self, push: bool) -> tuple[Notice, ...]:
         """What opening the database found that a reader of the run should know. A replay's rows never depend on it."""

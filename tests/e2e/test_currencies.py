@@ -76,3 +76,42 @@ def test_amounts_are_in_their_own_currency_and_sums_in_dollars(engine: Engine) -
     assert re.search(r"\n  fees +0\.0750 USD\n", done.stdout)
     assert "profit after fees: -0.0750 USD\n" in done.stdout
     assert done.all(LogEvent.UNIT_UNKNOWN) == []
+
+
+def binance(symbol: str, price: str, n: int) -> str:
+    trade = {"e": "trade", "s": symbol, "t": n, "p": price, "q": "1", "T": 1_700_000_000_000 + n, "m": False}
+    return json.dumps(trade) + "\n"
+
+
+def test_the_exchange_says_what_a_symbol_is_priced_in(engine: Engine) -> None:
+    """Its form does not: BTCUSDT and ETHBTC; the last print of BTCUSDT is the rate of ETHBTC, at its place."""
+    frames = "".join(
+        binance(*symbol, n)
+        for n in range(40)
+        for symbol in (("ETHBTC", "0.05"), ("BTCUSDT", "100.0"), ("BTCUSD_PERP", "100.0"))
+    )
+    engine.path("t.jsonl").write_text(frames)
+    args = ("--ingest=replay", "--replay-file=t.jsonl", "--exchange=binance", "--strategy=periodic")
+    done = engine.run(*args, "--db=a.db").expect(0)
+    by_symbol = "SELECT symbol, status, reason, COUNT(*) FROM orders GROUP BY 1, 2, 3 ORDER BY 1"
+    assert rows(engine.path("a.db"), by_symbol) == [
+        ("BTCUSDT", "FILLED", "SHADOW_RECORDED", 4), ("BTCUSD_PERP", "REJECTED", "NO_INSTRUMENT", 4),
+        ("ETHBTC", "REJECTED", "NO_RATE", 4),
+    ]  # fmt: skip
+    details = {line["symbol"]: line["detail"] for line in done.all(LogEvent.ORDER_REFUSED)}
+    assert "no rate to USD for BTC: set rates.BTC" in details["ETHBTC"]
+    assert '[instruments."BTCUSD_PERP"]' in details["BTCUSD_PERP"]
+    assert done.all(LogEvent.UNIT_UNKNOWN) == []
+    rated = engine.run(*args, "--db=b.db", "--set=rates.BTC=BTCUSDT").expect(0)
+    assert rows(engine.path("b.db"), by_symbol)[2] == ("ETHBTC", "FILLED", "SHADOW_RECORDED", 4)
+    # 4 x 0.1 x 100 x 0.001 USDT and 4 x 0.1 x 0.05 x 0.001 BTC at 100 USDT.
+    assert re.search(r"\n  fees +0\.0420 USD\n", rated.stdout)
+    assert re.search(r"\n  ETHBTC .* BTC\n", rated.stdout) and re.search(r"\n  BTCUSDT .* USDT\n", rated.stdout)
+
+
+def test_a_rate_by_a_symbol_of_another_currency_ends_the_start(engine: Engine) -> None:
+    engine.path("t.jsonl").write_text(binance("BTCUSDT", "100", 1))
+    args = ("--ingest=replay", "--replay-file=t.jsonl", "--exchange=binance", "--db=a.db")
+    done = engine.run(*args, "--set=rates.EUR=BTCUSDT").expect(12)
+    assert "rates.EUR: BTCUSDT is a price of BTC, not of EUR" in done.stderr
+    assert not engine.path("a.db").exists()

@@ -249,12 +249,10 @@ def value_of_text(name: str, text: str, checks: Checks) -> object:
             raise InvalidValue(f"must be a whole number, not {show(text)}")
         return check_value(name, int(text))
     if isinstance(shape, shapes.FloatType):
-        try:
-            return check_value(name, float(text))
-        except ValueError as error:
-            raise (
-                error if isinstance(error, InvalidValue) else InvalidValue(f"must be a number, not {show(text)}")
-            ) from None
+        number = _number_of(text)
+        if number is None:
+            raise InvalidValue(f"must be a number, not {show(text)}")
+        return check_value(name, number)
     return check_value(name, text, checks)
 
 

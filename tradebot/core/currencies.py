@@ -42,6 +42,15 @@ UNKNOWN_UNIT: Final = "unit unknown"
 _SEPARATORS: Final = str.maketrans("-_", "//")
 
 
+_ALIASES: Final = {"XBT": "BTC", "XDG": "DOGE"}
+"""What some exchanges call a currency that others call otherwise."""
+
+
+def currency_name(name: str) -> str:
+    """The usual name of a currency: XBT is BTC."""
+    return _ALIASES.get(name, name)
+
+
 class Pair(NamedTuple):
     """What a symbol trades (None where that is not known) and the currency of its prices (likewise).
 
@@ -62,7 +71,9 @@ def pair_of_form(symbol: str) -> Pair | None:
     `CURRENCIES`.
     """
     parts = symbol.rpartition(":")[2].upper().translate(_SEPARATORS).split("/")
-    return Pair(parts[0], parts[1]) if len(parts) == 2 and parts[0] and parts[1] in CURRENCIES else None
+    if len(parts) != 2 or not parts[0] or parts[1] not in CURRENCIES:
+        return None
+    return Pair(currency_name(parts[0]), currency_name(parts[1]))
 
 
 def pair_of_joined(joined: str, quotes: Iterable[str] = ()) -> Pair | None:
@@ -75,15 +86,6 @@ def pair_of_joined(joined: str, quotes: Iterable[str] = ()) -> Pair | None:
     known = CURRENCIES.intersection(quotes) if quotes else CURRENCIES
     found = max((quote for quote in known if name.endswith(quote) and name != quote), key=len, default=None)
     return None if found is None else Pair(name.removesuffix(found), found)
-
-
-_ALIASES: Final = {"XBT": "BTC", "XDG": "DOGE"}
-"""What some exchanges call a currency that others call otherwise."""
-
-
-def same_currency(one: str, other: str) -> bool:
-    """Whether two names mean one currency."""
-    return _ALIASES.get(one, one) == _ALIASES.get(other, other)
 
 
 class RateProblem(NamedTuple):
@@ -105,7 +107,7 @@ def rate_problems(symbols: Mapping[str, str], pair_of: Callable[[str], Pair | No
         if symbol.upper() == currency:
             text = f"{symbol} is the currency itself: name a market, such as {currency}/{ACCOUNT_CURRENCY}"
             found.append(RateProblem(currency, text))
-        elif pair.base is not None and not same_currency(pair.base, currency):
+        elif pair.base is not None and currency_name(pair.base) != currency_name(currency):
             found.append(RateProblem(currency, f"{symbol} is a price of {pair.base}, not of {currency}"))
         elif currency not in reported:
             circle = _circle(currency, symbols, pair_of)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -30,6 +31,7 @@ from tradebot.feeds.websocket.feed import FeedTarget, WebSocketFeed
 from tradebot.feeds.websocket.retry_after import RetryAfterFile, retry_after_path, server_of
 from tradebot.feeds.websocket.transport import Transport
 from tradebot.output.log import Log
+from tradebot.portfolio.instruments import PairOf
 from tradebot.store.checks import check_readable
 from tradebot.store.errors import DAMAGED, StorageUnavailable
 from tradebot.store.feed_identity import feed_name, synthetic_name
@@ -45,7 +47,8 @@ class Input(Struct):
     `source` names it in the `runs` table. `digest` is the hash of the content, None where it cannot be known
     beforehand. `stores` is False for a replay of the database's own ticks. `open` makes the feed; a push feed continues
     from what was carried over, and with a fresh `memory`, where it has any. `feed` is the name of a push feed, by which
-    a restart finds its predecessors; `frames` says whether frames of an exchange are read.
+    a restart finds its predecessors; `frames` says whether frames of an exchange are read. `pair_of` is what the
+    exchange says of a symbol's currencies; None where the ticks are of no exchange that is known.
     """
 
     push: bool
@@ -57,6 +60,7 @@ class Input(Struct):
     feed: str = ""
     frames: bool = False
     memory: Callable[[], FeedMemory | None] = lambda: None
+    pair_of: PairOf | None = None
 
 
 class Surroundings(Struct):
@@ -109,7 +113,8 @@ def _file(settings: Settings, name: str, around: Surroundings) -> Input:
     def open_feed(_carried: Carried | None, _memory: FeedMemory | None) -> Feed:
         return _paced(file_feed, settings, around)
 
-    return Input(False, source, digest, True, "B", open_feed, frames=live is not None)
+    pair_of = None if live is None else _pair_of(feed_name(live.exchange))
+    return Input(False, source, digest, True, "B", open_feed, frames=live is not None, pair_of=pair_of)
 
 
 def _live(settings: Settings, around: Surroundings) -> Input:
@@ -135,7 +140,10 @@ def _live(settings: Settings, around: Surroundings) -> Input:
         )
 
     name = feed_name(live.exchange, EXCHANGES[live.exchange].market_of(live.url))
-    return Input(True, live.source, None, True, "frame", open_feed, name, frames=True, memory=make_memory)
+    pair_of = _pair_of(name)
+    return Input(
+        True, live.source, None, True, "frame", open_feed, name, frames=True, memory=make_memory, pair_of=pair_of
+    )
 
 
 def _database(settings: Settings, around: Surroundings) -> Input:
@@ -157,7 +165,14 @@ def _database(settings: Settings, around: Surroundings) -> Input:
         not own_ticks,
         "tick",
         lambda _carried, _memory: _paced(rows_feed, settings, around),
+        pair_of=_pair_of(origin.feed),
     )
+
+
+def _pair_of(feed: str) -> PairOf | None:
+    """What the exchange of a feed of this name says of its symbols."""
+    exchange, _, market = feed.partition(":")
+    return partial(EXCHANGES[exchange].pair, market=market) if exchange in EXCHANGES else None
 
 
 def _synthetic(settings: Settings, runtime: Runtime, cancel: Cancellation) -> Input:

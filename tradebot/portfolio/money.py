@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from tradebot.core.errors import ConfigError
 from tradebot.portfolio.instruments import Instruments, PairOf
 from tradebot.portfolio.rates import Rates
 
@@ -31,6 +32,13 @@ def money_of(
     pair_of: PairOf | None = None,
     one_to_one: bool = False,
 ) -> Money:
-    """Instruments and rates from the sections of the configuration; see `Instruments` and `Rates`."""
+    """Instruments and rates from the sections of the configuration; see `Instruments` and `Rates`.
+
+    Raises ConfigError for rates that cannot be: an exchange says more of symbols than the configuration alone.
+    """
     known = Instruments(instruments, fee_rate, pair_of)
-    return Money(known, Rates(rates, known, one_to_one))
+    money = Money(known, Rates(rates, known, one_to_one))
+    problems = money.rates.problems()
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return money

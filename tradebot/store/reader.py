@@ -16,7 +16,7 @@ from tradebot.core.errors import ConfigError, OverloadError
 from tradebot.core.events import Side, StoredTick, Tick, TickChunk
 from tradebot.store.database import connect_readonly, file_of, reading
 from tradebot.store.errors import StorageUnavailable
-from tradebot.store.models import RunRow, SignalRow, TickRow, of_runs
+from tradebot.store.models import FeedRow, RunRow, SignalRow, TickRow, of_runs
 from tradebot.store.older_positions import read_sides
 from tradebot.store.runs import RunRecord
 
@@ -24,12 +24,16 @@ _CHUNK_ROWS: Final = 1000
 
 
 class TickSource(Struct, frozen=True):
-    """The ticks of one run (or, in a file of the original system, all ticks); the first `pruned` ones are gone."""
+    """The ticks of one run (or, in a file of the original system, all ticks); the first `pruned` ones are gone.
+
+    `feed` is the name of the push feed that stored them (`feed_identity.feed_name`); empty where there was none.
+    """
 
     run_id: str
     rows: int
     no: int | None
     pruned: int = 0
+    feed: str = ""
 
 
 class TickReader:
@@ -98,17 +102,17 @@ def find_tick_source(db: SqliteDatabase, run_id: str | None) -> TickSource:
             raise ConfigError(f"database {file_of(db)}: has no table ticks: not a tradebot database")
         runs = []
         if "runs" in tables:
-            query = RunRow.select(RunRow.id, RunRow.run_id, RunRow.ticks, _pruned_column(db))
+            query = RunRow.select(RunRow.id, RunRow.run_id, RunRow.ticks, *_later_columns(db))
             runs = list(query.order_by(RunRow.id.desc()).tuples().execute(db))
         if run_id is not None:
-            for no, name, stored, pruned in runs:
+            for no, name, stored, pruned, feed in runs:
                 if name == run_id:
-                    return _run_source(db, name, stored, no, pruned)
+                    return _run_source(db, name, stored, no, pruned, feed)
             known = ", ".join(name for _no, name, *_counts in runs[:10]) or "none"
             raise ConfigError(f"database {file_of(db)}: holds no run {run_id}; newest runs: {known}")
-        for no, name, stored, pruned in runs:
+        for no, name, stored, pruned, feed in runs:
             if stored > pruned:
-                return _run_source(db, name, stored, no, pruned)
+                return _run_source(db, name, stored, no, pruned, feed)
         if "run" in {column.name for column in db.get_columns("ticks")}:
             rows = int(TickRow.select().where(TickRow.run.is_null()).count(db))
         else:
@@ -118,16 +122,18 @@ def find_tick_source(db: SqliteDatabase, run_id: str | None) -> TickSource:
     return TickSource("original", rows, None)
 
 
-def _pruned_column(db: SqliteDatabase) -> Any:
-    """Files of earlier schemas are read as they are: they know nothing of pruning."""
+def _later_columns(db: SqliteDatabase) -> tuple[Any, Any]:
+    """Files of earlier schemas are read as they are: they know nothing of pruning, nor of feeds."""
     present = {column.name for column in db.get_columns("runs")}
-    return RunRow.pruned_ticks if RunRow.pruned_ticks.column_name in present else SQL("0")
+    pruned = RunRow.pruned_ticks if RunRow.pruned_ticks.column_name in present else SQL("0")
+    return pruned, RunRow.feed if RunRow.feed.column_name in present else SQL("NULL")
 
 
-def _run_source(db: SqliteDatabase, name: str, stored: int, no: int, pruned: int) -> TickSource:
+def _run_source(db: SqliteDatabase, name: str, stored: int, no: int, pruned: int, feed_id: int | None) -> TickSource:
     if pruned and pruned >= stored:
         raise ConfigError(f"database {file_of(db)}: all {stored} ticks of run {name} were pruned; nothing to replay")
-    return TickSource(name, stored - pruned, no, pruned)
+    feed = None if feed_id is None else FeedRow.select(FeedRow.name).where(FeedRow.id == feed_id).scalar(db)
+    return TickSource(name, stored - pruned, no, pruned, feed or "")
 
 
 class _Row(StoredTick, array_like=True, frozen=True, gc=False):
@@ -173,7 +179,7 @@ def _check_unchanged(db: SqliteDatabase, source: TickSource) -> None:
     """What is replayed must be what was hashed. Sees the same moment as the statement that is being read."""
     if source.no is None:
         return
-    pruned = RunRow.select(_pruned_column(db)).where(RunRow.id == source.no).scalar(db)
+    pruned = RunRow.select(_later_columns(db)[0]).where(RunRow.id == source.no).scalar(db)
     if pruned != source.pruned:
         raise ConfigError(
             f"database {file_of(db)}: run {source.run_id} was pruned while it was read; replay it again, or a backup"

@@ -13,15 +13,19 @@ from tradebot.store.batch import StoredCounts
 from tradebot.store.errors import storage_errors
 from tradebot.store.models import FeedRow, RunRow
 
-RESULT_RULES: Final = 2
+RESULT_RULES: Final = 3
 """Rises when the program itself gives other results for the same input and configuration.
 
 1: all versions before it was recorded. 2: the trades of a frame reach the strategy oldest first, and orders for symbols
-that are not quoted in dollars are refused.
+that are not quoted in dollars are refused. 3: where the form of a symbol names no currencies, its exchange does.
 """
 
 NO_RATE_RULES: Final = 2
 """Since which rules orders are refused NO_RATE."""
+EXCHANGE_PAIR_RULES: Final = 3
+"""Since which rules the exchange says what a symbol's currencies are."""
+_OLDER_RULES: Final = (2,)
+"""Rules by which a run that began under them is completed."""
 _RULES_UNRECORDED: Final = 1
 
 
@@ -124,11 +128,12 @@ def _resumed(db: SqliteDatabase, row: dict[str, Any], info: RunInfo, resume: boo
 def _check_rules(db: SqliteDatabase, row: dict[str, Any], info: RunInfo) -> None:
     """The rest of a replay must be computed as its beginning was. Raises ConfigError.
 
-    A replay of ticks from before rules were recorded is completed by the rules of then (`RunRecord.result_rules`); one
-    of frames is not, since their order is decided while they are read.
+    A replay of ticks from before rules were recorded is completed by the rules of then (`RunRecord.result_rules`), and
+    so is one under rules that this version still knows. One of frames from before is not, since their order is decided
+    while they are read.
     """
     began = row["result_rules"]
-    if began == RESULT_RULES or (began is None and not info.frames):
+    if began == RESULT_RULES or began in _OLDER_RULES or (began is None and not info.frames):
         return
     raise ConfigError(
         f"database {db.database} holds this replay in part (run {info.run_id}), begun by tradebot {row['version']}"

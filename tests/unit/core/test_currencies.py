@@ -12,6 +12,7 @@ from tradebot.core.currencies import (
     UNKNOWN_UNIT,
     Pair,
     amount,
+    currency_name,
     pair_of_form,
     pair_of_joined,
     unit_of,
@@ -62,7 +63,9 @@ def test_pair_of_joined(joined: str, quotes: tuple[str, ...], pair: Pair | None)
 @given(st.text(max_size=20), st.sampled_from(sorted(CURRENCIES)), st.sampled_from("/-_"))
 def test_a_known_quote_behind_a_separator_is_found_or_the_form_is_another(base: str, quote: str, mark: str) -> None:
     found = quote_currency(f"{base}{mark}{quote}")
-    assert found == (None if not base.rpartition(":")[2] or set(base.rpartition(":")[2]) & set("/-_") else quote)
+    assert found == (
+        None if not base.rpartition(":")[2] or set(base.rpartition(":")[2]) & set("/-_") else currency_name(quote)
+    )
 
 
 def test_the_shipped_list_is_upper_case_and_holds_the_dollars() -> None:

@@ -7,6 +7,9 @@ from decimal import Decimal
 import pytest
 
 from tradebot.config.money import InstrumentConfig, RateSymbol
+from tradebot.core.currencies import Pair
+from tradebot.core.errors import ConfigError
+from tradebot.portfolio.instruments import Instruments
 from tradebot.portfolio.money import money_of
 from tradebot.portfolio.rates import Rates
 
@@ -14,7 +17,7 @@ CIRCLE: dict[str, float | RateSymbol] = {"BTC": RateSymbol("BTC/ETH"), "ETH": Ra
 
 
 def rates_of(rates: dict[str, float | RateSymbol], instruments: dict[str, InstrumentConfig] | None = None) -> Rates:
-    return money_of(instruments=instruments or {}, rates=rates).rates
+    return Rates(rates, Instruments(instruments or {}, 0.0))
 
 
 def test_dollars_count_one_to_one_unless_the_configuration_says_otherwise() -> None:
@@ -104,3 +107,13 @@ def test_a_circle_ends() -> None:
     rates.on_prices([("BTC/ETH", 20.0), ("ETH/BTC", 0.05)])
     assert rates.rate("BTC") is None
     assert "depends on itself" in rates.missing("BTC")
+
+
+def test_rates_that_cannot_be_end_the_start_once_the_exchange_is_known() -> None:
+    def pair_of(symbol: str) -> Pair | None:
+        return Pair("BTC", "USDT") if symbol == "BTCUSDT" else None
+
+    rates: dict[str, float | RateSymbol] = {"EUR": RateSymbol("BTCUSDT")}
+    money_of(rates=rates)
+    with pytest.raises(ConfigError, match=r"rates\.EUR: BTCUSDT is a price of BTC, not of EUR"):
+        money_of(rates=rates, pair_of=pair_of)

@@ -28,6 +28,7 @@ from tradebot.core.events import Tick, TickChunk
 from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.database import connect, connect_readonly
 from tradebot.store.errors import StorageUnavailable
+from tradebot.store.feed_identity import feed_of_source
 from tradebot.store.older_positions import fold_fills
 from tradebot.store.reader import find_tick_source, read_ticks
 from tradebot.store.writer import insert_batch
@@ -56,6 +57,17 @@ def ticks_of(path: Path, run_id: str | None = None) -> list[Tick]:
 
 def bits(ticks: list[Tick]) -> list[tuple[object, ...]]:
     return [(t.symbol, struct.pack("dd", t.price, t.volume), t.ts, t.event_id, t.seq) for t in ticks]
+
+
+def test_a_run_names_the_feed_that_stored_it(path: Path) -> None:
+    """The exchange says what currencies its symbols have, in a replay of its run too."""
+    batch = WriteBatch()
+    batch.add(TickChunk([Tick("BTCUSDT", 1.0, 1.0, 1)]))
+    stored_run(path, "live", batch, push=True, source="binance:BTCUSDT")
+    stored_run(path, "file", batch)
+    with closing(connect_readonly(path)) as db:
+        assert find_tick_source(db, "live").feed == feed_of_source("synthetic", "binance:BTCUSDT")
+        assert find_tick_source(db, "file").feed == ""
 
 
 class TestTicks:

@@ -153,6 +153,13 @@ class TestResultRules:
         self.begun(path, db, None)
         assert begin_run(db, run_info("r1"), 99, resume=True).result_rules == 1
 
+    @pytest.mark.parametrize("frames", [False, True])
+    def test_a_replay_under_rules_that_are_still_known_is_completed_by_them(
+        self, path: Path, db: SqliteDatabase, frames: bool
+    ) -> None:
+        self.begun(path, db, 2, frames)
+        assert begin_run(db, replace(run_info("r1"), frames=frames), 99, resume=True).result_rules == 2
+
     def test_a_replay_of_frames_from_before_is_not(self, path: Path, db: SqliteDatabase) -> None:
         """Frames that came newest first were read in another order."""
         self.begun(path, db, None, frames=True)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final, Literal
 import msgspec
 from msgspec import Struct
 
+from tradebot.core.currencies import Pair, pair_of_form
 from tradebot.core.events import (
     AMOUNT_MAX,
     BUY,
@@ -99,6 +100,14 @@ class Exchange(ABC):
         Positions, windows and sequence state of two markets are kept apart (`store.feed_identity`).
         """
         return ""
+
+    @classmethod
+    def pair(cls, symbol: str, market: str = "") -> Pair | None:
+        """Base and quote of `symbol`, as ticks carry it, and whether its quantities are contracts; None: not known.
+
+        `market` is that of the endpoint (`market_of`); empty also for a recording, whose endpoint is not known. Pure.
+        """
+        return pair_of_form(symbol)
 
     def connection_url(self, url: str, symbols: Sequence[str]) -> str:
         """The URL to connect to, for exchanges that put the symbols there. Others return `url` unchanged."""

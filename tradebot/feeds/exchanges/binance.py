@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
+from tradebot.core.currencies import Pair, pair_of_joined
 from tradebot.core.events import BUY, SELL, Side
 from tradebot.feeds.exchanges.asked import PendingSubscriptions, SubscriptionRefusal
 from tradebot.feeds.exchanges.base import (
@@ -43,6 +44,13 @@ _NAMED: Final = re.compile(r"([^/=&?@]+)@(?:trade|aggTrade)(?![^/&])")
 _MICROSECONDS_FROM: Final = 100_000_000_000_000
 """Times from here on are microseconds (`timeUnit=MICROSECOND` in the URL): as milliseconds they were the year 5138."""
 
+# Quote currencies of spot and USD-M futures.
+_QUOTES: Final = (
+    "USDT", "USDC", "FDUSD", "TUSD", "BUSD", "USDP", "USDS", "USD1", "DAI", "PAX", "UST", "USD", "BTC", "ETH", "BNB",
+    "TRX", "XRP", "DOGE", "SOL", "DOT", "AUD", "BIDR", "BRL", "EUR", "EURI", "AEUR", "GBP", "JPY", "TRY", "RUB", "UAH",
+    "NGN", "ZAR", "PLN", "RON", "ARS", "MXN", "COP", "CZK", "IDRT", "XUSD", "USDE",
+)  # fmt: skip
+
 
 class Binance(Exchange):
     """Raw trades (`trade`) and trades aggregated by price and taker (`aggTrade`), each with a numbering of its own."""
@@ -51,6 +59,14 @@ class Binance(Exchange):
     url: ClassVar[str] = "wss://stream.binance.com:9443/ws"
     streams_max: ClassVar[int | None] = 1024
     messages_per_s: ClassVar[float | None] = 5.0
+
+    @classmethod
+    def pair(cls, symbol: str, market: str = "") -> Pair | None:
+        """BTCUSDT, also with a day of delivery (BTCUSDT_240628); BTCUSD_PERP and BTCUSD_240628 are inverse."""
+        name, _, delivery = symbol.upper().partition("_")
+        if delivery and name.endswith("USD"):
+            return Pair(name.removesuffix("USD"), "USD", contracts=True, inverse=True)
+        return pair_of_joined(name, _QUOTES)
 
     def __init__(self) -> None:
         self._stream = "trade"

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
+from tradebot.core.currencies import CURRENCIES, Pair
 from tradebot.core.events import BUY, SELL, Side, Tick
 from tradebot.feeds.exchanges.base import (
     HEARTBEAT,
@@ -37,6 +38,15 @@ _RESTART: Final = 20051
 # Maintenance begins with 20060. At its end Bitfinex advises to subscribe to everything again.
 _MAINTENANCE_OVER: Final = 20061
 
+_NAMES: Final = {"UST": "USDT", "UDC": "USDC", "TSD": "TUSD", "EUT": "EURT", "DSH": "DASH", "XBT": "BTC"}
+"""What Bitfinex calls currencies by names of its own."""
+
+
+def _usual(currency: str) -> str:
+    """The usual name of a currency; F0 marks derivatives."""
+    name = currency.removesuffix("F0")
+    return _NAMES.get(name, name)
+
 
 class Bitfinex(Exchange):
     """Data frames are arrays [channel number, ...]; everything else is an object with an `event`."""
@@ -44,6 +54,18 @@ class Bitfinex(Exchange):
     name: ClassVar[str] = "bitfinex"
     url: ClassVar[str] = "wss://api-pub.bitfinex.com/ws/2"
     streams_max: ClassVar[int | None] = 25
+
+    @classmethod
+    def pair(cls, symbol: str, market: str = "") -> Pair | None:
+        """tBTCUSD, tDUSK:USD, and the perpetual tBTCF0:USTF0, in units of the base; currencies by their usual names."""
+        if not symbol.startswith("t"):
+            return None
+        name = symbol[1:]
+        base, colon, quote = name.partition(":")
+        if not colon:
+            base, quote = name[:-3], name[-3:]
+        base, quote = (_usual(part) for part in (base, quote))
+        return Pair(base, quote) if base and quote in CURRENCIES else None
 
     def __init__(self) -> None:
         self._symbols: dict[int, str] = {}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
 
 import msgspec
 
+from tradebot.core.currencies import Pair, pair_of_joined
 from tradebot.core.events import Tick
 from tradebot.feeds.exchanges.asked import PendingSubscriptions
 from tradebot.feeds.exchanges.base import (
@@ -37,6 +39,10 @@ _V3: Final = ("spot", "topic", "publicTrade", "symbol")
 _NAMES: Final = ("ts", "price", "size", "tradeId", "side")
 _SHORT_NAMES: Final = ("T", "p", "v", "i", "S")
 
+_QUOTES: Final = ("USDT", "USDC", "BTC", "ETH", "EUR", "BRL", "TRY", "USD")
+# Delivery contracts end in a letter for the month and two digits for the year.
+_INVERSE: Final = re.compile(r"(.+?)USD(?:[FGHJKMNQUVXZ][0-9]{2})?")
+
 
 class Bitget(Exchange):
     """Symbols as in BTCUSDT (spot); a market in front names another one, as in USDT-FUTURES:BTCUSDT.
@@ -50,6 +56,17 @@ class Bitget(Exchange):
     url: ClassVar[str] = "wss://ws.bitget.com/v2/ws/public"
     streams_max: ClassVar[int | None] = 1000
     messages_per_s: ClassVar[float | None] = 10.0
+
+    @classmethod
+    def pair(cls, symbol: str, market: str = "") -> Pair | None:
+        """BTCUSDT; USDT-FUTURES:BTCUSDT and USDC-FUTURES:BTCPERP are in units of the base, COIN-FUTURES inverse."""
+        futures, _, name = symbol.upper().rpartition(":")
+        if futures == "USDC-FUTURES" and name.endswith("PERP"):
+            return Pair(name.removesuffix("PERP"), "USDC")
+        if futures == "COIN-FUTURES" or (futures == _V1_FUTURES[0].upper() and name.endswith("USD")):
+            inverse = _INVERSE.fullmatch(name)
+            return None if inverse is None else Pair(inverse[1], "USD", contracts=True, inverse=True)
+        return pair_of_joined(name, _QUOTES)
 
     def __init__(self) -> None:
         self._api = _V2

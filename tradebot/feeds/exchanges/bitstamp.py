@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
+from tradebot.core.currencies import Pair, pair_of_joined
 from tradebot.core.events import BUY, SELL, Side
 from tradebot.feeds.exchanges.asked import PendingSubscriptions
 from tradebot.feeds.exchanges.base import (
@@ -27,12 +28,19 @@ from tradebot.feeds.exchanges.base import (
 
 _PREFIX: Final = "live_trades_"
 
+_QUOTES: Final = ("USD", "EUR", "GBP", "USDC", "USDT", "BTC", "ETH", "PAX", "DAI")
+
 
 class Bitstamp(Exchange):
     """Frames are objects with `event`, `channel` and `data`."""
 
     name: ClassVar[str] = "bitstamp"
     url: ClassVar[str] = "wss://ws.bitstamp.net"
+
+    @classmethod
+    def pair(cls, symbol: str, market: str = "") -> Pair | None:
+        """btcusd, and the perpetual btcusd-perp, in units of the base."""
+        return pair_of_joined(symbol.upper().removesuffix("-PERP"), _QUOTES)
 
     def __init__(self) -> None:
         self._asked = PendingSubscriptions()

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
+from tradebot.core.currencies import Pair, pair_of_joined
 from tradebot.core.events import Tick
 from tradebot.feeds.exchanges.asked import PendingSubscriptions, SubscriptionRefusal
 from tradebot.feeds.exchanges.base import (
@@ -32,6 +33,10 @@ _ARGS_MAX: Final = 10
 _PREFIX: Final = "publicTrade."
 _MARKET: Final = re.compile(r"/v5/public/([a-z]+)")
 
+_QUOTES: Final = ("USDT", "USDC", "BTC", "ETH", "EUR", "BRL", "DAI", "TRY", "PLN", "USDE", "USD1", "GBP")
+# Delivery contracts end in a letter for the month and two digits for the year.
+_INVERSE: Final = re.compile(r"(.+?)USD(?:[FGHJKMNQUVXZ][0-9]{2})?")
+
 
 class Bybit(Exchange):
     """Frames are objects with a `topic`; answers to our own messages have an `op` instead."""
@@ -44,6 +49,23 @@ class Bybit(Exchange):
         """The last part of the address: `linear`, `inverse` or `option`; none for spot."""
         found = _MARKET.search(url)
         return "" if found is None or found[1] == "spot" else found[1]
+
+    @classmethod
+    def pair(cls, symbol: str, market: str = "") -> Pair | None:
+        """BTCUSDT; BTCPERP and BTC-27DEC24 are futures in USDC; BTCUSD and BTCUSDH25 are inverse contracts of 1 USD.
+
+        Spot has no market in USD.
+        """
+        name, dash, _ = symbol.upper().partition("-")
+        inverse = None if market in ("linear", "option") else _INVERSE.fullmatch(name)
+        if inverse is not None:
+            return Pair(inverse[1], "USD", contracts=True, inverse=True)
+        if market == "option":
+            return None
+        if name.endswith("PERP"):
+            return Pair(name.removesuffix("PERP"), "USDC")
+        found = pair_of_joined(name, _QUOTES)
+        return Pair(name, "USDC") if dash and found is None else found
 
     def __init__(self) -> None:
         self._asked = PendingSubscriptions()

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
+from tradebot.core.currencies import Pair, pair_of_form
 from tradebot.core.events import Tick
 from tradebot.feeds.exchanges.asked import PendingSubscriptions
 from tradebot.feeds.exchanges.base import (
@@ -40,6 +41,14 @@ class Coinbase(Exchange):
     name: ClassVar[str] = "coinbase"
     url: ClassVar[str] = "wss://advanced-trade-ws.coinbase.com"
     messages_per_s: ClassVar[float | None] = 8.0
+
+    @classmethod
+    def pair(cls, symbol: str, market: str = "") -> Pair | None:
+        """BTC-USD; the perpetual BTC-PERP-INTX, in units of the base; futures such as BIT-28JUN24-CDE are contracts."""
+        name = symbol.upper()
+        if name.endswith("-PERP-INTX"):
+            return Pair(name.removesuffix("-PERP-INTX"), "USDC")
+        return Pair(None, "USD", contracts=True) if name.endswith("-CDE") else pair_of_form(symbol)
 
     def __init__(self) -> None:
         self._older = False

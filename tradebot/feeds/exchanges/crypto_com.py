@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
 import msgspec
 
+from tradebot.core.currencies import Pair, pair_of_form
 from tradebot.core.events import MAX_ID_CHARS, Tick
 from tradebot.feeds.exchanges.asked import PendingSubscriptions
 from tradebot.feeds.exchanges.base import (
@@ -25,6 +27,8 @@ _PREFIX: Final = "trade."
 _CHANNELS_A_MESSAGE: Final = 100  # a connection takes 400
 _REMEMBERED_MAX: Final = 10_000  # subscriptions; far more than a connection takes
 
+_FUTURE: Final = re.compile(r"(.+)USD-(?:PERP|[0-9]{6})")
+
 
 class CryptoCom(Exchange):
     """Symbols as in BTC_USDT (spot) and BTCUSD-PERP.
@@ -36,6 +40,12 @@ class CryptoCom(Exchange):
 
     name: ClassVar[str] = "crypto_com"
     url: ClassVar[str] = "wss://stream.crypto.com/exchange/v1/market"
+
+    @classmethod
+    def pair(cls, symbol: str, market: str = "") -> Pair | None:
+        """BTC_USD; BTCUSD-PERP and BTCUSD-240628 are futures, in units of the base."""
+        future = _FUTURE.fullmatch(symbol.upper())
+        return pair_of_form(symbol) if future is None else Pair(future[1], "USD")
 
     def __init__(self) -> None:
         self._subscribed = False

@@ -9,10 +9,11 @@ publishes them as trades, without the side of a taker. Trade ids (`tid`) count o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import msgspec
 
+from tradebot.core.currencies import Pair, pair_of_joined
 from tradebot.core.events import Tick
 from tradebot.feeds.exchanges.asked import PendingSubscriptions
 from tradebot.feeds.exchanges.base import (
@@ -28,6 +29,8 @@ from tradebot.feeds.exchanges.base import (
     side,
 )
 
+_QUOTES: Final = ("USD", "GUSD", "USDT", "USDC", "RLUSD", "DAI", "BTC", "ETH", "BCH", "LTC", "SOL", "EUR", "GBP", "SGD")
+
 
 class Gemini(Exchange):
     """Frames are objects with a `type`. The exchange has no ping messages: it sends heartbeats."""
@@ -36,6 +39,11 @@ class Gemini(Exchange):
     url: ClassVar[str] = "wss://api.gemini.com/v2/marketdata"
     # Its first message holds the whole book: 1.8 MB were seen.
     message_bytes: ClassVar[int] = 8 << 20
+
+    @classmethod
+    def pair(cls, symbol: str, market: str = "") -> Pair | None:
+        """BTCUSD, and the perpetual BTCGUSDPERP, in units of the base."""
+        return pair_of_joined(symbol.upper().removesuffix("PERP"), _QUOTES)
 
     def __init__(self) -> None:
         self._asked = PendingSubscriptions()

@@ -6,11 +6,13 @@ trade. Block trades (agreed elsewhere) and terminations (positions taken over) a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
 import msgspec
 
+from tradebot.core.currencies import Pair, currency_name
 from tradebot.core.events import Tick
 from tradebot.feeds.exchanges.asked import PendingSubscriptions
 from tradebot.feeds.exchanges.base import (
@@ -35,12 +37,23 @@ _MARKET_TRADES: Final = ("fill", "liquidation")
 _REFUSALS: Final = ("error", "alert", "subscribed_failed")
 _ERRORS: Final = ("unsubscribed_failed",)
 
+_PRODUCT: Final = re.compile(r"[PF]([FIV])_(.+)(USD)(?:_[0-9]{6})?")
+
 
 class KrakenFutures(Exchange):
     """The `seq` of the feed numbers the trades of a product consecutively, across connections."""
 
     name: ClassVar[str] = "kraken_futures"
     url: ClassVar[str] = "wss://futures.kraken.com/ws/v1"
+
+    @classmethod
+    def pair(cls, symbol: str, market: str = "") -> Pair | None:
+        """PF_XBTUSD and FF_XBTUSD_240628 are in units of the base, PI_XBTUSD and FI_XBTUSD_240628 inverse contracts."""
+        product = _PRODUCT.fullmatch(symbol.upper())
+        if product is None:
+            return None
+        inverse = product[1] == "I"
+        return Pair(currency_name(product[2]), product[3], contracts=inverse, inverse=inverse)
 
     def __init__(self) -> None:
         self._asked = PendingSubscriptions()

@@ -9,6 +9,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
+from tradebot.core.currencies import Pair, currency_name, pair_of_form, pair_of_joined
 from tradebot.core.events import Tick
 from tradebot.feeds.exchanges.asked import PendingSubscriptions
 from tradebot.feeds.exchanges.base import (
@@ -35,6 +36,10 @@ _SPOT: Final = "/market/match"
 _FUTURES: Final = "/contractMarket/execution"
 _SUBJECTS: Final = {_SPOT: "trade.l3match", _FUTURES: "match"}
 
+_FUTURES_QUOTES: Final = ("USDT", "USDC", "USD")
+# A letter for the month and two digits for the year.
+_DELIVERY: Final = re.compile(r"(.+)M[FGHJKMNQUVXZ][0-9]{2}")
+
 
 class KuCoin(Exchange):
     """Symbols as in BTC-USDT (spot) and XBTUSDTM (futures); futures volumes are contracts.
@@ -54,6 +59,19 @@ class KuCoin(Exchange):
     def market_of(cls, url: str) -> str:
         """`futures` on the hosts of futures."""
         return "futures" if "futures" in (urlsplit(url).hostname or "") else ""
+
+    @classmethod
+    def pair(cls, symbol: str, market: str = "") -> Pair | None:
+        """BTC-USDT; futures are contracts: XBTUSDTM of a part of the base, XBTUSDM and XBTMH25 inverse."""
+        if "-" in symbol:
+            return pair_of_form(symbol)
+        name = symbol.upper()
+        delivery = _DELIVERY.fullmatch(name)
+        joined = pair_of_joined(name.removesuffix("M"), _FUTURES_QUOTES)
+        found = joined if delivery is None else Pair(delivery[1], "USD")
+        if found is None or not found.base or not (delivery or name.endswith("M")):
+            return None
+        return Pair(currency_name(found.base), found.quote, contracts=True, inverse=found.quote == "USD")
 
     def __init__(self) -> None:
         self._unified_market: str | None = None

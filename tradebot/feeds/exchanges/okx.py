@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
+from tradebot.core.currencies import CURRENCIES, Pair, pair_of_form
 from tradebot.core.events import Tick
 from tradebot.feeds.exchanges.asked import PendingSubscriptions, SubscriptionRefusal
 from tradebot.feeds.exchanges.base import (
@@ -39,6 +40,16 @@ class Okx(Exchange):
 
     name: ClassVar[str] = "okx"
     url: ClassVar[str] = "wss://ws.okx.com:8443/ws/v5/public"
+
+    @classmethod
+    def pair(cls, symbol: str, market: str = "") -> Pair | None:
+        """BTC-USDT; swaps, futures and options are contracts, those quoted in USD inverse (USD_UM are not)."""
+        parts = symbol.upper().split("-")
+        if len(parts) < 3:
+            return pair_of_form(symbol)
+        quote = parts[1].partition("_")[0]
+        inverse = parts[1] == "USD"
+        return Pair(parts[0], quote, contracts=True, inverse=inverse) if quote in CURRENCIES else None
 
     def __init__(self) -> None:
         self._asked = PendingSubscriptions()
