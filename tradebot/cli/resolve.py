@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple, get_args
 from tradebot.cli.program import Arguments
 from tradebot.cli.set_option import read_sets
 from tradebot.config import toml_file
+from tradebot.config.cross_checks import cross_problems
 from tradebot.config.model import (
     COMMAND_LINE,
     STDIN,
@@ -32,7 +33,6 @@ from tradebot.config.validation import (
     check_choice,
     check_name,
     check_value,
-    cross_problems,
     listed,
     show,
     value_of_text,

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from tradebot.config.cross_checks import cross_problems
 from tradebot.config.model import COMMAND_LINE, Config, expand_home, xdg_directory
 from tradebot.config.validation import (
     FREE_SECTIONS,
@@ -23,7 +24,6 @@ from tradebot.config.validation import (
     InvalidValue,
     build,
     check_value,
-    cross_problems,
     did_you_mean,
     free_name,
     free_path,

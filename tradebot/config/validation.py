@@ -2,7 +2,7 @@
 
 `KEYS` lists every key by its dotted name ("engine.sample_every"), read off the types and bounds in
 `tradebot.config.model`. Values are checked one by one with `check_value`, put together with `build`, and checked
-against each other with `cross_problems`. All pure.
+against each other with `config.cross_checks`. All pure.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from msgspec import Meta
 from msgspec import inspect as shapes
 
 from tradebot.config.model import Config
-from tradebot.config.money import InstrumentConfig, Rate, RateSymbol, mistakes
+from tradebot.config.money import InstrumentConfig, Rate, RateSymbol
 from tradebot.core.events import MAX_SYMBOL_CHARS
 from tradebot.output.redaction import mask
 
@@ -33,14 +33,6 @@ class Key(NamedTuple):
     shape: shapes.Type
     optional: bool
     default: object
-
-
-class Problem(NamedTuple):
-    """What is wrong with `key` beside `other`; where they were written is for the caller to say."""
-
-    key: str
-    other: str
-    text: str
 
 
 Checks = Mapping[str, Callable[[str], str]]
@@ -373,23 +365,3 @@ def listed(problems: Sequence[str]) -> str:
         return problems[0]
     more = [f"and {len(problems) - _LISTED_MAX} more"] if len(problems) > _LISTED_MAX else []
     return "\n".join([f"{len(problems)} things are wrong:", *problems[:_LISTED_MAX], *more])
-
-
-def cross_problems(config: Config, unsure: Iterable[str] = ()) -> list[Problem]:
-    """What is wrong between keys that are each right by themselves; rules that need a key of `unsure` are left out."""
-    problems = []
-    short, long = config.strategy.short_window, config.strategy.long_window
-    if short >= long:
-        text = f"must be smaller than strategy.long_window, but {short} is not smaller than {long}"
-        problems.append(Problem("strategy.short_window", "strategy.long_window", text))
-    for section, url, file in (
-        ("engine", config.engine.ws_url, config.engine.ws_url_file),
-        ("notify", config.notify.webhook_url, config.notify.webhook_url_file),
-    ):
-        if url is not None and file is not None:
-            key = f"{section}.{'ws' if section == 'engine' else 'webhook'}_url"
-            problems.append(Problem(f"{key}_file", key, f"{key} is set, too; keep one of them"))
-    for mistake in mistakes(config.instruments, config.rates):
-        name = free_name(mistake.section, *mistake.key)
-        problems.append(Problem(name, name, mistake.text))
-    return [problem for problem in problems if not {problem.key, problem.other} & set(unsure)]

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from tradebot.cli.arguments import parse
 from tradebot.cli.resolve import resolve
 from tradebot.cli.show_config import describe
+from tradebot.config.cross_checks import cross_problems
 from tradebot.config.model import Config, config_hash, result_hash
 from tradebot.config.money import AccountConfig, InstrumentConfig, RateSymbol
 from tradebot.config.toml_file import load
-from tradebot.config.validation import build, cross_problems, flatten, free_name, free_path
+from tradebot.config.validation import build, flatten, free_name, free_path
 from tradebot.core.currencies import CURRENCIES
 from tradebot.core.errors import ConfigError, UsageError
 from tradebot.strategy.registry import CHECKS

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import inspect as shapes
 
+from tradebot.config.cross_checks import cross_problems
 from tradebot.config.model import Config, RunOptions, Settings
 from tradebot.config.toml_file import MAX_FILE_BYTES, find, key_lines, load, read
 from tradebot.config.validation import (
@@ -20,7 +21,6 @@ from tradebot.config.validation import (
     InvalidValue,
     build,
     check_value,
-    cross_problems,
     flatten,
     listed,
     show,
