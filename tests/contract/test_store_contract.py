@@ -10,9 +10,10 @@ import pytest
 from msgspec.structs import replace
 
 from tests.contract.stores import StoreDrive, Stores, drive_real, drive_simulated
+from tests.unit.outcomes import outcome_batch
 from tests.unit.store_helpers import batch_of, full_batch, order, run_info, signal, tick
 from tradebot.core.errors import ConfigError, OverloadError
-from tradebot.core.events import SELL, Checkpoint, LimitBreach, Order, Tick
+from tradebot.core.events import SELL, Checkpoint, LimitBreach, Notice, Order, Tick
 from tradebot.core.ledger import Ledger
 from tradebot.feeds.memory import FeedMemory
 from tradebot.feeds.price_band import PriceBand
@@ -21,6 +22,7 @@ from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.protocol import BatchWriter, Store
 from tradebot.store.runs import RunEnd, RunRecord
+from tradebot.store.saved_state import SavedState
 from tradebot.store.spill import spill_path
 
 STARTED_MS = 1_700_000_000_000
@@ -223,6 +225,70 @@ class TestWriter:
                 writer.close()
                 writer.close()
                 store.close()
+
+        drive(body)
+
+    @pytest.mark.parametrize("sizes", [[13], [1] * 13, [5, 8], [7, 3, 3]])
+    def test_outcomes_are_stored_with_their_ticks(self, drive: StoreDrive, sizes: Sequence[int]) -> None:
+        """However they are cut; one that failed, or was stored and reported as failed, is stored once."""
+
+        def body(stores: Stores) -> None:
+            whole = StoredCounts().plus(outcome_batch(1, 13))
+            assert (whole.order_events, whole.trades) == (10, 4)
+            with stores.open() as store:
+                record = begin(store)
+                with writing(store, record) as writer:
+                    start = 1
+                    for size in sizes:
+                        with stores.locked(), pytest.raises(StorageUnavailable):
+                            writer.write(outcome_batch(start, size), patience_ms=1)
+                        writer.write(outcome_batch(start, size), patience_ms=100)
+                        start += size
+                    assert writer.counts == whole
+                    with stores.unconfirmed(writer), pytest.raises(StorageUnavailable):
+                        writer.write(outcome_batch(14, 5), patience_ms=100)
+                    writer.write(outcome_batch(14, 5), patience_ms=100)
+                    whole = whole.plus(outcome_batch(14, 5))
+                    assert writer.counts == whole
+                again = store.begin_run(run_info("r1"), STARTED_MS, resume=True)
+                assert again.counts == whole
+                assert stored_ticks(store, again) == [tick(number) for number in range(1, 19)]
+                store.finish_run(again, RunEnd(STARTED_MS, 0, True, {}), patience_s=0.0)
+                found = store.read_results(again)
+                assert found.orders_by_status == {"FILLED": 3, "REJECTED": 3}
+
+        drive(body)
+
+
+class TestSavedState:
+    def test_a_feed_gives_back_its_newest_state_and_what_followed(self, drive: StoreDrive) -> None:
+        """Stored with the ticks before it, also when the commit is not confirmed; a replay has none."""
+
+        def body(stores: Stores) -> None:
+            with stores.open() as store:
+                replay = begin(store, "r1")
+                assert store.read_saved_state(replay) is None
+                first = begin(store, "l1", push=True)
+                store.read_restart_state(first, 3, lambda: None)
+                assert store.read_saved_state(first) is None
+                batch = outcome_batch(1, 7, "l1")
+                batch.add_event(Checkpoint(6, prices=3, state=b"after six"))
+                halt = Notice("HALT", STARTED_MS, "by hand", ticks_before=7)
+                batch.add_event(halt)
+                with writing(store, first) as writer:
+                    with stores.unconfirmed(writer), pytest.raises(StorageUnavailable):
+                        writer.write(batch, patience_ms=100)
+                    writer.write(batch, patience_ms=100)
+            with stores.open() as store:
+                second = begin(store, "l2", push=True)
+                store.read_restart_state(second, 3, lambda: None)
+                saved = store.read_saved_state(second)
+                assert saved == SavedState(first.no, "l1", 6, 0, b"after six")
+                with closing(store.stored_since(second, saved)) as items:
+                    assert list(items) == [("l1", 7, [tick(7)]), ("l1", 8, halt)]
+                with closing(store.stored_since(second, None)) as items:
+                    assert list(items) == [("l1", 1, [tick(number) for number in range(1, 8)]), ("l1", 8, halt)]
+                assert [view.net_qty for view in store.read_restart_state(second, 3, lambda: None)[0].positions.views()]
 
         drive(body)
 

@@ -87,7 +87,10 @@ def memory_run(run_id: str = "r1") -> Iterator[tuple[SqliteDatabase, RunRecord]]
 
 
 def dump_of(db: SqliteDatabase) -> dict[str, list[Any]]:
-    return {table: db.execute_sql(f"SELECT * FROM {table} ORDER BY id").fetchall() for table in (*TABLES, "runs")}
+    return {
+        table: db.execute_sql(f"SELECT * FROM {table} ORDER BY id").fetchall()
+        for table in (*TABLES, "order_events", "notices", "runs")
+    }
 
 
 @contextmanager

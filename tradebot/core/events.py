@@ -328,11 +328,16 @@ class Checkpoint(Struct, frozen=True, gc=False):
     It travels in-band, from ingest to the writer, which stores it in the transaction of the ticks before it or later,
     never earlier. It may be left out: a restart then reads more ticks, with the same result. `symbols` are those that
     the feed learned of since the checkpoint before. `prices` is how many last prices of a symbol the strategy needs.
+
+    `state` is what the strategy stage adds: its state after those ticks, and after the first `inputs` notices of origin
+    INPUT between the last of them and the next tick. None where it has none to keep.
     """
 
     ticks_before: int
     symbols: tuple[SymbolMemory, ...] = ()
     prices: int = 0
+    state: bytes | None = None
+    inputs: int = 0
 
 
 class SignalChunk(Chunk[Signal]):
@@ -347,7 +352,7 @@ class OrderChunk(Chunk[Order]):
     __slots__ = ()
 
 
-StoredEvent = Tick | Notice | Signal | Order
+StoredEvent = Tick | Notice | Signal | Order | TickOutcome
 """What becomes rows of the tables of events."""
 
 Event = StoredEvent | Checkpoint
@@ -357,7 +362,7 @@ FeedItem = TickChunk | Notice
 """What a feed's ticks and notices are when they enter the tick channel."""
 TickItem = FeedItem | Checkpoint
 """An item of the tick channel."""
-PersistItem = TickItem | SignalChunk | OrderChunk
+PersistItem = TickItem | SignalChunk | OrderChunk | TickOutcome
 """An item of the persist channel."""
 
 

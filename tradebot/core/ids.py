@@ -48,5 +48,12 @@ def fill_id(prefix: str, n: int = 1) -> str:
     return _numbered(prefix, "T", n)
 
 
+def arrival_of(event_id: str) -> tuple[str, int]:
+    """Orders the ids of a run's signals, orders or fills as they arose: as texts, `-T10` would come before `-T2`."""
+    stem, _, last = event_id.rpartition("-")
+    digits = last[1:]
+    return stem, int(digits) if digits.isdecimal() else 1
+
+
 def _numbered(prefix: str, letter: str, n: int) -> str:
     return f"{prefix}-{letter}" if n == 1 else f"{prefix}-{letter}{n}"

@@ -22,7 +22,7 @@ from tradebot.store.session import open_existing
 from tradebot.store.spill import spill_path, waiting_run
 
 _RETRY_S: Final = 60.0
-_COUNTED: Final = ("ticks", "signals", "orders", "trades", "notices", "replays")
+_COUNTED: Final = ("ticks", "signals", "orders", "trades", "order_events", "notices", "replays")
 _NAMED: Final = 5
 
 
@@ -130,7 +130,8 @@ def _report(
     path: Path, cutoff_ms: int, dry_run: bool, done: Pruned, free_bytes: int | None, failure: str | None
 ) -> str:
     before = datetime.fromtimestamp(cutoff_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    counts = ", ".join(f"{getattr(done, name):,} {name}" for name in _COUNTED)
+    shown = [name for name in _COUNTED if name != "order_events" or done.order_events]  # there are none in SHADOW
+    counts = ", ".join(f"{getattr(done, name):,} {name.replace('_', ' ')}" for name in shown)
     lines = [f"{'Would delete' if dry_run else 'Deleted'} from {path} what is older than {before}: {counts}."]
     if done.unfinished:
         more = "" if len(done.unfinished) <= _NAMED else f" and {len(done.unfinished) - _NAMED} more"

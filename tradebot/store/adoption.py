@@ -10,6 +10,7 @@ from __future__ import annotations
 import glob
 import re
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,7 +20,7 @@ from msgspec import Struct
 from msgspec.structs import astuple
 from peewee import IntegrityError, SqliteDatabase
 
-from tradebot.core.events import Notice, Order, Signal, StoredEvent, Tick
+from tradebot.core.events import Notice, Order, Signal, StoredEvent, Tick, TickOutcome
 from tradebot.core.private_files import sync_directory
 from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.errors import os_failure, storage_errors
@@ -134,19 +135,23 @@ def _stored(db: SqliteDatabase, reader: SpillReader, header: SpillHeader) -> Ite
 
 def _rest(events: list[StoredEvent], before: StoredCounts, held: StoredCounts) -> WriteBatch:
     """The events after `before` that are not in the database yet: each table holds a prefix of the run."""
-    skip = {
-        Tick: held.ticks - before.ticks,
-        Signal: held.signals - before.signals,
-        Order: held.orders - before.orders,
-        Notice: held.notices - before.notices,
-    }
+    skip: Counter[type] = Counter(
+        {
+            Tick: held.ticks - before.ticks,
+            Signal: held.signals - before.signals,
+            Order: held.orders - before.orders,
+            Notice: held.notices - before.notices,
+        }
+    )
     fresh: list[StoredEvent] = []
     for event in events:
-        kind = type(event)
-        if skip[kind] > 0:
-            skip[kind] -= 1
-        else:
+        kind = Tick if isinstance(event, TickOutcome) else type(event)
+        if skip[kind] <= 0:
             fresh.append(event)
+        elif isinstance(event, TickOutcome):  # stored whole, or not at all
+            skip.subtract(map(type, (event.tick, *event.signals, *event.orders, *event.notices)))
+        else:
+            skip[kind] -= 1
     return batch_of(fresh)
 
 

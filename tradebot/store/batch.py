@@ -8,14 +8,17 @@ from msgspec.structs import replace
 from tradebot.core.events import (
     Checkpoint,
     Event,
+    Fill,
     Notice,
     Order,
     OrderChunk,
+    OrderEvent,
     PersistItem,
     Signal,
     SignalChunk,
     Tick,
     TickChunk,
+    TickOutcome,
     as_item,
 )
 
@@ -28,11 +31,12 @@ class StoredCounts(Struct, frozen=True):
     orders: int = 0
     trades: int = 0
     notices: int = 0
+    order_events: int = 0
 
     @property
     def rows(self) -> int:
         """All rows of the run."""
-        return self.ticks + self.signals + self.orders + self.trades + self.notices
+        return self.ticks + self.signals + self.orders + self.trades + self.notices + self.order_events
 
     def plus(self, batch: WriteBatch) -> StoredCounts:
         """The counts after `batch` is stored."""
@@ -40,27 +44,51 @@ class StoredCounts(Struct, frozen=True):
             ticks=self.ticks + len(batch.ticks),
             signals=self.signals + len(batch.signals),
             orders=self.orders + len(batch.orders),
-            trades=self.trades + batch.trades,
+            trades=self.trades + len(batch.fills),
             notices=self.notices + len(batch.notices),
+            order_events=self.order_events + len(batch.order_events),
         )
 
 
 class WriteBatch:
-    """Events taken from the persist channel and not yet stored. An order and its fills are one event."""
+    """Events taken from the persist channel and not yet stored.
 
-    __slots__ = ("_unlike", "checkpoint", "notices", "orders", "signals", "symbol", "ticks", "trades")
+    An order and its fills are one event, and so is a tick with its outcome.
+    """
+
+    __slots__ = (
+        "_of_outcomes",
+        "_unlike",
+        "between",
+        "checkpoint",
+        "fills",
+        "notices",
+        "order_events",
+        "orders",
+        "outcomes",
+        "signals",
+        "symbol",
+        "ticks",
+    )
 
     def __init__(self) -> None:
         self.ticks: list[Tick] = []
         self.signals: list[Signal] = []
         self.orders: list[Order] = []
+        self.fills: list[Fill] = []
+        self.order_events: list[OrderEvent] = []
         self.notices: list[Notice] = []
+        self.outcomes: dict[int, TickOutcome] = {}
+        """By the index in `ticks` of their tick; all that they hold is in the lists too."""
+        self.between: list[Notice] = []
+        """The notices that came by themselves, not in an outcome."""
         self.checkpoint: Checkpoint | None = None
         """The newest one. It may be stored only when everything before it is."""
-        self.trades = 0
         self.symbol: str | None = None
         """Set while all ticks are known to be of this symbol, without `event_id`, `seq` and `taker`."""
         self._unlike = False
+        self._of_outcomes = 0
+        """Signals, orders and notices that came in outcomes."""
 
     def add(self, item: PersistItem) -> None:
         """Append an item of the persist channel."""
@@ -70,10 +98,12 @@ class WriteBatch:
         elif isinstance(item, SignalChunk):
             self.signals.extend(item)
         elif isinstance(item, OrderChunk):
-            self.orders.extend(item)
-            self.trades += sum([len(order.fills) for order in item])
+            self._add_orders(item)
+        elif isinstance(item, TickOutcome):
+            self._add_outcome(item)
         elif isinstance(item, Notice):
             self.notices.append(item)
+            self.between.append(item)
         else:
             self._add_checkpoint(item)
 
@@ -88,6 +118,22 @@ class WriteBatch:
             if later is not None:
                 self._add_checkpoint(later)
 
+    def _add_orders(self, orders: OrderChunk | tuple[Order, ...]) -> None:
+        self.orders.extend(orders)
+        self.fills += [fill for order in orders for fill in order.fills]
+
+    def _add_outcome(self, outcome: TickOutcome) -> None:
+        tick = outcome.tick
+        self._note_symbol(tick.symbol if tick.event_id is None and tick.seq is None and tick.taker is None else None)
+        self.outcomes[len(self.ticks)] = outcome
+        self.ticks.append(tick)
+        self.signals += outcome.signals
+        self._add_orders(outcome.orders)
+        self.order_events += outcome.order_events
+        self.fills += outcome.fills
+        self.notices += outcome.notices
+        self._of_outcomes += len(outcome.signals) + len(outcome.orders) + len(outcome.notices)
+
     def _add_checkpoint(self, later: Checkpoint) -> None:
         """The newest one counts, and knows of what each symbol's newest says."""
         before = () if self.checkpoint is None else self.checkpoint.symbols
@@ -101,8 +147,8 @@ class WriteBatch:
 
     @property
     def events(self) -> int:
-        """Events as channels count them, but for checkpoints: fills ride with their order."""
-        return len(self.ticks) + len(self.signals) + len(self.orders) + len(self.notices)
+        """Events as channels count them, but for checkpoints: an outcome is one, and fills ride with their order."""
+        return len(self.ticks) + len(self.signals) + len(self.orders) + len(self.notices) - self._of_outcomes
 
     @property
     def is_empty(self) -> bool:
@@ -112,4 +158,4 @@ class WriteBatch:
     @property
     def rows(self) -> int:
         """Rows it will make."""
-        return self.events + self.trades
+        return self.events + self._of_outcomes + len(self.fills) + len(self.order_events)

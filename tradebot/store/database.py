@@ -15,7 +15,7 @@ from peewee import DatabaseError, InterfaceError, Model, SchemaManager, SqliteDa
 from tradebot.config.model import Synchronous
 from tradebot.core.errors import AdvisedError, ConfigError
 from tradebot.store.errors import StorageUnavailable, os_failure, storage_errors
-from tradebot.store.models import EVENT_MODELS, INDEXES, MODELS, SCHEMA_VERSION, RunRow
+from tradebot.store.models import EVENT_MODELS, INDEXES, MODELS, SCHEMA_VERSION, VIEWS, RunRow
 from tradebot.store.policy import WAL_BYTES_KEPT
 from tradebot.store.row_counts import count_original_rows
 
@@ -265,6 +265,9 @@ def _upgrade(db: SqliteDatabase, tables: set[str]) -> None:
             SchemaManager(model, db).create_table(safe=True)
     for index in INDEXES:
         db.execute(index)
+    for name, query in VIEWS.items():
+        db.execute_sql(f'DROP VIEW IF EXISTS "{name}"')
+        db.execute_sql(f'CREATE VIEW "{name}" AS {query}')
     db.execute_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 

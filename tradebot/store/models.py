@@ -17,9 +17,11 @@ SCHEMA_VERSION: Final = 6
 
 
 class RunRow(Model):
-    """One run of the engine; `ticks` .. `notices` count the rows it stored and change in the same transaction as they.
+    """One run of the engine; `ticks` .. `notices`, `order_events` and `checkpoints` count the rows it stored and change
+    in the same transaction as they.
 
-    `pruned_*` count those of them that were deleted since, always the oldest. `feed` is the `feeds.id` of a push feed;
+    `pruned_*` count those of them that were deleted since, always the oldest; of orders with their signals, fills and
+    transitions, those that were final. `feed` is the `feeds.id` of a push feed;
     null in runs of schema 3 until a restart joins them to their feed. `folded_trades` is of that time too: how many of
     its trades, the oldest, are summed up in the table `carried`. `result_rules` is `runs.RESULT_RULES` as it was when
     the run began; null in older files.
@@ -52,6 +54,10 @@ class RunRow(Model):
     folded_trades = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])
     feed = IntegerField(null=True)
     result_rules = IntegerField(null=True)
+    order_events = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])
+    checkpoints = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])
+    pruned_order_events = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])
+    pruned_checkpoints = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])
 
     class Meta:
         table_name = "runs"
@@ -171,6 +177,42 @@ class TradeRow(Model):
         table_name = "trades"
 
 
+class OrderEventRow(Model):
+    """A transition of an order's status; see `core.events.OrderEvent`. Rows are only added, never changed.
+
+    `run` is the run that stored it: after a restart, another one than its order's.
+    """
+
+    id = AutoField()
+    run = IntegerField()
+    order_id = TextField()
+    n = IntegerField()
+    status = TextField()
+    reason = TextField()
+    ts = IntegerField()
+    tick = IntegerField()
+    remaining = FloatField()
+
+    class Meta:
+        table_name = "order_events"
+
+
+class CheckpointRow(Model):
+    """The state of strategy, orders and account after the first `ticks_before` ticks of a run; the newest of a feed.
+
+    `inputs` is how many notices of origin INPUT between that tick and the next one are included.
+    """
+
+    id = AutoField()
+    run = IntegerField()
+    ticks_before = IntegerField()
+    inputs = IntegerField()
+    state = BlobField()
+
+    class Meta:
+        table_name = "checkpoints"
+
+
 class CarriedRow(Model):
     """What the runs of one push feed came to for one symbol, as schema 3 kept it; read when a feed is first met.
 
@@ -260,7 +302,8 @@ class OriginalRow(Model):
 
 EVENT_MODELS: Final[tuple[type[Model], ...]] = (TickRow, SignalRow, OrderRow, TradeRow)
 _RESTART_MODELS: Final[tuple[type[Model], ...]] = (CarriedRow, FeedRow, RestartRow, OriginalRow)
-MODELS: Final[tuple[type[Model], ...]] = (RunRow, *EVENT_MODELS, NoticeRow, *_RESTART_MODELS)
+_PAPER_MODELS: Final[tuple[type[Model], ...]] = (OrderEventRow, CheckpointRow)
+MODELS: Final[tuple[type[Model], ...]] = (RunRow, *EVENT_MODELS, NoticeRow, *_RESTART_MODELS, *_PAPER_MODELS)
 
 
 def fields_of(model: type[Model], row: type[Struct]) -> list[Any]:
@@ -291,4 +334,26 @@ INDEXES: Final[tuple[ModelIndex, ...]] = (
     _index(FeedRow, "uq_feeds", "mode", "ingest", "name", unique=True),
     _index(RestartRow, "uq_restart_state", "feed", "symbol", unique=True),
     _index(OriginalRow, "uq_original_rows", "table", unique=True),
+    _index(OrderEventRow, "uq_order_events", "order_id", "n", unique=True),
+    _index(OrderEventRow, "idx_order_events_run", "run", "tick"),
+    _index(CheckpointRow, "uq_checkpoints", "run", "ticks_before", unique=True),
+    _index(OrderRow, "idx_orders_parent_id", "parent_id").where(OrderRow.parent_id.is_null(False)),
 )
+
+_SAME_IN_ORDERS_NOW: Final = (
+    "id", "run", "event_id", "signal_id", "symbol", "side", "qty", "price", "order_type", "limit_price", "stop_price",
+    "time_in_force", "expire_ts", "post_only", "reduce_only", "parent_id", "is_shadow", "ts",
+)  # fmt: skip
+ORDERS_NOW: Final = "orders_now"
+VIEWS: Final[dict[str, str]] = {
+    ORDERS_NOW: f"""
+    SELECT {", ".join(f"o.{name}" for name in _SAME_IN_ORDERS_NOW)},
+        COALESCE(e.status, o.status) AS status,
+        COALESCE(e.reason, o.reason) AS reason,
+        COALESCE(e.remaining, CASE o.status WHEN 'FILLED' THEN 0.0 ELSE o.qty END) AS remaining,
+        COALESCE(e.ts, o.ts) AS status_ts
+    FROM orders AS o LEFT JOIN order_events AS e
+        ON e.order_id = o.event_id AND e.n = (SELECT MAX(n) FROM order_events WHERE order_id = o.event_id)
+    """,
+}
+"""Names and queries. `orders_now`: each order as its newest transition left it; without one, as it was stored."""

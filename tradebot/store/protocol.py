@@ -14,6 +14,7 @@ from tradebot.store.adoption import Orphan
 from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.results import StoredResults
 from tradebot.store.runs import RunEnd, RunInfo, RunRecord
+from tradebot.store.saved_state import SavedState, StoredItem
 from tradebot.store.takeover import Carried, Memory
 
 M = TypeVar("M", bound="Memory | None")
@@ -75,6 +76,18 @@ class Store(Protocol):
 
         `lookback` is how many of the last prices are wanted. `make_memory` makes an empty memory of the feed, or None
         for a feed without one; called again when reading is tried again, and the one that was filled is returned.
+        """
+        ...
+
+    def read_saved_state(self, record: RunRecord) -> SavedState | None:
+        """The newest state that earlier runs of the same push feed stored with a checkpoint; None without one."""
+        ...
+
+    def stored_since(self, record: RunRecord, saved: SavedState | None) -> Generator[StoredItem, None, None]:
+        """What earlier runs of that feed stored after the state (None: all): ticks, and notices of origin INPUT.
+
+        In the order in which they came; memory does not grow with their number. On any one thread, from the first
+        `next` to `close`. Raises ConfigError, OverloadError while they are read.
         """
         ...
 

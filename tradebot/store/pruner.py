@@ -1,111 +1,38 @@
 """One pass of `tradebot prune`: old events deleted in small transactions, also while an engine writes.
 
 Whole causes go at once: a tick with its signal, its order and the fills, oldest first, so that at no commit a row
-misses the row it came from, and a kill at any moment leaves nothing but a database pruned less far. What a restart
-needs stays: the ticks, signals and fills of each push feed that no checkpoint covers yet (`store.restart_state`), and
-its newest tick. Of a feed that no engine of this version has run yet the newest ticks stay, and before any fill goes,
-the positions it led to are summed up in `carried`, as schema 3 did. A replay goes as a whole or not at all: a part of
-it could be neither resumed nor compared. What events in a spill file belong to stays too: the start that adopts them
-must find their run.
+misses the row it came from (`store.order_families` has the orders that outlive their tick), and a kill at any moment
+leaves nothing but a database pruned less far. What a restart needs stays: the ticks, signals and fills of each push
+feed that no checkpoint covers yet (`store.restart_state`, `store.saved_state`), and its newest tick. Of a feed that no
+engine of this version has run yet the newest ticks stay, and before any fill goes, the positions it led to are summed
+up in `carried`, as schema 3 did. A replay goes as a whole or not at all: a part of it could be neither resumed nor
+compared. What events in a spill file belong to stays too: the start that adopts them must find their run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any, Final
 
 from msgspec import Struct
-from peewee import Model, SqliteDatabase
+from peewee import SqliteDatabase
 
-from tradebot.core.events import FINAL_STATUSES, as_unix_ms
-from tradebot.core.ids import event_prefix
+from tradebot.core.events import as_unix_ms
 from tradebot.core.runtime import Runtime
 from tradebot.output.progress_bar import ProgressBar
 from tradebot.store import joining
 from tradebot.store.errors import storage_errors
-from tradebot.store.models import FeedRow, NoticeRow, OrderRow, RunRow, SignalRow, TickRow, TradeRow, fields_of
+from tradebot.store.models import NoticeRow, RunRow, TickRow, TradeRow, fields_of
 from tradebot.store.older_positions import fold_fills
+from tradebot.store.order_families import count_decided, delete_decided
 from tradebot.store.policy import BlockPolicy
+from tradebot.store.prune_plan import Block, Covered, PrunedRun, covered_feeds
 from tradebot.store.reader import last_signals
 
 _NOTICES: Final = 500
 _REPLAY: Final = "replay"
-
-
-class _Run(Struct, frozen=True):
-    """A row of `runs`."""
-
-    id: int
-    run_id: str
-    mode: str
-    ingest: str
-    source: str
-    first_start_ms: int
-    last_end_ms: int | None
-    ticks: int
-    pruned_ticks: int
-    first_tick_id: int | None
-    last_tick_id: int | None
-    feed: int | None
-
-    @property
-    def left(self) -> int:
-        """Its ticks that are still there."""
-        return self.ticks - self.pruned_ticks
-
-    def number_of(self, tick_id: int) -> int | None:
-        """Which of its ticks (from 1) has this row id; None when its ids do not lie side by side."""
-        if self.first_tick_id is None or self.last_tick_id is None:
-            return None
-        unbroken = self.last_tick_id - self.first_tick_id + 1 == self.ticks
-        return tick_id - self.first_tick_id + 1 if unbroken else None
-
-
-_RUN_FIELDS: Final = fields_of(RunRow, _Run)
-
-
-class _Block(Struct, frozen=True):
-    """Ticks of a run that go in one transaction: those after the first `at` up to number `upto`, by row id."""
-
-    run: _Run
-    at: int
-    upto: int
-    ids: tuple[int, int]
-
-    def decided(self, model: type[Model]) -> Any:
-        """What was decided from these ticks and came of it: their ids begin with the run and the number of the tick."""
-        event_id, run = model._meta.fields["event_id"], model._meta.fields["run"]
-        low, high = event_prefix(self.run.run_id, self.at + 1), event_prefix(self.run.run_id, self.upto + 1)
-        return (run == self.run.id) & (event_id >= low) & (event_id < high)
-
-    @property
-    def ticks(self) -> Any:
-        """The ticks themselves."""
-        return (TickRow.run == self.run.id) & TickRow.id.between(*self.ids)
-
-
-class _Covered(Struct, frozen=True):
-    """What a restart does not need any more of a feed: see `models.FeedRow`."""
-
-    id: int
-    run: int
-    run_ticks: int
-    fill_run: int | None
-    fill_id: str | None
-
-    def ticks_of(self, run: _Run) -> int:
-        """How many ticks of a run, from its first, are covered."""
-        if run.id == self.run:
-            return self.run_ticks
-        return run.ticks if run.id < self.run else 0
-
-    def later_fills(self, block: _Block) -> Any:
-        """Fills that came of a block and are in no position yet."""
-        decided = block.decided(TradeRow)
-        if self.fill_run is None or block.run.id > self.fill_run:
-            return decided
-        return decided & (TradeRow.event_id > (self.fill_id or "")) & (TradeRow.run == self.fill_run)
+_RUN_FIELDS: Final = fields_of(RunRow, PrunedRun)
 
 
 class Pruned(Struct):
@@ -115,6 +42,7 @@ class Pruned(Struct):
     signals: int = 0
     orders: int = 0
     trades: int = 0
+    order_events: int = 0
     notices: int = 0
     replays: int = 0
     unfinished: list[str] = []
@@ -123,6 +51,11 @@ class Pruned(Struct):
     """The old run that was kept because the spill file contains events of it."""
     refused: int = 0
     """Replays that were kept because the spill file cannot be read, so its run is not known."""
+
+    def add(self, gone: Mapping[str, int]) -> None:
+        """Count deleted rows, by table."""
+        for table, rows in gone.items():
+            setattr(self, table, getattr(self, table) + rows)
 
 
 class Waiting(Struct, frozen=True):
@@ -165,8 +98,8 @@ class Pruner:
         """Do it. Raises StorageUnavailable, after which it may be done again, and PruneStopped."""
         with storage_errors():
             rows = RunRow.select(*_RUN_FIELDS).order_by(RunRow.id).tuples().execute(self._db)
-            runs = [_Run(*row) for row in rows]
-            covered = {feed.id: feed for feed in map(_covered, FeedRow.select().dicts().execute(self._db)) if feed}
+            runs = [PrunedRun(*row) for row in rows]
+            covered = covered_feeds(self._db)
         joined = [run for run in runs if run.feed in covered]
         older = [run for run in runs if run.ingest != _REPLAY and run.feed not in covered]
         for feed, chain in groupby(sorted(joined, key=lambda run: run.feed or 0), lambda run: run.feed or 0):
@@ -177,7 +110,7 @@ class Pruner:
             if run.ingest == _REPLAY:
                 self._replay(run)
 
-    def _feed(self, chain: list[_Run], covered: _Covered | None) -> None:
+    def _feed(self, chain: list[PrunedRun], covered: Covered | None) -> None:
         """The runs of one push feed, oldest first, up to the first that is too young."""
         numbers, folded = [run.id for run in chain], covered is not None
         # The newest tick stays in any case: row ids after it must be new ones.
@@ -208,9 +141,11 @@ class Pruner:
                 at = block.upto
             if over:
                 spare -= run.ticks - at  # gone by another prune, or by hand: nothing more goes of other runs for them
-            self._notices(run, (NoticeRow.ts < self._cutoff_ms) & (NoticeRow.ticks_before <= at))
+            gone = (NoticeRow.run == run.id) & (NoticeRow.ticks_before <= at)
+            which = gone if covered is None else covered.notices_of(run, at)
+            self._notices(run, which & (NoticeRow.ts < self._cutoff_ms))
 
-    def _replay(self, run: _Run) -> None:
+    def _replay(self, run: PrunedRun) -> None:
         if run.last_end_ms is None:
             if run.first_start_ms < self._cutoff_ms:
                 self.done.unfinished.append(run.run_id)
@@ -230,13 +165,13 @@ class Pruner:
             return
         self.done.replays += 1
 
-    def _is_awaited(self, run: _Run) -> bool:
+    def _is_awaited(self, run: PrunedRun) -> bool:
         if run.run_id != self._waiting.run_id:
             return False
         self.done.spilled = run.run_id
         return True
 
-    def _blocks(self, run: _Run, over: bool, spare: int, most: int) -> Iterator[_Block]:
+    def _blocks(self, run: PrunedRun, over: bool, spare: int, most: int) -> Iterator[Block]:
         """What may go of the first `most` ticks of a run, at most about `spare` of them.
 
         Where it is not over as a whole, by the ticks' own times.
@@ -258,11 +193,11 @@ class Pruner:
                 return
             ids = rows[0][0], rows[:size][-1][0]
             upto = run.number_of(ids[1]) or at + len(rows[:size])
-            yield _Block(run, at, upto, ids)
+            yield Block(run, at, upto, ids)
             spare, at, next_id = spare - (upto - at), upto, ids[1] + 1
 
-    def _take(self, block: _Block, covered: _Covered | None) -> bool:
-        """Delete a block; False when an order of it is still open, or a fill of it is in no position yet.
+    def _take(self, block: Block, covered: Covered | None) -> bool:
+        """Delete a block; False when a fill of it is in no position yet.
 
         Raises PruneStopped when the run has changed.
         """
@@ -273,55 +208,33 @@ class Pruner:
         with storage_errors(), self._db.atomic("IMMEDIATE"):
             if not self._is_as_found(block.run, block.at):
                 raise PruneStopped("another prune is running, or a replay is being resumed")
-            if self._has_open_orders(block):
-                return False
             if covered is not None and TradeRow.select().where(covered.later_fills(block)).exists(self._db):
                 return False
-            gone = [
-                int(model.delete().where(which).execute(self._db))
-                for model, which in (
-                    (TradeRow, block.decided(TradeRow)),
-                    (OrderRow, block.decided(OrderRow)),
-                    (SignalRow, block.decided(SignalRow)),
-                    (TickRow, block.ticks),
-                )
-            ]
-            trades, orders, signals, ticks = gone
-            RunRow.update(
-                pruned_ticks=block.upto,
-                pruned_signals=RunRow.pruned_signals + signals,
-                pruned_orders=RunRow.pruned_orders + orders,
-                pruned_trades=RunRow.pruned_trades + trades,
-            ).where(RunRow.id == block.run.id).execute(self._db)
+            gone = delete_decided(self._db, block)
+            ticks = int(TickRow.delete().where(block.ticks).execute(self._db))
+            RunRow.update(pruned_ticks=block.upto).where(RunRow.id == block.run.id).execute(self._db)
         done = self.done
-        done.ticks, done.signals, done.orders = done.ticks + ticks, done.signals + signals, done.orders + orders
-        done.trades += trades
+        done.ticks += ticks
+        done.add(gone)
         self._bar.update(done.ticks, done.ticks)
         self._pause(began_s)
         return True
 
-    def _count(self, block: _Block) -> None:
+    def _count(self, block: Block) -> None:
         with storage_errors():
             self.done.ticks += TickRow.select().where(block.ticks).count(self._db)
-            self.done.signals += SignalRow.select().where(block.decided(SignalRow)).count(self._db)
-            self.done.orders += OrderRow.select().where(block.decided(OrderRow)).count(self._db)
-            self.done.trades += TradeRow.select().where(block.decided(TradeRow)).count(self._db)
+            self.done.add(count_decided(self._db, block))
         self._policy.pause_s(0.0)  # a dry run only reads: blocks may be larger
         self._check_stop_requested()
 
-    def _is_as_found(self, run: _Run, pruned: int) -> bool:
+    def _is_as_found(self, run: PrunedRun, pruned: int) -> bool:
         fields = RunRow.pruned_ticks, RunRow.last_end_ms, RunRow.pruned_trades, RunRow.folded_trades
         row = (
             RunRow.select(*fields).where((RunRow.id == run.id) & (RunRow.run_id == run.run_id)).tuples().first(self._db)
         )
         return row is not None and row[0] == pruned and (run.ingest != _REPLAY or row[1] is not None)
 
-    def _has_open_orders(self, block: _Block) -> bool:
-        open_ones = OrderRow.status.not_in(sorted(FINAL_STATUSES))
-        return bool(OrderRow.select().where(block.decided(OrderRow) & open_ones).exists(self._db))
-
-    def _notices(self, run: _Run, which: Any) -> None:
-        of_run = (NoticeRow.run == run.id) & which
+    def _notices(self, run: PrunedRun, of_run: Any) -> None:
         if self._dry_run:
             with storage_errors():
                 self.done.notices += NoticeRow.select().where(of_run).count(self._db)
@@ -339,7 +252,7 @@ class Pruner:
             if gone:
                 self._pause(began_s)
 
-    def _forget(self, run: _Run) -> bool:
+    def _forget(self, run: PrunedRun) -> bool:
         """A replay without remaining rows may be stored again, as if it had never been stored."""
         with storage_errors(), self._db.atomic("IMMEDIATE"):
             empty = (RunRow.pruned_ticks >= RunRow.ticks) & RunRow.last_end_ms.is_null(False)
@@ -355,14 +268,7 @@ class Pruner:
             raise PruneStopped("stopped by a signal")
 
 
-def _covered(row: dict[str, Any]) -> _Covered | None:
-    """What a checkpoint covers of a feed; None before the first one."""
-    if row["run"] is None:
-        return None
-    return _Covered(row["id"], row["run"], row["run_ticks"], row["fill_run"], row["fill_id"])
-
-
-def _source_of(run: _Run) -> tuple[str, str, str]:
+def _source_of(run: PrunedRun) -> tuple[str, str, str]:
     return run.mode, run.ingest, run.source
 
 

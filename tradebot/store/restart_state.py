@@ -19,12 +19,13 @@ from peewee import SQL, SqliteDatabase, fn
 
 from tradebot.core.errors import ConfigError
 from tradebot.core.events import Checkpoint, Fill, SequenceState, Side, Tick
-from tradebot.core.ids import event_prefix
+from tradebot.core.ids import arrival_of, event_prefix
 from tradebot.portfolio.positions import Positions, PositionState
 from tradebot.store.bulk import insert_columns
 from tradebot.store.bulk_read import column_types, fetch_rows
 from tradebot.store.database import file_of
 from tradebot.store.models import FeedRow, RestartRow, RunRow, SignalRow, TickRow, TradeRow, fields_of
+from tradebot.store.saved_state import store_state
 
 _CHUNK_ROWS: Final = 1000
 _TICKS_OF_FIRST_STEP: Final = 256
@@ -203,7 +204,7 @@ class _Fills(NamedTuple):
 
 
 def _later_fills(db: SqliteDatabase, feed: Mapping[str, Any], run: int) -> _Fills:
-    """In the order of their event ids, which is that of their arrival."""
+    """In the order of their arrival."""
     query = RunRow.select(RunRow.id, RunRow.run_id).where((RunRow.feed == feed["id"]) & (RunRow.trades > 0))
     runs = query.where((RunRow.id >= (feed["fill_run"] or 0)) & (RunRow.id <= run)).order_by(RunRow.id)
     fills: list[Fill] = []
@@ -213,7 +214,7 @@ def _later_fills(db: SqliteDatabase, feed: Mapping[str, Any], run: int) -> _Fill
         low, high = after or event_prefix(run_id, 0), f"{run_id}."
         of_run = list(_fills_between(db, no, low, high))
         if of_run:
-            fills += of_run
+            fills += sorted(of_run, key=lambda fill: arrival_of(fill.event_id))
             done = no, of_run[-1].event_id
     return _Fills(fills, *done)
 
@@ -264,6 +265,7 @@ def store_checkpoint(db: SqliteDatabase, run: int, checkpoint: Checkpoint) -> No
         fill_id=fills.last_id,
         prices=checkpoint.prices,
     ).where(FeedRow.id == feed_id).execute(db)
+    store_state(db, feed_id, run, checkpoint)
 
 
 def _settle(states: dict[str, SymbolState], fills: Sequence[Fill]) -> None:

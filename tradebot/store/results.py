@@ -6,14 +6,14 @@ from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
-from peewee import SqliteDatabase, fn
+from peewee import SQL, SqliteDatabase, Table, fn
 
 from tradebot.core.errors import ConfigError
 from tradebot.core.events import Fill
 from tradebot.core.ledger import Ledger
 from tradebot.portfolio.positions import Positions
 from tradebot.store.database import file_of, reading
-from tradebot.store.models import NoticeRow, OrderRow, RunRow, TickRow, TradeRow, fields_of
+from tradebot.store.models import ORDERS_NOW, NoticeRow, OrderRow, RunRow, TickRow, TradeRow, fields_of
 
 _FILL_FIELDS: Final = fields_of(TradeRow, Fill)
 
@@ -44,18 +44,19 @@ def read_results(db: SqliteDatabase, run_no: int) -> StoredResults:
             ledger = msgspec.json.decode(row["ledger"] or "{}", type=Ledger)
         except msgspec.MsgspecError as error:
             raise ConfigError(f"database {file_of(db)}: table runs, row with id {run_no}: ledger: {error}") from error
-        by_status, by_reason = _orders(db, run_no)
+        by_status, by_reason = _orders(db, run_no, ORDERS_NOW if row["order_events"] else OrderRow._meta.table_name)
         gaps = NoticeRow.select().where((NoticeRow.run == run_no) & (NoticeRow.kind == "GAP")).count(db)
         positions = _positions(db, row)
     return StoredResults(run_no, ledger, row["signals"], by_status, by_reason, row["trades"], gaps, positions)
 
 
-def _orders(db: SqliteDatabase, run_no: int) -> tuple[dict[str, int], dict[str, int]]:
-    """Orders by status, and the refused ones by reason."""
-    query = OrderRow.select(OrderRow.status, OrderRow.reason, fn.COUNT()).where(OrderRow.run == run_no)
+def _orders(db: SqliteDatabase, run_no: int, table: str) -> tuple[dict[str, int], dict[str, int]]:
+    """Orders by status, and the refused ones by reason, as `table` (or view) has them."""
+    orders = Table(table)
+    query = orders.select(orders.c.status, orders.c.reason, fn.COUNT(SQL("*"))).where(orders.c.run == run_no)
     by_status: dict[str, int] = {}
     by_reason: dict[str, int] = {}
-    for status, reason, count in query.group_by(OrderRow.status, OrderRow.reason).tuples().execute(db):
+    for status, reason, count in query.group_by(orders.c.status, orders.c.reason).tuples().execute(db):
         by_status[status] = by_status.get(status, 0) + count
         if status == "REJECTED":
             by_reason[reason] = count

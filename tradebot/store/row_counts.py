@@ -1,4 +1,4 @@
-"""How many rows the four event tables hold, without counting them: a start takes no longer for a larger database."""
+"""How many rows the tables of events hold, without counting them: a start takes no longer for a larger database."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from typing import Any, Final
 from peewee import Model, SqliteDatabase, fn
 
 from tradebot.store.errors import storage_errors
-from tradebot.store.models import EVENT_MODELS, OriginalRow, RunRow
+from tradebot.store.models import EVENT_MODELS, OrderEventRow, OriginalRow, RunRow
 
 COUNTED: Final = "counters of runs"
 """Where `row_counts` has its figures from, for the log."""
 
 
 def row_counts(db: SqliteDatabase) -> dict[str, int]:
-    """Rows of the four event tables: what the runs stored less what was pruned, and the original system's rows.
+    """Rows of the tables of events: what the runs stored less what was pruned, and the original system's rows.
 
     Exact unless somebody else deleted or inserted rows. Raises StorageUnavailable.
     """
     with storage_errors():
         fields = RunRow._meta.fields
-        names = [model._meta.table_name for model in EVENT_MODELS]
+        models: tuple[type[Model], ...] = (*EVENT_MODELS, OrderEventRow)
+        names = [model._meta.table_name for model in models]
         sums = [fn.COALESCE(fn.SUM(fields[name] - fields[f"pruned_{name}"]), 0) for name in names]
         of_runs: Any = RunRow.select(*sums).tuples().get(db)
         original = dict(OriginalRow.select(OriginalRow.table, OriginalRow.rows).tuples().execute(db))

@@ -61,7 +61,7 @@ class RunRecord(Struct, frozen=True):
 
 def counts_of(row: dict[str, Any]) -> StoredCounts:
     """The stored rows that a row of `runs` counts."""
-    return StoredCounts(row["ticks"], row["signals"], row["orders"], row["trades"], row["notices"])
+    return StoredCounts(**{name: row[name] for name in StoredCounts.__struct_fields__})
 
 
 def _record(row: dict[str, Any]) -> RunRecord:

@@ -34,13 +34,14 @@ from tradebot.store.database import (
 from tradebot.store.errors import DAMAGED, FILE_REPLACED, StorageUnavailable, storage_errors
 from tradebot.store.file_identity import FileIdentity, check_database, identity_of
 from tradebot.store.lock import WriterLock
-from tradebot.store.models import SCHEMA_VERSION
+from tradebot.store.models import SCHEMA_VERSION, RunRow
 from tradebot.store.policy import RetryPolicy
 from tradebot.store.protocol import BatchWriter, M
 from tradebot.store.reader import stored_ticks
 from tradebot.store.results import StoredResults, read_results
 from tradebot.store.row_counts import COUNTED, row_counts
 from tradebot.store.runs import RunEnd, RunInfo, RunRecord
+from tradebot.store.saved_state import SavedState, StoredItem, newest_state, stored_since
 from tradebot.store.spill import spill_path
 from tradebot.store.takeover import Carried, take_over
 from tradebot.store.writer import SqliteWriter
@@ -94,6 +95,19 @@ class SqliteStore:
             return take_over(db, record.no, lookback, memory), memory
 
         return self.with_database(read)
+
+    def read_saved_state(self, record: RunRecord) -> SavedState | None:
+        """As `Store.read_saved_state`."""
+
+        def read(db: SqliteDatabase) -> SavedState | None:
+            feed_id = RunRow.select(RunRow.feed).where(RunRow.id == record.no).scalar(db)
+            return None if feed_id is None else newest_state(db, feed_id)
+
+        return self.with_database(read)
+
+    def stored_since(self, record: RunRecord, saved: SavedState | None) -> Generator[StoredItem, None, None]:
+        """As `Store.stored_since`."""
+        return stored_since(self.path, record.no, saved)
 
     def stored_ticks(self, record: RunRecord) -> Generator[Tick, None, None]:
         """As `Store.stored_ticks`."""

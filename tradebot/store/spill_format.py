@@ -1,8 +1,9 @@
 """The format of a spill file: one JSON array a line. Pure but for `SpillReader`, which reads.
 
-A header `["spill", version, run_id, ticks, signals, orders, trades, notices]` with the counts that the database held,
-then `["t", ...]`, `["s", ...]`, `["o", ...]`, `["n", ...]` with the stored fields of Tick, Signal, Order (its fills and
-the breach of a limit last) and Notice, then `["end", n]`. The process that writes the file may be killed at any byte: a
+A header `["spill", version, run_id, ticks, signals, orders, trades, notices, order_events]` with the counts that the
+database held, then `["t", ...]`, `["s", ...]`, `["o", ...]`, `["n", ...]` with the stored fields of Tick, Signal, Order
+(its fills and the breach of a limit last) and Notice, then `["end", n]`. `["x", ...]` is a whole TickOutcome, with such
+lines in it, so that a file can be cut between ticks only. The process that writes the file may be killed at any byte: a
 last line without its end is not an error. Behind the last line lie the zeros of the reserve.
 
 Lines stand in causal order: every prefix of them can be stored without an effect before its cause.
@@ -27,12 +28,14 @@ from tradebot.core.events import (
     Notice,
     Order,
     OrderChunk,
+    OrderEvent,
     Signal,
     SignalChunk,
     StoredEvent,
     StoredTick,
     Tick,
     TickChunk,
+    TickOutcome,
 )
 from tradebot.store.batch import StoredCounts, WriteBatch
 
@@ -42,7 +45,7 @@ HEADER_START: Final = b'["spill",'
 # A stored event is at most this long as a JSON line, except with extreme symbols and ids.
 BYTES_AN_EVENT: Final = 512
 
-_LINE_BYTES_MAX: Final = 1024 * 1024
+_LINE_BYTES_MAX: Final = 16 * 1024 * 1024
 _BLOCK_BYTES: Final = 256 * 1024
 _END: Final = "end"
 _ENCODER: Final = msgspec.json.Encoder()
@@ -55,6 +58,7 @@ _FILL_FIELDS: Final = Fill.__struct_fields__
 _FIRST_FIELDS: Final = {_TICK_FIELDS: 6, _ORDER_FIELDS: 10, _FILL_FIELDS: 9}
 _BREACH_FIELDS: Final = LimitBreach.__struct_fields__
 _NOTICE_FIELDS: Final = Notice.__struct_fields__
+_ORDER_EVENT_FIELDS: Final = OrderEvent.__struct_fields__
 
 
 class SpillHeader(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
@@ -68,11 +72,12 @@ class SpillHeader(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_f
     orders: int
     trades: int
     notices: int = 0  # format 1 had none
+    order_events: int = 0  # formats 1 to 3 had none
 
     @property
     def counts(self) -> StoredCounts:
         """The rows of the run that the database held."""
-        return StoredCounts(self.ticks, self.signals, self.orders, self.trades, self.notices)
+        return StoredCounts(**{name: getattr(self, name) for name in StoredCounts.__struct_fields__})
 
 
 class DamagedSpill(Exception):
@@ -85,26 +90,38 @@ class DamagedSpill(Exception):
 
 def in_causal_order(batch: WriteBatch, ticks_before: int) -> list[StoredEvent]:
     """The events of a batch so that none precedes its cause; `ticks_before`: ticks of the run before the batch."""
-    if not batch.notices:
-        return [*batch.ticks, *batch.signals, *batch.orders]
+    ticks: list[Tick | TickOutcome] = [*batch.ticks]
+    for index, outcome in batch.outcomes.items():
+        ticks[index] = outcome
+    signals, orders = _by_themselves(batch)
     events: list[StoredEvent] = []
     at = 0
-    for notice in batch.notices:
-        until = min(max(at, notice.ticks_before - ticks_before), len(batch.ticks))
-        events += batch.ticks[at:until]
+    for notice in batch.between:
+        until = min(max(at, notice.ticks_before - ticks_before), len(ticks))
+        events += ticks[at:until]
         events.append(notice)
         at = until
-    return [*events, *batch.ticks[at:], *batch.signals, *batch.orders]
+    return [*events, *ticks[at:], *signals, *orders]
+
+
+def _by_themselves(batch: WriteBatch) -> tuple[list[Signal], list[Order]]:
+    """The signals and orders of a batch that are in no outcome."""
+    if not batch.outcomes:
+        return batch.signals, batch.orders
+    within = {id(event) for outcome in batch.outcomes.values() for event in (*outcome.signals, *outcome.orders)}
+    signals = [one for one in batch.signals if id(one) not in within]
+    return signals, [one for one in batch.orders if id(one) not in within]
 
 
 def batch_of(events: Sequence[StoredEvent]) -> WriteBatch:
     """The events as a batch, in their order."""
     batch = WriteBatch()
     for kind, some in groupby(events, type):
-        if kind is Notice:
-            batch.notices += some  # type: ignore[arg-type]  # all of the group are notices
-        else:
+        if kind in _CHUNKS:
             batch.add(_CHUNKS[kind](some))
+        else:
+            for event in some:
+                batch.add_event(event)
     return batch
 
 
@@ -132,11 +149,30 @@ def _record(event: StoredEvent) -> list[Any]:
     if isinstance(event, Tick):
         return ["t", *_values(event, _TICK_FIELDS)]
     if isinstance(event, Signal):
-        return ["s", *(getattr(event, name) for name in _SIGNAL_FIELDS)]
+        return ["s", *_signal_values(event)]
     if isinstance(event, Notice):
         return ["n", *astuple(event)]
+    if isinstance(event, Order):
+        return ["o", *_order_values(event)]
+    return [
+        "x",
+        event.number,
+        _values(event.tick, _TICK_FIELDS),
+        [_signal_values(one) for one in event.signals],
+        [_order_values(one) for one in event.orders],
+        [astuple(one) for one in event.order_events],
+        [_values(one, _FILL_FIELDS) for one in event.fills],
+        [astuple(one) for one in event.notices],
+    ]
+
+
+def _signal_values(event: Signal) -> list[Any]:
+    return [getattr(event, name) for name in _SIGNAL_FIELDS]
+
+
+def _order_values(event: Order) -> list[Any]:
     breach = None if event.breach is None else astuple(event.breach)
-    return ["o", *_values(event, _ORDER_FIELDS), [_values(fill, _FILL_FIELDS) for fill in event.fills], breach]
+    return [*_values(event, _ORDER_FIELDS), [_values(fill, _FILL_FIELDS) for fill in event.fills], breach]
 
 
 def _values(event: Tick | Order | Fill, fields: tuple[str, ...]) -> list[Any]:
@@ -149,28 +185,54 @@ def _event(record: list[Any]) -> StoredEvent:
     """The event of a line. Raises ValueError (or its subclass, msgspec's ValidationError) if it is not an event."""
     match record:
         case ["t", *values]:
-            return msgspec.convert(_named(_TICK_FIELDS, values), StoredTick).as_tick()
+            return _tick(values)
         case ["n", *values]:
-            return msgspec.convert(dict(zip(_NOTICE_FIELDS, values, strict=True)), Notice)
+            return _notice(values)
         case ["s", *values]:
-            return msgspec.convert(dict(zip(_SIGNAL_FIELDS, values, strict=True)), Signal)
-        case ["o", *values, [*fills], ([*_] | None) as breach]:
-            return _order(values, fills, breach)
-        case ["o", *values, [*fills]]:  # formats 1 and 2
-            return _order(values, fills, None)
+            return _signal(values)
+        case ["o", *values]:
+            return _order(values)
+        case ["x", int(number), [*tick], [*signals], [*orders], [*order_events], [*fills], [*notices]]:
+            return TickOutcome(
+                _tick(tick),
+                number,
+                tuple(map(_signal, signals)),
+                tuple(map(_order, orders)),
+                tuple(msgspec.convert(_named(_ORDER_EVENT_FIELDS, one), OrderEvent) for one in order_events),
+                tuple(msgspec.convert(_named(_FILL_FIELDS, one), Fill) for one in fills),
+                tuple(map(_notice, notices)),
+            )
     raise ValueError("is not an event")
 
 
-def _order(values: list[Any], fills: list[Any], breach: list[Any] | None) -> Order:
-    named = _named(_ORDER_FIELDS, values)
+def _tick(values: list[Any]) -> Tick:
+    return msgspec.convert(_named(_TICK_FIELDS, values), StoredTick).as_tick()
+
+
+def _notice(values: list[Any]) -> Notice:
+    return msgspec.convert(_named(_NOTICE_FIELDS, values), Notice)
+
+
+def _signal(values: list[Any]) -> Signal:
+    return msgspec.convert(_named(_SIGNAL_FIELDS, values), Signal)
+
+
+def _order(values: list[Any]) -> Order:
+    match values:
+        case [*first, [*fills], ([*_] | None) as breach]:
+            named = _named(_ORDER_FIELDS, first)
+        case [*first, [*fills]]:  # formats 1 and 2
+            named, breach = _named(_ORDER_FIELDS, first), None
+        case _:
+            raise ValueError("is not an order")
     named["fills"] = [_named(_FILL_FIELDS, fill) for fill in fills]
-    named["breach"] = None if breach is None else dict(zip(_BREACH_FIELDS, breach, strict=True))
+    named["breach"] = None if breach is None else _named(_BREACH_FIELDS, breach)
     return msgspec.convert(named, Order)
 
 
 def _named(fields: tuple[str, ...], values: list[Any]) -> dict[str, Any]:
     """The values with the names of their fields: all of these, or the first ones. Raises ValueError."""
-    if len(values) == _FIRST_FIELDS[fields]:
+    if len(values) == _FIRST_FIELDS.get(fields):
         fields = fields[: len(values)]
     return dict(zip(fields, values, strict=True))
 

@@ -9,14 +9,14 @@ from typing import Any, Final
 from peewee import Model, SqliteDatabase, fn
 
 from tradebot.config.model import Synchronous
-from tradebot.core.events import Fill, Notice, Order, Signal, Tick
+from tradebot.core.events import Fill, Notice, Order, OrderEvent, Signal, Tick
 from tradebot.core.private_files import sync_directory
 from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.bulk import insert_columns
 from tradebot.store.database import BUSY_TIMEOUT_MS, beside, connect
 from tradebot.store.errors import storage_errors
 from tradebot.store.file_identity import FileWatch
-from tradebot.store.models import NoticeRow, OrderRow, RunRow, SignalRow, TickRow, TradeRow
+from tradebot.store.models import NoticeRow, OrderEventRow, OrderRow, RunRow, SignalRow, TickRow, TradeRow
 from tradebot.store.restart_state import store_checkpoint
 from tradebot.store.runs import RunRecord, counts_of
 
@@ -124,6 +124,7 @@ def insert_batch(db: SqliteDatabase, run_no: int, batch: WriteBatch, after: Stor
         "orders": after.orders,
         "trades": after.trades,
         "notices": after.notices,
+        "order_events": after.order_events,
     }
     if batch.ticks:
         last_id = _insert_ticks(db, run_no, batch.ticks, batch.symbol)
@@ -133,6 +134,10 @@ def insert_batch(db: SqliteDatabase, run_no: int, batch: WriteBatch, after: Stor
         _insert_signals(db, run_no, batch.signals)
     if batch.orders:
         _insert_orders(db, run_no, batch.orders)
+    if batch.order_events:
+        _insert_order_events(db, run_no, batch.order_events)
+    if batch.fills:
+        _insert_fills(db, run_no, batch.fills)
     if batch.notices:
         _insert_notices(db, run_no, batch.notices)
     RunRow.update(progress).where(RunRow.id == run_no).execute(db)
@@ -195,10 +200,15 @@ def _insert_orders(db: SqliteDatabase, run_no: int, orders: list[Order]) -> None
     if any(o.order_type is not None for o in orders):  # none in SHADOW
         columns |= {name: [getattr(o, name) for o in orders] for name in _PAPER_ORDER_FIELDS}
     _insert(db, OrderRow, run_no, columns, ("symbol", "qty", "status", "reason", "is_shadow"))
-    fills = [fill for order in orders for fill in order.fills]
-    if not fills:
-        return
-    columns = {
+
+
+def _insert_order_events(db: SqliteDatabase, run_no: int, events: list[OrderEvent]) -> None:
+    columns = {name: [getattr(event, name) for event in events] for name in OrderEvent.__struct_fields__}
+    insert_columns(db, OrderEventRow, {"run": run_no}, columns)
+
+
+def _insert_fills(db: SqliteDatabase, run_no: int, fills: list[Fill]) -> None:
+    columns: dict[str, list[Any]] = {
         "event_id": [f.event_id for f in fills],
         "order_id": [f.order_id for f in fills],
         "symbol": [f.symbol for f in fills],

@@ -305,13 +305,6 @@ class TestWhatGoes:
             db.execute_sql("UPDATE ticks SET ts = ts / 1000")
             assert prune(db, START_MS + 8_500).ticks == 6
 
-    def test_nothing_after_an_order_that_is_still_open(self) -> None:
-        """Its fills are to come."""
-        with history([ticks_run(30, ended=True)]) as (db, end_ms):
-            db.execute_sql("UPDATE orders SET status = 'ACKNOWLEDGED' WHERE signal_id LIKE '%-0000000009-S'")
-            prune(db, end_ms + 1)
-            assert db.execute_sql("SELECT MIN(id) FROM ticks").fetchone()[0] in range(5, 10)
-
     def test_another_prune_that_finishes_a_run_first(self) -> None:
         """What one may still take of the next run was reckoned before: the newest ticks of the feed would go."""
         with history([ticks_run(20, ended=True), ticks_run(KEPT, ended=True)]) as (db, end_ms):

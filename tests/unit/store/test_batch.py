@@ -29,11 +29,13 @@ def test_order_is_kept_and_all_is_counted(parts: list[tuple[str, int, int]]) -> 
     by_table = sorted(events, key=lambda event: "TSO".index(type(event).__name__[0]))
     assert [*batch.ticks, *batch.signals, *batch.orders] == by_table
     assert batch.events == len(events)
-    assert batch.trades == sum(len(one.fills) for one in batch.orders)
-    assert batch.rows == len(events) + batch.trades
+    assert len(batch.fills) == sum(len(one.fills) for one in batch.orders)
+    assert batch.rows == len(events) + len(batch.fills)
     before = StoredCounts(1, 2, 3, 4)
     after = before.plus(batch)
-    assert after == StoredCounts(1 + len(batch.ticks), 2 + len(batch.signals), 3 + len(batch.orders), 4 + batch.trades)
+    assert after == StoredCounts(
+        1 + len(batch.ticks), 2 + len(batch.signals), 3 + len(batch.orders), 4 + len(batch.fills)
+    )
     assert after.rows == before.rows + batch.rows
 
 

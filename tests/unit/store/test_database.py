@@ -212,7 +212,7 @@ class TestMigration:
         before = [rows(path, query) for query in old_queries]
         with closing(connect(path)) as db:
             assert migrate(db) == 0
-            assert row_counts(db) == {"ticks": 2, "signals": 1, "orders": 1, "trades": 1}
+            assert row_counts(db) == {"ticks": 2, "signals": 1, "orders": 1, "trades": 1, "order_events": 0}
             assert migrate(db) == SCHEMA_VERSION
         assert [rows(path, query) for query in old_queries] == before
         assert rows(path, "SELECT run, event_id, seq FROM ticks") == [(None, None, None)] * 2
@@ -413,7 +413,7 @@ def test_row_counts(tmp_path: Path) -> None:
     with storage_of(path, new_run(path)) as storage:
         storage.write(full_batch(1, 10))
     with closing(connect(path)) as db:
-        assert row_counts(db) == {"ticks": 10, "signals": 2, "orders": 2, "trades": 2}
+        assert row_counts(db) == {"ticks": 10, "signals": 2, "orders": 2, "trades": 2, "order_events": 0}
 
 
 def test_a_file_of_schema_4_gets_the_limits_of_refusals(tmp_path: Path) -> None:

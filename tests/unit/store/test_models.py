@@ -47,6 +47,8 @@ INDEXES = {
     "idx_trades_ts": ("trades", "ts", 0),
     "idx_trades_order_id": ("trades", "order_id", 0),
 }
+# Ours, of few rows: those that have a value there.
+PARTIAL_INDEXES = {"idx_orders_parent_id": ("orders", "parent_id", 0)}
 
 
 @pytest.fixture
@@ -92,7 +94,7 @@ def test_indexes(path: Path) -> None:
                     unique.add((table, parts))
                 if name.startswith("idx_"):
                     named[name] = (table, parts[0], is_unique)
-    assert named == INDEXES
+    assert named == INDEXES | PARTIAL_INDEXES
     assert unique == {
         ("signals", ("event_id",)), ("orders", ("event_id",)), ("trades", ("event_id",)), ("runs", ("run_id",)),
     }  # fmt: skip
@@ -101,4 +103,14 @@ def test_indexes(path: Path) -> None:
 def test_no_other_tables(path: Path) -> None:
     with closing(sqlite3.connect(path)) as db:
         tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    assert tables == {*ORIGINAL, "runs", "notices", "carried", "feeds", "restart_state", "original_rows"}
+    assert tables == {
+        *ORIGINAL,
+        "runs",
+        "notices",
+        "carried",
+        "feeds",
+        "restart_state",
+        "original_rows",
+        "order_events",
+        "checkpoints",
+    }

@@ -21,9 +21,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tests.e2e.tmpfs import small_disk
+from tests.unit.outcomes import outcomes, outcomes_st
 from tests.unit.store_helpers import (
     REPO,
     assert_counters,
+    batch_of,
     counts,
     decided_st,
     dump,
@@ -41,7 +43,7 @@ from tests.unit.store_helpers import (
     unprivileged,
 )
 from tradebot.core.errors import ConfigError
-from tradebot.core.events import Notice, Order, Signal, StoredEvent, Tick, TickChunk
+from tradebot.core.events import Notice, Order, Signal, StoredEvent, Tick, TickChunk, TickOutcome
 from tradebot.store.adoption import Adopted, adopt, orphans
 from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.database import connect
@@ -49,6 +51,7 @@ from tradebot.store.errors import StorageUnavailable
 from tradebot.store.policy import MAX_BATCH_EVENTS
 from tradebot.store.spill import Spill, SpillProbe, probe_spill, spill_path
 from tradebot.store.spill_format import BYTES_AN_EVENT, in_causal_order
+from tradebot.store.spill_format import batch_of as spilled_batch
 from tradebot.store.writer import insert_batch
 
 
@@ -59,11 +62,6 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "x.db"
 
 
-def batch_events(batch: WriteBatch) -> list[list[Any]]:
-    """In the order in which the persist stage spills a batch."""
-    return [list(events) for events in (batch.ticks, batch.signals, batch.orders) if events]
-
-
 def spill(
     path: Path, *batches: WriteBatch, run_id: str = "r1", before: StoredCounts | None = None, end: bool = True
 ) -> Path:
@@ -71,8 +69,7 @@ def spill(
     made = Spill(spill_path(path), 10)
     made.begin(run_id, StoredCounts(*counts(path)) if before is None else before)
     for batch in batches:
-        for events in batch_events(batch):
-            made.append(events)
+        made.append(in_causal_order(batch, 0))
     if end:
         made.finish()
     else:
@@ -94,8 +91,8 @@ def stored_plainly(path: Path, *batches: WriteBatch) -> dict[str, list[Any]]:
 
 
 class TestRoundTrip:
-    @given(ticks=st.lists(ticks_st, max_size=8), decided=decided_st)
-    @hypothesis_settings(max_examples=25)
+    @given(ticks=st.lists(ticks_st, max_size=8), decided=decided_st | outcomes_st)
+    @hypothesis_settings(max_examples=40)
     def test_all_events_come_back_exactly(self, ticks: list[Tick], decided: list[StoredEvent]) -> None:
         """The rows are those that the writer would have made, to the last bit of each price."""
         batch = WriteBatch()
@@ -238,8 +235,7 @@ class TestReserve:
             made = Spill(spill_path(path), 1000)
             disk.fill()
             made.begin("r1", StoredCounts())
-            for events in batch_events(full_batch(1, 700)):
-                made.append(events)
+            made.append(in_causal_order(full_batch(1, 700), 0))
             made.finish()
             disk.free()
             assert adopted(path) == Adopted("r1", 980, 0, whole=True)
@@ -463,7 +459,7 @@ class TestOrphans:
                 2,
             ),
             (b"null\n", 2),
-            (b"x" * 1_100_000, 2),
+            (b"x" * 17_000_000, 2),
         ],
     )
     def test_a_first_line_that_is_damaged(self, path: Path, rest: bytes, line: int) -> None:
@@ -567,6 +563,23 @@ def test_every_prefix_of_a_spilled_batch_is_causal(data: st.DataObject, ticks: i
             assert seen == before + ticks, "decisions come after all ticks of their batch"
 
 
+@given(ticks=st.integers(0, 12), places=st.lists(st.integers(0, 12), max_size=4))
+def test_outcomes_are_spilled_whole_and_in_their_place(ticks: int, places: list[int]) -> None:
+    """Plain ticks and notices between them stay where they were; what an outcome holds is in its line alone."""
+    notices = [Notice("GAP", 1, "", "A", 1, ticks_before=place) for place in sorted(places) if place <= ticks]
+    arrived: list[StoredEvent] = []
+    for number, event in enumerate(outcomes(1, ticks), 1):
+        arrived += [notice for notice in notices if notice.ticks_before == number - 1]
+        arrived.append(event)
+    arrived += [notice for notice in notices if notice.ticks_before == ticks]
+    batch = batch_of(*arrived)
+    assert in_causal_order(batch, 0) == arrived
+    assert batch.events == len(arrived)
+    again = spilled_batch(arrived)
+    parts = ("ticks", "signals", "orders", "fills", "order_events", "notices", "outcomes", "between")
+    assert [getattr(again, name) for name in parts] == [getattr(batch, name) for name in parts]
+
+
 def test_events_are_counted(path: Path) -> None:
     made = Spill(spill_path(path), 10)
     assert (made.used, made.events) == (False, 0)
@@ -579,7 +592,7 @@ def test_events_are_counted(path: Path) -> None:
 
 def test_the_types_of_event_are_the_ones_that_are_spilled() -> None:
     """A new type of event needs its line here."""
-    assert set(StoredEvent.__args__) == {Tick, Notice, Signal, Order}
+    assert set(StoredEvent.__args__) == {Tick, Notice, Signal, Order, TickOutcome}
 
 
 @pytest.mark.parametrize(

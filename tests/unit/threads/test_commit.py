@@ -197,7 +197,7 @@ def assert_in_order(stored: Sequence[StoredEvent], sent: Sequence[tuple[float, E
             assert int(event.event_id.split("-")[1]) <= ticks
             seen.add(event.event_id)
         else:
-            assert event.signal_id in seen
+            assert isinstance(event, Order) and event.signal_id in seen
 
 
 @pytest.mark.parametrize("seed", range(3))
