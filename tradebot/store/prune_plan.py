@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 from peewee import Model, SqliteDatabase
@@ -11,7 +11,7 @@ from tradebot.core.ids import event_prefix
 from tradebot.store.models import FeedRow, NoticeRow, TickRow, TradeRow
 from tradebot.store.saved_state import newest_covered
 
-_PAPER = "PAPER"
+_PAPER: Final = "PAPER"
 
 
 class PrunedRun(Struct, frozen=True):

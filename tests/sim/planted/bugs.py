@@ -355,8 +355,8 @@ _STORE_BUGS: Final = (
         "adopts_stored_events",
         "the whole spill file is adopted, including events that the database already has",
         "tradebot/store/adoption.py",
-        "        if skip[kind] > 0:\n            skip[kind] -= 1\n        else:\n            fresh.append(event)\n",
-        "        fresh.append(event)\n",
+        "        if skip[kind] <= 0:\n",
+        "        if True:\n",
         400,
     ),
     Bug(

@@ -19,9 +19,9 @@ UPKEEP_BUGS: Final = (
     Bug(
         "prune_miscounts",
         "off by one: prune counts one order less than it deletes",
-        "tradebot/store/pruner.py",
-        "pruned_orders=RunRow.pruned_orders + orders,",
-        "pruned_orders=RunRow.pruned_orders + max(0, orders - 1),",
+        "tradebot/store/order_families.py",
+        "RunRow.update({column: column + (counted or rows)})",
+        'RunRow.update({column: column + max(0, (counted or rows) - (table == "orders"))})',
         100,
     ),
     Bug(
