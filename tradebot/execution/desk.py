@@ -16,34 +16,40 @@ from tradebot.core.events import (
     Notice,
     Order,
     OrderEvent,
+    OrderStatus,
     Side,
     Signal,
     Tick,
     TickOutcome,
 )
 from tradebot.core.ids import event_prefix, fill_id, order_id, signal_id
-from tradebot.execution.moves import Execution, Move, Settlement
+from tradebot.execution.moves import Execution, Settlement
 from tradebot.execution.orders import WorkingOrder
 from tradebot.portfolio.account import Account
-from tradebot.portfolio.exact import ZERO, exact, finite, multiply, subtract
+from tradebot.portfolio.exact import ZERO, exact, multiply, subtract
 from tradebot.portfolio.instruments import Instrument, Instruments, value_of
 from tradebot.portfolio.round_trips import RoundTrips
 
-_RATIO: Final = Context(prec=50)
+_RATIO: Final = Context(prec=20)  # more than a double has
 _TEN_THOUSAND: Final = Decimal(10_000)
 
 
 class PaperDesk:
     """The account's side of all venues, and the rows of the tick in hand. Owned by one thread; nothing blocks."""
 
-    def __init__(self, run_id: str, account: Account, instruments: Instruments, allow_short: bool) -> None:
+    def __init__(
+        self, run_id: str, account: Account, instruments: Instruments, allow_short: bool, counts_trades: bool
+    ) -> None:
+        """`counts_trades`: the profit of each trade from flat to flat is needed (`closed`)."""
         self.account = account
         self.round_trips = RoundTrips()
+        self._counts_trades = counts_trades
         self._run_id = run_id
         self._instruments = instruments
         self._allow_short = allow_short
         self._begin_rows()
         self.tick: Tick | None = None
+        self._stem = ""
         self.number = 0
         self.now_ms = 0
 
@@ -52,6 +58,7 @@ class PaperDesk:
     def begin(self, tick: Tick, number: int, now_ms: int) -> None:
         """From here on everything is caused by `tick`, whose number in the run is `number`; `now_ms` is event time."""
         self.tick, self.number, self.now_ms = tick, number, now_ms
+        self._stem = ""
 
     def outcome(self) -> TickOutcome | None:
         """What the tick in hand has caused; None: nothing. The rows are handed over."""
@@ -96,32 +103,37 @@ class PaperDesk:
         return order_id(self._prefix(), self._ids)
 
     def _prefix(self) -> str:
-        return event_prefix(self._run_id, self.number)
+        if not self._stem:
+            self._stem = event_prefix(self._run_id, self.number)
+        return self._stem
 
     # ---- what happens to orders ------------------------------------------------------------------------------------
 
     def refuse(self, order: WorkingOrder, reason: str, breach: LimitBreach | None) -> None:
         """An order that is not sent."""
         order.move("REJECTED")
+        order.remaining = order.qty
         self._orders.append(_row(order, reason, breach, self.now_ms))
-        self._transition(order, order.events, reason, order.qty)
+        self._transition(order, reason)
         self.refusals.append(reason)
 
-    def moved(self, move: Move) -> None:
+    def moved(self, order: WorkingOrder, reason: str, execution: Execution | None) -> None:
         """See `Desk`: the transition becomes a row, and the end of an order frees what it holds back."""
-        order = move.order
-        if move.n == 1:
-            self._orders.append(_row(order, move.reason, None, self.now_ms))
-        elif move.status == "REJECTED":
-            self.refusals.append(move.reason)
-        self._transition(order, move.n, move.reason, move.remaining)
-        if move.status in FINAL_STATUSES:
+        status = order.status
+        if order.events == 1:
+            self._orders.append(_row(order, reason, None, self.now_ms))
+        elif status == "REJECTED":
+            self.refusals.append(reason)
+        self._transition(order, reason)
+        if status in FINAL_STATUSES:
             self.account.release(order.order_id)
             self.account.release_qty(order.order_id)
 
-    def _transition(self, order: WorkingOrder, n: int, reason: str, remaining: Decimal) -> None:
+    def _transition(self, order: WorkingOrder, reason: str) -> None:
         if order.status is not None:
-            row = OrderEvent(order.order_id, n, order.status, reason, self.now_ms, self.number, float(remaining))
+            row = OrderEvent(
+                order.order_id, order.events, order.status, reason, self.now_ms, self.number, float(order.remaining)
+            )
             self._order_events.append(row)
 
     def reserve(self, order: WorkingOrder, price: Decimal) -> None:
@@ -177,32 +189,42 @@ class PaperDesk:
     def _closing(self, symbol: str, side: Side, qty: Decimal) -> Decimal:
         """How much of `qty` closes the position that is held on the other side."""
         net = self.account.positions.at_stake(symbol)[0]
-        return min(qty, max(net.copy_negate() if side == BUY else net, ZERO))
+        if not net or (net > ZERO) == (side == BUY):
+            return ZERO
+        return min(qty, net.copy_abs())
 
     def _book(
         self, order: WorkingOrder, qty: Decimal, execution: Execution, instrument: Instrument, fee_rate: Decimal
     ) -> None:
         price, account, symbol = execution.price, self.account, order.symbol
-        fees = finite(multiply(value_of(instrument, qty, price), fee_rate))
+        fees = float(multiply(value_of(instrument, qty, price), fee_rate))
         fill = Fill(
             fill_id(self._prefix(), len(self._fills) + 1), order.order_id, symbol, order.side, float(qty), float(price),
             fees, self.now_ms, 1, execution.liquidity, self.number, slippage_bps(order.side, price, order.reference),
             int(order.after_gap),
         )  # fmt: skip
         self._fills.append(fill)
-        positions = account.positions
+        if self._counts_trades:
+            self._apply_to_trade(fill, instrument)
+        else:
+            account.apply(fill, instrument)
+        self._release(order, qty, instrument)
+
+    def _apply_to_trade(self, fill: Fill, instrument: Instrument) -> None:
+        positions, symbol = self.account.positions, fill.symbol
         before, realized = positions.at_stake(symbol)[0], positions.realized(symbol)
-        account.apply(fill, instrument)
+        self.account.apply(fill, instrument)
         after, earned = positions.at_stake(symbol)[0], subtract(positions.realized(symbol), realized)
-        profit = self.round_trips.on_fill(symbol, before, after, earned, fees)
+        profit = self.round_trips.on_fill(symbol, before, after, earned, fill.fees)
         if profit is not None:
             self.closed.append(profit)
-        self._release(order, qty, instrument)
 
     def _release(self, order: WorkingOrder, qty: Decimal, instrument: Instrument) -> None:
         """After a fill of `qty` the order holds back only what the rest of it may need."""
+        left = subtract(order.remaining, qty)
+        if not left:
+            return  # its end frees all of it
         if order.reserved:
-            left = subtract(order.remaining, qty)
             still = self.account.cost_of(instrument, left, order.reserved_at, instrument.taker_fee)
             if still < order.reserved:
                 self.account.release(order.order_id, subtract(order.reserved, still))
@@ -215,19 +237,15 @@ def slippage_bps(side: Side, price: Decimal, reference: float) -> float:
     """By how much `price` is worse than `reference`, in basis points of it; negative where it is better."""
     wanted = exact(reference)
     worse = subtract(price, wanted) if side == BUY else subtract(wanted, price)
-    return finite(_RATIO.divide(multiply(worse, _TEN_THOUSAND), wanted)) + 0.0
+    return float(_RATIO.divide(multiply(worse, _TEN_THOUSAND), wanted)) if worse else 0.0
 
 
 def _row(order: WorkingOrder, reason: str, breach: LimitBreach | None, now_ms: int) -> Order:
-    limit, stop = _float(order.limit), _float(order.stop)
+    limit = None if order.limit is None else float(order.limit)
+    stop = None if order.stop is None else float(order.stop)
+    status: OrderStatus = "REJECTED" if order.status == "REJECTED" else "SUBMITTED"
     return Order(
-        event_id=order.order_id, signal_id=order.signal_id, symbol=order.symbol, side=order.side, qty=float(order.qty),
-        price=limit, status="REJECTED" if order.status == "REJECTED" else "SUBMITTED", reason=reason, ts=now_ms,
-        breach=breach, order_type=order.type, limit_price=limit, stop_price=stop, time_in_force=order.time_in_force,
-        expire_ts=order.expire_ts, post_only=int(order.post_only), reduce_only=int(order.reduce_only),
-        parent_id=order.parent_id,
+        order.order_id, order.signal_id, order.symbol, order.side, float(order.qty), limit, status, reason, now_ms, 1,
+        (), breach, order.type, limit, stop, order.time_in_force, order.expire_ts, int(order.post_only),
+        int(order.reduce_only), order.parent_id,
     )  # fmt: skip
-
-
-def _float(value: Decimal | None) -> float | None:
-    return None if value is None else float(value)

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from tradebot.core.events import Liquidity, OrderStatus
+from tradebot.core.events import Liquidity
 from tradebot.execution.orders import WorkingOrder
 
 QueueModel = Literal["through", "trades", "front"]
@@ -40,17 +40,6 @@ class Execution(Struct, frozen=True, gc=False):
     liquidity: Liquidity
 
 
-class Move(Struct, frozen=True):
-    """A transition of an order, with the fill that is its cause. `n` counts the order's transitions from 1."""
-
-    order: WorkingOrder
-    n: int
-    status: OrderStatus
-    reason: str
-    remaining: Decimal
-    execution: Execution | None = None
-
-
 class Settlement(Struct, frozen=True, gc=False):
     """How much of a fill was booked. With `cut`, a reason code, the rest of the order is to be canceled."""
 
@@ -65,8 +54,8 @@ class Desk(Protocol):
         """The id of an order that the venue creates at this tick."""
         ...
 
-    def moved(self, move: Move) -> None:
-        """Take note of a transition."""
+    def moved(self, order: WorkingOrder, reason: str, execution: Execution | None) -> None:
+        """Take note that `order` has changed to the status that it has now, and of the fill that is the cause."""
         ...
 
     def settle(self, order: WorkingOrder, execution: Execution) -> Settlement:

@@ -77,7 +77,6 @@ class OrderEntry:
         if isinstance(command, Cancel):
             venue.cancel(command.order_id)
             return
-        command.request.check()
         order = self._ordered(venue, tick.price, command)
         if isinstance(command, Submit):
             self._send(venue, order, None)
@@ -86,7 +85,7 @@ class OrderEntry:
         if old is None or old.cancel_at_ms is not None:
             self._desk.refuse(order, UNKNOWN_ORDER, None)
         else:
-            order.replaces_id = old.order_id
+            order.replaces_id, old.replaced_by = old.order_id, order.order_id
             self._send(venue, order, old)
 
     def _ordered(self, venue: SymbolVenue, price: float, command: Submit | Amend) -> WorkingOrder:
@@ -113,6 +112,8 @@ class OrderEntry:
         if held is not None:
             desk.put_back(held)
         if refusal is not None:
+            if old is not None:
+                old.replaced_by = None
             desk.refuse(order, refusal.reason, refusal.breach)
             return
         desk.accepted += 1
@@ -125,23 +126,21 @@ class OrderEntry:
     def _refusal(self, venue: SymbolVenue, order: WorkingOrder, price: Decimal) -> Refusal | None:
         """Why an order is not sent; `price` is what a unit may cost."""
         instrument, last = venue.instrument, exact(order.reference)
-        if not order.remaining:
-            return Refusal(MIN_QTY)
-        if ZERO in (order.limit, order.stop):
-            return Refusal(MIN_NOTIONAL)  # a price below one step
-        small = too_small(instrument, order.qty, order.limit or order.stop or last)
+        small = too_small(instrument, order.remaining, order.limit or order.stop or last)
         if small is not None and not (order.reduce_only and small.reason == MIN_NOTIONAL):
             return Refusal(small.reason, small.breach)
+        if not order.remaining:
+            return Refusal(MIN_QTY)
+        if price <= ZERO or (order.stop is not None and not order.stop):
+            return Refusal(MIN_NOTIONAL)  # a price below one step
         if self.closed is not None:
             return Refusal(self.closed)
         wanted = _as_open(order)
         blocked = self._blocked(wanted)
         if blocked is not None:
             return blocked
-        refusal = check_order(
-            wanted, last, {name: [_as_open(o) for o in v.orders] for name, v in self._venues.items() if not v.idle},
-            self._last_price, self._desk.account.positions, self._caps, self._money,
-        )  # fmt: skip
+        positions = self._desk.account.positions
+        refusal = check_order(wanted, last, self._open_orders(), self._last_price, positions, self._caps, self._money)
         if refusal is not None or order.reduce_only:
             return refusal
         breach = self._desk.account.refuses(instrument, order.side, order.qty, price, instrument.taker_fee)
@@ -159,6 +158,14 @@ class OrderEntry:
         breach: LimitBreach | None = self._breakers.evidence(wanted.symbol)
         return Refusal(code, breach)
 
+    def _open_orders(self) -> dict[str, list[OpenOrder]]:
+        """Those of each symbol that has any."""
+        found: dict[str, list[OpenOrder]] = {}
+        for symbol, venue in self._venues.items():
+            if not venue.idle:
+                found[symbol] = [_as_open(order) for order in venue.orders]
+        return found
+
     def _last_price(self, symbol: str) -> Decimal:
         return exact(self._venues[symbol].tape.last_price)
 
@@ -171,18 +178,20 @@ class OrderEntry:
             last = exact(order.reference)
             if order.type == "MARKET":
                 quote = venue.tape.ask if order.side == BUY else venue.tape.bid
-                price = last if quote is None else quote
+                price = last if quote is None or quote <= ZERO else quote
             else:
                 trail = order.trail_amount
                 if trail is None:
                     trail = multiply(last, multiply(order.trail_bps or ZERO, BASIS_POINT))
                 price = add(last, trail)
-        return multiply(price, self._slipped)
+        return price if self._slipped == ONE else multiply(price, self._slipped)
 
 
 def _as_open(order: WorkingOrder) -> OpenOrder:
     """As caps see it. Of the children of a bracket, and of an order and its replacement, only one can be filled."""
-    one_of = order.replaces_id or order.order_id
-    if order.sibling_id is not None:
+    one_of = order.replaced_by
+    if order.replaces_id is not None:
+        one_of = order.order_id
+    elif order.sibling_id is not None:
         one_of = min(order.order_id, order.sibling_id)
     return OpenOrder(order.symbol, order.side, order.remaining, order.reduce_only, one_of)

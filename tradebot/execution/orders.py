@@ -144,6 +144,8 @@ class WorkingOrder(Struct):
     """Of a bracket's child: the other one."""
     replaces_id: str | None = None
     """The order that an amendment replaces by this one, while that is not settled."""
+    replaced_by: str | None = None
+    """The order that is to replace this one, once it is canceled."""
     replaced: bool = False
     """`replaces_id` was canceled for this one, which may become active."""
     replaces_remaining: Decimal = ZERO

@@ -26,7 +26,7 @@ from tradebot.core.events import (
 from tradebot.execution.breakers import Breakers
 from tradebot.execution.desk import PaperDesk
 from tradebot.execution.order_entry import OrderEntry, PaperSettings
-from tradebot.execution.orders import Command, OrderRequest, working
+from tradebot.execution.orders import Cancel, Command, OrderRequest, working
 from tradebot.execution.trips import Release, Trip, as_notice
 from tradebot.execution.venue import SymbolVenue
 from tradebot.portfolio.account import Account
@@ -57,7 +57,8 @@ class PaperExecution:
         self._breakers = breakers
         self._account = Account(account, money.instruments, money.rates)
         self._margin = account.allow_short or account.max_leverage > 1
-        self._desk = PaperDesk(run_id, self._account, money.instruments, account.allow_short)
+        self._watches = breakers.active or self._margin  # something is decided by the account at each tick
+        self._desk = PaperDesk(run_id, self._account, money.instruments, account.allow_short, breakers.active)
         self._venues: dict[str, SymbolVenue] = {}
         self._entry = OrderEntry(settings, self._desk, self._venues, money, caps, breakers)
         self._now_ms = 0
@@ -121,7 +122,7 @@ class PaperExecution:
         while at < len(ticks):
             end = len(ticks) if position == len(decisions) else decisions[position].index + 1
             # Ticks that can touch no order pass at once, up to and with the next one that is decided on.
-            reached = at if self._looks_at_each_tick(symbol) else venue.observe(ticks, at, end)
+            reached = at if self._watches and self._looks_at_each_tick(symbol) else venue.observe(ticks, at, end)
             passed = reached == end
             index = reached - 1 if passed else reached
             begin = position
@@ -142,7 +143,13 @@ class PaperExecution:
 
         Raises ValueError for a command that contradicts itself.
         """
-        return self._at_tick(self.venue(tick.symbol), tick, number, commands, passed=False)
+        for command in commands:
+            if not isinstance(command, Cancel):
+                command.request.check()
+        venue = self.venue(tick.symbol)
+        outcome = self._at_tick(venue, tick, number, commands, passed=False)
+        self._mark(venue)
+        return outcome
 
     # ---- one tick --------------------------------------------------------------------------------------------------
 
@@ -151,18 +158,21 @@ class PaperExecution:
     ) -> TickOutcome | None:
         """All that one tick does, in this order; `passed`: the venue has seen it, and it touches no order."""
         desk, late = self._desk, not passed and venue.tape.is_late(tick)
-        self._mark(venue)  # with the print before this one, at which the account still stands
+        if self._margin:
+            self._mark(venue)  # at the print before this one, at which fills find the account
         desk.begin(tick, number, max(venue.tape.now_ms, as_unix_ms(tick.ts)))
         desk.notices += self._notices  # of what was decided between the ticks
         self._notices.clear()
         if not passed:
             venue.on_print(tick)  # event time; ends that are due; arrivals; quote; triggers; fills
-        self._mark(venue)
-        if not late and not passed:
+        if commands or self._watches:
+            self._mark(venue)
+        if self._watches and not late and not passed:
             self._watch_account(venue, tick)  # breakers, liquidation
         for command in commands:
             self._entry.obey(venue, tick, command)  # these orders never see this print
-        self._count_orders()
+        if self._breakers.active:
+            self._count_orders()
         return desk.outcome()
 
     def _looks_at_each_tick(self, symbol: str) -> bool:
@@ -197,8 +207,6 @@ class PaperExecution:
     def _count_orders(self) -> None:
         """What became of this tick's orders counts for the breakers per minute."""
         breakers, desk = self._breakers, self._desk
-        if not breakers.active:
-            return
         for _ in range(desk.accepted):
             self._take_changes(breakers.on_order(self._now_ms))
         for reason in desk.refusals:

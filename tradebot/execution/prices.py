@@ -69,13 +69,13 @@ class Slippage:
     def bought_at(self, quote: Decimal) -> Decimal:
         """What a BUY pays where the market asks `quote`."""
         if not self._moves_price and self._tick_size is None:
-            return _double(quote)
+            return quote
         return _double(round_up(multiply(quote, self.buying), price_step(quote, self._tick_size)))
 
     def sold_at(self, quote: Decimal) -> Decimal:
         """What a SELL gets where the market bids `quote`; not above 0: nothing, it is no price."""
         if not self._moves_price and self._tick_size is None:
-            return _double(quote)
+            return quote
         return _double(round_down(multiply(quote, self.selling), price_step(quote, self._tick_size)))
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from decimal import Decimal
+from functools import lru_cache
 from math import inf
 from typing import Any, Final
 
@@ -133,6 +134,20 @@ class Tape:
         """The best price at which something was wanted, as `ask`. One step below a print may be no price (<= 0)."""
         return self._bid_of(self._bid, self._low_buy)
 
+    def dearest(self, price: float) -> Decimal:
+        """The higher of `price` and the ask: what a buyer surely gets the other side of a print at."""
+        if isinstance(self._ask, float) and not self._high_sell:
+            return exact(max(price, self._ask))
+        ask = self.ask
+        return exact(price) if ask is None else max(exact(price), ask)
+
+    def cheapest(self, price: float) -> Decimal:
+        """The lower of `price` and the bid, as `dearest`; it may be no price (<= 0)."""
+        if isinstance(self._bid, float) and not self._low_buy:
+            return exact(min(price, self._bid))
+        bid = self.bid
+        return exact(price) if bid is None else min(exact(price), bid)
+
     def mean_size(self) -> tuple[Decimal, int]:
         """The sum of the last sizes of prints and their number, which is 0 where none is kept."""
         total = ZERO
@@ -163,10 +178,10 @@ class Tape:
             self._sizes.extend(state["sizes"])
 
     def _is_smaller_step(self, price: float, last: float) -> bool:
-        return not self.tick_size or subtract(exact(price), exact(last)).copy_abs() < self.tick_size
+        return not self.tick_size or _difference(price, last) < self.tick_size
 
     def _learn_step(self, price: float, last: float) -> float:
-        self.tick_size = subtract(exact(price), exact(last)).copy_abs()
+        self.tick_size = _difference(price, last)
         return float(self.tick_size)
 
     def _ask_of(self, ask: Decimal | float | None, high_sell: float) -> Decimal | None:
@@ -182,6 +197,11 @@ class Tape:
             return shown
         most = subtract(exact(low_buy), self.tick_size)
         return most if shown is None or most < shown else shown
+
+
+@lru_cache(maxsize=4096)
+def _difference(price: float, last: float) -> Decimal:
+    return subtract(exact(price), exact(last)).copy_abs()
 
 
 def _plain(price: Decimal | float | None) -> str | float | None:

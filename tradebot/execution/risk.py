@@ -193,7 +193,7 @@ def check_order(
     instrument = money.instruments.of(symbol)
     net, exposure = positions.at_stake(symbol)
     own = [*open_orders.get(symbol, ())]
-    bought, sold = open_quantities(own)
+    bought, sold = open_quantities(own) if own else (ZERO, ZERO)
     if order.reduce_only or lowers(net, order.side, order.qty, bought if order.side == BUY else sold):
         return None
     if instrument.needs_entry:
@@ -201,7 +201,13 @@ def check_order(
     rate = rates.rate(instrument.currency)
     if rate is None or positions.unrated(rates) is not None:
         return Refusal(NO_RATE)
-    worst = worst_case(net, *open_quantities([*own, order]))
+    if order.siblings is not None:
+        bought, sold = open_quantities([*own, order])
+    elif order.side == BUY:
+        bought = add(bought, order.qty)
+    else:
+        sold = add(sold, order.qty)
+    worst = worst_case(net, bought, sold)
     would_be = _in_account(value_of(instrument, worst, price), rate)
     total = add(positions.total_exposure(rates), subtract(would_be, _in_account(exposure, rate)))
     count = len(own)

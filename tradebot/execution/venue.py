@@ -32,10 +32,11 @@ from tradebot.core.events import (
     as_unix_ms,
 )
 from tradebot.execution.brackets import children_of
-from tradebot.execution.moves import Desk, Execution, Move, VenueSettings
+from tradebot.execution.moves import Desk, Execution, VenueSettings
 from tradebot.execution.orders import WorkingOrder
 from tradebot.execution.prices import Slippage, whole_lots
 from tradebot.execution.quote import Tape
+from tradebot.execution.resting import priority, reached
 from tradebot.portfolio.exact import ZERO, add, exact, multiply, subtract
 from tradebot.portfolio.instruments import UNKNOWN_STEP, Instrument, round_up
 
@@ -62,6 +63,9 @@ class SymbolVenue:
         self._orders: dict[str, WorkingOrder] = {}  # alive, in the order of submission
         self._sequence = 0
         self._ages = 0
+        self._until_ms: float = inf
+        self._due_ms: float = inf
+        self._next_arrival_ms: float = inf
         self._watch()
 
     # ---- what is asked of it ---------------------------------------------------------------------------------------
@@ -87,7 +91,11 @@ class SymbolVenue:
         order.active_from_ms = max(order.active_from_ms, self.tape.now_ms + wait_ms)
         self._orders[order.order_id] = order
         self._move(order, "SUBMITTED", "SUBMITTED")
-        self._watch()
+        if order.expire_ts is not None and order.expire_ts < self._due_ms:
+            self._due_ms = order.expire_ts
+        if order.active_from_ms < self._next_arrival_ms:
+            self._next_arrival_ms = order.active_from_ms
+        self._until_ms = min(self._until_ms, self._due_ms, self._next_arrival_ms)
 
     def cancel(self, order_id: str, reason: str = CANCEL_REQUESTED) -> bool:
         """Ask for the end of an order, which takes `cancel_latency_ms`.
@@ -143,18 +151,19 @@ class SymbolVenue:
             tape.observe((tick,), 0, 1)
             return
         now_ms, before = as_unix_ms(tick.ts), self._ages
-        self._end_due(now_ms)
-        self._activate(now_ms, tick)  # judged on the quote before this print
+        if now_ms >= self._due_ms:
+            self._end_due(now_ms)
+        if now_ms >= self._next_arrival_ms:
+            self._activate(now_ms, tick)  # judged on the quote before this print
         tape.observe((tick,), 0, 1)
         active = self._ages
-        self._trigger(tick, before)  # orders that were active before this print
+        if self._stops:
+            self._trigger(tick, before)  # orders that were active before this print
         self._fill(tick, active)  # orders that are active now, but for those just triggered
         self._watch()
 
     def _end_due(self, now_ms: int) -> None:
         """Cancels, expiries and timeouts whose time has come."""
-        if now_ms < self._due_ms:
-            return
         alive = list(self._orders.values())
         for order in alive:
             if order.gap_cancel:
@@ -171,8 +180,6 @@ class SymbolVenue:
 
     def _activate(self, now_ms: int, tick: Tick) -> None:
         """Orders that have arrived."""
-        if now_ms < self._next_arrival_ms:
-            return
         for order in list(self._orders.values()):
             if order.status != "SUBMITTED" or now_ms < order.active_from_ms:
                 continue
@@ -246,25 +253,33 @@ class SymbolVenue:
         active = [o for o in self._orders.values() if 0 < o.age <= newest and not o.waits_for_trigger]
         if not active:
             return
-        price, volume = exact(tick.price), exact(tick.volume)
+        volume = exact(tick.volume)
         left = multiply(volume, self._participation)
         used = ZERO
-        for order in sorted([order for order in active if order.taking], key=_age):
-            used = add(used, self._take(order, price, subtract(left, used)))
+        takers = [order for order in active if order.taking]
+        if len(takers) > 1:
+            takers.sort(key=_age)
+        for order in takers:
+            used = add(used, self._take(order, tick.price, subtract(left, used)))
         resting = [order for order in active if not order.taking and not order.is_final]
+        if not resting:
+            return
+        price = exact(tick.price)
         if len(resting) > 1:
-            resting.sort(key=lambda order: _priority(order, price))
+            resting.sort(key=lambda order: priority(order, price))
         for order in resting:
-            available = self._reached(order, price, volume, used)
+            available = reached(order, price, subtract(volume, used), volume, self.tape, self._settings.queue)
             qty = order.remaining if order.remaining <= available else whole_lots(max(available, ZERO), self._lot)
             if qty > ZERO and order.limit is not None:
                 used = add(used, self._execute(order, Execution(qty, order.limit, "MAKER")))
 
-    def _take(self, order: WorkingOrder, price: Decimal, left: Decimal) -> Decimal:
+    def _take(self, order: WorkingOrder, price: float, left: Decimal) -> Decimal:
         """A taking order at one print of `price`, of whose volume `left` may be taken; returns what it took."""
-        paid = self._taking_price(order, price)
+        tape, slippage = self.tape, self._slippage
+        buys = order.side == BUY
+        paid = slippage.bought_at(tape.dearest(price)) if buys else slippage.sold_at(tape.cheapest(price))
         limit, filled = order.limit, ZERO
-        passed = limit is not None and (paid > limit if order.side == BUY else paid < limit)
+        passed = limit is not None and (paid > limit if buys else paid < limit)
         if passed:
             order.taking = False  # for good
         elif paid > ZERO:
@@ -274,36 +289,6 @@ class SymbolVenue:
         if order.time_in_force in (IOC, FOK) and not order.is_final:
             self._end(order, "CANCELED", order.time_in_force)
         return filled
-
-    def _taking_price(self, order: WorkingOrder, price: Decimal) -> Decimal:
-        if order.side == BUY:
-            ask = self.tape.ask
-            return self._slippage.bought_at(price if ask is None or ask < price else ask)
-        bid = self.tape.bid
-        return self._slippage.sold_at(price if bid is None or bid > price else bid)
-
-    def _reached(self, order: WorkingOrder, price: Decimal, volume: Decimal, used: Decimal) -> Decimal:
-        """How much of a print at `price` a resting order can get when `used` of its volume is spent."""
-        limit = order.limit
-        if limit is None:
-            return ZERO
-        beyond = subtract(limit, price) if order.side == BUY else subtract(price, limit)
-        left = subtract(volume, used)
-        if beyond > ZERO:
-            if beyond < self.tape.tick_size:
-                return ZERO
-            order.queue = None if order.queue is None else ZERO
-            return left
-        by_other_side = self.tape.side is not None and self.tape.side != order.side
-        if beyond < ZERO or not by_other_side or self._settings.queue == "through":
-            return ZERO
-        if self._settings.queue == "front":
-            return left
-        queue = order.queue
-        if queue is None:
-            return ZERO
-        order.queue = max(ZERO, subtract(queue, volume))
-        return subtract(left, queue)
 
     def _execute(self, order: WorkingOrder, execution: Execution) -> Decimal:
         """Give a fill, as far as the desk can settle it, with what it changes in other orders; returns its quantity."""
@@ -317,8 +302,9 @@ class SymbolVenue:
             self._move(order, status, status, execution)
             if order.sibling_id is not None:
                 self._shrink(order.sibling_id, qty)
-            for child in children_of(order, qty, self.instrument.tick_size, self._desk.new_order_id):
-                self.submit(child, latency_ms=0)
+            if order.take_profit is not None or order.stop_loss is not None:
+                for child in children_of(order, qty, self.instrument.tick_size, self._desk.new_order_id):
+                    self.submit(child, latency_ms=0)
             if order.is_final:
                 del self._orders[order.order_id]
         if settled.cut is not None and not order.is_final:
@@ -347,7 +333,7 @@ class SymbolVenue:
 
     def _move(self, order: WorkingOrder, status: OrderStatus, reason: str, execution: Execution | None = None) -> None:
         order.move(status)
-        self._desk.moved(Move(order, order.events, status, reason, order.remaining, execution))
+        self._desk.moved(order, reason, execution)
 
     # ---- what need not be looked at --------------------------------------------------------------------------------
 
@@ -355,7 +341,7 @@ class SymbolVenue:
         """Find what prints change nothing: those earlier than `_until_ms` with a price between `_low` and `_high`."""
         due: float = inf
         arrival: float = inf
-        low, high, taking = 0.0, inf, False
+        low, high, taking, stops = 0.0, inf, False, False
         for order in self._orders.values():
             for at_ms in (order.cancel_at_ms, order.expire_ts, order.timeout_at_ms):
                 if at_ms is not None and at_ms < due:
@@ -367,11 +353,12 @@ class SymbolVenue:
             elif order.taking:
                 taking = True
             else:
+                stops = stops or order.waits_for_trigger
                 below, above = order.quiet_between()
                 low, high = max(low, below), min(high, above)
         self._due_ms, self._next_arrival_ms = due, arrival
         self._until_ms = 0.0 if taking else min(due, arrival)
-        self._low, self._high = low, high
+        self._low, self._high, self._stops = low, high, stops
 
     # ---- restart ---------------------------------------------------------------------------------------------------
 
@@ -391,10 +378,3 @@ class SymbolVenue:
 
 def _age(order: WorkingOrder) -> int:
     return order.age
-
-
-def _priority(order: WorkingOrder, price: Decimal) -> tuple[Decimal, bool, int]:
-    """The better price first, which is the one that a print at `price` is further through; BUY before SELL; age."""
-    limit = order.limit or price
-    beyond = subtract(price, limit) if order.side == BUY else subtract(limit, price)
-    return beyond, order.side != BUY, order.age

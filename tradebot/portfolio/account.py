@@ -40,6 +40,7 @@ class Account:
         self._initial = exact(settings.initial_balance)
         self._allow_short = settings.allow_short
         self._leverage = exact(settings.max_leverage)
+        self._is_spot = not settings.allow_short and self._leverage == ONE
         self._instruments = instruments
         self._rates = rates
         self.positions = Positions(instruments)
@@ -80,8 +81,11 @@ class Account:
         Equity x max_leverage, less what is at stake, less reservations: in spot that is the cash. With `order_id`, its
         own reservation counts as free: what a fill of that order may spend.
         """
-        limit = multiply(self.equity(), self._leverage)
-        left = subtract(limit, self.positions.total_exposure(self._rates))
+        if self._is_spot:
+            left = self._cash_total()  # what is held is worth what is at stake
+        else:
+            limit = multiply(self.equity(), self._leverage)
+            left = subtract(limit, self.positions.total_exposure(self._rates))
         for other, (currency, amount) in self._reserved.items():
             if other != order_id:
                 left = subtract(left, self._in_account(currency, amount))
@@ -177,10 +181,7 @@ class Account:
 
         Amounts in a currency that has lost its rate, because the configuration was changed, count 1:1.
         """
-        total = self.positions.total_value(self._rates)
-        for currency, amount in self._cash.items():
-            total = add(total, self._in_account(currency, amount))
-        return total
+        return add(self.positions.total_value(self._rates), self._cash_total())
 
     def is_ruined(self) -> bool:
         """Whether the equity is used up: a margin account is to be liquidated (LIQUIDATED)."""
@@ -220,9 +221,15 @@ class Account:
         ]
         self.positions = Positions.of(found, self._instruments)
 
+    def _cash_total(self) -> Decimal:
+        total = ZERO
+        for currency, amount in self._cash.items():
+            total = add(total, self._in_account(currency, amount))
+        return total
+
     def _in_account(self, currency: str | None, amount: Decimal) -> Decimal:
         rate = self._rates.rate(currency)
-        return amount if rate is None else multiply(amount, rate)
+        return amount if rate is None or rate is ONE else multiply(amount, rate)
 
 
 def no_balance_text(symbol: str, breach: LimitBreach) -> str:

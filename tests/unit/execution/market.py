@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from tradebot.core.events import BUY, FOK, NO_BALANCE, REDUCE_ONLY, SELL, Side, Tick
-from tradebot.execution.moves import Execution, Move, Settlement, VenueSettings
+from tradebot.execution.moves import Execution, Settlement, VenueSettings
 from tradebot.execution.orders import OrderRequest, WorkingOrder, working
 from tradebot.execution.venue import SymbolVenue
 from tradebot.portfolio.instruments import Instrument
@@ -15,6 +15,17 @@ SYMBOL = "TEST/USD"
 START_MS = 1_700_000_000_000
 STEP_MS = 100
 D = Decimal
+
+
+class Move(NamedTuple):
+    """A transition of an order, with the fill that is its cause."""
+
+    order: WorkingOrder
+    n: int
+    status: str
+    reason: str
+    remaining: Decimal
+    execution: Execution | None
 
 
 class Market:
@@ -85,10 +96,11 @@ class Market:
         self._orders += 1
         return f"O{self._orders}"
 
-    def moved(self, move: Move) -> None:
+    def moved(self, order: WorkingOrder, reason: str, execution: Execution | None) -> None:
         """See `Desk`."""
-        self.moves.append(move)
-        if move.execution is not None:
+        assert order.status is not None
+        self.moves.append(Move(order, order.events, order.status, reason, order.remaining, execution))
+        if execution is not None:
             self.filled_at.append(self.ticks)
 
     def settle(self, order: WorkingOrder, execution: Execution) -> Settlement:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.execution.market import START_MS, Market
-from tradebot.core.events import BUY, SELL, Side
+from tests.unit.execution.market import START_MS, SYMBOL, Market
+from tradebot.core.events import BUY, SELL, Side, Tick
 
 ACK = ["SUBMITTED", "ACKNOWLEDGED"]
 
@@ -94,6 +94,16 @@ def test_an_expired_order_is_never_filled() -> None:
     market.trade(98.00, taker=SELL, at=400)
     assert market.life(order) == [*ACK, "EXPIRED"]
     assert market.fills() == []
+
+
+def test_an_order_may_expire_before_it_is_active() -> None:
+    """Also where the prints in between touch nothing, so that they pass in one call."""
+    market = quoted(latency_ms=500)
+    order = market.order(BUY, 1, "LIMIT", limit="99.00", time_in_force="GTD", expire_ts=START_MS + 300)
+    ticks = [Tick(SYMBOL, 100.0, 1.0, START_MS + ms) for ms in (299, 300, 301)]
+    assert market.venue.observe(ticks, 0, 3) == 1
+    market.venue.on_print(ticks[1])
+    assert market.life(order) == ["SUBMITTED", "EXPIRED"]
 
 
 # ---- taking ---------------------------------------------------------------------------------------------
