@@ -5,6 +5,7 @@ tradebot and shares no text with it. It is slow on purpose: every print walks al
 that can be calculated again.
 
 `values` has what goes in and comes out, `market` what prints teach (event time, quote, tick size, sizes), `orders` the
-life of one order, `account` the money, `calculation` the order of events at one print, `series` recorded and small
-markets, `schedule` deterministic orders for them.
+life of one order, `account` the money, `entry` what is refused, `calculation` the order of events at one print.
+`series` has recorded and made-up markets, `schedule` deterministic orders for them, `small_markets` draws both for
+hypothesis, `invariants` has what must hold for every outcome.
 """

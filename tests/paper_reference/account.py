@@ -15,13 +15,13 @@ class Account:
         self.settings = settings
         self.cash = settings.initial_balance
         self.positions: dict[str, Fraction] = {}
-        self.fees = Fraction(0)
+        self.prices: dict[str, Fraction] = {}  # the newest of each symbol, those of fills too
 
     def apply(self, order: Order, qty: Fraction, price: Fraction, fee: Fraction) -> None:
         signed = qty if order.side == "BUY" else -qty
         self.positions[order.request.symbol] = self.position(order.request.symbol) + signed
+        self.prices[order.request.symbol] = price
         self.cash -= signed * price + fee
-        self.fees += fee
 
     def position(self, symbol: str) -> Fraction:
         return self.positions.get(symbol, Fraction(0))
@@ -32,25 +32,27 @@ class Account:
         return max(Fraction(0), position if order.side == "SELL" else -position)
 
     def reserved(self, order: Order) -> Fraction:
-        """The cash that an open BUY keeps from others: its worst price with the taker's fee."""
-        if order.side != "BUY" or order.request.reduce_only:
+        """The money that an open order keeps from others: its worst price with the taker's fee, for what it opens.
+
+        In spot a SELL keeps holdings instead, and what only reduces keeps nothing.
+        """
+        if order.request.reduce_only or (order.side == "SELL" and not self.settings.allow_short):
             return Fraction(0)
-        return order.remaining * order.reserve_each
+        return min(order.opening, order.remaining) * order.reserve_each
 
-    def affordable(self, order: Order, orders: list[Order], price: Fraction, fee: Fraction) -> Fraction:
-        """How much of a BUY at `price` can be paid: from all cash that no other open order keeps."""
-        others = self.all_reserved([other for other in orders if other is not order])
-        return max(Fraction(0), self.cash - others) / (price * (1 + fee))
-
-    def all_reserved(self, orders: list[Order]) -> Fraction:
-        return sum((self.reserved(order) for order in orders if order.open), Fraction(0))
+    def free(self, orders: list[Order]) -> Fraction:
+        """What may be spent when these orders keep theirs. In spot that is the cash which they leave."""
+        at_stake = sum((abs(qty) * self.prices[symbol] for symbol, qty in self.positions.items() if qty), Fraction(0))
+        kept = sum((self.reserved(order) for order in orders if order.open), Fraction(0))
+        return self.equity() * self.settings.max_leverage - at_stake - kept
 
     def sellable(self, symbol: str, orders: list[Order]) -> Fraction:
         """Holdings that no open SELL has promised already."""
         return self.position(symbol) - sum((promised(order, symbol) for order in orders), Fraction(0))
 
-    def equity(self, prices: dict[str, Fraction]) -> Fraction:
-        return self.cash + sum((qty * prices[symbol] for symbol, qty in self.positions.items() if qty), Fraction(0))
+    def equity(self) -> Fraction:
+        held = sum((qty * self.prices[symbol] for symbol, qty in self.positions.items() if qty), Fraction(0))
+        return self.cash + held
 
 
 def promised(order: Order, symbol: str) -> Fraction:

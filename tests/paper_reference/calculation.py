@@ -7,25 +7,20 @@ orders by age. Orders are asked for at the end of a print and never see it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from fractions import Fraction
 
-from tests.paper_reference.account import Account
+from tests.paper_reference.entry import OrderBook
 from tests.paper_reference.market import Market
-from tests.paper_reference.orders import Order, on_grid
+from tests.paper_reference.orders import Order
 from tests.paper_reference.values import (
-    Amend,
-    Cancel,
     Command,
-    Event,
     Fill,
     Instrument,
-    OrderId,
     Outcome,
     Print,
     Request,
     Settings,
-    Submit,
+    as_recorded,
     down_to,
     milliseconds,
     up_to,
@@ -53,31 +48,18 @@ def calculate(
     return calculation.outcome()
 
 
-class Calculation:
-    """The state between two prints: markets, orders by age, the account."""
-
-    def __init__(self, settings: Settings, instruments: Iterable[Instrument] = ()) -> None:
-        self.settings = settings
-        self.instruments = {instrument.symbol: instrument for instrument in instruments}
-        self.markets: dict[str, Market] = {}
-        self.last_prices: dict[str, Fraction] = {}
-        self.account = Account(settings)
-        self.orders: list[Order] = []  # all, by their submission
-        self.made_by_venue: set[OrderId] = set()
-        self.liquidated = False
-        self.living: list[Order] = []  # those of them that were open after the last print, or are newer
-        self.named: dict[int, Order] = {}
-        self.events: list[Event] = []
-        self.fills: list[Fill] = []
-        self.number = 0
+class Calculation(OrderBook):
+    """What prints do to orders."""
 
     # -- one print -----------------------------------------------------------------------------------------------
 
     def at_print(self, number: int, print_: Print, commands: Sequence[Command]) -> None:
         self.number = number
         market = self.market(print_.symbol)
+        self.time = market.event_time or 0
         if not market.is_late(print_):
             market.event_time = milliseconds(print_.ts)
+            self.time = market.event_time
             self.cancels_for_gaps(market)
             self.due_cancels(market)
             self.expiries(market)
@@ -87,7 +69,7 @@ class Calculation:
             self.triggers(market, print_)
             taken = self.takers(market, print_)
             self.resting(market, print_, taker_side, print_.volume - taken)
-            self.last_prices[print_.symbol] = print_.price
+            self.account.prices[print_.symbol] = print_.price
             self.liquidation()
         for command in commands:
             self.obey(command, print_.price)
@@ -142,9 +124,7 @@ class Calculation:
             self.pass_on(order, "CANCELED", order.request.time_in_force)
 
     def triggers(self, market: Market, print_: Print) -> None:
-        for order in self.open_orders(market):
-            if not order.waits_for_trigger:
-                continue
+        for order in sorted((order for order in self.open_orders(market) if order.waits_for_trigger), key=age_of):
             further = min if order.side == "BUY" else max
             order.extreme = print_.price if order.extreme is None else further(order.extreme, print_.price)
             if order.activated_tick == self.number:
@@ -230,18 +210,18 @@ class Calculation:
         if all_or_nothing and qty < wanted:
             return Fraction(0)
         if qty:
-            self.book(order, market, qty, price, qty * price * rate, liquidity)
+            self.book(order, market, qty, price, as_recorded(qty * price * rate), liquidity)
         if reason and order.open:
             self.pass_on(order, "CANCELED", reason)
         return qty
 
     def payable(self, order: Order, price: Fraction, fee: Fraction) -> Fraction:
-        """How much the account can pay for or deliver at this price; without a bound where it may be short."""
-        if self.settings.allow_short:
-            return order.remaining
-        if order.side == "SELL":
-            return max(Fraction(0), self.account.position(order.request.symbol))
-        return self.account.affordable(order, self.living, price, fee)
+        """How much the account can pay for or deliver at this price. What closes a position needs no money."""
+        closing = self.account.reducible(order)
+        if order.request.reduce_only or (order.side == "SELL" and not self.settings.allow_short):
+            return closing
+        others = [other for other in self.living if other is not order]
+        return closing + max(Fraction(0), self.account.free(others)) / (price * (1 + fee))
 
     def book(self, order: Order, market: Market, qty: Fraction, price: Fraction, fee: Fraction, liquidity: str) -> None:
         """A fill, and what it changes in the orders that belong to this one."""
@@ -271,7 +251,10 @@ class Calculation:
             exits.append(Request(symbol, side, qty, "LIMIT", limit=entry.request.take_profit, reduce_only=True))
         if entry.request.stop_loss is not None:
             exits.append(Request(symbol, side, qty, "STOP", stop=entry.request.stop_loss, reduce_only=True))
-        children = [self.accept(request, market, entry.signal_price, latency_ms=0, check=False) for request in exits]
+        children = [
+            self.accept(request, market, entry.signal_price, latency_ms=0, check=False, parent=entry.id)
+            for request in exits
+        ]
         for child in children:
             child.reference_price = child.limit or child.stop or child.reference_price
         if len(children) == 2:
@@ -279,7 +262,7 @@ class Calculation:
 
     def liquidation(self) -> None:
         """On margin: no equity left ends all orders and closes all positions at the next prints, for good."""
-        if not self.settings.allow_short or self.liquidated or self.account.equity(self.last_prices) > 0:
+        if not self.settings.allow_short or self.liquidated or self.account.equity() > 0:
             return
         self.liquidated = True
         for order in self.living:
@@ -288,104 +271,7 @@ class Calculation:
         for symbol, qty in sorted(self.account.positions.items()):
             if qty:
                 closing = Request(symbol, "SELL" if qty > 0 else "BUY", abs(qty), reduce_only=True)
-                self.accept(closing, self.market(symbol), self.last_prices[symbol], latency_ms=0, check=False)
-
-    # -- commands ------------------------------------------------------------------------------------------------
-
-    def obey(self, command: Command, price: Fraction) -> None:
-        if isinstance(command, Submit):
-            market = self.market(command.request.symbol)
-            self.named[command.name] = self.accept(command.request, market, price, self.settings.latency_ms, check=True)
-            return
-        order = self.named.get(command.name)
-        if order is None or not order.open:
-            return
-        if isinstance(command, Cancel):
-            self.ask_to_cancel(order, "CANCEL_REQUESTED")
-        else:
-            self.named[command.new_name] = self.amend(order, command, price)
-
-    def ask_to_cancel(self, order: Order, reason: str) -> None:
-        if order.cancel_from is None:
-            order.cancel_from = self.now(order) + self.settings.cancel_latency_ms
-            order.cancel_reason = reason
-
-    def amend(self, order: Order, command: Amend, price: Fraction) -> Order:
-        """Cancel and replace."""
-        request = replace(
-            order.request,
-            qty=order.remaining if command.qty is None else command.qty,
-            limit=order.request.limit if command.limit is None else command.limit,
-            stop=order.request.stop if command.stop is None else command.stop,
-        )
-        market = self.market(request.symbol)
-        new = self.accept(request, market, price, self.settings.latency_ms, check=True, instead_of=order)
-        if new.open:
-            self.ask_to_cancel(order, "AMENDED")
-            new.replaces = order
-            new.replaces_from = order.remaining
-        return new
-
-    def accept(
-        self,
-        request: Request,
-        market: Market,
-        signal_price: Fraction,
-        latency_ms: int,
-        check: bool,
-        instead_of: Order | None = None,
-    ) -> Order:
-        """Make the order, SUBMITTED or REJECTED."""
-        qty, limit, stop = on_grid(market.instrument, request, signal_price)
-        assert market.event_time is not None
-        order = Order(
-            (self.number, 1 + sum(order.id[0] == self.number for order in self.living)),
-            request,
-            qty,
-            limit,
-            stop,
-            signal_price,
-            active_from=market.event_time + latency_ms,
-            reserve_each=self.reserve_price(request, limit, stop, signal_price) * (1 + market.instrument.taker_fee),
-            reference_price=signal_price,
-            remaining=qty,
-        )
-        refusal = self.refusal(order, market, instead_of) if check else ""
-        self.orders.append(order)
-        if not check:
-            self.made_by_venue.add(order.id)
-        self.living.append(order)
-        self.pass_on(order, "REJECTED" if refusal else "SUBMITTED", refusal)
-        return order
-
-    def reserve_price(
-        self, request: Request, limit: Fraction | None, stop: Fraction | None, price: Fraction
-    ) -> Fraction:
-        """The price at which an open BUY keeps cash: the worst that one can see when it is asked for."""
-        if limit is not None:
-            return limit
-        if request.type == "TRAILING_STOP":
-            worst = price + (request.trail_amount or price * (request.trail_bps or 0) / 10_000)
-        else:
-            worst = stop or self.market(request.symbol).ask or price
-        return worst * (1 + self.settings.slippage_bps / 10_000)
-
-    def refusal(self, order: Order, market: Market, instead_of: Order | None) -> str:
-        instrument = market.instrument
-        if order.qty <= 0 or order.qty < (instrument.min_qty or 0):
-            return "MIN_QTY"
-        notional = order.qty * (order.limit or order.stop or order.signal_price)
-        if notional < (instrument.min_notional or 0) and not order.request.reduce_only:
-            return "MIN_NOTIONAL"
-        if self.liquidated:
-            return "LIQUIDATED"
-        if self.settings.allow_short or order.request.reduce_only:
-            return ""
-        others = [other for other in self.living if other is not instead_of]
-        if order.side == "SELL":
-            return "NO_BALANCE" if order.qty > self.account.sellable(order.request.symbol, others) else ""
-        free = self.account.cash - self.account.all_reserved(others)
-        return "NO_BALANCE" if self.account.reserved(order) > free else ""
+                self.accept(closing, self.market(symbol), self.account.prices[symbol], latency_ms=0, check=False)
 
     def waits_for_replaced(self, order: Order) -> bool:
         """Whether the order that this one replaces is still there. One that ended otherwise cannot be replaced."""
@@ -403,54 +289,30 @@ class Calculation:
         order.remaining -= filled_since
         return False
 
-    # -- small things --------------------------------------------------------------------------------------------
-
-    def market(self, symbol: str) -> Market:
-        if symbol not in self.markets:
-            self.markets[symbol] = Market(self.instruments.get(symbol, Instrument(symbol)))
-        return self.markets[symbol]
-
-    def now(self, order: Order) -> int:
-        """Event time is that of the order's own symbol."""
-        time = self.markets[order.request.symbol].event_time
-        assert time is not None
-        return time
-
     def at_work(self, market: Market) -> list[Order]:
         """The orders that this print may fill, by age: those active now that did not only wait for their trigger."""
         orders = [order for order in self.open_orders(market) if order.active and not order.waits_for_trigger]
-        return sorted((order for order in orders if order.triggered_tick != self.number), key=lambda order: order.age)
-
-    def open_orders(self, market: Market) -> list[Order]:
-        """By their submission."""
-        symbol = market.instrument.symbol
-        return [order for order in self.living if order.open and order.request.symbol == symbol]
-
-    def pass_on(self, order: Order, status: str, reason: str = "") -> None:
-        """A transition of an order."""
-        assert order.open, f"{order.id} is {order.status}, which is final, and cannot be {status}"
-        order.status = status
-        order.n += 1
-        order.reason = reason or status
-        self.events.append(
-            Event(order.id, order.n, status, order.reason, self.now(order), self.number, order.remaining)
-        )
+        return sorted((order for order in orders if order.triggered_tick != self.number), key=age_of)
 
     def outcome(self) -> Outcome:
         return Outcome(
             self.events,
             self.fills,
-            [(order.id, order.request) for order in self.orders],
+            self.rows,
             self.made_by_venue,
             self.account.cash,
             {symbol: qty for symbol, qty in self.account.positions.items() if qty},
-            self.account.equity(self.last_prices),
+            self.account.equity(),
         )
 
 
 def beyond(order: Order, price: Fraction) -> Fraction:
     """How far the price has gone past the order's limit."""
     return limit_of(order) - price if order.side == "BUY" else price - limit_of(order)
+
+
+def age_of(order: Order) -> tuple[int, int, int]:
+    return order.age
 
 
 def limit_of(order: Order) -> Fraction:

@@ -7,15 +7,15 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 from tests.paper_reference.market import Market
-from tests.paper_reference.orders import FINAL, on_grid
+from tests.paper_reference.orders import FINAL
 from tests.paper_reference.values import (
     Event,
     Fill,
     Instrument,
     OrderId,
+    OrderRow,
     Outcome,
     Print,
-    Request,
     Settings,
     milliseconds,
 )
@@ -36,7 +36,7 @@ PHASES = {
     "NO_LIQUIDITY": (3,),
     "ACKNOWLEDGED": (4,),
     "POST_ONLY": (4,),
-    "UNKNOWN_ORDER": (4,),
+    "UNKNOWN_ORDER": (4, 8),
     "TRIGGERED": (5,),
     "IOC": (4, 5, 6),
     "FOK": (4, 5, 6),
@@ -49,19 +49,20 @@ PHASES = {
     "SUBMITTED": (6, 7, 8),
     "MIN_QTY": (4, 8),
     "MIN_NOTIONAL": (8,),
+    "RISK_CAP": (8,),
 }
 
 
 def check(prints: Sequence[Print], instruments: Iterable[Instrument], settings: Settings, outcome: Outcome) -> None:
     known = {instrument.symbol: instrument for instrument in instruments}
-    requests = dict(outcome.orders)
+    rows = {row.order: row for row in outcome.orders}
     check_lives(outcome)
-    check_quantities(prints, known, requests, outcome)
+    check_quantities(rows, outcome)
     check_budgets(prints, settings, outcome)
-    check_times(prints, settings, requests, outcome)
-    check_prices(prints, known, settings, requests, outcome)
+    check_times(prints, settings, rows, outcome)
+    check_prices(prints, known, settings, rows, outcome)
     check_order_of_events(outcome)
-    check_money(prints, settings, requests, outcome)
+    check_money(prints, settings, rows, outcome)
 
 
 def check_lives(outcome: Outcome) -> None:
@@ -74,16 +75,12 @@ def check_lives(outcome: Outcome) -> None:
         numbers[event.order] += 1
         assert event.n == numbers[event.order], event
         status[event.order] = event.status
-    assert set(status) == {order for order, _ in outcome.orders}
+    assert set(status) == {row.order for row in outcome.orders}
 
 
-def check_quantities(
-    prints: Sequence[Print], known: dict[str, Instrument], requests: dict[OrderId, Request], outcome: Outcome
-) -> None:
+def check_quantities(rows: dict[OrderId, OrderRow], outcome: Outcome) -> None:
     """What is ordered is filled, given up or still open: nothing appears and nothing is lost, event by event."""
-    remaining: dict[OrderId, Fraction] = {}
-    for order, request in requests.items():
-        remaining[order] = on_grid(known[request.symbol], request, prints[order[0] - 1].price)[0]
+    remaining = {order: row.qty for order, row in rows.items()}
     fills = defaultdict(list)
     for fill in outcome.fills:
         fills[fill.order, fill.tick].append(fill.qty)
@@ -114,15 +111,13 @@ def check_budgets(prints: Sequence[Print], settings: Settings, outcome: Outcome)
         assert taken[tick] <= volume * settings.participation, f"tick {tick}: {taken[tick]} taken of {volume}"
 
 
-def check_times(
-    prints: Sequence[Print], settings: Settings, requests: dict[OrderId, Request], outcome: Outcome
-) -> None:
+def check_times(prints: Sequence[Print], settings: Settings, rows: dict[OrderId, OrderRow], outcome: Outcome) -> None:
     """Nothing happens to an order before it is active, before its trigger, at a late print, or at another symbol's."""
     late = late_ticks(prints)
     first: dict[tuple[OrderId, str], Event] = {}
     for event in outcome.events:
         first.setdefault((event.order, event.status), event)
-        symbol = requests[event.order].symbol
+        symbol = rows[event.order].symbol
         if event.n > 1 and event.reason != "LIQUIDATED":
             assert prints[event.tick - 1].symbol == symbol and event.tick not in late, event
         submitted = first.get((event.order, "SUBMITTED"))
@@ -134,18 +129,18 @@ def check_times(
             assert event.tick > first[event.order, "ACKNOWLEDGED"].tick, event
     for fill in outcome.fills:
         assert fill.tick >= first[fill.order, "ACKNOWLEDGED"].tick, fill
-        request = requests[fill.order]
-        if request.type in ("STOP", "STOP_LIMIT", "TRAILING_STOP"):
+        row = rows[fill.order]
+        if row.type in ("STOP", "STOP_LIMIT", "TRAILING_STOP"):
             assert fill.tick > first[fill.order, "TRIGGERED"].tick, fill
-        if request.expire_ts is not None:
-            assert milliseconds(prints[fill.tick - 1].ts) < request.expire_ts, fill
+        if row.expire_ts is not None:
+            assert milliseconds(prints[fill.tick - 1].ts) < row.expire_ts, fill
 
 
 def check_prices(
     prints: Sequence[Print],
     known: dict[str, Instrument],
     settings: Settings,
-    requests: dict[OrderId, Request],
+    rows: dict[OrderId, OrderRow],
     outcome: Outcome,
 ) -> None:
     """No fill past its limit, nor outside the range of the symbol's prints, one tick and the slippage added."""
@@ -171,7 +166,7 @@ def check_prices(
             step = known[symbol].price_step(print_.price)
             assert fill.price <= (high + widest) * (1 + slippage) + step, (fill, high)
             assert fill.price >= (low - widest) * (1 - slippage) - step, (fill, low)
-            limit = requests[fill.order].limit
+            limit = rows[fill.order].limit
             if limit is not None:
                 assert fill.price <= limit if fill.side == "BUY" else fill.price >= limit, (fill, limit)
 
@@ -192,14 +187,12 @@ def check_order_of_events(outcome: Outcome) -> None:
         phase = later[0]
 
 
-def check_money(
-    prints: Sequence[Print], settings: Settings, requests: dict[OrderId, Request], outcome: Outcome
-) -> None:
+def check_money(prints: Sequence[Print], settings: Settings, rows: dict[OrderId, OrderRow], outcome: Outcome) -> None:
     """Cash and positions are those of the fills, exactly; in spot neither is ever below nothing."""
     cash = settings.initial_balance
     positions: dict[str, Fraction] = defaultdict(Fraction)
     for fill in outcome.fills:
-        symbol = requests[fill.order].symbol
+        symbol = rows[fill.order].symbol
         signed = fill.qty if fill.side == "BUY" else -fill.qty
         cash -= signed * fill.price + fill.fee
         positions[symbol] += signed
@@ -215,7 +208,7 @@ def check_money(
 
 def own_orders(outcome: Outcome) -> set[OrderId]:
     """The orders that were asked for, without the exits of brackets and the closing orders of a liquidation."""
-    return {order for order, _ in outcome.orders} - outcome.made_by_venue
+    return {row.order for row in outcome.orders} - outcome.made_by_venue
 
 
 def late_ticks(prints: Sequence[Print]) -> set[int]:

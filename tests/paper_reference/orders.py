@@ -33,7 +33,8 @@ class Order:
     signal_price: Fraction
     active_from: int  # event time
     reference_price: Fraction  # what the slippage of its fills is counted from
-    reserve_each: Fraction  # the cash that a BUY keeps from others for each unit that it has still to fill
+    reserve_each: Fraction  # the cash that it keeps from others for each unit that it may open
+    opening: Fraction = Fraction(0)  # how much of it was more than closing a position when it was asked for
     remaining: Fraction = Fraction(0)
     status: str = ""
     reason: str = ""  # of its last transition
@@ -77,11 +78,12 @@ class Order:
         return self.active and self.is_stop and self.triggered_tick is None
 
     @property
-    def age(self) -> int:
-        """The tick since which it has its place: a triggered stop is a new order at the venue."""
-        age = self.activated_tick if self.triggered_tick is None else self.triggered_tick
-        assert age is not None
-        return age
+    def age(self) -> tuple[int, int, int]:
+        """Since when it has its place: a triggered stop comes in anew, after what was activated by the same print."""
+        assert self.activated_tick is not None
+        if self.triggered_tick is None:
+            return self.activated_tick, 0, 0
+        return self.triggered_tick, 1, self.activated_tick
 
     @property
     def rests(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from random import Random
@@ -31,6 +32,7 @@ KINDS = (
     "gtd",
     "stop",
     "stop limit",
+    "stop limit ioc",
     "trailing amount",
     "trailing bps",
     "bracket market",
@@ -41,7 +43,7 @@ KINDS = (
 
 
 def schedule(
-    prints: list[Print], instruments: list[Instrument], seed: int, every: int, kinds: tuple[str, ...] = KINDS
+    prints: Sequence[Print], instruments: Sequence[Instrument], seed: int, every: int, amends: bool
 ) -> dict[int, list[Command]]:
     """About one order each `every` prints, by the number of the tick at whose end it is given."""
     random = Random(seed)
@@ -54,32 +56,33 @@ def schedule(
     sent: list[Request] = []  # the place of a request here is its name
     for number, print_ in enumerate(prints, 1):
         given: list[Command] = []
+        before = len(sent)
         for _ in range(2):
             if random.random() * every * 2 < 1:
                 instrument = known[print_.symbol]
-                request = a_request(random, random.choice(kinds), print_, instrument, sizes[print_.symbol])
+                request = a_request(random, random.choice(KINDS), print_, instrument, sizes[print_.symbol])
                 given.append(Submit(len(sent), request))
                 sent.append(request)
-        if sent and random.random() * every * 4 < 1:
-            name = random.randrange(max(0, len(sent) - 5), len(sent))
+        if before and random.random() * every * 4 < 1:
+            name = random.randrange(max(0, before - 5), before)
             if sent[name].symbol == print_.symbol:
-                given.append(a_change(random, name, sent, known[print_.symbol]))
+                given.append(a_change(random, name, sent, known[print_.symbol], amends))
         if given:
             commands[number] = given
     return commands
 
 
-def a_change(random: Random, name: int, sent: list[Request], instrument: Instrument) -> Command:
+def a_change(random: Random, name: int, sent: list[Request], instrument: Instrument, amends: bool) -> Command:
     """A cancel, or an amend whose order joins `sent`."""
     request = sent[name]
-    if random.random() < 0.6:
+    if not amends or random.random() < 0.6:
         return Cancel(name)
     step = (instrument.tick_size or Fraction(1, 100)) * random.randint(-3, 3)
     limit = None if request.limit is None else request.limit + step
     stop = None if request.stop is None else request.stop + step
-    qty = random.choice((None, decimal(request.qty / 2), request.qty * 2))
-    sent.append(replace(request, qty=qty or request.qty, limit=limit, stop=stop))
-    return Amend(name, len(sent) - 1, qty, limit, stop)
+    qty = random.choice((request.qty, decimal(request.qty / 2), request.qty * 2))
+    sent.append(replace(request, qty=qty, limit=limit, stop=stop))
+    return Amend(name, len(sent) - 1, sent[-1])
 
 
 def a_request(random: Random, kind: str, print_: Print, instrument: Instrument, mean_size: Fraction) -> Request:
@@ -93,7 +96,7 @@ def a_request(random: Random, kind: str, print_: Print, instrument: Instrument, 
     at = price + random.choice((-1, 0, 1)) * tick
     away = price - ahead * ticks * tick
     through = price + ahead * (ticks + 1) * tick
-    first, _, second = kind.partition(" ")
+    first, second = kind.split(" ")[0], kind.split(" ")[-1]
     if kind == "limit away":
         return replace(plain, type="LIMIT", limit=away)
     if kind == "limit at":
@@ -112,6 +115,9 @@ def a_request(random: Random, kind: str, print_: Print, instrument: Instrument, 
         return replace(plain, type="STOP", stop=through)
     if kind == "stop limit":
         return replace(plain, type="STOP_LIMIT", stop=through, limit=through + random.choice((-2, 0, 2)) * tick)
+    if kind == "stop limit ioc":
+        stop = through + random.choice((-2, 0, 2)) * tick
+        return replace(plain, type="STOP_LIMIT", stop=through, limit=stop, time_in_force=random.choice(("IOC", "FOK")))
     if kind == "trailing amount":
         return replace(plain, type="TRAILING_STOP", trail_amount=(ticks + 1) * tick)
     if kind == "trailing bps":

@@ -63,6 +63,10 @@ class Settings:
     on_gap: str = "keep"
     initial_balance: Fraction = Fraction(10_000)
     allow_short: bool = False
+    max_leverage: Fraction = Fraction(1)
+    max_exposure: Fraction | None = None
+    max_symbol_exposure: Fraction | None = None
+    max_open_orders: int | None = None
 
 
 @dataclass(frozen=True)
@@ -100,16 +104,34 @@ class Cancel:
 
 @dataclass(frozen=True)
 class Amend:
-    """Cancel and replace: a new order with the other's terms but for what is given here."""
+    """Cancel and replace."""
 
     name: int
     new_name: int
-    qty: Fraction | None = None
-    limit: Fraction | None = None
-    stop: Fraction | None = None
+    request: Request
 
 
 Command = Submit | Cancel | Amend
+
+
+@dataclass(frozen=True)
+class OrderRow:
+    """An order as it was sent or refused: quantity and prices are on the grid. `parent` is the entry of a bracket."""
+
+    order: OrderId
+    symbol: str
+    side: str
+    qty: Fraction
+    type: str
+    limit: Fraction | None
+    stop: Fraction | None
+    time_in_force: str
+    expire_ts: int | None
+    post_only: bool
+    reduce_only: bool
+    parent: OrderId | None
+    status: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -147,8 +169,7 @@ class Outcome:
 
     events: list[Event] = field(default_factory=list)
     fills: list[Fill] = field(default_factory=list)
-    # The orders themselves in the order of their submission, those of brackets among them.
-    orders: list[tuple[OrderId, Request]] = field(default_factory=list)
+    orders: list[OrderRow] = field(default_factory=list)
     # Those of them that nobody asked for: exits of brackets, closing orders of a liquidation.
     made_by_venue: set[OrderId] = field(default_factory=set)
     cash: Fraction = Fraction(0)
@@ -164,6 +185,11 @@ def down_to(step: Fraction, amount: Fraction) -> Fraction:
 def up_to(step: Fraction, amount: Fraction) -> Fraction:
     """The smallest multiple of `step` that is not below `amount`."""
     return -(-amount // step) * step
+
+
+def as_recorded(amount: Fraction) -> Fraction:
+    """The amount as a row of the database holds it: the shortest decimal of the nearest double."""
+    return Fraction(repr(float(amount)))
 
 
 def last_place(amount: Fraction) -> Fraction:

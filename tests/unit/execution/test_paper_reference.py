@@ -6,6 +6,7 @@ It is what the program is compared with, so its own mistakes must be found here.
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -60,6 +61,12 @@ def told(
             line += f" {event.reason}"
         lines.append(line)
     return lines, outcome
+
+
+def test_it_knows_nothing_of_the_program(repo: Path) -> None:
+    for path in (repo / "tests" / "paper_reference").glob("*.py"):
+        for line in path.read_text().splitlines():
+            assert not line.strip().startswith(("import tradebot", "from tradebot")), f"{path.name}: {line}"
 
 
 def test_a_market_order_takes_its_share_of_each_print_at_the_worse_of_print_and_quote() -> None:
@@ -234,5 +241,5 @@ def test_the_rules_hold_in_made_up_markets(
     prints = made_up(seed, 150, ("AB", "CD"))
     instruments = instruments_of(prints, known)
     settings = Settings(latency_ms, 100, participation, slippage_bps, queue, allow_short=allow_short)
-    outcome = calculate(prints, schedule(prints, instruments, seed, every), settings, instruments)
+    outcome = calculate(prints, schedule(prints, instruments, seed, every, amends=True), settings, instruments)
     check(prints, instruments, settings, outcome)
