@@ -106,6 +106,9 @@ def test_the_exchange_says_what_a_symbol_is_priced_in(engine: Engine) -> None:
     assert rows(engine.path("b.db"), by_symbol)[2] == ("ETHBTC", "FILLED", "SHADOW_RECORDED", 4)
     # 4 x 0.1 x 100 x 0.001 USDT and 4 x 0.1 x 0.05 x 0.001 BTC at 100 USDT.
     assert re.search(r"\n  fees +0\.0420 USD\n", rated.stdout)
+    again = engine.run(*args, "--db=b.db", "--set=rates.BTC=BTCUSDT", "--resume").expect(0)
+    figures = rated.stdout[rated.stdout.index("\nSignals, orders") : rated.stdout.index("\nWhat to try")]
+    assert "already holds this whole replay" in again.stdout and figures in again.stdout
     assert re.search(r"\n  ETHBTC .* BTC\n", rated.stdout) and re.search(r"\n  BTCUSDT .* USDT\n", rated.stdout)
 
 

@@ -107,10 +107,12 @@ def check(
     in the currency of their prices.
     """
     instrument = money.instruments.of(signal.symbol)
-    qty, price = round_down(exact(signal.desired_size), instrument.lot_size), exact(signal.price)
-    small = too_small(instrument, qty, price)
-    if small is not None:
-        return RefusedOrder(signal, small.reason, small.breach)
+    qty, price = exact(signal.desired_size), exact(signal.price)
+    if instrument.restricts_size:
+        qty = round_down(qty, instrument.lot_size)
+        small = too_small(instrument, qty, price)
+        if small is not None:
+            return RefusedOrder(signal, small.reason, small.breach)
     net, exposure = positions.at_stake(signal.symbol)
     after = (add(net, qty) if signal.side == BUY else subtract(net, qty)).copy_abs()
     if after >= net.copy_abs():

@@ -52,6 +52,11 @@ class Instrument(Struct, frozen=True):
     needs_entry: bool = False
 
     @property
+    def restricts_size(self) -> bool:
+        """Whether a quantity may have to be rounded, or an order may be too small."""
+        return not (self.lot_size is self.min_qty is self.min_notional is None)
+
+    @property
     def currency(self) -> str | None:
         """What value, profit and fees are in: the quote currency, of an inverse contract the base; None: unknown."""
         return self.base if self.inverse else self.quote
@@ -109,7 +114,7 @@ class Instruments:
             _exact(entry.min_notional),
             self._fee_rate if entry.maker_fee is None else exact(entry.maker_fee),
             self._fee_rate if entry.taker_fee is None else exact(entry.taker_fee),
-            exact(entry.contract_size),
+            ONE if entry.contract_size == 1 else exact(entry.contract_size),
             entry.inverse,
         )
 
@@ -129,9 +134,8 @@ def unit_value(instrument: Instrument, price: Decimal) -> Decimal:
 
 def value_of(instrument: Instrument, qty: Decimal, price: Decimal) -> Decimal:
     """The value (notional) of `qty` (>= 0) at `price` (> 0), in `instrument.currency`."""
-    per_unit = unit_value(instrument, price).copy_abs()
-    value = multiply(qty, per_unit)
-    return value if instrument.contract_size == ONE else multiply(value, instrument.contract_size)
+    value = multiply(qty, unit_value(instrument, price).copy_abs() if instrument.inverse else price)
+    return value if instrument.contract_size is ONE else multiply(value, instrument.contract_size)
 
 
 def round_down(value: Decimal, step: Decimal | None) -> Decimal:

@@ -21,6 +21,7 @@ from tradebot.portfolio.rates import Rates
 # The one rounding here: the cost of what a partial sale leaves. What is rounded away is realized, so that realized +
 # unrealized profit is exactly cash flow + value at all times.
 _COST: Final = Context(prec=50)
+_TWO: Final = Decimal(2)
 
 
 class PositionView(NamedTuple):
@@ -51,16 +52,28 @@ class PositionState(NamedTuple):
     price: float
 
 
+class _Sums:
+    """Over all symbols of one currency: the exposures, and those of them whose value is negative."""
+
+    __slots__ = ("currency", "exposure", "negative")
+
+    def __init__(self, currency: str | None) -> None:
+        self.currency = currency
+        self.exposure = ZERO
+        self.negative = ZERO
+
+
 class _Position:
     """Exact state of one symbol. `net` and `cost` are negative when short.
 
     `value` is net x unit value at `price` x contract size, in the currency of the instrument; `exposure` is |value|.
     """
 
-    __slots__ = ("cost", "exposure", "fees", "instrument", "net", "price", "realized", "value")
+    __slots__ = ("cost", "exposure", "fees", "instrument", "net", "price", "realized", "sums", "value")
 
-    def __init__(self, instrument: Instrument, price: float) -> None:
+    def __init__(self, instrument: Instrument, sums: _Sums, price: float) -> None:
         self.instrument = instrument
+        self.sums = sums
         self.net = ZERO
         self.cost = ZERO
         self.realized = ZERO
@@ -85,8 +98,7 @@ class Positions:
         """Without `instruments`, the currency of every symbol is unknown, and nothing counts in contracts."""
         self._instruments = instruments
         self._positions: dict[str, _Position] = {}
-        self._exposures: dict[str | None, Decimal] = {}
-        self._values: dict[str | None, Decimal] = {}
+        self._sums: dict[str | None, _Sums] = {}
 
     @classmethod
     def of(cls, states: Iterable[PositionState], instruments: Instruments | None = None) -> Positions:
@@ -161,16 +173,24 @@ class Positions:
 
         Amounts without a rate count 1:1; `unrated` names their currency.
         """
-        return _in_account_currency(self._exposures, rates)
+        total = ZERO
+        for sums in self._sums.values():
+            total = add(total, _in_account(sums.exposure, sums.currency, rates))
+        return total
 
     def total_value(self, rates: Rates) -> Decimal:
         """Exact sum of net quantity x price over all symbols in the account currency, negative when short."""
-        return _in_account_currency(self._values, rates)
+        total = ZERO
+        for sums in self._sums.values():
+            # What is negative is in the exposure with the other sign.
+            value = subtract(sums.exposure, multiply(_TWO, sums.negative))
+            total = add(total, _in_account(value, sums.currency, rates))
+        return total
 
     def unrated(self, rates: Rates) -> str | None:
         """A currency in which something is at stake and of which there is no rate; None where there is none."""
-        for currency, exposure in self._exposures.items():
-            if currency is not None and exposure and rates.rate(currency) is None:
+        for currency, sums in self._sums.items():
+            if rates.rate(currency) is None and sums.exposure:
                 return currency
         return None
 
@@ -214,29 +234,29 @@ class Positions:
 
     def _new(self, symbol: str, price: float) -> _Position:
         instrument = Instrument(symbol) if self._instruments is None else self._instruments.of(symbol)
-        position = self._positions[symbol] = _Position(instrument, price)
+        sums = self._sums.get(instrument.currency)
+        if sums is None:
+            sums = self._sums[instrument.currency] = _Sums(instrument.currency)
+        position = self._positions[symbol] = _Position(instrument, sums, price)
         return position
 
     def _value(self, position: _Position, price: float) -> None:
         position.price = price
-        currency = position.instrument.currency
-        value = position.money(multiply(position.net, unit_value(position.instrument, exact(price))))
-        exposure = value.copy_abs()
-        _move(self._exposures, currency, subtract(exposure, position.exposure))
-        _move(self._values, currency, subtract(value, position.value))
+        value = multiply(position.net, unit_value(position.instrument, exact(price)))
+        if position.instrument.contract_size is not ONE:
+            value = position.money(value)
+        exposure, sums = value.copy_abs(), position.sums
+        sums.exposure = add(sums.exposure, subtract(exposure, position.exposure))
+        if value < ZERO:
+            sums.negative = add(sums.negative, exposure)
+        if position.value < ZERO:
+            sums.negative = subtract(sums.negative, position.exposure)
         position.value, position.exposure = value, exposure
 
 
-def _move(sums: dict[str | None, Decimal], currency: str | None, by: Decimal) -> None:
-    sums[currency] = add(sums.get(currency, ZERO), by)
-
-
-def _in_account_currency(sums: Mapping[str | None, Decimal], rates: Rates) -> Decimal:
-    total = ZERO
-    for currency, amount in sums.items():
-        rate = rates.rate(currency)
-        total = add(total, amount if rate is None or rate is ONE else multiply(amount, rate))
-    return total
+def _in_account(amount: Decimal, currency: str | None, rates: Rates) -> Decimal:
+    rate = rates.rate(currency)
+    return amount if rate is ONE or rate is None else multiply(amount, rate)
 
 
 def _average_price(position: _Position) -> Decimal:

@@ -72,6 +72,7 @@ def summarize_stored(
     settings: Settings, info: RunInfo, found: StoredResults, database: str, money: Money
 ) -> RunSummary:
     """The summary of a replay that the database holds whole, from what it holds."""
+    money.rates.on_prices(found.last_prices.items())
     views = Positions.of(found.positions.states(), money.instruments).views()
     book = book_of(views, None, money)
     return RunSummary(

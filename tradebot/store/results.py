@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -29,6 +30,8 @@ class StoredResults(Struct):
     fills: int
     gaps: int
     positions: Positions
+    last_prices: dict[str, float]
+    """Of every symbol, traded or not: some are rates of others."""
 
 
 def read_results(db: SqliteDatabase, run_no: int) -> StoredResults:
@@ -46,8 +49,9 @@ def read_results(db: SqliteDatabase, run_no: int) -> StoredResults:
             raise ConfigError(f"database {file_of(db)}: table runs, row with id {run_no}: ledger: {error}") from error
         by_status, by_reason = _orders(db, run_no, ORDERS_NOW if row["order_events"] else OrderRow._meta.table_name)
         gaps = NoticeRow.select().where((NoticeRow.run == run_no) & (NoticeRow.kind == "GAP")).count(db)
-        positions = _positions(db, row)
-    return StoredResults(run_no, ledger, row["signals"], by_status, by_reason, row["trades"], gaps, positions)
+        prices = _last_prices(db, row)
+        positions = _positions(db, run_no, prices)
+    return StoredResults(run_no, ledger, row["signals"], by_status, by_reason, row["trades"], gaps, positions, prices)
 
 
 def _orders(db: SqliteDatabase, run_no: int, table: str) -> tuple[dict[str, int], dict[str, int]]:
@@ -63,15 +67,20 @@ def _orders(db: SqliteDatabase, run_no: int, table: str) -> tuple[dict[str, int]
     return by_status, by_reason
 
 
-def _positions(db: SqliteDatabase, run: dict[str, Any]) -> Positions:
-    """The positions after the fills of a run (its row of `runs`), at the prices of its last ticks."""
+def _positions(db: SqliteDatabase, run_no: int, prices: Mapping[str, float]) -> Positions:
+    """The positions after the fills of a run, at these prices."""
     positions = Positions()
-    fills = TradeRow.select(*_FILL_FIELDS).where(TradeRow.run == run["id"]).order_by(TradeRow.id)
+    fills = TradeRow.select(*_FILL_FIELDS).where(TradeRow.run == run_no).order_by(TradeRow.id)
     for fields in fills.tuples().iterator(db):
         positions.apply(Fill(*fields))
+    for symbol, price in prices.items():
+        positions.mark(symbol, price)
+    return positions
+
+
+def _last_prices(db: SqliteDatabase, run: dict[str, Any]) -> dict[str, float]:
+    """The price of each symbol's last tick in a run (its row of `runs`)."""
     of_run = (TickRow.run == run["id"]) & TickRow.id.between(run["first_tick_id"] or 0, run["last_tick_id"] or 0)
     newest = TickRow.select(fn.MAX(TickRow.id)).where(of_run).group_by(TickRow.symbol)
     last = TickRow.select(TickRow.symbol, TickRow.price).where(TickRow.id.in_(newest))
-    for symbol, price in last.tuples().execute(db):
-        positions.mark(symbol, price)
-    return positions
+    return dict(last.tuples().execute(db))

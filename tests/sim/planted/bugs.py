@@ -182,8 +182,8 @@ _STAGE_BUGS: Final = (
         "exposure_never_released",
         "total exposure grows with each fill, because the old value of a position is not subtracted",
         "tradebot/portfolio/positions.py",
-        "        _move(self._exposures, currency, subtract(exposure, position.exposure))\n",
-        "        _move(self._exposures, currency, exposure)\n",
+        "        sums.exposure = add(sums.exposure, subtract(exposure, position.exposure))\n",
+        "        sums.exposure = add(sums.exposure, exposure)\n",
         100,
     ),
     Bug(
