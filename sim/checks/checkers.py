@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from itertools import zip_longest
 from pathlib import Path
@@ -83,16 +83,25 @@ def check_database(path: Path) -> None:
 
 
 def reference(
-    decider: Decider, execution: ShadowExecution, ticks: list[Tick], dropped: frozenset[str], stale: frozenset[str]
+    decider: Decider,
+    execution: ShadowExecution,
+    ticks: list[Tick],
+    dropped: frozenset[str],
+    stale: frozenset[str],
+    halts: Mapping[int, bool],
 ) -> tuple[list[Signal], list[Order]]:
     """Signals and orders of a single-threaded computation for `ticks`.
 
     `dropped` and `stale` are ids of signals that the run recorded as refused for a reason that depends on timing.
+    `halts`: after so many ticks the run was halted, or resumed (False).
     """
     signals: list[Signal] = []
     orders: list[Order] = []
-    for tick in ticks:
-        for signal in decider.decide([tick]):
+    halted = False
+    for before, tick in enumerate(ticks):
+        halted = halts.get(before, halted)
+        for decided in decider.decide([tick]):
+            signal = replace(decided, halted=halted)
             signals.append(signal)
             if signal.event_id in dropped:
                 decider.return_marks([signal])
@@ -130,13 +139,16 @@ def check_run(
         columns = "event_id, signal_id, symbol, side, qty, price, status, reason, ts, refused_by"
         orders = _rows(db, f"SELECT {columns} FROM orders", run)
         trades = _rows(db, "SELECT event_id, order_id, symbol, side, fill_qty, fill_price, fees, ts FROM trades", run)
+        query = "SELECT ticks_before, kind = 'HALT' FROM notices WHERE run = ? AND kind IN ('HALT', 'RESUME')"
+        halts = {before: bool(halted) for before, halted in db.execute(f"{query} ORDER BY id", (run,))}
     finally:
         db.close()
     refused = {
         reason: frozenset(row[1] for row in orders if row[7] == reason) for reason in (BP_DROP_SIGNAL, STALE_DATA)
     }
     decider = Decider(strategy, run_id, config.strategy.desired_size, config.strategy.confidence)
-    want_signals, want_orders = reference(decider, execution, ticks, refused[BP_DROP_SIGNAL], refused[STALE_DATA])
+    dropped, stale = refused[BP_DROP_SIGNAL], refused[STALE_DATA]
+    want_signals, want_orders = reference(decider, execution, ticks, dropped, stale, halts)
     _compare(
         "signals",
         signals,

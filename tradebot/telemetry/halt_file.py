@@ -109,13 +109,13 @@ class HaltWatch:
             self._report_unread(error)
             return None
         self._unread = ""
+        if self._resumed_ms is None:  # what was given before the start
+            self._resumed_ms = 0 if found is None or found.halted else found.written_ms
         if found is None:
             removed = Notice("RESUME", self._runtime.now_ms(), f"halt file {self._path} was removed")
             return self._passed_on(removed) if self._halted else None
         if found.halted:
             return None if self._halted else self._passed_on(found.notice())
-        if self._resumed_ms is None and not self._halted:
-            self._resumed_ms = found.written_ms
         return self._passed_on(found.notice()) if self._halted or found.written_ms != self._resumed_ms else None
 
     def _passed_on(self, notice: Notice) -> Notice:

@@ -117,6 +117,34 @@ _STAGE_BUGS: Final = (
         10,
         "database_moved",
     ),
+    # ---- halts -------------------------------------------------------------------------------------------------------
+    Bug(
+        "halt_lost_in_a_restart",
+        "a start does not look at the halt file before its first tick",
+        "tradebot/telemetry/halt_file.py",
+        "        self._next_s: float | None = None\n",
+        "        self._next_s: float | None = runtime.monotonic() + POLL_S\n",
+        20,
+        "halt_across_kills",
+    ),
+    Bug(
+        "halt_not_passed_on_with_signals",
+        "signals do not say that their tick came after a halt, so orders are not refused",
+        "tradebot/strategy/decider.py",
+        "                        halted=halted,\n",
+        "",
+        20,
+        "halted_and_resumed",
+    ),
+    Bug(
+        "resume_not_heard_while_not_halted",
+        "a resume is not passed on unless the engine is halted, so it releases no breaker",
+        "tradebot/telemetry/halt_file.py",
+        "if self._halted or found.written_ms != self._resumed_ms else None",
+        "if self._halted else None",
+        20,
+        "halted_and_resumed",
+    ),
     # ---- strategy and execution --------------------------------------------------------------------------------------
     Bug(
         "dropped_signal_not_recorded",

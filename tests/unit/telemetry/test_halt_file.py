@@ -196,6 +196,12 @@ class TestAtAStart:
         write_halt(watched.path, HaltRequest(False, NOW_MS))
         assert watched.poll() is not None
 
+    def test_the_first_resume_after_the_start_is_told(self, watched: Watched) -> None:
+        """There was no file at the start, and no halt since: a resume that comes now is a new one."""
+        assert watched.poll() is None
+        write_halt(watched.path, HaltRequest(False, NOW_MS))
+        assert watched.poll() is not None
+
     @pytest.mark.parametrize(("resumed_ms", "told"), [(0, True), (NOW_MS - 9, True), (NOW_MS - 5, False)])
     def test_a_resume_given_while_no_engine_ran_is_told_unless_the_run_before_had_it(
         self, tmp_path: Path, logged: Logged, resumed_ms: int, told: bool
