@@ -130,11 +130,12 @@ class PaperDesk:
             self.account.release_qty(order.order_id)
 
     def _transition(self, order: WorkingOrder, reason: str) -> None:
-        if order.status is not None:
-            row = OrderEvent(
-                order.order_id, order.events, order.status, reason, self.now_ms, self.number, float(order.remaining)
+        status = order.status
+        if status is not None:
+            remaining = float(order.remaining)
+            self._order_events.append(
+                OrderEvent(order.order_id, order.events, status, reason, self.now_ms, self.number, remaining)
             )
-            self._order_events.append(row)
 
     def reserve(self, order: WorkingOrder, price: Decimal) -> None:
         """Hold back what an accepted order may need: money for what it opens at `price`, holdings for what it sells."""

@@ -57,6 +57,7 @@ class PaperExecution:
         self._breakers = breakers
         self._account = Account(account, money.instruments, money.rates)
         self._margin = account.allow_short or account.max_leverage > 1
+        self._marks_first = self._margin or bool(money.rates.symbols)  # fills of spot in dollars need no prices
         self._watches = breakers.active or self._margin  # something is decided by the account at each tick
         self._desk = PaperDesk(run_id, self._account, money.instruments, account.allow_short, breakers.active)
         self._venues: dict[str, SymbolVenue] = {}
@@ -157,12 +158,14 @@ class PaperExecution:
         self, venue: SymbolVenue, tick: Tick, number: int, commands: Sequence[Command], passed: bool
     ) -> TickOutcome | None:
         """All that one tick does, in this order; `passed`: the venue has seen it, and it touches no order."""
-        desk, late = self._desk, not passed and venue.tape.is_late(tick)
-        if self._margin:
+        desk, tape = self._desk, venue.tape
+        late = not passed and tape.is_late(tick)
+        if self._marks_first:
             self._mark(venue)  # at the print before this one, at which fills find the account
-        desk.begin(tick, number, max(venue.tape.now_ms, as_unix_ms(tick.ts)))
-        desk.notices += self._notices  # of what was decided between the ticks
-        self._notices.clear()
+        desk.begin(tick, number, tape.now_ms if late or passed else as_unix_ms(tick.ts))
+        if self._notices:
+            desk.notices += self._notices  # of what was decided between the ticks
+            self._notices.clear()
         if not passed:
             venue.on_print(tick)  # event time; ends that are due; arrivals; quote; triggers; fills
         if commands or self._watches:

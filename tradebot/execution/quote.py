@@ -25,6 +25,7 @@ SIZES_MAX: Final = 1000
 
 _SECONDS_BELOW: Final = 100_000_000_000  # as core.events.as_unix_ms, which is too slow to call for every print
 _NO_TIME: Final = -1
+_INFINITE: Final = Decimal("Infinity")
 
 
 class Tape:
@@ -73,9 +74,8 @@ class Tape:
         # One loop over local variables: this runs for every print of a run.
         now_ms, last, side, rule = self.now_ms, self.last_price, self.side, self._rule
         ask, bid, high_sell, low_buy = self._ask, self._bid, self._high_sell, self._low_buy
-        infers, sizes = self._infers, self._sizes
-        late = sided = taken = 0
-        step = float(self.tick_size) or inf
+        infers, sizes, size = self._infers, self._sizes, self.tick_size or _INFINITE
+        late, sided, untold, step = 0, 0, 0, float(size)
         for index in range(start, stop):
             tick = ticks[index]
             ts = tick.ts
@@ -91,12 +91,13 @@ class Tape:
             if price != last:
                 if last:
                     rule, gap = BUY if price > last else SELL, abs(price - last)
-                    # The second term is more than floats can be wrong by; decimals decide what is closer.
-                    if infers and gap < step + (price + gap) * 1e-15 and self._is_smaller_step(price, last):
+                    # The second term is more than floats can be wrong by; beyond it, decimals decide.
+                    if infers and gap < step + (price + gap) * 1e-15 and difference(price, last) < size:
                         # What the old step said of the quote stays; the new one counts from this print on.
                         ask, bid = self._ask_of(ask, high_sell), self._bid_of(bid, low_buy)
                         high_sell = low_buy = 0.0
-                        step = self._learn_step(price, last)
+                        size = self.tick_size = difference(price, last)
+                        step = float(size)
                 last = price
             side = tick.taker
             if side is None:
@@ -111,8 +112,8 @@ class Tape:
                 bid, low_buy = price, 0.0
                 if price > high_sell:
                     high_sell = price
-            if side is not None:
-                taken += 1
+            else:
+                untold += 1
             if sizes is not None:
                 sizes.append(tick.volume)
         else:
@@ -121,7 +122,7 @@ class Tape:
         self._ask, self._bid, self._high_sell, self._low_buy = ask, bid, high_sell, low_buy
         self.late += late
         self.sided += sided
-        self.inferred += taken - sided
+        self.inferred += index - start - late - sided - untold
         return index
 
     @property
@@ -177,13 +178,6 @@ class Tape:
         if self._sizes is not None:
             self._sizes.extend(state["sizes"])
 
-    def _is_smaller_step(self, price: float, last: float) -> bool:
-        return not self.tick_size or _difference(price, last) < self.tick_size
-
-    def _learn_step(self, price: float, last: float) -> float:
-        self.tick_size = _difference(price, last)
-        return float(self.tick_size)
-
     def _ask_of(self, ask: Decimal | float | None, high_sell: float) -> Decimal | None:
         shown = exact(ask) if isinstance(ask, float) else ask
         if not high_sell:
@@ -200,7 +194,8 @@ class Tape:
 
 
 @lru_cache(maxsize=4096)
-def _difference(price: float, last: float) -> Decimal:
+def difference(price: float, last: float) -> Decimal:
+    """How far two prices are apart, exactly."""
     return subtract(exact(price), exact(last)).copy_abs()
 
 

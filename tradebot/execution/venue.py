@@ -58,6 +58,7 @@ class SymbolVenue:
         self.tape = Tape(instrument.tick_size, sizes=settings.queue == "trades")
         self._settings = settings
         self._participation = exact(settings.participation)
+        self._surely = settings.participation * 0.999999  # less than that, whatever floats round
         self._slippage = Slippage(settings.slippage_bps, instrument.tick_size)
         self._lot = instrument.lot_size or UNKNOWN_STEP
         self._orders: dict[str, WorkingOrder] = {}  # alive, in the order of submission
@@ -253,9 +254,11 @@ class SymbolVenue:
         active = [o for o in self._orders.values() if 0 < o.age <= newest and not o.waits_for_trigger]
         if not active:
             return
-        volume = exact(tick.volume)
-        left = multiply(volume, self._participation)
         used = ZERO
+        if len(active) == 1 and float(active[0].remaining) < tick.volume * self._surely:
+            left = active[0].remaining  # surely there: no need to compute how much is
+        else:
+            left = multiply(exact(tick.volume), self._participation)
         takers = [order for order in active if order.taking]
         if len(takers) > 1:
             takers.sort(key=_age)
@@ -264,7 +267,7 @@ class SymbolVenue:
         resting = [order for order in active if not order.taking and not order.is_final]
         if not resting:
             return
-        price = exact(tick.price)
+        price, volume = exact(tick.price), exact(tick.volume)
         if len(resting) > 1:
             resting.sort(key=lambda order: priority(order, price))
         for order in resting:

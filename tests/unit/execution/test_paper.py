@@ -357,11 +357,24 @@ def test_a_rate_from_prints_is_as_of_its_last_print() -> None:
     assert paper.execution.account.equity() == D(1_000_000) - D("0.0125")
 
 
+@pytest.mark.parametrize("size", [1, 2])
+def test_prints_that_touch_no_order_still_move_the_rates_that_fills_are_paid_at(size: int) -> None:
+    """500 EUR are owed; at 1.5 USD they leave 250 of 1000 USD, which is what can be spent."""
+    paper = Paper(AccountConfig(initial_balance=1000.0), rates={"EUR": RateSymbol("EUR/USD")})
+    paper.tick(1.0, BUY, symbol="EUR/USD")
+    paper.tick(10.0, BUY, buy(50.0, symbol="B/EUR"), symbol="B/EUR")
+    paper.tick(10.0, BUY, symbol="B/EUR", volume=1000.0)
+    paper.tick(1.0, BUY, buy(400.0, symbol="EUR/USD"), symbol="EUR/USD")
+    ticks = [Tick("EUR/USD", 1.5, 1e6, START_MS + ms, taker=BUY) for ms in (450, 500)]
+    outcomes = feed(paper.execution, ticks, [None, None], 5, size)
+    assert outcomes[-1].fills[0].fill_qty == pytest.approx((1000 - 500.5 * 1.5) / 1.5 / 1.001)
+
+
 # ---- what always holds ----------------------------------------------------------------------------------
 
 steps = st.lists(
     st.tuples(
-        st.sampled_from(["A/USD", "B/EUR"]),
+        st.sampled_from(["A/USD", "B/EUR", "EUR/USD"]),
         st.integers(95, 105),  # price
         st.integers(0, 12),  # volume
         st.sampled_from([None, BUY, SELL]),
@@ -383,10 +396,10 @@ CAPS = RiskCaps(max_exposure_usd=900.0, max_symbol_exposure_usd=700.0, max_open_
 Run = list[tuple[str, int, int, Side | None, int, Side | None]]
 
 
-def the_paper(world: dict[str, Any], kind: str, margin: bool) -> Paper:
+def the_paper(world: dict[str, Any], kind: str, margin: bool, eur: float | RateSymbol = 1.25) -> Paper:
     return Paper(
         AccountConfig(800.0, allow_short=margin, max_leverage=3.0 if margin else 1.0), CAPS,
-        instruments={"A/USD": InstrumentConfig(tick_size=1.0)}, rates={"EUR": 1.25}, venue=world,
+        instruments={"A/USD": InstrumentConfig(tick_size=1.0)}, rates={"EUR": eur}, venue=world,
         order_type=kind, limit_offset_bps=100.0, desired_size=2.5,
     )  # fmt: skip
 
@@ -395,7 +408,7 @@ def ticks_of(run: Run) -> tuple[list[Tick], list[Side | None]]:
     ts, ticks = START_MS, []
     for symbol, price, volume, taker, later_ms, _decision in run:
         ts += later_ms
-        ticks.append(Tick(symbol, float(price), float(volume), ts, taker=taker))
+        ticks.append(Tick(symbol, price / (80 if symbol == "EUR/USD" else 1), float(volume), ts, taker=taker))
     return ticks, [step[5] for step in run]
 
 
@@ -420,11 +433,14 @@ def feed(
 def test_cuts_and_restarts_change_nothing(run: Run, world: dict[str, Any], kind: str, margin: bool, cut: int) -> None:
     """S8: the same outcomes for any size of calls, and for a run that goes on from its state at any tick."""
     ticks, sides = ticks_of(run)
-    whole = feed(the_paper(world, kind, margin).execution, ticks, sides, 1, 1000)
-    single = feed(the_paper(world, kind, margin).execution, ticks, sides, 1, 1)
-    assert single == whole
+
+    def fresh() -> PaperExecution:
+        return the_paper(world, kind, margin, RateSymbol("EUR/USD")).execution
+
+    whole = feed(fresh(), ticks, sides, 1, 1000)
+    assert feed(fresh(), ticks, sides, 1, 1) == whole
     cut = min(cut, len(ticks))
-    before, after = the_paper(world, kind, margin).execution, the_paper(world, kind, margin).execution
+    before, after = fresh(), fresh()
     outcomes = feed(before, ticks[:cut], sides[:cut], 1, 1000)
     after.restore(before.state())
     assert after.state() == before.state()
@@ -444,12 +460,15 @@ def test_money_and_quantities_add_up(run: Run, world: dict[str, Any], kind: str,
             spent = sum((exact(fill.fill_qty) for fill in outcome.fills), D(0))
             taken = sum((exact(fill.fill_qty) for fill in outcome.fills if fill.liquidity == "TAKER"), D(0))
             assert spent <= exact(tick.volume) and taken <= multiply(exact(tick.volume), D("0.25"))
-        for currency, symbol in (("USD", "A/USD"), ("EUR", "B/EUR")):
-            positions = account.positions
-            initial = D(800) if currency == "USD" else D(0)
-            balance = add(account.cash().get(currency, D(0)), positions.value(symbol))
-            assert balance == subtract(add(initial, positions.profit(symbol)), account.fees_of(symbol))
-            assert margin or positions.at_stake(symbol)[0] >= 0
+        positions = account.positions
+        for currency, initial, symbols in (("USD", D(800), ("A/USD", "EUR/USD")), ("EUR", D(0), ("B/EUR",))):
+            balance = account.cash().get(currency, D(0))
+            earned = initial
+            for symbol in symbols:
+                balance = add(balance, positions.value(symbol))
+                earned = add(earned, subtract(positions.profit(symbol), account.fees_of(symbol)))
+                assert margin or positions.at_stake(symbol)[0] >= 0
+            assert balance == earned
         cash = account.cash()
         assert margin or add(cash["USD"], multiply(cash.get("EUR", D(0)), D("1.25"))) >= 0
     for order in (order for outcome in paper.outcomes for order in outcome.orders if order.status == "SUBMITTED"):
