@@ -130,7 +130,7 @@ def _filled(order: ApprovedOrder, instrument: Instrument) -> Order:
 
 
 def _named(signal: Signal, letter: str) -> str:
-    """The id of a signal's order (-O) or trade (-T): as the signal's own (-S), also where that has a number (-S2)."""
+    """The id of a signal's order (-O) or trade (-T): as the signal's own (-S), with its number where it has one."""
     stem, _, tail = signal.event_id.rpartition("-")
     if not tail.startswith("S"):
         raise ValueError(f"signal id {signal.event_id!r} does not end in -S")
