@@ -124,7 +124,7 @@ class _Run:
         throttled = apply_throttle(self._settings, throttle_path(self._path), self._log)
         source = self._open_input(throttled)
         info = self._identify(source)  # with the configuration as it was given: a throttle is no part of its hash
-        self._config = throttled.config
+        self._config = source.applied(throttled.config)
         self._announce(info)
         self._money(source)  # for its errors, before the database is opened
         exporters = self._open_exporters(info)
@@ -210,7 +210,7 @@ class _Run:
         elif source.push:
             run_id = live_run_id(self._started_ms, self._runtime.token())
         else:
-            counted = result_hash(config, replay=True, unread=unread_keys(config.strategy.name))
+            counted = result_hash(source.applied(config), replay=True, unread=unread_keys(config.strategy.name))
             run_id = replay_run_id(source.digest or short_digest(source.source), counted)
         return RunInfo(
             run_id, __version__, config.mode, config.engine.ingest_mode, source.source, config_hash(config),
@@ -264,6 +264,7 @@ class _Run:
             memory=memory,
             checkpoint_ticks=self._edges.checkpoint_ticks,
             poll_halt=halts.poll if source.push else None,
+            refusals=source.refusals,
         )
 
     def _money(self, source: Input, rules: int = RESULT_RULES) -> Money:

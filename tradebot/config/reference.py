@@ -55,7 +55,8 @@ ENTRIES: Final[Mapping[str, Entry]] = {
     "engine.ws_source": Entry("", "Entry of `ws_sources.toml` to connect to; `tradebot sources` lists the entries."),
     "engine.sample_every": Entry(
         "ticks",
-        "Keep every N-th valid tick. The others are counted, but neither given to the strategy nor stored.",
+        "Keep every N-th valid tick. The others are counted, but neither given to the strategy nor stored. Not applied "
+        "to stored ticks (`--replay-db`), which were sampled when they were stored.",
     ),
     "engine.replay_file": Entry("", "File to replay: JSON lines, also `.gz` or `.zst`; `-` is standard input."),
     "risk_caps.max_exposure_usd": Entry(

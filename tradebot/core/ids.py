@@ -55,5 +55,10 @@ def arrival_of(event_id: str) -> tuple[str, int]:
     return stem, int(digits) if digits.isdecimal() else 1
 
 
+def tick_number_of(event_id: str) -> int:
+    """The number of the tick that a signal, order or fill came of. Raises ValueError when the id is of no tick."""
+    return int(event_id.rsplit("-", 2)[1])
+
+
 def _numbered(prefix: str, letter: str, n: int) -> str:
     return f"{prefix}-{letter}" if n == 1 else f"{prefix}-{letter}{n}"

@@ -16,6 +16,7 @@ from tradebot.core.ids import event_prefix, signal_id
 from tradebot.execution.breakers import Breakers
 from tradebot.execution.risk import Refusal
 from tradebot.execution.shadow import ShadowExecution
+from tradebot.execution.timing import TimingRefusals
 from tradebot.execution.trips import Release, Trip, as_notice
 from tradebot.portfolio.exact import ZERO, add, exact, multiply, subtract
 from tradebot.portfolio.money import Money
@@ -41,10 +42,12 @@ class InlineShadow:
         breakers: Breakers,
         initial_balance: float,
         clock: Callable[[], int] | None = None,
+        refusals: TimingRefusals | None = None,
     ) -> None:
         """`initial_balance` (USD) is what equity starts from: SHADOW itself needs no money.
 
         `clock` gives the wall clock (Unix ms UTC), by which ticks are too old; None: no tick is, as in a replay.
+        `refusals` are those that a replay of a stored run repeats.
         """
         self.breakers = breakers
         self._run_id = run_id
@@ -52,6 +55,7 @@ class InlineShadow:
         self._confidence = confidence
         self._shadow = shadow
         self._clock = clock
+        self._refusals = refusals
         self._worth = _Worth(exact(initial_balance))
         self._round_trips = RoundTrips()
         self._event_ms: dict[str, int] = {}
@@ -150,7 +154,9 @@ class InlineShadow:
         code = breakers.blocking(symbol)
         blocked = None if code is None else Refusal(code, breakers.evidence(symbol))
         net, realized = positions.at_stake(symbol)[0], positions.realized(symbol)
-        order = self._shadow.execute(signal, None if self._clock is None else self._clock(), blocked)
+        now_ms = None if self._clock is None else self._clock()
+        repeated = None if self._refusals is None else self._refusals.of(number)
+        order = self._shadow.execute(signal, now_ms, blocked, repeated)
         if not order.fills:
             self._tell(breakers.on_refusal(self._now_ms, order.reason), number, notices)
             return order

@@ -73,11 +73,18 @@ class ShadowExecution:
             self.money.rates.on_price(symbol, price)
         self.fees_before = {view.symbol: view.fees for view in self.positions.views()}
 
-    def execute(self, signal: Signal, now_ms: int | None = None, blocked: Refusal | None = None) -> Order:
+    def execute(
+        self,
+        signal: Signal,
+        now_ms: int | None = None,
+        blocked: Refusal | None = None,
+        repeated: Refusal | None = None,
+    ) -> Order:
         """The order for `signal`: FILLED with one fill, or REJECTED with a reason code and none.
 
-        `now_ms` is the wall clock (Unix ms UTC), or None in a replay, where no tick is ever stale. `blocked` is how a
-        breaker refuses an order that adds exposure.
+        `now_ms` is the wall clock (Unix ms UTC), or None in a replay, where no tick is ever stale by the clock.
+        `blocked` is how a breaker refuses an order that adds exposure, `repeated` how the run that is replayed refused
+        this signal.
         """
         positions, rates = self.positions, self.money.rates
         for symbol, price in signal.marks:
@@ -86,7 +93,9 @@ class ShadowExecution:
             rates.on_prices(signal.marks)
             rates.on_price(signal.symbol, signal.price)
         verdict: ApprovedOrder | RefusedOrder | None = None
-        if now_ms is not None:
+        if repeated is not None:
+            verdict = RefusedOrder(signal, repeated.reason, repeated.breach)
+        elif now_ms is not None:
             verdict = check_tick_age(signal, now_ms, self._max_tick_age_ms)
         if verdict is None:
             if signal.halted:

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct
 
-from tradebot.config.model import FeedConfig, Settings
-from tradebot.core.cancellation import Cancellation, Cancelled
-from tradebot.core.events import Tick
+from tradebot.config.model import Config, FeedConfig, Settings
+from tradebot.core.cancellation import Cancellation
 from tradebot.core.ids import short_digest
 from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import Runtime
+from tradebot.execution.timing import TimingRefusals
 from tradebot.feeds.base import Feed
 from tradebot.feeds.exchanges import EXCHANGES
 from tradebot.feeds.frame_reader import FrameReader
 from tradebot.feeds.memory import FeedMemory
 from tradebot.feeds.price_band import PriceBand
 from tradebot.feeds.quarantine import Quarantine, quarantine_path
-from tradebot.feeds.replay.feed import DatabaseReplay, FileReplay
+from tradebot.feeds.replay.feed import FileReplay
 from tradebot.feeds.replay.frame_lines import FrameLineDecoder, check_first_line
 from tradebot.feeds.replay.pacing import PacedFeed
+from tradebot.feeds.replay.stored_runs import find_stored_runs
+from tradebot.feeds.sampling import without_sampling
 from tradebot.feeds.sequence_tracker import SequenceGuard
 from tradebot.feeds.synthetic import START_PRICE, SyntheticFeed
 from tradebot.feeds.websocket.feed import FeedTarget, WebSocketFeed
@@ -32,13 +32,9 @@ from tradebot.feeds.websocket.retry_after import RetryAfterFile, retry_after_pat
 from tradebot.feeds.websocket.transport import Transport
 from tradebot.output.log import Log
 from tradebot.portfolio.instruments import PairOf
-from tradebot.store.checks import check_readable
-from tradebot.store.errors import DAMAGED, StorageUnavailable
 from tradebot.store.feed_identity import feed_name, synthetic_name
-from tradebot.store.reader import TickSource, open_reader, reopen_reader
 from tradebot.store.takeover import Carried
-
-_ENCODER = msgspec.json.Encoder()
+from tradebot.strategy.registry import hears_notices
 
 
 class Input(Struct):
@@ -48,7 +44,8 @@ class Input(Struct):
     beforehand. `stores` is False for a replay of the database's own ticks. `open` makes the feed; a push feed continues
     from what was carried over, and with a fresh `memory`, where it has any. `feed` is the name of a push feed, by which
     a restart finds its predecessors; `frames` says whether frames of an exchange are read. `pair_of` is what the
-    exchange says of a symbol's currencies; None where the ticks are of no exchange that is known.
+    exchange says of a symbol's currencies; None where the ticks are of no exchange that is known. `sampled`: its
+    ticks were sampled when they were stored, so all are kept. `refusals` are those that a replay repeats.
     """
 
     push: bool
@@ -59,8 +56,14 @@ class Input(Struct):
     open: Callable[[Carried | None, FeedMemory | None], Feed]
     feed: str = ""
     frames: bool = False
+    sampled: bool = False
+    refusals: TimingRefusals | None = None
     memory: Callable[[], FeedMemory | None] = lambda: None
     pair_of: PairOf | None = None
+
+    def applied(self, config: Config) -> Config:
+        """`config` as far as it applies to this input."""
+        return without_sampling(config) if self.sampled else config
 
 
 class Surroundings(Struct):
@@ -147,24 +150,37 @@ def _live(settings: Settings, around: Surroundings) -> Input:
 
 
 def _database(settings: Settings, around: Surroundings) -> Input:
-    options, db_path = settings.options, around.db_path
-    own_ticks = options.replay_db is None
-    path = db_path if options.replay_db is None else Path(options.replay_db)
-    origin, digest = _database_content(path, options.replay_run, around.cancel_opening)
+    options, config = settings.options, settings.config
+    path = around.db_path if options.replay_db is None else Path(options.replay_db)
+    all_count = config.mode == "PAPER" or hears_notices(config.strategy.name)
+    found = find_stored_runs(path, options.replay_run, all_count, around.cancel_opening)
+    origin, earlier = found.origin, len(found.origin.runs) - 1
+    if earlier:
+        around.log.info(
+            "the runs of a restarted feed are replayed as one", event=LogEvent.RUNS_JOINED, runs=earlier + 1,
+            first=origin.runs[0].run_id, last=origin.run_id,
+        )  # fmt: skip
     if origin.pruned:
         around.log.warning(
             "the run to replay was pruned", event=LogEvent.PRUNED_RUN, run_id=origin.run_id, pruned=origin.pruned,
             left=origin.rows,
             detail="its oldest ticks were deleted: the results are those of the remaining ticks, under another run id",
         )  # fmt: skip
-    rows_feed = DatabaseReplay(_rows(path, origin), origin.rows)
+    if config.engine.sample_every > 1:
+        around.log.warning(
+            "engine.sample_every is not applied: the ticks of a stored run were sampled when they were stored",
+            event=LogEvent.SAMPLING_IGNORED, sample_every=config.engine.sample_every,
+        )  # fmt: skip
+    feed = found.feed()
     return Input(
         False,
-        f"run:{origin.run_id}",
-        digest,
-        not own_ticks,
+        f"run:{origin.run_id}" + (f" and the {earlier} before it" if earlier else ""),
+        found.digest,
+        options.replay_db is not None,
         "tick",
-        lambda _carried, _memory: _paced(rows_feed, settings, around),
+        lambda _carried, _memory: _paced(feed, settings, around),
+        sampled=True,
+        refusals=found.repeated(),
         pair_of=_pair_of(origin.feed),
     )
 
@@ -199,35 +215,3 @@ def _synthetic(settings: Settings, runtime: Runtime, cancel: Cancellation) -> In
 def _paced(feed: Feed, settings: Settings, around: Surroundings) -> Feed:
     speed = settings.options.speed
     return feed if speed is None else PacedFeed(feed, speed, around.runtime, around.cancel, around.log)
-
-
-def _rows(path: Path, origin: TickSource) -> Iterator[list[Tick]]:
-    """The origin's ticks, on a connection that opens with the first chunk, in the thread that reads it."""
-    with reopen_reader(path) as reader:
-        yield from reader.ticks(origin)
-
-
-def _database_content(path: Path, run_id: str | None, cancel: Cancellation) -> tuple[TickSource, str]:
-    for attempt in (1, 2):
-        try:
-            return _read_content(path, run_id, cancel)
-        except StorageUnavailable as error:
-            if error.code not in DAMAGED:
-                raise
-            check_readable(path)  # SQLite calls damaged what the disk cannot read
-            if attempt == 2:
-                raise
-    raise AssertionError("the second attempt returns or raises")
-
-
-def _read_content(path: Path, run_id: str | None, cancel: Cancellation) -> tuple[TickSource, str]:
-    with open_reader(path) as reader:
-        origin = reader.find(run_id)
-        digest = hashlib.sha256()
-        for chunk in reader.ticks(origin):
-            if cancel.is_requested():
-                raise Cancelled(f"{path}: reading was stopped")
-            # What has no taker's side is hashed as before there was one: such replays keep their ids. No symbol holds
-            # these bytes, since in a JSON text a backslash precedes a quotation mark.
-            digest.update(_ENCODER.encode_lines(chunk).replace(b',"taker":null', b""))
-        return origin, digest.hexdigest()

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
 from tradebot.core.events import Tick
+
+if TYPE_CHECKING:
+    from tradebot.config.model import Config
+
+
+def without_sampling(config: Config) -> Config:
+    """`config` for ticks that were sampled when they were stored: all of them are kept."""
+    return replace(config, engine=replace(config.engine, sample_every=1))
 
 
 class Intake:

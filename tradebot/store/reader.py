@@ -14,6 +14,7 @@ from peewee import SQL, SqliteDatabase, fn
 
 from tradebot.core.errors import ConfigError, OverloadError
 from tradebot.core.events import Side, StoredTick, Tick, TickChunk
+from tradebot.core.ids import tick_number_of
 from tradebot.store.database import connect_readonly, file_of, reading
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.models import FeedRow, RunRow, SignalRow, TickRow, of_runs
@@ -34,21 +35,22 @@ class TickSource(Struct, frozen=True):
     no: int | None
     pruned: int = 0
     feed: str = ""
+    pruned_notices: int = 0
 
 
 class TickReader:
-    """Reads the ticks of runs on one connection, in the thread that opened it."""
+    """Reads runs on one connection, in the thread that opened it."""
 
     def __init__(self, db: SqliteDatabase) -> None:
-        self._db = db
+        self.db = db
 
     def find(self, run_id: str | None) -> TickSource:
         """As `find_tick_source`."""
-        return find_tick_source(self._db, run_id)
+        return find_tick_source(self.db, run_id)
 
     def ticks(self, source: TickSource) -> Iterator[list[Tick]]:
         """As `read_ticks`."""
-        return read_ticks(self._db, source)
+        return read_ticks(self.db, source)
 
 
 @contextmanager
@@ -84,7 +86,8 @@ def stored_ticks(path: Path, record: RunRecord) -> Generator[Tick, None, None]:
             yield from chunk
 
 
-def _rows(db: SqliteDatabase, query: Any) -> Iterator[list[tuple[Any, ...]]]:
+def rows_of(db: SqliteDatabase, query: Any) -> Iterator[list[tuple[Any, ...]]]:
+    """The rows of a query, in chunks. Raises sqlite3 errors as they come."""
     sql, params = query.bind(db).sql()
     cursor = db.connection().execute(sql, params)
     while chunk := cursor.fetchmany(_CHUNK_ROWS):
@@ -102,17 +105,17 @@ def find_tick_source(db: SqliteDatabase, run_id: str | None) -> TickSource:
             raise ConfigError(f"database {file_of(db)}: has no table ticks: not a tradebot database")
         runs = []
         if "runs" in tables:
-            query = RunRow.select(RunRow.id, RunRow.run_id, RunRow.ticks, *_later_columns(db))
+            query = RunRow.select(RunRow.id, RunRow.run_id, RunRow.ticks, *later_columns(db))
             runs = list(query.order_by(RunRow.id.desc()).tuples().execute(db))
         if run_id is not None:
-            for no, name, stored, pruned, feed in runs:
-                if name == run_id:
-                    return _run_source(db, name, stored, no, pruned, feed)
-            known = ", ".join(name for _no, name, *_counts in runs[:10]) or "none"
+            for row in runs:
+                if row[1] == run_id:
+                    return _run_source(db, row)
+            known = ", ".join(row[1] for row in runs[:10]) or "none"
             raise ConfigError(f"database {file_of(db)}: holds no run {run_id}; newest runs: {known}")
-        for no, name, stored, pruned, feed in runs:
-            if stored > pruned:
-                return _run_source(db, name, stored, no, pruned, feed)
+        for row in runs:
+            if row[2] > row[3]:
+                return _run_source(db, row)
         if "run" in {column.name for column in db.get_columns("ticks")}:
             rows = int(TickRow.select().where(TickRow.run.is_null()).count(db))
         else:
@@ -122,18 +125,30 @@ def find_tick_source(db: SqliteDatabase, run_id: str | None) -> TickSource:
     return TickSource("original", rows, None)
 
 
-def _later_columns(db: SqliteDatabase) -> tuple[Any, Any]:
-    """Files of earlier schemas are read as they are: they know nothing of pruning, nor of feeds."""
+def later_columns(db: SqliteDatabase) -> tuple[Any, ...]:
+    """How many ticks and notices of a run were pruned, and its feed.
+
+    Files of earlier schemas are read as they are: they know nothing of pruning, nor of feeds.
+    """
     present = {column.name for column in db.get_columns("runs")}
-    pruned = RunRow.pruned_ticks if RunRow.pruned_ticks.column_name in present else SQL("0")
-    return pruned, RunRow.feed if RunRow.feed.column_name in present else SQL("NULL")
+    fields = ((RunRow.pruned_ticks, "0"), (RunRow.pruned_notices, "0"), (RunRow.feed, "NULL"))
+    return tuple(field if field.column_name in present else SQL(absent) for field, absent in fields)
 
 
-def _run_source(db: SqliteDatabase, name: str, stored: int, no: int, pruned: int, feed_id: int | None) -> TickSource:
-    if pruned and pruned >= stored:
-        raise ConfigError(f"database {file_of(db)}: all {stored} ticks of run {name} were pruned; nothing to replay")
+def as_source(db: SqliteDatabase, row: tuple[int, str, int, int, int, int | None]) -> TickSource:
+    """The ticks that are left of a run: of its id, name and ticks, and `later_columns`."""
+    no, name, stored, pruned, pruned_notices, feed_id = row
     feed = None if feed_id is None else FeedRow.select(FeedRow.name).where(FeedRow.id == feed_id).scalar(db)
-    return TickSource(name, stored - pruned, no, pruned, feed or "")
+    return TickSource(name, max(0, stored - pruned), no, pruned, feed or "", pruned_notices)
+
+
+def _run_source(db: SqliteDatabase, row: tuple[int, str, int, int, int, int | None]) -> TickSource:
+    source = as_source(db, row)
+    if source.pruned and not source.rows:
+        raise ConfigError(
+            f"database {file_of(db)}: all {source.pruned} ticks of run {source.run_id} were pruned; nothing to replay"
+        )
+    return source
 
 
 class _Row(StoredTick, array_like=True, frozen=True, gc=False):
@@ -160,9 +175,9 @@ def read_ticks(db: SqliteDatabase, source: TickSource) -> Iterator[list[Tick]]:
         # No more than were counted: the run may still be written, and what is replayed is what was hashed.
         query = query.limit(source.rows)
         done = 0
-        for rows in _rows(db, query):
+        for rows in rows_of(db, query):
             if not done:
-                _check_unchanged(db, source)
+                check_unchanged(db, source)
             try:
                 ticks = _ticks(rows)
             except ValueError as error:
@@ -172,15 +187,18 @@ def read_ticks(db: SqliteDatabase, source: TickSource) -> Iterator[list[Tick]]:
             done += len(rows)
             yield ticks
         if not done and source.rows:
-            _check_unchanged(db, source)
+            check_unchanged(db, source)
 
 
-def _check_unchanged(db: SqliteDatabase, source: TickSource) -> None:
-    """What is replayed must be what was hashed. Sees the same moment as the statement that is being read."""
+def check_unchanged(db: SqliteDatabase, source: TickSource) -> None:
+    """What is replayed must be what was hashed. Sees the same moment as the statement that is being read.
+
+    Raises ConfigError.
+    """
     if source.no is None:
         return
-    pruned = RunRow.select(_later_columns(db)[0]).where(RunRow.id == source.no).scalar(db)
-    if pruned != source.pruned:
+    pruned = RunRow.select(*later_columns(db)[:2]).where(RunRow.id == source.no).tuples().first(db)
+    if pruned != (source.pruned, source.pruned_notices):
         raise ConfigError(
             f"database {file_of(db)}: run {source.run_id} was pruned while it was read; replay it again, or a backup"
         )
@@ -216,10 +234,10 @@ def last_signals(db: SqliteDatabase, first_ids: dict[int, int | None]) -> dict[s
     newest = SignalRow.select(fn.MAX(SignalRow.id)).where(of_runs(SignalRow, first_ids)).group_by(SignalRow.symbol)
     query = SignalRow.select(SignalRow.symbol, SignalRow.kind, SignalRow.event_id, SignalRow.run)
     found: dict[str, tuple[Side, int]] = {}
-    for rows in _rows(db, query.where(SignalRow.id.in_(newest))):
+    for rows in rows_of(db, query.where(SignalRow.id.in_(newest))):
         for symbol, kind, event_id, run in rows:
-            number = int(event_id.rsplit("-", 2)[1])
-            found[symbol] = (kind.split(":", 1)[0], (first_ids[run] or 0) + number - 1)
+            before = tick_number_of(event_id) - 1
+            found[symbol] = (kind.split(":", 1)[0], (first_ids[run] or 0) + before)
     for symbol, side in read_sides(db, list(first_ids)).items():
         found.setdefault(symbol, (side, 0))  # pruned, so that all ticks there are came after it
     return found

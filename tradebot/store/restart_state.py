@@ -19,7 +19,7 @@ from peewee import SQL, SqliteDatabase, fn
 
 from tradebot.core.errors import ConfigError
 from tradebot.core.events import Checkpoint, Fill, SequenceState, Side, Tick
-from tradebot.core.ids import arrival_of, event_prefix
+from tradebot.core.ids import arrival_of, event_prefix, tick_number_of
 from tradebot.portfolio.positions import Positions, PositionState
 from tradebot.store.bulk import insert_columns
 from tradebot.store.bulk_read import column_types, fetch_rows
@@ -191,7 +191,7 @@ def _last_signals(db: SqliteDatabase, part: Later) -> dict[str, tuple[Side, int]
     found: dict[str, tuple[Side, int]] = {}
     columns = {"symbol": str, "kind": str, "event_id": str}
     for symbol, kind, event_id in fetch_rows(db, query.group_by(SignalRow.symbol), columns):
-        found[symbol] = kind.split(":", 1)[0], int(event_id.rsplit("-", 2)[1])
+        found[symbol] = kind.split(":", 1)[0], tick_number_of(event_id)
     return found
 
 

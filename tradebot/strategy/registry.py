@@ -80,6 +80,12 @@ def unread_keys(name: str) -> frozenset[str]:
     return usable[name].unread if name in usable else frozenset()
 
 
+def hears_notices(name: str) -> bool:
+    """Whether notices can change what strategy `name` decides; not known, so yes, of one that cannot be used."""
+    usable = strategies()
+    return name not in usable or usable[name].on_notice is not Strategy.on_notice
+
+
 @cache
 def _look_up() -> _Registry:
     """Imports the folder's modules, once."""

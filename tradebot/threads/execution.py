@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import Final
 
 from tradebot.core.channel import Channel, ChannelClosed
-from tradebot.core.events import Order, OrderChunk, PersistItem, SignalChunk
+from tradebot.core.events import BP_DROP_SIGNAL, Order, OrderChunk, PersistItem, SignalChunk
+from tradebot.core.ids import tick_number_of
 from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import Runtime
 from tradebot.execution.shadow import ShadowExecution
+from tradebot.execution.timing import TimingRefusals
 from tradebot.output.log import Log
 from tradebot.threads.counters import VETOES, Metrics
 from tradebot.threads.refusal_lines import log_refusal
@@ -33,8 +35,12 @@ class ExecutionStage:
         metrics: Metrics,
         log: Log,
         runtime: Runtime,
+        refusals: TimingRefusals | None = None,
     ) -> None:
-        """`stored_orders`: orders at the front of this run that the database holds already."""
+        """`stored_orders`: orders at the front of this run that the database holds already.
+
+        `refusals` are those that a replay repeats.
+        """
         self._execution = execution
         self._signals, self._persist = channels
         self._push = push
@@ -42,6 +48,7 @@ class ExecutionStage:
         self._metrics = metrics
         self._log = log.bind(self.name)
         self._runtime = runtime
+        self._refusals = refusals
         self._seen_symbols: set[str] = set()
         self.inputs = (self._signals,)
         self.outputs = (self._persist,)
@@ -59,10 +66,11 @@ class ExecutionStage:
     def _process(self, chunk: SignalChunk) -> None:
         # In a replay the clock never decides: age is not checked.
         now_ms = self._runtime.now_ms() if self._push else None
-        execute = self._execution.execute
+        execute, refusals = self._execution.execute, self._refusals
         orders = OrderChunk()
         for signal in chunk:
-            order = execute(signal, now_ms)
+            repeated = None if refusals is None else refusals.of(tick_number_of(signal.event_id))
+            order = execute(signal, now_ms, repeated=repeated)
             orders.append(order)
             if not order.fills:
                 self._refused(order)
@@ -98,6 +106,6 @@ class ExecutionStage:
             )  # fmt: skip
 
     def _refused(self, order: Order) -> None:
-        counter = VETOES[order.reason]
+        counter = VETOES[order.reason] if order.reason != BP_DROP_SIGNAL else "bp_drops_signal"
         setattr(self._metrics, counter, getattr(self._metrics, counter) + 1)
         log_refusal(self._log, order, self._execution.refusal_text(order))

@@ -29,6 +29,7 @@ _NOTICE_TEXTS: Final[dict[NoticeKind, str]] = {
     "EXCHANGE_NOTICE": "the exchange announces",
     "HALT": "halted: orders that add exposure are refused until tradebot resume",
     "RESUME": "resumed: the halt and the breakers that wait for a resume have ended",
+    "RESTART": "the run continues an earlier one: what was traded in between is missing",
 }
 
 

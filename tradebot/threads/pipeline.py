@@ -17,6 +17,7 @@ from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import Runtime, Thread
 from tradebot.execution.breakers import Breakers
 from tradebot.execution.shadow import ShadowExecution
+from tradebot.execution.timing import TimingRefusals
 from tradebot.feeds.base import Feed
 from tradebot.feeds.sampling import Intake
 from tradebot.feeds.status import FeedStatus
@@ -75,6 +76,8 @@ class Parts(Struct):
     breakers: Breakers = msgspec.field(default_factory=lambda: Breakers(BreakersConfig()))
     poll_halt: Callable[[], Notice | None] | None = None
     """What tells of a halt and a resume; called by the ingest thread."""
+    refusals: TimingRefusals | None = None
+    """What a replay of stored runs refuses because they did."""
 
 
 class Pipeline:
@@ -115,8 +118,9 @@ class Pipeline:
             parts.breakers,
         )  # fmt: skip
         self.execution = ExecutionStage(
-            parts.execution, (self._signals, self._persisted), feed.push, parts.stored.orders, metrics, log, runtime
-        )
+            parts.execution, (self._signals, self._persisted), feed.push, parts.stored.orders, metrics, log, runtime,
+            parts.refusals,
+        )  # fmt: skip
         self.persist, self.commit = writer_stages(
             self._persisted,
             parts.storage,

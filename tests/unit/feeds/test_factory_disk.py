@@ -15,8 +15,8 @@ from tradebot.core.cancellation import Cancellation
 from tradebot.core.errors import ExitCode, OverloadError
 from tradebot.core.events import Tick
 from tradebot.core.runtime import RealRuntime
-from tradebot.feeds import factory as inputs
-from tradebot.store import reader
+from tradebot.feeds.replay.stored_runs import find_stored_runs
+from tradebot.store import reader, replayed
 from tradebot.store.database import connect_readonly
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.reader import read_ticks, stored_ticks
@@ -44,7 +44,8 @@ def failing(monkeypatch: pytest.MonkeyPatch, times: int) -> Callable[[], int]:
             raise CORRUPT
         yield from read_ticks(*arguments)
 
-    monkeypatch.setattr(reader, "read_ticks", read)
+    for module in (reader, replayed):
+        monkeypatch.setattr(module, "read_ticks", read)
     return lambda: calls
 
 
@@ -57,7 +58,7 @@ def test_stored_ticks_that_cannot_be_read_back(path: Path, monkeypatch: pytest.M
 
 def test_one_failed_read_of_a_source_is_read_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = failing(monkeypatch, 1)
-    inputs._database_content(path, None, Cancellation(RealRuntime()))
+    find_stored_runs(path, None, False, Cancellation(RealRuntime()))
     assert calls() == 2
 
 
@@ -65,7 +66,7 @@ def test_a_damaged_source_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch
     """Every byte of it can be read, and the second attempt says the same."""
     calls = failing(monkeypatch, 9)
     with pytest.raises(StorageUnavailable) as failure:
-        inputs._database_content(path, None, Cancellation(RealRuntime()))
+        find_stored_runs(path, None, False, Cancellation(RealRuntime()))
     assert (failure.value.exit_code, calls()) == (ExitCode.CONFIG, 2)
 
 
@@ -77,7 +78,7 @@ def test_a_source_that_the_disk_cannot_read(path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr("tradebot.store.checks.Path.open", fail)
     with pytest.raises(StorageUnavailable, match=r"x\.db cannot be read: Input/output error \(EIO") as failure:
-        inputs._database_content(path, None, Cancellation(RealRuntime()))
+        find_stored_runs(path, None, False, Cancellation(RealRuntime()))
     assert failure.value.exit_code is ExitCode.OVERLOAD
 
 

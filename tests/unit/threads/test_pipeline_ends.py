@@ -85,7 +85,13 @@ class Stuck(ShadowExecution):
         super().__init__(config.risk_caps, money_of(config.execution.fee_rate))
         self.runtime = runtime
 
-    def execute(self, signal: Signal, now_ms: int | None = None, blocked: Refusal | None = None) -> Order:
+    def execute(
+        self,
+        signal: Signal,
+        now_ms: int | None = None,
+        blocked: Refusal | None = None,
+        repeated: Refusal | None = None,
+    ) -> Order:
         self.runtime.event().wait(1e6)
         raise AssertionError("nobody sets it")
 

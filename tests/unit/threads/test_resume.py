@@ -11,10 +11,22 @@ from tests.unit.store_helpers import Logged, signal, tick
 from tests.unit.threads.strategies import Always
 from tradebot.config.model import BreakersConfig, RiskCaps
 from tradebot.core.channel import Channel
-from tradebot.core.events import BP_DROP_SIGNAL, BUY, STALE_DATA, Notice, Order, Signal, Tick, TickChunk, as_item
+from tradebot.core.events import (
+    BP_DROP_SIGNAL,
+    BUY,
+    STALE_DATA,
+    LimitBreach,
+    Notice,
+    Order,
+    Signal,
+    Tick,
+    TickChunk,
+    as_item,
+)
 from tradebot.core.runtime import RealRuntime
 from tradebot.execution.breakers import Breakers
-from tradebot.execution.shadow import ShadowExecution
+from tradebot.execution.risk import Refusal
+from tradebot.execution.shadow import ShadowExecution, refuse
 from tradebot.feeds.base import Feed, FeedBatch
 from tradebot.feeds.sampling import Intake
 from tradebot.feeds.status import NO_LINK, FeedStatus
@@ -203,3 +215,36 @@ def test_only_a_push_feed_has_stale_signals(logged: Logged, push: bool, reason: 
     stage.run()
     [stored] = left_in(persist)
     assert stored.reason == reason
+
+
+class Repeated:
+    """The refusals of a run whose second signal was dropped and whose third was stale."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def of(self, number: int) -> Refusal | None:
+        self.asked.append(number)
+        return {2: Refusal(BP_DROP_SIGNAL), 3: Refusal(STALE_DATA, AGE)}.get(number)
+
+
+AGE = LimitBreach("execution.max_tick_age_ms", 1500.0, 1000.0)
+
+
+def test_a_replay_repeats_the_refusals_of_the_run(logged: Logged) -> None:
+    """S8: the same orders, with the stored evidence; the prices of refused signals count all the same."""
+    signals, persist, metrics, repeated = channel_of("signal"), channel_of("persist"), Metrics(), Repeated()
+    execution = ShadowExecution(RiskCaps(), money_of(0.001))
+    stage = ExecutionStage(execution, (signals, persist), False, 0, metrics, logged.log, RealRuntime(), repeated)
+    for number in (1, 2, 3, 4):
+        signals.send(as_item(signal(number)))
+    signals.close()
+    stage.run()
+    stored = left_in(persist)
+    assert [(order.reason, order.breach) for order in stored] == [
+        ("SHADOW_RECORDED", None), (BP_DROP_SIGNAL, None), (STALE_DATA, AGE), ("SHADOW_RECORDED", None),
+    ]  # fmt: skip
+    assert stored[1] == refuse(signal(2), BP_DROP_SIGNAL)
+    assert (repeated.asked, metrics.bp_drops_signal, metrics.stale_vetoes) == ([1, 2, 3, 4], 1, 1)
+    assert metrics.orders_rejected == 2
+    assert execution.positions.views()[0].last_price == signal(4).price

@@ -30,8 +30,8 @@ Feed options:
 
 Replay options:
   --replay-file=FILE  Replay ticks from a JSON lines file (also .gz or .zst; - is standard input).
-  --replay-db=FILE    Replay the ticks of another database. Without --replay-file and --replay-db the ticks of --db are
-                      replayed, and nothing is written.
+  --replay-db=FILE    Replay a run of another database: its ticks and what else it met (link losses, gaps, halts).
+                      Without --replay-file and --replay-db a run of --db is replayed, and nothing is written.
   --replay-run=ID     The run of the database to replay. Default: its newest.
   --resume            Continue a replay that is partly stored in the database.
   --strict            Stop at the first malformed line (exit code 11).

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from tradebot.core.cancellation import Cancellation, Cancelled
 from tradebot.core.errors import ConfigError, ParseError, TradebotError
-from tradebot.core.events import Tick
+from tradebot.core.events import Notice, Tick, TickChunk
 from tradebot.feeds.base import FeedBatch
 from tradebot.feeds.replay.byte_source import open_source
 from tradebot.feeds.replay.decompress import Damaged, unpack
@@ -18,6 +18,7 @@ from tradebot.feeds.replay.tick_lines import LineDecoder
 from tradebot.feeds.status import NO_LINK, FeedStatus
 
 _LOOK_BYTES_MAX: Final = 1 << 16
+_NOTICES_A_BATCH: Final = 1000
 
 
 class Decoder(Protocol):
@@ -167,33 +168,68 @@ class FileReplay:
 
 
 class DatabaseReplay:
-    """Ticks of a stored run, from an iterator of chunks in arrival order; `position` and `total` are in rows.
+    """Ticks and notices of stored runs; `position` and `total` are in ticks.
 
-    Reading blocks and fails as the iterator does.
+    `rows` are chunks of ticks in their order of arrival, `notices` come with the number of ticks before them, in order.
+    Of both only a chunk is held. Reading blocks and fails as the iterators do.
     """
 
     push: Final = False
 
-    def __init__(self, rows: Iterator[list[Tick]], total_rows: int) -> None:
+    def __init__(
+        self, rows: Iterator[list[Tick]], total_rows: int, notices: Iterator[tuple[int, Notice]] | None = None
+    ) -> None:
         self._rows = rows
+        self._notices = iter(()) if notices is None else notices
+        self._ahead: tuple[int, Notice] | None = None
+        """The notice that was read, but lies behind the ticks so far."""
+        self._rest: list[Tick] | None = None
+        """The part of a chunk that was too far behind its notices to be handed on with them."""
         self.total = total_rows
         self.position = 0
 
     def read(self) -> FeedBatch | None:
-        """The next chunk, or None at the end."""
-        ticks = next(self._rows, None)
+        """The next chunk with the notices before and between its ticks, or None at the end.
+
+        With many notices, only as many ticks as lie before them.
+        """
+        ticks = next(self._rows, None) if self._rest is None else self._rest
+        self._rest = None
+        notices = self._before(self.position + len(ticks) if ticks is not None else None)
         if ticks is None:
-            return None
+            return FeedBatch([], notices=notices) if notices else None
+        if len(notices) == _NOTICES_A_BATCH:
+            ticks, self._rest = _cut(ticks, notices[-1][0])
         self.position += len(ticks)
-        return FeedBatch(ticks)
+        return FeedBatch(ticks, notices=notices) if notices else FeedBatch(ticks)
+
+    def _before(self, end: int | None) -> tuple[tuple[int, Notice], ...]:
+        """The next notices that come before tick `end` (None: all that are left), by their index in the batch."""
+        found: list[tuple[int, Notice]] = []
+        while len(found) < _NOTICES_A_BATCH:
+            ahead = next(self._notices, None) if self._ahead is None else self._ahead
+            if ahead is None or (end is not None and ahead[0] >= end):
+                self._ahead = ahead
+                break
+            found.append((ahead[0] - self.position, ahead[1]))
+            self._ahead = None
+        return tuple(found)
 
     def status(self) -> FeedStatus:
         """That of a feed without a link."""
         return NO_LINK
 
     def close(self) -> None:
-        """Give the iterator up: a generator runs its clean-up. Idempotent."""
-        close = getattr(self._rows, "close", None)
-        self._rows = iter(())
-        if close is not None:
-            close()
+        """Give the iterators up: a generator runs its clean-up. Idempotent."""
+        given = self._rows, self._notices
+        self._rows, self._notices, self._ahead, self._rest = iter(()), iter(()), None, None
+        for iterator in given:
+            close = getattr(iterator, "close", None)
+            if close is not None:
+                close()
+
+
+def _cut(ticks: list[Tick], index: int) -> tuple[list[Tick], list[Tick]]:
+    if isinstance(ticks, TickChunk):
+        return ticks.part(0, index), ticks.part(index)
+    return ticks[:index], ticks[index:]
