@@ -112,6 +112,12 @@ def as_notice(change: Trip | Release, ticks_before: int) -> Notice:
     return Notice("BREAKER_TRIPPED", change.ts, trip_text(change), change.symbol, None, ticks_before)
 
 
+def blocked_texts(view: BreakersView) -> tuple[str, ...]:
+    """Everything that blocks orders, for people."""
+    halted = () if view.halted_since_ms is None else (f"{HALTED} by {view.halt_detail}, until `tradebot resume`",)
+    return (*halted, *map(trip_text, view.tripped))
+
+
 def trip_text(trip: Trip) -> str:
     """What tripped and why, and what ends it, for people."""
     key = KEYS[trip.code]

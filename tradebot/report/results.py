@@ -9,6 +9,7 @@ from tradebot.core.currencies import unit_of
 from tradebot.core.errors import ExitCode
 from tradebot.core.events import BP_DROP_SIGNAL, RISK_CAP
 from tradebot.core.ledger import Ledger
+from tradebot.execution.trips import blocked_texts
 from tradebot.portfolio.book import book_of
 from tradebot.portfolio.money import Money
 from tradebot.portfolio.positions import Positions, PositionView
@@ -58,6 +59,7 @@ def summarize(
         error=pipeline.stopped_by if failure is None else failure.cause,
         resumed=not record.is_new,
         continued=pipeline.continues,
+        blocked=blocked_texts(pipeline.breakers.view),
         gaps=metrics.gaps,
         reconnects=metrics.reconnects,
         lost_log_lines=lost_log_lines,

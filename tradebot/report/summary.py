@@ -71,6 +71,8 @@ class RunSummary(Struct, frozen=True, kw_only=True):
     resumed: bool = False
     continued: bool = False
     """Whether positions of earlier runs went on in this one."""
+    blocked: tuple[str, ...] = ()
+    """What kept orders from being sent at the end: a halt, breakers; in words."""
     gaps: int = 0
     reconnects: int = 0
     lost_log_lines: int = 0
@@ -152,7 +154,9 @@ def _decisions_block(summary: RunSummary) -> list[str]:
     rows += [(f"orders {escape(status)}", f"{n:,}") for status, n in sorted(summary.orders_by_status.items())]
     rows += [(f"refused {escape(reason)}", f"{n:,}") for reason, n in sorted(summary.refusals_by_reason.items())]
     rows += [("fills (simulated)", f"{summary.fills:,}"), ("fees", amount(summary.fees, summary.unit))]
-    return ["Signals, orders, fills", *_counts(rows)]
+    lines = _counts(rows)
+    lines += [f"  blocked at the end: {escape(text)}" for text in summary.blocked[:MAX_SYMBOLS]]
+    return ["Signals, orders, fills", *lines]
 
 
 def _positions_block(summary: RunSummary) -> list[str]:

@@ -6,7 +6,9 @@ import msgspec
 import pytest
 
 from tradebot.core.errors import ExitCode
+from tradebot.core.events import DAILY_LOSS
 from tradebot.core.ledger import Ledger, NotStored
+from tradebot.execution.trips import BreakersView, Trip, blocked_texts
 from tradebot.report.summary import MAX_SYMBOLS, PositionLine, RunSummary, render
 
 SUMMARY = RunSummary(
@@ -143,6 +145,14 @@ def test_how_the_run_ended() -> None:
     text = changed(exit_code=ExitCode.OVERLOAD, error="tick channel full at wss://bob:pw@h\nforged line")
     assert f"\nexit code   13 OVERLOAD: {ExitCode.OVERLOAD.meaning}\n" in text
     assert "\nbecause     tick channel full at wss://***@h\\nforged line\n" in text
+
+
+def test_what_blocked_orders_at_the_end_is_named() -> None:
+    view = BreakersView(7, "tradebot halt: news", (Trip(DAILY_LOSS, 8, 120.0, 100.0),))
+    text = changed(blocked=blocked_texts(view))
+    assert "  blocked at the end: HALTED by tradebot halt: news, until `tradebot resume`\n" in text
+    assert "  blocked at the end: DAILY_LOSS: the loss of the day was 120.0, breakers.daily_loss_usd = 100.0;" in text
+    assert "blocked" not in render(SUMMARY, "utf-8")
 
 
 def test_credentials_of_the_source_are_masked() -> None:

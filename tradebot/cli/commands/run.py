@@ -125,6 +125,7 @@ _RUN_FIELDS: Final = (
     "error",
     "resumed",
     "continued",
+    "blocked",
     "gaps",
     "reconnects",
     "lost_log_lines",
