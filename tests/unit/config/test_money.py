@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tradebot.cli.arguments import parse
 from tradebot.cli.resolve import resolve
 from tradebot.cli.show_config import describe
+from tradebot.config import model
 from tradebot.config.cross_checks import cross_problems
 from tradebot.config.model import Config, config_hash, result_hash
 from tradebot.config.money import AccountConfig, InstrumentConfig, RateSymbol
@@ -189,6 +190,8 @@ def test_hashes_see_what_differs_from_the_default_only() -> None:
     base = Config()
     hashes = [(config_hash(c), result_hash(c, True, ())) for c in (base, *map(build, CHANGES))]
     assert len({one for one, _ in hashes}) == len({two for _, two in hashes}) == len(hashes)
+    entry = build({free_name("instruments", "A", "lot_size"): 0.1})
+    assert model._normalised(entry)["instruments.A"] == {"lot_size": 0.1}, "a later key changes no hash"
     explicit = build({free_name("instruments", "A", "contract_size"): 1.0})
     assert config_hash(explicit) == hashes[-1][0], "a default that is written out is no difference"
 
