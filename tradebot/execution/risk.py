@@ -28,6 +28,7 @@ from tradebot.core.events import (
     as_unix_ms,
 )
 from tradebot.execution.trips import BREACH_TEXTS
+from tradebot.portfolio.account import BALANCE, HOLDINGS
 from tradebot.portfolio.exact import ONE, ZERO, add, exact, finite, multiply, subtract
 from tradebot.portfolio.instruments import Instrument, round_down, too_small, value_of
 from tradebot.portfolio.money import Money
@@ -47,6 +48,8 @@ _BREACH_TEXTS: Final = {
     TOTAL_CAP: "total exposure would be {value!r} {account}, above {key} = {limit!r}",
     OPEN_ORDERS_CAP: "open orders would be {value:.0f}, above {key} = {limit:.0f}",
     TICK_AGE_CAP: "the tick of {symbol} is {value:.0f} ms old, above {key} = {limit:.0f}",
+    BALANCE: "the order needs {value!r} {account}, and {limit!r} are free",
+    HOLDINGS: "{value!r} {symbol} would be sold, and {limit!r} are free; {key} is false",
     **BREACH_TEXTS,
 }
 _TOO_SMALL_TEXTS: Final = {

@@ -27,6 +27,7 @@ HOLDINGS: Final = "account.allow_short"
 # A size is rounded down to a lot after this, so that its last digits never buy more than the share.
 _SIZE: Final = Context(prec=50)
 
+_TWO: Final = Decimal(2)
 _Reserved = dict[str, tuple[str | None, Decimal]]
 
 
@@ -82,7 +83,8 @@ class Account:
         own reservation counts as free: what a fill of that order may spend.
         """
         if self._is_spot:
-            left = self._cash_total()  # what is held is worth what is at stake
+            # What is held is worth what is at stake; where its value is negative, that is owed on top.
+            left = subtract(self._cash_total(), multiply(_TWO, self.positions.total_owed(self._rates)))
         else:
             limit = multiply(self.equity(), self._leverage)
             left = subtract(limit, self.positions.total_exposure(self._rates))
@@ -230,10 +232,3 @@ class Account:
     def _in_account(self, currency: str | None, amount: Decimal) -> Decimal:
         rate = self._rates.rate(currency)
         return amount if rate is None or rate is ONE else multiply(amount, rate)
-
-
-def no_balance_text(symbol: str, breach: LimitBreach) -> str:
-    """Why an order was refused NO_BALANCE, for people."""
-    if breach.limit_key == HOLDINGS:
-        return f"{breach.value!r} {symbol} would be sold, and {breach.limit!r} are free; {HOLDINGS} is false"
-    return f"the order of {symbol} needs {breach.value!r} {ACCOUNT_CURRENCY}, and {breach.limit!r} are free"

@@ -187,11 +187,22 @@ class Positions:
             total = add(total, _in_account(value, sums.currency, rates))
         return total
 
+    def total_owed(self, rates: Rates) -> Decimal:
+        """Exact sum of the values below zero, without their sign: short positions, and inverse contracts held long."""
+        total = ZERO
+        for sums in self._sums.values():
+            if sums.negative:
+                total = add(total, _in_account(sums.negative, sums.currency, rates))
+        return total
+
     def unrated(self, rates: Rates) -> str | None:
-        """A currency in which something is at stake and of which there is no rate; None where there is none."""
-        for currency, sums in self._sums.items():
-            if rates.rate(currency) is None and sums.exposure:
-                return currency
+        """A currency in which something is at stake and of which there is no rate; None where there is none.
+
+        Any thread may ask.
+        """
+        for sums in tuple(self._sums.values()):
+            if rates.rate(sums.currency) is None and sums.exposure:
+                return sums.currency
         return None
 
     def value(self, symbol: str) -> Decimal:

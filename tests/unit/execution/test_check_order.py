@@ -13,7 +13,18 @@ from hypothesis import strategies as st
 from tradebot.config.model import RiskCaps
 from tradebot.config.money import InstrumentConfig, RateSymbol
 from tradebot.core.currencies import Pair
-from tradebot.core.events import BUY, NO_INSTRUMENT, NO_RATE, RISK_CAP, SELL, Fill, LimitBreach, Side, Signal
+from tradebot.core.events import (
+    BUY,
+    NO_BALANCE,
+    NO_INSTRUMENT,
+    NO_RATE,
+    RISK_CAP,
+    SELL,
+    Fill,
+    LimitBreach,
+    Side,
+    Signal,
+)
 from tradebot.execution.risk import (
     OPEN_ORDERS_CAP,
     SYMBOL_CAP,
@@ -26,7 +37,7 @@ from tradebot.execution.risk import (
     refusal_text,
     worst_case,
 )
-from tradebot.execution.shadow import ShadowExecution
+from tradebot.execution.shadow import ShadowExecution, refuse
 from tradebot.portfolio.money import Money, money_of
 from tradebot.portfolio.positions import Positions
 
@@ -268,3 +279,21 @@ def test_a_size_is_rounded_down_to_the_lot_and_small_orders_are_refused() -> Non
         "MIN_NOTIONAL", 0.0599, LimitBreach('instruments."A".min_notional', 9.995, 10.0),
         'the order is worth 9.995 EUR, below instruments."A".min_notional = 10.0',
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("breach", "text"),
+    [
+        (
+            LimitBreach("account.initial_balance", 10_010.0, 10_000.0),
+            "the order needs 10010.0 USD, and 10000.0 are free",
+        ),
+        (
+            LimitBreach("account.allow_short", 0.3, 0.1),
+            "0.3 BTC/EUR would be sold, and 0.1 are free; account.allow_short is false",
+        ),
+    ],
+)
+def test_an_order_beyond_the_balance_says_what_is_free(breach: LimitBreach, text: str) -> None:
+    refused = refuse(Signal("r-1-S", "BTC/EUR", BUY, 0.75, "X", 0.3, 100.0, 1), NO_BALANCE, breach)
+    assert refusal_text(refused, money_of()) == text
