@@ -92,7 +92,7 @@ class PaperDesk:
         """A signal of the tick in hand, with the time of that tick; `price` is the last one of `symbol`."""
         if self.tick is None:
             raise RuntimeError("there is no tick in hand")
-        name = signal_id(self._prefix(), len(self._signals) + 1)
+        name = signal_id(self._stem or self._prefix(), len(self._signals) + 1)
         signal = Signal(name, symbol, side, confidence, reason, size, price, self.tick.ts)
         self._signals.append(signal)
         return signal
@@ -100,11 +100,10 @@ class PaperDesk:
     def new_order_id(self) -> str:
         """The next order id of the tick in hand."""
         self._ids += 1
-        return order_id(self._prefix(), self._ids)
+        return order_id(self._stem or self._prefix(), self._ids)
 
     def _prefix(self) -> str:
-        if not self._stem:
-            self._stem = event_prefix(self._run_id, self.number)
+        self._stem = event_prefix(self._run_id, self.number)
         return self._stem
 
     # ---- what happens to orders ------------------------------------------------------------------------------------
@@ -114,28 +113,24 @@ class PaperDesk:
         order.move("REJECTED")
         order.remaining = order.qty
         self._orders.append(_row(order, reason, breach, self.now_ms))
-        self._transition(order, reason)
+        self._note(order, "REJECTED", reason)
         self.refusals.append(reason)
 
-    def moved(self, order: WorkingOrder, reason: str, execution: Execution | None) -> None:
+    def moved(self, order: WorkingOrder, status: OrderStatus, reason: str, execution: Execution | None = None) -> None:
         """See `Desk`: the transition becomes a row, and the end of an order frees what it holds back."""
-        status = order.status
         if order.events == 1:
             self._orders.append(_row(order, reason, None, self.now_ms))
         elif status == "REJECTED":
             self.refusals.append(reason)
-        self._transition(order, reason)
+        self._note(order, status, reason)
         if status in FINAL_STATUSES:
             self.account.release(order.order_id)
             self.account.release_qty(order.order_id)
 
-    def _transition(self, order: WorkingOrder, reason: str) -> None:
-        status = order.status
-        if status is not None:
-            remaining = float(order.remaining)
-            self._order_events.append(
-                OrderEvent(order.order_id, order.events, status, reason, self.now_ms, self.number, remaining)
-            )
+    def _note(self, order: WorkingOrder, status: OrderStatus, reason: str) -> None:
+        remaining = float(order.remaining)
+        row = OrderEvent(order.order_id, order.events, status, reason, self.now_ms, self.number, remaining)
+        self._order_events.append(row)
 
     def reserve(self, order: WorkingOrder, price: Decimal) -> None:
         """Hold back what an accepted order may need: money for what it opens at `price`, holdings for what it sells."""
@@ -199,10 +194,10 @@ class PaperDesk:
     ) -> None:
         price, account, symbol = execution.price, self.account, order.symbol
         fees = float(multiply(value_of(instrument, qty, price), fee_rate))
+        name = fill_id(self._stem or self._prefix(), len(self._fills) + 1)
         fill = Fill(
-            fill_id(self._prefix(), len(self._fills) + 1), order.order_id, symbol, order.side, float(qty), float(price),
-            fees, self.now_ms, 1, execution.liquidity, self.number, slippage_bps(order.side, price, order.reference),
-            int(order.after_gap),
+            name, order.order_id, symbol, order.side, float(qty), float(price), fees, self.now_ms, 1,
+            execution.liquidity, self.number, slippage_bps(order.side, price, order.reference), int(order.after_gap),
         )  # fmt: skip
         self._fills.append(fill)
         if self._counts_trades:
@@ -222,10 +217,10 @@ class PaperDesk:
 
     def _release(self, order: WorkingOrder, qty: Decimal, instrument: Instrument) -> None:
         """After a fill of `qty` the order holds back only what the rest of it may need."""
-        left = subtract(order.remaining, qty)
-        if not left:
+        if qty == order.remaining:
             return  # its end frees all of it
         if order.reserved:
+            left = subtract(order.remaining, qty)
             still = self.account.cost_of(instrument, left, order.reserved_at, instrument.taker_fee)
             if still < order.reserved:
                 self.account.release(order.order_id, subtract(order.reserved, still))

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from tradebot.core.events import Liquidity
+from tradebot.core.events import Liquidity, OrderStatus
 from tradebot.execution.orders import WorkingOrder
 
 QueueModel = Literal["through", "trades", "front"]
@@ -54,8 +54,8 @@ class Desk(Protocol):
         """The id of an order that the venue creates at this tick."""
         ...
 
-    def moved(self, order: WorkingOrder, reason: str, execution: Execution | None) -> None:
-        """Take note that `order` has changed to the status that it has now, and of the fill that is the cause."""
+    def moved(self, order: WorkingOrder, status: OrderStatus, reason: str, execution: Execution | None = None) -> None:
+        """Take note that `order` has changed to `status`, and of the fill that is the cause."""
         ...
 
     def settle(self, order: WorkingOrder, execution: Execution) -> Settlement:

@@ -158,19 +158,18 @@ class PaperExecution:
         self, venue: SymbolVenue, tick: Tick, number: int, commands: Sequence[Command], passed: bool
     ) -> TickOutcome | None:
         """All that one tick does, in this order; `passed`: the venue has seen it, and it touches no order."""
-        desk, tape = self._desk, venue.tape
-        late = not passed and tape.is_late(tick)
+        desk, on_time = self._desk, False
         if self._marks_first:
             self._mark(venue)  # at the print before this one, at which fills find the account
-        desk.begin(tick, number, tape.now_ms if late or passed else as_unix_ms(tick.ts))
+        desk.begin(tick, number, max(venue.tape.now_ms, as_unix_ms(tick.ts)))
         if self._notices:
             desk.notices += self._notices  # of what was decided between the ticks
             self._notices.clear()
         if not passed:
-            venue.on_print(tick)  # event time; ends that are due; arrivals; quote; triggers; fills
+            on_time = venue.on_print(tick)  # event time; ends that are due; arrivals; quote; triggers; fills
         if commands or self._watches:
             self._mark(venue)
-        if self._watches and not late and not passed:
+        if self._watches and on_time:
             self._watch_account(venue, tick)  # breakers, liquidation
         for command in commands:
             self._entry.obey(venue, tick, command)  # these orders never see this print

@@ -59,11 +59,6 @@ class Tape:
         self._low_buy = 0.0
         self._sizes: deque[float] | None = deque(maxlen=SIZES_MAX) if sizes else None
 
-    def is_late(self, tick: Tick) -> bool:
-        """Whether `tick` is older than the event time."""
-        ts = tick.ts
-        return (ts * 1000 if ts < _SECONDS_BELOW else ts) < self.now_ms
-
     def observe(
         self, ticks: Sequence[Tick], start: int, stop: int, until_ms: float = inf, low: float = 0.0, high: float = inf
     ) -> int:

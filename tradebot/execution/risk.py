@@ -175,6 +175,8 @@ def worst_case(net: Decimal, bought: Decimal, sold: Decimal) -> Decimal:
 
 def lowers(net: Decimal, side: Side, qty: Decimal, open_qty: Decimal) -> bool:
     """Whether an order lowers |net quantity| though all open orders of its side (`open_qty`) are filled before it."""
+    if not net:
+        return False
     moved = add(qty, open_qty)
     return (add(net, moved) if side == BUY else subtract(net, moved)).copy_abs() < net.copy_abs()
 

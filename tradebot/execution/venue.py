@@ -145,13 +145,12 @@ class SymbolVenue:
             return self.tape.observe(ticks, start, stop)
         return self.tape.observe(ticks, start, stop, self._until_ms, self._low, self._high)
 
-    def on_print(self, tick: Tick) -> None:
-        """What one print does, in the order in which it does it. A late print does nothing."""
-        tape = self.tape
-        if tape.is_late(tick):
+    def on_print(self, tick: Tick) -> bool:
+        """What one print does, in the order in which it does it. False: it is late and does nothing."""
+        tape, now_ms, before = self.tape, as_unix_ms(tick.ts), self._ages
+        if now_ms < tape.now_ms:
             tape.observe((tick,), 0, 1)
-            return
-        now_ms, before = as_unix_ms(tick.ts), self._ages
+            return False
         if now_ms >= self._due_ms:
             self._end_due(now_ms)
         if now_ms >= self._next_arrival_ms:
@@ -162,6 +161,7 @@ class SymbolVenue:
             self._trigger(tick, before)  # orders that were active before this print
         self._fill(tick, active)  # orders that are active now, but for those just triggered
         self._watch()
+        return True
 
     def _end_due(self, now_ms: int) -> None:
         """Cancels, expiries and timeouts whose time has come."""
@@ -336,7 +336,7 @@ class SymbolVenue:
 
     def _move(self, order: WorkingOrder, status: OrderStatus, reason: str, execution: Execution | None = None) -> None:
         order.move(status)
-        self._desk.moved(order, reason, execution)
+        self._desk.moved(order, status, reason, execution)
 
     # ---- what need not be looked at --------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from tradebot.core.events import BUY, FOK, NO_BALANCE, REDUCE_ONLY, SELL, Side, Tick
+from tradebot.core.events import BUY, FOK, NO_BALANCE, REDUCE_ONLY, SELL, OrderStatus, Side, Tick
 from tradebot.execution.moves import Execution, Settlement, VenueSettings
 from tradebot.execution.orders import OrderRequest, WorkingOrder, working
 from tradebot.execution.venue import SymbolVenue
@@ -96,10 +96,10 @@ class Market:
         self._orders += 1
         return f"O{self._orders}"
 
-    def moved(self, order: WorkingOrder, reason: str, execution: Execution | None) -> None:
+    def moved(self, order: WorkingOrder, status: OrderStatus, reason: str, execution: Execution | None = None) -> None:
         """See `Desk`."""
-        assert order.status is not None
-        self.moves.append(Move(order, order.events, order.status, reason, order.remaining, execution))
+        assert order.status == status
+        self.moves.append(Move(order, order.events, status, reason, order.remaining, execution))
         if execution is not None:
             self.filled_at.append(self.ticks)
 
