@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from tradebot.config.model import RiskCaps
 
+NO_RATES: Final[Mapping[str, str]] = MappingProxyType({})
 
-def check_caps(db: sqlite3.Connection, runs: Sequence[int], caps: RiskCaps, open_orders: int = 0) -> None:
+
+def check_caps(
+    db: sqlite3.Connection,
+    runs: Sequence[int],
+    caps: RiskCaps,
+    open_orders: int = 0,
+    rates: Mapping[str, str] = NO_RATES,
+) -> None:
     """No order of these consecutive runs exceeded a cap, and none within the caps was refused.
 
     A refused order names the first cap that it would have passed, with the exposure and the limit. Exposure is
     |net position| x price, prices as of the signal's tick. An order that lowers its symbol's position is always
-    allowed. Raises AssertionError.
+    allowed. `rates` names, for symbols that are not priced in dollars, the symbol whose last price is their rate.
+    Raises AssertionError.
     """
     net: dict[str, Fraction] = {}
     price_of: dict[str, Fraction] = {}
@@ -35,8 +45,11 @@ def check_caps(db: sqlite3.Connection, runs: Sequence[int], caps: RiskCaps, open
             seen = number
             before = net.get(symbol, Fraction(0))
             after = before + (_exact(qty) if side == "BUY" else -_exact(qty))
-            exposures = {other: abs(held) * price_of[other] for other, held in net.items()}
-            exposures[symbol] = abs(after) * _exact(price)
+            price_of[symbol] = _exact(price)
+            exposures = {
+                other: abs(held) * price_of[other] * (price_of[rates[other]] if other in rates else 1)
+                for other, held in (net | {symbol: after}).items()
+            }
             figures = (
                 ("max_symbol_exposure_usd", exposures[symbol]),
                 ("max_exposure_usd", sum(exposures.values(), Fraction(0))),

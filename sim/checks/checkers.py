@@ -120,7 +120,8 @@ def check_run(
     at the last prices of all ticks.
     """
     strategy = create(config.strategy.name, config)
-    execution = ShadowExecution(config.risk_caps, money_of(config.execution.fee_rate), config.execution.max_tick_age_ms)
+    money = money_of(config.execution.fee_rate, config.instruments, config.rates)
+    execution = ShadowExecution(config.risk_caps, money, config.execution.max_tick_age_ms)
     db = sqlite3.connect(path)
     try:
         found = db.execute("SELECT id FROM runs WHERE run_id = ?", (run_id,)).fetchone()
