@@ -157,12 +157,7 @@ def check_run(
         whole,
     )
     executed = [row for row in orders if row[7] != BP_DROP_SIGNAL]
-    _compare(
-        "orders",
-        executed,
-        [_order_row(order) for order in want_orders],
-        whole,
-    )
+    _compare("orders", executed, [_order_row(order) for order in want_orders], whole)
     fills = [fill for order in want_orders for fill in order.fills]
     _compare(
         "trades",
