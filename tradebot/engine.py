@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tradebot import __version__
-from tradebot.config.model import Settings, Synchronous, config_hash, db_path, result_hash
+from tradebot.config.model import BreakersConfig, Settings, Synchronous, config_hash, db_path, result_hash
 from tradebot.config.secret_urls import visible_credentials
 from tradebot.core.cancellation import Cancellation, Cancelled
 from tradebot.core.errors import ConfigError, ExitCode, OverloadError, TradebotError
@@ -17,7 +17,10 @@ from tradebot.core.ids import live_run_id, replay_run_id, short_digest
 from tradebot.core.ledger import Ledger, NotStored
 from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import RealRuntime, Runtime
+from tradebot.execution.base import InlineExecutor
+from tradebot.execution.breakers import Breakers
 from tradebot.execution.shadow import ShadowExecution
+from tradebot.executor import continue_execution, make_executor, take_over
 from tradebot.feeds.base import Feed
 from tradebot.feeds.factory import Input, Surroundings, open_input
 from tradebot.feeds.memory import FeedMemory
@@ -29,13 +32,12 @@ from tradebot.report.output import Output
 from tradebot.report.results import summarize, summarize_stored
 from tradebot.store.database import absolute
 from tradebot.store.errors import FILE_REPLACED
-from tradebot.store.policy import FINAL_FLUSH_S, MAX_BATCH_EVENTS
+from tradebot.store.policy import FINAL_FLUSH_S
 from tradebot.store.protocol import Store
 from tradebot.store.runs import EXCHANGE_PAIR_RULES, NO_RATE_RULES, RESULT_RULES, RunEnd, RunInfo, RunRecord
 from tradebot.store.session import SqliteStore
-from tradebot.store.spill import Spill, spill_path
 from tradebot.store.takeover import Carried
-from tradebot.strategy.base import Strategy, SymbolHistory
+from tradebot.strategy.base import Strategy
 from tradebot.strategy.decider import Decider
 from tradebot.strategy.registry import broken, create, unread_keys
 from tradebot.telemetry.exporters import Exporters
@@ -48,7 +50,7 @@ from tradebot.telemetry.throttle_file import apply_throttle, throttle_path
 from tradebot.threads.ingest import CHECKPOINT_TICKS
 from tradebot.threads.pipeline import STAGES, WRITERS, Parts, Pipeline
 from tradebot.threads.shutdown import Control
-from tradebot.threads.strategy import MAX_TAKE
+from tradebot.threads.spilling import reserve_spill
 
 _SIMULATED = "all fills are simulated; no order leaves this machine"
 
@@ -247,9 +249,16 @@ class _Run:
             debug = self._root_log.bind("strategy").debug
             strategy.observer = lambda fields: debug("SMA_CALC", event=LogEvent.SMA_CALC, **fields)
         money = self._money(source, record.result_rules)
-        execution = ShadowExecution(config.risk_caps, money, config.execution.max_tick_age_ms)
-        carried, memory = self._carry_over(source, record, strategy, execution) if source.push else (None, None)
-        halts = HaltWatch(halt_path(self._path), None, self._runtime, self._root_log)
+        execution = make_executor(config, info.run_id, money)
+        notices = self._start_notices(source.push)
+        carried, memory = None, None
+        if source.push:
+            carried, memory = self._carry_over(source, record, strategy, execution)
+            if not isinstance(execution, ShadowExecution):
+                notices += self._continue_inline(record, execution, info.run_id)
+        breakers = None if isinstance(execution, ShadowExecution) else execution.breakers
+        resumed_ms = None if breakers is None else breakers.view.resumed_ms
+        halts = HaltWatch(halt_path(self._path), resumed_ms, self._runtime, self._root_log)
         return Parts(
             config=config,
             run_id=info.run_id,
@@ -257,14 +266,15 @@ class _Run:
             decider=Decider(strategy, info.run_id, config.strategy.desired_size, config.strategy.confidence),
             execution=execution,
             storage=None if self._store is None else self._store.writer(record),
-            spill=self._reserve_spill(source.push),
+            spill=None if self._store is None else reserve_spill(self._path, config, source.push, self._log),
             stored=record.counts,
             held=_no_ticks() if self._store is None else self._store.stored_ticks(record),
-            notices=self._start_notices(source.push),
+            notices=notices,
             memory=memory,
             checkpoint_ticks=self._edges.checkpoint_ticks,
             poll_halt=halts.poll if source.push else None,
             refusals=source.refusals,
+            breakers=Breakers(BreakersConfig()) if breakers is None else breakers,
         )
 
     def _money(self, source: Input, rules: int = RESULT_RULES) -> Money:
@@ -284,18 +294,11 @@ class _Run:
         return (Notice("SPILL_ORPHANED", self._started_ms, text),) if push else ()
 
     def _carry_over(
-        self, source: Input, record: RunRecord, strategy: Strategy, execution: ShadowExecution
+        self, source: Input, record: RunRecord, strategy: Strategy, executor: ShadowExecution | InlineExecutor
     ) -> tuple[Carried, FeedMemory | None]:
         """Continue strategy and positions where earlier runs of this feed ended; what the feed needs for the same."""
         assert self._store is not None
-        lookback = max(1, strategy.lookback)
-
-        carried, memory = self._store.read_restart_state(record, lookback, source.memory)
-        marks = [(symbol, known.prices[-1]) for symbol, known in carried.symbols.items() if known.prices]
-        execution.restore((), marks, carried.positions)
-        for symbol, known in carried.symbols.items():
-            if known.last_tick:
-                strategy.restore(symbol, SymbolHistory(known.prices, known.last_side, known.since_signal))
+        carried, memory = take_over(self._store, record, strategy, executor, source.memory)
         if carried.ticks:
             self._log.info(
                 "continuing from earlier runs", event=LogEvent.CARRIED_OVER, runs=carried.runs, ticks=carried.ticks,
@@ -303,22 +306,15 @@ class _Run:
             )  # fmt: skip
         return carried, memory
 
-    def _reserve_spill(self, push: bool) -> Spill | None:
-        """Room for every event that can be on its way. Without room for that, the run begins all the same."""
-        if self._store is None:
-            return None
-        sizes = self._config.channels.sizes(push)
-        try:
-            batches = 2 if push else 1  # beside the open one, a push feed has one in commit
-            reserve = sum(sizes) + 2 * MAX_TAKE + batches * MAX_BATCH_EVENTS
-            return Spill(spill_path(self._path), reserve, self._config.persist.spill_max_mb)
-        except OSError as error:
-            self._log.warning(
-                "the spill file cannot be created: if the database fails, events are lost",
-                event=LogEvent.SPILL_NO_ROOM,
-                detail=str(error),
-            )
-            return None
+    def _continue_inline(self, record: RunRecord, execution: InlineExecutor, run_id: str) -> tuple[Notice, ...]:
+        """Continue open orders and the account; the first notice of a run that does."""
+        assert self._store is not None
+        before = continue_execution(self._store, record, execution, run_id)
+        if before is None:
+            return ()
+        restart = Notice("RESTART", self._started_ms, f"continues run {before}: trades between the two were missed")
+        execution.on_notice(restart)
+        return (restart,)
 
     # ---- the pipeline and what follows -----------------------------------------------------------------------------
 

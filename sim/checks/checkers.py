@@ -130,18 +130,13 @@ def check_run(
         run = found[0]
         if config.engine.ingest_mode != "replay":
             take_over(db, run, strategy, execution)
-        ticks = [
-            Tick(*row)
-            for row in db.execute(
-                "SELECT symbol, price, volume, ts, event_id, seq, taker FROM ticks WHERE run = ? ORDER BY id", (run,)
-            )
-        ]
+        query = "SELECT symbol, price, volume, ts, event_id, seq, taker FROM ticks WHERE run = ? ORDER BY id"
+        ticks = [Tick(*row) for row in db.execute(query, (run,))]
         signals = _rows(db, "SELECT event_id, symbol, kind, value, ts, price FROM signals", run)
         columns = "event_id, signal_id, symbol, side, qty, price, status, reason, ts, refused_by"
         orders = _rows(db, f"SELECT {columns} FROM orders", run)
         trades = _rows(db, "SELECT event_id, order_id, symbol, side, fill_qty, fill_price, fees, ts FROM trades", run)
-        query = "SELECT ticks_before, kind = 'HALT' FROM notices WHERE run = ? AND kind IN ('HALT', 'RESUME')"
-        halts = {before: bool(halted) for before, halted in db.execute(f"{query} ORDER BY id", (run,))}
+        halts = _halts(db, run)
     finally:
         db.close()
     refused = {
@@ -170,6 +165,12 @@ def check_run(
             execution.positions.mark(symbol, price)
         for one, other in zip_longest(positions, execution.positions.views()):
             assert one == other, f"positions: {_difference(one, other)}"
+
+
+def _halts(db: sqlite3.Connection, run: int) -> dict[int, bool]:
+    """After how many ticks a halt began (True) or ended."""
+    query = "SELECT ticks_before, kind = 'HALT' FROM notices WHERE run = ? AND kind IN ('HALT', 'RESUME')"
+    return {before: bool(halted) for before, halted in db.execute(f"{query} ORDER BY id", (run,))}
 
 
 def _order_row(order: Order) -> tuple[Any, ...]:

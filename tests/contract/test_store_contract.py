@@ -13,7 +13,7 @@ from tests.contract.stores import StoreDrive, Stores, drive_real, drive_simulate
 from tests.unit.outcomes import outcome_batch
 from tests.unit.store_helpers import batch_of, full_batch, order, run_info, signal, tick
 from tradebot.core.errors import ConfigError, OverloadError
-from tradebot.core.events import SELL, Checkpoint, LimitBreach, Notice, Order, Tick
+from tradebot.core.events import SELL, Checkpoint, LimitBreach, Notice, Order, Tick, TickChunk
 from tradebot.core.ledger import Ledger
 from tradebot.feeds.memory import FeedMemory
 from tradebot.feeds.price_band import PriceBand
@@ -22,7 +22,7 @@ from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.protocol import BatchWriter, Store
 from tradebot.store.runs import RunEnd, RunRecord
-from tradebot.store.saved_state import SavedState
+from tradebot.store.saved_state import SavedState, StoredItem
 from tradebot.store.spill import spill_path
 
 STARTED_MS = 1_700_000_000_000
@@ -285,9 +285,12 @@ class TestSavedState:
                 saved = store.read_saved_state(second)
                 assert saved == SavedState(first.no, "l1", 6, 0, b"after six")
                 with closing(store.stored_since(second, saved)) as items:
-                    assert list(items) == [("l1", 7, [tick(7)]), ("l1", 8, halt)]
+                    assert list(items) == [StoredItem("l1", 7, TickChunk([tick(7)])), StoredItem("l1", 8, halt)]
                 with closing(store.stored_since(second, None)) as items:
-                    assert list(items) == [("l1", 1, [tick(number) for number in range(1, 8)]), ("l1", 8, halt)]
+                    ticks = TickChunk([tick(number) for number in range(1, 8)])
+                    assert [item._replace(decisions=()) for item in items] == [
+                        StoredItem("l1", 1, ticks), StoredItem("l1", 8, halt),
+                    ]  # fmt: skip
                 assert [view.net_qty for view in store.read_restart_state(second, 3, lambda: None)[0].positions.views()]
 
         drive(body)

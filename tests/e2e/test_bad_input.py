@@ -61,7 +61,6 @@ CONFIGURATIONS = [
     Bad("missing configuration", None, ("--config=nowhere.toml",), ("nowhere.toml", "no such")),
     Bad("directory as configuration", None, ("--config=/",), ("/", "directory")),
     Bad("LIVE", None, ("--mode=live",), ("LIVE", "live_armed", "proof bundle", "live gateway")),
-    Bad("PAPER", None, ("--mode=paper",), ("PAPER", "not available in this release", "SHADOW")),
     Bad("no exchange", None, ("--ingest=realws",), ("realws", "--ws-source", "--exchange", "tradebot sources")),
     Bad("no symbol", None, ("--ingest=realws", "--exchange=binance"), ("--exchange=binance", "--symbol")),
     Bad("exchange", None, ("--ingest=realws", "--exchange=krakn"), ("--exchange", "did you mean kraken")),

@@ -12,7 +12,8 @@ from tests.unit.house import breaches, imports, trees
 # From the ground up; evidence, plugins, dashboard and sweep are not built yet.
 ORDER = (
     "core", "output", "config", "portfolio", "strategy", "plugins", "execution", "store", "feeds", "threads",
-    "telemetry", "report", "evidence", "ops", "engine", "dashboard", "sweep", "cli", "mockws_server", "sim", "bench",
+    "telemetry", "report", "evidence", "ops", "executor", "engine", "dashboard", "sweep", "cli", "mockws_server", "sim",
+    "bench",
 )  # fmt: skip
 PACKAGES = ("tradebot", "mockws_server", "sim", "bench")
 GROUND = ("tradebot/__init__.py", "tradebot.__version__")  # the version is everybody's, and needs nothing itself

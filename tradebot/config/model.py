@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from tradebot.config.money import AccountConfig, InstrumentConfig, Rate, RateSymbol
+from tradebot.config.paper import OrderType, PaperConfig
 from tradebot.core.errors import ConfigError
 from tradebot.core.ids import short_digest
 from tradebot.output.redaction import MASK, mask
@@ -124,10 +125,17 @@ class StrategyConfig(Struct, frozen=True):
 
 
 class ExecutionConfig(Struct, frozen=True):
-    """What a simulated fill costs, and how old a tick may be (0 = any age; never applied in a replay)."""
+    """What a simulated fill costs, how old a tick may be (0 = any age; never applied in a replay), and which orders a
+    signal makes in PAPER.
+
+    `limit_offset_bps` is how far a limit lies on the passive side of the signal's price; negative: beyond it.
+    """
 
     fee_rate: Annotated[float, Meta(ge=0, le=1)] = 0.001
     max_tick_age_ms: Annotated[int, Meta(ge=0, le=604_800_000)] = 0
+    order_type: OrderType = "market"
+    limit_offset_bps: Annotated[float, Meta(ge=-5000, le=5000)] = 0.0
+    post_only: bool = False
 
 
 class BreakersConfig(Struct, frozen=True):
@@ -193,6 +201,7 @@ class Config(Struct, frozen=True):
     persist: PersistConfig = PersistConfig()
     strategy: StrategyConfig = StrategyConfig()
     execution: ExecutionConfig = ExecutionConfig()
+    paper: PaperConfig = PaperConfig()
     account: AccountConfig = AccountConfig()
     instruments: dict[str, InstrumentConfig] = {}
     rates: dict[str, Rate | RateSymbol] = {}
@@ -327,14 +336,14 @@ def config_hash(config: Config) -> str:
     return _digest(values)
 
 
-_RESULT_SECTIONS: Final = ("strategy", "execution", "risk_caps", "account", "instruments", "rates")
+_RESULT_SECTIONS: Final = ("strategy", "execution", "paper", "risk_caps", "account", "instruments", "rates")
 
 
 def result_hash(config: Config, replay: bool, unread: Collection[str]) -> str:
     """12 hex digits over the keys that can change a result: a part of a replay's run id.
 
-    These are mode, strategy (with what it reads of [engine]), execution, risk caps, account, instruments and rates,
-    sampling and history; not paths, sizes, batching or patience. `replay` leaves out what is never applied there
+    These are mode, strategy (with what it reads of [engine]), execution, paper, risk caps, account, instruments and
+    rates, sampling and history; not paths, sizes, batching or patience. `replay` leaves out what is never applied there
     (max_tick_age_ms); `unread` are the keys that the strategy does not read (`Strategy.unread`).
     """
     left_out = set(unread)

@@ -22,7 +22,11 @@ class Entry(NamedTuple):
 
 
 ENTRIES: Final[Mapping[str, Entry]] = {
-    "mode": Entry("", "SHADOW records the orders that it would send. This release refuses PAPER and LIVE."),
+    "mode": Entry(
+        "",
+        "`SHADOW` records the orders that it would send, each as filled immediately. `PAPER` simulates a venue, which "
+        "fills orders from the trades that follow. This release refuses `LIVE`.",
+    ),
     "live_armed": Entry("", "LIVE requires `true` here, in addition to the other conditions of the LIVE gate."),
     "app.symbol": Entry(
         "",
@@ -105,6 +109,32 @@ ENTRIES: Final[Mapping[str, Entry]] = {
     "execution.max_tick_age_ms": Entry(
         "ms",
         "Refuse the signal of a tick that is older than this (`STALE_DATA`). 0: never. Replays ignore it.",
+    ),
+    "execution.order_type": Entry(
+        "", "PAPER: a signal makes a `market` order, or a `limit` order that stays until it is filled."
+    ),
+    "execution.limit_offset_bps": Entry(
+        "bps",
+        "PAPER: a limit order to buy is priced this far below the price of the signal's tick, one to sell this far "
+        "above it. Negative: on the other side, so that it fills like a market order with a worst price.",
+    ),
+    "execution.post_only": Entry(
+        "", "PAPER: a limit order that would take liquidity when it reaches the venue is refused (`POST_ONLY`)."
+    ),
+    "paper.latency_ms": Entry("ms", "Time from a signal to the moment at which the venue has the order."),
+    "paper.cancel_latency_ms": Entry("ms", "Time from a cancel request to the moment at which the venue has it."),
+    "paper.participation": Entry("fraction", "Share of a trade's volume that all own orders together may fill."),
+    "paper.slippage_bps": Entry("bps", "How much worse than the quote an order that takes liquidity is filled."),
+    "paper.queue": Entry(
+        "",
+        "When a resting order is filled by trades exactly at its limit. `through`: never, only by trades beyond it; "
+        "`trades`: after an estimated queue ahead of it has traded; `front`: immediately.",
+    ),
+    "paper.market_timeout_ms": Entry(
+        "ms", "Cancel what a market order has not filled after this time (`NO_LIQUIDITY`), counted from its activation."
+    ),
+    "paper.on_gap": Entry(
+        "", "After missing trades or a lost link, `keep` open orders of the symbols concerned, or `cancel` them."
     ),
     "account.initial_balance": Entry("USD", "Balance of the account of PAPER, in its currency, US dollars."),
     "account.allow_short": Entry(

@@ -352,6 +352,12 @@ class OrderChunk(Chunk[Order]):
     __slots__ = ()
 
 
+class OutcomeChunk(Chunk[TickOutcome]):
+    """Outcomes of ticks, oldest first."""
+
+    __slots__ = ()
+
+
 StoredEvent = Tick | Notice | Signal | Order | TickOutcome
 """What becomes rows of the tables of events."""
 

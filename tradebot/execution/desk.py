@@ -53,6 +53,10 @@ class PaperDesk:
         self.number = 0
         self.now_ms = 0
 
+    def continue_as(self, run_id: str) -> None:
+        """From the next tick on, ids are those of run `run_id`."""
+        self._run_id = run_id
+
     # ---- the tick in hand ------------------------------------------------------------------------------------------
 
     def begin(self, tick: Tick, number: int, now_ms: int) -> None:

@@ -7,7 +7,7 @@ part of the venue.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -18,6 +18,7 @@ from tradebot.core.events import (
     LIQUIDATED,
     SELL,
     Notice,
+    Order,
     Side,
     Tick,
     TickOutcome,
@@ -27,6 +28,7 @@ from tradebot.execution.breakers import Breakers
 from tradebot.execution.desk import PaperDesk
 from tradebot.execution.order_entry import OrderEntry, PaperSettings
 from tradebot.execution.orders import Cancel, Command, OrderRequest, working
+from tradebot.execution.risk import refusal_text
 from tradebot.execution.trips import Release, Trip, as_notice
 from tradebot.execution.venue import SymbolVenue
 from tradebot.portfolio.account import Account
@@ -53,8 +55,8 @@ class PaperExecution:
         breakers: Breakers,
     ) -> None:  # fmt: skip
         self._settings = settings
-        self._money = money
-        self._breakers = breakers
+        self.money = money
+        self.breakers = breakers
         self._account = Account(account, money.instruments, money.rates)
         self._margin = account.allow_short or account.max_leverage > 1
         self._marks_first = self._margin or bool(money.rates.symbols)  # fills of spot in dollars need no prices
@@ -64,6 +66,8 @@ class PaperExecution:
         self._entry = OrderEntry(settings, self._desk, self._venues, money, caps, breakers)
         self._now_ms = 0
         self._notices: list[Notice] = []
+        self.fees_before: Mapping[str, float] = {}
+        """By symbol: the fees of the fills of the earlier runs that this one continues."""
 
     # ---- what the stage calls --------------------------------------------------------------------------------------
 
@@ -87,9 +91,13 @@ class PaperExecution:
         """The venue of `symbol`; to be read only."""
         found = self._venues.get(symbol)
         if found is None:
-            instrument = self._money.instruments.of(symbol)
+            instrument = self.money.instruments.of(symbol)
             found = self._venues[symbol] = SymbolVenue(instrument, self._settings.venue, self._desk)
         return found
+
+    def refusal_text(self, order: Order) -> str:
+        """Why `order`, one of the newest that were refused, was refused, for people."""
+        return refusal_text(order, self.money, self.positions)
 
     def on_notice(self, notice: Notice) -> None:
         """Take note of a gap, a lost link, a halt or a resume at its place between two ticks.
@@ -100,13 +108,13 @@ class PaperExecution:
             gapped = self._venues.get(notice.symbol)
             if gapped is not None:
                 gapped.mark_gap()
-        elif notice.kind == "LINK_LOST":
+        elif notice.kind in ("LINK_LOST", "RESTART"):  # prints were missed meanwhile
             for venue in self._venues.values():
                 venue.mark_gap()
         else:
-            changes = self._breakers.on_notice(notice)
+            changes = self.breakers.on_notice(notice)
             self._notices += [as_notice(change, notice.ticks_before) for change in changes]
-            if notice.kind == "HALT" and self._breakers.cancel_open:
+            if notice.kind == "HALT" and self.breakers.cancel_open:
                 self._cancel_open(HALTED)
 
     def on_ticks(
@@ -173,17 +181,17 @@ class PaperExecution:
             self._watch_account(venue, tick)  # breakers, liquidation
         for command in commands:
             self._entry.obey(venue, tick, command)  # these orders never see this print
-        if self._breakers.active:
+        if self.breakers.active:
             self._count_orders()
         return desk.outcome()
 
     def _looks_at_each_tick(self, symbol: str) -> bool:
         """Whether every tick of `symbol` may have consequences, even where no order is open."""
-        if self._breakers.active or self._notices:
+        if self.breakers.active or self._notices:
             return True
         if not self._margin or self._entry.closed is not None:
             return False
-        return bool(self.positions.at_stake(symbol)[0]) or symbol in self._money.rates.symbols
+        return bool(self.positions.at_stake(symbol)[0]) or symbol in self.money.rates.symbols
 
     def _mark(self, venue: SymbolVenue) -> None:
         """Value positions and rates at the newest print."""
@@ -196,7 +204,7 @@ class PaperExecution:
     # ---- account and breakers --------------------------------------------------------------------------------------
 
     def _watch_account(self, venue: SymbolVenue, tick: Tick) -> None:
-        breakers, symbol = self._breakers, venue.instrument.symbol
+        breakers, symbol = self.breakers, venue.instrument.symbol
         if breakers.active:
             equity = self._account.equity() if breakers.needs_equity else ZERO
             self._take_changes(breakers.on_tick(self._now_ms, symbol, as_unix_ms(tick.ts), equity))
@@ -208,7 +216,7 @@ class PaperExecution:
 
     def _count_orders(self) -> None:
         """What became of this tick's orders counts for the breakers per minute."""
-        breakers, desk = self._breakers, self._desk
+        breakers, desk = self.breakers, self._desk
         for _ in range(desk.accepted):
             self._take_changes(breakers.on_order(self._now_ms))
         for reason in desk.refusals:
@@ -217,7 +225,7 @@ class PaperExecution:
     def _take_changes(self, changes: Iterable[Trip | Release]) -> None:
         for change in changes:
             self._desk.notices.append(as_notice(change, self._desk.number))
-            if isinstance(change, Trip) and self._breakers.cancel_open:
+            if isinstance(change, Trip) and self.breakers.cancel_open:
                 self._cancel_open(change.code, change.symbol)
 
     def _cancel_open(self, reason: str, symbol: str | None = None) -> None:
@@ -250,13 +258,18 @@ class PaperExecution:
             "now_ms": self._now_ms,
             "closed": self._entry.closed,
             "account": self._account.state(),
-            "rates": self._money.rates.state(),
-            "breakers": self._breakers.state(),
+            "rates": self.money.rates.state(),
+            "breakers": self.breakers.state(),
             "round_trips": self._desk.round_trips.state(),
             "venues": {symbol: venue.state() for symbol, venue in self._venues.items()},
             "notices": self._notices,
         }
         return msgspec.msgpack.encode(found)
+
+    def continue_as(self, run_id: str) -> None:
+        """The ticks that follow belong to run `run_id`, which continues where those before it ended."""
+        self._desk.continue_as(run_id)
+        self.fees_before = {view.symbol: view.fees for view in self.positions.views()}
 
     def restore(self, state: bytes) -> None:
         """Continue from what `state` gave. Raises ValueError when that is of another version or damaged."""
@@ -264,9 +277,9 @@ class PaperExecution:
         if not isinstance(found, dict) or found.get("version") != STATE_VERSION:
             raise ValueError(f"the state of PAPER is not of version {STATE_VERSION}")
         self._now_ms, self._entry.closed = found["now_ms"], found["closed"]
-        self._money.rates.restore(found["rates"])
+        self.money.rates.restore(found["rates"])
         self._account.restore(found["account"])
-        self._breakers.restore(found["breakers"])
+        self.breakers.restore(found["breakers"])
         self._desk.round_trips.restore(found["round_trips"])
         self._notices = msgspec.convert(found["notices"], list[Notice])
         self._venues.clear()

@@ -146,8 +146,6 @@ def unavailable(config: Config, runtime: Runtime, environ: Mapping[str, str] | N
     if config.mode == "LIVE":
         conditions = live_conditions(config, db_path(config, environ), runtime)
         reasons.append("\n- ".join(["mode LIVE is refused:", *conditions]))
-    if config.mode == "PAPER":
-        reasons.append("mode PAPER is not available in this release; use SHADOW")
     return reasons
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tradebot.config.model import Settings
 from tradebot.core.currencies import unit_of
 from tradebot.core.errors import ExitCode
-from tradebot.core.events import BP_DROP_SIGNAL, RISK_CAP
+from tradebot.core.events import BP_DROP_SIGNAL, FINAL_STATUSES, RISK_CAP
 from tradebot.core.ledger import Ledger
 from tradebot.execution.trips import blocked_texts
 from tradebot.portfolio.book import book_of
@@ -16,7 +16,7 @@ from tradebot.portfolio.positions import Positions, PositionView
 from tradebot.report.summary import PositionLine, RunSummary
 from tradebot.store.results import StoredResults
 from tradebot.store.runs import RunInfo, RunRecord
-from tradebot.threads.counters import VETOES
+from tradebot.threads.counters import Metrics
 from tradebot.threads.pipeline import Pipeline
 
 
@@ -33,8 +33,7 @@ def summarize(
 ) -> RunSummary:
     """The summary of a run whose stages have ended. `database` is None for a run that stored nothing."""
     metrics, failure = pipeline.metrics, pipeline.failure
-    refusals = {reason: getattr(metrics, counter) for reason, counter in VETOES.items()}
-    refusals[BP_DROP_SIGNAL] = metrics.bp_drops_signal
+    refusals = {**metrics.vetoes, BP_DROP_SIGNAL: metrics.bp_drops_signal}
     positions, book = pipeline.positions(), pipeline.book()
     return RunSummary(
         run_id=info.run_id,
@@ -46,7 +45,7 @@ def summarize(
         elapsed_s=elapsed_s,
         ledger=ledger,
         signals=metrics.signal_count,
-        orders_by_status={"FILLED": metrics.shadow_orders, "REJECTED": sum(refusals.values())},
+        orders_by_status=_by_status(metrics),
         refusals_by_reason={reason: count for reason, count in refusals.items() if count},
         fills=metrics.trade_count,
         fees=pipeline.fees(),
@@ -65,9 +64,24 @@ def summarize(
         lost_log_lines=lost_log_lines,
         hints=(
             *_way_out(settings, code),
-            *_hints(info, bool(refusals[RISK_CAP]), settings.options.speed is None and ledger.received > 1000),
+            *_hints(info, RISK_CAP in refusals, settings.options.speed is None and ledger.received > 1000),
         ),
     )
+
+
+def _by_status(metrics: Metrics) -> dict[str, int]:
+    """Orders by their present status; of an order that has not ended, PAPER alone knows: it counts as OPEN."""
+    counts = {"FILLED": metrics.shadow_orders, "REJECTED": metrics.orders_rejected + metrics.orders_bounced}
+    if metrics.paper_orders:
+        counts |= {"CANCELED": metrics.orders_canceled, "EXPIRED": metrics.orders_expired, "OPEN": metrics.orders_open}
+    return {status: count for status, count in counts.items() if count or status in ("FILLED", "REJECTED")}
+
+
+def _with_open(found: Mapping[str, int]) -> dict[str, int]:
+    """Stored orders by their present status; those that have not ended count as OPEN."""
+    ended = {status: count for status, count in found.items() if status in FINAL_STATUSES}
+    still_open = sum(found.values()) - sum(ended.values())
+    return {"FILLED": 0, "REJECTED": 0} | ended | ({"OPEN": still_open} if still_open else {})
 
 
 def summarize_stored(
@@ -87,7 +101,7 @@ def summarize_stored(
         elapsed_s=None,
         ledger=found.ledger,
         signals=found.signals,
-        orders_by_status={"FILLED": 0, "REJECTED": 0} | found.orders_by_status,
+        orders_by_status=_with_open(found.orders_by_status),
         refusals_by_reason=found.refusals_by_reason,
         fills=found.fills,
         fees=book.fees,

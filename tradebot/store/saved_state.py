@@ -17,10 +17,11 @@ from msgspec import Struct
 from peewee import SqliteDatabase
 
 from tradebot.core.errors import ConfigError, OverloadError
-from tradebot.core.events import Checkpoint, FeedItem, Notice, Tick, TickChunk, origin_of
+from tradebot.core.events import Checkpoint, FeedItem, Notice, Side, Tick, TickChunk, origin_of
+from tradebot.core.ids import event_prefix
 from tradebot.store.database import connect_readonly, file_of, reading
 from tradebot.store.errors import StorageUnavailable
-from tradebot.store.models import CheckpointRow, NoticeRow, RunRow, TickRow, fields_of
+from tradebot.store.models import CheckpointRow, NoticeRow, RunRow, SignalRow, TickRow, fields_of
 
 STATES_KEPT: Final = 3
 """Of each feed, the newest ones."""
@@ -42,12 +43,24 @@ class SavedState(Struct, frozen=True):
     state: bytes
 
 
+class StoredDecision(NamedTuple):
+    """What a stored signal says of its tick, by the tick's `number` in the run."""
+
+    number: int
+    side: Side
+    reason: str
+
+
 class StoredItem(NamedTuple):
-    """Ticks of a run, the first of which is its tick `number` (from 1), or a notice that came before tick `number`."""
+    """Ticks of a run, the first of which is its tick `number` (from 1), or a notice that came before tick `number`.
+
+    `decisions` are the signals of these ticks, in order.
+    """
 
     run_id: str
     number: int
     item: FeedItem
+    decisions: tuple[StoredDecision, ...] = ()
 
 
 class _Part(Struct, frozen=True):
@@ -150,7 +163,7 @@ def _items(db: SqliteDatabase, part: _Part) -> Iterator[StoredItem]:
                 yield StoredItem(part.run_id, number, notice)
                 notice = next(notices, None)
             end = len(ticks) if notice is None else min(len(ticks), notice.ticks_before - number + 1)
-            yield StoredItem(part.run_id, number, TickChunk(ticks[:end]))
+            yield StoredItem(part.run_id, number, TickChunk(ticks[:end]), _decisions(db, part, number, end))
             ticks, number = ticks[end:], number + end
     while notice is not None:
         yield StoredItem(part.run_id, number, notice)
@@ -169,6 +182,18 @@ def _ticks(db: SqliteDatabase, part: _Part, number: int) -> Iterator[list[Tick]]
         query = query.limit(-1).offset(number - 1 - part.pruned_ticks)
     for rows in _rows(db, query):
         yield [Tick(*row) for row in rows]
+
+
+def _decisions(db: SqliteDatabase, part: _Part, number: int, ticks: int) -> tuple[StoredDecision, ...]:
+    """The signals of that many ticks from `number` on: event ids grow with the number of the tick."""
+    low, high = event_prefix(part.run_id, number), event_prefix(part.run_id, number + ticks)
+    query = SignalRow.select(SignalRow.event_id, SignalRow.kind).order_by(SignalRow.id)
+    query = query.where((SignalRow.event_id >= low) & (SignalRow.event_id < high) & (SignalRow.run == part.run))
+    found = []
+    for event_id, kind in query.tuples().execute(db):
+        side, _, reason = kind.partition(":")
+        found.append(StoredDecision(int(event_id.rsplit("-", 2)[1]), side, reason))
+    return tuple(found)
 
 
 def _inputs(db: SqliteDatabase, part: _Part) -> Iterator[Notice]:

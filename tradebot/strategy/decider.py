@@ -26,7 +26,7 @@ class Decider:
     """Numbers the kept ticks of one run (from 1) and turns the strategy's decisions into signals."""
 
     def __init__(self, strategy: Strategy, run_id: str, desired_size: float, confidence: float) -> None:
-        self._strategy = strategy
+        self.strategy = strategy
         self._run_id = run_id
         self._desired_size = desired_size
         self._confidence = confidence
@@ -37,7 +37,7 @@ class Decider:
 
     def notice(self, notice: Notice) -> None:
         """Pass a notice to the strategy, at its position between two ticks."""
-        self._strategy.on_notice(notice)
+        self.strategy.on_notice(notice)
 
     def decide(self, ticks: Sequence[Tick], halted: bool = False) -> SignalChunk:
         """Signals for a chunk of at least one tick, in order. How ticks are cut into chunks never changes a signal.
@@ -47,10 +47,10 @@ class Decider:
         signals = SignalChunk()
         number = self.ticks_seen
         for symbol, run in symbol_runs(ticks):
-            decisions = self._strategy.on_ticks(symbol, run)
+            decisions = self.strategy.on_ticks(symbol, run)
             for index, side, reason in decisions:
                 if side != BUY and side != SELL:
-                    raise ValueError(f"strategy {self._strategy.name} decided for side {side!r}, which is not a side")
+                    raise ValueError(f"strategy {self.strategy.name} decided for side {side!r}, which is not a side")
                 tick = run[index]
                 self._marks.pop(symbol, None)
                 signals.append(

@@ -20,9 +20,9 @@ from tradebot.config.model import MetricsConfig
 from tradebot.core.errors import ConfigError
 from tradebot.core.events import (
     BP_DROP_SIGNAL,
-    HALTED,
     MIN_NOTIONAL,
     MIN_QTY,
+    NO_BALANCE,
     NO_INSTRUMENT,
     NO_RATE,
     RISK_CAP,
@@ -50,6 +50,7 @@ class _Counter(NamedTuple):
 
 
 _REFUSALS: Final = "tradebot_refusals_total", "Signals refused, by reason."
+_UNFILLED: Final = "tradebot_paper_orders_unfilled_total", "Orders of PAPER that ended without being filled whole."
 
 OF_COUNTERS: Final[Mapping[str, _Counter]] = {
     "ingest_received": _Counter("tradebot_ticks_received_total", "Trades that arrived, malformed input included."),
@@ -76,7 +77,12 @@ OF_COUNTERS: Final[Mapping[str, _Counter]] = {
     "instrument_vetoes": _Counter(*_REFUSALS, {"reason": NO_INSTRUMENT}),
     "min_qty_vetoes": _Counter(*_REFUSALS, {"reason": MIN_QTY}),
     "min_notional_vetoes": _Counter(*_REFUSALS, {"reason": MIN_NOTIONAL}),
-    "breaker_vetoes": _Counter(*_REFUSALS, {"reason": HALTED}),
+    "balance_vetoes": _Counter(*_REFUSALS, {"reason": NO_BALANCE}),
+    "breaker_vetoes": _Counter(*_REFUSALS, {"reason": "BREAKER"}),  # a halt or a liquidation as well
+    "paper_orders": _Counter("tradebot_paper_orders_total", "Orders that the simulated venue of PAPER accepted."),
+    "orders_canceled": _Counter(*_UNFILLED, {"status": "CANCELED"}),
+    "orders_expired": _Counter(*_UNFILLED, {"status": "EXPIRED"}),
+    "orders_bounced": _Counter(*_UNFILLED, {"status": "REJECTED"}),
     "shadow_orders": _Counter("tradebot_orders_filled_total", "Orders filled in simulation."),
     "trade_count": _Counter("tradebot_fills_total", "Simulated fills."),
     "persist_count": _Counter("tradebot_events_stored_total", "Events stored: ticks, signals, orders and fills."),

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from tradebot.core.events import HALTED, MIN_NOTIONAL, MIN_QTY, NO_INSTRUMENT, NO_RATE, RISK_CAP, STALE_DATA
+from tradebot.core.events import (
+    BP_DROP_SIGNAL,
+    LIQUIDATED,
+    MIN_NOTIONAL,
+    MIN_QTY,
+    NO_BALANCE,
+    NO_INSTRUMENT,
+    NO_RATE,
+    RISK_CAP,
+    STALE_DATA,
+    OrderStatus,
+)
+from tradebot.execution.trips import BLOCKING
 
 COUNTERS: Final = (
     # strategy thread
@@ -21,7 +33,12 @@ COUNTERS: Final = (
     "instrument_vetoes",
     "min_qty_vetoes",
     "min_notional_vetoes",
+    "balance_vetoes",
     "breaker_vetoes",
+    "paper_orders",
+    "orders_canceled",
+    "orders_expired",
+    "orders_bounced",
     # writer thread
     "persist_count",
     "persist_errors",
@@ -50,9 +67,20 @@ VETOES: Final[Mapping[str, str]] = {
     NO_INSTRUMENT: "instrument_vetoes",
     MIN_QTY: "min_qty_vetoes",
     MIN_NOTIONAL: "min_notional_vetoes",
-    HALTED: "breaker_vetoes",
+    NO_BALANCE: "balance_vetoes",
+    LIQUIDATED: "breaker_vetoes",
+    BP_DROP_SIGNAL: "bp_drops_signal",
+    **dict.fromkeys(BLOCKING, "breaker_vetoes"),
 }
-"""The counter of each reason for which execution refuses a signal."""
+"""The counter of each reason for which execution refuses a signal; in a replay, BP_DROP_SIGNAL as recorded."""
+
+ENDED: Final[Mapping[OrderStatus, str]] = {
+    "FILLED": "shadow_orders",
+    "CANCELED": "orders_canceled",
+    "EXPIRED": "orders_expired",
+    "REJECTED": "orders_bounced",
+}
+"""The counter of each status with which an order ends that the venue of PAPER had."""
 
 
 class Metrics:
@@ -71,7 +99,12 @@ class Metrics:
         instrument_vetoes  signals refused because what a contract of their symbol is worth is not known
         min_qty_vetoes    signals refused because their quantity is smaller than the instrument takes
         min_notional_vetoes  signals refused because their value is smaller than the instrument takes
-        breaker_vetoes    signals refused by a halt
+        balance_vetoes    signals refused because the account of PAPER cannot pay for them
+        breaker_vetoes    signals refused by a halt, a breaker or a liquidation
+        paper_orders      orders that the simulated venue of PAPER accepted
+        orders_canceled   those of them that were canceled
+        orders_expired    those of them that expired
+        orders_bounced    those of them that the venue refused when they reached it
     Writer thread:
         persist_count     events stored: ticks, signals, orders and trades
         persist_errors    failed attempts to store a batch
@@ -91,7 +124,7 @@ class Metrics:
         refused           trades lost to overload: the refused tick and what else its frame held
     """
 
-    __slots__ = COUNTERS
+    __slots__ = (*COUNTERS, "vetoes")
 
     tick_count: int
     signal_count: int
@@ -104,7 +137,12 @@ class Metrics:
     instrument_vetoes: int
     min_qty_vetoes: int
     min_notional_vetoes: int
+    balance_vetoes: int
     breaker_vetoes: int
+    paper_orders: int
+    orders_canceled: int
+    orders_expired: int
+    orders_bounced: int
     persist_count: int
     persist_errors: int
     ingest_received: int
@@ -124,12 +162,28 @@ class Metrics:
     def __init__(self) -> None:
         for name in COUNTERS:
             setattr(self, name, 0)
+        self.vetoes: dict[str, int] = {}
+        """How many signals execution refused, by reason code; several codes may share a counter."""
 
     @property
     def orders_rejected(self) -> int:
         """Signals that were refused, for whatever reason."""
-        vetoes: int = sum([getattr(self, counter) for counter in VETOES.values()])
-        return self.bp_drops_signal + vetoes
+        return sum([getattr(self, counter) for counter in set(VETOES.values())])
+
+    @property
+    def orders_open(self) -> int:
+        """Orders that the venue of PAPER accepted in this run and that have not ended; never below 0.
+
+        Orders of earlier runs that end in this one are counted at their end only.
+        """
+        ended: int = sum([getattr(self, counter) for counter in ENDED.values()])
+        return max(0, self.paper_orders - ended)
+
+    def count_veto(self, reason: str) -> None:
+        """Count a signal that execution refused for `reason`. Execution thread."""
+        counter = VETOES[reason]
+        setattr(self, counter, getattr(self, counter) + 1)
+        self.vetoes[reason] = self.vetoes.get(reason, 0) + 1
 
     def snapshot(self) -> dict[str, int]:
         """All counters by name, in the order of COUNTERS. Any thread; not one instant while the pipeline runs."""

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 from tradebot.core.channel import Channel, ChannelClosed
-from tradebot.core.events import BP_DROP_SIGNAL, Order, OrderChunk, PersistItem, SignalChunk
+from tradebot.core.events import Order, OrderChunk, PersistItem, SignalChunk
 from tradebot.core.ids import tick_number_of
 from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import Runtime
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.execution.timing import TimingRefusals
 from tradebot.output.log import Log
-from tradebot.threads.counters import VETOES, Metrics
+from tradebot.threads.counters import Metrics
 from tradebot.threads.refusal_lines import log_refusal
 from tradebot.threads.strategy import MAX_TAKE
-
-_SYMBOLS_WARNED_OF: Final = 20
-"""Symbols of unknown currency are named for so many of the first symbols that are traded: a log has a bound."""
+from tradebot.threads.unknown_units import UnknownUnits
 
 
 class ExecutionStage:
@@ -49,7 +46,7 @@ class ExecutionStage:
         self._log = log.bind(self.name)
         self._runtime = runtime
         self._refusals = refusals
-        self._seen_symbols: set[str] = set()
+        self._units = UnknownUnits(execution.money.instruments, self._log)
         self.inputs = (self._signals,)
         self.outputs = (self._persist,)
 
@@ -82,9 +79,7 @@ class ExecutionStage:
 
     def _report_filled(self, orders: Sequence[Order]) -> None:
         metrics, log = self._metrics, self._log
-        for order in orders:
-            if order.symbol not in self._seen_symbols:
-                self._first_fill(order.symbol)
+        self._units.look([order.symbol for order in orders])
         metrics.shadow_orders += len(orders)
         metrics.trade_count += sum([len(order.fills) for order in orders])
         if not orders or not log.allows("shadow order executed", len(orders)):
@@ -95,17 +90,6 @@ class ExecutionStage:
                 side=order.side, qty=order.qty, price=order.price, reason_code=order.reason,
             )  # fmt: skip
 
-    def _first_fill(self, symbol: str) -> None:
-        self._seen_symbols.add(symbol)
-        currency = self._execution.money.instruments.currency_of(symbol)
-        if currency is None and len(self._seen_symbols) <= _SYMBOLS_WARNED_OF:
-            self._log.warning(
-                "the currency of a symbol's prices is not known: its amounts count as US dollars in the risk caps",
-                event=LogEvent.UNIT_UNKNOWN, symbol=symbol,
-                hint=f'set instruments."{symbol}".quote; symbols such as BTC/USDT, BTC-USDT or BTC_USDT name it',
-            )  # fmt: skip
-
     def _refused(self, order: Order) -> None:
-        counter = VETOES[order.reason] if order.reason != BP_DROP_SIGNAL else "bp_drops_signal"
-        setattr(self._metrics, counter, getattr(self._metrics, counter) + 1)
+        self._metrics.count_veto(order.reason)
         log_refusal(self._log, order, self._execution.refusal_text(order))

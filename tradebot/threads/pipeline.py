@@ -11,10 +11,11 @@ from msgspec import Struct
 from tradebot.config.model import BreakersConfig, Config
 from tradebot.core.channel import Channel
 from tradebot.core.errors import ExitCode
-from tradebot.core.events import Notice, PersistItem, SignalChunk, Tick, TickItem
+from tradebot.core.events import Notice, PersistItem, Tick, TickItem
 from tradebot.core.ledger import Ledger, NotStored
 from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import Runtime, Thread
+from tradebot.execution.base import InlineExecutor
 from tradebot.execution.breakers import Breakers
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.execution.timing import TimingRefusals
@@ -32,11 +33,13 @@ from tradebot.store.spill import Spill
 from tradebot.store.takeover import Memory
 from tradebot.strategy.decider import Decider
 from tradebot.threads.commit import CommitStage
-from tradebot.threads.counters import VETOES, Metrics
+from tradebot.threads.counters import Metrics
 from tradebot.threads.execution import ExecutionStage
 from tradebot.threads.heartbeat import Heartbeat, depth_fields
 from tradebot.threads.ingest import CHECKPOINT_TICKS, IngestStage
+from tradebot.threads.inline import InlineStage
 from tradebot.threads.persist import PersistStage, writer_stages
+from tradebot.threads.report import ReportStage
 from tradebot.threads.shutdown import Control, Failure
 from tradebot.threads.stage import Stage, StageThread
 from tradebot.threads.stall_detector import StageProgress
@@ -62,7 +65,8 @@ class Parts(Struct):
     run_id: str
     feed: Feed
     decider: Decider
-    execution: ShadowExecution
+    execution: ShadowExecution | InlineExecutor
+    """With an InlineExecutor, it runs inside the strategy stage, and the decider only has the strategy."""
     storage: BatchWriter | None
     spill: Spill | None
     stored: StoredCounts
@@ -97,8 +101,9 @@ class Pipeline:
         self.metrics = metrics = Metrics()
         sizes = config.channels.sizes(feed.push)
         self._ticks: Channel[TickItem] = Channel(runtime, "tick", sizes.tick)
-        self._signals: Channel[SignalChunk] = Channel(runtime, "signal", sizes.signal)
-        self._persisted: Channel[PersistItem] = Channel(runtime, "persist", sizes.persist, producers=2)
+        self._signals: Channel[Any] = Channel(runtime, "signal", sizes.signal)
+        producers = 2 if isinstance(parts.execution, ShadowExecution) else 1
+        self._persisted: Channel[PersistItem] = Channel(runtime, "persist", sizes.persist, producers)
         self.channels: tuple[Channel[Any], ...] = (self._ticks, self._signals, self._persisted)
         self.ingest = IngestStage(
             feed,
@@ -113,14 +118,7 @@ class Pipeline:
             parts.checkpoint_ticks,
             parts.poll_halt,
         )
-        self.strategy = StrategyStage(
-            parts.decider, (self._ticks, self._signals, self._persisted), feed.push, parts.stored, metrics, log,
-            parts.breakers,
-        )  # fmt: skip
-        self.execution = ExecutionStage(
-            parts.execution, (self._signals, self._persisted), feed.push, parts.stored.orders, metrics, log, runtime,
-            parts.refusals,
-        )  # fmt: skip
+        self.strategy, self.execution = self._decision_stages(parts, log)
         self.persist, self.commit = writer_stages(
             self._persisted,
             parts.storage,
@@ -143,6 +141,23 @@ class Pipeline:
             control.expect(self.commit.name)
             stages.insert(0, self.commit)
         self._threads = {stage.name: StageThread(runtime, stage, control, log) for stage in stages}
+
+    def _decision_stages(
+        self, parts: Parts, log: Log
+    ) -> tuple[StrategyStage | InlineStage, ExecutionStage | ReportStage]:
+        """What decides and what executes: two threads either way, so that all else is the same."""
+        execution, stored, metrics = parts.execution, parts.stored, self.metrics
+        channels: Any = (self._ticks, self._signals, self._persisted)
+        if isinstance(execution, ShadowExecution):
+            push, orders = parts.feed.push, stored.orders
+            return (
+                StrategyStage(parts.decider, channels, push, stored, metrics, log, parts.breakers),
+                ExecutionStage(execution, channels[1:], push, orders, metrics, log, self._runtime, parts.refusals),
+            )
+        return (
+            InlineStage(parts.decider.strategy, execution, channels, stored, metrics),
+            ReportStage(self._signals, execution.refusal_text, execution.money.instruments, metrics, log),
+        )
 
     def run(self, on_poll: Callable[[], None] = lambda: None) -> ExitCode:
         """Start every thread, wait for the end, and say how it ended. Blocks; main thread only.
@@ -314,7 +329,7 @@ class Pipeline:
         """How far each running stage has come, for the watchdog. Main thread."""
         persist, ticks, signals = self.persist, self._ticks, self._signals
         settings, running, metrics = self._config.persist, self._control.running(), self.metrics
-        executed = metrics.shadow_orders + sum([getattr(metrics, counter) for counter in VETOES.values()])
+        executed = metrics.shadow_orders + metrics.orders_rejected
         # A stage may have to wait for the writer, and the writer for the storage.
         allowed_s = _AT_WORK_S + settings.flush_interval_ms / 1000 + settings.storage_retry_s
         commits = persist.commits if self.commit is None else 0  # those of the commit stage are no progress of this one

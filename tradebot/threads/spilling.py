@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
+from tradebot.config.model import Config
 from tradebot.core.errors import ExitCode
 from tradebot.core.log_events import LogEvent
 from tradebot.output.log import Log
 from tradebot.store.batch import StoredCounts, WriteBatch
-from tradebot.store.spill import Spill
+from tradebot.store.policy import MAX_BATCH_EVENTS
+from tradebot.store.spill import Spill, spill_path
 from tradebot.store.spill_format import in_causal_order
 from tradebot.threads.shutdown import Control
+from tradebot.threads.strategy import MAX_TAKE
 
 
 class Spilling:
@@ -121,3 +125,21 @@ class Spilling:
         except OSError as error:
             self._log.error("clean-up failed", event=LogEvent.CLEANUP_FAILED, file="spill file", detail=str(error))
             self._control.fail(ExitCode.OVERLOAD, "persist", f"cannot close the spill file: {error}")
+
+
+def reserve_spill(db_path: Path, config: Config, push: bool, log: Log) -> Spill | None:
+    """Room beside the database for every event that can be on its way; blocks as the disk does.
+
+    None, with a warning, where there is no such room: the run begins all the same.
+    """
+    batches = 2 if push else 1  # beside the open one, a push feed has one in commit
+    reserve = sum(config.channels.sizes(push)) + 2 * MAX_TAKE + batches * MAX_BATCH_EVENTS
+    try:
+        return Spill(spill_path(db_path), reserve, config.persist.spill_max_mb)
+    except OSError as error:
+        log.warning(
+            "the spill file cannot be created: if the database fails, events are lost",
+            event=LogEvent.SPILL_NO_ROOM,
+            detail=str(error),
+        )
+        return None

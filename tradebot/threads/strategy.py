@@ -26,6 +26,7 @@ from tradebot.store.batch import StoredCounts
 from tradebot.strategy.decider import Decider
 from tradebot.threads.counters import Metrics
 from tradebot.threads.refusal_lines import log_refusal
+from tradebot.threads.signal_lines import log_signals
 
 # At most this many events are in a stage's hands at once: part of the bound of what a kill can lose.
 MAX_TAKE: Final = 4096
@@ -101,7 +102,7 @@ class StrategyStage:
         if not signals:
             return
         self._metrics.signal_count += len(signals)
-        self._report(signals)
+        log_signals(self._log, signals)
         new = signals.part(self._stored_signals) if self._stored_signals else signals
         self._stored_signals -= len(signals) - len(new)
         if new:
@@ -121,14 +122,3 @@ class StrategyStage:
         for order in orders:
             log_refusal(self._log, order, "signal channel full")
         self._persist.send(orders)
-
-    def _report(self, signals: Sequence[Signal]) -> None:
-        log = self._log
-        if not log.allows("signal generated", len(signals)):
-            return
-        for signal in signals:
-            log.info(
-                "signal generated", event=signal.reason, reason_code=signal.reason, side=signal.side,
-                confidence=signal.confidence, desired_size=signal.desired_size, event_id=signal.event_id,
-                symbol=signal.symbol, price=signal.price, ts=signal.ts,
-            )  # fmt: skip

@@ -46,6 +46,8 @@ EXAMPLES: dict[str, str] = {
     "metrics.address": "::1", "metrics.hosts": "a,b", "notify.webhook_url": "https://h/x",
     "notify.webhook_url_file": "/x", "account.allow_short": "TRUE", "execution.fee_rate": "0.5",
     "strategy.confidence": "0.5",
+    "execution.order_type": "limit", "execution.post_only": "true", "paper.participation": "0.5",
+    "paper.queue": "front", "paper.on_gap": "cancel",
 }  # fmt: skip
 
 

@@ -42,6 +42,9 @@ OTHER: dict[str, Any] = {
     "persist.spill_max_mb": 1,
     "strategy.name": "periodic", "strategy.short_window": 6, "strategy.long_window": 21, "strategy.desired_size": 1.0,
     "strategy.confidence": 0.5, "execution.fee_rate": 0.0, "execution.max_tick_age_ms": 1,
+    "execution.order_type": "limit", "execution.limit_offset_bps": 5.0, "execution.post_only": True,
+    "paper.latency_ms": 0, "paper.cancel_latency_ms": 0, "paper.participation": 1.0, "paper.slippage_bps": 1.0,
+    "paper.queue": "front", "paper.market_timeout_ms": 1, "paper.on_gap": "cancel",
     "account.initial_balance": 1.0, "account.allow_short": True, "account.max_leverage": 2.0,
     "feed.connect_timeout_s": 1.0, "feed.idle_timeout_s": 1.0, "feed.ping_interval_s": 1.0,
     "feed.reconnect_budget_s": 1.0, "feed.backoff_max_s": 1.0, "feed.stable_after_s": 1.0, "feed.parse_error_limit": 1,
@@ -95,7 +98,9 @@ def test_config_hash_sees_all_but_mode_and_live_armed(name: str) -> None:
 COUNTED = {
     "mode", "engine.sample_every", "feed.history", "risk_caps.max_exposure_usd", "risk_caps.max_symbol_exposure_usd",
     "risk_caps.max_open_orders", "strategy.name", "strategy.short_window", "strategy.long_window",
-    "strategy.desired_size", "strategy.confidence", "execution.fee_rate",
+    "strategy.desired_size", "strategy.confidence", "execution.fee_rate", "execution.order_type",
+    "execution.limit_offset_bps", "execution.post_only", "paper.latency_ms", "paper.cancel_latency_ms",
+    "paper.participation", "paper.slippage_bps", "paper.queue", "paper.market_timeout_ms", "paper.on_gap",
     "account.initial_balance", "account.allow_short", "account.max_leverage",
 }  # fmt: skip
 

@@ -1,0 +1,126 @@
+"""What a run executes with, by its mode, and where a run of a push feed continues.
+
+Execution inside the strategy stage continues with its open orders: from the newest stored state, and from what was
+stored after it, which runs again: the ticks, the notices of origin INPUT and the decisions. So the result is that of a
+run that was never interrupted. The orders and fills that come out are stored already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+
+from tradebot.config.model import BreakersConfig, Config
+from tradebot.core.errors import ConfigError
+from tradebot.core.events import LIQUIDATED, Notice
+from tradebot.execution.base import InlineExecutor
+from tradebot.execution.breakers import Breakers
+from tradebot.execution.moves import VenueSettings
+from tradebot.execution.order_entry import PaperSettings
+from tradebot.execution.paper import PaperExecution
+from tradebot.execution.shadow import ShadowExecution
+from tradebot.feeds.memory import FeedMemory
+from tradebot.portfolio.money import Money
+from tradebot.store.protocol import Store
+from tradebot.store.runs import RunRecord
+from tradebot.store.saved_state import StoredItem
+from tradebot.store.takeover import Carried
+from tradebot.strategy.base import Decision, Strategy, SymbolHistory
+from tradebot.strategy.decider import symbol_runs
+
+
+def make_executor(config: Config, run_id: str, money: Money) -> ShadowExecution | InlineExecutor:
+    """What the run's mode executes with."""
+    if config.mode == "SHADOW":
+        return ShadowExecution(config.risk_caps, money, config.execution.max_tick_age_ms)
+    breakers = Breakers(BreakersConfig())
+    return PaperExecution(run_id, _paper_settings(config), money, config.account, config.risk_caps, breakers)
+
+
+def _paper_settings(config: Config) -> PaperSettings:
+    paper, execution, strategy = config.paper, config.execution, config.strategy
+    venue = VenueSettings(
+        latency_ms=paper.latency_ms,
+        cancel_latency_ms=paper.cancel_latency_ms,
+        participation=paper.participation,
+        slippage_bps=paper.slippage_bps,
+        queue=paper.queue,
+        market_timeout_ms=paper.market_timeout_ms,
+        on_gap=paper.on_gap,
+    )
+    return PaperSettings(
+        desired_size=strategy.desired_size,
+        confidence=strategy.confidence,
+        venue=venue,
+        order_type=execution.order_type,
+        limit_offset_bps=execution.limit_offset_bps,
+        post_only=execution.post_only,
+    )
+
+
+def take_over(
+    store: Store,
+    record: RunRecord,
+    strategy: Strategy,
+    executor: ShadowExecution | InlineExecutor,
+    make_memory: Callable[[], FeedMemory | None],
+) -> tuple[Carried, FeedMemory | None]:
+    """Continue strategy and positions where earlier runs of this feed ended; what the feed needs for the same.
+
+    Blocks as the store does. Raises ConfigError, OverloadError.
+    """
+    carried, memory = store.read_restart_state(record, max(1, strategy.lookback), make_memory)
+    if isinstance(executor, ShadowExecution):
+        marks = [(symbol, known.prices[-1]) for symbol, known in carried.symbols.items() if known.prices]
+        executor.restore((), marks, carried.positions)
+    for symbol, known in carried.symbols.items():
+        if known.last_tick:
+            strategy.restore(symbol, SymbolHistory(known.prices, known.last_side, known.since_signal))
+    return carried, memory
+
+
+def continue_execution(store: Store, record: RunRecord, executor: InlineExecutor, run_id: str) -> str | None:
+    """Bring `executor` to where the earlier runs of the feed ended; the ticks that follow are those of run `run_id`.
+
+    Returns the id of the run that it continues, None where there is none. Reads what was stored since the newest
+    checkpoint; blocks as the store does. Raises ConfigError, OverloadError.
+    """
+    saved = store.read_saved_state(record)
+    last = None
+    if saved is not None:
+        try:
+            executor.restore(saved.state)
+        except ValueError as error:
+            raise ConfigError(
+                f"the database has the state of PAPER after tick {saved.ticks_before} of run {saved.run_id}, from which"
+                f" this version cannot continue: {error}; use another --db, or the version that wrote it"
+            ) from error
+        last = saved.run_id
+    with closing(store.stored_since(record, saved)) as items:
+        last = _again(executor, items) or last
+    executor.continue_as(run_id)
+    return last
+
+
+def _again(executor: InlineExecutor, items: Iterable[StoredItem]) -> str | None:
+    """Run stored items through `executor`; the id of the run that the last of them belongs to."""
+    run_id = None
+    for stored in items:
+        if stored.run_id != run_id:
+            run_id = stored.run_id
+            executor.continue_as(run_id)
+        if isinstance(stored.item, Notice):
+            executor.on_notice(stored.item)
+            continue
+        number = stored.number
+        for symbol, run in symbol_runs(stored.item):
+            executor.on_ticks(symbol, run, number, list(_decisions(stored, number, number + len(run))))
+            number += len(run)
+    return run_id
+
+
+def _decisions(stored: StoredItem, begin: int, end: int) -> Iterator[Decision]:
+    """Those of the ticks numbered `begin` up to `end`, which is left out. Execution makes its own of a liquidation."""
+    for number, side, reason in stored.decisions:
+        if begin <= number < end and reason != LIQUIDATED:
+            yield Decision(number - begin, side, reason)
