@@ -89,7 +89,8 @@ class Metrics:
     Strategy thread:
         tick_count        accepted ticks the strategy has taken
         signal_count      signals it decided, the dropped ones included
-        bp_drops_signal   signals refused because the signal channel was full
+        bp_drops_signal   signals refused because the signal channel was full; in a replay that repeats such refusals
+                          the execution thread counts them
     Execution thread:
         shadow_orders     orders filled in simulation
         trade_count       fills

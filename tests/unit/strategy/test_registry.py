@@ -15,7 +15,7 @@ from tradebot.config.validation import InvalidValue, check_value
 from tradebot.core.errors import ConfigError
 from tradebot.core.events import Tick
 from tradebot.strategy.periodic import Periodic
-from tradebot.strategy.registry import CHECKS, broken, create, strategies
+from tradebot.strategy.registry import CHECKS, broken, create, hears_notices, strategies
 from tradebot.strategy.sma_crossover import SmaCrossover
 
 ONE_FILE = """
@@ -155,3 +155,12 @@ def test_one_that_cannot_be_made_is_a_mistake_of_its_file(
     place = f"{file}: " if line is None else f"{file}:{line}: "
     with pytest.raises(ConfigError, match=f"^strategy.name: 'mine' cannot be used: {re.escape(place + said)}"):
         create("mine", Config())
+
+
+def test_which_strategies_hear_notices(folder: Path) -> None:
+    """Only for these do notices count as input of a replay; in doubt they do."""
+    (folder / "deaf.py").write_text(ONE_FILE.format(name="deaf"))
+    hearing = "\n    def on_notice(self, notice):\n        pass\n"
+    (folder / "hearing.py").write_text(ONE_FILE.format(name="hearing") + hearing)
+    names = ["deaf", "periodic", "sma_crossover", "hearing", "unknown"]
+    assert [name for name in names if hears_notices(name)] == ["hearing", "unknown"]
