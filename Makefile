@@ -4,7 +4,8 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup install lock run test test-processes test-decisions test-fast test-fast-part \
     test-fast-rest lint format types bench bench-live bench-memory \
-    bench-peers bench-storage kills kills-live recovery autobahn sim sim-coverage planted proofs soak soak-day clean
+    bench-peers bench-storage kills kills-live recovery autobahn sim sim-coverage planted paper-check proofs soak \
+    soak-day clean
 .DELETE_ON_ERROR:
 
 VENV  := .venv
@@ -132,6 +133,10 @@ sim: $(READY)  ## run the simulator: the engine's threads under seeded schedules
 
 planted: $(READY)  ## plant known bugs, one at a time, and search each with the simulator; ARGS='name ...' selects some
 	@$(PY) -m tests.sim.planted $(ARGS)
+
+# The time limit of a test is for single ones, not for thousands of drawn markets.
+paper-check: $(READY)  ## compare PAPER with a second calculation, with many drawn markets; recorded sessions from ../shared
+	@HYPOTHESIS_PROFILE=deep $(PY) -m pytest -q -s --timeout=1800 tests/unit/execution/test_against_reference.py $(ARGS)
 
 # The trace function of coverage.py takes the place of the simulator's, so no thread is interrupted between statements.
 sim-coverage: $(READY)  ## measure which lines and branches simulation alone reaches; ARGS='--seeds=N' (default 3)

@@ -119,7 +119,8 @@ class Calculation(OrderBook):
     def place(self, order: Order, market: Market) -> None:
         """Where an order that is no stop, or no longer, stands at the venue: taking, resting, or gone at once."""
         order.taking = order.marketable(market)
-        order.queue = market.queue_ahead()
+        if self.settings.queue == "trades":
+            order.queue = market.queue_ahead()
         if order.at_once and not order.taking:
             self.pass_on(order, "CANCELED", order.request.time_in_force)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from random import Random
@@ -17,7 +18,7 @@ from tests.paper_reference.invariants import check
 from tests.paper_reference.schedule import schedule
 from tests.paper_reference.series import instruments_of, made_up, recorded, tick_lines
 from tests.paper_reference.small_markets import SmallMarket, small_markets
-from tests.paper_reference.values import Command, Instrument, Outcome, Print, Request, Settings, Submit
+from tests.paper_reference.values import Command, Instrument, OrderRow, Outcome, Print, Request, Settings, Submit
 from tests.unit.execution.commanded_paper import run_decisions, run_program
 from tradebot.execution.moves import VenueSettings
 from tradebot.execution.order_entry import PaperSettings
@@ -63,22 +64,45 @@ def compare(
     return found
 
 
+@pytest.fixture(scope="module")
+def total() -> Iterator[Counter[str]]:
+    """What was compared in recorded sessions; shown at the end where output is (`make paper-check`)."""
+    counted: Counter[str] = Counter()
+    yield counted
+    print(f"\nin all: {counted['orders']} orders, {counted['events']} events, {counted['fills']} fills, 0 differ")
+    print("fills by kind of order:", {kind: n for kind, n in sorted(counted.items()) if kind.isupper()})
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("assumptions", ASSUMPTIONS, ids=[one[0] for one in ASSUMPTIONS])
 @pytest.mark.parametrize(("name", "every"), [("binance", 150), ("bybit", 2), ("kraken_futures", 3)])
 def test_recorded_sessions(
-    name: str, every: int, assumptions: tuple[str, int, Fraction, Fraction], shared_data: Path
+    name: str,
+    every: int,
+    assumptions: tuple[str, int, Fraction, Fraction],
+    shared_data: Path,
+    total: Counter[str],
 ) -> None:
     prints = recorded(shared_data / "data" / "frames" / "expected" / f"{name}.jsonl")
-    report(name, prints, every, assumptions)
+    compare_session(name, prints, every, assumptions, total)
 
 
 @pytest.mark.parametrize("assumptions", ASSUMPTIONS, ids=[one[0] for one in ASSUMPTIONS])
-def test_a_session_that_every_checkout_has(assumptions: tuple[str, int, Fraction, Fraction], repo: Path) -> None:
+def test_a_session_that_every_checkout_has(
+    assumptions: tuple[str, int, Fraction, Fraction], repo: Path, total: Counter[str]
+) -> None:
     prints = tick_lines(repo / "fixtures" / "btcusdt_binance_spot_takers_20240808.jsonl")
-    report("bundled", prints, 20, assumptions)
+    compare_session("bundled", prints, 80, assumptions, total)
 
 
-def report(name: str, prints: list[Print], every: int, assumptions: tuple[str, int, Fraction, Fraction]) -> None:
+def compare_session(
+    name: str,
+    prints: list[Print],
+    every: int,
+    assumptions: tuple[str, int, Fraction, Fraction],
+    total: Counter[str],
+) -> None:
+    """An order about each `every` prints, in spot and on margin; a gap of one symbol, and one of all."""
     queue, latency_ms, participation, slippage_bps = assumptions
     instruments = instruments_of(prints, known=True)
     for allow_short in (False, True):
@@ -87,11 +111,20 @@ def report(name: str, prints: list[Print], every: int, assumptions: tuple[str, i
             initial_balance=Fraction(10**9 if allow_short else 10**5), allow_short=allow_short,
         )  # fmt: skip
         commands = schedule(prints, instruments, every + allow_short, every, amends=allow_short)
-        found = compare(prints, commands, assumed, instruments)
+        gaps = {len(prints) // 3: prints[len(prints) // 3].symbol, len(prints) // 2: None}
+        found = compare(prints, commands, assumed, instruments, gaps)
+        total.update(orders=len(found.orders), events=len(found.events), fills=len(found.fills))
+        kinds = {row.order: kind_of(row) for row in found.orders}
+        total.update(kinds[fill.order] for fill in found.fills)
         print(
             f"{name}, {queue}, {latency_ms} ms, {'margin' if allow_short else 'spot'}: {len(prints)} prints,"
             f" {len(found.orders)} orders, {len(found.events)} events, {len(found.fills)} fills, 0 differ"
         )
+
+
+def kind_of(row: OrderRow) -> str:
+    kind = f"{row.type} {row.time_in_force}{' POST_ONLY' * row.post_only}{' REDUCE_ONLY' * row.reduce_only}"
+    return kind if row.parent is None else f"{row.type} OF BRACKET"
 
 
 @given(market=small_markets(), cut=st.integers(0, 3))
@@ -105,19 +138,20 @@ def test_small_markets(market: SmallMarket, cut: int) -> None:
     assumptions=st.sampled_from(ASSUMPTIONS),
     allow_short=st.booleans(),
     known=st.booleans(),
+    on_gap=st.sampled_from(("keep", "cancel")),
     cut=st.integers(0, 3),
 )
 def test_many_orders_in_made_up_markets(
-    seed: int, assumptions: tuple[str, int, Fraction, Fraction], allow_short: bool, known: bool, cut: int
+    seed: int, assumptions: tuple[str, int, Fraction, Fraction], allow_short: bool, known: bool, on_gap: str, cut: int
 ) -> None:
     prints = made_up(seed, 200, ("AB/USD", "CD/USD"))
     instruments = instruments_of(prints, known)
     queue, latency_ms, participation, slippage_bps = assumptions
     assumed = Settings(
-        latency_ms, 100, participation, slippage_bps, queue, 5000, "cancel", Fraction(10**4), allow_short
+        latency_ms, 100, participation, slippage_bps, queue, 5000, on_gap, Fraction(10**4), allow_short
     )  # fmt: skip
     commands = schedule(prints, instruments, seed, 2, amends=True)
-    compare(prints, commands, assumed, instruments, {50: "AB/USD", 90: None}, cut)
+    compare(prints, commands, assumed, instruments, {50: "AB/USD", 90: None, 150: "CD/USD"}, cut)
 
 
 @pytest.mark.parametrize("side", ["BUY", "SELL"])
