@@ -250,10 +250,10 @@ def counts(db: Path) -> dict[str, int]:
 
 
 def dump(db: Path) -> bytes:
-    """The four tables as text: columns, then rows with all digits of all numbers. Equal text means equal results."""
+    """The tables as text: columns, then rows with all digits of all numbers. Equal text means equal results."""
     lines = []
     with reading(db) as connection:
-        for table in TABLES:
+        for table in (*TABLES, "order_events"):
             cursor = connection.execute(f"SELECT * FROM {table} ORDER BY id")
             lines.append(f"{table}: {[column[0] for column in cursor.description]}")
             lines += map(repr, cursor)
@@ -268,6 +268,7 @@ def run_ids(db: Path) -> list[str]:
 _ORPHANS: Final = {
     "trades without their order": "SELECT * FROM trades WHERE order_id NOT IN (SELECT event_id FROM orders)",
     "orders without their signal": "SELECT * FROM orders WHERE signal_id NOT IN (SELECT event_id FROM signals)",
+    "transitions without their order": "SELECT * FROM order_events WHERE order_id NOT IN (SELECT event_id FROM orders)",
     "filled orders without a trade": (
         "SELECT * FROM orders WHERE status = 'FILLED' AND event_id NOT IN (SELECT order_id FROM trades)"
     ),
@@ -281,9 +282,10 @@ def assert_sound(db: Path) -> None:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         for what, query in _ORPHANS.items():
             assert connection.execute(query).fetchall() == [], what
-        left = ", ".join(f"{table} - pruned_{table}" for table in TABLES)
+        counted_tables = (*TABLES, "order_events")
+        left = ", ".join(f"{table} - pruned_{table}" for table in counted_tables)
         for no, *counted in connection.execute(f"SELECT id, {left} FROM runs").fetchall():
-            for table, count in zip(TABLES, counted, strict=True):
+            for table, count in zip(counted_tables, counted, strict=True):
                 held = connection.execute(f"SELECT COUNT(*) FROM {table} WHERE run = ?", (no,)).fetchone()[0]
                 assert held == count, f"run {no} counts {count} {table}, the table holds {held}"
 

@@ -30,7 +30,7 @@ from tests.unit.store_helpers import (
     storage_of,
     tick,
 )
-from tradebot.core.events import OrderChunk, SignalChunk, Tick, TickChunk, TickOutcome
+from tradebot.core.events import Notice, OrderChunk, SignalChunk, Tick, TickChunk, TickOutcome
 from tradebot.store.adoption import Adopted, adopt
 from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.database import connect
@@ -277,6 +277,18 @@ class TestSpill:
             insert_batch(plain, record.no, whole, StoredCounts().plus(whole))
             assert found == Adopted("r1", max(0, length - held), min(held, length), whole=True)
             assert dump_of(db) == dump_of(plain)
+
+    def test_what_comes_by_itself_is_told_from_what_outcomes_hold(self) -> None:
+        """A breaker's notice is passed over with its tick, and does not count for a gap that is not stored yet."""
+        gaps = [Notice("GAP", 1, "", "A", 1, ticks_before=place) for place in (1, 2)]
+        refused = TickOutcome(tick(1), 1, notices=(Notice("BREAKER_TRIPPED", 1, "x", ticks_before=1),))
+        held = batch_of(refused, gaps[0])
+        with TemporaryDirectory() as place, memory_run() as (db, record):
+            insert_batch(db, record.no, held, StoredCounts().plus(held))
+            found = adopt(db, spilled(place, [refused, gaps[0], tick(2), gaps[1]], StoredCounts()))
+            assert found == Adopted("r1", 2, 2, whole=True)
+            kinds = db.execute_sql("SELECT kind, ticks_before FROM notices ORDER BY id").fetchall()
+            assert kinds == [("BREAKER_TRIPPED", 1), ("GAP", 1), ("GAP", 2)]
 
     def test_cut_at_any_byte(self) -> None:
         """Whole ticks are stored; of the line that was cut short nothing is."""

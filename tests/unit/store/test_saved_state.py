@@ -13,7 +13,9 @@ from peewee import SqliteDatabase
 from tests.unit.outcomes import outcome_batch
 from tests.unit.store_helpers import batch_of, full_batch, rows, run_info, tick
 from tradebot.core.errors import ConfigError
-from tradebot.core.events import Checkpoint, Notice, NoticeKind, Tick
+from tradebot.core.events import Checkpoint, Fill, Notice, NoticeKind, Tick, TickOutcome
+from tradebot.core.ids import event_prefix, fill_id, order_id
+from tradebot.portfolio.positions import Positions
 from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.store.database import connect, migrate
 from tradebot.store.runs import RunRecord, begin_run
@@ -172,13 +174,13 @@ class TestSince:
         """A spill that was adopted after a newer run had begun."""
         first, second = begin(db, "l1"), begin(db, "l2")
         after = StoredCounts()
-        for record, number in ((first, 1), (second, 11), (first, 2), (first, 3)):
+        for record, number in ((first, 1), (second, 11), (first, 2), (first, 3), (first, 4)):
             batch = batch_of(tick(number))
             if record is first:
                 after = after.plus(batch)
             insert_batch(db, record.no, batch, after if record is first else StoredCounts(1))
-        found = flat(stored_since(path, begin(db, "l3").no, SavedState(1, "l1", 1, 0, b"")))
-        assert found == [("l1", 2, tick(2)), ("l1", 3, tick(3)), ("l2", 1, tick(11))]
+        found = flat(stored_since(path, begin(db, "l3").no, SavedState(1, "l1", 2, 0, b"")))
+        assert found == [("l1", 3, tick(3)), ("l1", 4, tick(4)), ("l2", 1, tick(11))]
 
     def test_ticks_that_were_deleted(self, path: Path, db: SqliteDatabase) -> None:
         """By hand, or by a version that knew nothing of states: one clear message instead of a wrong account."""
@@ -190,3 +192,21 @@ class TestSince:
             ConfigError, match=r"x\.db: ticks 3 to 3 of run l1 were deleted, which come after the newest"
         ):
             list(stored_since(path, second.no, newest_state(db, 1)))
+
+
+def test_fills_of_one_tick_are_taken_into_the_position_in_their_order(path: Path, db: SqliteDatabase) -> None:
+    """Eleven of them, bought and sold in turn: what was realized depends on which came first."""
+    stem = event_prefix("l1", 1)
+    fills = tuple(
+        Fill(
+            fill_id(stem, n), order_id(stem), "A", "BUY" if n % 3 else "SELL", 1.0, 100.0 + n * n, 0.0, 1, 1, "TAKER", 1
+        )
+        for n in range(1, 12)
+    )
+    record = begin(db, "l1")
+    write(path, record, with_state(batch_of(TickOutcome(tick(1), 1, fills=fills)), 1, b"x"))
+    wanted = Positions()
+    for fill in fills:
+        wanted.apply(fill)
+    carried = take_over(db, begin(db, "l2").no, 3, None)
+    assert carried.positions.states() == wanted.states()
