@@ -12,7 +12,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from tradebot.core.channel import Channel, ChannelClosed
-from tradebot.core.events import Notice, OutcomeChunk, PersistItem, Tick, TickChunk, TickItem, TickOutcome
+from tradebot.core.events import Notice, OutcomeChunk, PersistItem, Tick, TickChunk, TickItem, TickOutcome, origin_of
 from tradebot.execution.base import InlineExecutor
 from tradebot.store.batch import StoredCounts
 from tradebot.strategy.base import Strategy
@@ -49,6 +49,8 @@ class InlineStage:
         self._metrics = metrics
         self._lookback = max(1, strategy.lookback)
         self._number = 0
+        self._inputs = 0
+        """Notices of origin INPUT since the last tick."""
         self.inputs = (self._ticks,)
         self.outputs: tuple[Channel[Any], ...] = (self._reports, self._persist)
         self.last_tick: Tick | None = None
@@ -71,9 +73,10 @@ class InlineStage:
                 else:
                     self.checkpoints += 1
                     state = self._execution.state()
-                    self._persist.send(replace(item, prices=self._lookback, state=state))
+                    self._persist.send(replace(item, prices=self._lookback, state=state, inputs=self._inputs))
 
     def _notice(self, notice: Notice) -> None:
+        self._inputs += origin_of(notice.kind) == "INPUT"
         self._strategy.on_notice(notice)
         self._execution.on_notice(notice)
         if self._stored_notices:
@@ -82,7 +85,7 @@ class InlineStage:
             self._persist.send(notice)
 
     def _process(self, chunk: TickChunk) -> None:
-        begin = self._number
+        begin, self._inputs = self._number, 0
         outcomes: list[TickOutcome] = []
         for symbol, run in symbol_runs(chunk):
             decisions = self._strategy.on_ticks(symbol, run)

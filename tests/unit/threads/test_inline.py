@@ -106,6 +106,15 @@ def test_a_tick_goes_on_with_all_that_it_caused() -> None:
     assert (metrics.tick_count, metrics.signal_count) == (7, 2)
 
 
+def test_a_checkpoint_says_which_notices_its_state_includes() -> None:
+    """Those of origin INPUT since the last tick: a restart must neither repeat nor miss one."""
+    derived = Notice("BREAKER_TRIPPED", 1, "", ticks_before=0)
+    first, again = input_notice("a", 0), input_notice("b", 2)
+    items = (first, derived, input_notice("c", 0), Checkpoint(0), TickChunk(TICKS[:2]), Checkpoint(2), again)
+    persist = run((*items, Checkpoint(2)), StoredCounts())[1]
+    assert [item.inputs for item in persist if isinstance(item, Checkpoint)] == [2, 0, 1]
+
+
 @pytest.mark.parametrize("stored", range(8))
 def test_what_is_stored_is_not_handed_on_again(stored: int) -> None:
     """I3: the rows of every table are those of the first so many ticks, so the rest is exactly what is missing."""
