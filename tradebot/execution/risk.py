@@ -125,10 +125,11 @@ def check(
             return RefusedOrder(signal, NO_INSTRUMENT)
         rates = money.rates
         rate = rates.rate(instrument.currency)
-        if rate is None or positions.unrated(rates) is not None:
+        before = positions.rated_exposure(rates)
+        if rate is None or before is None:
             return RefusedOrder(signal, NO_RATE)
         would_be = _in_account(value_of(instrument, after, price), rate)
-        total = add(positions.total_exposure(rates), subtract(would_be, _in_account(exposure, rate)))
+        total = add(before, subtract(would_be, _in_account(exposure, rate)))
         breach = _cap_breach(caps, would_be, total, open_orders)
         if breach is not None:
             return RefusedOrder(signal, RISK_CAP, breach)
@@ -206,7 +207,8 @@ def check_order(
     if instrument.needs_entry:
         return Refusal(NO_INSTRUMENT)
     rate = rates.rate(instrument.currency)
-    if rate is None or positions.unrated(rates) is not None:
+    before = positions.rated_exposure(rates)
+    if rate is None or before is None:
         return Refusal(NO_RATE)
     if order.siblings is not None:
         bought, sold = open_quantities([*own, order])
@@ -216,7 +218,7 @@ def check_order(
         sold = add(sold, order.qty)
     worst = worst_case(net, bought, sold)
     would_be = _in_account(value_of(instrument, worst, price), rate)
-    total = add(positions.total_exposure(rates), subtract(would_be, _in_account(exposure, rate)))
+    total = add(before, subtract(would_be, _in_account(exposure, rate)))
     count = len(own)
     for other, orders in open_orders.items():
         if other != symbol:

@@ -178,6 +178,19 @@ class Positions:
             total = add(total, _in_account(sums.exposure, sums.currency, rates))
         return total
 
+    def rated_exposure(self, rates: Rates) -> Decimal | None:
+        """`total_exposure`; None where something is at stake in a currency without a rate."""
+        total = ZERO
+        for sums in self._sums.values():
+            rate = rates.rate(sums.currency)
+            if rate is ONE:
+                total = add(total, sums.exposure)
+            elif rate is not None:
+                total = add(total, multiply(sums.exposure, rate))
+            elif sums.exposure:
+                return None
+        return total
+
     def total_value(self, rates: Rates) -> Decimal:
         """Exact sum of net quantity x price over all symbols in the account currency, negative when short."""
         total = ZERO
