@@ -1,11 +1,5 @@
-"""A second calculation of what orders become in PAPER, to hold the program against.
+"""What `sim.paper_reference`, the second calculation of PAPER, is tested and compared with.
 
-Plain Python with fractions, written from the rules in words and before the program's venue was. It imports nothing of
-tradebot and shares no text with it. It is slow on purpose: every print walks all open orders, nothing is remembered
-that can be calculated again.
-
-`values` has what goes in and comes out, `market` what prints teach (event time, quote, tick size, sizes), `orders` the
-life of one order, `account` the money, `entry` what is refused, `calculation` the order of events at one print.
 `series` has recorded and made-up markets, `schedule` deterministic orders for them, `small_markets` draws both for
 hypothesis, `invariants` has what must hold for every outcome.
 """

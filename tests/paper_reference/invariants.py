@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
-from tests.paper_reference.market import Market
-from tests.paper_reference.orders import FINAL
-from tests.paper_reference.values import (
+from sim.paper_reference.market import Market
+from sim.paper_reference.orders import FINAL
+from sim.paper_reference.values import (
     Event,
     Fill,
     Instrument,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from fractions import Fraction
 from random import Random
 
-from tests.paper_reference.values import (
+from sim.paper_reference.values import (
     Amend,
     Cancel,
     Command,

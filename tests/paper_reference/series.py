@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from random import Random
 
-from tests.paper_reference.values import Instrument, Print, a_print
+from sim.paper_reference.values import Instrument, Print, a_print
 
 TAKER_SIDES = {"buy": "BUY", "sell": "SELL"}
 

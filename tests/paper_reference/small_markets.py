@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from hypothesis import strategies as st
 
-from tests.paper_reference.values import Amend, Cancel, Command, Instrument, Print, Request, Settings, Submit
+from sim.paper_reference.values import Amend, Cancel, Command, Instrument, Print, Request, Settings, Submit
 
 SYMBOLS = ("AB/USD", "CD/USD")
 START = 1_700_000_000_000

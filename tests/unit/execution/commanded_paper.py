@@ -12,8 +12,8 @@ from typing import Any
 from msgspec import convert
 from msgspec.structs import replace
 
-from tests.paper_reference.calculation import NO_GAPS
-from tests.paper_reference.values import (
+from sim.paper_reference.calculation import NO_GAPS
+from sim.paper_reference.values import (
     Amend,
     Cancel,
     Command,

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.paper_reference.calculation import NO_GAPS, calculate
+from sim.paper_reference.calculation import NO_GAPS, calculate
+from sim.paper_reference.values import Command, Instrument, OrderRow, Outcome, Print, Request, Settings, Submit
 from tests.paper_reference.invariants import check
 from tests.paper_reference.schedule import schedule
 from tests.paper_reference.series import instruments_of, made_up, recorded, tick_lines
 from tests.paper_reference.small_markets import SmallMarket, small_markets
-from tests.paper_reference.values import Command, Instrument, OrderRow, Outcome, Print, Request, Settings, Submit
 from tests.unit.execution.commanded_paper import run_decisions, run_program
 from tradebot.execution.moves import VenueSettings
 from tradebot.execution.order_entry import PaperSettings

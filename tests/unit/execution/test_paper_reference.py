@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.paper_reference.calculation import calculate
+from sim.paper_reference.calculation import calculate
+from sim.paper_reference.values import Cancel, Command, Instrument, Outcome, Print, Request, Settings, Submit, a_print
 from tests.paper_reference.invariants import check
 from tests.paper_reference.schedule import schedule
 from tests.paper_reference.series import instruments_of, made_up
-from tests.paper_reference.values import Cancel, Command, Instrument, Outcome, Print, Request, Settings, Submit, a_print
 
 AB = Instrument("AB", tick_size=Fraction(1, 10), lot_size=Fraction(1, 100), taker_fee=Fraction(1, 1000))
 AT_ONCE = Settings(latency_ms=0, cancel_latency_ms=0, participation=Fraction(1, 2))

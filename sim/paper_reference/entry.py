@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from fractions import Fraction
 
-from tests.paper_reference.account import Account
-from tests.paper_reference.market import Market
-from tests.paper_reference.orders import Order, on_grid
-from tests.paper_reference.values import (
+from sim.paper_reference.account import Account
+from sim.paper_reference.market import Market
+from sim.paper_reference.orders import Order, on_grid
+from sim.paper_reference.values import (
     Cancel,
     Command,
     Event,
@@ -43,6 +43,7 @@ class OrderBook:
     # -- commands ------------------------------------------------------------------------------------------------
 
     def obey(self, command: Command, price: Fraction) -> None:
+        """Carry out a command at the end of a print of this price."""
         if isinstance(command, Submit):
             market = self.market(command.request.symbol)
             self.named[command.name] = self.accept(command.request, market, price, self.settings.latency_ms, check=True)
@@ -54,6 +55,7 @@ class OrderBook:
             self.named[command.new_name] = self.amend(order, command.request, price)
 
     def ask_to_cancel(self, order: Order, reason: str) -> None:
+        """Ask for the end of an order, unless that was asked for before."""
         if order.open and order.cancel_from is None:
             order.cancel_from = self.now(order) + self.settings.cancel_latency_ms
             order.cancel_reason = reason
@@ -116,6 +118,7 @@ class OrderBook:
         return worst * (1 + self.settings.slippage_bps / 10_000)
 
     def refusal(self, order: Order, market: Market, instead_of: Order | None) -> str:
+        """The reason code with which the order is refused; empty: it is not."""
         instrument = market.instrument
         if instead_of is not None and (not instead_of.open or instead_of.cancel_from is not None):
             return "UNKNOWN_ORDER"
@@ -160,6 +163,7 @@ class OrderBook:
     # -- small things --------------------------------------------------------------------------------------------
 
     def market(self, symbol: str) -> Market:
+        """The market of a symbol."""
         if symbol not in self.markets:
             self.markets[symbol] = Market(self.instruments.get(symbol, Instrument(symbol)))
         return self.markets[symbol]
@@ -185,6 +189,7 @@ class OrderBook:
 
 
 def row_of(order: Order, parent: OrderId | None) -> OrderRow:
+    """The order as at its submission."""
     request = order.request
     return OrderRow(
         order.id,

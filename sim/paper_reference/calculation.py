@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 
-from tests.paper_reference.entry import OrderBook
-from tests.paper_reference.market import Market
-from tests.paper_reference.orders import Order
-from tests.paper_reference.values import (
+from sim.paper_reference.entry import OrderBook
+from sim.paper_reference.market import Market
+from sim.paper_reference.orders import Order
+from sim.paper_reference.values import (
     Command,
     Fill,
     Instrument,
@@ -54,6 +54,7 @@ class Calculation(OrderBook):
     # -- one print -----------------------------------------------------------------------------------------------
 
     def at_print(self, number: int, print_: Print, commands: Sequence[Command]) -> None:
+        """All that one print does, then the commands that are given at its end."""
         self.number = number
         market = self.market(print_.symbol)
         self.time = market.event_time or 0
@@ -82,21 +83,25 @@ class Calculation(OrderBook):
                 order.after_gap = True
 
     def cancels_for_gaps(self, market: Market) -> None:
+        """Where gaps are to end orders."""
         for order in self.open_orders(market):
             if order.after_gap and self.settings.on_gap == "cancel":
                 self.pass_on(order, "CANCELED", "GAP")
 
     def due_cancels(self, market: Market) -> None:
+        """Cancels whose latency is over."""
         for order in self.open_orders(market):
             if order.cancel_from is not None and self.now(order) >= order.cancel_from:
                 self.pass_on(order, "CANCELED", order.cancel_reason)
 
     def expiries(self, market: Market) -> None:
+        """Orders whose time is over."""
         for order in self.open_orders(market):
             if order.request.expire_ts is not None and self.now(order) >= order.request.expire_ts:
                 self.pass_on(order, "EXPIRED", "EXPIRED")
 
     def timeouts(self, market: Market) -> None:
+        """Market orders that found too little."""
         for order in self.open_orders(market):
             if order.request.type != "MARKET" or order.request.reduce_only or order.activated_at is None:
                 continue
@@ -104,6 +109,7 @@ class Calculation(OrderBook):
                 self.pass_on(order, "CANCELED", "NO_LIQUIDITY")
 
     def activations(self, market: Market) -> None:
+        """Orders that have arrived at the venue."""
         for order in self.open_orders(market):
             if order.activated_at is not None or self.now(order) < order.active_from or self.waits_for_replaced(order):
                 continue
@@ -125,6 +131,7 @@ class Calculation(OrderBook):
             self.pass_on(order, "CANCELED", order.request.time_in_force)
 
     def triggers(self, market: Market, print_: Print) -> None:
+        """Stops that the print reaches."""
         for order in sorted((order for order in self.open_orders(market) if order.waits_for_trigger), key=age_of):
             further = min if order.side == "BUY" else max
             order.extreme = print_.price if order.extreme is None else further(order.extreme, print_.price)
@@ -156,6 +163,7 @@ class Calculation(OrderBook):
         return taken
 
     def resting(self, market: Market, print_: Print, taker_side: str | None, budget: Fraction) -> None:
+        """What is left of the print goes to resting orders."""
         waiting = [order for order in self.at_work(market) if order.rests]
         # The one that the print passes furthest comes first, a BUY before a SELL; sorted() keeps the age of equals.
         for order in sorted(waiting, key=lambda order: (-beyond(order, print_.price), order.side)):
@@ -182,6 +190,7 @@ class Calculation(OrderBook):
     # -- fills ---------------------------------------------------------------------------------------------------
 
     def taking_price(self, order: Order, market: Market, print_: Print) -> Fraction:
+        """What taking at this print costs or brings."""
         slippage = self.settings.slippage_bps / 10_000
         if order.side == "BUY":
             worst = print_.price if market.ask is None else max(print_.price, market.ask)
@@ -296,6 +305,7 @@ class Calculation(OrderBook):
         return sorted((order for order in orders if order.triggered_tick != self.number), key=age_of)
 
     def outcome(self) -> Outcome:
+        """Everything so far."""
         return Outcome(
             self.events,
             self.fills,
@@ -313,9 +323,11 @@ def beyond(order: Order, price: Fraction) -> Fraction:
 
 
 def age_of(order: Order) -> tuple[int, int, int]:
+    """For sorting."""
     return order.age
 
 
 def limit_of(order: Order) -> Fraction:
+    """The limit of an order that has one."""
     assert order.limit is not None
     return order.limit

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from tests.paper_reference.market import Market
-from tests.paper_reference.values import Instrument, OrderId, Request, down_to, up_to
+from sim.paper_reference.market import Market
+from sim.paper_reference.values import Instrument, OrderId, Request, down_to, up_to
 
 FINAL = {"FILLED", "CANCELED", "EXPIRED", "REJECTED"}
 
@@ -54,18 +54,22 @@ class Order:
 
     @property
     def side(self) -> str:
+        """BUY or SELL."""
         return self.request.side
 
     @property
     def open(self) -> bool:
+        """Whether it has not ended."""
         return self.status not in FINAL
 
     @property
     def active(self) -> bool:
+        """Whether it has arrived at the venue and not ended."""
         return self.open and self.activated_at is not None
 
     @property
     def is_stop(self) -> bool:
+        """Whether it waits for a trigger first."""
         return self.request.type in ("STOP", "STOP_LIMIT", "TRAILING_STOP")
 
     @property
@@ -75,6 +79,7 @@ class Order:
 
     @property
     def waits_for_trigger(self) -> bool:
+        """Whether it still does."""
         return self.active and self.is_stop and self.triggered_tick is None
 
     @property
@@ -87,6 +92,7 @@ class Order:
 
     @property
     def rests(self) -> bool:
+        """Whether it waits at its limit."""
         return self.active and not self.taking and not self.waits_for_trigger
 
     def stop_price(self) -> Fraction:
@@ -111,6 +117,7 @@ class Order:
         return self.limit <= (last if market.bid is None else market.bid)
 
     def passes_limit(self, price: Fraction) -> bool:
+        """Whether a fill at this price would be past its limit."""
         if self.limit is None:
             return False
         return price > self.limit if self.side == "BUY" else price < self.limit

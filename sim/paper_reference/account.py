@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from tests.paper_reference.orders import Order
-from tests.paper_reference.values import Settings
+from sim.paper_reference.orders import Order
+from sim.paper_reference.values import Settings
 
 
 class Account:
@@ -18,12 +18,14 @@ class Account:
         self.prices: dict[str, Fraction] = {}  # the newest of each symbol, those of fills too
 
     def apply(self, order: Order, qty: Fraction, price: Fraction, fee: Fraction) -> None:
+        """Take in a fill."""
         signed = qty if order.side == "BUY" else -qty
         self.positions[order.request.symbol] = self.position(order.request.symbol) + signed
         self.prices[order.request.symbol] = price
         self.cash -= signed * price + fee
 
     def position(self, symbol: str) -> Fraction:
+        """What is held of a symbol; negative when short."""
         return self.positions.get(symbol, Fraction(0))
 
     def reducible(self, order: Order) -> Fraction:
@@ -51,6 +53,7 @@ class Account:
         return self.position(symbol) - sum((promised(order, symbol) for order in orders), Fraction(0))
 
     def equity(self) -> Fraction:
+        """Cash and the value of all positions at the newest prices."""
         held = sum((qty * self.prices[symbol] for symbol, qty in self.positions.items() if qty), Fraction(0))
         return self.cash + held
 

@@ -47,6 +47,7 @@ class Instrument:
 
     @property
     def qty_step(self) -> Fraction:
+        """The grid of quantities."""
         return self.lot_size or SMALLEST_STEP
 
 
@@ -99,6 +100,8 @@ class Submit:
 
 @dataclass(frozen=True)
 class Cancel:
+    """Ask for the end of an order."""
+
     name: int
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from tests.paper_reference.values import Instrument, Print, milliseconds, up_to
+from sim.paper_reference.values import Instrument, Print, milliseconds, up_to
 
 REMEMBERED_SIZES = 1000
 QUEUE_OF_MEAN_SIZES = 20
@@ -25,6 +25,7 @@ class Market:
     sizes: list[Fraction] = field(default_factory=list)
 
     def is_late(self, print_: Print) -> bool:
+        """Whether the print is older than the event time."""
         return self.event_time is not None and milliseconds(print_.ts) < self.event_time
 
     def side_of(self, print_: Print) -> str | None:
