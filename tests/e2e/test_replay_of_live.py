@@ -93,9 +93,9 @@ def test_links_gaps_stale_and_dropped_signals(engine: Engine, tmp_path: Path) ->
     assert_same(live.db, run_id, paced)
 
 
-def killed_and_resumed(engine: Engine, name: str, db: Path) -> Path:
+def killed_and_resumed(engine: Engine, name: str, db: Path, *more: str) -> Path:
     """A replay that is killed after some of its batches, then resumed."""
-    options = ("--ingest=replay", f"--replay-db={db}", f"--db={name}", "--config=x.toml", "--resume")
+    options = ("--ingest=replay", f"--replay-db={db}", f"--db={name}", "--config=x.toml", "--resume", *more)
     running = engine.start(*options, "--speed=1x", "--set=persist.batch_size=7")
     wait_for_ticks(engine.path(name), 20)
     running.kill()
@@ -143,3 +143,100 @@ def test_nothing_is_sampled_again(engine: Engine, tmp_path: Path) -> None:
     assert_same(live.db, run_id, engine.path("again.db"))
     plain = replay(engine, "plain.db", live.db, "--sample-every=1")
     assert run_ids(plain) == run_ids(engine.path("again.db"))  # the same results, so the same run
+
+
+PAPER: dict[str, Any] = {
+    **PERIODIC, "engine__signal_every_n_ticks": 3, "paper__latency_ms": 0, "paper__participation": 0.05,
+    "execution__order_type": "limit", "execution__limit_offset_bps": 2.0,
+    "persist__batch_size": 5, "risk_caps__max_open_orders": 50,
+}  # fmt: skip
+ALL_TABLES = (*TABLES, "order_events", "notices")
+
+
+def joined_runs(db: Path, table: str) -> list[tuple[Any, ...]]:
+    """The rows of a table as those of one run: ids of runs and numbers of their ticks become those of the first."""
+    runs = rows(db, "SELECT id, run_id, ticks FROM runs ORDER BY id")
+    names = [row[1] for row in rows(db, f"PRAGMA table_info({table})")]
+    before = {no: sum(ticks for other, _id, ticks in runs if other < no) for no, _id, _ticks in runs}
+    offsets = {run_id: before[no] for no, run_id, _ticks in runs}
+
+    def value(name: str, given: Any, no: int) -> Any:
+        if name in ("tick", "ticks_before"):
+            return None if given is None else given + before[no]
+        if isinstance(given, str) and given.split("-")[0] in offsets:
+            run_id, number, *rest = given.split("-")
+            return "-".join([f"{int(number) + offsets[run_id]:010d}", *rest])
+        return given
+
+    found = []
+    for row in rows(db, f"SELECT * FROM {table} ORDER BY id"):
+        no = row[names.index("run")]
+        named = [(name, each) for name, each in zip(names, row, strict=True) if name not in ("id", "run")]
+        found.append(tuple(value(name, each, no) for name, each in named))
+    return found
+
+
+def test_a_paper_run_with_restarts(engine: Engine, tmp_path: Path) -> None:
+    """Three kills, gaps, a lost link, a halt and a resume: the runs of the feed are replayed as one.
+
+    Orders, their events and fills are the same, also of orders that were open across a restart.
+    """
+    with MockWsProcess(tmp_path) as mockws:
+        for part in range(4):
+            live = Live(engine, "--mode=paper", f"--ws-url={mockws.url}", **PAPER)
+            mockws.wait_clients(1)
+            live.wait_notice("LINK_UP", part + 1)
+            mockws.control(actions.Burst(40))
+            live.wait_ticks(100 * part + 40)
+            {1: halt, 2: resume}.get(part, lambda *_: None)(engine, live)
+            mockws.control(actions.Skip(3))
+            mockws.control(actions.Burst(33))
+            live.wait_ticks(100 * part + 70)
+            if part == 0:
+                mockws.control(actions.Disconnect(1012))
+                live.wait_notice("LINK_RESTORED")
+                mockws.wait_clients(1)
+            mockws.control(actions.Burst(30))
+            live.wait_ticks(100 * (part + 1))  # so that the kill loses none
+            if part < 3:
+                live.running.kill()
+                mockws.wait_clients(0)
+        live.ask_to_stop()
+        live.running.finish().expect(0)
+    later = run_ids(live.db)[1:]
+    met = [notice.kind for notice in notices(live.db)]
+    assert met.count("RESTART") == len(later) == 3
+    assert {"GAP", "LINK_LOST", "HALT", "RESUME"} < set(met)
+    across = "FROM trades t JOIN orders o ON o.event_id = t.order_id WHERE o.run < t.run AND after_gap = 1"
+    assert rows(live.db, f"SELECT count(*) {across}") != [(0,)], "no order was filled after a restart"
+    assert rows(live.db, "SELECT count(*) FROM orders WHERE reason = 'HALTED'") != [(0,)]
+    replayed = ("--ingest=replay", f"--replay-db={live.db}", "--config=x.toml", "--mode=paper")
+    done = engine.run(*replayed, "--db=again.db").expect(0)
+    assert done.one(LogEvent.RUNS_JOINED)["runs"] == 4
+    assert f"run:{later[-1]} and the 3 before it" in done.stdout
+    assert_joined_same(live.db, engine.path("again.db"))
+    assert_joined_same(live.db, killed_and_resumed(engine, "resumed.db", live.db, "--mode=paper"))
+    # An earlier run of the chain can be chosen; it is replayed with those before it.
+    done = engine.run(*replayed, f"--replay-run={later[0]}", "--db=part.db").expect(0)
+    assert done.one(LogEvent.RUNS_JOINED)["runs"] == 2
+    whole = joined_runs(engine.path("again.db"), "orders")
+    assert joined_runs(engine.path("part.db"), "orders") == whole[: len(joined_runs(engine.path("part.db"), "orders"))]
+
+
+def halt(engine: Engine, live: Live) -> None:
+    """From now on, orders that add exposure are refused."""
+    engine.run("halt", f"--db={live.db}", "--reason=news").expect(0)
+    live.wait_notice("HALT")
+
+
+def resume(engine: Engine, live: Live) -> None:
+    """No longer."""
+    engine.run("resume", f"--db={live.db}").expect(0)
+    live.wait_notice("RESUME")
+
+
+def assert_joined_same(db: Path, again: Path) -> None:
+    """The replay in `again` has the rows of all runs in `db`."""
+    for table in ALL_TABLES:
+        found, wanted = joined_runs(again, table), joined_runs(db, table)
+        assert found and found == wanted, table
