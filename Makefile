@@ -116,7 +116,7 @@ soak: $(READY)  ## run a supervised engine for minutes on a feed with changing f
 soak-day: $(READY)  ## simulate 24 hours of engine and supervisor with a fault every few minutes; ARGS='--hours=N --seed=N'
 	@$(PY) -m sim.runner.soak_day $(ARGS)
 
-kills: $(READY)  ## send 100 random SIGKILLs during replays; resume and compare each; ARGS='--kills=N --seed=N'
+kills: $(READY)  ## send 100 random SIGKILLs during replays in SHADOW and in PAPER; resume and compare each; ARGS='--kills=N --seed=N --mode=paper'
 	@$(PY) -m tests.e2e.kills $(ARGS)
 
 kills-live: $(READY)  ## send 1 000 random SIGKILLs to an engine with a live feed; restart it each time; ARGS='--kills=N --seed=N'

@@ -238,10 +238,10 @@ def wait_for_ticks(db: Path, ticks: int) -> None:
     wait_until(lambda: ticks_stored(db) >= ticks, f"{ticks} ticks in {db}")
 
 
-def tables(db: Path) -> dict[str, list[tuple[Any, ...]]]:
-    """All rows of the four tables, all columns, in the order of their ids."""
+def tables(db: Path, names: Sequence[str] = TABLES) -> dict[str, list[tuple[Any, ...]]]:
+    """All rows of the four tables, or of those named: all columns, in the order of their ids."""
     with reading(db) as connection:
-        return {table: connection.execute(f"SELECT * FROM {table} ORDER BY id").fetchall() for table in TABLES}
+        return {table: connection.execute(f"SELECT * FROM {table} ORDER BY id").fetchall() for table in names}
 
 
 def counts(db: Path) -> dict[str, int]:

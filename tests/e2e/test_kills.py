@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.kills import kill_and_resume
+from tests.e2e.kills import PAPER, SHADOW, Replay, kill_and_resume
 from tests.e2e.process import SESSION, SESSION_CONFIG, Engine, assert_sound, dump, ticks_stored, wait_until
 
 KILLS = int(os.environ.get("TRADEBOT_KILLS", "6"))
@@ -17,11 +17,10 @@ SEED = int(os.environ.get("TRADEBOT_KILLS_SEED", "20240808"))
 
 @pytest.mark.slow
 @pytest.mark.timeout(60 + 3 * KILLS)
-def test_kills_at_random_moments_lose_nothing_that_a_resume_does_not_bring_back(
-    tmp_path: Path, undisturbed: Path
-) -> None:
+@pytest.mark.parametrize("replay", [SHADOW, PAPER], ids=lambda replay: replay.name)
+def test_kills_at_random_moments_lose_nothing_that_a_resume_does_not_bring_back(tmp_path: Path, replay: Replay) -> None:
     """I3, S8: intact, no row without its cause, no acknowledged row missing; a resume restores all rows."""
-    tally = kill_and_resume(tmp_path, KILLS, SEED, undisturbed)
+    tally = kill_and_resume(tmp_path, KILLS, SEED, replay)
     assert tally["kills"] == KILLS
     assert tally["with rows"] > 0
 
