@@ -221,6 +221,18 @@ def test_caps_count_open_orders_as_filled() -> None:
     assert orders[2].breach is not None and orders[2].breach.value == 300.0
 
 
+def test_an_order_and_its_replacement_count_once() -> None:
+    """For caps as for money: only one of them can be filled. A refused replacement changes nothing."""
+    paper = Paper(AccountConfig(initial_balance=250.0), RiskCaps(max_symbol_exposure_usd=250.0))
+    order = paper.tick(100.0, BUY, buy(2.0, "LIMIT", limit=90.0)).orders[0].event_id
+    new, large = request(BUY, 2.4, "LIMIT", limit=91.0), request(BUY, 2.6, "LIMIT", limit=91.0)
+    refused, sent = paper.tick(100.0, BUY, Amend(order, large, "TEST"), Amend(order, new, "TEST")).orders
+    assert (refused.reason, sent.reason) == ("RISK_CAP", "SUBMITTED")
+    assert paper.tick(100.0, BUY, buy(0.2, "LIMIT", limit=90.0)).orders[0].reason == "RISK_CAP"
+    paper.tick(90.0, SELL)
+    assert paper.execution.positions.at_stake(SYMBOL)[0] == D("2.4")
+
+
 def test_money_is_held_back_until_an_order_ends() -> None:
     """A BUY reserves its limit with fees; a fill releases its part, the end the rest; a SELL reserves what it sells."""
     paper = Paper(AccountConfig(initial_balance=1000.0))
@@ -476,6 +488,38 @@ def test_money_and_quantities_add_up(run: Run, world: dict[str, Any], kind: str,
         filled = sum((exact(f.fill_qty) for o in paper.outcomes for f in o.fills if f.order_id == order.event_id), D(0))
         assert add(filled, exact(events[-1].remaining)) == exact(order.qty)
         assert [event.n for event in events] == list(range(1, len(events) + 1))
+
+
+def test_a_restart_keeps_halts_breakers_and_the_liquidation() -> None:
+    def restarted(paper: Paper) -> Paper:
+        fresh = Paper(AccountConfig(initial_balance=100.0, max_leverage=10.0), breakers=limits)
+        fresh.execution.restore(paper.execution.state())
+        fresh.number = paper.number
+        return fresh
+
+    limits = BreakersConfig(daily_loss_usd=1.0, losses_in_a_row=1)
+    paper = Paper(AccountConfig(initial_balance=100.0, max_leverage=10.0), breakers=limits)
+    paper.tick(100.0, BUY, buy(5.0))
+    paper.tick(100.0)
+    paper.tick(99.0, SELL)
+    assert restarted(paper).tick(99.0, SELL, buy(1.0)).orders[0].reason == "DAILY_LOSS"
+    paper.notice("HALT")
+    assert restarted(paper).tick(99.0, SELL, buy(1.0)).orders[0].reason == "HALTED"
+    paper.tick(79.0, SELL)
+    last = restarted(paper)
+    closed = last.tick(85.0, SELL, buy(1.0))  # equity is above 0 again
+    assert (closed.orders[0].reason, closed.fills[0].fill_qty) == ("LIQUIDATED", 5.0)
+    assert [notice.detail[:15] for notice in closed.notices] == ["LOSSES_IN_A_ROW"]
+
+
+def test_a_release_that_waits_for_its_tick_survives_a_restart() -> None:
+    paper, fresh = (Paper(breakers=BreakersConfig(max_drawdown_pct=1.0)) for _ in range(2))
+    paper.tick(100.0, BUY, buy(1000.0))
+    paper.tick(100.0, volume=4000.0)
+    paper.tick(80.0)
+    paper.notice("RESUME")
+    fresh.execution.restore(paper.execution.state())
+    assert [notice.kind for notice in fresh.tick(80.0, at=1000).notices] == ["BREAKER_RELEASED"]
 
 
 def test_a_state_of_another_version_is_refused() -> None:

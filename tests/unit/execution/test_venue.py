@@ -8,6 +8,7 @@ import pytest
 
 from tests.unit.execution.market import START_MS, SYMBOL, Market
 from tradebot.core.events import BUY, SELL, Side, Tick
+from tradebot.execution.venue import SymbolVenue
 
 ACK = ["SUBMITTED", "ACKNOWLEDGED"]
 
@@ -53,6 +54,24 @@ def test_a_late_print_does_nothing() -> None:
     assert market.life(order) == market.life(stop) == ["SUBMITTED"]
     market.trade(100.0, taker=BUY)
     assert market.life(order)[-1] == "FILLED" and market.life(stop) == ACK
+
+
+def test_each_order_waits_for_its_own_latency() -> None:
+    market = quoted(latency_ms=150)
+    first = market.order(BUY, 1)
+    market.trade(100.0, taker=BUY, at=200)
+    second = market.order(BUY, 1)
+    market.trade(100.0, taker=BUY, at=300)
+    assert market.life(first)[-1] == "FILLED" and market.life(second) == ["SUBMITTED"]
+
+
+def test_a_late_print_fills_no_order_that_is_active() -> None:
+    market = quoted()
+    taker, resting = market.order(BUY, 30), market.order(BUY, 1, "LIMIT", limit="99.00")
+    market.trade(100.0, volume=40, taker=BUY)
+    market.trade(90.0, volume=1000, taker=SELL, at=150)
+    assert market.fills() == [("10", "100", "TAKER")]
+    assert market.life(taker)[-1] == "PARTIAL_FILL" and market.life(resting) == ACK
 
 
 def test_seconds_of_old_data_are_compared_as_milliseconds() -> None:
@@ -403,6 +422,15 @@ def test_a_stop_is_triggered_by_a_print_and_filled_by_a_later_one(
     assert market.filled_at == [6]
 
 
+def test_a_stop_that_just_became_active_is_not_triggered_with_one_that_waits() -> None:
+    market = quoted()
+    first = market.order(SELL, 1, "STOP", stop="99.50")
+    market.trade(99.99, taker=SELL)
+    second = market.order(SELL, 1, "STOP", stop="99.50")
+    market.trade(99.40, taker=SELL)
+    assert market.life(first)[-1] == "TRIGGERED" and market.life(second) == ACK
+
+
 def test_a_stop_limit_is_a_limit_from_its_trigger_on() -> None:
     market = quoted()
     takes = market.order(SELL, 1, "STOP_LIMIT", stop="99.50", limit="99.40")
@@ -535,3 +563,24 @@ def test_all_orders_can_be_ended_at_once() -> None:
     order = market.order(BUY, 5, "LIMIT", limit="99.50")
     market.venue.cancel_all("LIQUIDATED")
     assert market.venue.idle and market.life(order) == ["SUBMITTED", "CANCELED LIQUIDATED"]
+
+
+def test_a_restored_venue_goes_on() -> None:
+    """An order that rests, one that waits for its trigger, a pending cancel and a bracket, over a restart."""
+    market = quoted(cancel_latency_ms=200, queue="trades")
+    resting = market.order(BUY, 5, "LIMIT", limit="99.50")
+    stop = market.order(SELL, 1, "TRAILING_STOP", trail_amount="2")
+    canceled = market.order(BUY, 5, "LIMIT", limit="99.00")
+    entry = market.order(BUY, 1, take_profit="101", stop_loss="95")
+    market.trade(100.0, taker=BUY)
+    market.venue.cancel(canceled)
+    state = market.venue.state()
+    market.venue = SymbolVenue(market.instrument, market.settings, market)
+    market.venue.restore(state)
+    assert market.venue.state() == state and not market.venue.idle
+    market.trade(99.40, volume=7, taker=SELL)
+    market.trade(98.00, volume=7, taker=SELL)
+    assert market.fills(resting) == [("5", "99.5", "MAKER")]
+    assert market.life(stop)[-1] == "TRIGGERED"
+    assert market.life(canceled)[-1] == "CANCELED CANCEL_REQUESTED"
+    assert [order.parent_id for order in market.venue.orders] == [None, entry, entry]
