@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import convert
 from msgspec.structs import replace
 
-from sim.paper_reference.calculation import NO_GAPS
+from sim.paper_reference.calculation import NO_GAPS, calculate
 from sim.paper_reference.values import (
     Amend,
     Cancel,
@@ -27,6 +27,7 @@ from sim.paper_reference.values import (
     Request,
     Settings,
 )
+from tests.paper_reference.invariants import check
 from tradebot.config.model import BreakersConfig, RiskCaps
 from tradebot.config.money import AccountConfig, InstrumentConfig
 from tradebot.core.events import BUY, SELL, Notice, Order, Side, Tick, TickOutcome
@@ -43,6 +44,40 @@ RUN_ID = "r"
 NO_CAP = 1e15
 ORDER_ID = re.compile(rf"{RUN_ID}-(\d+)-O(\d*)")
 _EXACT = Context(prec=200, traps=[Inexact])
+
+
+def compare(
+    prints: Sequence[Print],
+    commands: Mapping[int, Sequence[Command]],
+    settings: Settings,
+    instruments: Sequence[Instrument],
+    gaps: Mapping[int, str | None] = NO_GAPS,
+    cut: int = 0,
+) -> Outcome:
+    """The outcome, when both calculations agree on it and the rules for all outcomes hold."""
+    right = calculate(prints, commands, settings, instruments, gaps)
+    found = run_program(prints, commands, settings, instruments, gaps, cut)
+    assert_same(found, right)
+    check(prints, instruments, settings, found)
+    return found
+
+
+def assert_same(found: Outcome, right: Outcome) -> None:
+    for what in ("events", "fills", "orders"):
+        for mine, other in zip(getattr(found, what), getattr(right, what), strict=False):
+            assert told(mine) == told(other), f"first difference in {what}"
+        assert len(getattr(found, what)) == len(getattr(right, what)), what
+    assert found.cash == right.cash
+    assert found.positions == right.positions
+    assert found.equity == right.equity
+
+
+def told(row: Any) -> dict[str, Any]:
+    """The row with amounts as doubles, and slippage to a billionth: a quotient, which both round at the end."""
+    values = {name: float(value) if isinstance(value, Fraction) else value for name, value in vars(row).items()}
+    if "slippage_bps" in values:
+        values["slippage_bps"] = round(values["slippage_bps"], 9)
+    return values
 
 
 def run_program(

@@ -1,25 +1,23 @@
-"""PAPER against a second calculation of it (tests/paper_reference): every order, event and fill must be the same."""
+"""PAPER against a second calculation of it (sim/paper_reference): every order, event and fill must be the same."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.paper_reference.calculation import NO_GAPS, calculate
-from sim.paper_reference.values import Command, Instrument, OrderRow, Outcome, Print, Request, Settings, Submit
-from tests.paper_reference.invariants import check
+from sim.paper_reference.calculation import calculate
+from sim.paper_reference.values import Command, Instrument, OrderRow, Print, Request, Settings, Submit
 from tests.paper_reference.schedule import schedule
 from tests.paper_reference.series import instruments_of, made_up, recorded, tick_lines
 from tests.paper_reference.small_markets import SmallMarket, small_markets
-from tests.unit.execution.commanded_paper import run_decisions, run_program
+from tests.unit.execution.commanded_paper import assert_same, compare, run_decisions
 from tradebot.execution.moves import VenueSettings
 from tradebot.execution.order_entry import PaperSettings
 
@@ -29,39 +27,6 @@ ASSUMPTIONS = [
     ("trades", 0, Fraction(1), Fraction(3, 2)),
     ("front", 1000, Fraction(1, 10), Fraction(0)),
 ]
-
-
-def assert_same(found: Outcome, right: Outcome) -> None:
-    for what in ("events", "fills", "orders"):
-        for mine, other in zip(getattr(found, what), getattr(right, what), strict=False):
-            assert told(mine) == told(other), f"first difference in {what}"
-        assert len(getattr(found, what)) == len(getattr(right, what)), what
-    assert found.cash == right.cash
-    assert found.positions == right.positions
-    assert found.equity == right.equity
-
-
-def told(row: Any) -> dict[str, Any]:
-    """The row with amounts as doubles, and slippage to a billionth: a quotient, which both round at the end."""
-    values = {name: float(value) if isinstance(value, Fraction) else value for name, value in vars(row).items()}
-    if "slippage_bps" in values:
-        values["slippage_bps"] = round(values["slippage_bps"], 9)
-    return values
-
-
-def compare(
-    prints: Sequence[Print],
-    commands: Mapping[int, Sequence[Command]],
-    assumed: Settings,
-    instruments: Sequence[Instrument],
-    gaps: Mapping[int, str | None] = NO_GAPS,
-    cut: int = 0,
-) -> Outcome:
-    right = calculate(prints, commands, assumed, instruments, gaps)
-    found = run_program(prints, commands, assumed, instruments, gaps, cut)
-    assert_same(found, right)
-    check(prints, instruments, assumed, found)
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,11 @@
 """The second calculation of PAPER, held against answers worked out by hand and against rules that always hold.
 
-It is what the program is compared with, so its own mistakes must be found here.
+It is what the program is compared with, so its own mistakes must be found here. The program must give the same answers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,11 +13,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.paper_reference.calculation import calculate
-from sim.paper_reference.values import Cancel, Command, Instrument, Outcome, Print, Request, Settings, Submit, a_print
+from sim.paper_reference.calculation import NO_GAPS, calculate
+from sim.paper_reference.values import (
+    Amend,
+    Cancel,
+    Command,
+    Instrument,
+    Outcome,
+    Print,
+    Request,
+    Settings,
+    Submit,
+    a_print,
+)
 from tests.paper_reference.invariants import check
 from tests.paper_reference.schedule import schedule
 from tests.paper_reference.series import instruments_of, made_up
+from tests.unit.execution.commanded_paper import compare
 
 AB = Instrument("AB", tick_size=Fraction(1, 10), lot_size=Fraction(1, 100), taker_fee=Fraction(1, 1000))
 AT_ONCE = Settings(latency_ms=0, cancel_latency_ms=0, participation=Fraction(1, 2))
@@ -45,11 +58,15 @@ def order(side: str, qty: str, **more: object) -> Submit:
 
 
 def told(
-    prints: list[Print], settings: Settings = AT_ONCE, *commands: Command, at: int = 1
+    prints: list[Print],
+    settings: Settings,
+    *commands: Command,
+    at: int = 1,
+    later: Mapping[int, list[Command]] | None = None,
+    gaps: Mapping[int, str | None] = NO_GAPS,
 ) -> tuple[list[str], Outcome]:
     """What became of it, a word or two an event: `tick STATUS`, with the reason where it is another, and the fills."""
-    outcome = calculate(prints, {at: commands}, settings, [AB])
-    check(prints, [AB], settings, outcome)
+    outcome = compare(prints, {at: commands, **(later or {})}, settings, [AB], gaps)
     fills = list(outcome.fills)
     lines = []
     for event in outcome.events:
@@ -64,7 +81,7 @@ def told(
 
 
 def test_it_knows_nothing_of_the_program(repo: Path) -> None:
-    for path in (repo / "tests" / "paper_reference").glob("*.py"):
+    for path in (repo / "sim" / "paper_reference").glob("*.py"):
         for line in path.read_text().splitlines():
             assert not line.strip().startswith(("import tradebot", "from tradebot")), f"{path.name}: {line}"
 
@@ -189,8 +206,13 @@ def test_an_order_expires_before_the_print_of_that_time() -> None:
 def test_a_cancel_takes_its_time_too() -> None:
     settings = Settings(latency_ms=0, cancel_latency_ms=150)
     prints = tape("100 1 B", "100 9 B", "94 1 S", "94 1 S")
-    lines, _ = told(prints, settings, buy("3", type="LIMIT", limit="95"), Cancel(0))
-    assert lines == ["1 SUBMITTED", "2 ACKNOWLEDGED", "3 CANCELED CANCEL_REQUESTED"]
+    lines, _ = told(prints, settings, buy("3", type="LIMIT", limit="95"), later={2: [Cancel(0)]})
+    assert lines == [
+        "1 SUBMITTED",
+        "2 ACKNOWLEDGED",
+        "3 PARTIAL_FILL 1 at 95 MAKER",
+        "4 CANCELED CANCEL_REQUESTED",
+    ]
 
 
 def test_a_late_print_does_nothing() -> None:
@@ -216,6 +238,36 @@ def test_spot_spends_and_delivers_no_more_than_there_is() -> None:
     # 10000 / (200 x 1.001), cut to the lot of 0.01
     assert lines == ["1 SUBMITTED", "3 ACKNOWLEDGED", "3 PARTIAL_FILL 49.95 at 200 TAKER", "3 CANCELED NO_BALANCE"]
     assert outcome.cash == Fraction("0.001") * 10
+
+
+def test_all_or_nothing_is_nothing_when_the_money_is_short() -> None:
+    prints = tape("100 1 B", "200 900 B", "100 900 B")
+    lines, outcome = told(prints, AT_ONCE, buy("99", time_in_force="FOK"))
+    assert lines == ["1 SUBMITTED", "2 ACKNOWLEDGED", "2 CANCELED FOK"]
+    assert outcome.cash == 10_000
+
+
+def test_a_replacement_loses_what_the_order_filled_before_it_was_canceled() -> None:
+    settings = Settings(latency_ms=0, cancel_latency_ms=150, participation=Fraction(1, 2), allow_short=True)
+    prints = tape("100 1 B", "100 2 B", "100 2 B", "100 1 B", "97.9 9 S")
+    replacement = Request("AB", "BUY", Fraction(4), "LIMIT", limit=Fraction(98))
+    commands: dict[int, list[Command]] = {1: [buy("9")], 2: [Amend(0, 1, replacement)]}
+    outcome = compare(prints, commands, settings, [AB])
+    # 1 before the request, 1 after it, then 4 less that.
+    assert [(fill.tick, fill.order, int(fill.qty)) for fill in outcome.fills] == [
+        (2, (1, 1), 1),
+        (3, (1, 1), 1),
+        (5, (2, 1), 3),
+    ]
+
+
+@pytest.mark.parametrize(("on_gap", "end"), [("keep", "3 FILLED 3 at 100 TAKER"), ("cancel", "3 CANCELED GAP")])
+def test_a_gap_is_remembered_by_the_orders_that_were_open(on_gap: str, end: str) -> None:
+    settings = Settings(latency_ms=0, participation=Fraction(1), on_gap=on_gap)
+    prints = tape("100 1 B", "100 2 B", "100 9 B")
+    lines, outcome = told(prints, settings, buy("5"), gaps={3: "AB"})
+    assert lines == ["1 SUBMITTED", "2 ACKNOWLEDGED", "2 PARTIAL_FILL 2 at 100 TAKER", end]
+    assert [fill.after_gap for fill in outcome.fills] == [False, True][: len(outcome.fills)]
 
 
 @given(
