@@ -249,7 +249,7 @@ class _Run:
             debug = self._root_log.bind("strategy").debug
             strategy.observer = lambda fields: debug("SMA_CALC", event=LogEvent.SMA_CALC, **fields)
         money = self._money(source, record.result_rules)
-        execution = make_executor(config, info.run_id, money)
+        execution = make_executor(config, info.run_id, money, source.refusals)
         notices = self._start_notices(source.push)
         carried, memory = None, None
         if source.push:

@@ -19,6 +19,7 @@ from tradebot.execution.moves import VenueSettings
 from tradebot.execution.order_entry import PaperSettings
 from tradebot.execution.paper import PaperExecution
 from tradebot.execution.shadow import ShadowExecution
+from tradebot.execution.timing import TimingRefusals
 from tradebot.feeds.memory import FeedMemory
 from tradebot.portfolio.money import Money
 from tradebot.store.protocol import Store
@@ -29,12 +30,14 @@ from tradebot.strategy.base import Decision, Strategy, SymbolHistory
 from tradebot.strategy.decider import symbol_runs
 
 
-def make_executor(config: Config, run_id: str, money: Money) -> ShadowExecution | InlineExecutor:
-    """What the run's mode executes with."""
+def make_executor(
+    config: Config, run_id: str, money: Money, refusals: TimingRefusals | None = None
+) -> ShadowExecution | InlineExecutor:
+    """What the run's mode executes with. `refusals` are those that a replay of a stored run repeats."""
     if config.mode == "SHADOW":
         return ShadowExecution(config.risk_caps, money, config.execution.max_tick_age_ms)
     breakers = Breakers(BreakersConfig())
-    return PaperExecution(run_id, _paper_settings(config), money, config.account, config.risk_caps, breakers)
+    return PaperExecution(run_id, _paper_settings(config), money, config.account, config.risk_caps, breakers, refusals)
 
 
 def _paper_settings(config: Config) -> PaperSettings:

@@ -12,6 +12,7 @@ from tests.e2e.live import Live, notices
 from tests.e2e.mockws import MockWsProcess
 from tests.e2e.process import Engine, rows, run_ids, ticks_stored, wait_for_ticks, wait_until
 from tradebot.core.log_events import LogEvent
+from tradebot.execution.timing import TIMING_REASONS
 
 TABLES = ("ticks", "signals", "orders", "trades")
 PERIODIC: dict[str, Any] = {"strategy__name": "periodic", "engine__signal_every_n_ticks": 1}
@@ -91,6 +92,10 @@ def test_links_gaps_stale_and_dropped_signals(engine: Engine, tmp_path: Path) ->
     paced = replay(engine, "paced.db", live.db, "--speed=200x", "--set=channels.tick_channel_size=1")
     assert run_ids(paced) == run_ids(again)
     assert_same(live.db, run_id, paced)
+    # Also PAPER refuses the signals that the run refused.
+    paper = replay(engine, "paper.db", live.db, "--mode=paper")
+    in_paper = reasons(paper, run_ids(paper)[0])
+    assert {reason: in_paper[reason] for reason in TIMING_REASONS} == {r: counted[r] for r in TIMING_REASONS}
 
 
 def killed_and_resumed(engine: Engine, name: str, db: Path, *more: str) -> Path:

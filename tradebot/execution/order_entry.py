@@ -59,6 +59,8 @@ class OrderEntry:
         self._slipped = add(ONE, multiply(exact(settings.venue.slippage_bps), BASIS_POINT))
         self.closed: str | None = None
         """The reason code with which every order is refused from now on; None: not all are."""
+        self.repeated: Refusal | None = None
+        """How the orders of this tick are refused because those of the replayed run were; None: they were not."""
 
     def command(self, tick: Tick, decision: Decision) -> Submit:
         """The order that the configuration makes of a decision."""
@@ -125,6 +127,8 @@ class OrderEntry:
 
     def _refusal(self, venue: SymbolVenue, order: WorkingOrder, price: Decimal) -> Refusal | None:
         """Why an order is not sent; `price` is what a unit may cost."""
+        if self.repeated is not None:
+            return self.repeated
         instrument, last = venue.instrument, exact(order.reference)
         small = too_small(instrument, order.remaining, order.limit or order.stop or last)
         if small is not None and not (order.reduce_only and small.reason == MIN_NOTIONAL):

@@ -29,6 +29,7 @@ from tradebot.execution.desk import PaperDesk
 from tradebot.execution.order_entry import OrderEntry, PaperSettings
 from tradebot.execution.orders import Cancel, Command, OrderRequest, working
 from tradebot.execution.risk import refusal_text
+from tradebot.execution.timing import TimingRefusals
 from tradebot.execution.trips import Release, Trip, as_notice
 from tradebot.execution.venue import SymbolVenue
 from tradebot.portfolio.account import Account
@@ -52,8 +53,9 @@ class PaperExecution:
 
     def __init__(
         self, run_id: str, settings: PaperSettings, money: Money, account: AccountConfig, caps: RiskCaps,
-        breakers: Breakers,
+        breakers: Breakers, refusals: TimingRefusals | None = None,
     ) -> None:  # fmt: skip
+        """`refusals` are those that a replay of a stored run repeats."""
         self._settings = settings
         self.money = money
         self.breakers = breakers
@@ -64,6 +66,7 @@ class PaperExecution:
         self._desk = PaperDesk(run_id, self._account, money.instruments, account.allow_short, breakers.active)
         self._venues: dict[str, SymbolVenue] = {}
         self._entry = OrderEntry(settings, self._desk, self._venues, money, caps, breakers)
+        self._refusals = refusals
         self._now_ms = 0
         self._notices: list[Notice] = []
         self.fees_before: Mapping[str, float] = {}
@@ -179,6 +182,8 @@ class PaperExecution:
             self._mark(venue)
         if self._watches and on_time:
             self._watch_account(venue, tick)  # breakers, liquidation
+        if commands and self._refusals is not None:
+            self._entry.repeated = self._refusals.of(number)
         for command in commands:
             self._entry.obey(venue, tick, command)  # these orders never see this print
         if self.breakers.active:

@@ -12,12 +12,24 @@ from hypothesis import strategies as st
 
 from tradebot.config.model import BreakersConfig, RiskCaps
 from tradebot.config.money import AccountConfig, InstrumentConfig, RateSymbol
-from tradebot.core.events import BUY, PERIODIC_TRIGGER, SELL, Notice, NoticeKind, Side, Tick, TickOutcome
+from tradebot.core.events import (
+    BP_DROP_SIGNAL,
+    BUY,
+    PERIODIC_TRIGGER,
+    SELL,
+    Notice,
+    NoticeKind,
+    Side,
+    Tick,
+    TickOutcome,
+)
 from tradebot.execution.breakers import Breakers
 from tradebot.execution.moves import VenueSettings
 from tradebot.execution.order_entry import PaperSettings
 from tradebot.execution.orders import Amend, Cancel, Command, OrderRequest, Submit
 from tradebot.execution.paper import PaperExecution
+from tradebot.execution.risk import Refusal
+from tradebot.execution.timing import TimingRefusals
 from tradebot.portfolio.exact import add, exact, multiply, subtract
 from tradebot.portfolio.money import money_of
 from tradebot.strategy.base import Decision
@@ -41,13 +53,15 @@ class Paper:
         instruments: dict[str, InstrumentConfig] | None = None,
         rates: dict[str, float | RateSymbol] | None = None,
         venue: dict[str, Any] | None = None,
+        refusals: TimingRefusals | None = None,
         **decisions: Any,
     ) -> None:
         self.money = money_of(0.001, {SYMBOL: InstrumentConfig(tick_size=0.01)} | (instruments or {}), rates or {})
         wanted = PaperSettings(
             **{"desired_size": 1.0, "confidence": 0.75, **decisions}, venue=VenueSettings(**venue or {})
         )
-        self.execution = PaperExecution("r1", wanted, self.money, account, caps, Breakers(breakers or BreakersConfig()))
+        watching = Breakers(breakers or BreakersConfig())
+        self.execution = PaperExecution("r1", wanted, self.money, account, caps, watching, refusals)
         self.number = 0
         self.outcomes: list[TickOutcome] = []
 
@@ -124,6 +138,23 @@ def test_a_market_order_from_its_decision_to_its_fill() -> None:
     assert (fill.fill_qty, fill.fill_price, fill.fees, fill.liquidity) == (1.0, 101.0, 0.101, "TAKER")
     assert (fill.tick, fill.slippage_bps, fill.after_gap, fill.is_shadow) == (2, 100.0, 0, 1)
     assert paper.execution.positions.at_stake(SYMBOL)[0] == 1
+
+
+class Dropped:
+    """The refusals of a run whose second tick gave a signal for which there was no room."""
+
+    def of(self, number: int) -> Refusal | None:
+        return Refusal(BP_DROP_SIGNAL) if number == 2 else None
+
+
+def test_refusals_of_the_replayed_run_are_repeated() -> None:
+    """All orders of that tick, and of no other; an order can still be canceled there."""
+    paper = Paper(refusals=Dropped())
+    resting = paper.tick(100.0, BUY, buy(kind="LIMIT", limit=90.0)).orders[0]
+    refused = paper.tick(101.0, BUY, buy(), buy(), Cancel(resting.event_id)).orders
+    assert [(order.status, order.reason) for order in refused] == [("REJECTED", BP_DROP_SIGNAL)] * 2
+    assert paper.tick(102.0, BUY, buy()).orders[0].status == "SUBMITTED"
+    assert paper.life(resting.event_id)[-1][0] == "CANCELED"
 
 
 def test_ids_are_numbered_within_a_tick_each_kind_on_its_own() -> None:
