@@ -13,6 +13,7 @@ from tradebot.core.events import (
     Order,
     OrderChunk,
     OrderEvent,
+    OutcomeTicks,
     PersistItem,
     Signal,
     SignalChunk,
@@ -94,13 +95,20 @@ class WriteBatch:
         """Append an item of the persist channel."""
         if isinstance(item, TickChunk):
             self._note_symbol(item.symbol)
+            if isinstance(item, OutcomeTicks):
+                for outcome in item.outcomes:
+                    self._add_outcome(outcome, len(self.ticks) + outcome.number - item.first_number)
             self.ticks.extend(item)
         elif isinstance(item, SignalChunk):
             self.signals.extend(item)
         elif isinstance(item, OrderChunk):
             self._add_orders(item)
         elif isinstance(item, TickOutcome):
-            self._add_outcome(item)
+            tick = item.tick
+            alike = tick.event_id is None and tick.seq is None and tick.taker is None
+            self._note_symbol(tick.symbol if alike else None)
+            self._add_outcome(item, len(self.ticks))
+            self.ticks.append(tick)
         elif isinstance(item, Notice):
             self.notices.append(item)
             self.between.append(item)
@@ -122,13 +130,12 @@ class WriteBatch:
         self.orders.extend(orders)
         self.fills += [fill for order in orders for fill in order.fills]
 
-    def _add_outcome(self, outcome: TickOutcome) -> None:
-        tick = outcome.tick
-        self._note_symbol(tick.symbol if tick.event_id is None and tick.seq is None and tick.taker is None else None)
-        self.outcomes[len(self.ticks)] = outcome
-        self.ticks.append(tick)
+    def _add_outcome(self, outcome: TickOutcome, index: int) -> None:
+        """Append what the tick at `index` of `ticks` caused."""
+        self.outcomes[index] = outcome
         self.signals += outcome.signals
-        self._add_orders(outcome.orders)
+        if outcome.orders:
+            self._add_orders(outcome.orders)
         self.order_events += outcome.order_events
         self.fills += outcome.fills
         self.notices += outcome.notices

@@ -6,13 +6,22 @@ the place of the execution stage: it gets copies, counts them and logs them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 from msgspec.structs import replace
 
 from tradebot.core.channel import Channel, ChannelClosed
-from tradebot.core.events import Notice, OutcomeChunk, PersistItem, Tick, TickChunk, TickItem, TickOutcome, origin_of
+from tradebot.core.events import (
+    Notice,
+    OutcomeChunk,
+    OutcomeTicks,
+    PersistItem,
+    Tick,
+    TickChunk,
+    TickItem,
+    TickOutcome,
+    origin_of,
+)
 from tradebot.execution.base import InlineExecutor
 from tradebot.store.batch import StoredCounts
 from tradebot.strategy.base import Strategy
@@ -95,30 +104,10 @@ class InlineStage:
         self.last_tick = chunk[-1]
         stored = max(0, min(self._stored_ticks - begin, len(chunk)))
         if stored < len(chunk):
-            for item in joined(chunk, begin, outcomes, stored):
-                self._persist.send(item)
+            with_outcomes = OutcomeTicks(chunk, chunk.symbol, begin + 1, outcomes) if outcomes else chunk
+            self._persist.send(with_outcomes.part(stored) if stored else with_outcomes)
         if outcomes:
             if stored:
                 self._stored_notices -= sum(len(one.notices) for one in outcomes if one.number <= self._stored_ticks)
             self._metrics.signal_count += sum([len(outcome.signals) for outcome in outcomes])
             self._reports.send(OutcomeChunk(outcomes))
-
-
-def joined(
-    chunk: TickChunk, begin: int, outcomes: Sequence[TickOutcome], stored: int = 0
-) -> Iterator[TickChunk | TickOutcome]:
-    """The ticks of `chunk` from index `stored` on, each replaced by its outcome if it has one.
-
-    `begin` is the number of the tick before the chunk.
-    """
-    start = stored
-    for outcome in outcomes:
-        index = outcome.number - begin - 1
-        if index < stored:
-            continue
-        if index > start:
-            yield chunk.part(start, index)
-        yield outcome
-        start = index + 1
-    if start < len(chunk):
-        yield chunk.part(start) if start else chunk

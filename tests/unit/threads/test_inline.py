@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.unit.store_helpers import Logged, tick
 from tests.unit.threads.strategies import Always
@@ -19,6 +22,7 @@ from tradebot.core.events import (
     Order,
     OrderEvent,
     OutcomeChunk,
+    OutcomeTicks,
     Signal,
     Tick,
     TickChunk,
@@ -28,7 +32,7 @@ from tradebot.core.runtime import RealRuntime
 from tradebot.execution.breakers import Breakers
 from tradebot.portfolio.money import money_of
 from tradebot.portfolio.positions import Positions
-from tradebot.store.batch import StoredCounts
+from tradebot.store.batch import StoredCounts, WriteBatch
 from tradebot.strategy.base import Decision
 from tradebot.threads.counters import Metrics
 from tradebot.threads.inline import InlineStage
@@ -97,9 +101,10 @@ ITEMS = (TickChunk(TICKS[:4]), input_notice("a", 4), TickChunk(TICKS[4:]), Check
 
 def test_a_tick_goes_on_with_all_that_it_caused() -> None:
     executor, persist, reports, metrics = run(ITEMS, StoredCounts())
-    assert persist == [
-        TICKS[:2], outcome(3, TICKS[2]), TICKS[3:4], input_notice("a", 4),
-        TICKS[4:5], outcome(6, TICKS[5]), TICKS[6:], Checkpoint(7, (), 1, executor.state()),
+    assert [len(item) for item in persist if isinstance(item, OutcomeTicks)] == [4, 3]
+    assert flat(persist) == [
+        *TICKS[:2], outcome(3, TICKS[2]), TICKS[3], input_notice("a", 4),
+        TICKS[4], outcome(6, TICKS[5]), TICKS[6], Checkpoint(7, (), 1, executor.state()),
     ]  # fmt: skip
     assert reports == [[outcome(3, TICKS[2])], [outcome(6, TICKS[5])]]
     assert executor.seen == [1, 2, 3, 4, "a", 5, 6, 7]
@@ -127,7 +132,33 @@ def test_what_is_stored_is_not_handed_on_again(stored: int) -> None:
 
 
 def flat(items: Sequence[Any]) -> list[Any]:
-    return [event for item in items for event in (item if isinstance(item, list) else [item])]
+    """Each tick, in its place the outcome that it has, and whatever else there is."""
+    found: list[Any] = []
+    for item in items:
+        if isinstance(item, OutcomeTicks):
+            outcomes = {one.number: one for one in item.outcomes}
+            assert len(outcomes) == sum(one.tick in item for one in outcomes.values()), "each with its tick"
+            found += [outcomes.get(number, one) for number, one in enumerate(item, start=item.first_number)]
+        else:
+            found += item if isinstance(item, list) else [item]
+    return found
+
+
+@given(st.lists(st.integers(1, 4), max_size=8), st.sets(st.integers(1, 12)))
+def test_however_a_chunk_is_cut_a_tick_keeps_its_outcome(sizes: list[int], with_outcome: set[int]) -> None:
+    ticks = [tick(number) for number in range(1, 13)]
+    outcomes = [outcome(number, ticks[number - 1]) for number in sorted(with_outcome)]
+    whole = OutcomeTicks(ticks, None, 1, outcomes)
+    cuts = sorted({0, 12, *(min(12, sum(sizes[:index])) for index in range(len(sizes)))})
+    parts = [whole.part(begin, end) for begin, end in pairwise(cuts)]
+    assert flat(parts) == flat([whole])
+    batch, at_once = WriteBatch(), WriteBatch()
+    for part in parts:
+        batch.add(part)
+    for event in flat([whole]):
+        at_once.add_event(event)
+    for name in ("ticks", "signals", "notices", "outcomes", "events", "rows"):
+        assert getattr(batch, name) == getattr(at_once, name), name
 
 
 # ---- reports ---------------------------------------------------------------------------------------------------------
