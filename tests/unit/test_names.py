@@ -56,8 +56,13 @@ def _says_elsewhere(node: ast.ClassDef | ast.FunctionDef) -> bool:
     return bool(marks & {"overload", "setter"})
 
 
+# A second calculation of the same things, which shares no line with the first: its names make the two comparable.
+SECOND_CALCULATION = "sim/paper_reference/"
+
+
 def test_no_two_classes_bear_one_name() -> None:
-    assert shared_names(trees(*PACKAGES)) == []
+    found = {name: tree for name, tree in trees(*PACKAGES).items() if not name.startswith(SECOND_CALCULATION)}
+    assert shared_names(found) == []
 
 
 def test_public_names_have_docstrings() -> None:

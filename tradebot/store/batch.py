@@ -13,7 +13,6 @@ from tradebot.core.events import (
     Order,
     OrderChunk,
     OrderEvent,
-    OutcomeTicks,
     PersistItem,
     Signal,
     SignalChunk,
@@ -22,6 +21,7 @@ from tradebot.core.events import (
     TickOutcome,
     as_item,
 )
+from tradebot.core.outcome_ticks import OutcomeTicks
 
 
 class StoredCounts(Struct, frozen=True):

@@ -14,7 +14,6 @@ from tradebot.core.channel import Channel, ChannelClosed
 from tradebot.core.events import (
     Notice,
     OutcomeChunk,
-    OutcomeTicks,
     PersistItem,
     Tick,
     TickChunk,
@@ -22,6 +21,7 @@ from tradebot.core.events import (
     TickOutcome,
     origin_of,
 )
+from tradebot.core.outcome_ticks import OutcomeTicks
 from tradebot.execution.base import InlineExecutor
 from tradebot.store.batch import StoredCounts
 from tradebot.strategy.base import Strategy

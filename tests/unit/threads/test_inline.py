@@ -22,12 +22,12 @@ from tradebot.core.events import (
     Order,
     OrderEvent,
     OutcomeChunk,
-    OutcomeTicks,
     Signal,
     Tick,
     TickChunk,
     TickOutcome,
 )
+from tradebot.core.outcome_ticks import OutcomeTicks
 from tradebot.core.runtime import RealRuntime
 from tradebot.execution.breakers import Breakers
 from tradebot.portfolio.money import money_of
