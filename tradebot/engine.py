@@ -255,7 +255,7 @@ class _Run:
         if source.push:
             carried, memory = self._carry_over(source, record, strategy, execution)
             if not isinstance(execution, ShadowExecution):
-                notices += self._continue_inline(record, execution, info.run_id)
+                notices += self._continue_inline(record, execution, info.run_id, carried)
         breakers = None if isinstance(execution, ShadowExecution) else execution.breakers
         resumed_ms = None if breakers is None else breakers.view.resumed_ms
         halts = HaltWatch(halt_path(self._path), resumed_ms, self._runtime, self._root_log)
@@ -306,10 +306,12 @@ class _Run:
             )  # fmt: skip
         return carried, memory
 
-    def _continue_inline(self, record: RunRecord, execution: InlineExecutor, run_id: str) -> tuple[Notice, ...]:
-        """Continue open orders and the account; the first notice of a run that does."""
+    def _continue_inline(
+        self, record: RunRecord, execution: InlineExecutor, run_id: str, carried: Carried
+    ) -> tuple[Notice, ...]:
+        """Continue open orders, account and breakers; the first notice of a run that does."""
         assert self._store is not None
-        before = continue_execution(self._store, record, execution, run_id)
+        before = continue_execution(self._store, record, execution, run_id, carried, self._runtime.now_ms)
         if before is None:
             return ()
         restart = Notice("RESTART", self._started_ms, f"continues run {before}: trades between the two were missed")

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 
-from tradebot.config.model import BreakersConfig, Config
+from tradebot.config.model import Config
 from tradebot.core.errors import ConfigError
 from tradebot.core.events import LIQUIDATED, Notice
 from tradebot.execution.base import InlineExecutor
 from tradebot.execution.breakers import Breakers
+from tradebot.execution.inline_shadow import InlineShadow
 from tradebot.execution.moves import VenueSettings
 from tradebot.execution.order_entry import PaperSettings
 from tradebot.execution.paper import PaperExecution
@@ -24,7 +25,7 @@ from tradebot.feeds.memory import FeedMemory
 from tradebot.portfolio.money import Money
 from tradebot.store.protocol import Store
 from tradebot.store.runs import RunRecord
-from tradebot.store.saved_state import StoredItem
+from tradebot.store.saved_state import SavedState, StoredItem
 from tradebot.store.takeover import Carried
 from tradebot.strategy.base import Decision, Strategy, SymbolHistory
 from tradebot.strategy.decider import symbol_runs
@@ -33,10 +34,17 @@ from tradebot.strategy.decider import symbol_runs
 def make_executor(
     config: Config, run_id: str, money: Money, refusals: TimingRefusals | None = None
 ) -> ShadowExecution | InlineExecutor:
-    """What the run's mode executes with. `refusals` are those that a replay of a stored run repeats."""
+    """What the run's mode executes with; SHADOW with a breaker executes inside the strategy stage.
+
+    `refusals` are those that a replay of a stored run repeats.
+    """
+    breakers = Breakers(config.breakers)
     if config.mode == "SHADOW":
-        return ShadowExecution(config.risk_caps, money, config.execution.max_tick_age_ms)
-    breakers = Breakers(BreakersConfig())
+        shadow = ShadowExecution(config.risk_caps, money, config.execution.max_tick_age_ms)
+        if not breakers.active:
+            return shadow
+        strategy, balance = config.strategy, config.account.initial_balance
+        return InlineShadow(run_id, strategy.desired_size, strategy.confidence, shadow, breakers, balance, refusals)
     return PaperExecution(run_id, _paper_settings(config), money, config.account, config.risk_caps, breakers, refusals)
 
 
@@ -74,7 +82,7 @@ def take_over(
     """
     carried, memory = store.read_restart_state(record, max(1, strategy.lookback), make_memory)
     if isinstance(executor, ShadowExecution):
-        marks = [(symbol, known.prices[-1]) for symbol, known in carried.symbols.items() if known.prices]
+        marks = _marks(carried)
         executor.restore((), marks, carried.positions)
     for symbol, known in carried.symbols.items():
         if known.last_tick:
@@ -82,27 +90,59 @@ def take_over(
     return carried, memory
 
 
-def continue_execution(store: Store, record: RunRecord, executor: InlineExecutor, run_id: str) -> str | None:
+def _marks(carried: Carried) -> list[tuple[str, float]]:
+    return [(symbol, known.prices[-1]) for symbol, known in carried.symbols.items() if known.prices]
+
+
+def continue_execution(
+    store: Store,
+    record: RunRecord,
+    executor: InlineExecutor,
+    run_id: str,
+    carried: Carried,
+    clock: Callable[[], int],
+) -> str | None:
     """Bring `executor` to where the earlier runs of the feed ended; the ticks that follow are those of run `run_id`.
 
-    Returns the id of the run that it continues, None where there is none. Reads what was stored since the newest
-    checkpoint; blocks as the store does. Raises ConfigError, OverloadError.
+    `carried` is what `take_over` gave, `clock` the wall clock (Unix ms) by which ticks are too old. Returns the id of
+    the run that it continues, None where there is none. Reads what was stored since the newest checkpoint; blocks as
+    the store does. Raises ConfigError, OverloadError.
     """
     saved = store.read_saved_state(record)
+    if isinstance(executor, InlineShadow):
+        # Earlier runs without breakers left no state: then only positions continue.
+        last = None if saved is None else _continue(store, record, executor, saved)
+        _hold(executor, carried)
+        executor.clock = clock
+    else:
+        last = _continue(store, record, executor, saved)
+    executor.continue_as(run_id)
+    return last
+
+
+def _hold(executor: InlineShadow, carried: Carried) -> None:
+    """In SHADOW what is held is what the stored fills come to, whatever a second run of the ticks makes of them.
+
+    It makes something else of them where runs without breakers came in between, or ticks were too old.
+    """
+    held = {state.symbol: state.net for state in carried.positions.states()}
+    if held != {state.symbol: state.net for state in executor.positions.states()}:
+        executor.take_over(_marks(carried), carried.positions)
+
+
+def _continue(store: Store, record: RunRecord, executor: InlineExecutor, saved: SavedState | None) -> str | None:
     last = None
     if saved is not None:
         try:
             executor.restore(saved.state)
         except ValueError as error:
             raise ConfigError(
-                f"the database has the state of PAPER after tick {saved.ticks_before} of run {saved.run_id}, from which"
+                f"the database has the state after tick {saved.ticks_before} of run {saved.run_id}, from which"
                 f" this version cannot continue: {error}; use another --db, or the version that wrote it"
             ) from error
         last = saved.run_id
     with closing(store.stored_since(record, saved)) as items:
-        last = _again(executor, items) or last
-    executor.continue_as(run_id)
-    return last
+        return _again(executor, items) or last
 
 
 def _again(executor: InlineExecutor, items: Iterable[StoredItem]) -> str | None:

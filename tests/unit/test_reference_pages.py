@@ -19,7 +19,7 @@ from tradebot.cli.registry import TRADEBOT
 from tradebot.config.reference import ENTRIES, configuration_page
 from tradebot.config.validation import KEYS
 from tradebot.core.errors import ExitCode
-from tradebot.core.events import PERIODIC_TRIGGER, SMA_CROSSOVER, FeedNoticeKind, OperatorNoticeKind
+from tradebot.core.events import PERIODIC_TRIGGER, SMA_CROSSOVER, BreakerNoticeKind, FeedNoticeKind, OperatorNoticeKind
 from tradebot.core.log_events import LogEvent
 from tradebot.ops.soak.decision_log import Action
 from tradebot.store.database import connect, migrate
@@ -211,7 +211,7 @@ class TestLogEvents:
         told = {name: set(levels.split(", ")) for name, levels in rows}
         assert len(rows) == len(told), "an event is described twice"
         logged = self.logged(repo)
-        values = (FeedNoticeKind, OperatorNoticeKind, Action)  # logged as what a field holds
+        values = (FeedNoticeKind, OperatorNoticeKind, BreakerNoticeKind, Action)  # logged as what a field holds
         drawn = {name for kind in values for name in literals(kind)} | {"RESTART"}
         assert set(LogEvent) == set(logged) | drawn, "names that nothing logs"
         assert set(told) == set(LogEvent) | {SMA_CROSSOVER, PERIODIC_TRIGGER}

@@ -203,6 +203,7 @@ class Config(Struct, frozen=True):
     execution: ExecutionConfig = ExecutionConfig()
     paper: PaperConfig = PaperConfig()
     account: AccountConfig = AccountConfig()
+    breakers: BreakersConfig = BreakersConfig()
     instruments: dict[str, InstrumentConfig] = {}
     rates: dict[str, Rate | RateSymbol] = {}
     feed: FeedConfig = FeedConfig()
@@ -336,15 +337,17 @@ def config_hash(config: Config) -> str:
     return _digest(values)
 
 
-_RESULT_SECTIONS: Final = ("strategy", "execution", "paper", "risk_caps", "account", "instruments", "rates")
+_RESULT_SECTIONS: Final = (
+    "strategy", "execution", "paper", "risk_caps", "account", "breakers", "instruments", "rates",
+)  # fmt: skip
 
 
 def result_hash(config: Config, replay: bool, unread: Collection[str]) -> str:
     """12 hex digits over the keys that can change a result: a part of a replay's run id.
 
-    These are mode, strategy (with what it reads of [engine]), execution, paper, risk caps, account, instruments and
-    rates, sampling and history; not paths, sizes, batching or patience. `replay` leaves out what is never applied there
-    (max_tick_age_ms); `unread` are the keys that the strategy does not read (`Strategy.unread`).
+    These are mode, strategy (with what it reads of [engine]), execution, paper, risk caps, account, breakers,
+    instruments and rates, sampling and history; not paths, sizes, batching or patience. `replay` leaves out what is
+    never applied there (max_tick_age_ms); `unread` are the keys that the strategy does not read (`Strategy.unread`).
     """
     left_out = set(unread)
     if replay:

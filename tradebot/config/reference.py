@@ -145,6 +145,35 @@ ENTRIES: Final[Mapping[str, Entry]] = {
         "PAPER accepts orders up to this multiple of the account's equity. 1: what is bought is paid from the balance. "
         "Funding and interest are not modelled.",
     ),
+    "breakers.max_drawdown_pct": Entry(
+        "%",
+        "Trip when equity is this far below its peak (`MAX_DRAWDOWN`), until `tradebot resume`, which makes the equity "
+        "of that moment the peak. Not set: off.",
+    ),
+    "breakers.daily_loss_usd": Entry(
+        "USD",
+        "Trip when equity is this much below that of the last tick before 00:00 UTC (`DAILY_LOSS`), until the first "
+        "tick of the next day (UTC). Not set: off.",
+    ),
+    "breakers.losses_in_a_row": Entry(
+        "trades",
+        "Trip when this many trades in a row lost (`LOSSES_IN_A_ROW`), until `tradebot resume`. A trade is flat to "
+        "flat, after fees. Not set: off.",
+    ),
+    "breakers.refusals_per_minute": Entry(
+        "orders",
+        "Trip when this many orders were refused within 60 s (`REFUSALS_PER_MINUTE`), for 60 s. Refusals by breakers "
+        "and halts do not count. Not set: off.",
+    ),
+    "breakers.orders_per_minute": Entry(
+        "orders", "Trip when this many orders were accepted within 60 s (`ORDERS_PER_MINUTE`), for 60 s. Not set: off."
+    ),
+    "breakers.stale_ms": Entry(
+        "ms",
+        "Trip for a symbol at its first tick more than this after its previous one (`STALE_MARKET`), until its next "
+        "tick that follows within this time. Not set: off.",
+    ),
+    "breakers.cancel_open": Entry("", "A breaker that trips, and a halt, also cancel the open orders of PAPER."),
     "feed.connect_timeout_s": Entry("s", "Total time for DNS lookup, TCP, TLS and WebSocket handshake."),
     "feed.idle_timeout_s": Entry(
         "s",

@@ -163,7 +163,8 @@ FeedNoticeKind = Literal[
     "SYMBOL_REFUSED", "SYMBOL_SILENT", "EXCHANGE_NOTICE",
 ]  # fmt: skip
 OperatorNoticeKind = Literal["HALT", "RESUME"]
-NoticeKind = FeedNoticeKind | OperatorNoticeKind | Literal["RESTART", "BREAKER_TRIPPED", "BREAKER_RELEASED"]
+BreakerNoticeKind = Literal["BREAKER_TRIPPED", "BREAKER_RELEASED"]
+NoticeKind = FeedNoticeKind | OperatorNoticeKind | BreakerNoticeKind | Literal["RESTART"]
 NoticeOrigin = Literal["INPUT", "DERIVED", "STORAGE"]
 _DERIVED: Final[frozenset[NoticeKind]] = frozenset({"BREAKER_TRIPPED", "BREAKER_RELEASED"})
 

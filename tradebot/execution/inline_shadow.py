@@ -41,12 +41,10 @@ class InlineShadow:
         shadow: ShadowExecution,
         breakers: Breakers,
         initial_balance: float,
-        clock: Callable[[], int] | None = None,
         refusals: TimingRefusals | None = None,
     ) -> None:
         """`initial_balance` (USD) is what equity starts from: SHADOW itself needs no money.
 
-        `clock` gives the wall clock (Unix ms UTC), by which ticks are too old; None: no tick is, as in a replay.
         `refusals` are those that a replay of a stored run repeats.
         """
         self.breakers = breakers
@@ -54,7 +52,8 @@ class InlineShadow:
         self._desired_size = desired_size
         self._confidence = confidence
         self._shadow = shadow
-        self._clock = clock
+        self.clock: Callable[[], int] | None = None
+        """Gives the wall clock (Unix ms UTC), by which ticks are too old; None: no tick is, as in a replay."""
         self._refusals = refusals
         self._worth = _Worth(exact(initial_balance))
         self._round_trips = RoundTrips()
@@ -154,7 +153,7 @@ class InlineShadow:
         code = breakers.blocking(symbol)
         blocked = None if code is None else Refusal(code, breakers.evidence(symbol))
         net, realized = positions.at_stake(symbol)[0], positions.realized(symbol)
-        now_ms = None if self._clock is None else self._clock()
+        now_ms = None if self.clock is None else self.clock()
         repeated = None if self._refusals is None else self._refusals.of(number)
         order = self._shadow.execute(signal, now_ms, blocked, repeated)
         if not order.fills:

@@ -114,11 +114,10 @@ class PaperExecution:
         elif notice.kind in ("LINK_LOST", "RESTART"):  # prints were missed meanwhile
             for venue in self._venues.values():
                 venue.mark_gap()
-        else:
-            changes = self.breakers.on_notice(notice)
-            self._notices += [as_notice(change, notice.ticks_before) for change in changes]
-            if notice.kind == "HALT" and self.breakers.cancel_open:
-                self._cancel_open(HALTED)
+        changes = self.breakers.on_notice(notice)
+        self._notices += [as_notice(change, notice.ticks_before) for change in changes]
+        if notice.kind == "HALT" and self.breakers.cancel_open:
+            self._cancel_open(HALTED)
 
     def on_ticks(
         self, symbol: str, ticks: Sequence[Tick], first_number: int, decisions: Sequence[Decision]
@@ -182,12 +181,15 @@ class PaperExecution:
             self._mark(venue)
         if self._watches and on_time:
             self._watch_account(venue, tick)  # breakers, liquidation
+        counts = self.breakers.active
+        if counts:
+            self._count_orders()  # those that the venue refused
         if commands and self._refusals is not None:
             self._entry.repeated = self._refusals.of(number)
         for command in commands:
             self._entry.obey(venue, tick, command)  # these orders never see this print
-        if self.breakers.active:
-            self._count_orders()
+            if counts:
+                self._count_orders()  # the next command may find a breaker tripped
         return desk.outcome()
 
     def _looks_at_each_tick(self, symbol: str) -> bool:
@@ -220,11 +222,13 @@ class PaperExecution:
             self._liquidate()
 
     def _count_orders(self) -> None:
-        """What became of this tick's orders counts for the breakers per minute."""
+        """What became of orders since the last call counts for the breakers per minute."""
         breakers, desk = self.breakers, self._desk
-        for _ in range(desk.accepted):
+        accepted, desk.accepted = desk.accepted, 0
+        refusals, desk.refusals = desk.refusals, []
+        for _ in range(accepted):
             self._take_changes(breakers.on_order(self._now_ms))
-        for reason in desk.refusals:
+        for reason in refusals:
             self._take_changes(breakers.on_refusal(self._now_ms, reason))
 
     def _take_changes(self, changes: Iterable[Trip | Release]) -> None:

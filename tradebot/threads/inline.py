@@ -6,12 +6,14 @@ the place of the execution stage: it gets copies, counts them and logs them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec.structs import replace
 
 from tradebot.core.channel import Channel, ChannelClosed
 from tradebot.core.events import (
+    Checkpoint,
     Notice,
     OutcomeChunk,
     PersistItem,
@@ -45,8 +47,13 @@ class InlineStage:
         channels: tuple[Channel[TickItem], Channel[OutcomeChunk], Channel[PersistItem]],
         stored: StoredCounts,
         metrics: Metrics,
+        before: Sequence[Notice] = (),
+        save_first: bool = False,
     ) -> None:
         """`stored`: rows at the front of this run that the database holds already; they are not handed on again.
+
+        `before`: the notices that come before everything else and do not pass here. `save_first`: a
+        checkpoint comes before everything else, because what the run begins with is stored nowhere.
 
         A transaction holds whole ticks, so what the stored ticks caused is stored with them.
         """
@@ -56,10 +63,11 @@ class InlineStage:
         self._stored_ticks = stored.ticks
         self._stored_notices = stored.notices
         self._metrics = metrics
+        self._inputs = sum(origin_of(notice.kind) == "INPUT" for notice in before)
+        """Notices of origin INPUT since the last tick."""
+        self._save_first = save_first
         self._lookback = max(1, strategy.lookback)
         self._number = 0
-        self._inputs = 0
-        """Notices of origin INPUT since the last tick."""
         self.inputs = (self._ticks,)
         self.outputs: tuple[Channel[Any], ...] = (self._reports, self._persist)
         self.last_tick: Tick | None = None
@@ -69,6 +77,8 @@ class InlineStage:
 
     def run(self) -> None:
         """The stage's loop; blocks on its input and on full channels."""
+        if self._save_first:
+            self._checkpoint(Checkpoint(0))
         while True:
             try:
                 items = self._ticks.take(MAX_TAKE)
@@ -81,8 +91,11 @@ class InlineStage:
                     self._notice(item)
                 else:
                     self.checkpoints += 1
-                    state = self._execution.state()
-                    self._persist.send(replace(item, prices=self._lookback, state=state, inputs=self._inputs))
+                    self._checkpoint(item)
+
+    def _checkpoint(self, checkpoint: Checkpoint) -> None:
+        state = self._execution.state()
+        self._persist.send(replace(checkpoint, prices=self._lookback, state=state, inputs=self._inputs))
 
     def _notice(self, notice: Notice) -> None:
         self._inputs += origin_of(notice.kind) == "INPUT"

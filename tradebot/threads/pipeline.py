@@ -17,6 +17,7 @@ from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import Runtime, Thread
 from tradebot.execution.base import InlineExecutor
 from tradebot.execution.breakers import Breakers
+from tradebot.execution.inline_shadow import InlineShadow
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.execution.timing import TimingRefusals
 from tradebot.feeds.base import Feed
@@ -78,8 +79,7 @@ class Parts(Struct):
     """What a live feed remembers of each symbol."""
     checkpoint_ticks: int = CHECKPOINT_TICKS
     breakers: Breakers = msgspec.field(default_factory=lambda: Breakers(BreakersConfig()))
-    poll_halt: Callable[[], Notice | None] | None = None
-    """What tells of a halt and a resume; called by the ingest thread."""
+    poll_halt: Callable[[], Notice | None] | None = None  # tells ingest of a halt and a resume
     refusals: TimingRefusals | None = None
     """What a replay of stored runs refuses because they did."""
 
@@ -146,16 +146,17 @@ class Pipeline:
         self, parts: Parts, log: Log
     ) -> tuple[StrategyStage | InlineStage, ExecutionStage | ReportStage]:
         """What decides and what executes: two threads either way, so that all else is the same."""
-        execution, stored, metrics = parts.execution, parts.stored, self.metrics
+        execution, stored, metrics, push = parts.execution, parts.stored, self.metrics, parts.feed.push
         channels: Any = (self._ticks, self._signals, self._persisted)
         if isinstance(execution, ShadowExecution):
-            push, orders = parts.feed.push, stored.orders
+            orders, refusals = stored.orders, parts.refusals
             return (
                 StrategyStage(parts.decider, channels, push, stored, metrics, log, parts.breakers),
-                ExecutionStage(execution, channels[1:], push, orders, metrics, log, self._runtime, parts.refusals),
+                ExecutionStage(execution, channels[1:], push, orders, metrics, log, self._runtime, refusals),
             )
+        save_first = push and isinstance(execution, InlineShadow)
         return (
-            InlineStage(parts.decider.strategy, execution, channels, stored, metrics),
+            InlineStage(parts.decider.strategy, execution, channels, stored, metrics, parts.notices, save_first),
             ReportStage(self._signals, execution.refusal_text, execution.money.instruments, metrics, log),
         )
 

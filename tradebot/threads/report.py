@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from tradebot.core.channel import Channel, ChannelClosed
-from tradebot.core.events import Fill, Order, OrderEvent, OutcomeChunk, TickOutcome
+from tradebot.core.events import Fill, NoticeKind, Order, OrderEvent, OutcomeChunk, TickOutcome
 from tradebot.core.log_events import LogEvent
 from tradebot.output.log import Log
 from tradebot.portfolio.instruments import Instruments
@@ -17,6 +17,10 @@ from tradebot.threads.strategy import MAX_TAKE
 from tradebot.threads.unknown_units import UnknownUnits
 
 _SHADOW_ORDER: Final = "shadow order executed"
+_NOTICE_TEXTS: Final[dict[NoticeKind, str]] = {
+    "BREAKER_TRIPPED": "a breaker has tripped: orders that add exposure are refused",
+    "BREAKER_RELEASED": "a breaker is released",
+}
 _ORDER_EVENT: Final = "paper order changed"
 _FILL: Final = "paper order filled"
 
@@ -61,7 +65,8 @@ class ReportStage:
         self._order_events(outcome.order_events)
         self._fills(outcome.fills)
         for notice in outcome.notices:
-            self._log.warning(notice.detail, event=LogEvent(notice.kind))
+            log = self._log.info if notice.kind == "BREAKER_RELEASED" else self._log.warning
+            log(_NOTICE_TEXTS.get(notice.kind, notice.kind), event=LogEvent(notice.kind), detail=notice.detail)
 
     def _order(self, order: Order) -> None:
         metrics = self._metrics

@@ -45,7 +45,7 @@ EXAMPLES: dict[str, str] = {
     "strategy.name": "PERIODIC", "strategy.long_window": "30", "strategy.short_window": "3", "feed.history": "keep",
     "metrics.address": "::1", "metrics.hosts": "a,b", "notify.webhook_url": "https://h/x",
     "notify.webhook_url_file": "/x", "account.allow_short": "TRUE", "execution.fee_rate": "0.5",
-    "strategy.confidence": "0.5",
+    "strategy.confidence": "0.5", "breakers.cancel_open": "true",
     "execution.order_type": "limit", "execution.post_only": "true", "paper.participation": "0.5",
     "paper.queue": "front", "paper.on_gap": "cancel",
 }  # fmt: skip

@@ -46,6 +46,9 @@ OTHER: dict[str, Any] = {
     "paper.latency_ms": 0, "paper.cancel_latency_ms": 0, "paper.participation": 1.0, "paper.slippage_bps": 1.0,
     "paper.queue": "front", "paper.market_timeout_ms": 1, "paper.on_gap": "cancel",
     "account.initial_balance": 1.0, "account.allow_short": True, "account.max_leverage": 2.0,
+    "breakers.max_drawdown_pct": 1.0, "breakers.daily_loss_usd": 1.0, "breakers.losses_in_a_row": 1,
+    "breakers.refusals_per_minute": 1, "breakers.orders_per_minute": 1, "breakers.stale_ms": 1,
+    "breakers.cancel_open": True,
     "feed.connect_timeout_s": 1.0, "feed.idle_timeout_s": 1.0, "feed.ping_interval_s": 1.0,
     "feed.reconnect_budget_s": 1.0, "feed.backoff_max_s": 1.0, "feed.stable_after_s": 1.0, "feed.parse_error_limit": 1,
     "feed.max_message_bytes": 64, "feed.max_symbols": 1, "feed.history": "keep",
@@ -102,6 +105,8 @@ COUNTED = {
     "execution.limit_offset_bps", "execution.post_only", "paper.latency_ms", "paper.cancel_latency_ms",
     "paper.participation", "paper.slippage_bps", "paper.queue", "paper.market_timeout_ms", "paper.on_gap",
     "account.initial_balance", "account.allow_short", "account.max_leverage",
+    "breakers.max_drawdown_pct", "breakers.daily_loss_usd", "breakers.losses_in_a_row", "breakers.refusals_per_minute",
+    "breakers.orders_per_minute", "breakers.stale_ms", "breakers.cancel_open",
 }  # fmt: skip
 
 

@@ -308,7 +308,7 @@ def test_lines_of_keys_in_every_form() -> None:
 def test_lines_of_the_example_are_right() -> None:
     lines = (ETC / "example.toml").read_text().splitlines()
     places = read(ETC / "example.toml", CHECKS).places
-    assert len(places) == 52
+    assert len(places) == 53
     for name, place in places.items():
         assert lines[int(place.rpartition(":")[2]) - 1].startswith(name.rpartition(".")[2] + " = ")
 

@@ -310,7 +310,8 @@ def test_the_wall_clock_refuses_where_there_is_one() -> None:
     ticks = ticks_of([Step("A/USD", 100.0)])
     decisions = [Decision(0, BUY, "SCRIPT")]
     for clock, reason in ((lambda: ticks[0].ts + 60_001, STALE_DATA), (None, SHADOW_RECORDED)):
-        execution = InlineShadow("r1", 1.0, 0.75, shadow(), Breakers(BreakersConfig()), 10_000.0, clock)
+        execution = InlineShadow("r1", 1.0, 0.75, shadow(), Breakers(BreakersConfig()), 10_000.0)
+        execution.clock = clock
         assert reasons(execution.on_ticks("A/USD", ticks, 1, decisions)) == [reason]
 
 

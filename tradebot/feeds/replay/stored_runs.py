@@ -29,7 +29,7 @@ from tradebot.store.replayed import (
 )
 
 _ENCODER: Final = msgspec.json.Encoder()
-_HALTS: Final[frozenset[NoticeKind]] = frozenset({"HALT", "RESUME"})
+_HALTS: Final[frozenset[NoticeKind]] = frozenset({"HALT", "RESUME", "RESTART"})
 """The notices that change the results of every mode and strategy."""
 
 
