@@ -7,10 +7,20 @@ from typing import NamedTuple
 
 from hypothesis import strategies as st
 
-from sim.paper_reference.values import Amend, Cancel, Command, Instrument, Print, Request, Settings, Submit
+from sim.paper_reference.values import (
+    Amend,
+    Cancel,
+    Command,
+    Instrument,
+    Print,
+    Request,
+    Settings,
+    Submit,
+    milliseconds,
+)
 
 SYMBOLS = ("AB/USD", "CD/USD")
-START = 1_700_000_000_000
+STARTS = st.sampled_from((1_700_000_000_000, 1_700_000_000_000, 1_700_000_000))  # the last one in seconds (old data)
 TICKS = st.integers(-4, 4)  # around the price of 1.00, in cents
 TIMES = st.sampled_from((100, 0, 100, 1, 100, 99, 100, 1000, -50))
 SIZES = st.sampled_from((40, 13, 5, 2, 1, 0, 40, 40))
@@ -46,7 +56,7 @@ def print_series(draw: st.DrawFn) -> list[Print]:
         )
     )
     prints = []
-    ts = START
+    ts = draw(STARTS)
     for which, ticks, size, step, taker in drawn:
         ts += step
         prints.append(Print(SYMBOLS[which], price(ticks), Fraction(size, 4), ts, taker))
@@ -141,7 +151,7 @@ def small_markets(draw: st.DrawFn) -> SmallMarket:
         if what == "cancel":
             given.append(Cancel(draw(st.sampled_from(earlier))))
             continue
-        request = draw(a_request(print_.symbol, print_.ts))
+        request = draw(a_request(print_.symbol, milliseconds(print_.ts)))
         # Caps count an order and its replacement once; this is left to tests of the caps.
         if what == "amend" and settings.max_open_orders is None:
             given.append(Amend(draw(st.sampled_from(earlier)), len(sent), request))
