@@ -9,20 +9,21 @@ from sim.paper_reference.values import Settings
 
 
 class Account:
-    """Cash and positions. All symbols of a run are quoted in the account currency or in one that counts 1:1."""
+    """Cash and positions. Rates are fixed, so that all of it can be kept in the account currency."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.cash = settings.initial_balance
         self.positions: dict[str, Fraction] = {}
+        self.units: dict[str, Fraction] = {}  # of each symbol: what turns quantity x price into the account's money
         self.prices: dict[str, Fraction] = {}  # the newest of each symbol, those of fills too
 
     def apply(self, order: Order, qty: Fraction, price: Fraction, fee: Fraction) -> None:
-        """Take in a fill."""
+        """Take in a fill; `fee` is in the account's money."""
         signed = qty if order.side == "BUY" else -qty
         self.positions[order.request.symbol] = self.position(order.request.symbol) + signed
         self.prices[order.request.symbol] = price
-        self.cash -= signed * price + fee
+        self.cash -= signed * price * self.units[order.request.symbol] + fee
 
     def position(self, symbol: str) -> Fraction:
         """What is held of a symbol; negative when short."""
@@ -44,7 +45,7 @@ class Account:
 
     def free(self, orders: list[Order]) -> Fraction:
         """What may be spent when these orders keep theirs. In spot that is the cash which they leave."""
-        at_stake = sum((abs(qty) * self.prices[symbol] for symbol, qty in self.positions.items() if qty), Fraction(0))
+        at_stake = sum((abs(self.value(symbol)) for symbol in self.positions), Fraction(0))
         kept = sum((self.reserved(order) for order in orders if order.open), Fraction(0))
         return self.equity() * self.settings.max_leverage - at_stake - kept
 
@@ -54,8 +55,11 @@ class Account:
 
     def equity(self) -> Fraction:
         """Cash and the value of all positions at the newest prices."""
-        held = sum((qty * self.prices[symbol] for symbol, qty in self.positions.items() if qty), Fraction(0))
-        return self.cash + held
+        return self.cash + sum((self.value(symbol) for symbol in self.positions), Fraction(0))
+
+    def value(self, symbol: str) -> Fraction:
+        """What a position is worth at the newest price; negative when short."""
+        return self.position(symbol) * self.prices[symbol] * self.units[symbol]
 
 
 def promised(order: Order, symbol: str) -> Fraction:

@@ -220,7 +220,7 @@ class Calculation(OrderBook):
         if all_or_nothing and qty < wanted:
             return Fraction(0)
         if qty:
-            self.book(order, market, qty, price, as_recorded(qty * price * rate), liquidity)
+            self.book(order, market, qty, price, as_recorded(qty * price * instrument.contract_size * rate), liquidity)
         if reason and order.open:
             self.pass_on(order, "CANCELED", reason)
         return qty
@@ -231,11 +231,13 @@ class Calculation(OrderBook):
         if order.request.reduce_only or (order.side == "SELL" and not self.settings.allow_short):
             return closing
         others = [other for other in self.living if other is not order]
-        return closing + max(Fraction(0), self.account.free(others)) / (price * (1 + fee))
+        return closing + max(Fraction(0), self.account.free(others)) / (
+            price * self.market(order.request.symbol).instrument.unit * (1 + fee)
+        )
 
     def book(self, order: Order, market: Market, qty: Fraction, price: Fraction, fee: Fraction, liquidity: str) -> None:
         """A fill, and what it changes in the orders that belong to this one."""
-        self.account.apply(order, qty, price, fee)
+        self.account.apply(order, qty, price, fee * (market.instrument.rate or 1))
         order.remaining -= qty
         self.pass_on(order, "PARTIAL_FILL" if order.remaining else "FILLED")
         worse = price - order.reference_price if order.side == "BUY" else order.reference_price - price

@@ -92,7 +92,9 @@ class OrderBook:
             stop,
             signal_price,
             active_from=market.event_time + latency_ms,
-            reserve_each=self.reserve_price(request, limit, stop, signal_price) * (1 + market.instrument.taker_fee),
+            reserve_each=self.reserve_price(request, limit, stop, signal_price)
+            * market.instrument.unit
+            * (1 + market.instrument.taker_fee),
             reference_price=signal_price,
             remaining=qty or request.qty,
         )
@@ -124,7 +126,7 @@ class OrderBook:
             return "UNKNOWN_ORDER"
         if order.qty <= 0 or order.qty < (instrument.min_qty or 0):
             return "MIN_QTY"
-        notional = order.qty * (order.limit or order.stop or order.signal_price)
+        notional = order.qty * (order.limit or order.stop or order.signal_price) * instrument.contract_size
         if notional < (instrument.min_notional or 0) and not order.request.reduce_only:
             return "MIN_NOTIONAL"
         if self.liquidated:
@@ -132,28 +134,30 @@ class OrderBook:
         if order.request.reduce_only:
             return ""
         others = [other for other in self.living if other.open and other is not instead_of]
-        if self.passes_a_cap(order, others):
-            return "RISK_CAP"
+        if not self.lowers(order, others):
+            if instrument.rate is None:
+                return "NO_RATE"
+            if self.passes_a_cap(order, others):
+                return "RISK_CAP"
         if order.side == "SELL" and not self.settings.allow_short:
             return "NO_BALANCE" if order.qty > self.account.sellable(order.request.symbol, others) else ""
         needed = self.account.reserved(order)
         return "NO_BALANCE" if needed and needed > self.account.free(others) else ""
 
-    def passes_a_cap(self, order: Order, others: list[Order]) -> bool:
-        """Whether it would take the account past a cap, open orders counted as if filled, each side by itself.
+    def lowers(self, order: Order, others: list[Order]) -> bool:
+        """Whether it lowers its symbol's position, when all open orders of its side are filled before it."""
+        position = self.account.position(order.request.symbol)
+        qty = open_qty(others, order.request.symbol, order.side) + order.qty
+        return abs(position + (qty if order.side == "BUY" else -qty)) < abs(position)
 
-        One that lowers its symbol's position, when all open orders of its side are filled before it, always may.
-        """
+    def passes_a_cap(self, order: Order, others: list[Order]) -> bool:
+        """Whether it would take the account past a cap, open orders counted as if filled, each side by itself."""
         settings, account, symbol = self.settings, self.account, order.request.symbol
-        sign = 1 if order.side == "BUY" else -1
-        ahead = open_qty(others, symbol, order.side)
-        if abs(account.position(symbol) + sign * (ahead + order.qty)) < abs(account.position(symbol)):
-            return False
         worst: dict[str, Fraction] = {}
         for name, price in {**account.prices, symbol: order.signal_price}.items():
             bought, sold = open_qty([*others, order], name, "BUY"), open_qty([*others, order], name, "SELL")
             net = account.position(name)
-            worst[name] = max(abs(net + bought), abs(net - sold)) * price
+            worst[name] = max(abs(net + bought), abs(net - sold)) * price * self.market(name).instrument.unit
         return (
             (settings.max_symbol_exposure is not None and worst[symbol] > settings.max_symbol_exposure)
             or (settings.max_exposure is not None and sum(worst.values()) > settings.max_exposure)
@@ -166,6 +170,7 @@ class OrderBook:
         """The market of a symbol."""
         if symbol not in self.markets:
             self.markets[symbol] = Market(self.instruments.get(symbol, Instrument(symbol)))
+            self.account.units[symbol] = self.markets[symbol].instrument.unit
         return self.markets[symbol]
 
     def now(self, order: Order) -> int:

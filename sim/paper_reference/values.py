@@ -40,6 +40,14 @@ class Instrument:
     min_notional: Fraction | None = None
     maker_fee: Fraction = Fraction(1, 1000)
     taker_fee: Fraction = Fraction(1, 1000)
+    contract_size: Fraction = Fraction(1)
+    rate: Fraction | None = Fraction(1)
+    """What one unit of the quote currency is worth in the account currency; None: unknown."""
+
+    @property
+    def unit(self) -> Fraction:
+        """What quantity x price is multiplied by to be money of the account."""
+        return self.contract_size * (self.rate or 1)
 
     def price_step(self, near: Fraction) -> Fraction:
         """The grid of prices: the tick size, else 1e-8, else what `near` itself is written in where that is finer."""

@@ -49,6 +49,7 @@ PHASES = {
     "SUBMITTED": (6, 7, 8),
     "MIN_QTY": (4, 8),
     "MIN_NOTIONAL": (8,),
+    "NO_RATE": (8,),
     "RISK_CAP": (8,),
 }
 
@@ -62,7 +63,7 @@ def check(prints: Sequence[Print], instruments: Iterable[Instrument], settings: 
     check_times(prints, settings, rows, outcome)
     check_prices(prints, known, settings, rows, outcome)
     check_order_of_events(outcome)
-    check_money(prints, settings, rows, outcome)
+    check_money(prints, known, settings, rows, outcome)
 
 
 def check_lives(outcome: Outcome) -> None:
@@ -187,14 +188,20 @@ def check_order_of_events(outcome: Outcome) -> None:
         phase = later[0]
 
 
-def check_money(prints: Sequence[Print], settings: Settings, rows: dict[OrderId, OrderRow], outcome: Outcome) -> None:
+def check_money(
+    prints: Sequence[Print],
+    known: dict[str, Instrument],
+    settings: Settings,
+    rows: dict[OrderId, OrderRow],
+    outcome: Outcome,
+) -> None:
     """Cash and positions are those of the fills, exactly; in spot neither is ever below nothing."""
     cash = settings.initial_balance
     positions: dict[str, Fraction] = defaultdict(Fraction)
     for fill in outcome.fills:
         symbol = rows[fill.order].symbol
         signed = fill.qty if fill.side == "BUY" else -fill.qty
-        cash -= signed * fill.price + fill.fee
+        cash -= (signed * fill.price * known[symbol].contract_size + fill.fee) * (known[symbol].rate or 1)
         positions[symbol] += signed
         if not settings.allow_short:
             assert cash >= 0, f"{fill}: {float(cash)} of cash left"
@@ -203,7 +210,8 @@ def check_money(prints: Sequence[Print], settings: Settings, rows: dict[OrderId,
     assert {symbol: qty for symbol, qty in positions.items() if qty} == outcome.positions
     late = late_ticks(prints)
     marks = {print_.symbol: print_.price for number, print_ in enumerate(prints, 1) if number not in late}
-    assert outcome.equity == cash + sum((qty * marks[symbol] for symbol, qty in positions.items()), Fraction(0))
+    held = (qty * marks[symbol] * known[symbol].unit for symbol, qty in positions.items())
+    assert outcome.equity == cash + sum(held, Fraction(0))
 
 
 def own_orders(outcome: Outcome) -> set[OrderId]:

@@ -23,6 +23,7 @@ SYMBOLS = ("AB/USD", "CD/USD")
 STARTS = st.sampled_from((1_700_000_000_000, 1_700_000_000_000, 1_700_000_000))  # the last one in seconds (old data)
 TICKS = st.integers(-4, 4)  # around the price of 1.00, in cents
 TIMES = st.sampled_from((100, 0, 100, 1, 100, 99, 100, 1000, -50))
+QUOTES = (("USD", Fraction(1)), ("USD", Fraction(1)), ("EUR", Fraction(27, 25)), ("KRW", None))  # with rates
 SIZES = st.sampled_from((40, 13, 5, 2, 1, 0, 40, 40))
 
 
@@ -125,15 +126,18 @@ def settings_of(draw: st.DrawFn) -> Settings:
 @st.composite
 def instrument_of(draw: st.DrawFn, symbol: str) -> Instrument:
     known = draw(st.booleans())
+    quote, rate = draw(st.sampled_from(QUOTES))
     return Instrument(
         symbol,
-        "USD",
+        quote,
         Fraction(draw(st.sampled_from((1, 2))), 100) if known else None,
         Fraction(1, draw(st.sampled_from((4, 2)))) if known else None,
         draw(st.sampled_from((None, None, None, None, Fraction(1, 2)))),
         draw(st.sampled_from((None, None, None, None, Fraction(1)))),
         draw(st.sampled_from((Fraction(1, 1000), Fraction(0), Fraction(-1, 10_000)))),
         draw(st.sampled_from((Fraction(1, 1000), Fraction(0)))),
+        draw(st.sampled_from((Fraction(1), Fraction(1), Fraction(1, 10), Fraction(2)))),
+        rate,
     )
 
 

@@ -42,6 +42,7 @@ from tradebot.strategy.base import Decision
 
 RUN_ID = "r"
 NO_CAP = 1e15
+ZERO = Fraction(0)
 ORDER_ID = re.compile(rf"{RUN_ID}-(\d+)-O(\d*)")
 _EXACT = Context(prec=200, traps=[Inexact])
 
@@ -117,7 +118,7 @@ def run_program(
             own = [order.event_id for order in caused.orders if not is_made_by_venue(order, caused)]
             for command, name in zip(given, own, strict=True):
                 names[command.new_name if isinstance(command, Amend) else command.name] = name
-    conclude(paper, outcome)
+    conclude(paper, outcome, instruments)
     return outcome
 
 
@@ -141,7 +142,7 @@ def run_decisions(
         ]
         for found in paper.on_ticks(ticks[0].symbol, ticks, begin + 1, taken):
             take_in(found, outcome)
-    conclude(paper, outcome)
+    conclude(paper, outcome, instruments)
     return outcome
 
 
@@ -151,15 +152,20 @@ def new_paper(
     return PaperExecution(
         RUN_ID,
         replace(orders_of or PaperSettings(1.0, 1.0), venue=venue_settings(settings)),
-        money_of(instruments={one.symbol: instrument_config(one) for one in instruments}),
+        money_of(
+            instruments={one.symbol: instrument_config(one) for one in instruments},
+            rates={one.quote: float(one.rate) for one in instruments if one.rate is not None and one.rate != 1},
+        ),
         AccountConfig(float(settings.initial_balance), settings.allow_short, float(settings.max_leverage)),
         caps(settings),
         Breakers(BreakersConfig()),
     )
 
 
-def conclude(paper: PaperExecution, outcome: Outcome) -> None:
-    outcome.cash = sum((fraction(amount) for amount in paper.account.cash().values()), Fraction(0))
+def conclude(paper: PaperExecution, outcome: Outcome, instruments: Sequence[Instrument]) -> None:
+    worth = {one.quote: one.rate or Fraction(1) for one in instruments}
+    cash = paper.account.cash().items()
+    outcome.cash = sum((fraction(amount) * worth.get(currency or "", Fraction(1)) for currency, amount in cash), ZERO)
     positions = {state.symbol: fraction(state.net) for state in paper.positions.states()}
     outcome.positions = {symbol: net for symbol, net in positions.items() if net}
     outcome.equity = fraction(paper.account.equity())
@@ -269,7 +275,7 @@ def instrument_config(one: Instrument) -> InstrumentConfig:
     steps = {
         name: None if value is None else float(value)
         for name, value in vars(one).items()
-        if name in ("tick_size", "lot_size", "min_qty", "min_notional", "maker_fee", "taker_fee")
+        if name in ("tick_size", "lot_size", "min_qty", "min_notional", "maker_fee", "taker_fee", "contract_size")
     }
     return convert({"quote": one.quote, **steps}, InstrumentConfig)
 
