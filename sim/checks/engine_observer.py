@@ -16,6 +16,7 @@ from sim.world.tick_inputs import ForwardingFeed
 from tradebot.core.channel import Channel, event_count
 from tradebot.core.events import Checkpoint, Notice, TickChunk
 from tradebot.core.ledger import Ledger
+from tradebot.core.outcome_ticks import OutcomeTicks
 from tradebot.core.runtime import Thread
 from tradebot.feeds.base import Feed, FeedBatch
 from tradebot.portfolio.positions import Positions, PositionView
@@ -147,7 +148,8 @@ class EngineObserver:
         tick = self.channels[0]
         waiting = tick.depth - self._in_tick  # checkpoints, which produce no rows
         passed_on: int = strategy.checkpoints
-        return tick.entered + self._added - waiting - passed_on - skipped - stored
+        added: int = self._added + getattr(strategy, "notices_added", 0)  # by breakers
+        return tick.entered + added - waiting - passed_on - skipped - stored
 
     @property
     def _in_tick(self) -> int:
@@ -270,6 +272,8 @@ class EngineObserver:
         """Every event between ingest and the database is in a channel, in the strategy or in a batch."""
         tick, _signal, persist = self.channels
         waiting = sum([event_count(item) for item in persist.queue if isinstance(item, TickChunk | Notice)])
+        chunks = [item for item in persist.queue if isinstance(item, OutcomeTicks)]
+        waiting += sum([len(one.notices) for chunk in chunks for one in chunk.outcomes])
         in_strategy = self.handed_over - self._in_tick - waiting - self.in_batch
         idle = _has_waiter(tick.not_empty)
         most = 0 if idle else tick.maxsize

@@ -20,7 +20,7 @@ Command = tuple[float, bool]
 """When it is given, in seconds since the start of the process, and whether it is a halt."""
 
 
-class _Operator:
+class Operator:
     """Gives commands while processes run; `halted` is what the file says."""
 
     def __init__(self, world: World) -> None:
@@ -95,7 +95,7 @@ def _check(world: World, outcome: ProcessOutcome, began_halted: bool, commands: 
 @scenario
 def halted_and_resumed(world: World) -> None:
     """Halts and resumes while an engine runs: what adds exposure is refused exactly between them."""
-    operator = _Operator(world)
+    operator = Operator(world)
     began_halted = world.chance(0.3)
     if began_halted:
         operator.give(True)
@@ -110,7 +110,7 @@ def halted_and_resumed(world: World) -> None:
 @scenario
 def halt_across_kills(world: World) -> None:
     """Kills and restarts, with commands while engines run and in between: a halt lasts until a resume."""
-    operator = _Operator(world)
+    operator = Operator(world)
     settings = synthetic_settings(world, persist__flush_interval_ms=world.between(100, 1000))
     for _ in range(4):
         if world.chance(0.3):

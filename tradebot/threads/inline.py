@@ -74,6 +74,8 @@ class InlineStage:
         """The newest tick taken. Any thread may read."""
         self.checkpoints = 0
         """How many were passed on."""
+        self.notices_added = 0
+        """How many notices arose here."""
 
     def run(self) -> None:
         """The stage's loop; blocks on its input and on full channels."""
@@ -113,6 +115,7 @@ class InlineStage:
             decisions = self._strategy.on_ticks(symbol, run)
             outcomes += self._execution.on_ticks(symbol, run, self._number + 1, decisions)
             self._number += len(run)
+        self.notices_added += sum([len(outcome.notices) for outcome in outcomes])
         self._metrics.tick_count += len(chunk)
         self.last_tick = chunk[-1]
         stored = max(0, min(self._stored_ticks - begin, len(chunk)))

@@ -146,6 +146,24 @@ _STAGE_BUGS: Final = (
         20,
         "halted_and_resumed",
     ),
+    Bug(
+        "breaker_not_restored",
+        "a restart forgets which breakers have tripped",
+        "tradebot/execution/inline_shadow.py",
+        '        self.breakers.restore(found["breakers"])\n',
+        "",
+        20,
+        "breakers_across_kills",
+    ),
+    Bug(
+        "breakers_begin_without_a_state",
+        "no checkpoint is stored before the first tick, so a kill soon after the start loses what has tripped",
+        "tradebot/threads/inline.py",
+        "        if self._save_first:\n",
+        "        if False:\n",
+        20,
+        "breakers_across_kills",
+    ),
     # ---- strategy and execution --------------------------------------------------------------------------------------
     Bug(
         "dropped_signal_not_recorded",
