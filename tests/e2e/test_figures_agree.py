@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,98 @@ def test_a_live_run_that_continues_another(engine: Engine) -> None:
     assert "with the fills of earlier runs" in done.stdout
     assert view["healthy"], "its seconds were over: it did what it was asked for"
     assert "input       synthetic, synthetic:SOL/USDC\n" in done.stdout
+
+
+MIXED = """
+mode = "PAPER"
+[strategy]
+name = "periodic"
+desired_size = 0.5
+[engine]
+signal_every_n_ticks = 5
+[execution]
+order_type = "limit"
+limit_offset_bps = 3.0
+[risk_caps]
+max_open_orders = 4
+[rates]
+EUR = 1.25
+BTC = {symbol = "BTC/EUR"}
+"""
+
+
+def mixed_ticks() -> str:
+    """Two symbols in two currencies; of every third print nothing says who took."""
+    lines = []
+    for n in range(240):
+        price = (40.0, 0.05)[n % 2] * (1 + (n * 7 % 23 - 11) / 2000)
+        tick = {"symbol": ("BTC/EUR", "ETH/BTC")[n % 2], "price": round(price, 6), "volume": 1.5, "ts": 1.7e12 + 50 * n}
+        lines.append(json.dumps(tick | ({} if n % 3 == 0 else {"taker": ("BUY", "SELL")[n // 4 % 2]})))
+    return "\n".join(lines) + "\n"
+
+
+def test_paper_in_two_currencies(engine: Engine) -> None:
+    """Orders by what became of them, cash of each currency, equity: summary, status, metrics and rows agree."""
+    engine.path("mixed.jsonl").write_text(mixed_ticks())
+    db = engine.path("x.db")
+    args = (engine.config("m.toml", MIXED), "--ingest=replay", "--replay-file=mixed.jsonl", f"--db={db}")
+    done = engine.run(*args).expect(0)
+    statuses = dict(rows(db, "SELECT status, count(*) FROM orders_now GROUP BY status"))
+    still_open = sum(statuses.get(status, 0) for status in ("SUBMITTED", "ACKNOWLEDGED", "PARTIAL_FILL"))
+    assert still_open and statuses["FILLED"] and statuses["REJECTED"], statuses
+    cash, held = {"USD": Fraction(10_000), "EUR": Fraction(0), "BTC": Fraction(0)}, dict[str, Fraction]()
+    query = "SELECT symbol, side, fill_qty, fill_price, fees FROM trades"
+    for symbol, side, *values in rows(db, query):
+        qty, price, fees = map(Fraction, map(repr, values))
+        signed = qty if side == "BUY" else -qty
+        cash[symbol[4:]] -= signed * price + fees
+        held[symbol] = held.get(symbol, Fraction(0)) + signed
+    assert len(held) == 2
+    last = {symbol: Fraction(repr(price)) for symbol, price in rows(db, "SELECT symbol, price FROM ticks ORDER BY id")}
+    rate = {"USD": Fraction(1), "EUR": Fraction("1.25"), "BTC": last["BTC/EUR"] * Fraction("1.25")}
+    equity = sum((rate[unit] * amount for unit, amount in cash.items()), Fraction(0))
+    equity += sum(qty * last[symbol] * rate[symbol[4:]] for symbol, qty in held.items())
+
+    view = json.loads(engine.run("status", "--json", f"--db={db}").expect(0).stdout)["status"]["paper"]
+    assert (view["unit"], view["open_orders"]) == ("USD", still_open)
+    assert view["equity"] == pytest.approx(float(equity), rel=1e-14)
+    assert view["cash"] == {unit: pytest.approx(float(amount), rel=1e-14) for unit, amount in cash.items()}
+    assert view["free"] < view["equity"]
+    inferred = rows(db, "SELECT count(*) FROM ticks WHERE taker IS NULL")[0][0] - 1  # BTC/EUR begins with one
+    assert (view["sides_given"], view["sides_inferred"]) == (160, inferred)
+    shown = engine.run("status", f"--db={db}").expect(0).stdout
+    assert f"orders      {still_open} open, {statuses['FILLED']} filled" in shown
+    free = amount(view["free"], "USD")
+    assert f"equity      {amount(view['equity'], 'USD')}, of which {free} free to spend\n" in shown
+    cash_text = ", ".join(amount(held, unit) for unit, held in view["cash"].items())
+    assert f"cash        {cash_text}\n" in shown
+    assert f"taker side  inferred for 33.1% of {160 + inferred} prints\n" in shown
+
+    again = engine.run(*args, "--resume").expect(0)
+    for text in (done.stdout, again.stdout):
+        assert int(re.findall(r"orders OPEN +(\d+)", text)[0]) == still_open
+        assert int(re.findall(r"orders FILLED +(\d+)", text)[0]) == statuses["FILLED"]
+        account = text[text.index("\nAccount") : text.index("What to try")]
+        figures = re.findall(r"^  (equity|cash) +([-0-9,.]+) (\w+)$", account, re.M)
+        figures = [(label, value.replace(",", ""), unit) for label, value, unit in figures]
+        assert sorted(figures) == sorted(
+            [("equity", money(float(equity)).replace(",", ""), "USD")]
+            + [("cash", money(float(amount)).replace(",", ""), unit) for unit, amount in cash.items()]
+        )
+    assert "side of the taker inferred for 33.1% of" in done.stdout
+
+    status = read_status(status_path(db))
+    assert status is not None
+    metrics = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in families(status, status.written_s)
+        for sample in family.samples
+    }
+    assert metrics["tradebot_equity", "USD"] == view["equity"]
+    assert {unit: metrics["tradebot_cash", unit] for unit in cash} == view["cash"]
+    assert metrics["tradebot_free_balance", "USD"] == view["free"]
+    assert metrics["tradebot_open_orders",] == still_open
+    assert metrics["tradebot_taker_sides", "inferred"] == inferred
 
 
 def test_the_smallest_prices(engine: Engine) -> None:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from tradebot.core.events import Notice, Order, Tick, TickOutcome
 from tradebot.execution.breakers import Breakers
+from tradebot.execution.paper_view import PaperView
 from tradebot.portfolio.money import Money
 from tradebot.portfolio.positions import Positions
 from tradebot.strategy.base import Decision
@@ -28,6 +29,11 @@ class Executor(Protocol):
     @property
     def fees_before(self) -> Mapping[str, float]:
         """By symbol: the fees of the fills of earlier runs that this one continues."""
+        ...
+
+    @property
+    def view(self) -> PaperView | None:
+        """The account as it was at the last `publish`; None in SHADOW. Any thread may read."""
         ...
 
     def refusal_text(self, order: Order) -> str:
@@ -58,6 +64,10 @@ class InlineExecutor(Executor, Protocol):
         `first_number` is the number of the first of them in the run, `decisions` are the strategy's on them. How ticks
         are cut into calls never changes a result. Raises ValueError for a decision that has no side.
         """
+        ...
+
+    def publish(self) -> None:
+        """Bring `view` up to date."""
         ...
 
     def state(self) -> bytes:

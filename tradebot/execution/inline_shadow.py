@@ -33,6 +33,9 @@ class InlineShadow:
     Memory is bounded by the number of symbols. How ticks are cut into calls changes nothing.
     """
 
+    view = None
+    """SHADOW has no account."""
+
     def __init__(
         self,
         run_id: str,
@@ -60,6 +63,9 @@ class InlineShadow:
         self._event_ms: dict[str, int] = {}
         self._now_ms = 0
         self._notices: list[Notice] = []
+
+    def publish(self) -> None:
+        """Nothing to do: there is no account."""
 
     @property
     def positions(self) -> Positions:

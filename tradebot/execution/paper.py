@@ -28,6 +28,7 @@ from tradebot.execution.breakers import Breakers
 from tradebot.execution.desk import PaperDesk
 from tradebot.execution.order_entry import OrderEntry, PaperSettings
 from tradebot.execution.orders import Cancel, Command, OrderRequest, working
+from tradebot.execution.paper_view import PaperView, view_of
 from tradebot.execution.risk import refusal_text
 from tradebot.execution.timing import TimingRefusals
 from tradebot.execution.trips import Release, Trip, as_notice
@@ -69,6 +70,7 @@ class PaperExecution:
         self._refusals = refusals
         self._now_ms = 0
         self._notices: list[Notice] = []
+        self._view = self._look()
         self.fees_before: Mapping[str, float] = {}
         """By symbol: the fees of the fills of the earlier runs that this one continues."""
 
@@ -86,9 +88,22 @@ class PaperExecution:
 
     @property
     def taker_sides(self) -> tuple[int, int]:
-        """For how many prints the sender said who took, and for how many the tick rule did. Any thread may read."""
-        tapes = [venue.tape for venue in list(self._venues.values())]
+        """For how many prints the sender said who took, and for how many the tick rule did."""
+        tapes = [venue.tape for venue in self._venues.values()]
         return sum([tape.sided for tape in tapes]), sum([tape.inferred for tape in tapes])
+
+    @property
+    def view(self) -> PaperView:
+        """The account as it was at the last `publish`. Any thread may read."""
+        return self._view
+
+    def publish(self) -> None:
+        """Bring `view` up to date."""
+        self._view = self._look()
+
+    def _look(self) -> PaperView:
+        open_orders = sum([len(venue.orders) for venue in self._venues.values()])
+        return view_of(self._account, self.money.rates, open_orders, self.taker_sides)
 
     def venue(self, symbol: str) -> SymbolVenue:
         """The venue of `symbol`; to be read only."""
@@ -279,6 +294,7 @@ class PaperExecution:
         """The ticks that follow belong to run `run_id`, which continues where those before it ended."""
         self._desk.continue_as(run_id)
         self.fees_before = {view.symbol: view.fees for view in self.positions.views()}
+        self.publish()
 
     def restore(self, state: bytes) -> None:
         """Continue from what `state` gave. Raises ValueError when that is of another version or damaged."""

@@ -43,6 +43,9 @@ def refuse(signal: Signal, reason: str, breach: LimitBreach | None = None) -> Or
 class ShadowExecution:
     """Orders and fills for signals. Owned by the execution thread; nothing blocks."""
 
+    view = None
+    """SHADOW has no account."""
+
     positions: Positions
     """What the fills so far add up to; to be read by the owning thread, or once it has ended."""
 

@@ -7,7 +7,7 @@ twice. Where several readings of a print are possible, the one that fills less i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from decimal import Context, Decimal
 from math import inf
 from typing import Any, Final
@@ -77,7 +77,7 @@ class SymbolVenue:
         return not self._orders
 
     @property
-    def orders(self) -> Iterable[WorkingOrder]:
+    def orders(self) -> Collection[WorkingOrder]:
         """Those alive, in the order of their submission; to be read only."""
         return self._orders.values()
 

@@ -20,6 +20,7 @@ from tradebot.core.errors import ConfigError
 from tradebot.core.events import as_unix_ms
 from tradebot.core.number_format import number
 from tradebot.core.runtime import Runtime
+from tradebot.execution.paper_view import PaperView, inferred_text
 from tradebot.execution.trips import BreakersView, trip_text
 from tradebot.feeds.status import SymbolsLook
 from tradebot.ops.health import (
@@ -271,6 +272,25 @@ def _book_lines(status: Status, age: str = "") -> Iterator[str]:
         yield _pair("position", f"{number(book.net_qty)}{symbol}, {book.open_positions} open in all")
         profit = amount(book.profit, book.unit, plus=True)
         yield _pair("exposure", f"{amount(book.exposure, book.unit)}, profit after fees {profit}")
+    if status.paper is not None:
+        yield from _account_lines(status.paper, status.counters)
+
+
+def _account_lines(paper: PaperView, counters: dict[str, int]) -> Iterator[str]:
+    """Orders by what became of them, the account, and how far the side of the taker is known."""
+    ended = {
+        "filled": counters["shadow_orders"],
+        "canceled": counters["orders_canceled"],
+        "expired": counters["orders_expired"],
+        "refused by the venue": counters["orders_bounced"],
+    }
+    parts = [f"{paper.open_orders:,} open", *(f"{count:,} {name}" for name, count in ended.items() if count)]
+    yield _pair("orders", ", ".join(parts))
+    free = "" if paper.free is None else f", of which {amount(paper.free, paper.unit)} free to spend"
+    yield _pair("equity", amount(paper.equity, paper.unit) + free)
+    yield _pair("cash", ", ".join(amount(held, unit) for unit, held in paper.cash.items()))
+    if share := inferred_text(paper):
+        yield _pair("taker side", share)
 
 
 def _last_run_lines(run: RunLook) -> Iterator[str]:

@@ -7,7 +7,7 @@ perpetual contracts and interest are not modelled.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from decimal import Context, Decimal
 from typing import TYPE_CHECKING, Any, Final
 
@@ -49,6 +49,21 @@ class Account:
         self._fees: dict[str, Decimal] = {}
         self._reserved: _Reserved = {}
         self._reserved_qty: dict[str, tuple[str, Decimal]] = {}
+
+    @classmethod
+    def of_positions(
+        cls, settings: AccountConfig, states: Collection[PositionState], instruments: Instruments, rates: Rates
+    ) -> Account:
+        """The account after fills that gave these positions, if it began with `settings`; no order is open."""
+        account = cls(settings, instruments, rates)
+        for state in states:
+            instrument = instruments.of(state.symbol)
+            earned = multiply(subtract(state.realized, state.cost), instrument.contract_size)
+            currency, fees = instrument.currency, exact(state.fees)
+            account._cash[currency] = add(account._cash.get(currency, ZERO), subtract(earned, fees))
+            account._fees[state.symbol] = fees
+        account.positions = Positions.of(states, instruments)
+        return account
 
     # ---- what open orders hold back ----------------------------------------------------------------------------
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tradebot.config.model import Settings
+from tradebot.config.model import Config, Settings
 from tradebot.core.currencies import unit_of
 from tradebot.core.errors import ExitCode
 from tradebot.core.events import BP_DROP_SIGNAL, FINAL_STATUSES, RISK_CAP
 from tradebot.core.ledger import Ledger
+from tradebot.execution.paper_view import PaperView, view_of
 from tradebot.execution.trips import blocked_texts
+from tradebot.portfolio.account import Account
 from tradebot.portfolio.book import book_of
 from tradebot.portfolio.money import Money
 from tradebot.portfolio.positions import Positions, PositionView
@@ -34,7 +36,7 @@ def summarize(
     """The summary of a run whose stages have ended. `database` is None for a run that stored nothing."""
     metrics, failure = pipeline.metrics, pipeline.failure
     refusals = {**metrics.vetoes, BP_DROP_SIGNAL: metrics.bp_drops_signal}
-    positions, book = pipeline.positions(), pipeline.book()
+    positions, book, paper = pipeline.positions(), pipeline.book(), pipeline.paper
     return RunSummary(
         run_id=info.run_id,
         run_no=record.no,
@@ -45,7 +47,7 @@ def summarize(
         elapsed_s=elapsed_s,
         ledger=ledger,
         signals=metrics.signal_count,
-        orders_by_status=_by_status(metrics),
+        orders_by_status=_by_status(metrics, paper),
         refusals_by_reason={reason: count for reason, count in refusals.items() if count},
         fills=metrics.trade_count,
         fees=pipeline.fees(),
@@ -54,6 +56,7 @@ def summarize(
         realized=book.realized,
         unrealized=book.unrealized,
         positions=_lines(positions),
+        paper=paper,
         exit_code=code,
         error=pipeline.stopped_by if failure is None else failure.cause,
         resumed=not record.is_new,
@@ -69,11 +72,11 @@ def summarize(
     )
 
 
-def _by_status(metrics: Metrics) -> dict[str, int]:
-    """Orders by their present status; of an order that has not ended, PAPER alone knows: it counts as OPEN."""
+def _by_status(metrics: Metrics, paper: PaperView | None) -> dict[str, int]:
+    """Orders by their present status; in PAPER, those that have not ended count as OPEN, also those of earlier runs."""
     counts = {"FILLED": metrics.shadow_orders, "REJECTED": metrics.orders_rejected + metrics.orders_bounced}
-    if metrics.paper_orders:
-        counts |= {"CANCELED": metrics.orders_canceled, "EXPIRED": metrics.orders_expired, "OPEN": metrics.orders_open}
+    if paper is not None:
+        counts |= {"CANCELED": metrics.orders_canceled, "EXPIRED": metrics.orders_expired, "OPEN": paper.open_orders}
     return {status: count for status, count in counts.items() if count or status in ("FILLED", "REJECTED")}
 
 
@@ -90,7 +93,7 @@ def summarize_stored(
     """The summary of a replay that the database holds whole, from what it holds."""
     money.rates.on_prices(found.last_prices.items())
     views = Positions.of(found.positions.states(), money.instruments).views()
-    book = book_of(views, None, money)
+    book, orders = book_of(views, None, money), _with_open(found.orders_by_status)
     return RunSummary(
         run_id=info.run_id,
         run_no=found.run_no,
@@ -101,7 +104,7 @@ def summarize_stored(
         elapsed_s=None,
         ledger=found.ledger,
         signals=found.signals,
-        orders_by_status=_with_open(found.orders_by_status),
+        orders_by_status=orders,
         refusals_by_reason=found.refusals_by_reason,
         fills=found.fills,
         fees=book.fees,
@@ -110,10 +113,17 @@ def summarize_stored(
         realized=book.realized,
         unrealized=book.unrealized,
         positions=_lines(views),
+        paper=_stored_account(settings.config, found, money, orders) if info.mode == "PAPER" else None,
         exit_code=ExitCode.COMPLETE,
         gaps=found.gaps,
         hints=_hints(info, bool(found.refusals_by_reason.get(RISK_CAP)), fast=False),
     )
+
+
+def _stored_account(config: Config, found: StoredResults, money: Money, orders: Mapping[str, int]) -> PaperView:
+    """The account after the fills of a replay, which begins with the configured balance."""
+    account = Account.of_positions(config.account, found.positions.states(), *money)
+    return view_of(account, money.rates, orders.get("OPEN", 0), None)
 
 
 def _source(settings: Settings, info: RunInfo) -> str:

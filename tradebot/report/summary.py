@@ -13,6 +13,7 @@ from tradebot.core.currencies import UNKNOWN_UNIT, amount
 from tradebot.core.errors import ExitCode
 from tradebot.core.ledger import Ledger
 from tradebot.core.number_format import money, number
+from tradebot.execution.paper_view import PaperView, inferred_text
 from tradebot.output.json_answer import json_answer
 from tradebot.output.redaction import clip, escape, mask
 
@@ -71,6 +72,8 @@ class RunSummary(Struct, frozen=True, kw_only=True):
     resumed: bool = False
     continued: bool = False
     """Whether positions of earlier runs went on in this one."""
+    paper: PaperView | None = None
+    """The account of PAPER; None in SHADOW."""
     blocked: tuple[str, ...] = ()
     """What kept orders from being sent at the end: a halt, breakers; in words."""
     gaps: int = 0
@@ -104,6 +107,7 @@ def render(summary: RunSummary, encoding: str) -> str:
         _ledger_block(summary.ledger) + _link_lines(summary),
         _decisions_block(summary),
         _positions_block(summary),
+        _account_block(summary.paper),
         _next_block(summary),
     ]
     text = "\n\n".join("\n".join(lines) for lines in blocks if lines) + "\n"
@@ -157,6 +161,18 @@ def _decisions_block(summary: RunSummary) -> list[str]:
     lines = _counts(rows)
     lines += [f"  blocked at the end: {escape(text)}" for text in summary.blocked[:MAX_SYMBOLS]]
     return ["Signals, orders, fills", *lines]
+
+
+def _account_block(paper: PaperView | None) -> list[str]:
+    if paper is None:
+        return []
+    rows = [("equity", amount(paper.equity, paper.unit))]
+    rows += [] if paper.free is None else [("free to spend", amount(paper.free, paper.unit))]
+    rows += [("cash", amount(held, unit)) for unit, held in paper.cash.items()]
+    lines = _counts(rows)
+    if share := inferred_text(paper):
+        lines.append(f"  side of the taker {share}")
+    return ["Account (simulated; without funding of perpetual contracts and interest)", *lines]
 
 
 def _positions_block(summary: RunSummary) -> list[str]:

@@ -31,6 +31,7 @@ from tradebot.core.events import (
 )
 from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import Runtime
+from tradebot.execution.paper_view import PaperView
 from tradebot.execution.trips import KEYS
 from tradebot.output.log import Log
 from tradebot.telemetry.http_request import Request
@@ -161,9 +162,22 @@ def _of_pipeline(status: Status) -> Iterator[Metric]:
     yield _by_label("tradebot_breakers_tripped", "Tripped breakers; for STALE_MARKET, symbols.", "code", tripped)
     book = status.book
     yield _metric("tradebot_open_positions", "Open simulated positions.", None if book is None else book.open_positions)
+    yield from _of_account(status.paper)
     unit = {} if book is None else {"unit": book.unit}
     yield _metric("tradebot_exposure", "Exposure of all positions.", None if book is None else book.exposure, unit)
     yield _metric("tradebot_profit", "Simulated profit after fees.", None if book is None else book.profit, unit)
+
+
+def _of_account(paper: PaperView | None) -> Iterator[Metric]:
+    """The account of PAPER; no sample in SHADOW."""
+    unit = {} if paper is None else {"unit": paper.unit}
+    equity, free = (None, None) if paper is None else (paper.equity, paper.free)
+    yield _metric("tradebot_equity", "Simulated cash and positions of PAPER.", equity, unit)
+    yield _metric("tradebot_free_balance", "What a new order of PAPER may spend.", free, unit)
+    yield _by_label("tradebot_cash", "Simulated cash of PAPER.", "unit", {} if paper is None else paper.cash)
+    yield _metric("tradebot_open_orders", "Open orders of PAPER.", None if paper is None else paper.open_orders)
+    sides = {} if paper is None else {"given": paper.sides_given, "inferred": paper.sides_inferred}
+    yield _by_label("tradebot_taker_sides", "Prints by where the side of their taker is from.", "source", sides)
 
 
 def _metric(

@@ -133,6 +133,8 @@ def status_line(status: Status) -> str:
     if book is not None:
         parts.append(f"position {number(book.net_qty)}")
         parts.append(f"profit {amount(book.profit, book.unit, plus=True)}")
+    if status.paper is not None:
+        parts.append(f"{status.paper.open_orders} open orders")
     counters = status.counters
     parts.append(f"{counters['persist_count']} stored")
     parts.append(f"{counters['refused'] + counters['bp_drops_signal']} dropped")

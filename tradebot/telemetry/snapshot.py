@@ -68,6 +68,7 @@ class Observer:
             depths=depths(pipeline.channels),
             commit_ms=pipeline.persist.commit_ms,
             breakers=pipeline.breakers.view,
+            paper=pipeline.paper,
             spilled_events=pipeline.persist.events_waiting,
         )
 

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from tradebot.core.errors import AdvisedError
 from tradebot.core.private_files import replace_private
+from tradebot.execution.paper_view import PaperView
 from tradebot.execution.trips import BreakersView
 from tradebot.feeds.status import Link, SymbolsLook
 from tradebot.portfolio.book import Book
@@ -92,6 +93,8 @@ class Status(Struct, frozen=True, kw_only=True):
     """How long the last commit took."""
     breakers: BreakersView | None = None
     """What keeps orders from being sent; None in the files of versions before 0.2."""
+    paper: PaperView | None = None
+    """The account of PAPER; None in SHADOW."""
     spilled_events: int = 0
     """Accepted events that wait in the spill file until the database can be written again."""
 

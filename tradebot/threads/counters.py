@@ -171,15 +171,6 @@ class Metrics:
         """Signals that were refused, for whatever reason."""
         return sum([getattr(self, counter) for counter in set(VETOES.values())])
 
-    @property
-    def orders_open(self) -> int:
-        """Orders that the venue of PAPER accepted in this run and that have not ended; never below 0.
-
-        Orders of earlier runs that end in this one are counted at their end only.
-        """
-        ended: int = sum([getattr(self, counter) for counter in ENDED.values()])
-        return max(0, self.paper_orders - ended)
-
     def count_veto(self, reason: str) -> None:
         """Count a signal that execution refused for `reason`. Execution thread."""
         counter = VETOES[reason]

@@ -116,6 +116,7 @@ class InlineStage:
             outcomes += self._execution.on_ticks(symbol, run, self._number + 1, decisions)
             self._number += len(run)
         self.notices_added += sum([len(outcome.notices) for outcome in outcomes])
+        self._execution.publish()
         self._metrics.tick_count += len(chunk)
         self.last_tick = chunk[-1]
         stored = max(0, min(self._stored_ticks - begin, len(chunk)))

@@ -18,6 +18,7 @@ from tradebot.core.runtime import Runtime, Thread
 from tradebot.execution.base import InlineExecutor
 from tradebot.execution.breakers import Breakers
 from tradebot.execution.inline_shadow import InlineShadow
+from tradebot.execution.paper_view import PaperView
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.execution.timing import TimingRefusals
 from tradebot.feeds.base import Feed
@@ -106,18 +107,10 @@ class Pipeline:
         self._persisted: Channel[PersistItem] = Channel(runtime, "persist", sizes.persist, producers)
         self.channels: tuple[Channel[Any], ...] = (self._ticks, self._signals, self._persisted)
         self.ingest = IngestStage(
-            feed,
-            Intake(config.engine.sample_every),
-            (self._ticks, self._signals, self._persisted),
-            parts.stored.ticks,
-            parts.held,
-            metrics,
-            control,
-            log,
-            parts.memory,
-            parts.checkpoint_ticks,
+            feed, Intake(config.engine.sample_every), (self._ticks, self._signals, self._persisted),
+            parts.stored.ticks, parts.held, metrics, control, log, parts.memory, parts.checkpoint_ticks,
             parts.poll_halt,
-        )
+        )  # fmt: skip
         self.strategy, self.execution = self._decision_stages(parts, log)
         self.persist, self.commit = writer_stages(
             self._persisted,
@@ -316,6 +309,8 @@ class Pipeline:
     def _heartbeat_fields(self) -> dict[str, object]:
         tick, book = self.strategy.last_tick, self.book()
         fields: dict[str, object] = {"profit": book.profit, "unit": book.unit, **self.feed_status().log_fields()}
+        if (paper := self.paper) is not None:
+            fields |= paper.log_fields()
         if self.persist.events_waiting:
             fields["spilled_events"] = self.persist.events_waiting
         if tick is not None:
@@ -371,6 +366,11 @@ class Pipeline:
             views = again
         tick = self.strategy.last_tick
         return book_of(views, None if tick is None else tick.symbol, self._money())
+
+    @property
+    def paper(self) -> PaperView | None:
+        """The account of PAPER after the last ticks; None in SHADOW. Any thread."""
+        return self._parts.execution.view
 
     @property
     def continues(self) -> bool:

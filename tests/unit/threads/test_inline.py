@@ -49,6 +49,11 @@ class EveryThird:
         self.fees_before: Mapping[str, float] = {}
         self.seen: list[object] = []
 
+    view = None
+
+    def publish(self) -> None:
+        pass
+
     def refusal_text(self, order: Order) -> str:
         return "because"
 
