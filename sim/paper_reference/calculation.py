@@ -231,9 +231,8 @@ class Calculation(OrderBook):
         if order.request.reduce_only or (order.side == "SELL" and not self.settings.allow_short):
             return closing
         others = [other for other in self.living if other is not order]
-        return closing + max(Fraction(0), self.account.free(others)) / (
-            price * self.market(order.request.symbol).instrument.unit * (1 + fee)
-        )
+        each = price * self.market(order.request.symbol).instrument.unit * (1 + fee)
+        return closing + max(Fraction(0), self.account.free(others)) / each
 
     def book(self, order: Order, market: Market, qty: Fraction, price: Fraction, fee: Fraction, liquidity: str) -> None:
         """A fill, and what it changes in the orders that belong to this one."""

@@ -89,7 +89,7 @@ def check_quantities(rows: dict[OrderId, OrderRow], outcome: Outcome) -> None:
         if event.status in ("PARTIAL_FILL", "FILLED"):
             remaining[event.order] -= fills[event.order, event.tick].pop(0)
             assert (event.remaining == 0) == (event.status == "FILLED"), event
-        elif event.reason == "OCO" or event.status == "ACKNOWLEDGED":
+        elif event.reason in ("OCO", "ACKNOWLEDGED", "POST_ONLY"):
             # A sibling's fill shrinks a stop; what replaces an order is shrunk by what that one has filled since.
             assert event.remaining <= remaining[event.order], event
             remaining[event.order] = event.remaining

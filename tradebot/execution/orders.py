@@ -149,7 +149,7 @@ class WorkingOrder(Struct):
     replaced: bool = False
     """`replaces_id` was canceled for this one, which may become active."""
     replaces_remaining: Decimal = ZERO
-    """What was not filled of that order when the amendment was asked for."""
+    """What was not filled of that order when the amendment was asked for; once `replaced`, what it filled since."""
     status: OrderStatus | None = None
     events: int = 0
     """How many transitions so far."""

@@ -204,9 +204,9 @@ class SymbolVenue:
         if order.replaces_id is not None:
             if not order.replaced:
                 return UNKNOWN_ORDER
-            if order.remaining <= ZERO:
-                order.remaining = order.qty
+            if order.remaining <= order.replaces_remaining:
                 return MIN_QTY
+            order.remaining = subtract(order.remaining, order.replaces_remaining)
         return POST_ONLY if order.post_only and self._is_marketable(order) else None
 
     def _enter_limit(self, order: WorkingOrder) -> None:
@@ -332,7 +332,7 @@ class SymbolVenue:
             for other in self._orders.values():
                 if other.replaces_id == order.order_id:
                     other.replaced = True
-                    other.remaining = subtract(other.remaining, subtract(other.replaces_remaining, order.remaining))
+                    other.replaces_remaining = subtract(other.replaces_remaining, order.remaining)
 
     def _move(self, order: WorkingOrder, status: OrderStatus, reason: str, execution: Execution | None = None) -> None:
         order.move(status)

@@ -261,6 +261,18 @@ def test_a_replacement_loses_what_the_order_filled_before_it_was_canceled() -> N
     ]
 
 
+@pytest.mark.parametrize("qty", ["1", "4"])
+def test_a_replacement_that_ends_before_it_is_active_gives_up_all_that_it_asked_for(qty: str) -> None:
+    settings = Settings(latency_ms=1000, cancel_latency_ms=150, participation=Fraction(1, 2), allow_short=True)
+    prints = tape("100 1 B 0", "100 2 B 1000", "100 4 B 1100", "100 1 B 1160", "100 1 B 1200", "90 9 S 9000")
+    expiring = buy(qty, type="LIMIT", limit="98", time_in_force="GTD", expire_ts=10**12 + 1200).request
+    outcome = compare(prints, {1: [buy("9")], 2: [Amend(0, 1, expiring)]}, settings, [AB])
+    assert [(event.tick, event.status, event.remaining) for event in outcome.events if event.order == (2, 1)] == [
+        (2, "SUBMITTED", Fraction(qty)),
+        (5, "EXPIRED", Fraction(qty)),
+    ]
+
+
 @pytest.mark.parametrize(("on_gap", "end"), [("keep", "3 FILLED 3 at 100 TAKER"), ("cancel", "3 CANCELED GAP")])
 def test_a_gap_is_remembered_by_the_orders_that_were_open(on_gap: str, end: str) -> None:
     settings = Settings(latency_ms=0, participation=Fraction(1), on_gap=on_gap)
