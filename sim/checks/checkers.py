@@ -23,7 +23,9 @@ from sim.checks.feed_model import (
     OutOfBandItem,
     oldest_first,
 )
+from sim.checks.paper import check_paper_run
 from sim.checks.restart_model import take_over
+from sim.checks.rows import compare
 from sim.world.exchange import SimExchange, content_of
 from sim.world.network import Session
 from sim.world.world import ProcessOutcome
@@ -67,14 +69,18 @@ def check_database(path: Path) -> None:
         ).fetchall()
         assert not lost_orders, f"orders without their signal: {lost_orders[:3]}"
         lost_trades = db.execute(
-            "SELECT event_id FROM trades WHERE order_id NOT IN (SELECT event_id FROM orders WHERE status = 'FILLED')"
+            "SELECT event_id FROM trades WHERE order_id NOT IN (SELECT event_id FROM orders WHERE status != 'REJECTED')"
         ).fetchall()
         assert not lost_trades, f"trades without their order: {lost_trades[:3]}"
         unfilled = db.execute(
             "SELECT event_id FROM orders WHERE status = 'FILLED' AND event_id NOT IN (SELECT order_id FROM trades)"
         ).fetchall()
         assert not unfilled, f"filled orders without their trade: {unfilled[:3]}"
-        for table in ("ticks", "signals", "orders", "trades", "notices"):
+        lost_events = db.execute(
+            "SELECT order_id, n FROM order_events WHERE order_id NOT IN (SELECT event_id FROM orders)"
+        ).fetchall()
+        assert not lost_events, f"order events without their order: {lost_events[:3]}"
+        for table in ("ticks", "signals", "orders", "order_events", "trades", "notices"):
             counted = db.execute(f"SELECT COALESCE(SUM({table}), 0) FROM runs").fetchone()[0]
             rows = db.execute(f"SELECT COUNT(*) FROM {table} WHERE run IS NOT NULL").fetchone()[0]
             assert counted == rows, f"runs.{table} say {counted}, there are {rows} rows"
@@ -117,8 +123,11 @@ def check_run(
     """One run's rows are what the reference computes from its stored ticks; not `whole` (a kill): a prefix of that.
 
     A run of a push feed begins with the state of its predecessors. `positions` are the engine's final positions, valued
-    at the last prices of all ticks.
+    at the last prices of all ticks. Of PAPER, see `check_paper_run`.
     """
+    if config.mode == "PAPER":
+        check_paper_run(path, config, run_id)
+        return
     strategy = create(config.strategy.name, config)
     money = money_of(config.execution.fee_rate, config.instruments, config.rates)
     execution = ShadowExecution(config.risk_caps, money, config.execution.max_tick_age_ms)
@@ -145,16 +154,16 @@ def check_run(
     decider = Decider(strategy, run_id, config.strategy.desired_size, config.strategy.confidence)
     dropped, stale = refused[BP_DROP_SIGNAL], refused[STALE_DATA]
     want_signals, want_orders = reference(decider, execution, ticks, dropped, stale, halts)
-    _compare(
+    compare(
         "signals",
         signals,
         [(s.event_id, s.symbol, f"{s.side}:{s.reason}", s.confidence, s.ts, s.price) for s in want_signals],
         whole,
     )
     executed = [row for row in orders if row[7] != BP_DROP_SIGNAL]
-    _compare("orders", executed, [_order_row(order) for order in want_orders], whole)
+    compare("orders", executed, [_order_row(order) for order in want_orders], whole)
     fills = [fill for order in want_orders for fill in order.fills]
-    _compare(
+    compare(
         "trades",
         trades,
         [(f.event_id, f.order_id, f.symbol, f.side, f.fill_qty, f.fill_price, f.fees, f.ts) for f in fills],
@@ -265,7 +274,7 @@ def _known_after(
     return after
 
 
-_BESIDE_THE_STREAM: Final = frozenset({"SPILL_ORPHANED", "SYMBOL_REFUSED", "SYMBOL_SILENT", "EXCHANGE_NOTICE"})
+_BESIDE_THE_STREAM: Final = frozenset({"SPILL_ORPHANED", "SYMBOL_REFUSED", "SYMBOL_SILENT", "EXCHANGE_NOTICE", "RESTART"})
 """Notices not derived from trades; scenarios that cause them check them."""
 
 
@@ -376,16 +385,3 @@ def _trades(items: Sequence[Item]) -> int:
 
 def _rows(db: sqlite3.Connection, query: str, run: int) -> list[tuple[Any, ...]]:
     return db.execute(f"{query} WHERE run = ? ORDER BY id", (run,)).fetchall()
-
-
-def _compare(what: str, stored: list[tuple[Any, ...]], wanted: list[tuple[Any, ...]], whole: bool) -> None:
-    if not whole:
-        wanted = wanted[: len(stored)]
-    for index, (one, other) in enumerate(zip(stored, wanted, strict=False)):
-        assert one == other, f"{what}[{index}]: stored {one}, the reference has {other}"
-    if len(stored) != len(wanted):
-        rest, kind = (wanted, "missing") if len(stored) < len(wanted) else (stored, "too many")
-        first = rest[min(len(stored), len(wanted))]
-        raise AssertionError(
-            f"{what}: stored {len(stored)}, the reference has {len(wanted)}; the first that is {kind}: {first}"
-        )

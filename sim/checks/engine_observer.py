@@ -19,10 +19,12 @@ from tradebot.core.ledger import Ledger
 from tradebot.core.outcome_ticks import OutcomeTicks
 from tradebot.core.runtime import Thread
 from tradebot.feeds.base import Feed, FeedBatch
+from tradebot.portfolio.account import Account
 from tradebot.portfolio.positions import Positions, PositionView
 from tradebot.store.batch import StoredCounts
 from tradebot.store.spill import Spill
 from tradebot.threads.counters import Metrics
+from tradebot.threads.inline import InlineStage
 
 CHECK_EVERY_S: Final = 1.0
 CHECK_EVERY_STEPS: Final = 61
@@ -77,6 +79,7 @@ class EngineObserver:
             self.began_s = self._runtime.elapsed_s
             if stage.name == "strategy":
                 self._held: int = stage._stored_ticks + stage._stored_notices
+                self._held_notices: int = stage._stored_notices
             elif stage.name == "persist":
                 self._added: int = stage._batch.events  # notices of the start itself
         thread: Thread = self._inner.spawn(name, target)
@@ -130,8 +133,14 @@ class EngineObserver:
         return int(self.stages["persist"].ticks_stored)
 
     @property
+    def account(self) -> Account:
+        """The account of PAPER."""
+        account: Account = self.stages["strategy"]._execution.account
+        return account
+
+    @property
     def positions(self) -> list[PositionView]:
-        """The positions of the execution stage, at the prices of the last ticks."""
+        """The positions of the execution stage of SHADOW, at the prices of the last ticks."""
         positions: Positions = self.stages["execution"]._execution.positions
         return positions.views(self.stages["strategy"]._decider.pending_marks)
 
@@ -143,6 +152,8 @@ class EngineObserver:
         """
         strategy = self.stages["strategy"]
         skipped: int = self._held - strategy._stored_ticks - strategy._stored_notices
+        if isinstance(strategy, InlineStage):  # counts ticks up to the stored ones, not down
+            skipped = min(strategy._number, strategy._stored_ticks) + self._held_notices - strategy._stored_notices
         counts = self._counts
         stored = counts.ticks + counts.notices - self._held
         tick = self.channels[0]

@@ -19,7 +19,12 @@ from tradebot.core.events import Fill
 from tradebot.portfolio.positions import Positions
 
 _DECIDED: Final = ("signals", "orders", "trades")
-_ORDER: Final = {"ticks": "id", "notices": "ticks_before, id", **dict.fromkeys(_DECIDED, "event_id")}
+_ORDER: Final = {
+    "ticks": "id",
+    "notices": "ticks_before, id",
+    "order_events": "tick, id",
+    **dict.fromkeys(_DECIDED, "event_id"),
+}
 """The order of the rows of a run; row ids are reused after all newer rows were pruned."""
 _NUMBER: Final = "CAST(substr(event_id, -12, 10) AS INTEGER)"
 """The number of the tick that caused a signal, order or trade, from 1."""

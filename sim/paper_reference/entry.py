@@ -110,13 +110,14 @@ class OrderBook:
     def reserve_price(
         self, request: Request, limit: Fraction | None, stop: Fraction | None, price: Fraction
     ) -> Fraction:
-        """The price at which an open BUY keeps cash: the worst that one can see when it is asked for."""
+        """The price at which an open order keeps cash: a BUY the worst that one can see, a short SELL what it gets."""
         if limit is not None:
             return limit
         if request.type == "TRAILING_STOP":
             worst = price + (request.trail_amount or price * (request.trail_bps or 0) / 10_000)
         else:
-            worst = stop or self.market(request.symbol).ask or price
+            quote = self.market(request.symbol).ask if request.side == "BUY" else self.market(request.symbol).bid
+            worst = stop or quote or price
         return worst * (1 + self.settings.slippage_bps / 10_000)
 
     def refusal(self, order: Order, market: Market, instead_of: Order | None) -> str:

@@ -15,3 +15,11 @@ def swarm(world: World) -> None:
     history = Swarm(world)
     history.play(after_each=check_process)
     check_final_state(history)
+
+
+@scenario
+def paper_swarm(world: World) -> None:
+    """The same in mode PAPER: every order, transition and fill is what a second calculation has, over all restarts."""
+    history = Swarm(world, paper=True)
+    history.play(after_each=check_process)
+    check_final_state(history)

@@ -8,6 +8,7 @@ from sim.checks.caps import check_caps
 from sim.checks.checkers import check_database, check_feed, check_run
 from sim.checks.deadlines import check_ages
 from sim.checks.input_model import check_replayed, check_walk
+from sim.checks.paper import check_paper_run
 from sim.kernel.clock import START_MS
 from sim.swarm.invariants import naming_process
 from sim.swarm.plan import MOCKWS, REPLAY, SYNTHETIC
@@ -28,7 +29,8 @@ def check_final_state(swarm: Swarm) -> None:
         runs = [no for (no,) in db.execute("SELECT id FROM runs ORDER BY id")]
         check_database(world.db_path)
         config = swarm.settings(None).config
-        check_caps(db, runs, config.risk_caps)
+        if config.mode == "SHADOW":  # caps of PAPER count open orders: the reference judges them
+            check_caps(db, runs, config.risk_caps)
         for process_run in swarm.process_runs:
             with naming_process(process_run.process.number):
                 _check_rows(swarm, process_run, db)
@@ -67,8 +69,11 @@ def _check_rows(swarm: Swarm, process_run: ProcessRun, db: sqlite3.Connection) -
     assert not (full and outcome.lost), f"{outcome.lost} ticks were stored under synchronous=FULL, and are lost"
     # A process killed after its ledger may not have valued them at the last prices.
     valued = outcome.exit_code is not None and process_run.process.observer.began
-    positions = process_run.process.observer.positions if ended and valued else None
-    check_run(swarm.world.db_path, swarm.settings(None).config, run_id, whole, positions)
+    observer, config = process_run.process.observer, swarm.settings(None).config
+    if config.mode == "PAPER":
+        check_paper_run(swarm.world.db_path, config, run_id, observer.account if whole and valued else None)
+    else:
+        check_run(swarm.world.db_path, config, run_id, whole, observer.positions if ended and valued else None)
     # A process killed between its ledger and its last line has not logged them.
     description = bool(outcome.events(LogEvent.FINAL_METRICS))
     if whole and description and plan.feed == MOCKWS and swarm.process_runs[-1].process.observer.began:

@@ -121,14 +121,20 @@ class Plan(Struct, frozen=True):
     lines: int
     safety_s: float
     process_faults: tuple[tuple[Fault, ...], ...]
+    market_style: str | None = None
 
 
 def draw_plan(
-    stream: Stream, kinds: Sequence[FaultKind], only: frozenset[str] | None = None, safety_s: float | None = None
+    stream: Stream,
+    kinds: Sequence[FaultKind],
+    only: frozenset[str] | None = None,
+    safety_s: float | None = None,
+    paper: bool = False,
 ) -> Plan:
     """The plan of a seed. `only`: exactly these kinds are enabled, if the feed supports them.
 
-    `safety_s`: no fault comes later than this in any process.
+    `safety_s`: no fault comes later than this in any process. With `paper` the same seed draws the same, and the
+    settings of PAPER on top.
     """
     shape = Draw(stream("shape"))
     feed = shape.pick(_FEED_TICKETS)
@@ -152,6 +158,11 @@ def draw_plan(
         for planned, own in zip(planned_processes, faults, strict=True):
             own += [fault for fault in kind.draw(draw, planned) if fault.at_s <= safety_s]
     values, options = draw_settings(Draw(stream("settings")), feed, speed)
+    style = None
+    if paper:
+        of_paper = Draw(stream("paper"))
+        values |= draw_paper(of_paper)
+        style = of_paper.pick((None, "thin", "fast", "gapping"))
     market = Draw(stream("market"))
     return Plan(
         feed=feed,
@@ -163,6 +174,7 @@ def draw_plan(
         lines=shape.whole(50, 400),
         safety_s=safety_s,
         process_faults=tuple([tuple(sorted(own, key=lambda fault: fault.at_s)) for own in faults]),
+        market_style=style,
     )
 
 
@@ -217,6 +229,30 @@ def draw_settings(draw: Draw, feed: str, speed: float | None) -> tuple[dict[str,
     if feed == REPLAY:
         options = {"resume": True, "speed": speed, "strict": draw.chance(0.15)}
     return values, options
+
+
+def draw_paper(draw: Draw) -> dict[str, object]:
+    """Configuration keys of PAPER: every assumption, orders of both kinds, accounts too small for what is wanted."""
+    limit = draw.chance(0.5)
+    margin = draw.chance(0.25)
+    return {
+        "mode": "PAPER",
+        "execution.max_tick_age_ms": 0,
+        "execution.order_type": "limit" if limit else "market",
+        "execution.limit_offset_bps": draw.pick((0.0, 5.0, 25.0, -10.0)) if limit else 0.0,
+        "execution.post_only": limit and draw.chance(0.3),
+        "execution.fee_rate": draw.pick((0.0, 0.001, 0.01)),
+        "paper.latency_ms": draw.pick((0, 100, 100, 1000)),
+        "paper.cancel_latency_ms": draw.pick((0, 100)),
+        "paper.participation": draw.pick((0.25, 0.25, 1.0, 0.1)),
+        "paper.slippage_bps": draw.pick((0.0, 0.0, 2.5)),
+        "paper.queue": draw.pick(("through", "trades", "front")),
+        "paper.market_timeout_ms": draw.pick((5000, 1000, 100)),
+        "paper.on_gap": draw.pick(("keep", "cancel")),
+        "account.initial_balance": draw.pick((10_000.0, 10_000.0, 400.0, 50.0)),
+        "account.allow_short": margin,
+        "account.max_leverage": draw.pick((1.0, 3.0)) if margin else 1.0,
+    }
 
 
 def recovery_s(values: dict[str, object]) -> float:

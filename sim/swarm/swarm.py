@@ -58,10 +58,10 @@ class ProcessRun(NamedTuple):
 class Swarm:
     """Plays a plan in a world. `process_runs` are the processes so far."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, paper: bool = False) -> None:
         self.world = world
         stream = SimRuntime(world.seed).stream
-        self.plan: Plan = draw_plan(stream, tuple(KINDS.values()), world.only, world.safety_s)
+        self.plan: Plan = draw_plan(stream, tuple(KINDS.values()), world.only, world.safety_s, paper)
         world.drawn = self.plan.kinds
         self.exchange = self._exchange()
         self.lines: list[str] = []
@@ -115,7 +115,7 @@ class Swarm:
                 steps.append(Burst(int(count)))
             else:
                 steps.append(Wait(count))
-        script = Script("", tuple(steps), "", plan.symbols, self.world.seed, None)
+        script = Script("", tuple(steps), "", plan.symbols, self.world.seed, None, market=plan.market_style)
         drawn = {
             fault.kind: fault.what for fault in plan.process_faults[0] if fault.kind in ("history", "newest_first")
         }

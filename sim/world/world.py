@@ -49,7 +49,7 @@ from tradebot.feeds.websocket.transport import Transport
 from tradebot.report.output import Output
 from tradebot.threads.ingest import CHECKPOINT_TICKS
 
-TABLES: Final = ("ticks", "signals", "orders", "trades", "notices")
+TABLES: Final = ("ticks", "signals", "orders", "order_events", "trades", "notices")
 _LIMIT_S: Final = 100_000.0
 
 
