@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import docopt
 
 from sim.kernel.clock import SettableClock
-from sim.runner.history import SWARM, TRACE_LINES, HistoryOrder, drawn_scenario, play
+from sim.runner.history import SWARMS, TRACE_LINES, HistoryOrder, drawn_scenario, play
 from sim.runner.workers import Report, reports
 from sim.scenarios import SCENARIOS
 from sim.swarm.fault_kinds import KINDS
@@ -29,9 +29,11 @@ Options:
   --seeds=N         Run N seeds, starting with --first. Default: 20, or no limit with --minutes or --until-failure.
   --first=N         The first seed [default: 1].
   --scenario=NAMES  Run these scenarios, separated by commas, with every seed. Default: the seed selects one.
-  --faults=KINDS    Scenario "swarm" only: inject exactly these kinds of faults, separated by commas, in every history
-                    (as far as its feed allows them); "none": no faults; "all": the seed selects them, as by default.
-  --sim-seconds=S   Scenario "swarm" only: inject no fault later than S simulated seconds after the start of a process.
+  --faults=KINDS    Scenarios "swarm" and "paper_swarm" only: inject exactly these kinds of faults, separated by commas,
+                    in every history (as far as its feed allows them); "none": no faults; "all": the seed selects them,
+                    as by default.
+  --sim-seconds=S   Scenarios "swarm" and "paper_swarm" only: inject no fault later than S simulated seconds after the
+                    start of a process.
   --until-failure   Stop at the first failure.
   --minutes=M       Stop after M minutes.
   --jobs=N          The number of worker processes. Default: one for each processor, at most one for each history.
@@ -85,7 +87,7 @@ class _Task(NamedTuple):
             for name in self.names or (drawn_scenario(seed),):
                 if _real_s() >= end_s:
                     return
-                bound = name == SWARM
+                bound = name in SWARMS
                 yield HistoryOrder(name, seed, self.only if bound else None, self.safety_s if bound else None)
 
 

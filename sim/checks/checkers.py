@@ -274,7 +274,9 @@ def _known_after(
     return after
 
 
-_BESIDE_THE_STREAM: Final = frozenset({"SPILL_ORPHANED", "SYMBOL_REFUSED", "SYMBOL_SILENT", "EXCHANGE_NOTICE", "RESTART"})
+_BESIDE_THE_STREAM: Final = frozenset(
+    {"SPILL_ORPHANED", "SYMBOL_REFUSED", "SYMBOL_SILENT", "EXCHANGE_NOTICE", "RESTART"}
+)
 """Notices not derived from trades; scenarios that cause them check them."""
 
 

@@ -170,6 +170,7 @@ def _on_notice(model: PaperModel, kind: str, symbol: str | None) -> None:
         model.at_gap(symbol)
     elif kind in ("LINK_LOST", "RESTART"):
         model.at_gap(None)
+        model.halted = model.halted and kind == "LINK_LOST"  # a start while halted has a HALT of its own
     elif kind in ("HALT", "RESUME"):
         model.halted = kind == "HALT"
 

@@ -18,8 +18,21 @@ from sim.swarm.plan import Draw
 from sim.world.world import World
 
 SWARM: Final = "swarm"
+PAPER_SWARM: Final = "paper_swarm"
+SWARMS: Final = frozenset({SWARM, PAPER_SWARM})
+"""The scenarios that draw which kinds of faults are enabled."""
 SWARM_CHANCE: Final = 0.8
 """The probability that a seed which draws its scenario draws the swarm."""
+
+PAPER: Final = {
+    name: function
+    for name, function in SCENARIOS.items()
+    if name == PAPER_SWARM or function.__module__.startswith("sim.scenarios.paper")
+}
+"""The scenarios in mode PAPER."""
+
+_PAPER_CHANCE: Final = 1 / 3
+"""The probability that such a seed draws mode PAPER."""
 
 _MAINTENANCE_CHANCE: Final = 0.15
 """The probability that a seed which does not draw the swarm draws a scenario of prune and backup."""
@@ -81,16 +94,20 @@ class Shrunk(NamedTuple):
 
 
 def drawn_scenario(seed: int) -> str:
-    """The scenario of a seed: usually the swarm, otherwise any other scenario."""
+    """The scenario of a seed: usually the swarm, in mode SHADOW or PAPER, otherwise any other scenario."""
     draw = Draw(SimRuntime(seed).stream("which scenario"))
     if draw.chance(SWARM_CHANCE):
-        return SWARM
+        # From a separate stream, and in the place of the swarm alone, for the same reason as below.
+        of_mode = Draw(SimRuntime(seed).stream("which mode"))
+        if not of_mode.chance(_PAPER_CHANCE):
+            return SWARM
+        return PAPER_SWARM if of_mode.chance(SWARM_CHANCE) else of_mode.pick([n for n in PAPER if n not in SWARMS])
     # From a separate stream: these scenarios were added later, and must not change what other seeds draw.
     late = Draw(SimRuntime(seed).stream("upkeep"))
     maintenance = [name for name, function in SCENARIOS.items() if function.__module__ == "sim.scenarios.maintenance"]
     if late.chance(_MAINTENANCE_CHANCE):
         return late.pick(maintenance)
-    return draw.pick([name for name in SCENARIOS if name != SWARM and name not in maintenance])
+    return draw.pick([name for name in SCENARIOS if name not in SWARMS | PAPER.keys() and name not in maintenance])
 
 
 def play(order: HistoryOrder, freezer: SettableClock | None, lines: int | None = TRACE_LINES) -> History:
@@ -145,7 +162,7 @@ def shrink(
 
     Each kind has its own random stream, so removing one does not change the others. Runs at most `most` histories.
     """
-    if failed.order.scenario != SWARM:
+    if failed.order.scenario not in SWARMS:
         return None
     search = _Search(failed, freezer, stopped, most)
     search.try_kinds([])

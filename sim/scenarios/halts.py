@@ -70,7 +70,7 @@ def _stored(world: World, outcome: ProcessOutcome) -> tuple[list[tuple[str, int]
         return db.execute(query, found[:1]).fetchall(), int(found[1])
 
 
-def _check(world: World, outcome: ProcessOutcome, began_halted: bool, commands: list[Command]) -> None:
+def check_commands(world: World, outcome: ProcessOutcome, began_halted: bool, commands: list[Command]) -> None:
     """Every command is a notice, in order and in time; a start while halted begins with a HALT."""
     stored, ticks = _stored(world, outcome)
     expected = _expected(began_halted, commands)
@@ -104,7 +104,7 @@ def halted_and_resumed(world: World) -> None:
     outcome = world.run(settings, Faults(begin=partial(operator.begin, commands)))
     expect(outcome, 0)
     check_all(world, settings, outcome, push=True)
-    _check(world, outcome, began_halted, commands)
+    check_commands(world, outcome, began_halted, commands)
 
 
 @scenario
@@ -126,4 +126,4 @@ def halt_across_kills(world: World) -> None:
             else:
                 check_database(world.db_path)
                 check_run(world.db_path, settings.config, run_id_of(outcome), whole=False)
-            _check(world, outcome, began_halted, given)
+            check_commands(world, outcome, began_halted, given)

@@ -66,7 +66,7 @@ def kill_and_resume(world: World) -> None:
             check_database(world.db_path) if _has_runs(world) else None
     outcome = world.run(settings)
     expect(outcome, 0)
-    _check_as_uninterrupted(world, settings)
+    check_as_uninterrupted(world, settings)
     again = world.run(settings)
     expect(again, 0)
     assert "already holds this whole replay" in again.answers
@@ -89,10 +89,10 @@ def kill_at_every_batch_boundary(world: World) -> None:
         assert rows > stored, "each process stores one batch"
         stored = rows
     expect(outcome, 0)
-    _check_as_uninterrupted(world, settings)
+    check_as_uninterrupted(world, settings)
 
 
-def _check_as_uninterrupted(world: World, settings: Settings) -> None:
+def check_as_uninterrupted(world: World, settings: Settings) -> None:
     """The rows equal those of an uninterrupted replay into another database."""
     resumed = world.dump()
     check_database(world.db_path)

@@ -9,6 +9,7 @@ import pytest
 
 from sim.__main__ import run_one
 from sim.kernel.clock import frozen
+from sim.runner.history import SWARMS
 from sim.scenarios import SCENARIOS
 
 # More with TRADEBOT_SIM_SEEDS=500; `make sim` runs any number.
@@ -23,7 +24,7 @@ def _failing_seeds() -> list[tuple[str, int]]:
     return [(fields[0], int(fields[1])) for fields in lines if fields]
 
 
-@pytest.mark.parametrize("name", [name for name in SCENARIOS if name != "swarm"])  # many of it: test_swarm.py
+@pytest.mark.parametrize("name", [name for name in SCENARIOS if name not in SWARMS])  # many of it: test_swarm.py
 @pytest.mark.timeout(600)
 def test_scenario(name: str) -> None:
     with frozen() as freezer:

@@ -14,7 +14,7 @@ import pytest
 from mockws_server.actions import Disconnect
 from sim.kernel.clock import frozen
 from sim.kernel.runtime import SimRuntime
-from sim.runner.history import History, HistoryOrder, drawn_scenario, play, shrink
+from sim.runner.history import PAPER, History, HistoryOrder, drawn_scenario, play, shrink
 from sim.scenarios import SCENARIOS, swarm
 from sim.swarm.fault_kinds import KINDS
 from sim.swarm.final_state import check_final_state
@@ -36,9 +36,13 @@ def plan(seed: int, only: frozenset[str] | None = None, safety_s: float | None =
 # ---- sixty of them -------------------------------------------------------------------------------------------------
 
 
-SEEDS: Final = 60  # `make sim` runs any number
+SEEDS: Final = 60  # `make sim` runs any number; each third one in mode PAPER
 _TEN: Final = 10
 _played: dict[int, History] = {}
+
+
+def _mode(seed: int) -> str:
+    return "paper_swarm" if seed % 3 == 0 else "swarm"
 
 
 def histories(first: int, count: int) -> list[History]:
@@ -46,7 +50,7 @@ def histories(first: int, count: int) -> list[History]:
     with frozen() as clock:
         for seed in range(first, first + count):
             if seed not in _played:
-                _played[seed] = play(HistoryOrder("swarm", seed), clock)
+                _played[seed] = play(HistoryOrder(_mode(seed), seed), clock)
     return [_played[seed] for seed in range(first, first + count)]
 
 
@@ -71,7 +75,8 @@ def test_each_seed_is_a_history_of_its_own() -> None:
     played = histories(1, SEEDS)
     assert len({history.digest for history in played}) == SEEDS
     with frozen() as clock:
-        assert play(HistoryOrder("swarm", 17), clock).digest == played[16].digest
+        for seed in (17, 18):
+            assert play(HistoryOrder(_mode(seed), seed), clock).digest == played[seed - 1].digest
 
 
 # ---- the plan ------------------------------------------------------------------------------------------------------
@@ -108,7 +113,9 @@ def test_faults_can_be_bound() -> None:
 def test_most_seeds_draw_the_swarm_and_every_other_scenario_has_its_turn() -> None:
     drawn = Counter(drawn_scenario(seed) for seed in range(5000))
     assert set(drawn) == set(SCENARIOS)
-    assert 0.75 < drawn["swarm"] / 5000 < 0.85
+    of_paper = sum(drawn[name] for name in PAPER)
+    assert 0.75 < (drawn["swarm"] + of_paper) / 5000 < 0.85
+    assert 0.3 < of_paper / (drawn["swarm"] + of_paper) < 0.37
 
 
 # ---- would it notice -----------------------------------------------------------------------------------------------
@@ -169,7 +176,7 @@ def test_a_failure_is_shrunk_to_the_faults_it_needs(monkeypatch: pytest.MonkeyPa
     seed = next(
         history.order.seed
         for history in histories(1, _TEN)
-        if history.injected.get("close_codes") and len(history.faults) > 5
+        if history.order.scenario == "swarm" and history.injected.get("close_codes") and len(history.faults) > 5
     )
     monkeypatch.setattr(Swarm, "play", touchy)
     with frozen() as clock:
@@ -216,4 +223,12 @@ def test_killed_processes_leave_no_file_open(tmp_path: Path) -> None:
 
 
 def test_the_scenario_is_registered() -> None:
-    assert SCENARIOS["swarm"] is swarm.swarm
+    assert SCENARIOS["swarm"] is swarm.swarm and SCENARIOS["paper_swarm"] is swarm.paper_swarm
+
+
+def test_paper_changes_settings_alone() -> None:
+    """The same seed in mode PAPER draws the same feed, faults and sizes."""
+    for seed in range(1, 30):
+        shadow, paper = plan(seed), draw_plan(SimRuntime(seed).stream, ALL, paper=True)
+        assert (paper.feed, paper.process_faults, paper.steps) == (shadow.feed, shadow.process_faults, shadow.steps)
+        assert paper.values["mode"] == "PAPER" and "mode" not in shadow.values

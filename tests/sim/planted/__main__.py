@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 
+from sim.runner.history import SWARMS
 from tests.sim.planted.bug import Bug, Stale
 from tests.sim.planted.bugs import BUGS
 from tests.sim.planted.finder import Find, Odd, find, find_without
@@ -43,7 +44,7 @@ def _row(bug: Bug) -> Find | None:
     except (Odd, Stale) as error:
         told = f"**{error}**"
     in_scenario = (
-        "" if found is None or found.scenario == "swarm" or found.scenario in told else f" (in {found.scenario})"
+        "" if found is None or found.scenario in SWARMS or found.scenario in told else f" (in {found.scenario})"
     )
     seeds = f"over {bug.seeds}" if found is None else str(found.seed)
     print(f"| `{bug.name}` | {bug.what} | {told}{in_scenario} | {seeds} |", flush=True)

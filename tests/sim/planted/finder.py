@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from sim.runner.history import SWARMS
 from tests.sim.planted.bug import Bug, copy_program, plant
 
 CHECKS: Final[tuple[tuple[str, str], ...]] = (
@@ -51,7 +52,10 @@ CHECKS: Final[tuple[tuple[str, str], ...]] = (
     ),
     ("database", r"(orders|trades) without their|filled orders without|runs\.\w+ say"),
     ("risk caps", r"order \S+ (BUY|SELL) .* caps "),
-    ("reference", r"(process \d+: )?((signals|orders|trades)(\[\d+\])?: stored|positions: )"),
+    (
+        "reference",
+        r"(process \d+: )?((signals|orders|order_events|orders_now|trades)(\[\d+\])?: stored|positions: |account: )",
+    ),
     (
         "account of the feed",
         r"process \d+(, item|: (the ledger says|gaps|reconnects|stored, refused|\d+ (trades were|sockets|notices)))"
@@ -94,7 +98,7 @@ def check_of(words: str, scenario: str, raised_in: str = "") -> str:
         if raised_in.startswith("tradebot/"):
             return "an exception escaped"
         raise Odd(f"not found, but broken: {words}")
-    if scenario == "swarm":
+    if scenario in SWARMS:
         raise Odd(f"no check is known to speak so: {words}")
     return f"expectation of {scenario}"
 
