@@ -14,7 +14,6 @@ from typing import Any, Final, NamedTuple
 
 from sim.checks.rows import compare
 from sim.paper_reference.calculation import Calculation
-from sim.paper_reference.entry import open_qty
 from sim.paper_reference.market import Market
 from sim.paper_reference.orders import Order
 from sim.paper_reference.values import Instrument, OrderId, Print, Request, Settings, Submit
@@ -62,7 +61,7 @@ class _Signal(NamedTuple):
 
 
 class PaperModel(Calculation):
-    """The calculation with signals, halts, and symbols that have no rate."""
+    """The calculation with signals and halts."""
 
     def __init__(self, settings: Settings, instruments: Iterable[Instrument]) -> None:
         super().__init__(settings, instruments)
@@ -92,19 +91,11 @@ class PaperModel(Calculation):
         return order
 
     def refusal(self, order: Order, market: Market, instead_of: Order | None) -> str:
-        """A halt and a missing rate refuse before caps and balance; what lowers the exposure passes both."""
+        """A halt refuses before rates, caps and balance; what lowers the exposure passes it."""
         found = super().refusal(order, market, instead_of)
-        if found not in ("", "RISK_CAP", "NO_BALANCE") or self._lowers(order):
+        if not self.halted or found not in ("", "NO_RATE", "RISK_CAP", "NO_BALANCE"):
             return found
-        if self.halted:
-            return "HALTED"
-        return "NO_RATE" if market.instrument.quote not in _COUNTED_AS_DOLLARS else found
-
-    def _lowers(self, order: Order) -> bool:
-        symbol, held = order.request.symbol, self.account.position(order.request.symbol)
-        others = [other for other in self.living if other.open]
-        moved = open_qty(others, symbol, order.side) + order.qty
-        return abs(held + (moved if order.side == "BUY" else -moved)) < abs(held)
+        return found if self.lowers(order, [other for other in self.living if other.open]) else "HALTED"
 
 
 def check_paper_run(path: Path, config: Config, run_id: str, account: Account | None = None) -> None:
@@ -282,8 +273,11 @@ def settings_of(config: Config) -> Settings:
 def instrument_of(config: Config, symbol: str) -> Instrument:
     """What the configuration and the form of the symbol, BASE/QUOTE, say of it."""
     given = config.instruments.get(symbol)
-    fee = exact(config.execution.fee_rate)
-    values: dict[str, Any] = {"maker_fee": fee, "taker_fee": fee, "quote": symbol.rpartition("/")[2]}
+    fee, quote = exact(config.execution.fee_rate), symbol.rpartition("/")[2]
+    rate = config.rates.get(quote, 1.0 if quote in _COUNTED_AS_DOLLARS else None)
+    assert rate is None or isinstance(rate, float), f"the reference has no rates that move with prints: {rate}"
+    values: dict[str, Any] = {"maker_fee": fee, "taker_fee": fee, "quote": quote}
+    values["rate"] = None if rate is None else exact(rate)
     names = ("tick_size", "lot_size", "min_qty", "min_notional", "maker_fee", "taker_fee")
     for key in names if given is not None else ():
         value = getattr(given, key)

@@ -16,29 +16,31 @@ from tradebot.telemetry.halt_file import HaltRequest, halt_path, write_halt
 _HEARD_S: Final = 2.0
 """A running engine looks once a second, between two reads of the feed that block for half a second at most."""
 
+_FIRST_COMMAND_S: Final = 0.2
+
 Command = tuple[float, bool]
 """When it is given, in seconds since the start of the process, and whether it is a halt."""
 
 
 class Operator:
-    """Gives commands while processes run; `halted` is what the file says."""
+    """Gives commands while processes run; `halted` is what the file says, `given` counts them."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.halted = False
-        self._given = 0
+        self.given = 0
 
     def give(self, halted: bool) -> None:
         """`tradebot halt` or `tradebot resume`."""
-        self._given += 1
+        self.given += 1
         self.halted = halted
-        request = HaltRequest(halted, 1_700_000_000_000 + self._given, f"command {self._given}")
+        request = HaltRequest(halted, 1_700_000_000_000 + self.given, f"command {self.given}")
         write_halt(halt_path(self.world.db_path), request)
 
     def draw(self, run_s: float) -> list[Command]:
         """Commands for a run of that length, far enough apart that each of them is heard."""
         found: list[Command] = []
-        at_s = self.world.between(2, 30) / 10  # the first look is at the start
+        at_s = max(_FIRST_COMMAND_S, self.world.between(2, 30) / 10)  # the first look is at the start
         while at_s < run_s - 2 * _HEARD_S:
             found.append((at_s, self.world.chance(0.6)))
             at_s += 2 * _HEARD_S + self.world.between(0, 40) / 10
@@ -70,9 +72,22 @@ def _stored(world: World, outcome: ProcessOutcome) -> tuple[list[tuple[str, int]
         return db.execute(query, found[:1]).fetchall(), int(found[1])
 
 
-def check_commands(world: World, outcome: ProcessOutcome, began_halted: bool, commands: list[Command]) -> None:
-    """Every command is a notice, in order and in time; a start while halted begins with a HALT."""
+def check_commands(
+    world: World, outcome: ProcessOutcome, began_halted: bool, commands: list[Command], began_resumed: bool = False
+) -> None:
+    """Every command is a notice, in order and in time; a start while halted begins with a HALT.
+
+    `began_resumed`: the last command before the start was a resume, which may come first, as it releases breakers.
+    """
     stored, ticks = _stored(world, outcome)
+    lines = [
+        (at_s, line["fields"]["event"])
+        for line, at_s in zip(outcome.logs, outcome.times_s, strict=True)
+        if line["fields"].get("event") in (LogEvent.HALT, LogEvent.RESUME)
+    ]
+    if began_resumed:
+        stored = stored[1:] if stored[:1] == [("RESUME", 0)] else stored
+        lines = lines[1:] if lines and lines[0][1] == LogEvent.RESUME and lines[0][0] < _FIRST_COMMAND_S else lines
     expected = _expected(began_halted, commands)
     kinds = [kind for kind, _place in stored]
     if outcome.exit_code == 0:
@@ -81,8 +96,7 @@ def check_commands(world: World, outcome: ProcessOutcome, began_halted: bool, co
         assert kinds == expected[: len(kinds)], f"stored {kinds}, the operator gave {expected}"
     if began_halted and ticks:
         assert stored and stored[0] == ("HALT", 0), f"halted before its start, but {ticks} ticks are stored: {stored}"
-    lines = zip(outcome.logs, outcome.times_s, strict=True)
-    heard_s = [at_s for line, at_s in lines if line["fields"].get("event") in (LogEvent.HALT, LogEvent.RESUME)]
+    heard_s = [at_s for at_s, _event in lines]
     given_s = [0.0] if began_halted else []
     halted = began_halted
     for at_s, wanted in commands:

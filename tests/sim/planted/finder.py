@@ -50,7 +50,7 @@ CHECKS: Final[tuple[tuple[str, str], ...]] = (
         r"power: |process \d+: (\d+ ticks are stored; before|\d+ ticks were stored under"
         r"|a batch counted as stored|a new database was made)",
     ),
-    ("database", r"(orders|trades) without their|filled orders without|runs\.\w+ say"),
+    ("database", r"(orders|trades|order events) without their|filled orders without|runs\.\w+ say"),
     ("risk caps", r"order \S+ (BUY|SELL) .* caps "),
     (
         "reference",
