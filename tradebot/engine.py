@@ -20,6 +20,7 @@ from tradebot.core.runtime import RealRuntime, Runtime
 from tradebot.execution.base import InlineExecutor
 from tradebot.execution.breakers import Breakers
 from tradebot.execution.shadow import ShadowExecution
+from tradebot.execution.timing import TooOld
 from tradebot.executor import continue_execution, make_executor, take_over
 from tradebot.feeds.base import Feed
 from tradebot.feeds.factory import Input, Surroundings, open_input
@@ -311,7 +312,8 @@ class _Run:
     ) -> tuple[Notice, ...]:
         """Continue open orders, account and breakers; the first notice of a run that does."""
         assert self._store is not None
-        before = continue_execution(self._store, record, execution, run_id, carried, self._runtime.now_ms)
+        too_old = TooOld(self._runtime.now_ms, self._config.execution.max_tick_age_ms)
+        before = continue_execution(self._store, record, execution, run_id, carried, too_old)
         if before is None:
             return ()
         restart = Notice("RESTART", self._started_ms, f"continues run {before}: trades between the two were missed")

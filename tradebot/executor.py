@@ -20,7 +20,7 @@ from tradebot.execution.moves import VenueSettings
 from tradebot.execution.order_entry import PaperSettings
 from tradebot.execution.paper import PaperExecution
 from tradebot.execution.shadow import ShadowExecution
-from tradebot.execution.timing import TimingRefusals
+from tradebot.execution.timing import Recorded, TimingRefusals, TooOld
 from tradebot.feeds.memory import FeedMemory
 from tradebot.portfolio.money import Money
 from tradebot.store.protocol import Store
@@ -100,30 +100,30 @@ def continue_execution(
     executor: InlineExecutor,
     run_id: str,
     carried: Carried,
-    clock: Callable[[], int],
+    too_old: TooOld,
 ) -> str | None:
     """Bring `executor` to where the earlier runs of the feed ended; the ticks that follow are those of run `run_id`.
 
-    `carried` is what `take_over` gave, `clock` the wall clock (Unix ms) by which ticks are too old. Returns the id of
-    the run that it continues, None where there is none. Reads what was stored since the newest checkpoint; blocks as
-    the store does. Raises ConfigError, OverloadError.
+    `carried` is what `take_over` gave; `too_old` refuses signals of the ticks that follow. Returns the id of the run
+    that it continues, None where there is none. Reads what was stored since the newest checkpoint; blocks as the store
+    does. Raises ConfigError, OverloadError.
     """
     saved = store.read_saved_state(record)
     if isinstance(executor, InlineShadow):
         # Earlier runs without breakers left no state: then only positions continue.
         last = None if saved is None else _continue(store, record, executor, saved)
         _hold(executor, carried)
-        executor.clock = clock
     else:
         last = _continue(store, record, executor, saved)
     executor.continue_as(run_id)
+    executor.refusals = too_old
     return last
 
 
 def _hold(executor: InlineShadow, carried: Carried) -> None:
     """In SHADOW what is held is what the stored fills come to, whatever a second run of the ticks makes of them.
 
-    It makes something else of them where runs without breakers came in between, or ticks were too old.
+    It makes something else of them where runs without breakers came in between.
     """
     held = {state.symbol: state.net for state in carried.positions.states()}
     if held != {state.symbol: state.net for state in executor.positions.states()}:
@@ -156,6 +156,7 @@ def _again(executor: InlineExecutor, items: Iterable[StoredItem]) -> str | None:
             executor.on_notice(stored.item)
             continue
         number = stored.number
+        executor.refusals = Recorded(dict(stored.refusals))
         for symbol, run in symbol_runs(stored.item):
             executor.on_ticks(symbol, run, number, list(_decisions(stored, number, number + len(run))))
             number += len(run)

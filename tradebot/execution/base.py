@@ -8,6 +8,7 @@ from typing import Protocol
 from tradebot.core.events import Notice, Order, Tick, TickOutcome
 from tradebot.execution.breakers import Breakers
 from tradebot.execution.paper_view import PaperView
+from tradebot.execution.timing import TimingRefusals
 from tradebot.portfolio.money import Money
 from tradebot.portfolio.positions import Positions
 from tradebot.strategy.base import Decision
@@ -43,6 +44,9 @@ class Executor(Protocol):
 
 class InlineExecutor(Executor, Protocol):
     """Ticks, notices and decisions in, everything that they cause out: a pure function of these, in their order."""
+
+    refusals: TimingRefusals | None
+    """Which signals are refused for their timing."""
 
     @property
     def breakers(self) -> Breakers:

@@ -5,7 +5,7 @@ Until a breaker trips, its rows are those of `ShadowExecution` in a thread of it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
@@ -55,9 +55,7 @@ class InlineShadow:
         self._desired_size = desired_size
         self._confidence = confidence
         self._shadow = shadow
-        self.clock: Callable[[], int] | None = None
-        """Gives the wall clock (Unix ms UTC), by which ticks are too old; None: no tick is, as in a replay."""
-        self._refusals = refusals
+        self.refusals = refusals
         self._worth = _Worth(exact(initial_balance))
         self._round_trips = RoundTrips()
         self._event_ms: dict[str, int] = {}
@@ -159,9 +157,8 @@ class InlineShadow:
         code = breakers.blocking(symbol)
         blocked = None if code is None else Refusal(code, breakers.evidence(symbol))
         net, realized = positions.at_stake(symbol)[0], positions.realized(symbol)
-        now_ms = None if self.clock is None else self.clock()
-        repeated = None if self._refusals is None else self._refusals.of(number)
-        order = self._shadow.execute(signal, now_ms, blocked, repeated)
+        refused = None if self.refusals is None else self.refusals.of(number, signal.ts)
+        order = self._shadow.execute(signal, None, blocked, refused)
         if not order.fills:
             self._tell(breakers.on_refusal(self._now_ms, order.reason), number, notices)
             return order

@@ -67,7 +67,7 @@ class PaperExecution:
         self._desk = PaperDesk(run_id, self._account, money.instruments, account.allow_short, breakers.active)
         self._venues: dict[str, SymbolVenue] = {}
         self._entry = OrderEntry(settings, self._desk, self._venues, money, caps, breakers)
-        self._refusals = refusals
+        self.refusals = refusals
         self._now_ms = 0
         self._notices: list[Notice] = []
         self._view = self._look()
@@ -199,8 +199,8 @@ class PaperExecution:
         counts = self.breakers.active
         if counts:
             self._count_orders()  # those that the venue refused
-        if commands and self._refusals is not None:
-            self._entry.repeated = self._refusals.of(number)
+        if commands and self.refusals is not None:
+            self._entry.repeated = self.refusals.of(number, tick.ts)
         for command in commands:
             self._entry.obey(venue, tick, command)  # these orders never see this print
             if counts:

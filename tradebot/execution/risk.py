@@ -256,12 +256,14 @@ def _in_account(amount: Decimal, rate: Decimal) -> Decimal:
     return amount if rate is ONE else multiply(amount, rate)
 
 
-def check_tick_age(signal: Signal, now_ms: int, max_tick_age_ms: int) -> RefusedOrder | None:
-    """Refuse a signal whose tick is older than `max_tick_age_ms` (0: no limit) at `now_ms` (Unix ms UTC)."""
-    age_ms = now_ms - as_unix_ms(signal.ts)
+def check_tick_age(ts: int, now_ms: int, max_tick_age_ms: int) -> Refusal | None:
+    """Refuse a signal of a tick with time `ts` that is older than `max_tick_age_ms` (0: no limit) at `now_ms` (Unix ms
+    UTC).
+    """
+    age_ms = now_ms - as_unix_ms(ts)
     if not max_tick_age_ms or age_ms <= max_tick_age_ms:
         return None
-    return RefusedOrder(signal, STALE_DATA, _breach(TICK_AGE_CAP, age_ms, max_tick_age_ms))
+    return Refusal(STALE_DATA, _breach(TICK_AGE_CAP, age_ms, max_tick_age_ms))
 
 
 def _breach(limit_key: str, value: Decimal | int, limit: float) -> LimitBreach:

@@ -95,12 +95,12 @@ class ShadowExecution:
         if rates.symbols:
             rates.on_prices(signal.marks)
             rates.on_price(signal.symbol, signal.price)
-        verdict: ApprovedOrder | RefusedOrder | None = None
+        verdict: ApprovedOrder | RefusedOrder
+        if repeated is None and now_ms is not None:
+            repeated = check_tick_age(signal.ts, now_ms, self._max_tick_age_ms)
         if repeated is not None:
             verdict = RefusedOrder(signal, repeated.reason, repeated.breach)
-        elif now_ms is not None:
-            verdict = check_tick_age(signal, now_ms, self._max_tick_age_ms)
-        if verdict is None:
+        else:
             if signal.halted:
                 blocked = HALT
             verdict = check(signal, positions, self._caps, open_orders=0, money=self.money, blocked=blocked)

@@ -212,7 +212,7 @@ class RecordedRefusals:
         self._number: float = 0
         self._refusal: Refusal | None = None
 
-    def of(self, number: int) -> Refusal | None:
+    def of(self, number: int, ts: int) -> Refusal | None:
         """As `TimingRefusals.of`."""
         while self._number < number:
             self._number, self._refusal = next(self._rest, (math.inf, None))

@@ -17,11 +17,13 @@ from msgspec import Struct
 from peewee import SqliteDatabase
 
 from tradebot.core.errors import ConfigError, OverloadError
-from tradebot.core.events import Checkpoint, FeedItem, Notice, Side, Tick, TickChunk, origin_of
-from tradebot.core.ids import event_prefix
+from tradebot.core.events import Checkpoint, FeedItem, LimitBreach, Notice, Side, Tick, TickChunk, origin_of
+from tradebot.core.ids import event_prefix, tick_number_of
+from tradebot.execution.risk import Refusal
+from tradebot.execution.timing import TIMING_REASONS
 from tradebot.store.database import connect_readonly, file_of, reading
 from tradebot.store.errors import StorageUnavailable
-from tradebot.store.models import CheckpointRow, NoticeRow, RunRow, SignalRow, TickRow, fields_of
+from tradebot.store.models import CheckpointRow, NoticeRow, OrderRow, RunRow, SignalRow, TickRow, fields_of
 
 STATES_KEPT: Final = 3
 """Of each feed, the newest ones."""
@@ -54,13 +56,14 @@ class StoredDecision(NamedTuple):
 class StoredItem(NamedTuple):
     """Ticks of a run, the first of which is its tick `number` (from 1), or a notice that came before tick `number`.
 
-    `decisions` are the signals of these ticks, in order.
+    `decisions` are the signals of these ticks, in order; `refusals` how some of their ticks were refused for timing.
     """
 
     run_id: str
     number: int
     item: FeedItem
     decisions: tuple[StoredDecision, ...] = ()
+    refusals: tuple[tuple[int, Refusal], ...] = ()
 
 
 class _Part(Struct, frozen=True):
@@ -163,7 +166,8 @@ def _items(db: SqliteDatabase, part: _Part) -> Iterator[StoredItem]:
                 yield StoredItem(part.run_id, number, notice)
                 notice = next(notices, None)
             end = len(ticks) if notice is None else min(len(ticks), notice.ticks_before - number + 1)
-            yield StoredItem(part.run_id, number, TickChunk(ticks[:end]), _decisions(db, part, number, end))
+            found = _decisions(db, part, number, end), _refusals(db, part, number, end)
+            yield StoredItem(part.run_id, number, TickChunk(ticks[:end]), *found)
             ticks, number = ticks[end:], number + end
     while notice is not None:
         yield StoredItem(part.run_id, number, notice)
@@ -194,6 +198,18 @@ def _decisions(db: SqliteDatabase, part: _Part, number: int, ticks: int) -> tupl
         side, _, reason = kind.partition(":")
         found.append(StoredDecision(int(event_id.rsplit("-", 2)[1]), side, reason))
     return tuple(found)
+
+
+def _refusals(db: SqliteDatabase, part: _Part, number: int, ticks: int) -> tuple[tuple[int, Refusal], ...]:
+    """The refusals for timing of those ticks, by tick number."""
+    low, high = event_prefix(part.run_id, number), event_prefix(part.run_id, number + ticks)
+    fields = OrderRow.event_id, OrderRow.reason, OrderRow.refused_by, OrderRow.refused_value, OrderRow.refused_limit
+    query = OrderRow.select(*fields).where((OrderRow.event_id >= low) & (OrderRow.event_id < high))
+    query = query.where((OrderRow.run == part.run) & OrderRow.reason.in_(TIMING_REASONS)).order_by(OrderRow.event_id)
+    return tuple(
+        (tick_number_of(event_id), Refusal(reason, None if key is None else LimitBreach(key, value, limit)))
+        for event_id, reason, key, value, limit in query.tuples().execute(db)
+    )
 
 
 def _inputs(db: SqliteDatabase, part: _Part) -> Iterator[Notice]:

@@ -66,7 +66,7 @@ class ExecutionStage:
         execute, refusals = self._execution.execute, self._refusals
         orders = OrderChunk()
         for signal in chunk:
-            repeated = None if refusals is None else refusals.of(tick_number_of(signal.event_id))
+            repeated = None if refusals is None else refusals.of(tick_number_of(signal.event_id), signal.ts)
             order = execute(signal, now_ms, repeated=repeated)
             orders.append(order)
             if not order.fills:

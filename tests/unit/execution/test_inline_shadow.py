@@ -39,6 +39,7 @@ from tradebot.core.events import (
 from tradebot.execution.breakers import Breakers
 from tradebot.execution.inline_shadow import InlineShadow
 from tradebot.execution.shadow import ShadowExecution
+from tradebot.execution.timing import TooOld
 from tradebot.execution.trips import Release, Trip
 from tradebot.portfolio.money import money_of
 from tradebot.strategy.base import Decision, Strategy, SymbolHistory
@@ -311,7 +312,7 @@ def test_the_wall_clock_refuses_where_there_is_one() -> None:
     decisions = [Decision(0, BUY, "SCRIPT")]
     for clock, reason in ((lambda: ticks[0].ts + 60_001, STALE_DATA), (None, SHADOW_RECORDED)):
         execution = InlineShadow("r1", 1.0, 0.75, shadow(), Breakers(BreakersConfig()), 10_000.0)
-        execution.clock = clock
+        execution.refusals = None if clock is None else TooOld(clock, 60_000)
         assert reasons(execution.on_ticks("A/USD", ticks, 1, decisions)) == [reason]
 
 

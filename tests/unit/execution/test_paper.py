@@ -143,7 +143,7 @@ def test_a_market_order_from_its_decision_to_its_fill() -> None:
 class Dropped:
     """The refusals of a run whose second tick gave a signal for which there was no room."""
 
-    def of(self, number: int) -> Refusal | None:
+    def of(self, number: int, ts: int) -> Refusal | None:
         return Refusal(BP_DROP_SIGNAL) if number == 2 else None
 
 

@@ -223,9 +223,9 @@ class TestRefusals:
         """Those at ticks without a signal in this replay are passed over."""
         stored = [(3, Refusal("A")), (5, Refusal("B")), (5, Refusal("C")), (9, Refusal("D"))]
         refusals = RecordedRefusals(iter(stored))
-        answers = {number: refusals.of(number) for number in (1, 2, 5, 5, 6, 9, 10, 99)}
+        answers = {number: refusals.of(number, 0) for number in (1, 2, 5, 5, 6, 9, 10, 99)}
         assert {number: answer.reason for number, answer in answers.items() if answer} == {5: "B", 9: "D"}
-        assert refusals.of(100) is None
+        assert refusals.of(100, 0) is None
 
 
 class TestRunsOfARestartedFeed:

@@ -63,7 +63,7 @@ def with_state(batch: WriteBatch, ticks_before: int, state: bytes | None, inputs
 def flat(items: Iterator[StoredItem]) -> list[tuple[str, int, Tick | Notice]]:
     """Each tick with its number, each notice with that of the next tick."""
     found: list[tuple[str, int, Tick | Notice]] = []
-    for run_id, number, item, _decisions in items:
+    for run_id, number, item, *_decisions in items:
         if isinstance(item, Notice):
             found.append((run_id, number, item))
         else:

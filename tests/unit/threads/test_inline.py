@@ -30,6 +30,7 @@ from tradebot.core.events import (
 from tradebot.core.outcome_ticks import OutcomeTicks
 from tradebot.core.runtime import RealRuntime
 from tradebot.execution.breakers import Breakers
+from tradebot.execution.timing import TimingRefusals
 from tradebot.portfolio.money import money_of
 from tradebot.portfolio.positions import Positions
 from tradebot.store.batch import StoredCounts, WriteBatch
@@ -47,6 +48,7 @@ class EveryThird:
         self.positions = Positions(self.money.instruments)
         self.breakers = Breakers(BreakersConfig())
         self.fees_before: Mapping[str, float] = {}
+        self.refusals: TimingRefusals | None = None
         self.seen: list[object] = []
 
     view = None

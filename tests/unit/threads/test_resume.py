@@ -223,7 +223,7 @@ class Repeated:
     def __init__(self) -> None:
         self.asked: list[int] = []
 
-    def of(self, number: int) -> Refusal | None:
+    def of(self, number: int, ts: int) -> Refusal | None:
         self.asked.append(number)
         return {2: Refusal(BP_DROP_SIGNAL), 3: Refusal(STALE_DATA, AGE)}.get(number)
 

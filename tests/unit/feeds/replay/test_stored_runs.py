@@ -120,7 +120,7 @@ def test_chunks_of_ticks_without_notices_stay_whole(tmp_path: Path) -> None:
 def test_refusals_are_those_of_the_run(tmp_path: Path) -> None:
     refusals = found(stored(tmp_path / "x.db", STALE)).repeated()
     assert refusals is not None
-    assert [refusals.of(number) is not None for number in (3, 4, 5)] == [False, True, False]
+    assert [refusals.of(number, 0) is not None for number in (3, 4, 5)] == [False, True, False]
 
 
 @given(st.lists(st.integers(0, 12), max_size=12).map(sorted), st.lists(st.integers(1, 5), max_size=6), st.booleans())
