@@ -6,4 +6,5 @@ that can be calculated again.
 
 `values` has what goes in and comes out, `market` what prints teach (event time, quote, tick size, sizes), `orders` the
 life of one order, `account` the money, `entry` what is refused, `calculation` the order of events at one print.
+`invariants` has what must hold for every outcome, `schedule` orders of every kind for any market.
 """

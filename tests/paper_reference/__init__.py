@@ -1,5 +1,4 @@
-"""What `sim.paper_reference`, the second calculation of PAPER, is tested and compared with.
+"""Markets for comparing PAPER with `sim.paper_reference`, the second calculation.
 
-`series` has recorded and made-up markets, `schedule` deterministic orders for them, `small_markets` draws both for
-hypothesis, `invariants` has what must hold for every outcome.
+`series` has recorded and made-up ones, `small_markets` draws them for hypothesis.
 """

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sim.checks.commanded_paper import assert_same, compare, run_decisions
 from sim.paper_reference.calculation import calculate
+from sim.paper_reference.schedule import schedule
 from sim.paper_reference.values import Command, Instrument, OrderRow, Print, Request, Settings, Submit
-from tests.paper_reference.schedule import schedule
 from tests.paper_reference.series import instruments_of, made_up, recorded, tick_lines
 from tests.paper_reference.small_markets import SmallMarket, small_markets
-from tests.unit.execution.commanded_paper import assert_same, compare, run_decisions
 from tradebot.execution.moves import VenueSettings
 from tradebot.execution.order_entry import PaperSettings
 

@@ -13,7 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sim.checks.commanded_paper import compare
 from sim.paper_reference.calculation import NO_GAPS, calculate
+from sim.paper_reference.invariants import check
+from sim.paper_reference.schedule import schedule
 from sim.paper_reference.values import (
     Amend,
     Cancel,
@@ -26,10 +29,7 @@ from sim.paper_reference.values import (
     Submit,
     a_print,
 )
-from tests.paper_reference.invariants import check
-from tests.paper_reference.schedule import schedule
 from tests.paper_reference.series import instruments_of, made_up
-from tests.unit.execution.commanded_paper import compare
 
 AB = Instrument("AB", tick_size=Fraction(1, 10), lot_size=Fraction(1, 100), taker_fee=Fraction(1, 1000))
 AT_ONCE = Settings(latency_ms=0, cancel_latency_ms=0, participation=Fraction(1, 2))

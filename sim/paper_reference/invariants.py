@@ -55,6 +55,7 @@ PHASES = {
 
 
 def check(prints: Sequence[Print], instruments: Iterable[Instrument], settings: Settings, outcome: Outcome) -> None:
+    """Everything that must hold for any outcome of these prints."""
     known = {instrument.symbol: instrument for instrument in instruments}
     rows = {row.order: row for row in outcome.orders}
     check_lives(outcome)
@@ -220,6 +221,7 @@ def own_orders(outcome: Outcome) -> set[OrderId]:
 
 
 def late_ticks(prints: Sequence[Print]) -> set[int]:
+    """The numbers of the prints that are older than one before them."""
     times: dict[str, int] = {}
     late = set()
     for number, print_ in enumerate(prints, 1):
@@ -231,8 +233,10 @@ def late_ticks(prints: Sequence[Print]) -> set[int]:
 
 
 def last_status(outcome: Outcome) -> dict[OrderId, str]:
+    """How each order stands."""
     return {event.order: event.status for event in outcome.events}
 
 
 def still_open(outcome: Outcome) -> int:
+    """How many orders have not ended."""
     return sum(status not in FINAL for status in last_status(outcome).values())

@@ -12,7 +12,9 @@ from typing import Any
 from msgspec import convert
 from msgspec.structs import replace
 
+from sim.checks.rows import compare as compare_rows
 from sim.paper_reference.calculation import NO_GAPS, calculate
+from sim.paper_reference.invariants import check
 from sim.paper_reference.values import (
     Amend,
     Cancel,
@@ -27,7 +29,6 @@ from sim.paper_reference.values import (
     Request,
     Settings,
 )
-from tests.paper_reference.invariants import check
 from tradebot.config.model import BreakersConfig, RiskCaps
 from tradebot.config.money import AccountConfig, InstrumentConfig
 from tradebot.core.events import BUY, SELL, Notice, Order, Side, Tick, TickOutcome
@@ -64,21 +65,21 @@ def compare(
 
 
 def assert_same(found: Outcome, right: Outcome) -> None:
-    for what in ("events", "fills", "orders"):
-        for mine, other in zip(getattr(found, what), getattr(right, what), strict=False):
-            assert told(mine) == told(other), f"first difference in {what}"
-        assert len(getattr(found, what)) == len(getattr(right, what)), what
-    assert found.cash == right.cash
-    assert found.positions == right.positions
-    assert found.equity == right.equity
+    """Every order, transition, fill and amount is that of the second calculation. Raises AssertionError."""
+    for what, name in (("orders", "orders"), ("order_events", "events"), ("trades", "fills")):
+        rows, wanted = ([plain(row) for row in getattr(outcome, name)] for outcome in (found, right))
+        compare_rows(what, rows, wanted)
+    for what in ("cash", "positions", "equity"):
+        mine, other = getattr(found, what), getattr(right, what)
+        assert mine == other, f"account: {what} {mine}, the reference has {other}"
 
 
-def told(row: Any) -> dict[str, Any]:
+def plain(row: Any) -> tuple[Any, ...]:
     """The row with amounts as doubles, and slippage to a billionth: a quotient, which both round at the end."""
     values = {name: float(value) if isinstance(value, Fraction) else value for name, value in vars(row).items()}
     if "slippage_bps" in values:
         values["slippage_bps"] = round(values["slippage_bps"], 9)
-    return values
+    return tuple(values.values())
 
 
 def run_program(
@@ -149,6 +150,7 @@ def run_decisions(
 def new_paper(
     settings: Settings, instruments: Sequence[Instrument], orders_of: PaperSettings | None = None
 ) -> PaperExecution:
+    """The program's PAPER with these assumptions."""
     return PaperExecution(
         RUN_ID,
         replace(orders_of or PaperSettings(1.0, 1.0), venue=venue_settings(settings)),
@@ -163,6 +165,7 @@ def new_paper(
 
 
 def conclude(paper: PaperExecution, outcome: Outcome, instruments: Sequence[Instrument]) -> None:
+    """Add what the account came to."""
     worth = {one.quote: one.rate or Fraction(1) for one in instruments}
     cash = paper.account.cash().items()
     outcome.cash = sum((fraction(amount) * worth.get(currency or "", Fraction(1)) for currency, amount in cash), ZERO)
@@ -185,6 +188,7 @@ def calls(
 
 
 def translated(command: Command, names: Mapping[int, str]) -> orders.Command:
+    """The command in the program's own terms."""
     if isinstance(command, Cancel):
         return orders.Cancel(names[command.name])
     if isinstance(command, Amend):
@@ -219,6 +223,7 @@ def is_made_by_venue(order: Order, cause: TickOutcome) -> bool:
 
 
 def order_row(order: Order) -> OrderRow:
+    """The row of an order."""
     assert order.order_type is not None and order.time_in_force is not None
     return OrderRow(
         order_id(order.event_id), order.symbol, order.side, fraction(order.qty), order.order_type,
@@ -235,19 +240,23 @@ def asked(request: Request) -> OrderRequest:
 
 
 def as_plain(value: Any) -> Any:
+    """Fractions as decimals, everything else as it is."""
     return decimal(value) if isinstance(value, Fraction) else value
 
 
 def as_side(text: str) -> Side:
+    """BUY or SELL as the program types it."""
     return BUY if text == "BUY" else SELL
 
 
 def tick(print_: Print) -> Tick:
+    """The print as a tick."""
     taker = None if print_.taker is None else as_side(print_.taker)
     return Tick(print_.symbol, float(print_.price), float(print_.volume), print_.ts, taker=taker)
 
 
 def venue_settings(settings: Settings) -> VenueSettings:
+    """The assumptions that are the venue's."""
     return convert(
         {
             "latency_ms": settings.latency_ms,
@@ -263,6 +272,7 @@ def venue_settings(settings: Settings) -> VenueSettings:
 
 
 def caps(settings: Settings) -> RiskCaps:
+    """The caps; those that are not set are out of reach."""
     exposure, symbol, orders = settings.max_exposure, settings.max_symbol_exposure, settings.max_open_orders
     return RiskCaps(
         NO_CAP if exposure is None else float(exposure),
@@ -272,6 +282,7 @@ def caps(settings: Settings) -> RiskCaps:
 
 
 def instrument_config(one: Instrument) -> InstrumentConfig:
+    """What is known of the symbol, as a configuration says it."""
     steps = {
         name: None if value is None else float(value)
         for name, value in vars(one).items()
@@ -291,6 +302,7 @@ def fraction(amount: float | Decimal) -> Fraction:
 
 
 def order_id(text: str) -> OrderId:
+    """The id without the run."""
     found = ORDER_ID.fullmatch(text)
     assert found is not None, text
     return int(found[1]), int(found[2] or 1)
