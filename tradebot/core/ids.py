@@ -35,17 +35,17 @@ def event_prefix(run_id: str, tick_number: int) -> str:
 
 def signal_id(prefix: str, n: int = 1) -> str:
     """Id of the `n`-th signal (from 1) of the tick that `prefix` stands for."""
-    return _numbered(prefix, "S", n)
+    return f"{prefix}-S" if n == 1 else f"{prefix}-S{n}"
 
 
 def order_id(prefix: str, n: int = 1) -> str:
     """Id of the `n`-th order (from 1) that the tick created."""
-    return _numbered(prefix, "O", n)
+    return f"{prefix}-O" if n == 1 else f"{prefix}-O{n}"
 
 
 def fill_id(prefix: str, n: int = 1) -> str:
     """Id of the `n`-th fill (from 1) that the tick allowed."""
-    return _numbered(prefix, "T", n)
+    return f"{prefix}-T" if n == 1 else f"{prefix}-T{n}"
 
 
 def arrival_of(event_id: str) -> tuple[str, int]:
@@ -58,7 +58,3 @@ def arrival_of(event_id: str) -> tuple[str, int]:
 def tick_number_of(event_id: str) -> int:
     """The number of the tick that a signal, order or fill came of. Raises ValueError when the id is of no tick."""
     return int(event_id.rsplit("-", 2)[1])
-
-
-def _numbered(prefix: str, letter: str, n: int) -> str:
-    return f"{prefix}-{letter}" if n == 1 else f"{prefix}-{letter}{n}"

@@ -116,48 +116,36 @@ class PaperDesk:
         """An order that is not sent."""
         order.move("REJECTED")
         order.remaining = order.qty
-        self._orders.append(_row(order, reason, breach, self.now_ms))
-        self._note(order, "REJECTED", reason)
-        self.refusals.append(reason)
+        self.moved(order, "REJECTED", reason, breach=breach)
 
-    def moved(self, order: WorkingOrder, status: OrderStatus, reason: str, execution: Execution | None = None) -> None:
+    def moved(
+        self, order: WorkingOrder, status: OrderStatus, reason: str, execution: Execution | None = None,
+        breach: LimitBreach | None = None,
+    ) -> None:  # fmt: skip
         """See `Desk`: the transition becomes a row, and the end of an order frees what it holds back."""
-        if order.events == 1:
-            self._orders.append(_row(order, reason, None, self.now_ms))
-        elif status == "REJECTED":
-            self.refusals.append(reason)
-        self._note(order, status, reason)
+        order_id, n, remaining = order.order_id, order.events, float(order.remaining)
+        if n == 1:
+            self._orders.append(_row(order, reason, breach, self.now_ms))
+        self._order_events.append(OrderEvent(order_id, n, status, reason, self.now_ms, self.number, remaining))
         if status in FINAL_STATUSES:
-            self.account.release(order.order_id)
-            self.account.release_qty(order.order_id)
+            self.account.release_all(order_id)
+            if status == "REJECTED":
+                self.refusals.append(reason)
 
-    def _note(self, order: WorkingOrder, status: OrderStatus, reason: str) -> None:
-        remaining = float(order.remaining)
-        row = OrderEvent(order.order_id, order.events, status, reason, self.now_ms, self.number, remaining)
-        self._order_events.append(row)
+    def check_balance(self, order: WorkingOrder, instrument: Instrument, price: Decimal) -> LimitBreach | None:
+        """What an order that costs `price` a unit lacks; None: nothing. It learns how much money it is to hold back."""
+        account = self.account
+        needed = account.needed(instrument, order.side, order.qty, price, instrument.taker_fee)
+        if needed:
+            order.reserved, order.reserved_at = needed, price
+        return account.refuses(instrument, order.side, order.qty, needed)
 
-    def reserve(self, order: WorkingOrder, price: Decimal) -> None:
-        """Hold back what an accepted order may need: money for what it opens at `price`, holdings for what it sells."""
-        if order.reduce_only:
-            return
-        if order.side != BUY and not self._allow_short:
-            self.account.reserve_qty(order.order_id, order.symbol, order.qty)
-            return
-        instrument = self._instruments.of(order.symbol)
-        opening = subtract(order.qty, self._closing(order.symbol, order.side, order.qty))
-        if opening > ZERO:
-            order.reserved_at = price
-            order.reserved = self.account.cost_of(instrument, opening, price, instrument.taker_fee)
-            self.account.reserve(order.order_id, instrument.currency, order.reserved)
-
-    def lift(self, order: WorkingOrder) -> WorkingOrder:
+    def lift(self, order: WorkingOrder) -> None:
         """Give back what an order holds back, for as long as it takes to check the one that is to replace it."""
-        self.account.release(order.order_id)
-        self.account.release_qty(order.order_id)
-        return order
+        self.account.release_all(order.order_id)
 
-    def put_back(self, order: WorkingOrder) -> None:
-        """Undo `lift`."""
+    def reserve(self, order: WorkingOrder) -> None:
+        """Hold back what an accepted order may need: the money that it asks for, or the holdings that it sells."""
         if order.reserved:
             self.account.reserve(order.order_id, self._instruments.of(order.symbol).currency, order.reserved)
         elif not order.reduce_only and order.side != BUY and not self._allow_short:
@@ -179,19 +167,12 @@ class PaperDesk:
     def _allowed(self, order: WorkingOrder, execution: Execution, instrument: Instrument, fee_rate: Decimal) -> Decimal:
         """How much of a fill position and money allow. Closing needs no money; spot sells what is held."""
         qty = execution.qty
-        closing = self._closing(order.symbol, order.side, qty)
+        closing = self.account.closing(order.symbol, order.side, qty)
         if closing == qty or order.reduce_only or (order.side != BUY and not self._allow_short):
             return closing
         opening = subtract(qty, closing)
         affordable = self.account.affordable(instrument, opening, execution.price, fee_rate, order.order_id)
         return qty if affordable == opening else subtract(qty, subtract(opening, affordable))
-
-    def _closing(self, symbol: str, side: Side, qty: Decimal) -> Decimal:
-        """How much of `qty` closes the position that is held on the other side."""
-        net = self.account.positions.at_stake(symbol)[0]
-        if not net or (net > ZERO) == (side == BUY):
-            return ZERO
-        return min(qty, net.copy_abs())
 
     def _book(
         self, order: WorkingOrder, qty: Decimal, execution: Execution, instrument: Instrument, fee_rate: Decimal

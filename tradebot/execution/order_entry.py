@@ -108,52 +108,55 @@ class OrderEntry:
     def _send(self, venue: SymbolVenue, order: WorkingOrder, old: WorkingOrder | None) -> None:
         """Refuse the order with a reason code, or send it, in the place of `old` where there is one."""
         desk = self._desk
-        held = None if old is None else desk.lift(old)
-        price = self._reservation_price(venue, order)
-        refusal = self._refusal(venue, order, price)
-        if held is not None:
-            desk.put_back(held)
+        if old is not None:
+            desk.lift(old)
+        refusal = self._refusal(venue, order)
+        if old is not None:
+            desk.reserve(old)
         if refusal is not None:
             if old is not None:
                 old.replaced_by = None
             desk.refuse(order, refusal.reason, refusal.breach)
             return
         desk.accepted += 1
-        desk.reserve(order, price)
+        desk.reserve(order)
         if old is None:
             venue.submit(order)
         else:
             venue.amend(old.order_id, order)
 
-    def _refusal(self, venue: SymbolVenue, order: WorkingOrder, price: Decimal) -> Refusal | None:
-        """Why an order is not sent; `price` is what a unit may cost."""
+    def _refusal(self, venue: SymbolVenue, order: WorkingOrder) -> Refusal | None:
+        """Why an order is not sent."""
         if self.repeated is not None:
             return self.repeated
         instrument, last = venue.instrument, exact(order.reference)
-        small = too_small(instrument, order.remaining, order.limit or order.stop or last)
-        if small is not None and not (order.reduce_only and small.reason == MIN_NOTIONAL):
-            return Refusal(small.reason, small.breach)
+        if instrument.restricts_size:
+            small = too_small(instrument, order.remaining, order.limit or order.stop or last)
+            if small is not None and not (order.reduce_only and small.reason == MIN_NOTIONAL):
+                return Refusal(small.reason, small.breach)
         if not order.remaining:
             return Refusal(MIN_QTY)
+        price = self._reservation_price(venue, order, last)
         if price <= ZERO or (order.stop is not None and not order.stop):
             return Refusal(MIN_NOTIONAL)  # a price below one step
         if self.closed is not None:
             return Refusal(self.closed)
-        wanted = _as_open(order)
-        blocked = self._blocked(wanted)
-        if blocked is not None:
-            return blocked
-        positions = self._desk.account.positions
+        wanted, desk = _as_open(order), self._desk
+        code = self._breakers.blocking(order.symbol)
+        if code is not None:
+            blocked = self._blocked(wanted, code)
+            if blocked is not None:
+                return blocked
+        positions = desk.account.positions
         refusal = check_order(wanted, last, self._open_orders(), self._last_price, positions, self._caps, self._money)
         if refusal is not None or order.reduce_only:
             return refusal
-        breach = self._desk.account.refuses(instrument, order.side, order.qty, price, instrument.taker_fee)
+        breach = desk.check_balance(order, instrument, price)
         return None if breach is None else Refusal(NO_BALANCE, breach)
 
-    def _blocked(self, wanted: OpenOrder) -> Refusal | None:
-        """A halt or a breaker refuses the order, unless it lowers what is at stake."""
-        code = self._breakers.blocking(wanted.symbol)
-        if code is None or wanted.reduce_only:
+    def _blocked(self, wanted: OpenOrder, code: str) -> Refusal | None:
+        """A halt or a breaker (`code`) refuses the order, unless it lowers what is at stake."""
+        if wanted.reduce_only:
             return None
         bought, sold = open_quantities(_as_open(order) for order in self._venues[wanted.symbol].orders)
         net = self._desk.account.positions.at_stake(wanted.symbol)[0]
@@ -173,13 +176,12 @@ class OrderEntry:
     def _last_price(self, symbol: str) -> Decimal:
         return exact(self._venues[symbol].tape.last_price)
 
-    def _reservation_price(self, venue: SymbolVenue, order: WorkingOrder) -> Decimal:
+    def _reservation_price(self, venue: SymbolVenue, order: WorkingOrder, last: Decimal) -> Decimal:
         """What one unit may cost: the limit; else stop, quote or last price with the trail and the slippage on top."""
         if order.limit is not None:
             return order.limit
         price = order.stop
         if price is None:
-            last = exact(order.reference)
             if order.type == "MARKET":
                 quote = venue.tape.ask if order.side == BUY else venue.tape.bid
                 price = last if quote is None or quote <= ZERO else quote

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tradebot.core.currencies import ACCOUNT_CURRENCY
 from tradebot.core.events import BUY, SELL, Fill, LimitBreach, Side
 from tradebot.portfolio.exact import ONE, ZERO, add, exact, finite, multiply, subtract
-from tradebot.portfolio.instruments import UNKNOWN_STEP, Instrument, Instruments, round_down, unit_value, value_of
+from tradebot.portfolio.instruments import UNKNOWN_STEP, Instrument, Instruments, round_down, value_of
 from tradebot.portfolio.positions import Positions, PositionState
 from tradebot.portfolio.rates import Rates
 
@@ -89,6 +89,11 @@ class Account:
         if qty is not None and held > qty:
             self._reserved_qty[order_id] = (symbol, subtract(held, qty))
 
+    def release_all(self, order_id: str) -> None:
+        """Give back everything that the order holds back: it has ended."""
+        self._reserved.pop(order_id, None)
+        self._reserved_qty.pop(order_id, None)
+
     # ---- what can be spent and sold ----------------------------------------------------------------------------
 
     def free(self, order_id: str | None = None) -> Decimal:
@@ -99,7 +104,9 @@ class Account:
         """
         if self._is_spot:
             # What is held is worth what is at stake; where its value is negative, that is owed on top.
-            left = subtract(self._cash_total(), multiply(_TWO, self.positions.total_owed(self._rates)))
+            left, owed = self._cash_total(), self.positions.total_owed(self._rates)
+            if owed:
+                left = subtract(left, multiply(_TWO, owed))
         else:
             limit = multiply(self.equity(), self._leverage)
             left = subtract(limit, self.positions.total_exposure(self._rates))
@@ -139,24 +146,36 @@ class Account:
         """What buying `qty` at `price` costs with fees, in the currency of the instrument: what a BUY reserves."""
         return multiply(value_of(instrument, qty, price), add(ONE, fee_rate))
 
-    def refuses(
-        self, instrument: Instrument, side: Side, qty: Decimal, price: Decimal, fee_rate: Decimal
-    ) -> LimitBreach | None:
-        """Why an order is refused NO_BALANCE; None when there is enough.
+    def closing(self, symbol: str, side: Side, qty: Decimal) -> Decimal:
+        """How much of `qty` closes the position that is held on the other side."""
+        net = self.positions.at_stake(symbol)[0]
+        if not net or (net > ZERO) == (side == BUY):
+            return ZERO
+        return min(qty, net.copy_abs())
 
-        A BUY needs its cost at `price` but for what only closes a short position. A SELL of spot needs the holdings; a
-        margin SELL needs free balance for what goes beyond them.
+    def needed(
+        self, instrument: Instrument, side: Side, qty: Decimal, price: Decimal, fee_rate: Decimal
+    ) -> Decimal:
+        """The money that an order needs, in the currency of the instrument; 0 when it only closes a position.
+
+        That is its cost at `price` but for what closes a position. A SELL of spot needs holdings instead.
         """
-        net = self.positions.at_stake(instrument.symbol)[0]
+        if side == SELL and not self._allow_short:
+            return ZERO
+        closing = self.closing(instrument.symbol, side, qty)
+        if closing:
+            qty = subtract(qty, closing)
+        return self.cost_of(instrument, qty, price, fee_rate) if qty else ZERO
+
+    def refuses(self, instrument: Instrument, side: Side, qty: Decimal, needed: Decimal) -> LimitBreach | None:
+        """Why an order that needs this much money (`needed`) is refused NO_BALANCE; None when there is enough."""
         if side == SELL and not self._allow_short:
             held = self.free_qty(instrument.symbol)
             return LimitBreach(HOLDINGS, finite(qty), finite(held)) if qty > held else None
-        closing = min(qty, max(net if side == SELL else net.copy_negate(), ZERO))
         rate = self._rates.rate(instrument.currency)
-        if closing == qty or rate is None:  # without a rate the order is refused NO_RATE
+        if not needed or rate is None:  # without a rate the order is refused NO_RATE
             return None
-        needed = multiply(self.cost_of(instrument, subtract(qty, closing), price, fee_rate), rate)
-        free = self.free()
+        needed, free = multiply(needed, rate), self.free()
         return LimitBreach(BALANCE, finite(needed), finite(free)) if needed > free else None
 
     def size_of_share(
@@ -179,8 +198,9 @@ class Account:
     def apply(self, fill: Fill, instrument: Instrument) -> None:
         """Take in a fill of `instrument`: cash, fee, position. What the order reserved is for the caller to release."""
         qty, price, fee = exact(fill.fill_qty), exact(fill.fill_price), exact(fill.fees)
-        paid = multiply(multiply(qty, unit_value(instrument, price)), instrument.contract_size)
-        spent = add(paid if fill.side == BUY else paid.copy_negate(), fee)
+        paid = value_of(instrument, qty, price)
+        gains_cash = (fill.side == BUY) == instrument.inverse  # an inverse contract counts with -1/price
+        spent = add(paid.copy_negate() if gains_cash else paid, fee)
         currency = instrument.currency
         self._cash[currency] = subtract(self._cash.get(currency, ZERO), spent)
         self._fees[fill.symbol] = add(self._fees.get(fill.symbol, ZERO), fee)
@@ -241,7 +261,8 @@ class Account:
     def _cash_total(self) -> Decimal:
         total = ZERO
         for currency, amount in self._cash.items():
-            total = add(total, self._in_account(currency, amount))
+            rate = self._rates.rate(currency)
+            total = add(total, amount if rate is ONE or rate is None else multiply(amount, rate))
         return total
 
     def _in_account(self, currency: str | None, amount: Decimal) -> Decimal:

@@ -18,6 +18,8 @@ EXACT: Final = Context(prec=10_000, traps=[Inexact, InvalidOperation, Overflow, 
 add: Final = EXACT.add
 multiply: Final = EXACT.multiply
 subtract: Final = EXACT.subtract
+divide_towards_zero: Final = EXACT.divide_int
+"""The whole part of a quotient."""
 
 ZERO: Final = Decimal(0)
 ONE: Final = Decimal(1)

@@ -7,14 +7,14 @@ symbol does (`core.currencies`), else the adapter of the exchange, else the curr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
+from decimal import Context, Decimal
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
 from tradebot.core.currencies import Pair, pair_of_form
 from tradebot.core.events import MIN_NOTIONAL, MIN_QTY, LimitBreach
-from tradebot.portfolio.exact import EXACT, ONE, ZERO, exact, finite, multiply
+from tradebot.portfolio.exact import ONE, ZERO, add, divide_towards_zero, exact, finite, multiply, subtract
 
 if TYPE_CHECKING:
     from tradebot.config.money import InstrumentConfig
@@ -140,22 +140,18 @@ def value_of(instrument: Instrument, qty: Decimal, price: Decimal) -> Decimal:
 
 def round_down(value: Decimal, step: Decimal | None) -> Decimal:
     """The largest multiple of `step` that is not above `value`; `value` itself without a step."""
-    return value if step is None else _multiple(value, step, ROUND_FLOOR)
+    if step is None:
+        return value
+    found = multiply(divide_towards_zero(value, step), step)
+    return found if found <= value else subtract(found, step)
 
 
 def round_up(value: Decimal, step: Decimal | None) -> Decimal:
     """The smallest multiple of `step` that is not below `value`; `value` itself without a step."""
-    return value if step is None else _multiple(value, step, ROUND_CEILING)
-
-
-def _multiple(value: Decimal, step: Decimal, rounding: str) -> Decimal:
-    whole = EXACT.divide_int(value, step)  # towards zero
-    found = multiply(whole, step)
-    if found == value:
-        return found
-    if rounding == ROUND_FLOOR and value < ZERO:
-        return EXACT.subtract(found, step)
-    return EXACT.add(found, step) if rounding == ROUND_CEILING and value > ZERO else found
+    if step is None:
+        return value
+    found = multiply(divide_towards_zero(value, step), step)
+    return found if found >= value else add(found, step)
 
 
 class TooSmall(Struct, frozen=True, gc=False):

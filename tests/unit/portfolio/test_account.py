@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tradebot.config.money import AccountConfig, InstrumentConfig, RateSymbol
 from tradebot.core.events import BUY, SELL, Fill, LimitBreach
 from tradebot.portfolio.account import Account
+from tradebot.portfolio.instruments import Instrument
 from tradebot.portfolio.money import Money, money_of
 
 Side = Literal["BUY", "SELL"]
@@ -46,6 +47,13 @@ def fill(symbol: str, side: Side, qty: float, price: float, fees: float = 0.0) -
 
 def apply(to: Account, of: Money, each: Fill) -> None:
     to.apply(each, of.instruments.of(each.symbol))
+
+
+def refusal(
+    by: Account, instrument: Instrument, side: Side, qty: str, price: int, fee_rate: str = "0"
+) -> LimitBreach | None:
+    needed = by.needed(instrument, side, Decimal(qty), Decimal(price), Decimal(fee_rate))
+    return by.refuses(instrument, side, Decimal(qty), needed)
 
 
 FILLS = st.builds(fill, st.sampled_from(SYMBOLS), st.sampled_from((BUY, SELL)), SIZES, PRICES, FEES)
@@ -192,7 +200,7 @@ def test_orders_beyond_the_balance_are_refused(
     settings_: dict[str, Any], side: Side, qty: str, refused: LimitBreach | None
 ) -> None:
     held, of = account(**settings_)
-    found = held.refuses(of.instruments.of("BTC/USD"), side, Decimal(qty), Decimal(50_000), Decimal("0.001"))
+    found = refusal(held, of.instruments.of("BTC/USD"), side, qty, 50_000, fee_rate="0.001")
     assert found == refused
 
 
@@ -202,8 +210,8 @@ def test_what_closes_a_short_position_needs_no_balance() -> None:
     held.mark("BTC/USD", 80_000.0)
     assert held.free() < 0
     instrument = of.instruments.of("BTC/USD")
-    assert held.refuses(instrument, BUY, Decimal("0.15"), Decimal(80_000), Decimal(0)) is None
-    assert held.refuses(instrument, BUY, Decimal("0.16"), Decimal(80_000), Decimal(0)) is not None
+    assert refusal(held, instrument, BUY, "0.15", 80_000) is None
+    assert refusal(held, instrument, BUY, "0.16", 80_000) is not None
 
 
 def test_an_inverse_contract_earns_its_base_currency() -> None:
@@ -230,7 +238,7 @@ def test_spot_buys_inverse_contracts_for_at_most_the_balance() -> None:
     apply(held, of, fill("PERP", BUY, 60.0, 50_000.0))
     assert held.free() == 4000
     assert held.affordable(perp, Decimal(150), price, Decimal(0)) == 40
-    assert held.refuses(perp, BUY, Decimal(41), price, Decimal(0)) is not None
+    assert refusal(held, perp, BUY, "41", 50_000) is not None
 
 
 def test_a_share_of_the_equity_as_a_size() -> None:
