@@ -26,7 +26,7 @@ from tradebot.core.ids import event_prefix, fill_id, order_id, signal_id
 from tradebot.execution.moves import Execution, Settlement
 from tradebot.execution.orders import WorkingOrder
 from tradebot.portfolio.account import Account
-from tradebot.portfolio.exact import ZERO, exact, multiply, subtract
+from tradebot.portfolio.exact import ZERO, add, exact, multiply, subtract
 from tradebot.portfolio.instruments import Instrument, Instruments, value_of
 from tradebot.portfolio.round_trips import RoundTrips
 
@@ -170,9 +170,9 @@ class PaperDesk:
         closing = self.account.closing(order.symbol, order.side, qty)
         if closing == qty or order.reduce_only or (order.side != BUY and not self._allow_short):
             return closing
-        opening = subtract(qty, closing)
+        opening = subtract(qty, closing) if closing else qty
         affordable = self.account.affordable(instrument, opening, execution.price, fee_rate, order.order_id)
-        return qty if affordable == opening else subtract(qty, subtract(opening, affordable))
+        return qty if affordable == opening else add(closing, affordable)
 
     def _book(
         self, order: WorkingOrder, qty: Decimal, execution: Execution, instrument: Instrument, fee_rate: Decimal

@@ -202,7 +202,7 @@ def check_order(
     net, exposure = positions.at_stake(symbol)
     own = [*open_orders.get(symbol, ())]
     bought, sold = open_quantities(own) if own else (ZERO, ZERO)
-    if order.reduce_only or lowers(net, order.side, order.qty, bought if order.side == BUY else sold):
+    if order.reduce_only or (net and lowers(net, order.side, order.qty, bought if order.side == BUY else sold)):
         return None
     if instrument.needs_entry:
         return Refusal(NO_INSTRUMENT)

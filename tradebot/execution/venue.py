@@ -89,14 +89,17 @@ class SymbolVenue:
         self._sequence += 1
         order.sequence = self._sequence
         wait_ms = self._settings.latency_ms if latency_ms is None else latency_ms
-        order.active_from_ms = max(order.active_from_ms, self.tape.now_ms + wait_ms)
+        active_from_ms = self.tape.now_ms + wait_ms
+        if active_from_ms > order.active_from_ms:
+            order.active_from_ms = active_from_ms
         self._orders[order.order_id] = order
         self._move(order, "SUBMITTED", "SUBMITTED")
         if order.expire_ts is not None and order.expire_ts < self._due_ms:
             self._due_ms = order.expire_ts
         if order.active_from_ms < self._next_arrival_ms:
             self._next_arrival_ms = order.active_from_ms
-        self._until_ms = min(self._until_ms, self._due_ms, self._next_arrival_ms)
+        if self._until_ms:  # 0: every print is looked at already
+            self._until_ms = min(self._due_ms, self._next_arrival_ms)
 
     def cancel(self, order_id: str, reason: str = CANCEL_REQUESTED) -> bool:
         """Ask for the end of an order, which takes `cancel_latency_ms`.
@@ -251,7 +254,7 @@ class SymbolVenue:
 
     def _fill(self, tick: Tick, newest: int) -> None:
         """Spend the volume of one print on orders whose age is at most `newest`: takers first, then resting ones."""
-        active = [o for o in self._orders.values() if 0 < o.age <= newest and not o.waits_for_trigger]
+        active = [o for o in self._orders.values() if 0 < o.age <= newest and (o.taking or not o.waits_for_trigger)]
         if not active:
             return
         used = ZERO
@@ -308,7 +311,7 @@ class SymbolVenue:
             if order.take_profit is not None or order.stop_loss is not None:
                 for child in children_of(order, qty, self.instrument.tick_size, self._desk.new_order_id):
                     self.submit(child, latency_ms=0)
-            if order.is_final:
+            if status == "FILLED":
                 del self._orders[order.order_id]
         if settled.cut is not None and not order.is_final:
             self._end(order, "CANCELED", FOK if order.time_in_force == FOK else settled.cut)

@@ -132,7 +132,7 @@ class Account:
         free = self.free(order_id)
         if rate is None or free <= ZERO:
             return ZERO
-        needed = multiply(whole, rate)
+        needed = whole if rate is ONE else multiply(whole, rate)
         if needed <= free:
             return qty
         step = instrument.lot_size or UNKNOWN_STEP
@@ -144,7 +144,8 @@ class Account:
 
     def cost_of(self, instrument: Instrument, qty: Decimal, price: Decimal, fee_rate: Decimal) -> Decimal:
         """What buying `qty` at `price` costs with fees, in the currency of the instrument: what a BUY reserves."""
-        return multiply(value_of(instrument, qty, price), add(ONE, fee_rate))
+        value = value_of(instrument, qty, price)
+        return add(value, multiply(value, fee_rate))
 
     def closing(self, symbol: str, side: Side, qty: Decimal) -> Decimal:
         """How much of `qty` closes the position that is held on the other side."""
@@ -153,9 +154,7 @@ class Account:
             return ZERO
         return min(qty, net.copy_abs())
 
-    def needed(
-        self, instrument: Instrument, side: Side, qty: Decimal, price: Decimal, fee_rate: Decimal
-    ) -> Decimal:
+    def needed(self, instrument: Instrument, side: Side, qty: Decimal, price: Decimal, fee_rate: Decimal) -> Decimal:
         """The money that an order needs, in the currency of the instrument; 0 when it only closes a position.
 
         That is its cost at `price` but for what closes a position. A SELL of spot needs holdings instead.
@@ -175,7 +174,7 @@ class Account:
         rate = self._rates.rate(instrument.currency)
         if not needed or rate is None:  # without a rate the order is refused NO_RATE
             return None
-        needed, free = multiply(needed, rate), self.free()
+        needed, free = needed if rate is ONE else multiply(needed, rate), self.free()
         return LimitBreach(BALANCE, finite(needed), finite(free)) if needed > free else None
 
     def size_of_share(

@@ -121,8 +121,9 @@ class Positions:
         position = self._positions.get(fill.symbol)
         if position is None:
             position = self._new(fill.symbol, fill.fill_price)
-        price = unit_value(position.instrument, exact(fill.fill_price))
-        qty = exact(fill.fill_qty)
+        price, qty = exact(fill.fill_price), exact(fill.fill_qty)
+        if position.instrument.inverse:
+            price = unit_value(position.instrument, price)
         change = qty if fill.side == BUY else qty.copy_negate()
         paid = multiply(change, price)
         before, cost_before = position.net, position.cost
@@ -266,8 +267,9 @@ class Positions:
 
     def _value(self, position: _Position, price: float) -> None:
         position.price = price
-        value = multiply(position.net, unit_value(position.instrument, exact(price)))
-        if position.instrument.contract_size is not ONE:
+        instrument, unit = position.instrument, exact(price)
+        value = multiply(position.net, unit_value(instrument, unit) if instrument.inverse else unit)
+        if instrument.contract_size is not ONE:
             value = position.money(value)
         exposure, sums = value.copy_abs(), position.sums
         sums.exposure = add(sums.exposure, subtract(exposure, position.exposure))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -162,8 +164,7 @@ def _insert_ticks(db: SqliteDatabase, run_no: int, ticks: list[Tick], symbol: st
 
 
 def _insert_notices(db: SqliteDatabase, run_no: int, notices: list[Notice]) -> None:
-    columns = {name: [getattr(notice, name) for notice in notices] for name in Notice.__struct_fields__}
-    insert_columns(db, NoticeRow, {"run": run_no}, columns)
+    insert_columns(db, NoticeRow, {"run": run_no}, _columns(notices, Notice.__struct_fields__))
 
 
 def _insert_signals(db: SqliteDatabase, run_no: int, signals: list[Signal]) -> None:
@@ -192,19 +193,20 @@ def _insert_orders(db: SqliteDatabase, run_no: int, orders: list[Order]) -> None
         "reason": [o.reason for o in orders],
         "is_shadow": [o.is_shadow for o in orders],
     }
+    alike: list[tuple[str, ...]] = [("symbol", "qty", "status", "reason", "is_shadow")]
     breaches = [o.breach for o in orders]
     if any(breach is not None for breach in breaches):  # rare, and otherwise there is less to bind
         columns["refused_by"] = [None if breach is None else breach.limit_key for breach in breaches]
         columns["refused_value"] = [None if breach is None else breach.value for breach in breaches]
         columns["refused_limit"] = [None if breach is None else breach.limit for breach in breaches]
     if any(o.order_type is not None for o in orders):  # none in SHADOW
-        columns |= {name: [getattr(o, name) for o in orders] for name in _PAPER_ORDER_FIELDS}
-    _insert(db, OrderRow, run_no, columns, ("symbol", "qty", "status", "reason", "is_shadow"))
+        columns |= _columns(orders, _PAPER_ORDER_FIELDS)
+        alike.append(_PAPER_ORDER_FIELDS)
+    _insert(db, OrderRow, run_no, columns, *alike)
 
 
 def _insert_order_events(db: SqliteDatabase, run_no: int, events: list[OrderEvent]) -> None:
-    columns = {name: [getattr(event, name) for event in events] for name in OrderEvent.__struct_fields__}
-    insert_columns(db, OrderEventRow, {"run": run_no}, columns)
+    insert_columns(db, OrderEventRow, {"run": run_no}, _columns(events, OrderEvent.__struct_fields__))
 
 
 def _insert_fills(db: SqliteDatabase, run_no: int, fills: list[Fill]) -> None:
@@ -220,18 +222,24 @@ def _insert_fills(db: SqliteDatabase, run_no: int, fills: list[Fill]) -> None:
         "is_shadow": [f.is_shadow for f in fills],
     }
     if any(f.tick is not None for f in fills):  # none in SHADOW
-        columns |= {name: [getattr(f, name) for f in fills] for name in _PAPER_FILL_FIELDS}
+        columns |= _columns(fills, _PAPER_FILL_FIELDS)
     _insert(db, TradeRow, run_no, columns, ("symbol", "fill_qty", "is_shadow"))
 
 
-def _insert(
-    db: SqliteDatabase, model: type[Model], run_no: int, columns: dict[str, list[Any]], alike: tuple[str, ...]
-) -> None:
-    """Insert the rows; where the `alike` columns hold the same in all of them, those values are bound once.
+def _columns(rows: Sequence[Any], fields: Iterable[str]) -> dict[str, list[Any]]:
+    """Fields of structs whose columns have the same names."""
+    return {name: list(map(attrgetter(name), rows)) for name in fields}
 
-    All of these columns or none, so that there are few statements of each size and not dozens.
+
+def _insert(
+    db: SqliteDatabase, model: type[Model], run_no: int, columns: dict[str, list[Any]], *alike: tuple[str, ...]
+) -> None:
+    """Insert the rows; where columns of a group of `alike` hold the same in all of them, those values are bound once.
+
+    All columns of a group or none, so that there are few statements of each size and not dozens.
     """
     shared: dict[str, Any] = {"run": run_no}
-    if all(columns[name].count(columns[name][0]) == len(columns[name]) for name in alike):
-        shared |= {name: columns.pop(name)[0] for name in alike}
+    for group in alike:
+        if all(columns[name].count(columns[name][0]) == len(columns[name]) for name in group):
+            shared |= {name: columns.pop(name)[0] for name in group}
     insert_columns(db, model, shared, columns)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from tradebot.core.channel import Channel, ChannelClosed
-from tradebot.core.events import Fill, NoticeKind, Order, OrderEvent, OutcomeChunk, TickOutcome
+from tradebot.core.events import Fill, NoticeKind, Order, OrderEvent, OutcomeChunk
 from tradebot.core.log_events import LogEvent
 from tradebot.output.log import Log
 from tradebot.portfolio.instruments import Instruments
@@ -55,18 +55,20 @@ class ReportStage:
             except ChannelClosed:
                 return
             for chunk in chunks:
-                for outcome in chunk:
-                    self._report(outcome)
+                self._report(chunk)
 
-    def _report(self, outcome: TickOutcome) -> None:
-        log_signals(self._log, outcome.signals)
-        for order in outcome.orders:
-            self._order(order)
-        self._order_events(outcome.order_events)
-        self._fills(outcome.fills)
-        for notice in outcome.notices:
-            log = self._log.info if notice.kind == "BREAKER_RELEASED" else self._log.warning
-            log(_NOTICE_TEXTS.get(notice.kind, notice.kind), event=LogEvent(notice.kind), detail=notice.detail)
+    def _report(self, outcomes: OutcomeChunk) -> None:
+        """All of a kind at once: a replay logs few lines of very many."""
+        log_signals(self._log, [signal for outcome in outcomes for signal in outcome.signals])
+        for outcome in outcomes:
+            for order in outcome.orders:
+                self._order(order)
+        self._order_events([event for outcome in outcomes for event in outcome.order_events])
+        self._fills([fill for outcome in outcomes for fill in outcome.fills])
+        for outcome in outcomes:
+            for notice in outcome.notices:
+                log = self._log.info if notice.kind == "BREAKER_RELEASED" else self._log.warning
+                log(_NOTICE_TEXTS.get(notice.kind, notice.kind), event=LogEvent(notice.kind), detail=notice.detail)
 
     def _order(self, order: Order) -> None:
         metrics = self._metrics
