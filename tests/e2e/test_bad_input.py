@@ -57,6 +57,33 @@ CONFIGURATIONS = [
     Bad("unknown strategy", '[strategy]\nname = "sma"\n', (), ("bad.toml:2", "sma", "sma_crossover")),
     Bad("windows crossed", "[strategy]\nshort_window = 20\nlong_window = 5\n", (), ("short_window", "long_window")),
     Bad("all at once", "[engine]\nsample_every = 0\nx = 1\n[app]\nsymbol = 5\n", (), ("3 things", "x", "app.symbol")),
+    Bad(
+        "step of 0", '[instruments."A"]\ntick_size = 0\n', (), ("bad.toml:2", "instruments.A.tick_size", "more than 0")
+    ),
+    Bad(
+        "base is quote", '[instruments."A"]\nbase = "EUR"\nquote = "EUR"\n', (), ("bad.toml:2", "EUR is the quote, too")
+    ),
+    Bad("unknown quote", '[instruments."A"]\nquote = "USTD"\n', (), ("bad.toml:2", "did you mean UST", "[rates]")),
+    Bad("inverse", '[instruments."A"]\ninverse = true\n', (), ("bad.toml:2", "needs base")),
+    Bad("minimum between lots", '[instruments."A"]\nlot_size = 0.3\nmin_qty = 0.5\n', (), ("bad.toml:3", "multiple")),
+    Bad("rate of 0", "[rates]\nEUR = 0\n", (), ("bad.toml:2", "rates.EUR", "more than 0")),
+    Bad(
+        "rates in a circle",
+        '[rates]\nEUR = {symbol = "EUR/GBP"}\nGBP = {symbol = "GBP/EUR"}\n',
+        (),
+        ("bad.toml:2", "depends on itself: EUR -> GBP -> EUR"),
+    ),
+    Bad("negative latency", "[paper]\nlatency_ms = -1\n", (), ("bad.toml:2", "paper.latency_ms", "at least 0")),
+    Bad("no participation", "[paper]\nparticipation = 0\n", (), ("bad.toml:2", "paper.participation", "more than 0")),
+    Bad("participation", "[paper]\nparticipation = 2\n", (), ("bad.toml:2", "paper.participation", "at most 1")),
+    Bad("queue", '[paper]\nqueue = "trade"\n', (), ("bad.toml:2", "paper.queue", "did you mean trades")),
+    Bad("on_gap", '[paper]\non_gap = "cancle"\n', (), ("bad.toml:2", "paper.on_gap", "did you mean cancel")),
+    Bad("order type", '[execution]\norder_type = "limits"\n', (), ("bad.toml:2", "order_type", "did you mean limit")),
+    Bad("post_only market orders", "[execution]\npost_only = true\n", (), ("bad.toml:2", 'order_type = "limit"')),
+    Bad("no price left", "[execution]\nlimit_offset_bps = 10_000\n", (), ("bad.toml:2", "limit_offset_bps", "at most")),
+    Bad("no balance", "[account]\ninitial_balance = 0\n", (), ("bad.toml:2", "account.initial_balance", "more than 0")),
+    Bad("leverage", "[account]\nmax_leverage = 0.5\n", (), ("bad.toml:2", "account.max_leverage", "at least 1")),
+    Bad("drawdown", "[breakers]\nmax_drawdown_pct = 101\n", (), ("bad.toml:2", "max_drawdown_pct", "at most 100")),
     Bad("LIVE in the file", 'mode = "LIVE"\nlive_armed = true\n', (), ("LIVE", "proof bundle", "live gateway")),
     Bad("missing configuration", None, ("--config=nowhere.toml",), ("nowhere.toml", "no such")),
     Bad("directory as configuration", None, ("--config=/",), ("/", "directory")),
@@ -264,6 +291,52 @@ def test_an_input_without_a_tick_ends_with_11(engine: Engine) -> None:
             assert done.ledger["accepted"] == 0
             [because] = [line for line in done.stdout.splitlines() if line.startswith("because")]
             assert f"{name}: no line is a tick: it {words}" in because
+
+
+def test_a_step_of_the_price_above_the_price_refuses_each_order(engine: Engine) -> None:
+    """A limit that rounds down to 0 is never sent, and the log says which key is wrong."""
+    config = engine.config(
+        "c.toml",
+        'mode = "PAPER"\n[strategy]\nname = "periodic"\n[execution]\norder_type = "limit"\n'
+        '[instruments."TEST/USD"]\ntick_size = 1000\n',
+    )
+    done = engine.run(config, *REPLAY, "--db=x.db").expect(0)
+    assert rows(engine.path("x.db"), "SELECT DISTINCT status, reason FROM orders WHERE side = 'BUY'") == [
+        ("REJECTED", "MIN_NOTIONAL")
+    ]
+    details = {fields["detail"] for fields in done.all(LogEvent.ORDER_REFUSED) if fields["side"] == "BUY"}
+    assert details == {'the price of the order is less than one step, instruments."TEST/USD".tick_size = 1000.0'}
+
+
+def test_keys_of_paper_have_no_effect_in_shadow(engine: Engine) -> None:
+    """One file may serve both modes."""
+    text = '[paper]\nlatency_ms = 5\n[account]\ninitial_balance = 1.0\n[execution]\norder_type = "limit"\n'
+    engine.run(engine.config("c.toml", text), *REPLAY, "--db=x.db").expect(0)
+    engine.run(*REPLAY, "--db=y.db").expect(0)
+    query = "SELECT symbol, side, qty, price, status, reason, order_type, limit_price FROM orders"
+    assert rows(engine.path("x.db"), query) == rows(engine.path("y.db"), query) != []
+
+
+def test_a_run_is_not_resumed_in_another_mode(engine: Engine) -> None:
+    """A replay of a file is another run then; the id of one from standard input belongs to the mode it began in."""
+    engine.run(*REPLAY, "--db=x.db").expect(0)
+    engine.run(*REPLAY, "--db=x.db", "--mode=paper", "--resume").expect(0)
+    assert rows(engine.path("x.db"), "SELECT mode, complete, ticks FROM runs") == [("SHADOW", 1, 50), ("PAPER", 1, 50)]
+    args = ("--ingest=replay", "--replay-file=-", "--run-id=mine", "--db=z.db")
+    with CROSSOVER.open("rb") as lines:
+        engine.run(*args, stdin=lines).expect(0)
+    with CROSSOVER.open("rb") as lines:
+        done = engine.run(*args, "--mode=paper", "--resume", stdin=lines).expect(12)
+    assert_one_message(done, "run id mine is already in database", "choose another --run-id")
+
+
+def test_halt_without_an_engine_says_so(engine: Engine) -> None:
+    """It holds for the next start; without a database there is nothing that it could hold for."""
+    done = engine.run("halt", "--db=x.db").expect(1)
+    assert "there is no database, so no engine that could be halted; check --db" in done.stdout + done.stderr
+    engine.run(*REPLAY, "--db=x.db").expect(0)
+    done = engine.run("halt", "--db=x.db").expect(0)
+    assert "no engine is running: the next start with a live feed refuses orders" in done.stdout
 
 
 def test_a_replay_is_not_stored_twice(engine: Engine) -> None:

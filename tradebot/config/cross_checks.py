@@ -25,6 +25,9 @@ def cross_problems(config: Config, unsure: Iterable[str] = ()) -> list[Problem]:
     if short >= long:
         text = f"must be smaller than strategy.long_window, but {short} is not smaller than {long}"
         problems.append(Problem("strategy.short_window", "strategy.long_window", text))
+    if config.execution.post_only and config.execution.order_type == "market":
+        text = 'needs execution.order_type = "limit": a market order always takes'
+        problems.append(Problem("execution.post_only", "execution.order_type", text))
     for section, url, file in (
         ("engine", config.engine.ws_url, config.engine.ws_url_file),
         ("notify", config.notify.webhook_url, config.notify.webhook_url_file),

@@ -81,6 +81,10 @@ def _of_instrument(symbol: str, entry: InstrumentConfig, rates: Mapping[str, flo
     if entry.quote is not None and entry.quote not in CURRENCIES and entry.quote not in rates:
         text = f"{_unknown(entry.quote)}; give it a rate in [rates] if it is one"
         yield Mistake("instruments", key, text)
+    if entry.base is not None and entry.base == entry.quote:
+        yield Mistake(
+            "instruments", (symbol, "base"), f"{entry.base} is the quote, too: a market is between two currencies"
+        )
     if entry.inverse and entry.base is None:
         text = "needs base, the currency that an inverse contract is settled in"
         yield Mistake("instruments", (symbol, "inverse"), text)

@@ -119,7 +119,9 @@ ENTRIES: Final[Mapping[str, Entry]] = {
         "above it. Negative: on the other side, so that it fills like a market order with a worst price.",
     ),
     "execution.post_only": Entry(
-        "", "PAPER: a limit order that would take liquidity when it reaches the venue is refused (`POST_ONLY`)."
+        "",
+        "PAPER: a limit order that would take liquidity when it reaches the venue is refused (`POST_ONLY`). Needs "
+        '`order_type = "limit"`.',
     ),
     "paper.latency_ms": Entry("ms", "Time from a signal to the moment at which the venue has the order."),
     "paper.cancel_latency_ms": Entry("ms", "Time from a cancel request to the moment at which the venue has it."),

@@ -17,6 +17,9 @@ from tradebot.core.currencies import ACCOUNT_CURRENCY
 from tradebot.core.events import (
     BUY,
     HALTED,
+    LIQUIDATED,
+    MIN_NOTIONAL,
+    MIN_QTY,
     NO_INSTRUMENT,
     NO_RATE,
     RISK_CAP,
@@ -286,7 +289,22 @@ def refusal_text(order: Order, money: Money, positions: Positions | None = None)
         return "halted: only orders that reduce a position are accepted until tradebot resume"
     if order.reason == NO_INSTRUMENT:
         return _no_instrument_text(instrument)
+    if order.reason == LIQUIDATED:
+        return "the account has lost all it had: no order is sent any more; continue with another --db"
+    if order.reason in (MIN_QTY, MIN_NOTIONAL):
+        return _nothing_left_text(order, instrument)
     return f"reason {order.reason}"
+
+
+def _nothing_left_text(order: Order, instrument: Instrument) -> str:
+    """Of a quantity or price of which rounding to its step leaves nothing."""
+    if order.reason == MIN_QTY:
+        what, step, key = f"quantity {order.qty}", instrument.lot_size, "lot_size"
+    else:
+        what, step, key = "the price of the order", instrument.tick_size, "tick_size"
+    if step is None:
+        return f"{what} is 0 when it is rounded down"
+    return f'{what} is less than one step, instruments."{instrument.symbol}".{key} = {finite(step)}'
 
 
 def _breach_text(breach: LimitBreach, instrument: Instrument) -> str:

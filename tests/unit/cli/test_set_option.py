@@ -59,6 +59,8 @@ def test_every_key_can_be_set(environ: dict[str, str], key: str) -> None:
     feeds |= {"engine.replay_file": "replay"}
     if key in feeds:
         words.append(f"--ingest={feeds[key]}")
+    if key == "execution.post_only":
+        words.append("--set=execution.order_type=limit")
     if key == "engine.ws_source":
         words += ["--ingest=replay", "--replay-file=x"]
     settings = resolve(parse(words), environ, with_secrets=False)

@@ -104,6 +104,10 @@ def test_a_file_says_instruments_rates_and_account(tmp_path: Path) -> None:
             '2: instruments."X".quote: unknown currency (did you mean UST?); give it a rate in [rates] if it is one',
         ),
         (
+            "[instruments.X]\nquote = 'EUR'\nbase = 'EUR'",
+            '3: instruments."X".base: EUR is the quote, too: a market is between two currencies',
+        ),
+        (
             "[instruments.X]\ncontract_size = 100\ninverse = true",
             '3: instruments."X".inverse: needs base, the currency that an inverse contract is settled in',
         ),

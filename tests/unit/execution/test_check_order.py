@@ -15,6 +15,8 @@ from tradebot.config.money import InstrumentConfig, RateSymbol
 from tradebot.core.currencies import Pair
 from tradebot.core.events import (
     BUY,
+    MIN_NOTIONAL,
+    MIN_QTY,
     NO_BALANCE,
     NO_INSTRUMENT,
     NO_RATE,
@@ -279,6 +281,20 @@ def test_a_size_is_rounded_down_to_the_lot_and_small_orders_are_refused() -> Non
         "MIN_NOTIONAL", 0.0599, LimitBreach('instruments."A".min_notional', 9.995, 10.0),
         'the order is worth 9.995 EUR, below instruments."A".min_notional = 10.0',
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("reason", "text"),
+    [
+        (MIN_QTY, 'quantity 0.3 is less than one step, instruments."BTC/EUR".lot_size = 1.0'),
+        (MIN_NOTIONAL, 'the price of the order is less than one step, instruments."BTC/EUR".tick_size = 500.0'),
+    ],
+)
+def test_an_order_of_which_rounding_leaves_nothing_says_so(reason: str, text: str) -> None:
+    refused = refuse(Signal("r-1-S", "BTC/EUR", BUY, 0.75, "X", 0.3, 100.0, 1), reason)
+    money = money_of(0.0, {"BTC/EUR": InstrumentConfig(lot_size=1.0, tick_size=500.0)})
+    assert refusal_text(refused, money) == text
+    assert "is 0 when it is rounded down" in refusal_text(refused, money_of())
 
 
 @pytest.mark.parametrize(
