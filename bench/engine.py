@@ -24,14 +24,14 @@ class Replay:
     final: dict[str, Any]
 
 
-def replay(scratch: Path, database: Path, ticks: Path | None, level: str) -> Replay:
+def replay(scratch: Path, database: Path, ticks: Path | None, level: str, mode: str = "shadow") -> Replay:
     """Replay the file `ticks` into a fresh `database`; without a file, the database's own ticks, storing nothing.
 
     The log is written to a file, as JSON lines at `level`. Raises BenchError if the run fails.
     """
     if ticks is not None:
         remove(database)
-    command: list[str | Path] = [REPO / "bin" / "tradebot", "--ingest=replay", f"--config={CONFIG}"]
+    command: list[str | Path] = [REPO / "bin" / "tradebot", "--ingest=replay", f"--mode={mode}", f"--config={CONFIG}"]
     command += [f"--db={database}", f"--log-level={level}", "--log-format=json"]
     command += [f"--replay-file={ticks}"] if ticks is not None else []
     measured = measure.run(command, scratch, scratch)

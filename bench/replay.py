@@ -1,4 +1,4 @@
-"""make bench: compares a replay that stores everything with plain sqlite3 storing the same rows.
+"""make bench: compares a replay that stores everything with plain sqlite3 storing the same rows, and SHADOW with PAPER.
 
 Usage:
   bench.replay [--ticks=N] [--rounds=N]
@@ -27,7 +27,7 @@ from bench import engine, measure
 from bench.ticks import write_ticks
 from tradebot.output.streams import run_tool
 
-TARGET_STORED, TARGET_LOGGING = 1.2, 0.9
+TARGET_STORED, TARGET_LOGGING, TARGET_PAPER = 1.2, 0.9, 0.6
 
 
 @dataclass
@@ -70,13 +70,14 @@ class Bench:
         self.file = scratch / "ticks.jsonl"
         self.source = scratch / "source.db"
         self.target = scratch / "target.db"
-        self.busy: list[dict[str, float]] = []
+        self.busy: dict[str, list[dict[str, float]]] = {"c": [], "p": []}
         self.inside_s: list[float] = []
         self.plain = Samples("(a) plain executemany of the same rows")
         self.decoding = Samples("(b) decoding the file alone")
         self.stored = Samples("(c) whole replay, all stored, log at INFO")
         self.quiet = Samples("(c) the same, log at ERROR")
         self.unstored = Samples("(d) whole replay, nothing stored, INFO")
+        self.paper = Samples("(p) whole replay in PAPER, all stored, INFO")
 
     def prepare(self) -> dict[str, int]:
         """Generate the ticks and, with an unmeasured replay, the rows for (a) and (d). Returns the row counts."""
@@ -94,6 +95,7 @@ class Bench:
             lambda: self.measure_stored(self.stored, "INFO"),
             lambda: self.measure_stored(self.quiet, "ERROR"),
             self.measure_unstored,
+            self.measure_paper,
         ]
         for number in range(count):
             for at, step in enumerate(steps):
@@ -119,7 +121,7 @@ class Bench:
         samples.add(run.process, run.process.wall_s)
         engine.check_rows(self.target, self.ticks)
         if run.final.get("busy_s"):
-            self.busy.append(run.final["busy_s"])
+            self.busy["c"].append(run.final["busy_s"])
             self.inside_s.append(run.final["elapsed_s"])
 
     def measure_unstored(self) -> None:
@@ -127,10 +129,18 @@ class Bench:
         run = engine.replay(self.scratch, self.source, None, "INFO")
         self.unstored.add(run.process, run.process.wall_s)
 
+    def measure_paper(self) -> None:
+        """(p): the whole process, in PAPER with the same decisions as (c)."""
+        run = engine.replay(self.scratch, self.target, self.file, "INFO", mode="paper")
+        self.paper.add(run.process, run.process.wall_s)
+        engine.check_rows(self.target, self.ticks)
+        if run.final.get("busy_s"):
+            self.busy["p"].append(run.final["busy_s"])
+
     def report(self, counts: dict[str, int]) -> str:
         """The table."""
         plain, stored = measure.median(self.plain.seconds), measure.median(self.stored.seconds)
-        every = (self.plain, self.decoding, self.stored, self.quiet, self.unstored)
+        every = (self.plain, self.decoding, self.stored, self.quiet, self.unstored, self.paper)
         lines = [", ".join(f"{measure.count(number)} {table}" for table, number in counts.items())]
         lines += [self.machine, f"medians of {len(self.plain.seconds)} rounds, measured in turns", "", HEADING]
         lines += [samples.line(self.ticks) for samples in every]
@@ -142,15 +152,19 @@ class Bench:
                 f"c/a, start-up of Python in neither   {plain / inside:.2f}   (c inside the engine: {inside:.2f} s)"
             ]
         lines += [f"c with log at INFO / at ERROR      {measure.verdict(quiet / stored, TARGET_LOGGING)}"]
+        paper = measure.median(self.paper.seconds)
+        lines += [f"speed in PAPER (p) / in SHADOW (c) {measure.verdict(stored / paper, TARGET_PAPER)}", ""]
         return "\n".join([*lines, *self.busy_lines()])
 
     def busy_lines(self) -> list[str]:
-        """Processor seconds of each stage in (c), from the engine's log."""
-        if not self.busy:
-            return []
-        stages = {stage: measure.median([busy[stage] for busy in self.busy]) for stage in self.busy[0]}
-        text = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in stages.items())
-        return ["", f"processor seconds of each stage in (c): {text}"]
+        """Processor seconds of each stage in (c) and (p), from the engine's log."""
+        lines = []
+        for letter, measured in self.busy.items():
+            if measured:
+                stages = {stage: measure.median([busy[stage] for busy in measured]) for stage in measured[0]}
+                text = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in stages.items())
+                lines.append(f"processor seconds of each stage in ({letter}): {text}")
+        return lines
 
 
 def machine() -> str:

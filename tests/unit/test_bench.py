@@ -87,8 +87,10 @@ def test_a_small_bench_prints_the_whole_table() -> None:
         "(b)",
         "(c)",
         "(d)",
+        "(p)",
         "c/a",
         "INFO / at ERROR",
+        "in PAPER (p) / in SHADOW (c)",
         "processor seconds of each stage",
     ):
         assert part in answer.stdout
