@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import signal
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 from tests.e2e.live import Live, notices
 from tests.e2e.mockws import MockWsProcess
 from tests.e2e.paper import assert_paper_sound, assert_replay_same, open_orders
-from tests.e2e.process import Engine, rows, run_ids, wait_until
+from tests.e2e.process import REPO, Engine, assert_sound, rows, run_ids, tables, wait_until
+from tests.e2e.test_storage import assert_adopted, assert_failed_and_spilled, locked
 
 SYMBOL = "SOL/USDC"
 BASE_MS = 1_700_000_000_000
@@ -80,6 +82,53 @@ def check_second_run(engine: Engine, live: Live) -> None:
     assert paper["cash"] == {"USD": 10_000.0, "USDC": pytest.approx(-1.5 * 99.0 - fees, rel=1e-12)}
     assert paper["equity"] == pytest.approx(10_000 - 1.5 - fees, rel=1e-12)
     assert paper["open_orders"] == len(open_orders(db)) == 1
+
+
+def test_outcomes_that_waited_in_a_spill_file_are_continued(engine: Engine, tmp_path: Path) -> None:
+    """The database is locked from the fifth tick on: order and events reach it with the next start."""
+    with MockWsProcess(tmp_path) as mockws:
+        live = start(engine, mockws, 1, persist__storage_retry_s=0)
+        send(mockws, range(1, 5), 100.0)
+        live.wait_ticks(4)
+        with locked(live.db):
+            send(mockws, range(5, 11), 100.0)
+            done = live.running.finish()
+        assert_failed_and_spilled(done, "SQLITE_BUSY")
+        live = start(engine, mockws, 2)
+        assert_paper_sound(live.db)
+        send(mockws, range(11, 13), 98.0)
+        live.wait_ticks(12)
+        live.ask_to_stop()
+        assert_adopted(done, live.db, live.running.finish().expect(0), committed=True)
+    check_second_run(engine, live)
+    engine.run("--ingest=replay", "--replay-db=x.db", "--db=again.db", "--config=x.toml", "--mode=paper").expect(0)
+    assert_replay_same(live.db, engine.path("again.db"))
+
+
+def test_a_file_of_schema_5_is_continued(engine: Engine, tmp_path: Path) -> None:
+    """PAPER begins with its own balance and no position: those of the file are of SHADOW, and stay as they are."""
+    for part in ("push.db", "push.db-wal"):
+        packed = REPO / "fixtures" / "schema5" / f"{part}.gz"
+        engine.path(part.replace("push", "x")).write_bytes(gzip.decompress(packed.read_bytes()))
+    old = tables(engine.path("x.db"))
+    with MockWsProcess(tmp_path) as mockws:
+        for connected, numbers in ((1, range(1, 11)), (2, range(11, 13))):
+            live = start(engine, mockws, connected)
+            send(mockws, numbers, 100.0 if connected == 1 else 98.0)
+            live.wait_ticks(308 + numbers[-1])
+            live.ask_to_stop()
+            live.running.finish().expect(0)
+    assert_sound(live.db)
+    assert rows(live.db, "PRAGMA user_version") == [(6,)]
+    for table, before in old.items():
+        width, now = len(before[0]), tables(live.db)[table]
+        assert [row[:width] for row in now[: len(before)]] == before, table
+    assert rows(live.db, "SELECT mode, ticks FROM runs ORDER BY id DESC LIMIT 2") == [("PAPER", 2), ("PAPER", 10)]
+    assert [notice.kind for notice in notices(live.db, run=4)][:2] == ["RESTART", "LINK_UP"]
+    assert rows(live.db, "SELECT fill_qty, fill_price, run FROM trades WHERE liquidity IS NOT NULL") == [
+        (1.0, 99.0, 4), (0.5, 99.0, 4)
+    ]  # fmt: skip
+    assert account(engine)["cash"]["USD"] == 10_000.0
 
 
 @pytest.mark.parametrize("between", ["SIGTERM", "SIGKILL", "pruned"])
