@@ -216,9 +216,10 @@ def test_a_stopped_engine_is_found_and_restarted(engine: Engine, boxes: list[Box
     wait_change(box.db)
     soak.send(signal.SIGINT)
     soak.finish().expect(0)
-    assert limit_s <= stall["seconds_since_progress"] <= limit_s + poll_s
+    late_s = 1.5  # a busy machine reads and acts later than the poll is due
+    assert limit_s <= stall["seconds_since_progress"] <= limit_s + poll_s + late_s
     found_s = (stall["ts_ms"] - stopped_ms) / 1000  # the engine's last status may be a second old
-    assert limit_s - 1.2 <= found_s <= limit_s + poll_s + 1.5, found_s
+    assert limit_s - 1.2 <= found_s <= limit_s + poll_s + late_s, found_s
     assert len(box.decisions("STALL")) == 1
     assert box.decisions("ENGINE_RESTART") == [] and not throttle_path(box.db).exists()
     assert not alive(stopped)
