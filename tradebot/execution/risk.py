@@ -131,9 +131,11 @@ def check(
         before = positions.rated_exposure(rates)
         if rate is None or before is None:
             return RefusedOrder(signal, NO_RATE)
-        would_be = _in_account(value_of(instrument, after, price), rate)
-        total = add(before, subtract(would_be, _in_account(exposure, rate)))
-        breach = _cap_breach(caps, would_be, total, open_orders)
+        would_be = value_of(instrument, after, price)
+        change = subtract(would_be, exposure)
+        if rate is not ONE:
+            would_be, change = multiply(would_be, rate), multiply(change, rate)
+        breach = _cap_breach(caps, would_be, add(before, change), open_orders)
         if breach is not None:
             return RefusedOrder(signal, RISK_CAP, breach)
     size = signal.desired_size if instrument.lot_size is None else float(qty)
@@ -220,8 +222,11 @@ def check_order(
     else:
         sold = add(sold, order.qty)
     worst = worst_case(net, bought, sold)
-    would_be = _in_account(value_of(instrument, worst, price), rate)
-    total = add(before, subtract(would_be, _in_account(exposure, rate)))
+    would_be = value_of(instrument, worst, price)
+    change = subtract(would_be, exposure)
+    if rate is not ONE:
+        would_be, change = multiply(would_be, rate), multiply(change, rate)
+    total = add(before, change)
     count = len(own)
     for other, orders in open_orders.items():
         if other != symbol:
@@ -241,8 +246,8 @@ def _raised(
     instrument = money.instruments.of(symbol)
     rate = money.rates.rate(instrument.currency)
     net, exposure = positions.at_stake(symbol)
-    worst = value_of(instrument, worst_case(net, *open_quantities(orders)), price_of(symbol))
-    return _in_account(subtract(worst, exposure), ONE if rate is None else rate)
+    change = subtract(value_of(instrument, worst_case(net, *open_quantities(orders)), price_of(symbol)), exposure)
+    return change if rate is None or rate is ONE else multiply(change, rate)
 
 
 def _cap_breach(caps: RiskCaps, symbol: Decimal, total: Decimal, open_orders: int) -> LimitBreach | None:
@@ -253,10 +258,6 @@ def _cap_breach(caps: RiskCaps, symbol: Decimal, total: Decimal, open_orders: in
     if open_orders >= caps.max_open_orders:
         return _breach(OPEN_ORDERS_CAP, open_orders + 1, caps.max_open_orders)
     return None
-
-
-def _in_account(amount: Decimal, rate: Decimal) -> Decimal:
-    return amount if rate is ONE else multiply(amount, rate)
 
 
 def check_tick_age(ts: int, now_ms: int, max_tick_age_ms: int) -> Refusal | None:

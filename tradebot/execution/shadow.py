@@ -27,7 +27,7 @@ def refuse(signal: Signal, reason: str, breach: LimitBreach | None = None) -> Or
     applied: who drops a signal must hand them on with the next one.
     """
     return Order(
-        event_id=_named(signal, "O"),
+        event_id=_ids(signal)[0],
         signal_id=signal.event_id,
         symbol=signal.symbol,
         side=signal.side,
@@ -124,9 +124,9 @@ def _filled(order: ApprovedOrder, instrument: Instrument) -> Order:
     double.
     """
     signal, qty = order.signal, order.qty
-    order_id = _named(signal, "O")
+    order_id, fill_id = _ids(signal)
     fees = float(multiply(order.notional, instrument.taker_fee))
-    fill = Fill(_named(signal, "T"), order_id, signal.symbol, signal.side, qty, signal.price, fees, signal.ts)
+    fill = Fill(fill_id, order_id, signal.symbol, signal.side, qty, signal.price, fees, signal.ts)
     return Order(
         event_id=order_id,
         signal_id=signal.event_id,
@@ -141,9 +141,9 @@ def _filled(order: ApprovedOrder, instrument: Instrument) -> Order:
     )
 
 
-def _named(signal: Signal, letter: str) -> str:
-    """The id of a signal's order (-O) or trade (-T): as the signal's own (-S), with its number where it has one."""
-    stem, _, tail = signal.event_id.rpartition("-")
-    if not tail.startswith("S"):
+def _ids(signal: Signal) -> tuple[str, str]:
+    """The ids of a signal's order (-O) and trade (-T): as the signal's own (-S), with its number where it has one."""
+    stem, dash, number = signal.event_id.rpartition("-S")
+    if not dash:
         raise ValueError(f"signal id {signal.event_id!r} does not end in -S")
-    return f"{stem}-{letter}{tail[1:]}"
+    return f"{stem}-O{number}", f"{stem}-T{number}"

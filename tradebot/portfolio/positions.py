@@ -124,14 +124,15 @@ class Positions:
         price, qty = exact(fill.fill_price), exact(fill.fill_qty)
         if position.instrument.inverse:
             price = unit_value(position.instrument, price)
-        change = qty if fill.side == BUY else qty.copy_negate()
+        buys = fill.side == BUY
+        change = qty if buys else qty.copy_negate()
         paid = multiply(change, price)
         before, cost_before = position.net, position.cost
         after = add(before, change)
-        if not before or (before > 0) == (change > 0):
+        if not before or (before > ZERO) == buys:
             position.cost = add(cost_before, paid)
         else:
-            if (after > 0) == (before > 0) and after:
+            if after and (after > ZERO) != buys:
                 position.cost = _COST.divide(multiply(cost_before, after), before)
             else:
                 position.cost = multiply(after, price)
