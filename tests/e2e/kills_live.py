@@ -5,6 +5,9 @@ links. Each engine is killed 0.05 to 1.5 s after its start, or up to 0.4 s after
 connects or stores. A copy of its files is checked, so that every start finds the files as the kill left them: nothing
 is stored twice, every gap between two numbers has its notice in the right place, and no row lacks its cause. At
 intervals and at the end, signals and fills are recomputed, with positions continued from run to run.
+
+With `--mode=paper` open orders and the account continue from run to run, and at the end a replay of all runs must give
+the same signals, orders, order events, fills and notices.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import sqlite3
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +29,7 @@ from typing import Final
 from sim.checks.checkers import check_database, check_run
 from tests.e2e.live import KEYS, assert_feed_sound, toml
 from tests.e2e.mockws import MockWsProcess
+from tests.e2e.paper import assert_paper_sound, assert_replay_same
 from tests.e2e.process import Engine, assert_sound, environment, run_ids, ticks_stored, wait_for_ticks
 from tradebot.cli.arguments import parse
 from tradebot.cli.resolve import resolve
@@ -38,11 +43,19 @@ LATEST_S: Final = 1.5
 LINKED_LATEST_S: Final = 0.4
 RECOMPUTED_EVERY: Final = 50
 _DB: Final = "x.db"
+PAPER_KEYS: Final[Mapping[str, object]] = {
+    "execution.order_type": "limit",
+    "execution.limit_offset_bps": 2.0,
+    "paper.latency_ms": 20,
+    "paper.queue": "trades",
+    "strategy.desired_size": 0.5,
+}
 
 # A round takes 1.5 s, longer than most engines live, so kills occur everywhere in it.
 FEED: Final = f"""
 description = "continues with or without clients: gaps, trades sent again, a quiet symbol, a cut link"
 symbols = {BUSY}
+market = "fast"
 repeat = true
 [[step]]
 do = "ticks"
@@ -135,17 +148,20 @@ def _unlike(some: list[tuple[int, int, str, int]], others: list[tuple[int, int, 
 class _Engines:
     """Consecutive engines on one database."""
 
-    def __init__(self, home: Path, url: str, chance: random.Random) -> None:
+    def __init__(self, home: Path, url: str, chance: random.Random, paper: bool) -> None:
         self.engine = Engine(home)
         self.db = home / _DB
         self.account = Account()
         self._chance = chance
         self._copy = home / "copy"
+        self._paper = paper
+        keys = {**KEYS, **(PAPER_KEYS if paper else {})}
         configs = [
-            self.engine.config(f"batch-{size}.toml", toml({**KEYS, "persist.batch_size": size}))
+            self.engine.config(f"batch-{size}.toml", toml({**keys, "persist.batch_size": size}))
             for size in (1, 10, 100)
         ]
-        self._commands = [(config, f"--db={_DB}", "--ingest=mockws", f"--ws-url={url}") for config in configs]
+        mode = "--mode=paper" if paper else "--mode=shadow"
+        self._commands = [(config, f"--db={_DB}", "--ingest=mockws", f"--ws-url={url}", mode) for config in configs]
         args = [f"--config={home / configs[0].removeprefix('--config=')}", *self._commands[0][1:]]
         self.config: Config = resolve(parse(args), environment(home)).config
 
@@ -165,7 +181,10 @@ class _Engines:
         before = self.account.ticks
         copy = self._copied()
         if ticks_stored(copy):
-            assert_sound(copy)
+            if self._paper:
+                assert_paper_sound(copy)
+            else:
+                assert_sound(copy)
             self.account.read(copy)
         return self.account.ticks > before
 
@@ -180,7 +199,7 @@ class _Engines:
     def recompute(self) -> None:
         """Signals, orders and fills of the newest run follow from its ticks and from the earlier runs."""
         copy = self._copied()
-        if ticks_stored(copy):
+        if ticks_stored(copy) and not self._paper:
             check_database(copy)
             check_run(copy, self.config, run_ids(copy)[-1], whole=False)
 
@@ -193,16 +212,21 @@ class _Engines:
         done = running.finish().expect(0)
         assert done.ledger["not_stored"] == 0, done.ledger
         self.account.read(self.db)
+        if self._paper:
+            again = ("--ingest=replay", f"--replay-db={_DB}", "--db=again.db")
+            self.engine.run(self._commands[0][0], "--mode=paper", *again).expect(0)
+            assert_replay_same(self.db, self.engine.path("again.db"))
+            return
         assert_feed_sound(self.db)
         check_run(self.db, self.config, run_ids(self.db)[-1], whole=True)
 
 
-def kill_and_restart(home: Path, kills: int, seed: int) -> dict[str, float]:
+def kill_and_restart(home: Path, kills: int, seed: int, paper: bool = False) -> dict[str, float]:
     """Kill engines of one feed; returns a summary. Raises AssertionError with the failure."""
     (home / "feed.toml").write_text(FEED)
     begun_s, with_rows = time.monotonic(), 0
     with MockWsProcess(home, "--scenario=./feed.toml") as mockws:
-        engines = _Engines(home, mockws.url, random.Random(seed))
+        engines = _Engines(home, mockws.url, random.Random(seed), paper)
         try:
             for number in range(1, kills + 1):
                 try:
@@ -231,9 +255,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.e2e.kills_live", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--mode", choices=("shadow", "paper"), default="shadow")
     options = parser.parse_args()
     home = Path(tempfile.mkdtemp(prefix="tradebot-kills-live-"))
-    tally = kill_and_restart(home, options.kills, options.seed)
+    tally = kill_and_restart(home, options.kills, options.seed, options.mode == "paper")
     shutil.rmtree(home)
     print(f"all survived: {tally} (seed {options.seed})")
     return 0
