@@ -191,9 +191,9 @@ def test_paper_in_two_currencies(engine: Engine) -> None:
     inferred = rows(db, "SELECT count(*) FROM ticks WHERE taker IS NULL")[0][0] - 1  # BTC/EUR begins with one
     assert (view["sides_given"], view["sides_inferred"]) == (160, inferred)
     shown = engine.run("status", f"--db={db}").expect(0).stdout
-    assert f"orders      {still_open} open, {statuses['FILLED']} filled" in shown
+    assert f"orders      {still_open} open, {statuses['FILLED']} filled, {statuses['REJECTED']} refused\n" in shown
     free = amount(view["free"], "USD")
-    assert f"equity      {amount(view['equity'], 'USD')}, of which {free} free to spend\n" in shown
+    assert f"equity      {amount(view['equity'], 'USD')}, free to spend {free}\n" in shown
     cash_text = ", ".join(amount(held, unit) for unit, held in view["cash"].items())
     assert f"cash        {cash_text}\n" in shown
     assert f"taker side  inferred for 33.1% of {160 + inferred} prints\n" in shown

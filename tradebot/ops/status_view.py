@@ -42,6 +42,7 @@ from tradebot.store.spill import probe_spill, spill_path
 from tradebot.telemetry.publisher import status_line
 from tradebot.telemetry.status_file import Status, read_status, status_path
 from tradebot.telemetry.throttle_file import Throttle, read_throttle, throttle_path
+from tradebot.threads.counters import VETOES
 
 FORMAT: Final = 1
 EVERY_S: Final = 1.0
@@ -283,10 +284,11 @@ def _account_lines(paper: PaperView, counters: dict[str, int]) -> Iterator[str]:
         "canceled": counters["orders_canceled"],
         "expired": counters["orders_expired"],
         "refused by the venue": counters["orders_bounced"],
+        "refused": sum(counters[name] for name in set(VETOES.values())),
     }
     parts = [f"{paper.open_orders:,} open", *(f"{count:,} {name}" for name, count in ended.items() if count)]
     yield _pair("orders", ", ".join(parts))
-    free = "" if paper.free is None else f", of which {amount(paper.free, paper.unit)} free to spend"
+    free = "" if paper.free is None else f", free to spend {amount(paper.free, paper.unit)}"
     yield _pair("equity", amount(paper.equity, paper.unit) + free)
     yield _pair("cash", ", ".join(amount(held, unit) for unit, held in paper.cash.items()))
     if share := inferred_text(paper):
