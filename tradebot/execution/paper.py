@@ -186,7 +186,8 @@ class PaperExecution:
         desk, on_time = self._desk, False
         if self._marks_first:
             self._mark(venue)  # at the print before this one, at which fills find the account
-        desk.begin(tick, number, max(venue.tape.now_ms, as_unix_ms(tick.ts)))
+        now_ms = venue.tape.now_ms
+        desk.begin(tick, number, now_ms if passed else max(now_ms, as_unix_ms(tick.ts)))
         if self._notices:
             desk.notices += self._notices  # of what was decided between the ticks
             self._notices.clear()

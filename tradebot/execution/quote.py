@@ -51,6 +51,8 @@ class Tape:
         self.inferred = 0
         """For how many prints the tick rule said it."""
         self._infers = tick_size is None
+        # `tick_size` as a float: only a difference below it makes a new one. Infinite before the first, -inf: none does.
+        self._step = inf if tick_size is None else -inf
         self._rule: Side | None = None  # what the tick rule says at the last price
         # The ask is the higher of `_ask` and `_high_sell` + tick_size (0.0: none), the bid is mirrored.
         self._ask: Decimal | float | None = None
@@ -69,8 +71,8 @@ class Tape:
         # One loop over local variables: this runs for every print of a run.
         now_ms, last, side, rule = self.now_ms, self.last_price, self.side, self._rule
         ask, bid, high_sell, low_buy = self._ask, self._bid, self._high_sell, self._low_buy
-        infers, sizes, size = self._infers, self._sizes, self.tick_size or _INFINITE
-        late, sided, untold, step = 0, 0, 0, float(size)
+        sizes, size, step = self._sizes, self.tick_size or _INFINITE, self._step
+        late, sided, untold = 0, 0, 0
         for index in range(start, stop):
             tick = ticks[index]
             ts = tick.ts
@@ -87,12 +89,12 @@ class Tape:
                 if last:
                     rule, gap = BUY if price > last else SELL, abs(price - last)
                     # The second term is more than floats can be wrong by; beyond it, decimals decide.
-                    if infers and gap < step + (price + gap) * 1e-15 and difference(price, last) < size:
+                    if gap < step + (price + gap) * 1e-15 and difference(price, last) < size:
                         # What the old step said of the quote stays; the new one counts from this print on.
                         ask, bid = self._ask_of(ask, high_sell), self._bid_of(bid, low_buy)
                         high_sell = low_buy = 0.0
                         size = self.tick_size = difference(price, last)
-                        step = float(size)
+                        step = self._step = float(size)
                 last = price
             side = tick.taker
             if side is None:
@@ -167,6 +169,7 @@ class Tape:
         )  # fmt: skip
         if self._infers:
             self.tick_size = Decimal(state["tick_size"])
+            self._step = float(self.tick_size or _INFINITE)
         self.late, self.sided, self.inferred = state["late"], state["sided"], state["inferred"]
         self._ask, self._bid = _unplain(state["ask"]), _unplain(state["bid"])
         self._high_sell, self._low_buy = state["high_sell"], state["low_buy"]
