@@ -51,7 +51,7 @@ class Tape:
         self.inferred = 0
         """For how many prints the tick rule said it."""
         self._infers = tick_size is None
-        # `tick_size` as a float: only a difference below it makes a new one. Infinite before the first, -inf: none does.
+        # `tick_size` as a float: only a difference below it makes a new one. Infinite at first; -inf where it is known.
         self._step = inf if tick_size is None else -inf
         self._rule: Side | None = None  # what the tick rule says at the last price
         # The ask is the higher of `_ask` and `_high_sell` + tick_size (0.0: none), the bid is mirrored.
