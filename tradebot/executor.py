@@ -2,13 +2,17 @@
 
 Execution inside the strategy stage continues with its open orders: from the newest stored state, and from what was
 stored after it, which runs again: the ticks, the notices of origin INPUT and the decisions. So the result is that of a
-run that was never interrupted. The orders and fills that come out are stored already.
+run that was never interrupted. The orders and fills that come out are stored already, so PAPER runs it again as it was
+configured then: a state has that configuration with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from typing import Final
+
+import msgspec
 
 from tradebot.config.model import Config
 from tradebot.core.errors import ConfigError
@@ -18,17 +22,22 @@ from tradebot.execution.breakers import Breakers
 from tradebot.execution.inline_shadow import InlineShadow
 from tradebot.execution.moves import VenueSettings
 from tradebot.execution.order_entry import PaperSettings
-from tradebot.execution.paper import PaperExecution
+from tradebot.execution.paper import PaperExecution, configured_of
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.execution.timing import Recorded, TimingRefusals, TooOld
 from tradebot.feeds.memory import FeedMemory
 from tradebot.portfolio.money import Money
+from tradebot.portfolio.rates import Rates
 from tradebot.store.protocol import Store
 from tradebot.store.runs import RunRecord
 from tradebot.store.saved_state import SavedState, StoredItem
 from tradebot.store.takeover import Carried
 from tradebot.strategy.base import Decision, Strategy, SymbolHistory
 from tradebot.strategy.decider import symbol_runs
+
+_SECTIONS: Final = (
+    "mode", "strategy", "execution", "paper", "risk_caps", "account", "breakers", "instruments", "rates",
+)  # fmt: skip
 
 
 def make_executor(
@@ -45,7 +54,16 @@ def make_executor(
             return shadow
         strategy, balance = config.strategy, config.account.initial_balance
         return InlineShadow(run_id, strategy.desired_size, strategy.confidence, shadow, breakers, balance, refusals)
-    return PaperExecution(run_id, _paper_settings(config), money, config.account, config.risk_caps, breakers, refusals)
+    return PaperExecution(
+        run_id, _paper_settings(config), money, config.account, config.risk_caps, breakers, refusals,
+        configured=_configured(config),
+    )  # fmt: skip
+
+
+def _configured(config: Config) -> str:
+    """What PAPER depends on in a configuration, as text that is the same for the same values."""
+    values = {name: msgspec.to_builtins(getattr(config, name)) for name in _SECTIONS}
+    return msgspec.json.encode(values, order="deterministic").decode()
 
 
 def _paper_settings(config: Config) -> PaperSettings:
@@ -131,9 +149,11 @@ def _hold(executor: InlineShadow, carried: Carried) -> None:
 
 
 def _continue(store: Store, record: RunRecord, executor: InlineExecutor, saved: SavedState | None) -> str | None:
-    last = None
+    last, now = None, executor
     if saved is not None:
         try:
+            if isinstance(executor, PaperExecution):
+                executor = _as_configured_then(executor, saved)
             executor.restore(saved.state)
         except ValueError as error:
             raise ConfigError(
@@ -142,7 +162,25 @@ def _continue(store: Store, record: RunRecord, executor: InlineExecutor, saved: 
             ) from error
         last = saved.run_id
     with closing(store.stored_since(record, saved)) as items:
-        return _again(executor, items) or last
+        last = _again(executor, items) or last
+    if executor is not now:
+        now.restore(executor.state())
+    return last
+
+
+def _as_configured_then(executor: PaperExecution, saved: SavedState) -> PaperExecution:
+    """An executor with the configuration of `saved`; `executor` itself where that is the same, or not known.
+
+    Raises ValueError when this version cannot read it.
+    """
+    text = configured_of(saved.state)
+    if text is None or text == executor.configured:
+        return executor
+    then = msgspec.json.decode(text, type=Config)
+    instruments = executor.money.instruments.configured_as(then.instruments, then.execution.fee_rate)
+    older = make_executor(then, saved.run_id, Money(instruments, Rates(then.rates, instruments)))
+    assert isinstance(older, PaperExecution)
+    return older
 
 
 def _again(executor: InlineExecutor, items: Iterable[StoredItem]) -> str | None:

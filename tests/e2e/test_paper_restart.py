@@ -151,3 +151,32 @@ def test_a_restart_continues_open_orders(engine: Engine, tmp_path: Path, between
     if between != "pruned":
         engine.run("--ingest=replay", "--replay-db=x.db", "--db=again.db", "--config=x.toml", "--mode=paper").expect(0)
         assert_replay_same(live.db, engine.path("again.db"))
+
+
+def test_an_order_outlives_a_kill_and_a_change_of_the_configuration(engine: Engine, tmp_path: Path) -> None:
+    """What the killed run did is computed again as it was configured then, and goes on with the new configuration.
+
+    Regression: the open order became another one, whose events collided with the stored ones.
+    """
+    changed: dict[str, Any] = {
+        "execution__order_type": "market", "strategy__desired_size": 0.2, "account__initial_balance": 50.0,
+        "risk_caps__max_exposure_usd": 1.0, "paper__latency_ms": 60_000, "breakers__orders_per_minute": 1,
+        "execution__fee_rate": 0.002,
+    }  # fmt: skip
+    with MockWsProcess(tmp_path) as mockws:
+        live = first_run(engine, mockws)
+        live.running.kill()
+        live = Live(engine, f"--ws-url={mockws.url}", "--mode=paper", **{**KEYS, **changed})
+        mockws.wait_said(" connected from ", 2)
+        send(mockws, range(11, 13), 98.0)
+        live.wait_ticks(12)
+        live.ask_to_stop()
+        live.running.finish().expect(0)
+    assert_paper_sound(live.db)
+    order = f"{run_ids(live.db)[0]}-0000000008-O"
+    assert rows(live.db, f"SELECT run, n, status, tick FROM order_events WHERE order_id = '{order}' ORDER BY id") == [
+        (1, 1, "SUBMITTED", 8), (1, 2, "ACKNOWLEDGED", 9), (2, 3, "PARTIAL_FILL", 1), (2, 4, "FILLED", 2),
+    ]  # fmt: skip
+    assert rows(live.db, "SELECT order_id, fill_qty, fees FROM trades") == [(order, 1.0, 0.198), (order, 0.5, 0.099)]
+    assert rows(live.db, "SELECT order_type, qty, status FROM orders WHERE run = 2") == [("MARKET", 0.2, "SUBMITTED")]
+    assert account(engine)["cash"]["USD"] == 10_000.0

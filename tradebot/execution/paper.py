@@ -54,9 +54,13 @@ class PaperExecution:
 
     def __init__(
         self, run_id: str, settings: PaperSettings, money: Money, account: AccountConfig, caps: RiskCaps,
-        breakers: Breakers, refusals: TimingRefusals | None = None,
+        breakers: Breakers, refusals: TimingRefusals | None = None, configured: str = "",
     ) -> None:  # fmt: skip
-        """`refusals` are those that a replay of a stored run repeats."""
+        """`refusals` are those that a replay of a stored run repeats.
+
+        `configured` is the configuration of all of this as text: part of each state (`configured_of`).
+        """
+        self.configured = configured
         self._settings = settings
         self.money = money
         self.breakers = breakers
@@ -280,6 +284,7 @@ class PaperExecution:
         """What a restart continues from: bounded."""
         found = {
             "version": STATE_VERSION,
+            "configured": self.configured,
             "now_ms": self._now_ms,
             "closed": self._entry.closed,
             "account": self._account.state(),
@@ -311,3 +316,9 @@ class PaperExecution:
         self._venues.clear()
         for symbol, state_of_venue in found["venues"].items():
             self.venue(symbol).restore(state_of_venue)
+
+
+def configured_of(state: bytes) -> str | None:
+    """The `configured` of the executor that gave `state`; None where it had none, or there is no such state."""
+    found: Any = msgspec.msgpack.decode(state)
+    return found.get("configured") or None if isinstance(found, dict) else None

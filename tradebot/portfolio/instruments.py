@@ -77,6 +77,10 @@ class Instruments:
         self._pair_of = pair_of
         self._known: dict[str, Instrument] = {}
 
+    def configured_as(self, entries: Mapping[str, InstrumentConfig], fee_rate: float) -> Instruments:
+        """The instruments by another configuration, of the same exchange."""
+        return Instruments(entries, fee_rate, self._pair_of)
+
     def of(self, symbol: str) -> Instrument:
         """What is known of `symbol`."""
         found = self._known.get(symbol)

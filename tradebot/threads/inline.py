@@ -52,8 +52,8 @@ class InlineStage:
     ) -> None:
         """`stored`: rows at the front of this run that the database holds already; they are not handed on again.
 
-        `before`: the notices that come before everything else and do not pass here. `save_first`: a
-        checkpoint comes before everything else, because what the run begins with is stored nowhere.
+        `before`: the notices that come before everything else and do not pass here. `save_first`: a checkpoint comes
+        before everything else: no other state has this run's configuration, or what it begins with.
 
         A transaction holds whole ticks, so what the stored ticks caused is stored with them.
         """

@@ -17,7 +17,6 @@ from tradebot.core.log_events import LogEvent
 from tradebot.core.runtime import Runtime, Thread
 from tradebot.execution.base import InlineExecutor
 from tradebot.execution.breakers import Breakers
-from tradebot.execution.inline_shadow import InlineShadow
 from tradebot.execution.paper_view import PaperView
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.execution.timing import TimingRefusals
@@ -147,9 +146,8 @@ class Pipeline:
                 StrategyStage(parts.decider, channels, push, stored, metrics, log, parts.breakers),
                 ExecutionStage(execution, channels[1:], push, orders, metrics, log, self._runtime, refusals),
             )
-        save_first = push and isinstance(execution, InlineShadow)
         return (
-            InlineStage(parts.decider.strategy, execution, channels, stored, metrics, parts.notices, save_first),
+            InlineStage(parts.decider.strategy, execution, channels, stored, metrics, parts.notices, save_first=push),
             ReportStage(self._signals, execution.refusal_text, execution.money.instruments, metrics, log),
         )
 
