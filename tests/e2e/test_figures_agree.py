@@ -225,6 +225,28 @@ def test_paper_in_two_currencies(engine: Engine) -> None:
     assert metrics["tradebot_taker_sides", "inferred"] == inferred
 
 
+def test_an_account_that_is_used_up_is_shown(engine: Engine) -> None:
+    """A short sale, and a price that rises for good: the reason why no order is sent is at the end of all outputs."""
+    lines = [
+        json.dumps({"symbol": "SOL/USDC", "price": 100 + 3.0 * max(0, n - 10), "volume": 50, "ts": 1.7e12 + 200 * n})
+        for n in range(60)
+    ]
+    engine.path("rise.jsonl").write_text("\n".join(lines) + "\n")
+    account = "initial_balance = 1000\nallow_short = true\nmax_leverage = 10\n"
+    caps = "max_exposure_usd = 1e6\nmax_symbol_exposure_usd = 1e6\n"
+    strategy = '[engine]\nsignal_every_n_ticks = 8\n[strategy]\nname = "periodic"\ndesired_size = 80\n'
+    config = engine.config("c.toml", f'mode = "PAPER"\n{strategy}[account]\n{account}[risk_caps]\n{caps}')
+    args = (config, "--ingest=replay", "--replay-file=rise.jsonl", "--db=x.db")
+    for done in (engine.run(*args), engine.run(*args, "--resume")):
+        assert "blocked at the end: LIQUIDATED: the account has lost all it had" in done.expect(0).stdout
+    assert "BLOCKED     LIQUIDATED: the account" in engine.run("status", "--db=x.db").stdout
+    status = read_status(status_path(engine.path("x.db")))
+    assert status is not None and status.blocking == ("LIQUIDATED",)
+    metrics = {sample.name: sample.value for family in families(status, status.written_s) for sample in family.samples}
+    assert metrics["tradebot_liquidated"] == 1
+    assert metrics["tradebot_free_balance"] == 0
+
+
 def test_the_smallest_prices(engine: Engine) -> None:
     """Regression: a price of 0.0000001234 was printed as 0.00000013 and its fees as 0.0000."""
     lines = [

@@ -107,7 +107,7 @@ class PaperExecution:
 
     def _look(self) -> PaperView:
         open_orders = sum([len(venue.orders) for venue in self._venues.values()])
-        return view_of(self._account, self.money.rates, open_orders, self.taker_sides)
+        return view_of(self._account, self.money.rates, open_orders, self._entry.closed is not None, self.taker_sides)
 
     def venue(self, symbol: str) -> SymbolVenue:
         """The venue of `symbol`; to be read only."""

@@ -20,7 +20,6 @@ from peewee import SqliteDatabase
 
 from tradebot.core.errors import ConfigError, ExitCode, UsageError
 from tradebot.core.runtime import Runtime
-from tradebot.execution.trips import BreakersView
 from tradebot.feeds.status import SymbolsLook
 from tradebot.ops.soak.reasons import DatabaseMissing
 from tradebot.output.json_answer import json_answer
@@ -225,7 +224,7 @@ def database_trouble(look: HealthReading, status: Status) -> str | None:
 def _by_progress(look: HealthReading, status: Status, max_age_s: float) -> Health:
     stored_s = look.stored_age_s
     stored = "nothing stored yet" if stored_s is None else f"last stored {span(stored_s)} ago"
-    note = _blocked_note(status.breakers) + _symbols_note(status.symbols)
+    note = _blocked_note(status.blocking) + _symbols_note(status.symbols)
     note += "" if look.locked is None else f"; the database is locked: {look.locked}"
     if (status.uptime_s if stored_s is None else stored_s) <= max_age_s:
         return Health(True, stored + note)
@@ -254,9 +253,9 @@ def _unfed(status: Status, stored_s: float | None) -> str | None:
     return None
 
 
-def _blocked_note(view: BreakersView | None) -> str:
+def _blocked_note(codes: tuple[str, ...]) -> str:
     """What keeps orders from being sent. It is wanted, so it is no fault of the engine."""
-    return "" if view is None or not view.codes else f"; ORDERS BLOCKED: {', '.join(view.codes)}"
+    return f"; ORDERS BLOCKED: {', '.join(codes)}" if codes else ""
 
 
 def _symbols_note(symbols: SymbolsLook | None) -> str:

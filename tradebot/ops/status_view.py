@@ -20,7 +20,7 @@ from tradebot.core.errors import ConfigError
 from tradebot.core.events import as_unix_ms
 from tradebot.core.number_format import number
 from tradebot.core.runtime import Runtime
-from tradebot.execution.paper_view import PaperView, inferred_text
+from tradebot.execution.paper_view import LIQUIDATED_TEXT, PaperView, inferred_text
 from tradebot.execution.trips import BreakersView, trip_text
 from tradebot.feeds.status import SymbolsLook
 from tradebot.ops.health import (
@@ -286,6 +286,8 @@ def _account_lines(paper: PaperView, counters: dict[str, int]) -> Iterator[str]:
         "refused by the venue": counters["orders_bounced"],
         "refused": sum(counters[name] for name in set(VETOES.values())),
     }
+    if paper.liquidated:
+        yield _pair("BLOCKED", LIQUIDATED_TEXT)
     parts = [f"{paper.open_orders:,} open", *(f"{count:,} {name}" for name, count in ended.items() if count)]
     yield _pair("orders", ", ".join(parts))
     free = "" if paper.free is None else f", free to spend {amount(paper.free, paper.unit)}"

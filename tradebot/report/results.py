@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from tradebot.config.model import Config, Settings
 from tradebot.core.currencies import unit_of
 from tradebot.core.errors import ExitCode
-from tradebot.core.events import BP_DROP_SIGNAL, FINAL_STATUSES, RISK_CAP
+from tradebot.core.events import BP_DROP_SIGNAL, FINAL_STATUSES, LIQUIDATED, RISK_CAP
 from tradebot.core.ledger import Ledger
-from tradebot.execution.paper_view import PaperView, view_of
+from tradebot.execution.paper_view import LIQUIDATED_TEXT, PaperView, view_of
 from tradebot.execution.trips import blocked_texts
 from tradebot.portfolio.account import Account
 from tradebot.portfolio.book import book_of
@@ -61,7 +61,7 @@ def summarize(
         error=pipeline.stopped_by if failure is None else failure.cause,
         resumed=not record.is_new,
         continued=pipeline.continues,
-        blocked=blocked_texts(pipeline.breakers.view),
+        blocked=(*blocked_texts(pipeline.breakers.view), *_liquidated(paper)),
         gaps=metrics.gaps,
         reconnects=metrics.reconnects,
         lost_log_lines=lost_log_lines,
@@ -94,6 +94,7 @@ def summarize_stored(
     money.rates.on_prices(found.last_prices.items())
     views = Positions.of(found.positions.states(), money.instruments).views()
     book, orders = book_of(views, None, money), _with_open(found.orders_by_status)
+    paper = _stored_account(settings.config, found, money, orders) if info.mode == "PAPER" else None
     return RunSummary(
         run_id=info.run_id,
         run_no=found.run_no,
@@ -113,17 +114,23 @@ def summarize_stored(
         realized=book.realized,
         unrealized=book.unrealized,
         positions=_lines(views),
-        paper=_stored_account(settings.config, found, money, orders) if info.mode == "PAPER" else None,
+        paper=paper,
         exit_code=ExitCode.COMPLETE,
+        blocked=_liquidated(paper),
         gaps=found.gaps,
         hints=_hints(info, bool(found.refusals_by_reason.get(RISK_CAP)), fast=False),
     )
 
 
+def _liquidated(paper: PaperView | None) -> tuple[str, ...]:
+    return (LIQUIDATED_TEXT,) if paper is not None and paper.liquidated else ()
+
+
 def _stored_account(config: Config, found: StoredResults, money: Money, orders: Mapping[str, int]) -> PaperView:
     """The account after the fills of a replay, which begins with the configured balance."""
     account = Account.of_positions(config.account, found.positions.states(), *money)
-    return view_of(account, money.rates, orders.get("OPEN", 0), None)
+    liquidated = account.is_ruined() or LIQUIDATED in found.refusals_by_reason
+    return view_of(account, money.rates, orders.get("OPEN", 0), liquidated, None)
 
 
 def _source(settings: Settings, info: RunInfo) -> str:

@@ -176,6 +176,9 @@ def _of_account(paper: PaperView | None) -> Iterator[Metric]:
     yield _metric("tradebot_free_balance", "What a new order of PAPER may spend.", free, unit)
     yield _by_label("tradebot_cash", "Simulated cash of PAPER.", "unit", {} if paper is None else paper.cash)
     yield _metric("tradebot_open_orders", "Open orders of PAPER.", None if paper is None else paper.open_orders)
+    yield _metric(
+        "tradebot_liquidated", "1 once PAPER's account is used up.", None if paper is None else paper.liquidated
+    )
     sides = {} if paper is None else {"given": paper.sides_given, "inferred": paper.sides_inferred}
     yield _by_label("tradebot_taker_sides", "Prints by where the side of their taker is from.", "source", sides)
 

@@ -144,8 +144,8 @@ def status_line(status: Status) -> str:
         parts.append(f"waiting {status.retry_after_s:.0f} s as the server requested")
     if status.symbols is not None and (quiet := status.symbols.refused_count + status.symbols.silent_count):
         parts.append(f"{quiet} of {status.symbols.requested} symbols refused or silent")
-    if status.breakers is not None and status.breakers.codes:
-        parts.append("ORDERS BLOCKED: " + ", ".join(status.breakers.codes))
+    if codes := status.blocking:
+        parts.append("ORDERS BLOCKED: " + ", ".join(codes))
     if status.sample_every > 1:
         parts.append(f"1 of {status.sample_every} ticks kept")
     if status.state == "draining":

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from tradebot.core.errors import AdvisedError
+from tradebot.core.events import LIQUIDATED
 from tradebot.core.private_files import replace_private
 from tradebot.execution.paper_view import PaperView
 from tradebot.execution.trips import BreakersView
@@ -101,6 +102,12 @@ class Status(Struct, frozen=True, kw_only=True):
     def fresh(self, now_s: float) -> bool:
         """Whether an engine wrote this moments ago (`now_s`: monotonic clock) and has not ended."""
         return self.state != "ended" and 0 <= now_s - self.written_s <= FRESH_S
+
+    @property
+    def blocking(self) -> tuple[str, ...]:
+        """The codes of all that keeps orders from being sent: a halt, breakers, an account that is used up."""
+        codes = () if self.breakers is None else self.breakers.codes
+        return (*codes, LIQUIDATED) if self.paper is not None and self.paper.liquidated else codes
 
     def ingest_alive(self, now_s: float) -> bool:
         """Whether ingest works and its link, where it has one, is up: then no tick means a quiet market."""
