@@ -261,7 +261,9 @@ class Account:
         total = ZERO
         for currency, amount in self._cash.items():
             rate = self._rates.rate(currency)
-            total = add(total, amount if rate is ONE or rate is None else multiply(amount, rate))
+            if rate is not ONE and rate is not None:
+                amount = multiply(amount, rate)
+            total = add(total, amount) if total else amount
         return total
 
     def _in_account(self, currency: str | None, amount: Decimal) -> Decimal:

@@ -184,13 +184,14 @@ class Positions:
         """`total_exposure`; None where something is at stake in a currency without a rate."""
         total = ZERO
         for sums in self._sums.values():
-            rate = rates.rate(sums.currency)
-            if rate is ONE:
-                total = add(total, sums.exposure)
-            elif rate is not None:
-                total = add(total, multiply(sums.exposure, rate))
-            elif sums.exposure:
-                return None
+            rate, exposure = rates.rate(sums.currency), sums.exposure
+            if rate is None:
+                if exposure:
+                    return None
+                continue
+            if rate is not ONE:
+                exposure = multiply(exposure, rate)
+            total = add(total, exposure) if total else exposure
         return total
 
     def total_value(self, rates: Rates) -> Decimal:
