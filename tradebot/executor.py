@@ -35,6 +35,8 @@ from tradebot.store.takeover import Carried
 from tradebot.strategy.base import Decision, Strategy, SymbolHistory
 from tradebot.strategy.decider import symbol_runs
 
+_UNREADABLE: Final = ValueError, LookupError, TypeError, AttributeError, ArithmeticError
+"""What a state that is damaged, or of another version, may raise."""
 _SECTIONS: Final = (
     "mode", "strategy", "execution", "paper", "risk_caps", "account", "breakers", "instruments", "rates",
 )  # fmt: skip
@@ -155,10 +157,11 @@ def _continue(store: Store, record: RunRecord, executor: InlineExecutor, saved: 
             if isinstance(executor, PaperExecution):
                 executor = _as_configured_then(executor, saved)
             executor.restore(saved.state)
-        except ValueError as error:
+        except _UNREADABLE as error:
+            why = str(error) if type(error) is ValueError else f"it is damaged ({type(error).__name__}: {error})"
             raise ConfigError(
                 f"the database has the state after tick {saved.ticks_before} of run {saved.run_id}, from which"
-                f" this version cannot continue: {error}; use another --db, or the version that wrote it"
+                f" this version cannot continue: {why}; use another --db, or the version that wrote it"
             ) from error
         last = saved.run_id
     with closing(store.stored_since(record, saved)) as items:

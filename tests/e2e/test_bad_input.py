@@ -330,6 +330,18 @@ def test_a_run_is_not_resumed_in_another_mode(engine: Engine) -> None:
     assert_one_message(done, "run id mine is already in database", "choose another --run-id")
 
 
+@pytest.mark.parametrize("state", ["ff", "81a776657273696f6e63", "81a776657273696f6e01"])
+def test_a_state_that_cannot_be_read_is_refused(engine: Engine, state: str) -> None:
+    """Of another version, or damaged in any way; the file stays as it is."""
+    args = ("--mode=paper", "--db=x.db", "--seconds=0.1", "--set=engine.tick_interval_ms=5")
+    engine.run(*args).expect(0)
+    with closing(sqlite3.connect(engine.path("x.db"))) as db, db:
+        db.execute(f"UPDATE checkpoints SET state = x'{state}'")
+    done = engine.run(*args).expect(12)
+    assert_one_message(done, "the database has the state after tick", "cannot continue", "use another --db")
+    assert rows(engine.path("x.db"), "SELECT DISTINCT hex(state) FROM checkpoints") == [(state.upper(),)]
+
+
 def test_halt_without_an_engine_says_so(engine: Engine) -> None:
     """It holds for the next start; without a database there is nothing that it could hold for."""
     done = engine.run("halt", "--db=x.db").expect(1)
