@@ -9,6 +9,7 @@ from tests.sim.planted.bugs_disk import DISK_BUGS
 from tests.sim.planted.bugs_feeds import FEED_BUGS
 from tests.sim.planted.bugs_maintenance import UPKEEP_BUGS
 from tests.sim.planted.bugs_messages import WORDS_BUGS
+from tests.sim.planted.bugs_paper import PAPER_BUGS
 from tests.sim.planted.bugs_replay import REPLAY_BUGS
 
 _STAGE_BUGS: Final = (
@@ -450,4 +451,5 @@ BUGS: Final[tuple[Bug, ...]] = (
     *UPKEEP_BUGS,
     *WORDS_BUGS,
     *REPLAY_BUGS,
+    *PAPER_BUGS,
 )
