@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Final
 
-from mockws_server.actions import Action, Burst, Skip, Ticks, Wait
+from mockws_server.actions import Action, Burst, Disconnect, Skip, Ticks, Wait
 from mockws_server.script import Script
 from sim.checks.checkers import check_database, check_outcome
 from sim.checks.paper import check_paper_run
@@ -71,9 +71,13 @@ def _any_end(world: World) -> dict[str, Any]:
 
 @scenario
 def paper_market(world: World) -> None:
-    """A thin, a fast and a gapping market, with any assumption: orders, events, fills and the account are exact."""
+    """A thin, a fast and a gapping market, with any assumption: orders, events, fills and the account are exact.
+
+    The link may be lost, now and then.
+    """
     rate = float(world.between(5, 40))
-    exchange = _exchange(world, Ticks(world.between(20, 80), rate), Burst(world.between(2, 60)), Wait(0.5))
+    lost = (Disconnect(1012),) if world.chance(0.3) else ()
+    exchange = _exchange(world, Ticks(world.between(20, 80), rate), Burst(world.between(2, 60)), *lost, Wait(0.5))
     settings = _live(world)
     outcome = world.run(settings, Faults(network=exchange.online))
     expect(outcome, 0)

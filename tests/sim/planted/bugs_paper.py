@@ -46,10 +46,11 @@ _VENUE_BUGS: Final = (
     ),
     Bug(
         "touch_is_a_fill",
-        "a print at the very limit fills a resting order, without a queue",
+        "a print of the other side at the very limit fills a resting order, without a queue",
         "tradebot/execution/resting.py",
-        '    if beyond < ZERO or model == "through" or tape.side is None or tape.side == order.side:\n',
-        "    if beyond < ZERO or tape.side is None or tape.side == order.side:\n",
+        ' or model == "through" or tape.side is None or tape.side == order.side:\n        return ZERO\n'
+        '    if model == "front":\n',
+        ' or tape.side is None or tape.side == order.side:\n        return ZERO\n    if model != "trades":\n',
         40,
         "paper_market",
     ),
@@ -113,8 +114,8 @@ _VENUE_BUGS: Final = (
         "tradebot/execution/paper.py",
         '        elif notice.kind in ("LINK_LOST", "RESTART"):',
         '        elif notice.kind in ("RESTART",):',
-        100,
-        "paper_swarm",
+        40,
+        "paper_market",
     ),
     Bug(
         "gap_cancels_nothing",
@@ -204,7 +205,8 @@ _STORED_BUGS: Final = (
         "        if stored < len(chunk):\n            with_outcomes",
         "        if stored:\n            outcomes = [one for one in outcomes if one.number != self._stored_ticks + 1]\n"
         "        if stored < len(chunk):\n            with_outcomes",
-        100,
+        40,
+        "paper_replay_resumed",
     ),
 )
 
@@ -215,7 +217,8 @@ _RESTART_BUGS: Final = (
         "tradebot/portfolio/account.py",
         '        self._cash = {currency: Decimal(amount) for currency, amount in state["cash"]}\n',
         "",
-        100,
+        20,
+        "paper_restarted_with_open_orders",
     ),
     Bug(
         "reservations_not_restored",
@@ -223,7 +226,8 @@ _RESTART_BUGS: Final = (
         "tradebot/portfolio/account.py",
         '{order: (currency, Decimal(amount)) for order, currency, amount in state["reserved"]}',
         "{}",
-        100,
+        20,
+        "paper_restarted_with_open_orders",
     ),
     Bug(
         "open_orders_not_restored",
@@ -231,7 +235,8 @@ _RESTART_BUGS: Final = (
         _VENUE,
         "        self._orders = {order.order_id: order for order in orders}\n        self._watch()\n",
         "        self._orders = {}\n        self._watch()\n",
-        100,
+        20,
+        "paper_restarted_with_open_orders",
     ),
     Bug(
         "partial_fill_lost_at_a_kill",
@@ -240,7 +245,8 @@ _RESTART_BUGS: Final = (
         '        orders = msgspec.convert(state["orders"], list[WorkingOrder])\n',
         '        orders = msgspec.convert(state["orders"], list[WorkingOrder])\n'
         "        for order in orders:\n            order.remaining = order.qty\n",
-        100,
+        40,
+        "paper_restarted_with_open_orders",
     ),
     Bug(
         "quote_not_restored",
@@ -248,7 +254,8 @@ _RESTART_BUGS: Final = (
         _VENUE,
         '        self.tape.restore(state["tape"])\n',
         "",
-        100,
+        40,
+        "paper_restarted_with_open_orders",
     ),
     Bug(
         "restart_runs_no_decisions_again",
@@ -256,7 +263,8 @@ _RESTART_BUGS: Final = (
         "tradebot/executor.py",
         "list(_decisions(stored, number, number + len(run)))",
         "[]",
-        100,
+        20,
+        "paper_restarted_with_open_orders",
     ),
     Bug(
         "restart_not_shown_to_execution",
@@ -264,7 +272,8 @@ _RESTART_BUGS: Final = (
         "tradebot/engine.py",
         "        execution.on_notice(restart)\n",
         "",
-        100,
+        20,
+        "paper_restarted_with_open_orders",
     ),
 )
 
