@@ -151,6 +151,10 @@ class PaperDesk:
         elif not order.reduce_only and order.side != BUY and not self._allow_short:
             self.account.reserve_qty(order.order_id, order.symbol, order.remaining)
 
+    def lowered(self, order: WorkingOrder, qty: Decimal) -> None:
+        """See `Desk`."""
+        self._release(order, qty, self._instruments.of(order.symbol))
+
     def settle(self, order: WorkingOrder, execution: Execution) -> Settlement:
         """See `Desk`."""
         instrument = self._instruments.of(order.symbol)
@@ -201,7 +205,7 @@ class PaperDesk:
             self.closed.append(profit)
 
     def _release(self, order: WorkingOrder, qty: Decimal, instrument: Instrument) -> None:
-        """After a fill of `qty` the order holds back only what the rest of it may need."""
+        """Without `qty`, which is filled or no longer asked for, the order holds back what the rest of it may need."""
         if qty == order.remaining:
             return  # its end frees all of it
         if order.reserved:

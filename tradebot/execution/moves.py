@@ -58,6 +58,10 @@ class Desk(Protocol):
         """Take note that `order` has changed to `status`, and of the fill that is the cause."""
         ...
 
+    def lowered(self, order: WorkingOrder, qty: Decimal) -> None:
+        """The rest of `order` is about to become smaller by `qty`, without a fill of its own."""
+        ...
+
     def settle(self, order: WorkingOrder, execution: Execution) -> Settlement:
         """Book a fill before the next one is decided, or as much of it as money and position allow; FOK: all or 0."""
         ...

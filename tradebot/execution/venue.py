@@ -209,6 +209,7 @@ class SymbolVenue:
                 return UNKNOWN_ORDER
             if order.remaining <= order.replaces_remaining:
                 return MIN_QTY
+            self._desk.lowered(order, order.replaces_remaining)
             order.remaining = subtract(order.remaining, order.replaces_remaining)
         return POST_ONLY if order.post_only and self._is_marketable(order) else None
 

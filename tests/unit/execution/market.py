@@ -103,6 +103,9 @@ class Market:
         if execution is not None:
             self.filled_at.append(self.ticks)
 
+    def lowered(self, order: WorkingOrder, qty: Decimal) -> None:
+        """There is no account that holds anything back."""
+
     def settle(self, order: WorkingOrder, execution: Execution) -> Settlement:
         """See `Desk`."""
         qty, cut = execution.qty, None
