@@ -74,6 +74,8 @@ VETOES: Final[Mapping[str, str]] = {
 }
 """The counter of each reason for which execution refuses a signal; in a replay, BP_DROP_SIGNAL as recorded."""
 
+_REFUSED_BY_EXECUTION: Final = frozenset(VETOES.values()) - {"bp_drops_signal"}
+
 ENDED: Final[Mapping[OrderStatus, str]] = {
     "FILLED": "shadow_orders",
     "CANCELED": "orders_canceled",
@@ -170,6 +172,11 @@ class Metrics:
     def orders_rejected(self) -> int:
         """Signals that were refused, for whatever reason."""
         return sum([getattr(self, counter) for counter in set(VETOES.values())])
+
+    @property
+    def executed(self) -> int:
+        """Signals that the execution thread is done with. Those that found no space never reached it."""
+        return self.shadow_orders + sum([getattr(self, counter) for counter in _REFUSED_BY_EXECUTION])
 
     def count_veto(self, reason: str) -> None:
         """Count a signal that execution refused for `reason`. Execution thread."""

@@ -323,7 +323,6 @@ class Pipeline:
         """How far each running stage has come, for the watchdog. Main thread."""
         persist, ticks, signals = self.persist, self._ticks, self._signals
         settings, running, metrics = self._config.persist, self._control.running(), self.metrics
-        executed = metrics.shadow_orders + metrics.orders_rejected
         # A stage may have to wait for the writer, and the writer for the storage.
         allowed_s = _AT_WORK_S + settings.flush_interval_ms / 1000 + settings.storage_retry_s
         commits = persist.commits if self.commit is None else 0  # those of the commit stage are no progress of this one
@@ -331,7 +330,7 @@ class Pipeline:
         marks = [
             StageProgress("persist", persist.in_hand > 0 or not _is_idle(self._persisted), stored, allowed_s),
             StageProgress("strategy", not _is_idle(ticks), (ticks.passed, metrics.tick_count), allowed_s),
-            StageProgress("execution", not _is_idle(signals), (signals.passed, executed), allowed_s),
+            StageProgress("execution", not _is_idle(signals), (signals.passed, metrics.executed), allowed_s),
         ]
         if self.commit is not None:
             marks.append(StageProgress("commit", self.commit.is_busy, persist.commits, allowed_s))

@@ -46,3 +46,13 @@ def test_each_counter_names_its_one_writing_thread() -> None:
     """The docstring is where a stage's author looks up what its thread may count."""
     told = re.findall(r"^ +([a-z_]+)  ", Metrics.__doc__ or "", re.MULTILINE)
     assert tuple(told) == COUNTERS
+
+
+def test_signals_that_found_no_space_are_no_progress_of_execution() -> None:
+    """The strategy drops them while execution hangs: the watchdog must notice that."""
+    metrics = Metrics()
+    metrics.bp_drops_signal += 1
+    assert (metrics.executed, metrics.orders_rejected) == (0, 1)
+    metrics.shadow_orders += 1
+    metrics.count_veto("RISK_CAP")
+    assert metrics.executed == 2
