@@ -35,7 +35,7 @@ _ORDERS: Final = (
 _EVENTS: Final = "SELECT order_id, n, status, reason, ts, tick, remaining FROM order_events WHERE run = ? ORDER BY id"
 _FILLS: Final = (
     "SELECT event_id, order_id, symbol, side, fill_qty, fill_price, fees, ts, is_shadow, liquidity, tick,"
-    " round(slippage_bps, 9), after_gap FROM trades WHERE run = ? ORDER BY id"
+    " slippage_bps, after_gap FROM trades WHERE run = ? ORDER BY id"
 )
 
 Row = tuple[Any, ...]
@@ -223,7 +223,8 @@ def _compare_rows(
         )
         for fill in model.fills if fill.tick > since
     ]  # fmt: skip
-    compare("trades", db.execute(_FILLS, (run.id,)).fetchall(), fills)
+    found = [(*row[:11], round(row[11], 9), row[12]) for row in db.execute(_FILLS, (run.id,))]
+    compare("trades", found, fills)
 
 
 def _check_orders_now(db: sqlite3.Connection, model: PaperModel, runs: Sequence[_Run]) -> None:

@@ -176,7 +176,8 @@ class Metrics:
     @property
     def executed(self) -> int:
         """Signals that the execution thread is done with. Those that found no space never reached it."""
-        return self.shadow_orders + sum([getattr(self, counter) for counter in _REFUSED_BY_EXECUTION])
+        refused: int = sum([getattr(self, counter) for counter in _REFUSED_BY_EXECUTION])
+        return self.shadow_orders + refused
 
     def count_veto(self, reason: str) -> None:
         """Count a signal that execution refused for `reason`. Execution thread."""
