@@ -31,7 +31,7 @@ from sim.paper_reference.values import (
 )
 from tradebot.config.model import BreakersConfig, RiskCaps
 from tradebot.config.money import AccountConfig, InstrumentConfig
-from tradebot.core.events import BUY, SELL, Notice, Order, Side, Tick, TickOutcome
+from tradebot.core.events import BUY, LIQUIDATED, SELL, Notice, Order, Side, Tick, TickOutcome
 from tradebot.execution import orders
 from tradebot.execution.breakers import Breakers
 from tradebot.execution.moves import VenueSettings
@@ -219,7 +219,7 @@ def take_in(found: TickOutcome, outcome: Outcome) -> None:
 def is_made_by_venue(order: Order, cause: TickOutcome) -> bool:
     """An exit of a bracket, or an order that closes a position of a liquidated account."""
     signal = next((signal for signal in cause.signals if signal.event_id == order.signal_id), None)
-    return signal is None or signal.reason == "LIQUIDATED"
+    return signal is None or signal.reason == LIQUIDATED
 
 
 def order_row(order: Order) -> OrderRow:

@@ -18,7 +18,7 @@ from sim.paper_reference.market import Market
 from sim.paper_reference.orders import Order
 from sim.paper_reference.values import Instrument, OrderId, Print, Request, Settings, Submit
 from tradebot.config.model import Config
-from tradebot.core.events import Tick, origin_of
+from tradebot.core.events import LIQUIDATED, Tick, origin_of
 from tradebot.portfolio.account import Account
 from tradebot.strategy.registry import create
 
@@ -183,7 +183,7 @@ def _compare_rows(
     signals = [
         (
             name(signal.number, "S", signal.n), signal.symbol, f"{signal.side}:{signal.reason}",
-            1.0 if signal.reason == "LIQUIDATED" else config.strategy.confidence, stored[signal.number - 1].ts,
+            1.0 if signal.reason == LIQUIDATED else config.strategy.confidence, stored[signal.number - 1].ts,
             float(signal.price),
         )
         for signal in model.signals if signal.number > since

@@ -13,6 +13,7 @@ from sim.paper_reference.entry import OrderBook
 from sim.paper_reference.market import Market
 from sim.paper_reference.orders import Order
 from sim.paper_reference.values import (
+    AMENDED,
     Command,
     Fill,
     Instrument,
@@ -290,7 +291,7 @@ class Calculation(OrderBook):
             return False
         if order.replaces.open:
             return True
-        if order.replaces.reason != "AMENDED":
+        if order.replaces.reason != AMENDED:
             self.pass_on(order, "REJECTED", "UNKNOWN_ORDER")
             return True
         filled_since = order.replaces_from - order.replaces.remaining

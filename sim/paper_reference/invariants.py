@@ -9,6 +9,8 @@ from fractions import Fraction
 from sim.paper_reference.market import Market
 from sim.paper_reference.orders import FINAL
 from sim.paper_reference.values import (
+    LIQUIDATED,
+    OCO,
     Event,
     Fill,
     Instrument,
@@ -19,6 +21,9 @@ from sim.paper_reference.values import (
     Settings,
     milliseconds,
 )
+
+MAY_SHRINK = (OCO, "ACKNOWLEDGED", "POST_ONLY")
+"""Reasons of events at which the rest of an order may be smaller without a fill of its own."""
 
 FOLLOWERS = {
     "": {"SUBMITTED", "REJECTED"},
@@ -90,7 +95,7 @@ def check_quantities(rows: dict[OrderId, OrderRow], outcome: Outcome) -> None:
         if event.status in ("PARTIAL_FILL", "FILLED"):
             remaining[event.order] -= fills[event.order, event.tick].pop(0)
             assert (event.remaining == 0) == (event.status == "FILLED"), event
-        elif event.reason in ("OCO", "ACKNOWLEDGED", "POST_ONLY"):
+        elif event.reason in MAY_SHRINK:
             # A sibling's fill shrinks a stop; what replaces an order is shrunk by what that one has filled since.
             assert event.remaining <= remaining[event.order], event
             remaining[event.order] = event.remaining
@@ -120,7 +125,7 @@ def check_times(prints: Sequence[Print], settings: Settings, rows: dict[OrderId,
     for event in outcome.events:
         first.setdefault((event.order, event.status), event)
         symbol = rows[event.order].symbol
-        if event.n > 1 and event.reason != "LIQUIDATED":
+        if event.n > 1 and event.reason != LIQUIDATED:
             assert prints[event.tick - 1].symbol == symbol and event.tick not in late, event
         submitted = first.get((event.order, "SUBMITTED"))
         if event.status == "ACKNOWLEDGED":

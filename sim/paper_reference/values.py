@@ -6,6 +6,11 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 SMALLEST_STEP = Fraction(1, 10**8)
+
+# Reason codes that something else depends on.
+AMENDED = "AMENDED"
+LIQUIDATED = "LIQUIDATED"
+OCO = "OCO"
 """The grid of prices and quantities where the instrument does not say."""
 
 OrderId = tuple[int, int]

@@ -19,10 +19,9 @@ def _check_refused_while_tripped(world: World) -> None:
     """Across all runs, in the order of ticks: a filled order never adds exposure between a trip and its release."""
     with closing(sqlite3.connect(world.db_path)) as db:
         events: list[tuple[int, int, int, str, Any]] = []
-        query = "SELECT run, ticks_before, kind, detail FROM notices WHERE kind LIKE 'BREAKER_%' ORDER BY id"
-        for run, number, kind, detail in db.execute(query):
-            if detail.startswith(_CODE):
-                events.append((run, number, 0, kind, None))
+        # No other breaker is configured.
+        query = "SELECT run, ticks_before, kind FROM notices WHERE kind LIKE 'BREAKER_%' ORDER BY id"
+        events += [(run, number, 0, kind, None) for run, number, kind in db.execute(query)]
         query = "SELECT run, event_id, side, qty, status, reason FROM orders ORDER BY id"
         for run, event_id, side, qty, status, reason in db.execute(query):
             signed = Fraction(repr(qty)) * (1 if side == "BUY" else -1)
