@@ -36,7 +36,7 @@ from tradebot.core.log_events import LogEvent
 
 HELDBACK: Final = (sys.executable, REPO / "tests" / "e2e" / "slow_engine.py")
 
-SLACK_S: Final = 0.5
+SLACK_S: Final = 1.0
 """How long after its deadline a fault may be detected."""
 
 EARLY_S: Final = 0.1

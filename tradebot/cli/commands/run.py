@@ -125,6 +125,7 @@ _RUN_FIELDS: Final = (
     "error",
     "resumed",
     "continued",
+    "paper",
     "blocked",
     "gaps",
     "reconnects",
