@@ -6,7 +6,7 @@ import math
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -15,13 +15,12 @@ from peewee import SQL, SqliteDatabase, fn
 from tradebot.core.errors import ConfigError, OverloadError
 from tradebot.core.events import Side, StoredTick, Tick, TickChunk
 from tradebot.core.ids import tick_number_of
+from tradebot.store.bulk_read import rows_of
 from tradebot.store.database import connect_readonly, file_of, reading
 from tradebot.store.errors import StorageUnavailable
 from tradebot.store.models import FeedRow, RunRow, SignalRow, TickRow, of_runs
 from tradebot.store.older_positions import read_sides
 from tradebot.store.runs import RunRecord
-
-_CHUNK_ROWS: Final = 1000
 
 
 class TickSource(Struct, frozen=True):
@@ -84,14 +83,6 @@ def stored_ticks(path: Path, record: RunRecord) -> Generator[Tick, None, None]:
     with reopen_reader(path) as reader:
         for chunk in reader.ticks(TickSource(record.run_id, record.counts.ticks, record.no)):
             yield from chunk
-
-
-def rows_of(db: SqliteDatabase, query: Any) -> Iterator[list[tuple[Any, ...]]]:
-    """The rows of a query, in chunks. Raises sqlite3 errors as they come."""
-    sql, params = query.bind(db).sql()
-    cursor = db.connection().execute(sql, params)
-    while chunk := cursor.fetchmany(_CHUNK_ROWS):
-        yield chunk
 
 
 def find_tick_source(db: SqliteDatabase, run_id: str | None) -> TickSource:

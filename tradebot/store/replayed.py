@@ -12,17 +12,14 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
-import msgspec
 from msgspec import Struct
-from peewee import SQL, Model, SqliteDatabase, fn
+from peewee import Model, SqliteDatabase, fn
 
-from tradebot.core.errors import ConfigError
-from tradebot.core.events import LimitBreach, Notice, Tick, origin_of
-from tradebot.core.ids import event_prefix, tick_number_of
+from tradebot.core.events import Notice, Tick
+from tradebot.core.ids import event_prefix
 from tradebot.execution.risk import Refusal
-from tradebot.execution.timing import TIMING_REASONS
-from tradebot.store.database import file_of, reading
-from tradebot.store.models import NoticeRow, OrderRow, RunRow, fields_of
+from tradebot.store.database import reading
+from tradebot.store.models import NoticeRow, OrderRow, RunRow
 from tradebot.store.reader import (
     TickReader,
     TickSource,
@@ -31,8 +28,8 @@ from tradebot.store.reader import (
     find_tick_source,
     later_columns,
     read_ticks,
-    rows_of,
 )
+from tradebot.store.stored_inputs import StoredRefusal, input_notices, timing_refusals
 
 PAGE_ROWS: Final = 1000
 """Refusals are read so many at a time, each time on a new connection: none stays open while nothing is refused."""
@@ -122,28 +119,22 @@ def read_notices(db: SqliteDatabase, source: ReplaySource) -> Iterator[tuple[int
     with reading(db):
         for run in source.runs:
             if run.no is not None:
-                yield from _notices_of(db, run, before, source.last_notice)
+                for at, notice in _notices_of(db, run, run.no, source.last_notice):
+                    yield before + at, notice
             before += run.rows
 
 
-def _notices_of(db: SqliteDatabase, run: TickSource, before: int, last: int) -> Iterator[tuple[int, Notice]]:
-    query = NoticeRow.select(NoticeRow.id, *fields_of(NoticeRow, Notice))
-    query = query.where((NoticeRow.run == run.no) & (NoticeRow.id <= last)).order_by(NoticeRow.id)
+def _notices_of(db: SqliteDatabase, run: TickSource, no: int, last: int) -> Iterator[tuple[int, Notice]]:
+    """The notices of run number `no`, each with how many of the ticks that are left precede it."""
     at = 0
-    for index, rows in enumerate(rows_of(db, query)):
+    for index, notices in enumerate(input_notices(db, no, NoticeRow.id <= last)):
         if not index:
             check_unchanged(db, run)
-        for row_id, *values in rows:
-            try:
-                notice = msgspec.convert(dict(zip(Notice.__struct_fields__, values, strict=True)), Notice)
-            except ValueError as error:
-                raise ConfigError(f"database {file_of(db)}: table notices, row with id {row_id}: {error}") from error
-            if origin_of(notice.kind) != "INPUT":
-                continue
+        for notice in notices:
             at = max(at, notice.ticks_before - run.pruned)
             if at > run.rows:
                 return  # it came after ticks that are not part of the replay
-            yield before + at, notice
+            yield at, notice
 
 
 def read_refusals(
@@ -155,52 +146,25 @@ def read_refusals(
     """
     before = 0
     for run in source.runs:
-        after = event_prefix(run.run_id, run.pruned + 1)
-        more = run.no is not None
-        while more:
-            with open_db() as reader:
-                page = _refusals_of(reader.db, run, after, source.last_order)
-            for number, _event_id, refusal in page:
+        if run.no is not None:
+            for number, _order_id, refusal in _refusals_of(run, run.no, source.last_order, open_db):
                 yield before + number - run.pruned, refusal
-            more = len(page) == PAGE_ROWS
-            if more:
-                after = page[-1][1]
         before += run.rows
 
 
-def _refusals_of(db: SqliteDatabase, run: TickSource, after: str, last: int) -> list[tuple[int, str, Refusal]]:
-    """The refusals of orders whose ids follow `after`, at most PAGE_ROWS: tick number in the run, id, refusal."""
-    with reading(db):
-        present = {column.name for column in db.get_columns("orders")}
-        numbers = OrderRow.refused_by, OrderRow.refused_value, OrderRow.refused_limit
-        breach = [field if field.column_name in present else SQL("NULL") for field in numbers]
-        # Ids are in the order of their ticks, row ids are not: two threads stored them.
-        high = event_prefix(run.run_id, run.pruned + run.rows + 1)
-        of_ids = (OrderRow.event_id > after) & (OrderRow.event_id < high) & (OrderRow.run == run.no)
-        query = OrderRow.select(OrderRow.id, OrderRow.event_id, OrderRow.reason, *breach)
-        query = query.where(of_ids & OrderRow.reason.in_(TIMING_REASONS) & (OrderRow.id <= last))
-        rows = list(query.order_by(OrderRow.event_id).limit(PAGE_ROWS).tuples().execute(db))
-        check_unchanged(db, run)
-    found = []
-    for row_id, event_id, reason, key, value, limit in rows:
-        try:
-            number = tick_number_of(event_id)
-            stored = None if key is None else msgspec.convert((key, value, limit), _Breach).as_breach()
-        except (ValueError, IndexError) as error:
-            raise ConfigError(f"database {file_of(db)}: table orders, row with id {row_id}: {error}") from error
-        found.append((number, event_id, Refusal(reason, stored)))
-    return found
-
-
-class _Breach(Struct, array_like=True):
-    """The stored columns of a breach."""
-
-    limit_key: str
-    value: float
-    limit: float
-
-    def as_breach(self) -> LimitBreach:
-        return LimitBreach(self.limit_key, self.value, self.limit)
+def _refusals_of(
+    run: TickSource, no: int, last: int, open_db: Callable[[], AbstractContextManager[TickReader]]
+) -> Iterator[StoredRefusal]:
+    """The refusals at the ticks of run number `no` that are left; `last` is the newest row id to read."""
+    after, end = (event_prefix(run.run_id, run.pruned + number) for number in (1, run.rows + 1))
+    while True:
+        with open_db() as reader, reading(reader.db):
+            page = timing_refusals(reader.db, no, after, end, last, PAGE_ROWS)
+            check_unchanged(reader.db, run)
+        yield from page
+        if len(page) < PAGE_ROWS:
+            return
+        after = page[-1].order_id
 
 
 class RecordedRefusals:

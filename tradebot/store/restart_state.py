@@ -22,12 +22,11 @@ from tradebot.core.events import Checkpoint, Fill, SequenceState, Side, Tick
 from tradebot.core.ids import arrival_of, event_prefix, tick_number_of
 from tradebot.portfolio.positions import Positions, PositionState
 from tradebot.store.bulk import insert_columns
-from tradebot.store.bulk_read import column_types, fetch_rows
+from tradebot.store.bulk_read import column_types, fetch_rows, rows_of
 from tradebot.store.database import file_of
 from tradebot.store.models import FeedRow, RestartRow, RunRow, SignalRow, TickRow, TradeRow, fields_of
 from tradebot.store.saved_state import store_state
 
-_CHUNK_ROWS: Final = 1000
 _TICKS_OF_FIRST_STEP: Final = 256
 _TICKS_A_STEP: Final = 4096
 _FILLS_A_STEP: Final = 1024
@@ -118,9 +117,7 @@ def read_later(db: SqliteDatabase, later: Iterable[Later]) -> Iterator[list[Tick
     """Those ticks, oldest first, in chunks."""
     for part in later:
         query = TickRow.select(*_TICK_FIELDS).where(_of(part)).order_by(TickRow.id)
-        sql, params = query.bind(db).sql()
-        cursor = db.connection().execute(sql, params)
-        while rows := cursor.fetchmany(_CHUNK_ROWS):
+        for rows in rows_of(db, query):
             yield [Tick(*row) for row in rows]
 
 

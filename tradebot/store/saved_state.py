@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -17,19 +17,18 @@ from msgspec import Struct
 from peewee import SqliteDatabase
 
 from tradebot.core.errors import ConfigError, OverloadError
-from tradebot.core.events import Checkpoint, FeedItem, LimitBreach, Notice, Side, Tick, TickChunk, origin_of
+from tradebot.core.events import Checkpoint, FeedItem, Notice, Side, Tick, TickChunk
 from tradebot.core.ids import event_prefix, tick_number_of
 from tradebot.execution.risk import Refusal
-from tradebot.execution.timing import TIMING_REASONS
+from tradebot.store.bulk_read import rows_of
 from tradebot.store.database import connect_readonly, file_of, reading
 from tradebot.store.errors import StorageUnavailable
-from tradebot.store.models import CheckpointRow, NoticeRow, OrderRow, RunRow, SignalRow, TickRow, fields_of
+from tradebot.store.models import CheckpointRow, NoticeRow, RunRow, SignalRow, TickRow, fields_of
+from tradebot.store.stored_inputs import input_notices, timing_refusals
 
 STATES_KEPT: Final = 3
 """Of each feed, the newest ones."""
-_CHUNK_ROWS: Final = 1000
 _TICK_FIELDS: Final = fields_of(TickRow, Tick)
-_NOTICE_FIELDS: Final = fields_of(NoticeRow, Notice)
 
 
 class SavedState(Struct, frozen=True):
@@ -184,7 +183,7 @@ def _ticks(db: SqliteDatabase, part: _Part, number: int) -> Iterator[list[Tick]]
     else:  # another run's lie between them
         query = query.where(TickRow.id.between(part.first_tick_id, part.last_tick_id))
         query = query.limit(-1).offset(number - 1 - part.pruned_ticks)
-    for rows in _rows(db, query):
+    for rows in rows_of(db, query):
         yield [Tick(*row) for row in rows]
 
 
@@ -196,33 +195,17 @@ def _decisions(db: SqliteDatabase, part: _Part, number: int, ticks: int) -> tupl
     found = []
     for event_id, kind in query.tuples().execute(db):
         side, _, reason = kind.partition(":")
-        found.append(StoredDecision(int(event_id.rsplit("-", 2)[1]), side, reason))
+        found.append(StoredDecision(tick_number_of(event_id), side, reason))
     return tuple(found)
 
 
 def _refusals(db: SqliteDatabase, part: _Part, number: int, ticks: int) -> tuple[tuple[int, Refusal], ...]:
     """The refusals for timing of those ticks, by tick number."""
     low, high = event_prefix(part.run_id, number), event_prefix(part.run_id, number + ticks)
-    fields = OrderRow.event_id, OrderRow.reason, OrderRow.refused_by, OrderRow.refused_value, OrderRow.refused_limit
-    query = OrderRow.select(*fields).where((OrderRow.event_id >= low) & (OrderRow.event_id < high))
-    query = query.where((OrderRow.run == part.run) & OrderRow.reason.in_(TIMING_REASONS)).order_by(OrderRow.event_id)
-    return tuple(
-        (tick_number_of(event_id), Refusal(reason, None if key is None else LimitBreach(key, value, limit)))
-        for event_id, reason, key, value, limit in query.tuples().execute(db)
-    )
+    return tuple((stored.number, stored.refusal) for stored in timing_refusals(db, part.run, low, high))
 
 
 def _inputs(db: SqliteDatabase, part: _Part) -> Iterator[Notice]:
     """The notices of origin INPUT that the state does not include."""
-    query = NoticeRow.select(*_NOTICE_FIELDS).where(NoticeRow.run == part.run)
-    query = query.where(NoticeRow.ticks_before >= part.covered).order_by(NoticeRow.id)
-    notices = (Notice(*row) for rows in _rows(db, query) for row in rows)
-    inputs = (notice for notice in notices if origin_of(notice.kind) == "INPUT")
-    return islice(inputs, part.inputs, None)
-
-
-def _rows(db: SqliteDatabase, query: Any) -> Iterator[list[tuple[Any, ...]]]:
-    sql, params = query.bind(db).sql()
-    cursor = db.connection().execute(sql, params)
-    while rows := cursor.fetchmany(_CHUNK_ROWS):
-        yield rows
+    chunks = input_notices(db, part.run, NoticeRow.ticks_before >= part.covered)
+    return islice(chain.from_iterable(chunks), part.inputs, None)

@@ -8,12 +8,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from peewee import SqliteDatabase
 
 from tests.unit.outcomes import outcome_batch
-from tests.unit.store_helpers import batch_of, full_batch, rows, run_info, tick
+from tests.unit.store_helpers import batch_of, full_batch, order, rows, run_info, signal, tick
 from tradebot.core.errors import ConfigError
-from tradebot.core.events import Checkpoint, Fill, Notice, NoticeKind, Tick, TickOutcome
+from tradebot.core.events import STALE_DATA, Checkpoint, Fill, Notice, NoticeKind, Tick, TickOutcome
 from tradebot.core.ids import event_prefix, fill_id, order_id
 from tradebot.portfolio.positions import Positions
 from tradebot.store.batch import StoredCounts, WriteBatch
@@ -192,6 +193,22 @@ class TestSince:
             ConfigError, match=r"x\.db: ticks 3 to 3 of run l1 were deleted, which come after the newest"
         ):
             list(stored_since(path, second.no, newest_state(db, 1)))
+
+    @pytest.mark.parametrize(
+        ("change", "problem"),
+        [
+            ("UPDATE notices SET kind = 'FIRE'", "table notices, row with id 1: .*FIRE.*kind"),
+            ("UPDATE orders SET refused_by = 'x', refused_limit = 'far'", "table orders, row with id 1: "),
+        ],
+    )
+    def test_rows_that_another_program_wrote(self, path: Path, db: SqliteDatabase, change: str, problem: str) -> None:
+        """Named, as a replay of the run names them."""
+        late = replace(order(2, "l1", fills=0), reason=STALE_DATA)
+        write(path, begin(db, "l1"), batch_of(notice("HALT", 0), tick(1), tick(2), signal(2, "l1"), late))
+        with closing(sqlite3.connect(path)) as other, other:
+            other.execute(change)
+        with pytest.raises(ConfigError, match=rf"x\.db: {problem}"):
+            list(stored_since(path, begin(db, "l2").no, None))
 
 
 def test_fills_of_one_tick_are_taken_into_the_position_in_their_order(path: Path, db: SqliteDatabase) -> None:
