@@ -20,6 +20,7 @@ _PACKED: Final[dict[type, str]] = {
 }
 _UNPACK: Final[dict[type, Callable[[str], object]]] = {float: float, bytes: bytes.fromhex}
 _CHUNK_ROWS: Final = 1000
+_GROUP: Final = 500
 _ROWS: Final = msgspec.json.Decoder(list[list[Any]])
 
 
@@ -53,3 +54,10 @@ def rows_of(db: SqliteDatabase, query: Any) -> Iterator[list[tuple[Any, ...]]]:
     cursor = db.connection().execute(sql, params)
     while chunk := cursor.fetchmany(_CHUNK_ROWS):
         yield chunk
+
+
+def groups_of(values: Iterable[str], size: int = _GROUP) -> Iterator[list[str]]:
+    """The values, sorted, in groups of at most `size`: SQLite limits the variables of a statement."""
+    rest = sorted(values)
+    for start in range(0, len(rest), size):
+        yield rest[start : start + size]

@@ -8,16 +8,15 @@ right for every order that is there, and prune waits for no order: the ticks go.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 from peewee import Model, SqliteDatabase, fn
 
 from tradebot.core.events import FINAL_STATUSES
+from tradebot.store.bulk_read import groups_of
 from tradebot.store.models import OrderEventRow, OrderRow, RunRow, SignalRow, TradeRow
 from tradebot.store.prune_plan import Block
-
-_IDS_A_STATEMENT: Final = 500
 
 
 def delete_decided(db: SqliteDatabase, block: Block) -> dict[str, int]:
@@ -55,16 +54,20 @@ def _going(db: SqliteDatabase, block: Block) -> Iterator[tuple[type[Model], Any]
         for model in (TradeRow, OrderRow, SignalRow):
             yield model, block.decided(model)
         return
-    families = list(_families(db, block))
-    going = [order for family in families if _is_over(family, block) for order in family]
-    kept = {order.signal_id for family in families if not _is_over(family, block) for order in family}
-    for ids in _parts(order.event_id for order in going):
+    going: list[_Order] = []
+    kept: set[str] = set()
+    for family in _families(db, block):
+        if _is_over(family, block):
+            going += family
+        else:
+            kept.update(order.signal_id for order in family)
+    for ids in groups_of(order.event_id for order in going):
         yield TradeRow, TradeRow.order_id.in_(ids)
         yield OrderEventRow, OrderEventRow.order_id.in_(ids)
         yield OrderRow, OrderRow.event_id.in_(ids)
     # Signals of this block, some of which gave no order; then those of orders that outlived their ticks.
     yield SignalRow, block.decided(SignalRow) & SignalRow.event_id.not_in(sorted(kept))
-    for ids in _parts({order.signal_id for order in going} - kept):
+    for ids in groups_of({order.signal_id for order in going} - kept):
         yield SignalRow, SignalRow.event_id.in_(ids) & ~block.decided(SignalRow)
 
 
@@ -84,10 +87,10 @@ def _families(db: SqliteDatabase, block: Block) -> Iterator[list[_Order]]:
     in_block = (OrderEventRow.run == block.run.id) & OrderEventRow.tick.between(block.at + 1, block.upto)
     changed = OrderEventRow.select(OrderEventRow.order_id).where(in_block).distinct()
     roots = {root for (root,) in made.tuples().execute(db)}
-    for ids in _parts(order_id for (order_id,) in changed.tuples().execute(db)):
+    for ids in groups_of(order_id for (order_id,) in changed.tuples().execute(db)):
         of_ids = OrderRow.select(fn.COALESCE(OrderRow.parent_id, OrderRow.event_id)).where(OrderRow.event_id.in_(ids))
         roots.update(root for (root,) in of_ids.tuples().execute(db))
-    for ids in _parts(roots):
+    for ids in groups_of(roots):
         yield from _bracketed(db, ids)
 
 
@@ -102,7 +105,7 @@ def _bracketed(db: SqliteDatabase, roots: list[str]) -> Iterator[list[_Order]]:
         rows = list(query.tuples().execute(db))
         ids = [event_id for _root, event_id, *_rest in rows]
         newest: dict[str, tuple[str, int, int]] = {}
-        for some in _parts(ids):
+        for some in groups_of(ids):
             of_some = last.where(OrderEventRow.order_id.in_(some)).group_by(OrderEventRow.order_id)
             # SQLite takes the other columns from the row that has the maximum.
             of_some = of_some.select_extend(OrderEventRow.status, OrderEventRow.run, OrderEventRow.tick)
@@ -121,10 +124,3 @@ def _is_over(family: list[_Order], block: Block) -> bool:
         (order.run, order.tick) <= (block.run.id, block.upto) and (ends_with_run or order.status in FINAL_STATUSES)
         for order in family
     )
-
-
-def _parts(ids: Iterable[str]) -> Iterator[list[str]]:
-    """In groups that fit into a statement."""
-    rest = sorted(ids)
-    for start in range(0, len(rest), _IDS_A_STATEMENT):
-        yield rest[start : start + _IDS_A_STATEMENT]

@@ -22,7 +22,7 @@ from tradebot.core.events import Checkpoint, Fill, SequenceState, Side, Tick
 from tradebot.core.ids import arrival_of, event_prefix, tick_number_of
 from tradebot.portfolio.positions import Positions, PositionState
 from tradebot.store.bulk import insert_columns
-from tradebot.store.bulk_read import column_types, fetch_rows, rows_of
+from tradebot.store.bulk_read import column_types, fetch_rows, groups_of, rows_of
 from tradebot.store.database import file_of
 from tradebot.store.models import FeedRow, RestartRow, RunRow, SignalRow, TickRow, TradeRow, fields_of
 from tradebot.store.saved_state import store_state
@@ -284,16 +284,11 @@ def read_states(db: SqliteDatabase, feed_id: int, symbols: Iterable[str] | None 
         return {row["symbol"]: _state(db, row) for row in query.dicts().execute(db)}
     found = {}
     columns = column_types(RestartRow._meta.sorted_fields)
-    for some in _parts(sorted(symbols), _SYMBOLS_A_STEP):
+    for some in groups_of(symbols, _SYMBOLS_A_STEP):
         for values in fetch_rows(db, query.where(_symbol_in(some)), columns):
             row = dict(zip(columns, values, strict=True))
             found[row["symbol"]] = _state(db, row)
     return found
-
-
-def _parts(symbols: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    for start in range(0, len(symbols), size):
-        yield symbols[start : start + size]
 
 
 def _symbol_in(symbols: Sequence[str]) -> Any:
@@ -323,7 +318,7 @@ def _state(db: SqliteDatabase, row: dict[str, Any]) -> SymbolState:
 
 def write_states(db: SqliteDatabase, feed_id: int, states: Mapping[str, SymbolState]) -> None:
     """Replace the rows of these symbols: inside the caller's transaction."""
-    for some in _parts(sorted(states), _SYMBOLS_A_STATEMENT):
+    for some in groups_of(states, _SYMBOLS_A_STATEMENT):
         RestartRow.delete().where((RestartRow.feed == feed_id) & _symbol_in(some)).execute(db)
         rows = [states[symbol] for symbol in some]
         places = [state.position for state in rows]
