@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,13 +16,6 @@ from tradebot.store.errors import StorageUnavailable
 from tradebot.store.policy import FINAL_FLUSH_S
 
 FULL = StorageUnavailable("SQLITE_FULL", "disk full", passing=True)
-
-
-@pytest.fixture
-def logged() -> Iterator[Logged]:
-    kept = Logged()
-    yield kept
-    kept.log.close()
 
 
 class Store:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
@@ -33,13 +33,6 @@ from tradebot.threads.counters import Metrics
 from tradebot.threads.ingest import IngestStage
 from tradebot.threads.pipeline import STAGES, Parts, Pipeline
 from tradebot.threads.shutdown import Control
-
-
-@pytest.fixture
-def logged() -> Iterator[Logged]:
-    kept = Logged()
-    yield kept
-    kept.log.close()
 
 
 class Batches:

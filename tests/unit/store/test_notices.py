@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 from msgspec.structs import replace
 
-from tests.unit.store_helpers import Logged, new_run, tick
+from tests.unit.store_helpers import new_run, tick
 from tradebot.config.model import Config, EngineConfig
 from tradebot.core.cancellation import Cancellation
 from tradebot.core.channel import Channel
@@ -89,13 +89,6 @@ class Batches:
 
 def _no_ticks() -> Generator[Tick, None, None]:
     yield from ()
-
-
-@pytest.fixture
-def logged() -> Iterator[Logged]:
-    kept = Logged()
-    yield kept
-    kept.log.close()
 
 
 def numbered(count: int, start: int = 0) -> list[Tick]:

@@ -1,21 +1,21 @@
-"""The halt file: what it says, and when a running engine hears of it."""
+"""The halt file: its content, and when a running engine reads it."""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.feeds.clock import HandClock
 from tests.unit.store_helpers import Logged
+from tests.unit.talk import START_MS as NOW_MS
 from tradebot.core.errors import ConfigError
 from tradebot.core.events import Notice
 from tradebot.core.log_events import LogEvent
-from tradebot.core.runtime import RealRuntime
 from tradebot.telemetry import halt_file
 from tradebot.telemetry.halt_file import (
     POLL_S,
@@ -27,42 +27,19 @@ from tradebot.telemetry.halt_file import (
     write_halt,
 )
 
-NOW_MS = 1_700_000_000_000
-
-
-class Clock(RealRuntime):
-    """Time that a test moves on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now_s = 0.0
-
-    def monotonic(self) -> float:
-        return self.now_s
-
-    def now_ms(self) -> int:
-        return NOW_MS + round(self.now_s * 1000)
-
-
-@pytest.fixture
-def logged() -> Iterator[Logged]:
-    kept = Logged()
-    yield kept
-    kept.log.close()
-
 
 class Watched:
-    """A halt file, and a watch of it whose clock stands still between polls."""
+    """A halt file and a watch of it; only polls advance its clock."""
 
     def __init__(self, path: Path, logged: Logged, resumed_ms: int | None = None) -> None:
         self.path = path
-        self.clock = Clock()
+        self.clock = HandClock()
         self.watch = HaltWatch(path, resumed_ms, self.clock, logged.log)
 
     def poll(self) -> Notice | None:
         """The next poll that looks at the file."""
         notice = self.watch.poll()
-        self.clock.now_s += POLL_S
+        self.clock.seconds += POLL_S
         return notice
 
 
@@ -111,7 +88,7 @@ def test_what_cannot_be_understood_halts_and_says_what_to_do(watched: Watched, c
 
 @pytest.mark.parametrize("kind", ["link", "mode", "directory"])
 def test_what_another_user_could_have_written_halts(watched: Watched, kind: str, tmp_path: Path) -> None:
-    """Whoever can put a file there could also take the database away; to ignore it could ignore an operator."""
+    """A user who can create a file there can also remove the database; ignoring the file could ignore an operator."""
     if kind == "link":
         watched.path.symlink_to(tmp_path / "elsewhere")
     elif kind == "directory":
@@ -148,7 +125,7 @@ def test_the_file_is_read_once_a_second(watched: Watched, monkeypatch: pytest.Mo
     monkeypatch.setattr(halt_file, "read_halt", counted)
     for _ in range(100):
         watched.watch.poll()
-        watched.clock.now_s += POLL_S / 50
+        watched.clock.seconds += POLL_S / 50
     assert len(reads) == 2
 
 

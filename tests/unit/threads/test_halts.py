@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import cast
@@ -30,13 +29,6 @@ from tradebot.threads.shutdown import Control
 
 HALT = Notice("HALT", 11, "tradebot halt: news")
 RESUME = Notice("RESUME", 12, "tradebot resume")
-
-
-@pytest.fixture
-def logged() -> Iterator[Logged]:
-    kept = Logged()
-    yield kept
-    kept.log.close()
 
 
 class Run:

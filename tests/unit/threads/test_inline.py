@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -169,13 +169,6 @@ def test_however_a_chunk_is_cut_a_tick_keeps_its_outcome(sizes: list[int], with_
 
 
 # ---- reports ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def logged() -> Iterator[Logged]:
-    kept = Logged()
-    yield kept
-    kept.log.close()
 
 
 def order(status: str, reason: str, fills: tuple[Fill, ...] = ()) -> Order:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -64,13 +64,6 @@ class Recorder(RealRuntime):
 
     def stop_signals(self) -> int:
         return self.signals
-
-
-@pytest.fixture
-def logged() -> Iterator[Logged]:
-    kept = Logged()
-    yield kept
-    kept.log.close()
 
 
 def _no_ticks() -> Generator[Tick, None, None]:

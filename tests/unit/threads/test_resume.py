@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, cast
 
 import pytest
@@ -39,13 +39,6 @@ from tradebot.threads.execution import ExecutionStage
 from tradebot.threads.ingest import IngestStage
 from tradebot.threads.shutdown import Control
 from tradebot.threads.strategy import StrategyStage
-
-
-@pytest.fixture
-def logged() -> Iterator[Logged]:
-    kept = Logged()
-    yield kept
-    kept.log.close()
 
 
 def notice(number: int) -> Notice:
