@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
-from decimal import Decimal
-from typing import Annotated, NamedTuple
+from decimal import Context, Decimal
+from typing import Annotated, Final, NamedTuple
 
 from msgspec import Meta, Struct
 
@@ -14,6 +14,9 @@ from tradebot.core.events import MAX_SYMBOL_CHARS
 
 _Step = Annotated[float, Meta(gt=0, le=1e12)]
 _Currency = Annotated[str, Meta(min_length=1, max_length=32)]
+
+_EXACT: Final = Context(prec=400)
+"""Has room for the quotient of the largest size, 1e12, and the smallest double."""
 
 
 class InstrumentConfig(Struct, frozen=True):
@@ -89,7 +92,7 @@ def _of_instrument(symbol: str, entry: InstrumentConfig, rates: Mapping[str, flo
         text = "needs base, the currency that an inverse contract is settled in"
         yield Mistake("instruments", (symbol, "inverse"), text)
     lot, smallest = entry.lot_size, entry.min_qty
-    if lot is not None and smallest is not None and Decimal(repr(smallest)) % Decimal(repr(lot)):
+    if lot is not None and smallest is not None and _EXACT.remainder(Decimal(repr(smallest)), Decimal(repr(lot))):
         text = f"must be a multiple of lot_size, but {smallest!r} is not a multiple of {lot!r}"
         yield Mistake("instruments", (symbol, "min_qty"), text)
 

@@ -100,6 +100,10 @@ def test_a_file_says_instruments_rates_and_account(tmp_path: Path) -> None:
             '3: instruments."A/B".min_qty: must be a multiple of lot_size, but 0.25 is not a multiple of 0.1',
         ),
         (
+            "[instruments.X]\nlot_size = 3e-300\nmin_qty = 1e9",
+            '3: instruments."X".min_qty: must be a multiple of lot_size, but 1000000000.0 is not a multiple of 3e-300',
+        ),
+        (
             "[instruments.X]\nquote = 'USTD'",
             '2: instruments."X".quote: unknown currency (did you mean UST?); give it a rate in [rates] if it is one',
         ),
