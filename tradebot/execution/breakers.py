@@ -36,6 +36,7 @@ from tradebot.core.events import (
     LimitBreach,
     Notice,
 )
+from tradebot.execution.risk import Refusal
 from tradebot.execution.trips import BLOCKING, KEYS, STALE_NAMED_MAX, BreakersView, Release, Trip
 from tradebot.portfolio.exact import exact, finite, multiply, subtract
 
@@ -133,6 +134,11 @@ class Breakers:
         if code is None or code == HALTED:
             return None
         return (self._stale[symbol] if code == STALE_MARKET and symbol is not None else self._tripped[code]).breach()
+
+    def refusal(self, symbol: str) -> Refusal | None:
+        """How an order for `symbol` is refused unless it lowers exposure; None where nothing blocks."""
+        code = self.blocking(symbol)
+        return None if code is None else Refusal(code, self.evidence(symbol))
 
     # ---- what happens ----------------------------------------------------------------------------------------------
 

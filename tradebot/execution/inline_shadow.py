@@ -14,7 +14,6 @@ import msgspec
 from tradebot.core.events import BUY, SELL, Notice, Order, Signal, Tick, TickOutcome, as_unix_ms
 from tradebot.core.ids import event_prefix, signal_id
 from tradebot.execution.breakers import Breakers
-from tradebot.execution.risk import Refusal
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.execution.timing import TimingRefusals
 from tradebot.execution.trips import Release, Trip, as_notice
@@ -154,8 +153,7 @@ class InlineShadow:
     def _execute(self, signal: Signal, number: int, notices: list[Notice]) -> Order:
         """The order for `signal`, and what it means to the breakers."""
         breakers, symbol, positions = self.breakers, signal.symbol, self.positions
-        code = breakers.blocking(symbol)
-        blocked = None if code is None else Refusal(code, breakers.evidence(symbol))
+        blocked = breakers.refusal(symbol)
         net, realized = positions.at_stake(symbol)[0], positions.realized(symbol)
         refused = None if self.refusals is None else self.refusals.of(number, signal.ts)
         order = self._shadow.execute(signal, None, blocked, refused)

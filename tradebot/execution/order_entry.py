@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
-from tradebot.core.events import BUY, MIN_NOTIONAL, MIN_QTY, NO_BALANCE, SELL, UNKNOWN_ORDER, LimitBreach, Tick
+from tradebot.core.events import BUY, MIN_NOTIONAL, MIN_QTY, NO_BALANCE, SELL, UNKNOWN_ORDER, Tick
 from tradebot.execution.breakers import Breakers
 from tradebot.execution.desk import PaperDesk
 from tradebot.execution.moves import VenueSettings
 from tradebot.execution.orders import BASIS_POINT, Amend, Cancel, Command, OrderRequest, Submit, WorkingOrder, working
 from tradebot.execution.prices import limit_price, offset_limit, price_step, stop_price
-from tradebot.execution.risk import OpenOrder, Refusal, check_order, lowers, open_quantities
+from tradebot.execution.risk import OpenOrder, Refusal, check_order
 from tradebot.execution.venue import SymbolVenue
 from tradebot.portfolio.exact import ONE, ZERO, add, exact, multiply
 from tradebot.portfolio.instruments import UNKNOWN_STEP, round_down, too_small
@@ -141,29 +141,15 @@ class OrderEntry:
             return Refusal(MIN_NOTIONAL)  # a price below one step
         if self.closed is not None:
             return Refusal(self.closed)
-        wanted, desk = _as_open(order), self._desk
-        code = self._breakers.blocking(order.symbol)
-        if code is not None:
-            blocked = self._blocked(wanted, code)
-            if blocked is not None:
-                return blocked
-        positions = desk.account.positions
-        refusal = check_order(wanted, last, self._open_orders(), self._last_price, positions, self._caps, self._money)
+        desk = self._desk
+        refusal = check_order(
+            _as_open(order), last, self._open_orders(), self._last_price, desk.account.positions, self._caps,
+            self._money, self._breakers.refusal(order.symbol),
+        )  # fmt: skip
         if refusal is not None or order.reduce_only:
             return refusal
         breach = desk.check_balance(order, instrument, price)
         return None if breach is None else Refusal(NO_BALANCE, breach)
-
-    def _blocked(self, wanted: OpenOrder, code: str) -> Refusal | None:
-        """A halt or a breaker (`code`) refuses the order, unless it lowers what is at stake."""
-        if wanted.reduce_only:
-            return None
-        bought, sold = open_quantities(_as_open(order) for order in self._venues[wanted.symbol].orders)
-        net = self._desk.account.positions.at_stake(wanted.symbol)[0]
-        if lowers(net, wanted.side, wanted.qty, bought if wanted.side == BUY else sold):
-            return None
-        breach: LimitBreach | None = self._breakers.evidence(wanted.symbol)
-        return Refusal(code, breach)
 
     def _open_orders(self) -> dict[str, list[OpenOrder]]:
         """Those of each symbol that has any."""

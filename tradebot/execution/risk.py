@@ -195,12 +195,14 @@ def check_order(
     positions: Positions,
     caps: RiskCaps,
     money: Money,
+    blocked: Refusal | None = None,
 ) -> Refusal | None:
     """Whether caps, rates and instruments refuse a new `order` of PAPER; None: they do not. Changes nothing.
 
     `price` is the last one of the order's symbol; `open_orders` are those of each symbol, `price_of` the last price of
     a symbol that has any. Every symbol counts with its worst case: max(|net + open buys|, |net - open sells|). An order
-    that lowers what its symbol comes to (`lowers`), or is reduce_only, is never refused here.
+    that lowers what its symbol comes to (`lowers`), or is reduce_only, is never refused here. `blocked` is how a halt
+    or a breaker refuses all others.
     """
     symbol, rates = order.symbol, money.rates
     instrument = money.instruments.of(symbol)
@@ -209,6 +211,8 @@ def check_order(
     bought, sold = open_quantities(own) if own else (ZERO, ZERO)
     if order.reduce_only or (net and lowers(net, order.side, order.qty, bought if order.side == BUY else sold)):
         return None
+    if blocked is not None:
+        return blocked
     if instrument.needs_entry:
         return Refusal(NO_INSTRUMENT)
     rate = rates.rate(instrument.currency)
