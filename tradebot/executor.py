@@ -20,7 +20,6 @@ from tradebot.core.events import LIQUIDATED, Notice
 from tradebot.execution.base import InlineExecutor
 from tradebot.execution.breakers import Breakers
 from tradebot.execution.inline_shadow import InlineShadow
-from tradebot.execution.moves import VenueSettings
 from tradebot.execution.order_entry import PaperSettings
 from tradebot.execution.paper import PaperExecution, configured_of
 from tradebot.execution.shadow import ShadowExecution
@@ -56,37 +55,16 @@ def make_executor(
             return shadow
         strategy, balance = config.strategy, config.account.initial_balance
         return InlineShadow(run_id, strategy.desired_size, strategy.confidence, shadow, breakers, balance, refusals)
+    settings = PaperSettings(config.strategy, config.execution, config.paper)
     return PaperExecution(
-        run_id, _paper_settings(config), money, config.account, config.risk_caps, breakers, refusals,
-        configured=_configured(config),
-    )  # fmt: skip
+        run_id, settings, money, config.account, config.risk_caps, breakers, refusals, configured=_configured(config)
+    )
 
 
 def _configured(config: Config) -> str:
     """What PAPER depends on in a configuration, as text that is the same for the same values."""
     values = {name: msgspec.to_builtins(getattr(config, name)) for name in _SECTIONS}
     return msgspec.json.encode(values, order="deterministic").decode()
-
-
-def _paper_settings(config: Config) -> PaperSettings:
-    paper, execution, strategy = config.paper, config.execution, config.strategy
-    venue = VenueSettings(
-        latency_ms=paper.latency_ms,
-        cancel_latency_ms=paper.cancel_latency_ms,
-        participation=paper.participation,
-        slippage_bps=paper.slippage_bps,
-        queue=paper.queue,
-        market_timeout_ms=paper.market_timeout_ms,
-        on_gap=paper.on_gap,
-    )
-    return PaperSettings(
-        desired_size=strategy.desired_size,
-        confidence=strategy.confidence,
-        venue=venue,
-        order_type=execution.order_type,
-        limit_offset_bps=execution.limit_offset_bps,
-        post_only=execution.post_only,
-    )
 
 
 def take_over(

@@ -10,7 +10,6 @@ from random import Random
 from typing import Any
 
 from msgspec import convert
-from msgspec.structs import replace
 
 from sim.checks.rows import compare as compare_rows
 from sim.paper_reference.calculation import NO_GAPS, calculate
@@ -29,12 +28,12 @@ from sim.paper_reference.values import (
     Request,
     Settings,
 )
-from tradebot.config.model import BreakersConfig, RiskCaps
+from tradebot.config.model import BreakersConfig, ExecutionConfig, RiskCaps, StrategyConfig
 from tradebot.config.money import AccountConfig, InstrumentConfig
+from tradebot.config.paper import PaperConfig
 from tradebot.core.events import BUY, LIQUIDATED, SELL, Notice, Order, Side, Tick, TickOutcome
 from tradebot.execution import orders
 from tradebot.execution.breakers import Breakers
-from tradebot.execution.moves import VenueSettings
 from tradebot.execution.order_entry import PaperSettings
 from tradebot.execution.orders import OrderRequest
 from tradebot.execution.paper import PaperExecution
@@ -128,11 +127,12 @@ def run_decisions(
     decisions: Mapping[int, Sequence[str]],
     settings: Settings,
     instruments: Sequence[Instrument],
-    orders_of: PaperSettings,
+    orders_of: ExecutionConfig,
+    size: float,
     cut: int,
 ) -> Outcome:
     """What becomes of decisions (sides, by tick) with the configured kind of order, whole runs of a symbol at once."""
-    paper = new_paper(settings, instruments, orders_of)
+    paper = new_paper(settings, instruments, orders_of, size)
     outcome = Outcome()
     for begin, end in calls(prints, {}, NO_GAPS, Random(cut)):
         ticks = [tick(print_) for print_ in prints[begin:end]]
@@ -148,12 +148,12 @@ def run_decisions(
 
 
 def new_paper(
-    settings: Settings, instruments: Sequence[Instrument], orders_of: PaperSettings | None = None
+    settings: Settings, instruments: Sequence[Instrument], orders_of: ExecutionConfig | None = None, size: float = 1.0
 ) -> PaperExecution:
     """The program's PAPER with these assumptions."""
     return PaperExecution(
         RUN_ID,
-        replace(orders_of or PaperSettings(1.0, 1.0), venue=venue_settings(settings)),
+        PaperSettings(StrategyConfig(desired_size=size), orders_of or ExecutionConfig(), venue_settings(settings)),
         money_of(
             instruments={one.symbol: instrument_config(one) for one in instruments},
             rates={one.quote: float(one.rate) for one in instruments if one.rate is not None and one.rate != 1},
@@ -255,7 +255,7 @@ def tick(print_: Print) -> Tick:
     return Tick(print_.symbol, float(print_.price), float(print_.volume), print_.ts, taker=taker)
 
 
-def venue_settings(settings: Settings) -> VenueSettings:
+def venue_settings(settings: Settings) -> PaperConfig:
     """The assumptions that are the venue's."""
     return convert(
         {
@@ -267,7 +267,7 @@ def venue_settings(settings: Settings) -> VenueSettings:
             "market_timeout_ms": settings.market_timeout_ms,
             "on_gap": settings.on_gap,
         },
-        VenueSettings,
+        PaperConfig,
     )
 
 

@@ -25,7 +25,7 @@ ALLOWED = {
     "tradebot.config.validation", "tradebot.portfolio",
     "tradebot.strategy", "tradebot.execution", "tradebot.ops.soak.reasons",
 }  # fmt: skip
-ALLOWED_FOR_TYPES = {"tradebot.config.model", "tradebot.config.money"}
+ALLOWED_FOR_TYPES = {"tradebot.config.model", "tradebot.config.money", "tradebot.config.paper"}
 FORBIDDEN_CALLS = {"open", "__import__", "eval", "exec", "input", "print", "breakpoint"}
 ESCAPE = re.compile(r"# impure: \S+ \S+")
 

@@ -14,7 +14,10 @@ OnGap = Literal["keep", "cancel"]
 class PaperConfig(Struct, frozen=True):
     """The venue of PAPER, which is made of trade prints (`tradebot.execution.venue`). Times are event time.
 
-    `participation` is the share of a print's volume that one's own orders may have.
+    `latency_ms` passes before an order is active, `cancel_latency_ms` before it is canceled. Orders that take get at
+    most the share `participation` of a print's volume and pay `slippage_bps` on top of the quote. `queue` says when a
+    print at the very price of a resting order fills it: never ("through"), after an estimated queue ("trades"), at once
+    ("front"). A market order lives for `market_timeout_ms`; `on_gap` says what missed trades do to open orders.
     """
 
     latency_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 100

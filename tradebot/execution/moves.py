@@ -1,35 +1,14 @@
-"""What goes between a venue and the desk that sends orders there: settings, fills, transitions. Pure."""
+"""What goes between a venue and the desk that sends orders there: fills and transitions. Pure."""
 
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Literal, Protocol
+from typing import Protocol
 
 from msgspec import Struct
 
 from tradebot.core.events import Liquidity, OrderStatus
 from tradebot.execution.orders import WorkingOrder
-
-QueueModel = Literal["through", "trades", "front"]
-OnGap = Literal["keep", "cancel"]
-
-
-class VenueSettings(Struct, frozen=True):
-    """What is assumed of a venue; the section [paper] of the configuration.
-
-    `latency_ms` passes before an order is active, `cancel_latency_ms` before it is canceled. Orders that take get at
-    most `participation` (0 to 1) of a print's volume and pay `slippage_bps` on top of the quote. `queue` says when a
-    print at the very price of a resting order fills it: never ("through"), after an estimated queue ("trades"), at once
-    ("front"). A market order lives for `market_timeout_ms`; `on_gap` says what missed trades do to open orders.
-    """
-
-    latency_ms: int = 100
-    cancel_latency_ms: int = 100
-    participation: float = 0.25
-    slippage_bps: float = 0.0
-    queue: QueueModel = "through"
-    market_timeout_ms: int = 5000
-    on_gap: OnGap = "keep"
 
 
 class Execution(Struct, frozen=True, gc=False):

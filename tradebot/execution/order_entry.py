@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, Literal
-
-from msgspec import Struct
+from typing import TYPE_CHECKING, NamedTuple
 
 from tradebot.core.events import BUY, MIN_NOTIONAL, MIN_QTY, NO_BALANCE, SELL, UNKNOWN_ORDER, Tick
 from tradebot.execution.breakers import Breakers
 from tradebot.execution.desk import PaperDesk
-from tradebot.execution.moves import VenueSettings
 from tradebot.execution.orders import BASIS_POINT, Amend, Cancel, Command, OrderRequest, Submit, WorkingOrder, working
 from tradebot.execution.prices import limit_price, offset_limit, price_step, stop_price
 from tradebot.execution.risk import OpenOrder, Refusal, check_order
@@ -22,23 +19,16 @@ from tradebot.portfolio.money import Money
 from tradebot.strategy.base import Decision
 
 if TYPE_CHECKING:
-    from tradebot.config.model import RiskCaps
+    from tradebot.config.model import ExecutionConfig, RiskCaps, StrategyConfig
+    from tradebot.config.paper import PaperConfig
 
 
-class PaperSettings(Struct, frozen=True):
-    """Which orders a decision makes, and the venue that they go to.
+class PaperSettings(NamedTuple):
+    """Which orders a decision makes, and the venue that they go to, as the sections of the configuration say."""
 
-    `desired_size` is the quantity of each order, `confidence` that of its signal. With `order_type` "limit" the price
-    is the signal's, improved by `limit_offset_bps`: a BUY is below it, a SELL above; a negative offset pays up.
-    `post_only` refuses such an order where it would take.
-    """
-
-    desired_size: float
-    confidence: float
-    venue: VenueSettings = VenueSettings()
-    order_type: Literal["market", "limit"] = "market"
-    limit_offset_bps: float = 0.0
-    post_only: bool = False
+    strategy: StrategyConfig
+    execution: ExecutionConfig
+    paper: PaperConfig
 
 
 class OrderEntry:
@@ -55,8 +45,8 @@ class OrderEntry:
         self._money = money
         self._caps = caps
         self._breakers = breakers
-        self._size = exact(settings.desired_size)
-        self._slipped = add(ONE, multiply(exact(settings.venue.slippage_bps), BASIS_POINT))
+        self._size = exact(settings.strategy.desired_size)
+        self._slipped = add(ONE, multiply(exact(settings.paper.slippage_bps), BASIS_POINT))
         self.closed: str | None = None
         """The reason code with which every order is refused from now on; None: not all are."""
         self.repeated: Refusal | None = None
@@ -64,15 +54,15 @@ class OrderEntry:
 
     def command(self, tick: Tick, decision: Decision) -> Submit:
         """The order that the configuration makes of a decision."""
-        side, settings, size = decision.side, self._settings, self._size
+        side, execution, size = decision.side, self._settings.execution, self._size
         if side != BUY and side != SELL:
             raise ValueError(f"the strategy decided for side {side!r}, which is not a side")
-        if settings.order_type == "limit":
-            price = offset_limit(side, exact(tick.price), exact(settings.limit_offset_bps))
-            request = OrderRequest(tick.symbol, side, size, "LIMIT", price, post_only=settings.post_only)
+        if execution.order_type == "limit":
+            price = offset_limit(side, exact(tick.price), exact(execution.limit_offset_bps))
+            request = OrderRequest(tick.symbol, side, size, "LIMIT", price, post_only=execution.post_only)
         else:
             request = OrderRequest(tick.symbol, side, size)
-        return Submit(request, decision.reason, settings.confidence)
+        return Submit(request, decision.reason, self._settings.strategy.confidence)
 
     def obey(self, venue: SymbolVenue, tick: Tick, command: Command) -> None:
         """Check an order, after everything else of its tick, and send or refuse it; or end one."""

@@ -114,7 +114,7 @@ class PaperExecution:
         found = self._venues.get(symbol)
         if found is None:
             instrument = self.money.instruments.of(symbol)
-            found = self._venues[symbol] = SymbolVenue(instrument, self._settings.venue, self._desk)
+            found = self._venues[symbol] = SymbolVenue(instrument, self._settings.paper, self._desk)
         return found
 
     def refusal_text(self, order: Order) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 from tradebot.core.events import BUY
-from tradebot.execution.moves import QueueModel
 from tradebot.execution.orders import WorkingOrder
 from tradebot.execution.quote import Tape
 from tradebot.portfolio.exact import ZERO, subtract
+
+if TYPE_CHECKING:
+    from tradebot.config.paper import Queue
 
 
 def priority(order: WorkingOrder, price: Decimal) -> tuple[Decimal, bool, int]:
@@ -18,9 +21,7 @@ def priority(order: WorkingOrder, price: Decimal) -> tuple[Decimal, bool, int]:
     return beyond, order.side != BUY, order.age
 
 
-def reached(
-    order: WorkingOrder, price: Decimal, left: Decimal, volume: Decimal, tape: Tape, model: QueueModel
-) -> Decimal:
+def reached(order: WorkingOrder, price: Decimal, left: Decimal, volume: Decimal, tape: Tape, model: Queue) -> Decimal:
     """How much of a print at `price` a resting order can get when `left` of its `volume` is not spent yet.
 
     All that is left by a print a whole step through its limit. By one of the other side at the very limit: nothing, or

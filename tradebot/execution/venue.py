@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from decimal import Context, Decimal
 from math import inf
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -32,13 +32,16 @@ from tradebot.core.events import (
     as_unix_ms,
 )
 from tradebot.execution.brackets import children_of
-from tradebot.execution.moves import Desk, Execution, VenueSettings
+from tradebot.execution.moves import Desk, Execution
 from tradebot.execution.orders import WorkingOrder
 from tradebot.execution.prices import Slippage, whole_lots
 from tradebot.execution.quote import Tape
 from tradebot.execution.resting import priority, reached
 from tradebot.portfolio.exact import ZERO, add, exact, multiply, subtract
 from tradebot.portfolio.instruments import UNKNOWN_STEP, Instrument, round_up
+
+if TYPE_CHECKING:
+    from tradebot.config.paper import PaperConfig
 
 QUEUE_PRINTS: Final = Decimal(20)
 """The queue before a new resting order is estimated as so many prints of mean size."""
@@ -51,7 +54,7 @@ class SymbolVenue:
     Memory is bounded by the orders that are alive. Knows no account, no caps and no rows.
     """
 
-    def __init__(self, instrument: Instrument, settings: VenueSettings, desk: Desk) -> None:
+    def __init__(self, instrument: Instrument, settings: PaperConfig, desk: Desk) -> None:
         """`desk` gets each transition at once, and settles each fill before the next one is decided."""
         self.instrument = instrument
         self._desk = desk

@@ -5,8 +5,9 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any, NamedTuple
 
+from tradebot.config.paper import PaperConfig
 from tradebot.core.events import BUY, FOK, NO_BALANCE, REDUCE_ONLY, SELL, OrderStatus, Side, Tick
-from tradebot.execution.moves import Execution, Settlement, VenueSettings
+from tradebot.execution.moves import Execution, Settlement
 from tradebot.execution.orders import OrderRequest, WorkingOrder, working
 from tradebot.execution.venue import SymbolVenue
 from tradebot.portfolio.instruments import Instrument
@@ -39,7 +40,7 @@ class Market:
             SYMBOL, "TEST", "USD",
             tick_size=None if tick_size is None else D(tick_size), lot_size=None if lot_size is None else D(lot_size),
         )  # fmt: skip
-        self.settings = VenueSettings(**settings)
+        self.settings = PaperConfig(**settings)
         self.venue = SymbolVenue(self.instrument, self.settings, self)
         self.net = D(0)
         self.can_buy: Decimal | None = None

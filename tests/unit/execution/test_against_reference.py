@@ -18,8 +18,8 @@ from sim.paper_reference.schedule import schedule
 from sim.paper_reference.values import Command, Instrument, OrderRow, Print, Request, Settings, Submit
 from tests.paper_reference.series import instruments_of, made_up, recorded, tick_lines
 from tests.paper_reference.small_markets import SmallMarket, small_markets
-from tradebot.execution.moves import VenueSettings
-from tradebot.execution.order_entry import PaperSettings
+from tradebot.config.model import ExecutionConfig
+from tradebot.config.paper import OrderType
 
 # Queue, latency of orders and cancels, share of a print, slippage.
 ASSUMPTIONS = [
@@ -157,7 +157,7 @@ def test_a_margin_account_without_equity_is_liquidated(side: str) -> None:
     seed=st.integers(0, 10**6), cut=st.integers(0, 3), offset_bps=st.sampled_from((0, 3, -5)), post_only=st.booleans()
 )
 def test_decisions_become_the_configured_orders(
-    order_type: str, seed: int, cut: int, offset_bps: int, post_only: bool
+    order_type: OrderType, seed: int, cut: int, offset_bps: int, post_only: bool
 ) -> None:
     random = Random(seed)
     prints = made_up(seed, 200, ("AB/USD", "CD/USD"))
@@ -172,6 +172,6 @@ def test_decisions_become_the_configured_orders(
             better = Fraction(offset_bps, 10_000) * (-1 if side == "BUY" else 1)
             request = Request(symbol, side, Fraction(3), "LIMIT", last * (1 + better), post_only=post_only)
         commands[number] = [Submit(name, request)]
-    configured = PaperSettings(3.0, 1.0, VenueSettings(), order_type, offset_bps, post_only)  # type: ignore[arg-type]
-    found = run_decisions(prints, decided, assumed, instruments, configured, cut)
+    configured = ExecutionConfig(order_type=order_type, limit_offset_bps=offset_bps, post_only=post_only)
+    found = run_decisions(prints, decided, assumed, instruments, configured, 3.0, cut)
     assert_same(found, calculate(prints, commands, assumed, instruments))

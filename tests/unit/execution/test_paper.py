@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tradebot.config.model import BreakersConfig, RiskCaps
+from tradebot.config.model import BreakersConfig, ExecutionConfig, RiskCaps, StrategyConfig
 from tradebot.config.money import AccountConfig, InstrumentConfig, RateSymbol
+from tradebot.config.paper import PaperConfig
 from tradebot.core.events import (
     BP_DROP_SIGNAL,
     BUY,
@@ -24,7 +25,6 @@ from tradebot.core.events import (
     TickOutcome,
 )
 from tradebot.execution.breakers import Breakers
-from tradebot.execution.moves import VenueSettings
 from tradebot.execution.order_entry import PaperSettings
 from tradebot.execution.orders import Amend, Cancel, Command, OrderRequest, Submit
 from tradebot.execution.paper import PaperExecution
@@ -54,11 +54,12 @@ class Paper:
         rates: dict[str, float | RateSymbol] | None = None,
         venue: dict[str, Any] | None = None,
         refusals: TimingRefusals | None = None,
+        size: float = 1.0,
         **decisions: Any,
     ) -> None:
         self.money = money_of(0.001, {SYMBOL: InstrumentConfig(tick_size=0.01)} | (instruments or {}), rates or {})
         wanted = PaperSettings(
-            **{"desired_size": 1.0, "confidence": 0.75, **decisions}, venue=VenueSettings(**venue or {})
+            StrategyConfig(desired_size=size), ExecutionConfig(**decisions), PaperConfig(**venue or {})
         )
         watching = Breakers(breakers or BreakersConfig())
         self.execution = PaperExecution("r1", wanted, self.money, account, caps, watching, refusals)
@@ -443,7 +444,7 @@ def the_paper(world: dict[str, Any], kind: str, margin: bool, eur: float | RateS
     return Paper(
         AccountConfig(800.0, allow_short=margin, max_leverage=3.0 if margin else 1.0), CAPS,
         instruments={"A/USD": InstrumentConfig(tick_size=1.0)}, rates={"EUR": eur}, venue=world,
-        order_type=kind, limit_offset_bps=100.0, desired_size=2.5,
+        order_type=kind, limit_offset_bps=100.0, size=2.5,
     )  # fmt: skip
 
 
