@@ -17,7 +17,7 @@ from tradebot.execution.breakers import Breakers
 from tradebot.execution.shadow import ShadowExecution
 from tradebot.execution.timing import TimingRefusals
 from tradebot.execution.trips import Release, Trip, as_notice
-from tradebot.portfolio.exact import ZERO, add, exact, multiply, subtract
+from tradebot.portfolio.exact import ZERO, add, exact, subtract
 from tradebot.portfolio.money import Money
 from tradebot.portfolio.positions import Positions, PositionState
 from tradebot.portfolio.round_trips import RoundTrips
@@ -267,6 +267,5 @@ class _Worth:
         """The sum in the account currency at current rates; what has no rate counts 1:1."""
         total = self._balance
         for currency, earned in self._sums.items():
-            rate = money.rates.rate(currency)
-            total = add(total, earned if rate is None else multiply(earned, rate))
+            total = add(total, money.rates.in_account(earned, currency))
         return total

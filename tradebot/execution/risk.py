@@ -248,10 +248,9 @@ def _raised(
     if not orders:
         return ZERO
     instrument = money.instruments.of(symbol)
-    rate = money.rates.rate(instrument.currency)
     net, exposure = positions.at_stake(symbol)
     change = subtract(value_of(instrument, worst_case(net, *open_quantities(orders)), price_of(symbol)), exposure)
-    return change if rate is None or rate is ONE else multiply(change, rate)
+    return money.rates.in_account(change, instrument.currency)
 
 
 def _cap_breach(caps: RiskCaps, symbol: Decimal, total: Decimal, open_orders: int) -> LimitBreach | None:

@@ -112,7 +112,7 @@ class Account:
             left = subtract(limit, self.positions.total_exposure(self._rates))
         for other, (currency, amount) in self._reserved.items():
             if other != order_id:
-                left = subtract(left, self._in_account(currency, amount))
+                left = subtract(left, self._rates.in_account(amount, currency))
         return left
 
     def free_qty(self, symbol: str, order_id: str | None = None) -> Decimal:
@@ -260,12 +260,6 @@ class Account:
     def _cash_total(self) -> Decimal:
         total = ZERO
         for currency, amount in self._cash.items():
-            rate = self._rates.rate(currency)
-            if rate is not ONE and rate is not None:
-                amount = multiply(amount, rate)
+            amount = self._rates.in_account(amount, currency)
             total = add(total, amount) if total else amount
         return total
-
-    def _in_account(self, currency: str | None, amount: Decimal) -> Decimal:
-        rate = self._rates.rate(currency)
-        return amount if rate is None or rate is ONE else multiply(amount, rate)

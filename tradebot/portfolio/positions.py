@@ -177,7 +177,7 @@ class Positions:
         """
         total = ZERO
         for sums in self._sums.values():
-            total = add(total, _in_account(sums.exposure, sums.currency, rates))
+            total = add(total, rates.in_account(sums.exposure, sums.currency))
         return total
 
     def rated_exposure(self, rates: Rates) -> Decimal | None:
@@ -200,7 +200,7 @@ class Positions:
         for sums in self._sums.values():
             # What is negative is in the exposure with the other sign.
             value = subtract(sums.exposure, multiply(_TWO, sums.negative))
-            total = add(total, _in_account(value, sums.currency, rates))
+            total = add(total, rates.in_account(value, sums.currency))
         return total
 
     def total_owed(self, rates: Rates) -> Decimal:
@@ -208,7 +208,7 @@ class Positions:
         total = ZERO
         for sums in self._sums.values():
             if sums.negative:
-                total = add(total, _in_account(sums.negative, sums.currency, rates))
+                total = add(total, rates.in_account(sums.negative, sums.currency))
         return total
 
     def unrated(self, rates: Rates) -> str | None:
@@ -280,11 +280,6 @@ class Positions:
         if position.value < ZERO:
             sums.negative = subtract(sums.negative, position.exposure)
         position.value, position.exposure = value, exposure
-
-
-def _in_account(amount: Decimal, currency: str | None, rates: Rates) -> Decimal:
-    rate = rates.rate(currency)
-    return amount if rate is ONE or rate is None else multiply(amount, rate)
 
 
 def _average_price(position: _Position) -> Decimal:

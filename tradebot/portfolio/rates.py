@@ -50,6 +50,11 @@ class Rates:
         """
         return ONE if self._one_to_one else self._known.get(currency)
 
+    def in_account(self, amount: Decimal, currency: str | None) -> Decimal:
+        """`amount` of `currency` in the account currency, exactly; 1:1 where there is no rate."""
+        rate = self.rate(currency)
+        return amount if rate is None or rate is ONE else multiply(amount, rate)
+
     def on_price(self, symbol: str, price: float) -> None:
         """Take in the newest print of `symbol`; one that no rate names is ignored."""
         if symbol in self.symbols and self._prices.get(symbol) != price:
