@@ -193,10 +193,7 @@ class InlineShadow:
             "breakers": self.breakers.state(),
             "round_trips": self._round_trips.state(),
             "rates": self.money.rates.state(),
-            "positions": [
-                [one.symbol, str(one.net), str(one.cost), str(one.realized), one.fees, one.price]
-                for one in self.positions.states()
-            ],
+            "positions": [position.plain() for position in self.positions.states()],
             "fees": self._worth.fees(),
             "notices": self._notices,
         }
@@ -207,10 +204,7 @@ class InlineShadow:
         found: Any = msgspec.msgpack.decode(state)
         if not isinstance(found, dict) or found.get("version") != STATE_VERSION:
             raise ValueError(f"the state of SHADOW with breakers is not of version {STATE_VERSION}")
-        states = [
-            PositionState(symbol, Decimal(net), Decimal(cost), Decimal(realized), fees, price)
-            for symbol, net, cost, realized, fees, price in found["positions"]
-        ]
+        states = [PositionState.of_plain(position) for position in found["positions"]]
         self.money.rates.restore(found["rates"])
         self._shadow.restore((), (), Positions.of(states, self.money.instruments))
         self._worth.begin(states, found["fees"])

@@ -240,9 +240,7 @@ class Account:
             "fees": [[symbol, str(fee)] for symbol, fee in self._fees.items()],
             "reserved": [[order, currency, str(amount)] for order, (currency, amount) in self._reserved.items()],
             "reserved_qty": [[order, symbol, str(qty)] for order, (symbol, qty) in self._reserved_qty.items()],
-            "positions": [
-                [s.symbol, str(s.net), str(s.cost), str(s.realized), s.fees, s.price] for s in self.positions.states()
-            ],
+            "positions": [position.plain() for position in self.positions.states()],
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -251,11 +249,7 @@ class Account:
         self._fees = {symbol: Decimal(fee) for symbol, fee in state["fees"]}
         self._reserved = {order: (currency, Decimal(amount)) for order, currency, amount in state["reserved"]}
         self._reserved_qty = {order: (symbol, Decimal(qty)) for order, symbol, qty in state["reserved_qty"]}
-        found = [
-            PositionState(symbol, Decimal(net), Decimal(cost), Decimal(realized), fees, price)
-            for symbol, net, cost, realized, fees, price in state["positions"]
-        ]
-        self.positions = Positions.of(found, self._instruments)
+        self.positions = Positions.of(map(PositionState.of_plain, state["positions"]), self._instruments)
 
     def _cash_total(self) -> Decimal:
         total = ZERO

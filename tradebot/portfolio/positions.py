@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from decimal import Context, Decimal
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from tradebot.core.events import BUY, Fill
 from tradebot.portfolio.exact import ONE, ZERO, add, exact, finite, multiply, subtract
@@ -50,6 +50,16 @@ class PositionState(NamedTuple):
     realized: Decimal
     fees: float
     price: float
+
+    def plain(self) -> list[str | float]:
+        """As plain values, decimals as text; see `of_plain`."""
+        return [self.symbol, str(self.net), str(self.cost), str(self.realized), self.fees, self.price]
+
+    @classmethod
+    def of_plain(cls, values: Iterable[Any]) -> PositionState:
+        """The state that gave these `plain` values."""
+        symbol, net, cost, realized, fees, price = values
+        return cls(symbol, Decimal(net), Decimal(cost), Decimal(realized), fees, price)
 
 
 class _Sums:
