@@ -72,10 +72,10 @@ class Account:
         held = self._reserved.get(order_id, (currency, ZERO))[1]
         self._reserved[order_id] = (currency, add(held, amount))
 
-    def release(self, order_id: str, amount: Decimal | None = None) -> None:
-        """Give back `amount` of what the order holds, at most that; None: all of it. Without a reservation: nothing."""
+    def release(self, order_id: str, amount: Decimal) -> None:
+        """Give back `amount` of the money that the order holds back, at most all of it."""
         currency, held = self._reserved.pop(order_id, (None, ZERO))
-        if amount is not None and held > amount:
+        if held > amount:
             self._reserved[order_id] = (currency, subtract(held, amount))
 
     def reserve_qty(self, order_id: str, symbol: str, qty: Decimal) -> None:
@@ -83,14 +83,14 @@ class Account:
         held = self._reserved_qty.get(order_id, (symbol, ZERO))[1]
         self._reserved_qty[order_id] = (symbol, add(held, qty))
 
-    def release_qty(self, order_id: str, qty: Decimal | None = None) -> None:
-        """Give back `qty` of the holdings that the order holds back, at most that; None: all of them."""
+    def release_qty(self, order_id: str, qty: Decimal) -> None:
+        """Give back `qty` of the holdings that the order holds back, at most all of them."""
         symbol, held = self._reserved_qty.pop(order_id, ("", ZERO))
-        if qty is not None and held > qty:
+        if held > qty:
             self._reserved_qty[order_id] = (symbol, subtract(held, qty))
 
     def release_all(self, order_id: str) -> None:
-        """Give back everything that the order holds back: it has ended."""
+        """Give back everything that the order holds back, money and holdings. Without a reservation: nothing."""
         self._reserved.pop(order_id, None)
         self._reserved_qty.pop(order_id, None)
 
@@ -115,11 +115,11 @@ class Account:
                 left = subtract(left, self._rates.in_account(amount, currency))
         return left
 
-    def free_qty(self, symbol: str, order_id: str | None = None) -> Decimal:
-        """What is held of `symbol` (0 when short) less what open sells, other than `order_id`, hold back."""
+    def free_qty(self, symbol: str) -> Decimal:
+        """What is held of `symbol` (0 when short) less what open sells hold back."""
         left = max(self.positions.at_stake(symbol)[0], ZERO)
-        for other, (reserved, qty) in self._reserved_qty.items():
-            if reserved == symbol and other != order_id:
+        for reserved, qty in self._reserved_qty.values():
+            if reserved == symbol:
                 left = subtract(left, qty)
         return left
 

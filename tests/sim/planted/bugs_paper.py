@@ -150,7 +150,7 @@ _ACCOUNT_BUGS: Final = (
         "the end of an order does not give back the money that it held",
         _DESK,
         "            self.account.release_all(order_id)\n",
-        "            self.account.release_qty(order_id)\n",
+        "            self.account.release_qty(order_id, order.qty)\n",
         100,
     ),
     Bug(

@@ -172,15 +172,15 @@ def test_reservations_are_free_for_their_own_order_only() -> None:
     held.release("a", Decimal(1000))
     assert held.free() == 10_000 - 2500 - 108
     held.release("a", Decimal(9999))
-    held.release("b")
-    held.release("never reserved")
+    held.release_all("b")
+    held.release_all("never reserved")
     assert held.free() == 10_000
     apply(held, of, fill("BTC/USD", BUY, 0.1, 50_000.0))
     held.reserve_qty("c", "BTC/USD", Decimal("0.06"))
-    assert (held.free_qty("BTC/USD"), held.free_qty("BTC/USD", "c")) == (Decimal("0.04"), Decimal("0.1"))
+    assert held.free_qty("BTC/USD") == Decimal("0.04")
     held.release_qty("c", Decimal("0.01"))
     assert held.free_qty("BTC/USD") == Decimal("0.05")
-    held.release_qty("c")
+    held.release_all("c")
     assert (held.free_qty("BTC/USD"), held.free_qty("ETH/BTC")) == (Decimal("0.1"), Decimal(0))
 
 
