@@ -21,8 +21,6 @@ BUY: Final = "BUY"
 SELL: Final = "SELL"
 
 Liquidity = Literal["MAKER", "TAKER"]
-MAKER: Final = "MAKER"
-TAKER: Final = "TAKER"
 
 OrderStatus = Literal[
     "SUBMITTED", "ACKNOWLEDGED", "TRIGGERED", "PARTIAL_FILL", "FILLED", "CANCELED", "EXPIRED", "REJECTED"
@@ -74,12 +72,13 @@ TS_MS_MAX: Final = 4_102_444_800_000
 AMOUNT_MAX: Final = 1e100
 """The largest price or volume: products of three of them, and sums of those, are finite."""
 
-_SECONDS_BELOW: Final = 100_000_000_000
+SECONDS_BELOW: Final = 100_000_000_000
+"""Smaller times are seconds of old data; see `as_unix_ms`."""
 
 
 def as_unix_ms(ts: int) -> int:
     """`ts` as Unix milliseconds for comparison with the clock: values below 1e11 are seconds of old data."""
-    return ts * 1000 if ts < _SECONDS_BELOW else ts
+    return ts * 1000 if ts < SECONDS_BELOW else ts
 
 
 class Tick(Struct, frozen=True, gc=False):

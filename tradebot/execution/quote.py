@@ -17,13 +17,12 @@ from functools import lru_cache
 from math import inf
 from typing import Any, Final
 
-from tradebot.core.events import BUY, SELL, Side, Tick
+from tradebot.core.events import BUY, SECONDS_BELOW, SELL, Side, Tick
 from tradebot.portfolio.exact import ZERO, add, exact, subtract
 
 SIZES_MAX: Final = 1000
 """So many print sizes are kept for the estimate of a queue."""
 
-_SECONDS_BELOW: Final = 100_000_000_000  # as core.events.as_unix_ms, which is too slow to call for every print
 _NO_TIME: Final = -1
 _INFINITE: Final = Decimal("Infinity")
 
@@ -76,7 +75,7 @@ class Tape:
         for index in range(start, stop):
             tick = ticks[index]
             ts = tick.ts
-            if ts < _SECONDS_BELOW:
+            if ts < SECONDS_BELOW:  # as_unix_ms, without a call for each print
                 ts *= 1000
             if ts < now_ms:
                 late += 1
