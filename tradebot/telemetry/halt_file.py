@@ -10,23 +10,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-import msgspec
 from msgspec import Meta, Struct
 
 from tradebot.core.errors import PASSING_ERRNOS, ConfigError
 from tradebot.core.events import INT64_MAX, Notice
 from tradebot.core.log_events import LogEvent
-from tradebot.core.private_files import read_trusted, replace_private
 from tradebot.core.runtime import Runtime
 from tradebot.output.log import Log
 from tradebot.store.database import beside
+from tradebot.telemetry.command_file import read_command, write_command
 
 SUFFIX: Final = ".halt.json"
 POLL_S: Final = 1.0
 """How often a running engine looks at the file."""
 REASON_CHARS_MAX: Final = 200
-_BYTES_MAX: Final = 10_000
-_TO_DO: Final = "`tradebot resume` replaces it"
 
 
 class HaltRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,7 +47,7 @@ def halt_path(db_path: Path) -> Path:
 
 def write_halt(path: Path, request: HaltRequest) -> None:
     """Replace the file, on disk before this returns. Blocks. Raises OSError."""
-    replace_private(path, msgspec.json.encode(request) + b"\n")
+    write_command(path, request)
 
 
 def read_halt(path: Path) -> HaltRequest | None:
@@ -59,16 +56,7 @@ def read_halt(path: Path) -> HaltRequest | None:
     Raises ConfigError when it cannot be understood, or when another user could have written it, and OSError when it
     cannot be read just now. Never waits.
     """
-    try:
-        return msgspec.json.decode(read_trusted(path, _BYTES_MAX), type=HaltRequest)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        if error.errno in PASSING_ERRNOS:
-            raise
-        raise ConfigError(f"halt file {path}: {error.strerror}; {_TO_DO}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"halt file {path}: {error}; {_TO_DO}") from error
+    return read_command(path, HaltRequest, "halt file", "`tradebot resume` replaces it", PASSING_ERRNOS)
 
 
 class HaltWatch:

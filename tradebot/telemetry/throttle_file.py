@@ -10,21 +10,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from tradebot.config.model import Settings, on_command_line
 from tradebot.core.errors import ConfigError
 from tradebot.core.log_events import LogEvent
-from tradebot.core.private_files import read_trusted, replace_private
 from tradebot.output.log import Log
 from tradebot.store.database import beside
+from tradebot.telemetry.command_file import read_command, write_command
 
 SUFFIX: Final = ".throttle.json"
 MAX_SAMPLE_EVERY: Final = 1000
-_BYTES_MAX: Final = 10_000
-_TO_DO: Final = "remove it to keep all ticks"
 
 
 class Throttle(Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,7 +39,7 @@ def throttle_path(db_path: Path) -> Path:
 
 def write_throttle(path: Path, throttle: Throttle) -> None:
     """Replace the file, on disk before this returns. Blocks. Raises OSError."""
-    replace_private(path, msgspec.json.encode(throttle) + b"\n")
+    write_command(path, throttle)
 
 
 def read_throttle(path: Path) -> Throttle | None:
@@ -50,14 +47,7 @@ def read_throttle(path: Path) -> Throttle | None:
 
     Raises ConfigError when it cannot be understood, or when another user could have written it. Never waits.
     """
-    try:
-        return msgspec.json.decode(read_trusted(path, _BYTES_MAX), type=Throttle)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise ConfigError(f"throttle file {path}: {error.strerror}; {_TO_DO}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"throttle file {path}: {error}; {_TO_DO}") from error
+    return read_command(path, Throttle, "throttle file", "remove it to keep all ticks")
 
 
 def apply_throttle(settings: Settings, path: Path, log: Log) -> Settings:
