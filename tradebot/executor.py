@@ -103,8 +103,8 @@ def continue_execution(
     """Bring `executor` to where the earlier runs of the feed ended; the ticks that follow are those of run `run_id`.
 
     `carried` is what `take_over` gave; `too_old` refuses signals of the ticks that follow. Returns the id of the run
-    that it continues, None where there is none. Reads what was stored since the newest checkpoint; blocks as the store
-    does. Raises ConfigError, OverloadError.
+    that it continues, None if there is no such run. Reads what was stored since the newest checkpoint; blocks as the
+    store does. Raises ConfigError, OverloadError.
     """
     saved = store.read_saved_state(record)
     if isinstance(executor, InlineShadow):
@@ -119,9 +119,9 @@ def continue_execution(
 
 
 def _hold(executor: InlineShadow, carried: Carried) -> None:
-    """In SHADOW what is held is what the stored fills come to, whatever a second run of the ticks makes of them.
+    """Take over the positions of the stored fills if those that the ticks gave again differ from them.
 
-    It makes something else of them where runs without breakers came in between.
+    They differ if runs without breakers, which store no state, came in between.
     """
     held = {state.symbol: state.net for state in carried.positions.states()}
     if held != {state.symbol: state.net for state in executor.positions.states()}:

@@ -181,7 +181,7 @@ def locked(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 class FakeRuntime(RealRuntime):
-    """Time passes only in `sleep`; signals come when told; something may happen during a sleep."""
+    """Time passes only in `sleep`, during which `on_sleep` is called; `signal` sends a stop signal."""
 
     def __init__(self) -> None:
         super().__init__()

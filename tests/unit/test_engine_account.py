@@ -19,7 +19,7 @@ FULL = StorageUnavailable("SQLITE_FULL", "disk full", passing=True)
 
 
 class Store:
-    """Remembers with how much patience the end was to be written; fails when told."""
+    """Records the patience with which the end was to be written; fails if `fails`."""
 
     def __init__(self, fails: bool = False) -> None:
         self.fails = fails

@@ -87,7 +87,7 @@ def begin(store: SqliteStore, run_id: str) -> Any:
 
 
 def first_life(store: SqliteStore, market: Market, config: Config, checkpoint: int, end: int) -> None:
-    """A run that is killed after tick `end`; its newest state is that after tick `checkpoint`, 0: there is none."""
+    """A run that is killed after tick `end`; its newest state is that after tick `checkpoint` (0: it has no state)."""
     executor = executor_of(config, "l1")
     with closing(store.writer(begin(store, "l1"))) as writer:
         for number in range(1, end + 1):

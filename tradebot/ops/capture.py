@@ -23,7 +23,7 @@ from tradebot.feeds.websocket.feed import FeedTarget, WebSocketFeed
 from tradebot.output.log import Log, setup_logging
 
 _FILES_MAX: Final = 8
-_FILE_BYTES_LEAST: Final = 500_000  # well above what one flush comes to, so that --max-mb holds
+_FILE_BYTES_LEAST: Final = 500_000  # well above the size of one flush, so that --max-mb holds
 _FLUSH_EVERY_S: Final = 1.0
 _REPORT_EVERY_S: Final = 10.0
 

@@ -33,7 +33,7 @@ class HaltAnswer(Struct, frozen=True, kw_only=True):
     """What the command has done.
 
     `engine`: running with a live feed; a replay, which reads no halt file; or none. `confirmed` says whether a running
-    engine has taken the command into account (None where there is none that could); `tripped` are the breakers that
+    engine has taken the command into account (None if no engine could); `tripped` are the breakers that
     are tripped after that, in words. `failure`: why the file could not be written.
     """
 
@@ -59,7 +59,7 @@ def run_halt(
 ) -> int:
     """Write the file and wait for a running engine to confirm it, at most WAIT_S. Main thread.
 
-    0 when the command is in effect or will be at the next start, else 1. Raises UsageError (see `unusable`).
+    0 when the command is in effect or will be at the next start, else 1. Raises UsageError (see `refuse_unusable`).
     """
     refuse_unusable(db_path)
     answer = _give(db_path, HaltRequest(halted, runtime.now_ms(), reason), runtime)

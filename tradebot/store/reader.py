@@ -26,7 +26,7 @@ from tradebot.store.runs import RunRecord
 class TickSource(Struct, frozen=True):
     """The ticks of one run (or, in a file of the original system, all ticks); the first `pruned` ones are gone.
 
-    `feed` is the name of the push feed that stored them (`feed_identity.feed_name`); empty where there was none.
+    `feed` is the name of the push feed that stored them (`feed_identity.feed_name`); empty for other runs.
     """
 
     run_id: str
@@ -159,7 +159,7 @@ def read_ticks(db: SqliteDatabase, source: TickSource) -> Iterator[list[Tick]]:
         query = TickRow.select(*fields).order_by(TickRow.id)
         if source.no is not None:
             span: Any = RunRow.select(RunRow.first_tick_id, RunRow.last_tick_id).where(RunRow.id == source.no)
-            ids = span.tuples().first(db) or (0, 0)  # gone since: told as soon as no row is found
+            ids = span.tuples().first(db) or (0, 0)  # deleted since: reported as soon as no row is found
             query = query.where((TickRow.run == source.no) & TickRow.id.between(*ids))
         elif "run" in present:
             query = query.where(TickRow.run.is_null())

@@ -55,7 +55,7 @@ class ReplaySource(Struct, frozen=True):
 
     @property
     def feed(self) -> str:
-        """The name of the push feed that stored it; empty where there was none."""
+        """The name of the push feed that stored it; empty for other runs."""
         return self.runs[-1].feed
 
     @property

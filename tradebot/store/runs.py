@@ -128,9 +128,9 @@ def _resumed(db: SqliteDatabase, row: dict[str, Any], info: RunInfo, resume: boo
 def _check_rules(db: SqliteDatabase, row: dict[str, Any], info: RunInfo) -> None:
     """The rest of a replay must be computed as its beginning was. Raises ConfigError.
 
-    A replay of ticks from before rules were recorded is completed by the rules of then (`RunRecord.result_rules`), and
-    so is one under rules that this version still knows. One of frames from before is not, since their order is decided
-    while they are read.
+    A replay of ticks from before rules were recorded is completed by the rules of that time
+    (`RunRecord.result_rules`), and so is one under rules that this version still knows. One of frames from before is
+    not, since their order is decided while they are read.
     """
     began = row["result_rules"]
     if began == RESULT_RULES or began in _OLDER_RULES or (began is None and not info.frames):

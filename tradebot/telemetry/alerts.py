@@ -59,7 +59,7 @@ class Alerts:
     def look(self, status: Status) -> list[Alert]:
         """What is new since the status before."""
         if status.state == "ended":
-            # A drain is mostly over before the next look; who waits for a stop hears of each all the same.
+            # A drain has usually ended before the next look; the stop is reported all the same.
             stop = self._stop() if self._began else []
             return [*stop, exit_alert(status.exit_code)]
         found: list[Alert] = []

@@ -28,7 +28,7 @@ LOOK = HealthReading(101.0, 11_000, True, status_of(), RUN)
 
 
 class Clock(RealRuntime):
-    """A runtime whose clocks stand still: `status_of` was written a second ago."""
+    """A runtime with constant clocks: `status_of` was written a second ago."""
 
     def monotonic(self) -> float:
         return 101.0

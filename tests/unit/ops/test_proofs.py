@@ -125,7 +125,7 @@ def test_only_takes_names_in_any_order() -> None:
 
 class TestLab:
     def test_an_experiment_has_the_operators_decisions_and_none_of_the_places(self, lab: Lab, tmp_path: Path) -> None:
-        """Nobody is told, no port is taken, no exchange is asked, no file of the operator is written."""
+        """No alert is sent, no port is opened, no exchange is contacted, no file of the operator is written."""
         operators = Config(
             mode="LIVE",
             live_armed=True,
@@ -249,7 +249,7 @@ class TestPsi:
 
 
 class TestJudgements:
-    """What an experiment measured, and what it comes to."""
+    """The measurements of an experiment, and the verdict on them."""
 
     @staticmethod
     def rates(*rates: float) -> list[Rate]:

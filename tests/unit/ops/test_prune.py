@@ -345,7 +345,7 @@ class TestWhatGoes:
             assert db.execute_sql("SELECT COUNT(*) FROM signals WHERE run = 2").fetchone() == (4,)
 
     def test_rows_that_somebody_deleted_by_hand_before(self) -> None:
-        """Whoever did so before there was a prune: numbers follow the row ids, and counters agree again."""
+        """As users did before `prune` existed: numbers follow the row ids, and counters agree again."""
         with history([ticks_run(40, ended=True)]) as (db, end_ms):
             for table in ("ticks", "signals", "orders", "trades"):
                 db.execute_sql(f"DELETE FROM {table} WHERE ts <= ?", (START_MS + 17_000,))

@@ -24,7 +24,7 @@ REPO = Path(__file__).resolve().parents[3]
 
 
 class Clock(RealRuntime):
-    """The real runtime with clocks that stand still until moved."""
+    """The real runtime with clocks that only the test advances."""
 
     def __init__(self) -> None:
         super().__init__()

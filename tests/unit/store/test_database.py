@@ -344,7 +344,7 @@ class TestReadonly:
             os.chmod(place, 0o700)
 
     def test_a_closed_database_on_a_read_only_disk(self, tmp_path: Path) -> None:
-        """An archived database can be replayed: SQLite would make files beside it unless told that nobody writes it."""
+        """An archived database can be replayed: SQLite is informed that no process writes it, else it creates files."""
         with small_disk(tmp_path / "disk", 2) as disk:
             path = disk.place / "x.db"
             with storage_of(path, new_run(path)) as storage:

@@ -94,7 +94,7 @@ class TestRows:
             assert row_counts(db) == {"ticks": 9, "signals": 3, "orders": 3, "trades": 2, "order_events": 6}
 
     def test_a_transition_is_stored_once(self, path: Path) -> None:
-        """Of one order there is one n-th transition: whoever stores another gets an error, and nothing is stored."""
+        """An order has one n-th transition: storing another is an error, and nothing is stored."""
         with storage_of(path, new_run(path)) as storage:
             storage.write(outcome_batch(1, 5))
             again = TickOutcome(tick(6), 6, (), (), (transition("r1-0000000005-O", 1, "CANCELED", 6),))

@@ -119,7 +119,7 @@ class TestStates:
         write(path, record, with_state(full_batch(1, 5), 5, b"five"))
         assert rows(path, "SELECT COUNT(*) FROM checkpoints") == [(0,)]
 
-    def test_the_newest_checkpoint_of_a_batch_brings_its_state(self) -> None:
+    def test_the_newest_checkpoint_of_a_batch_determines_the_state(self) -> None:
         batch = with_state(with_state(full_batch(1, 5), 2, b"two", 1), 4, b"four", 0)
         assert batch.checkpoint is not None
         assert (batch.checkpoint.ticks_before, batch.checkpoint.state, batch.checkpoint.inputs) == (4, b"four", 0)

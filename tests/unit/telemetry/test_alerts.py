@@ -1,4 +1,4 @@
-"""From statuses to what is told: once per occasion, and again when it is over."""
+"""Alerts from statuses: one per occasion, and one at its end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tradebot.threads.counters import COUNTERS
 
 
 def begun(**limits: Any) -> Alerts:
-    """Alerts that have told of the start already."""
+    """Alerts that have reported the start already."""
     alerts = Alerts(**limits)
     alerts.look(status_of(written_s=0.0))
     return alerts
@@ -101,7 +101,7 @@ def test_a_stall_is_told_once_for_each_stage_and_its_end_once() -> None:
 
 
 def linked(alerts: Alerts, now_s: float, down_s: float | None) -> list[str]:
-    """What is told of a link that has been down for `down_s` (None: is up) at `now_s`."""
+    """The alerts about a link that has been down for `down_s` (None: is up) at `now_s`."""
     status = status_of(written_s=now_s, link="up" if down_s is None else "down", link_down_s=down_s)
     return [f"{alert.event} {alert.severity}: {alert.text}" for alert in alerts.look(status)]
 
@@ -133,7 +133,7 @@ def test_a_link_that_is_back_is_not_told_as_lost() -> None:
 
 
 def test_a_link_that_comes_and_goes_is_lost() -> None:
-    """A subscription that is refused: each connection stands for a moment, and nothing was ever told."""
+    """A subscription that is refused: each connection lasts for a moment, and no alert was ever sent."""
     alerts = begun(link_lost_s=30.0)
     heard = [
         text

@@ -100,7 +100,7 @@ def test_what_another_user_could_have_written_halts(watched: Watched, kind: str,
     assert notice is not None and notice.kind == "HALT"
 
 
-def test_a_halt_and_a_resume_are_each_told_once(watched: Watched) -> None:
+def test_a_halt_and_a_resume_are_each_passed_on_once(watched: Watched) -> None:
     assert watched.poll() is None
     write_halt(watched.path, HaltRequest(True, NOW_MS + 1, "news"))
     assert watched.poll() == Notice("HALT", NOW_MS + 1, "tradebot halt: news")
@@ -161,38 +161,38 @@ def test_a_passing_error_changes_nothing_and_is_logged_once(
 
 class TestAtAStart:
     def test_a_start_while_halted_begins_with_a_halt(self, watched: Watched, logged: Logged) -> None:
-        """Also when an earlier start has told the same halt: the halt outlives the restart, not the notice."""
+        """Also if an earlier start has passed on the same halt: the halt outlives the restart, the notice does not."""
         write_halt(watched.path, HaltRequest(True, NOW_MS - 5, "news"))
         first, second = watched.poll(), Watched(watched.path, logged).poll()
         assert first == second == Notice("HALT", NOW_MS - 5, "tradebot halt: news")
 
-    def test_a_resume_of_before_is_not_told_where_it_can_release_nothing(self, watched: Watched) -> None:
+    def test_a_resume_before_the_start_is_not_passed_on_if_it_can_release_nothing(self, watched: Watched) -> None:
         write_halt(watched.path, HaltRequest(False, NOW_MS - 5))
         assert watched.poll() is None
         assert watched.poll() is None
         write_halt(watched.path, HaltRequest(False, NOW_MS))
         assert watched.poll() is not None
 
-    def test_the_first_resume_after_the_start_is_told(self, watched: Watched) -> None:
+    def test_the_first_resume_after_the_start_is_passed_on(self, watched: Watched) -> None:
         """There was no file at the start, and no halt since: a resume that comes now is a new one."""
         assert watched.poll() is None
         write_halt(watched.path, HaltRequest(False, NOW_MS))
         assert watched.poll() is not None
 
-    @pytest.mark.parametrize(("resumed_ms", "told"), [(0, True), (NOW_MS - 9, True), (NOW_MS - 5, False)])
-    def test_a_resume_given_while_no_engine_ran_is_told_unless_the_run_before_had_it(
-        self, tmp_path: Path, logged: Logged, resumed_ms: int, told: bool
+    @pytest.mark.parametrize(("resumed_ms", "passed_on"), [(0, True), (NOW_MS - 9, True), (NOW_MS - 5, False)])
+    def test_a_resume_given_while_no_engine_ran_is_passed_on_unless_the_run_before_had_it(
+        self, tmp_path: Path, logged: Logged, resumed_ms: int, passed_on: bool
     ) -> None:
         """So a breaker that tripped after a resume is not released by the next restart."""
         again = Watched(halt_path(tmp_path / "a.db"), logged, resumed_ms)
         write_halt(again.path, HaltRequest(False, NOW_MS - 5))
-        assert (again.poll() is not None) == told
+        assert (again.poll() is not None) == passed_on
         assert again.poll() is None
 
 
 @given(st.lists(st.sampled_from(["halt", "resume", "remove", "damage", "nothing"]), max_size=12))
-def test_what_is_told_last_is_what_the_file_says(tmp_path_factory: pytest.TempPathFactory, commands: list[str]) -> None:
-    """After each poll the stream is halted exactly when the file halts, and no notice repeats what holds."""
+def test_the_last_notice_is_what_the_file_says(tmp_path_factory: pytest.TempPathFactory, commands: list[str]) -> None:
+    """After each poll the stream is halted exactly when the file halts, and no notice repeats the one before."""
     logged = Logged()
     watched = Watched(halt_path(tmp_path_factory.mktemp("halt") / "a.db"), logged, 0)
     halted = False

@@ -1,4 +1,4 @@
-"""The metrics endpoint, alert rules and dashboard: every counter is told, and every name that is used exists."""
+"""The metrics endpoint, alert rules and dashboard: every counter is exported, and every name in use exists."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def values(status: Status, now_s: float = 100.0) -> dict[str, float]:
     return found
 
 
-def test_every_counter_is_told_and_none_is_mixed_up() -> None:
+def test_every_counter_is_exported_and_none_is_mixed_up() -> None:
     counters = {name: 1000 + n for n, name in enumerate(COUNTERS)}
     found = values(status_of(counters=counters))
     assert set(OF_COUNTERS) == set(COUNTERS)

@@ -141,7 +141,7 @@ def test_when_it_was_last_seen() -> None:
     assert UnitLook().silent and not UnitLook(main_pid=0).silent
 
 
-def test_starts_are_counted_whoever_made_them() -> None:
+def test_all_starts_are_counted_not_only_those_of_soak() -> None:
     starts = Starts()
     looks = [
         UnitLook(),
