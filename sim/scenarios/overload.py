@@ -29,12 +29,16 @@ def overload_by_strategy(world: World) -> None:
 
 @scenario
 def overload_by_persist(world: World) -> None:
-    """Storage slower than the feed: persist fills, the strategy waits, and the tick channel overflows (G5)."""
+    """Storage slower than the feed: persist fills, the strategy waits, and the tick channel overflows (G5).
+
+    While a commit lasts, persist empties its channel every 10 ms. Ten ticks come in that time; the two channels and the
+    strategy hold at most nine.
+    """
     settings = synthetic_settings(
         world,
-        engine__tick_interval_ms=2,
-        channels__tick_channel_size=world.between(1, 16),
-        channels__persist_channel_size=world.between(1, 16),
+        engine__tick_interval_ms=1,
+        channels__tick_channel_size=world.between(1, 3),
+        channels__persist_channel_size=world.between(1, 3),
         persist__batch_size=4,
         persist__drain_timeout_s=600.0,
     )
