@@ -364,6 +364,7 @@ _STAGE_BUGS: Final = (
         "                fits = min(total - start, room)\n"
         "                self.queue.append(item if fits == total else _part(item, start, start + fits))\n"
         "                self._events += fits\n                self.entered += fits\n"
+        "                self.high_water = max(self.high_water, self._events)\n"
         "                self.not_empty.notify()\n"
         "                start += fits\n",
         20,

@@ -72,9 +72,9 @@ UPKEEP_BUGS: Final = (
     Bug(
         "fills_summed_in_reverse",
         "fills are summed up newest first, which gives other sums",
-        "tradebot/store/older_positions.py",
-        ".order_by(TradeRow.id)\n        sql",
-        ".order_by(TradeRow.id.desc())\n        sql",
+        "tradebot/store/restart_state.py",
+        "key=lambda fill: arrival_of(fill.event_id))",
+        "key=lambda fill: arrival_of(fill.event_id), reverse=True)",
         20,
         "prune_between_runs",
     ),
