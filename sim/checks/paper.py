@@ -49,46 +49,22 @@ class _Run(NamedTuple):
     before: int
 
 
-class _Signal(NamedTuple):
-    """A signal of the calculation; `n` from 1 within its tick."""
-
-    number: int
-    n: int
-    symbol: str
-    side: str
-    reason: str
-    price: Fraction
-
-
 class PaperModel(Calculation):
     """The calculation with signals and halts."""
 
     def __init__(self, settings: Settings, instruments: Iterable[Instrument]) -> None:
         super().__init__(settings, instruments)
         self.halted = False
-        self.signals: list[_Signal] = []
-        self.sent: dict[OrderId, tuple[Order, int]] = {}
-        """By id: the order and its signal's place in `signals`."""
+        self.sent: dict[OrderId, tuple[Order, str]] = {}
+        """By id: each order and the reason of its signal, which has the same numbers."""
         self.reason = ""
         """Of the decision that is carried out."""
 
-    def accept(
-        self,
-        request: Request,
-        market: Market,
-        signal_price: Fraction,
-        latency_ms: int,
-        check: bool,
-        instead_of: Order | None = None,
-        parent: OrderId | None = None,
-    ) -> Order:
-        """As without signals; an order that nobody asked for closes a position of a liquidated account."""
-        n = 1 + sum(signal.number == self.number for signal in self.signals[-8:])
-        reason = self.reason if check else "LIQUIDATED"
-        self.signals.append(_Signal(self.number, n, request.symbol, request.side, reason, signal_price))
-        order = super().accept(request, market, signal_price, latency_ms, check, instead_of, parent)
-        self.sent[order.id] = order, len(self.signals) - 1
-        return order
+    def pass_on(self, order: Order, status: str, reason: str = "") -> None:
+        """As without signals; an order without a command closes a position of a liquidated account."""
+        if order.id not in self.sent:
+            self.sent[order.id] = order, LIQUIDATED if order.id in self.made_by_venue else self.reason
+        super().pass_on(order, status, reason)
 
     def refusal(self, order: Order, market: Market, instead_of: Order | None) -> str:
         """A halt refuses before rates, caps and balance; what lowers the exposure passes it."""
@@ -172,21 +148,21 @@ def _compare_rows(
     """The rows of the last run against what the model has from its first tick on."""
     run = runs[-1]
 
-    def name(number: int, letter: str, n: int) -> str:
+    def name(number: int, n: int, letter: str) -> str:
         of_tick = next(each for each in reversed(runs) if each.before < number)
         return f"{of_tick.run_id}-{number - of_tick.before:010d}-{letter}{n if n > 1 else ''}"
 
     def order_name(order_id: OrderId) -> str:
-        return name(order_id[0], "O", order_id[1])
+        return name(*order_id, "O")
 
     since = run.before
     signals = [
         (
-            name(signal.number, "S", signal.n), signal.symbol, f"{signal.side}:{signal.reason}",
-            1.0 if signal.reason == LIQUIDATED else config.strategy.confidence, stored[signal.number - 1].ts,
-            float(signal.price),
+            name(*order.id, "S"), order.request.symbol, f"{order.side}:{reason}",
+            1.0 if reason == LIQUIDATED else config.strategy.confidence, stored[order.id[0] - 1].ts,
+            float(order.signal_price),
         )
-        for signal in model.signals if signal.number > since
+        for order, reason in model.sent.values() if order.id[0] > since
     ]  # fmt: skip
     query = "SELECT event_id, symbol, kind, value, ts, price FROM signals WHERE run = ? ORDER BY id"
     compare("signals", db.execute(query, (run.id,)).fetchall(), signals)
@@ -195,11 +171,10 @@ def _compare_rows(
     for row in model.rows:
         if row.order[0] <= since:
             continue
-        signal = model.signals[model.sent[row.order][1]]
         limit, stop = (None if price is None else float(price) for price in (row.limit, row.stop))
         orders.append(
             (
-                order_name(row.order), name(signal.number, "S", signal.n), row.symbol, row.side, float(row.qty), limit,
+                order_name(row.order), name(*row.order, "S"), row.symbol, row.side, float(row.qty), limit,
                 row.status, row.reason, times[row.order, 1], 1, row.type, limit, stop, row.time_in_force,
                 row.expire_ts, int(row.post_only), int(row.reduce_only),
                 None if row.parent is None else order_name(row.parent),
@@ -217,7 +192,7 @@ def _compare_rows(
     at = {event.tick: event.ts for event in model.events}
     fills = [
         (
-            name(fill.tick, "T", fill.number), order_name(fill.order), model.sent[fill.order][0].request.symbol,
+            name(fill.tick, fill.number, "T"), order_name(fill.order), model.sent[fill.order][0].request.symbol,
             fill.side, float(fill.qty), float(fill.price), float(fill.fee), at[fill.tick], 1, fill.liquidity,
             fill.tick - since, round(float(fill.slippage_bps), 9), int(fill.after_gap),
         )
@@ -233,7 +208,7 @@ def _check_orders_now(db: sqlite3.Connection, model: PaperModel, runs: Sequence[
     later = db.execute("SELECT 1 FROM runs AS a, runs AS b WHERE a.id = ? AND b.feed = a.feed AND b.id > a.id", run[:1])
     if later.fetchone() is not None:
         return
-    wanted = sorted((order.status, float(order.remaining)) for order, _signal in model.sent.values())
+    wanted = sorted((order.status, float(order.remaining)) for order, _reason in model.sent.values())
     places = ", ".join("?" * len(runs))
     query = f"SELECT status, remaining FROM orders_now WHERE run IN ({places})"
     found = sorted(db.execute(query, [each.id for each in runs]).fetchall())
