@@ -52,12 +52,12 @@ class Operator:
             process.runtime.call_at(at_s, partial(self.give, halted))
 
 
-def _expected(began_halted: bool, commands: list[Command]) -> list[str]:
-    """The notices of a run: what changes something, and every resume, because it also releases breakers."""
-    halted, found = began_halted, ["HALT"] if began_halted else []
-    for _at_s, wanted in commands:
+def _expected(began_halted: bool, commands: list[Command]) -> list[tuple[float, str]]:
+    """When each notice of a run is caused, and its kind: every change, and every resume, as it releases breakers."""
+    halted, found = began_halted, [(0.0, "HALT")] if began_halted else []
+    for at_s, wanted in commands:
         if not (wanted and halted):
-            found.append("HALT" if wanted else "RESUME")
+            found.append((at_s, "HALT" if wanted else "RESUME"))
         halted = wanted
     return found
 
@@ -77,8 +77,11 @@ def check_commands(
 ) -> None:
     """Every command is a notice, in order and in time; a start while halted begins with a HALT.
 
+    Of a process that did not complete, only the commands given before its end count.
     `began_resumed`: the last command before the start was a resume, which may come first, as it releases breakers.
     """
+    if outcome.exit_code != 0:
+        commands = [one for one in commands if one[0] <= outcome.sim_s]
     stored, ticks = _stored(world, outcome)
     lines = [
         (at_s, line["fields"]["event"])
@@ -88,7 +91,8 @@ def check_commands(
     if began_resumed:
         stored = stored[1:] if stored[:1] == [("RESUME", 0)] else stored
         lines = lines[1:] if lines and lines[0][1] == LogEvent.RESUME and lines[0][0] < _FIRST_COMMAND_S else lines
-    expected = _expected(began_halted, commands)
+    notices = _expected(began_halted, commands)
+    expected = [kind for _at_s, kind in notices]
     kinds = [kind for kind, _place in stored]
     if outcome.exit_code == 0:
         assert kinds == expected, f"stored {kinds}, the operator gave {expected}"
@@ -96,13 +100,7 @@ def check_commands(
         assert kinds == expected[: len(kinds)], f"stored {kinds}, the operator gave {expected}"
     if began_halted and ticks:
         assert stored and stored[0] == ("HALT", 0), f"halted before its start, but {ticks} ticks are stored: {stored}"
-    heard_s = [at_s for at_s, _event in lines]
-    given_s = [0.0] if began_halted else []
-    halted = began_halted
-    for at_s, wanted in commands:
-        given_s += [] if wanted and halted else [at_s]
-        halted = wanted
-    for number, (given, heard) in enumerate(zip(given_s, heard_s, strict=False), start=1):
+    for number, ((given, _kind), (heard, _event)) in enumerate(zip(notices, lines, strict=False), start=1):
         assert given <= heard <= given + _HEARD_S, f"command {number}: given at {given} s, heard at {heard} s"
 
 
@@ -133,11 +131,10 @@ def halt_across_kills(world: World) -> None:
         kill_s = world.between(1, 200) / 10 if world.chance(0.7) else None
         outcome = world.run(settings, Faults(kill_at_s=kill_s, begin=partial(operator.begin, commands)))
         assert outcome.exit_code in (0, None), outcome.error
-        given = commands if outcome.exit_code == 0 else [one for one in commands if one[0] <= outcome.sim_s]
         if outcome.events(LogEvent.START):
             if outcome.exit_code == 0:
                 check_all(world, settings, outcome, push=True)
             else:
                 check_database(world.db_path)
                 check_run(world.db_path, settings.config, run_id_of(outcome), whole=False)
-            check_commands(world, outcome, began_halted, given)
+            check_commands(world, outcome, began_halted, commands)

@@ -194,6 +194,5 @@ def paper_halted(world: World) -> None:
         outcome = world.run(settings, faults)
         assert outcome.exit_code in (0, None), outcome.error
         _check(world, settings, outcome)
-        given = commands if outcome.exit_code == 0 else [one for one in commands if one[0] <= outcome.sim_s]
         if outcome.events(LogEvent.START):
-            check_commands(world, outcome, began_halted, given, began_resumed)
+            check_commands(world, outcome, began_halted, commands, began_resumed)
