@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import sqlite3
-from contextlib import closing
 from typing import Any
 
-from tests.e2e.process import SESSION, Engine, wait_until
+from tests.e2e.process import SESSION, Engine, rows, wait_for_ticks, wait_until
 from tests.e2e.test_ops_commands import begun, status_of
 
 # A signal at each tick, sold and bought in turn, so that fees make a drawdown; fifty ticks a second.
@@ -40,16 +38,12 @@ TABLES = {
 }
 
 
-def rows(engine: Engine, sql: str, db: str = "a.db") -> list[tuple[Any, ...]]:
-    with closing(sqlite3.connect(engine.path(db))) as connection:
-        return connection.execute(sql).fetchall()
-
-
 def replayed(engine: Engine, db: str, *options: str) -> dict[str, list[tuple[Any, ...]]]:
     """What a replay of the recorded session stores, without the run part of ids."""
     config = engine.config("s.toml", SESSION_KEYS)
     engine.run(config, f"--db={db}", "--ingest=replay", f"--replay-file={SESSION}", *options).expect(0)
-    found = {name: rows(engine, f"SELECT {columns} FROM {name} ORDER BY id", db) for name, columns in TABLES.items()}
+    path = engine.path(db)
+    found = {name: rows(path, f"SELECT {columns} FROM {name} ORDER BY id") for name, columns in TABLES.items()}
     text = json.dumps(found)
     return {name: list(map(tuple, part)) for name, part in json.loads(re.sub(r"r[0-9a-f]{12}-", "run-", text)).items()}
 
@@ -83,8 +77,7 @@ def test_a_resumed_replay_is_that_of_one_go(engine: Engine) -> None:
     config = engine.config("s.toml", SESSION_KEYS)
     options = [config, "--db=part.db", "--ingest=replay", f"--replay-file={SESSION}", limit]
     running = engine.start(*options, "--speed=200x", "--set=persist.batch_size=1")
-    wait_until(lambda: engine.path("part.db").exists() and rows(engine, "SELECT ticks FROM runs", "part.db")[0][0] > 100
-               if rows_ready(engine) else False, "some stored ticks")  # fmt: skip
+    wait_for_ticks(engine.path("part.db"), 101)
     running.kill()
     assert replayed(engine, "part.db", limit, "--resume") == whole
 
@@ -93,19 +86,12 @@ def tripped_codes(engine: Engine) -> list[str]:
     return [trip["code"] for trip in status_of(engine)["breakers"]["tripped"]]
 
 
-def rows_ready(engine: Engine) -> bool:
-    try:
-        return bool(rows(engine, "SELECT ticks FROM runs", "part.db"))
-    except sqlite3.OperationalError:
-        return False
-
-
 def test_what_has_tripped_outlives_a_kill_until_a_resume(engine: Engine) -> None:
     """MAX_DRAWDOWN is in the checkpoint, or computed again from what is stored; a resume releases it."""
-    config = engine.config("c.toml", LIVE)
+    db, config = engine.path("a.db"), engine.config("c.toml", LIVE)
     running = begun(engine, config)
     refused = "SELECT count(*) FROM orders WHERE reason = 'MAX_DRAWDOWN' AND run = "
-    wait_until(lambda: rows(engine, refused + "1")[0][0], "a refused order")
+    wait_until(lambda: rows(db, refused + "1")[0][0], "a refused order")
     wait_until(lambda: tripped_codes(engine), "the breaker in the status")
     assert "ORDERS BLOCKED: MAX_DRAWDOWN" in engine.run("health", "--db=a.db").expect(0).stdout
     view = engine.run("status", "--db=a.db").expect(0).stdout
@@ -113,12 +99,12 @@ def test_what_has_tripped_outlives_a_kill_until_a_resume(engine: Engine) -> None
     running.kill()
 
     again = begun(engine, config)
-    wait_until(lambda: rows(engine, refused + "2")[0][0], "a refused order of the next run")
+    wait_until(lambda: rows(db, refused + "2")[0][0], "a refused order of the next run")
     assert tripped_codes(engine) == ["MAX_DRAWDOWN"]
-    assert rows(engine, "SELECT count(*) FROM notices WHERE kind = 'BREAKER_TRIPPED'") == [(1,)]
+    assert rows(db, "SELECT count(*) FROM notices WHERE kind = 'BREAKER_TRIPPED'") == [(1,)]
     engine.run("resume", "--db=a.db").expect(0)
     released = "SELECT count(*) FROM notices WHERE run = 2 AND kind = 'BREAKER_RELEASED'"
-    wait_until(lambda: rows(engine, released)[0][0], "the release in the database")
+    wait_until(lambda: rows(db, released)[0][0], "the release in the database")
     again.process.terminate()
     done = again.finish().expect(0)
     assert done.one("BREAKER_RELEASED")["detail"] == "MAX_DRAWDOWN released"
