@@ -302,7 +302,7 @@ def stored_stream(db: sqlite3.Connection, run: int | None) -> tuple[list[Item], 
 
 
 def _check_takers(ticks: list[Tick], exchange: SimExchange) -> None:
-    """Every stored side is the one that the exchange means, whoever it names in its format: the maker or the taker."""
+    """Every stored side is the taker's, whether the exchange's format names the taker or the maker."""
     for index, tick in enumerate(ticks):
         meant = exchange.takers.get(content_of(tick))
         assert meant is None or tick.taker in meant, f"stored tick {index}: taker {tick.taker}, not {meant}: {tick}"

@@ -78,7 +78,7 @@ class Calculation(OrderBook):
         self.living = [order for order in self.living if order.open]
 
     def at_gap(self, symbol: str | None) -> None:
-        """A hole in the prints of a symbol, or of all: nobody knows what open orders would have got there."""
+        """Prints of a symbol (None: of all) are missing: what they would have done to open orders is unknown."""
         for order in self.living:
             if order.open and symbol in (None, order.request.symbol):
                 order.after_gap = True

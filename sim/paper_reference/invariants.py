@@ -1,4 +1,4 @@
-"""What holds for every outcome, whoever calculated it. Each function raises AssertionError with what is wrong."""
+"""What holds for every outcome of either calculation. Each function raises AssertionError that says what is wrong."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 from sim.paper_reference.market import Market
-from sim.paper_reference.orders import FINAL
 from sim.paper_reference.values import (
     LIQUIDATED,
     OCO,
@@ -165,7 +164,7 @@ def check_prices(
         market.event_time = milliseconds(print_.ts)
         market.learn(print_)
         low, high = ranges.get(symbol, (print_.price, print_.price))
-        widest = market.tick or Fraction(0)
+        widest = market.tick
         ranges[symbol] = low, high = min(low, print_.price), max(high, print_.price)
         if known[symbol].tick_size is None:
             widest = high - low  # an inferred size shrinks as more is seen
@@ -235,13 +234,3 @@ def late_ticks(prints: Sequence[Print]) -> set[int]:
             late.add(number)
         times[print_.symbol] = max(ts, times.get(print_.symbol, ts))
     return late
-
-
-def last_status(outcome: Outcome) -> dict[OrderId, str]:
-    """How each order stands."""
-    return {event.order: event.status for event in outcome.events}
-
-
-def still_open(outcome: Outcome) -> int:
-    """How many orders have not ended."""
-    return sum(status not in FINAL for status in last_status(outcome).values())

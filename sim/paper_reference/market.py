@@ -19,7 +19,7 @@ class Market:
     event_time: int | None = None
     bid: Fraction | None = None
     ask: Fraction | None = None
-    # Prices of all prints, equal neighbors once: the last is the newest price, the one before it the last different.
+    # The newest price, and before it the last different one.
     price_path: list[Fraction] = field(default_factory=list)
     smallest_step: Fraction | None = None
     sizes: list[Fraction] = field(default_factory=list)
@@ -29,7 +29,7 @@ class Market:
         return self.event_time is not None and milliseconds(print_.ts) < self.event_time
 
     def side_of(self, print_: Print) -> str | None:
-        """Who took: as the exchange says, else by the tick rule of Lee and Ready (1991), else nobody knows."""
+        """Who took: as the exchange says, else by the tick rule of Lee and Ready (1991); None: unknown."""
         if print_.taker is not None:
             return print_.taker
         for earlier in reversed(self.price_path):
@@ -39,17 +39,18 @@ class Market:
 
     @property
     def tick(self) -> Fraction:
-        """The tick size, or the smallest difference of consecutive prints; 0 while there is none."""
+        """The tick size, or the smallest difference of consecutive prints so far; 0 before two prints differ."""
         return self.instrument.tick_size or self.smallest_step or Fraction(0)
 
     def learn(self, print_: Print) -> str | None:
         """Take in a print that is not late. Returns who took it."""
         side = self.side_of(print_)
-        if self.price_path and self.price_path[-1] != print_.price:
+        if not self.price_path:
+            self.price_path = [print_.price]
+        elif self.price_path[-1] != print_.price:
             step = abs(print_.price - self.price_path[-1])
             self.smallest_step = min(step, self.smallest_step or step)
-        if not self.price_path or self.price_path[-1] != print_.price:
-            self.price_path = [*self.price_path[-1:], print_.price]
+            self.price_path = [self.price_path[-1], print_.price]
         self.sizes = [*self.sizes[1 - REMEMBERED_SIZES :], print_.volume]
         price = print_.price
         if side == "BUY":

@@ -84,7 +84,7 @@ class Order:
 
     @property
     def age(self) -> tuple[int, int, int]:
-        """Since when it has its place: a triggered stop comes in anew, after what was activated by the same print."""
+        """Its place in the sequence: a triggered stop is placed again, after the orders activated by the same print."""
         assert self.activated_tick is not None
         if self.triggered_tick is None:
             return self.activated_tick, 0, 0

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 SMALLEST_STEP = Fraction(1, 10**8)
+"""The grid of prices and quantities where the instrument does not say."""
 
 # Reason codes that something else depends on.
 AMENDED = "AMENDED"
 LIQUIDATED = "LIQUIDATED"
 OCO = "OCO"
-"""The grid of prices and quantities where the instrument does not say."""
 
 OrderId = tuple[int, int]
 """The number of the tick that made the order, and its place among that tick's orders, from 1."""
@@ -105,7 +105,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Submit:
-    """Commands name orders as they like: an order's id is not known before it is submitted."""
+    """Send an order. `name` is chosen by the sender of the commands: the order's id is not known before."""
 
     name: int
     request: Request
@@ -186,7 +186,7 @@ class Outcome:
     events: list[Event] = field(default_factory=list)
     fills: list[Fill] = field(default_factory=list)
     orders: list[OrderRow] = field(default_factory=list)
-    # Those of them that nobody asked for: exits of brackets, closing orders of a liquidation.
+    # Those of them that no command asked for: exits of brackets, closing orders of a liquidation.
     made_by_venue: set[OrderId] = field(default_factory=set)
     cash: Fraction = Fraction(0)
     positions: dict[str, Fraction] = field(default_factory=dict)

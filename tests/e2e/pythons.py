@@ -42,7 +42,7 @@ def _other_pythons() -> dict[tuple[int, int], Path]:
 
 
 def other_python(minor: int) -> Path:
-    """A usable interpreter of Python 3.`minor`. Skips the test if this is that version, or if there is none."""
+    """A usable interpreter of Python 3.`minor`. Skips the test if this is that version, or if none is found."""
     if sys.version_info[:2] == (3, minor):
         pytest.skip("this is the Python of the tests")
     python = _other_pythons().get((3, minor))

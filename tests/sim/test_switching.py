@@ -1,4 +1,4 @@
-"""Switch points inside the engine's code: what they find, that all Pythons agree on them, and where there are none."""
+"""Switch points inside the engine's code: what they find, that all Pythons agree on them, and which code has none."""
 
 from __future__ import annotations
 

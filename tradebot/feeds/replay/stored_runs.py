@@ -48,7 +48,7 @@ class StoredRuns(Struct, frozen=True):
         return DatabaseReplay(self._ticks(), self.origin.rows, notices)
 
     def repeated(self) -> TimingRefusals | None:
-        """The refusals that the replay repeats, for the thread that decides on orders; None: there are none."""
+        """The refusals that the replay repeats, for the thread that decides on orders; None if it has none."""
         if not self.refusals:
             return None
         return RecordedRefusals(read_refusals(self.origin, lambda: reopen_reader(self.path)))

@@ -39,7 +39,7 @@ _HEADER_NAME: Final = re.compile(rb"^([^:\s]+)[ \t]*:", re.MULTILINE)
 
 
 def upgrade_problem(head: bytes) -> str | None:
-    """An error in a 101 answer that websocket-client does not detect; None if there is none.
+    """An error in a 101 answer that websocket-client does not detect; None if the answer has no such error.
 
     What HTTP/1.0, or a length of a body, may mean behind a proxy is not guessed: the bytes that follow could be taken
     for frames by one side and for a body by the other.

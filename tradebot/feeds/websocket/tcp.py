@@ -124,7 +124,7 @@ class Stream:
         self._writing = select.POLLOUT
 
     def read(self) -> bytes | None:
-        """Up to 64 KiB of available data; None if there is none, b"" at the end. Raises OSError. Does not block."""
+        """Up to 64 KiB of available data; None if none is available, b"" at the end. Raises OSError. Does not block."""
         try:
             return self._sock.recv(READ_BYTES)
         except (BlockingIOError, ssl.SSLWantReadError):
