@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from tradebot.config.model import Config
+from tradebot.config.model import RESULT_SECTIONS, Config
 from tradebot.core.errors import ConfigError
 from tradebot.core.events import LIQUIDATED, Notice
 from tradebot.execution.base import InlineExecutor
@@ -36,9 +36,6 @@ from tradebot.strategy.decider import symbol_runs
 
 _UNREADABLE: Final = ValueError, LookupError, TypeError, AttributeError, ArithmeticError
 """What a state that is damaged, or of another version, may raise."""
-_SECTIONS: Final = (
-    "mode", "strategy", "execution", "paper", "risk_caps", "account", "breakers", "instruments", "rates",
-)  # fmt: skip
 
 
 def make_executor(
@@ -63,7 +60,7 @@ def make_executor(
 
 def _configured(config: Config) -> str:
     """What PAPER depends on in a configuration, as text that is the same for the same values."""
-    values = {name: msgspec.to_builtins(getattr(config, name)) for name in _SECTIONS}
+    values = {name: msgspec.to_builtins(getattr(config, name)) for name in ("mode", *RESULT_SECTIONS)}
     return msgspec.json.encode(values, order="deterministic").decode()
 
 

@@ -337,9 +337,10 @@ def config_hash(config: Config) -> str:
     return _digest(values)
 
 
-_RESULT_SECTIONS: Final = (
+RESULT_SECTIONS: Final = (
     "strategy", "execution", "paper", "risk_caps", "account", "breakers", "instruments", "rates",
 )  # fmt: skip
+"""The sections whose keys can change a result."""
 
 
 def result_hash(config: Config, replay: bool, unread: Collection[str]) -> str:
@@ -356,7 +357,7 @@ def result_hash(config: Config, replay: bool, unread: Collection[str]) -> str:
     counted = {
         name: value
         for name, value in _normalised(config).items()
-        if name not in left_out and (name in singles or name.split(".")[0] in _RESULT_SECTIONS)
+        if name not in left_out and (name in singles or name.split(".")[0] in RESULT_SECTIONS)
     }
     return _digest(counted)
 

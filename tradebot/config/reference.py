@@ -359,8 +359,9 @@ configuration file, default.
 Words such as `SHADOW` are accepted in any case, with or without underscore (`MOCK_WS`, `mockws`). Relative paths are
 relative to the working directory; a leading `~` is your home directory.
 
-`mode`, `feed.history`, `engine.sample_every`, `engine.signal_every_n_ticks` and all keys in `[strategy]`, `[execution]`
-and `[risk_caps]` can change the result of a replay and are therefore part of its run id.
+`mode`, `feed.history`, `engine.sample_every`, `engine.signal_every_n_ticks` and all keys in `[strategy]`,
+`[execution]`, `[paper]`, `[risk_caps]`, `[account]`, `[breakers]`, `[instruments]` and `[rates]` can change the result
+of a replay and are therefore part of its run id.
 """
 
 _VARIABLES_HEAD: Final = """\
