@@ -37,16 +37,13 @@ _TEN_THOUSAND: Final = Decimal(10_000)
 class PaperDesk:
     """The account's side of all venues, and the rows of the tick in hand. Owned by one thread; nothing blocks."""
 
-    def __init__(
-        self, run_id: str, account: Account, instruments: Instruments, allow_short: bool, counts_trades: bool
-    ) -> None:
+    def __init__(self, run_id: str, account: Account, instruments: Instruments, counts_trades: bool) -> None:
         """`counts_trades`: the profit of each trade from flat to flat is needed (`closed`)."""
         self.account = account
         self.round_trips = RoundTrips()
         self._counts_trades = counts_trades
         self._run_id = run_id
         self._instruments = instruments
-        self._allow_short = allow_short
         self._begin_rows()
         self.tick: Tick | None = None
         self._stem = ""
@@ -148,7 +145,7 @@ class PaperDesk:
         """Hold back what an accepted order may need: the money that it asks for, or the holdings that it sells."""
         if order.reserved:
             self.account.reserve(order.order_id, self._instruments.of(order.symbol).currency, order.reserved)
-        elif not order.reduce_only and order.side != BUY and not self._allow_short:
+        elif not order.reduce_only and order.side != BUY and not self.account.allow_short:
             self.account.reserve_qty(order.order_id, order.symbol, order.remaining)
 
     def lowered(self, order: WorkingOrder, qty: Decimal) -> None:
@@ -172,7 +169,7 @@ class PaperDesk:
         """How much of a fill position and money allow. Closing needs no money; spot sells what is held."""
         qty = execution.qty
         closing = self.account.closing(order.symbol, order.side, qty)
-        if closing == qty or order.reduce_only or (order.side != BUY and not self._allow_short):
+        if closing == qty or order.reduce_only or (order.side != BUY and not self.account.allow_short):
             return closing
         opening = subtract(qty, closing) if closing else qty
         affordable = self.account.affordable(instrument, opening, execution.price, fee_rate, order.order_id)

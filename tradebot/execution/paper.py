@@ -65,10 +65,10 @@ class PaperExecution:
         self.money = money
         self.breakers = breakers
         self._account = Account(account, money.instruments, money.rates)
-        self._margin = account.allow_short or account.max_leverage > 1
+        self._margin = not self._account.is_spot
         self._marks_first = self._margin or bool(money.rates.symbols)  # fills of spot in dollars need no prices
         self._watches = breakers.active or self._margin  # something is decided by the account at each tick
-        self._desk = PaperDesk(run_id, self._account, money.instruments, account.allow_short, breakers.active)
+        self._desk = PaperDesk(run_id, self._account, money.instruments, breakers.active)
         self._venues: dict[str, SymbolVenue] = {}
         self._entry = OrderEntry(settings, self._desk, self._venues, money, caps, breakers)
         self.refusals = refusals

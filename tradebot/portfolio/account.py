@@ -39,9 +39,11 @@ class Account:
 
     def __init__(self, settings: AccountConfig, instruments: Instruments, rates: Rates) -> None:
         self._initial = exact(settings.initial_balance)
-        self._allow_short = settings.allow_short
+        self.allow_short = settings.allow_short
+        """Whether more may be sold than is held; otherwise a SELL needs holdings."""
         self._leverage = exact(settings.max_leverage)
-        self._is_spot = not settings.allow_short and self._leverage == ONE
+        self.is_spot = not settings.allow_short and self._leverage == ONE
+        """Whether neither short sales nor leverage are allowed."""
         self._instruments = instruments
         self._rates = rates
         self.positions = Positions(instruments)
@@ -102,7 +104,7 @@ class Account:
         Equity x max_leverage, less what is at stake, less reservations: in spot that is the cash. With `order_id`, its
         own reservation counts as free: what a fill of that order may spend.
         """
-        if self._is_spot:
+        if self.is_spot:
             # What is held is worth what is at stake; where its value is negative, that is owed on top.
             left, owed = self._cash_total(), self.positions.total_owed(self._rates)
             if owed:
@@ -159,7 +161,7 @@ class Account:
 
         That is its cost at `price` but for what closes a position. A SELL of spot needs holdings instead.
         """
-        if side == SELL and not self._allow_short:
+        if side == SELL and not self.allow_short:
             return ZERO
         closing = self.closing(instrument.symbol, side, qty)
         if closing:
@@ -168,7 +170,7 @@ class Account:
 
     def refuses(self, instrument: Instrument, side: Side, qty: Decimal, needed: Decimal) -> LimitBreach | None:
         """Why an order that needs this much money (`needed`) is refused NO_BALANCE; None when there is enough."""
-        if side == SELL and not self._allow_short:
+        if side == SELL and not self.allow_short:
             held = self.free_qty(instrument.symbol)
             return LimitBreach(HOLDINGS, finite(qty), finite(held)) if qty > held else None
         rate = self._rates.rate(instrument.currency)

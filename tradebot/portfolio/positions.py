@@ -175,11 +175,6 @@ class Positions:
         position = self._positions.get(symbol)
         return ZERO if position is None else position.money(position.realized)
 
-    def last_price(self, symbol: str) -> float | None:
-        """The last price of `symbol`; None when it was never traded."""
-        position = self._positions.get(symbol)
-        return None if position is None else position.price
-
     def total_exposure(self, rates: Rates) -> Decimal:
         """Exact sum of the exposures of all symbols in the account currency.
 
