@@ -1,4 +1,4 @@
-"""What does not fit together in a configuration whose values are each right by themselves. Pure."""
+"""Checks between the values of a configuration, each of which is valid by itself. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tradebot.config.validation import free_name
 
 
 class Problem(NamedTuple):
-    """What is wrong with `key` beside `other`; where they were written is for the caller to say."""
+    """What is wrong with `key` in combination with `other`; the caller adds their places."""
 
     key: str
     other: str
@@ -19,7 +19,7 @@ class Problem(NamedTuple):
 
 
 def cross_problems(config: Config, unsure: Iterable[str] = ()) -> list[Problem]:
-    """What is wrong between keys that are each right by themselves; rules that need a key of `unsure` are left out."""
+    """What is wrong between keys that are each valid by themselves; rules that need a key of `unsure` are left out."""
     problems = []
     short, long = config.strategy.short_window, config.strategy.long_window
     if short >= long:

@@ -139,7 +139,7 @@ class ExecutionConfig(Struct, frozen=True):
 
 
 class BreakersConfig(Struct, frozen=True):
-    """When no order that adds exposure is sent any more (`tradebot.execution.breakers`); None: that breaker is off.
+    """The limits at which no order that adds exposure is sent (`tradebot.execution.breakers`); None: breaker off.
 
     `cancel_open`: open orders are canceled, too.
     """
@@ -261,7 +261,7 @@ class Secrets(Struct, frozen=True):
 
 
 COMMAND_LINE: Final = "command line "
-"""Begins the place in `Settings.sources` of what the command line says; how it was written there follows."""
+"""Prefix, in `Settings.sources`, of the place of a value from the command line; the option follows."""
 
 
 def on_command_line(sources: Mapping[str, str], key: str) -> bool:

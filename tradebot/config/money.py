@@ -20,7 +20,7 @@ _EXACT: Final = Context(prec=400)
 
 
 class InstrumentConfig(Struct, frozen=True):
-    """What an entry [instruments."SYMBOL"] says; None where it says nothing.
+    """An entry [instruments."SYMBOL"]; None for keys that are not set.
 
     Fees None: `execution.fee_rate`. `contract_size` is what one unit of quantity stands for: of the base currency, or
     of the quote currency where `inverse` is true.
@@ -103,7 +103,7 @@ def _unknown(currency: str) -> str:
 
 
 def _pair(symbol: str, instruments: Mapping[str, InstrumentConfig]) -> Pair | None:
-    """Base and quote as far as configuration and form say them; an exchange may know more when a run begins."""
+    """Base and quote by configuration and form; an exchange may know more when a run begins."""
     entry, by_form = instruments.get(symbol), pair_of_form(symbol)
     if entry is None:
         return by_form

@@ -1,7 +1,7 @@
 """Currencies: those that exchanges quote in, and the one that the form of a symbol names.
 
 `ETH/BTC`, `BTC-EUR` and `BTC_KRW` name their quote currency; `BTCUSDT`, `BTCUSD_PERP` and `PI_ETHUSD` do not, because
-nothing says where the base ends. Pure.
+they do not show where the base ends. Pure.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ CURRENCIES: Final = DOLLARS.union(_NATIONAL.split(), _COINS.split(), _PEGGED.spl
 """What counts as a quote currency when it stands behind the separator of a symbol."""
 
 UNKNOWN_UNIT: Final = "unit unknown"
-"""The label of an amount whose currency nothing says."""
+"""The label of an amount whose currency is not known."""
 
 _SEPARATORS: Final = str.maketrans("-_", "//")
 
 
 _ALIASES: Final = {"XBT": "BTC", "XDG": "DOGE"}
-"""What some exchanges call a currency that others call otherwise."""
+"""The names that some exchanges have for a currency, with the usual name."""
 
 
 def currency_name(name: str) -> str:
@@ -89,7 +89,7 @@ def pair_of_joined(joined: str, quotes: Iterable[str] = ()) -> Pair | None:
 
 
 class RateProblem(NamedTuple):
-    """A currency whose rate cannot be, and why."""
+    """A currency whose rate makes no sense, and why."""
 
     currency: str
     text: str
@@ -118,7 +118,7 @@ def rate_problems(symbols: Mapping[str, str], pair_of: Callable[[str], Pair | No
 
 
 def _circle(currency: str, symbols: Mapping[str, str], pair_of: Callable[[str], Pair | None]) -> list[str]:
-    """The currencies whose rates `currency` needs, up to the first that is needed twice; empty when there is none."""
+    """The currencies whose rates `currency` needs, up to the first that is needed twice; empty without a circle."""
     chain = [currency]
     while (symbol := symbols.get(chain[-1])) is not None:
         quote = (pair_of(symbol) or Pair(None, None)).quote

@@ -85,7 +85,7 @@ class Tick(Struct, frozen=True, gc=False):
     """One trade print of a market: also the JSON form of replay lines and of mockws frames.
 
     price > 0 and volume >= 0 are finite; `event_id` and `seq` (the sender's own numbering, +1 per symbol) are optional.
-    `taker` is the side of the trade's taker, who crossed the spread: BUY or SELL, None where the sender does not say.
+    `taker` is the side of the trade's taker, who crossed the spread: BUY or SELL, None if the sender does not say.
     """
 
     symbol: Annotated[str, Meta(min_length=1, max_length=MAX_SYMBOL_CHARS)]
@@ -180,9 +180,9 @@ def origin_of(kind: NoticeKind) -> NoticeOrigin:
 
 
 class Notice(Struct, frozen=True, gc=False):
-    """What is said between two ticks: by a live feed, of its link, of missing trades, of prices that it refuses, of
-    symbols that the exchange refuses or that fell silent, or of what the exchange announces; by an operator (a halt,
-    its end); by a restart; or by a breaker.
+    """Something other than a tick, at its place between two ticks: an event of a live feed (its link, missing trades,
+    refused prices, symbols that the exchange refuses or that have become silent, announcements of the exchange), a halt
+    or its end, a restart, or a change of a breaker.
 
     It travels in-band, so that strategy, log and database see it in its place. `ts` is when it was noticed,
     for HALT and RESUME when the command was given (the local clock, Unix ms), and event time for BREAKER_*; `symbol`
@@ -330,7 +330,7 @@ class Checkpoint(Struct, frozen=True, gc=False):
     the feed learned of since the checkpoint before. `prices` is how many last prices of a symbol the strategy needs.
 
     `state` is what the strategy stage adds: its state after those ticks, and after the first `inputs` notices of origin
-    INPUT between the last of them and the next tick. None where it has none to keep.
+    INPUT between the last of them and the next tick. None where it keeps no state.
     """
 
     ticks_before: int
@@ -359,7 +359,7 @@ class OutcomeChunk(Chunk[TickOutcome]):
 
 
 StoredEvent = Tick | Notice | Signal | Order | TickOutcome
-"""What becomes rows of the tables of events."""
+"""The events that are stored as rows."""
 
 Event = StoredEvent | Checkpoint
 """What the persist channel carries, one by one or in chunks."""

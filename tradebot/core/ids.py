@@ -56,5 +56,5 @@ def arrival_of(event_id: str) -> tuple[str, int]:
 
 
 def tick_number_of(event_id: str) -> int:
-    """The number of the tick that a signal, order or fill came of. Raises ValueError when the id is of no tick."""
+    """The number of the tick that caused a signal, order or fill. Raises ValueError for an id without a tick number."""
     return int(event_id.rsplit("-", 2)[1])

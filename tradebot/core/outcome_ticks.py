@@ -9,7 +9,7 @@ from tradebot.core.events import Tick, TickChunk, TickOutcome
 
 
 class OutcomeTicks(TickChunk):
-    """Consecutive ticks with all that they caused. However it is cut, a tick and its outcome stay together.
+    """Consecutive ticks with all that they caused. A tick and its outcome stay together, wherever a chunk is cut.
 
     `first_number` is the number of the first tick in the run; `outcomes` are in the order of their ticks, which they
     hold too.

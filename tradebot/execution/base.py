@@ -1,4 +1,4 @@
-"""What the rest of the engine sees of execution, and what execution inside the strategy stage is."""
+"""The interface of execution to the rest of the engine, and that of execution inside the strategy stage."""
 
 from __future__ import annotations
 

@@ -228,7 +228,7 @@ class Breakers:
         self._halted_since_ms, self._halt_detail = found.halted_since_ms, found.halt_detail
         self._resumed_ms = found.resumed_ms
         kept = [trip for trip in found.tripped if self._limit_of(trip.code) is not None]
-        # What a breaker that is off last saw would be out of date when it is on again.
+        # The values of a breaker that is off would be out of date when it is on again.
         limits = self._limits
         self._losses = 0 if limits.losses_in_a_row is None else found.losses
         self._refusals = deque(() if limits.refusals_per_minute is None else found.refusals)
@@ -251,7 +251,7 @@ class Breakers:
         return self._now_ms
 
     def _look_for_silence(self, symbol: str, ts: int, stale_ms: int) -> list[Trip | Release]:
-        """A tick that is older than its symbol's newest says nothing of how long there was none."""
+        """The time between two ticks of a symbol; a tick that is older than its newest one is ignored."""
         before = self._last_ts.get(symbol)
         if before is not None and ts < before:
             return []

@@ -86,7 +86,7 @@ class InlineShadow:
     def on_notice(self, notice: Notice) -> None:
         """Take note of a halt, a resume or a restart at its place between two ticks.
 
-        The breakers that it releases are told with the next tick.
+        The breakers that it releases are notices of the next tick.
         """
         for change in self.breakers.on_notice(notice):
             self._notices.append(as_notice(change, notice.ticks_before))
@@ -117,7 +117,7 @@ class InlineShadow:
     # ---- one tick --------------------------------------------------------------------------------------------------
 
     def _watch(self, tick: Tick, number: int) -> list[Notice]:
-        """Mark positions and rates at `tick`, and let the breakers look. A late tick tells nothing of the present."""
+        """Mark positions and rates at `tick`, and let the breakers look, unless the tick is late."""
         symbol, price, ts = tick.symbol, tick.price, as_unix_ms(tick.ts)
         notices, self._notices = self._notices, []
         self.positions.mark(symbol, price)
@@ -133,7 +133,7 @@ class InlineShadow:
         if breakers.needs_equity:
             self._worth.value(symbol, self.positions, self.money)
             equity = self._worth.equity(self.money)
-        self._tell(breakers.on_tick(self._now_ms, symbol, ts, equity), number, notices)
+        self._add_notices(breakers.on_tick(self._now_ms, symbol, ts, equity), number, notices)
         return notices
 
     def _signal(self, tick: Tick, number: int, n: int, decision: Decision) -> Signal:
@@ -158,18 +158,18 @@ class InlineShadow:
         refused = None if self.refusals is None else self.refusals.of(number, signal.ts)
         order = self._shadow.execute(signal, None, blocked, refused)
         if not order.fills:
-            self._tell(breakers.on_refusal(self._now_ms, order.reason), number, notices)
+            self._add_notices(breakers.on_refusal(self._now_ms, order.reason), number, notices)
             return order
         for fill in order.fills:
             self._worth.pay(symbol, fill.fees)
             earned = subtract(positions.realized(symbol), realized)
             profit = self._round_trips.on_fill(symbol, net, positions.at_stake(symbol)[0], earned, fill.fees)
             if profit is not None:
-                self._tell(breakers.on_fill_closed(self._now_ms, profit), number, notices)
-        self._tell(breakers.on_order(self._now_ms), number, notices)
+                self._add_notices(breakers.on_fill_closed(self._now_ms, profit), number, notices)
+        self._add_notices(breakers.on_order(self._now_ms), number, notices)
         return order
 
-    def _tell(self, changes: Iterable[Trip | Release], number: int, notices: list[Notice]) -> None:
+    def _add_notices(self, changes: Iterable[Trip | Release], number: int, notices: list[Notice]) -> None:
         notices += [as_notice(change, number) for change in changes]
 
     # ---- restart ---------------------------------------------------------------------------------------------------
@@ -228,7 +228,7 @@ class _Worth:
         self._unvalued: set[str] = set()
 
     def begin(self, states: Iterable[PositionState], fees: Mapping[str, str] | None = None) -> None:
-        """Start from these positions; `fees` are what `fees()` gave, where it was asked."""
+        """Start from these positions; `fees` is the result of `fees()` where a state has it."""
         known = list(states)
         self._fees = {one.symbol: exact(one.fees) for one in known}
         self._fees |= {symbol: Decimal(paid) for symbol, paid in (fees or {}).items()}
@@ -241,7 +241,7 @@ class _Worth:
         return {symbol: str(paid) for symbol, paid in self._fees.items()}
 
     def pay(self, symbol: str, fees: float) -> None:
-        """Fees of a fill of `symbol`, which is valued anew at its next tick or when equity is asked for."""
+        """Add the fees of a fill of `symbol`. The next call of `value` computes its profit again."""
         self._fees[symbol] = add(self._fees.get(symbol, ZERO), exact(fees))
         self._unvalued.add(symbol)
 

@@ -27,7 +27,7 @@ class Settlement(Struct, frozen=True, gc=False):
 
 
 class Desk(Protocol):
-    """Who owns the account and the ids."""
+    """The owner of the account and of the ids."""
 
     def new_order_id(self) -> str:
         """The id of an order that the venue creates at this tick."""

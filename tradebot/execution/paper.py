@@ -1,4 +1,4 @@
-"""PAPER: decisions become orders, and trade prints decide what becomes of these. No network. Pure.
+"""PAPER: decisions become orders, which trade prints fill. No network. Pure.
 
 Everything is a function of the ticks, notices and decisions in their order, and of the configuration. Time is event
 time. What happens at one tick, and in which order, is `PaperExecution._at_tick`, with `SymbolVenue.on_print` for the
@@ -92,7 +92,7 @@ class PaperExecution:
 
     @property
     def taker_sides(self) -> tuple[int, int]:
-        """For how many prints the sender said who took, and for how many the tick rule did."""
+        """For how many prints the sender named the taker, and for how many the tick rule inferred it."""
         tapes = [venue.tape for venue in self._venues.values()]
         return sum([tape.sided for tape in tapes]), sum([tape.inferred for tape in tapes])
 

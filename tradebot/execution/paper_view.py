@@ -1,4 +1,4 @@
-"""What the account of PAPER comes to, for people: status, summary, log and metrics take their figures from here."""
+"""The totals of the account of PAPER, for people: status, summary, log and metrics take their figures from here."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class PaperView(Struct, frozen=True, kw_only=True):
     liquidated: bool
     """Whether the account has lost all it had, so that no order is sent any more."""
     sides_given: int
-    """Prints whose sender said which side took."""
+    """Prints whose sender named the taker."""
     sides_inferred: int
     """Prints whose taker was inferred from the price (tick rule)."""
 
     def log_fields(self) -> dict[str, object]:
-        """What the heartbeat says."""
+        """The fields of the heartbeat."""
         return {"equity": self.equity, "free": self.free, "open_orders": self.open_orders}
 
 

@@ -1,7 +1,7 @@
-"""What the trade prints of one symbol tell: event time, who took, best bid and ask, the step of prices, sizes. Pure.
+"""What the trade prints of one symbol show: event time, taker, best bid and ask, the step of prices, sizes. Pure.
 
 There is no order book. A trade that a buyer started was made at the ask, so it shows the ask; the bid is at least one
-step below it. Where a print does not say who started the trade, the tick rule does (Lee and Ready 1991): a price above
+step below it. Where a print does not name its taker, the tick rule infers it (Lee and Ready 1991): a price above
 the last different price was paid by a buyer, one below it was taken by a seller.
 
 Every price that is kept is one that was printed, so floats are compared exactly here; sums with the step of prices are
@@ -40,19 +40,19 @@ class Tape:
         self.last_price = 0.0
         """Of the newest print; 0.0 before the first."""
         self.side: Side | None = None
-        """Who started the newest print; None where that cannot be told."""
+        """The taker of the newest print; None where it is not known."""
         self.tick_size = ZERO if tick_size is None else tick_size
         """The step of prices: as known, else the smallest difference of consecutive prints, 0 before one is seen."""
         self.late = 0
         """How many prints were late."""
         self.sided = 0
-        """How many prints said who took."""
+        """How many prints named their taker."""
         self.inferred = 0
-        """For how many prints the tick rule said it."""
+        """For how many prints the tick rule inferred it."""
         self._infers = tick_size is None
         # `tick_size` as a float: only a difference below it makes a new one. Infinite at first; -inf where it is known.
         self._step = inf if tick_size is None else -inf
-        self._rule: Side | None = None  # what the tick rule says at the last price
+        self._rule: Side | None = None  # by the tick rule, at the last price
         # The ask is the higher of `_ask` and `_high_sell` + tick_size (0.0: none), the bid is mirrored.
         self._ask: Decimal | float | None = None
         self._bid: Decimal | float | None = None
@@ -89,7 +89,7 @@ class Tape:
                     rule, gap = BUY if price > last else SELL, abs(price - last)
                     # The second term is more than floats can be wrong by; beyond it, decimals decide.
                     if gap < step + (price + gap) * 1e-15 and difference(price, last) < size:
-                        # What the old step said of the quote stays; the new one counts from this print on.
+                        # The quote by the old step stays; the new one counts from this print on.
                         ask, bid = self._ask_of(ask, high_sell), self._bid_of(bid, low_buy)
                         high_sell = low_buy = 0.0
                         size = self.tick_size = difference(price, last)
@@ -123,7 +123,7 @@ class Tape:
 
     @property
     def ask(self) -> Decimal | None:
-        """The best price at which something was offered; None while no print had a side that could be told."""
+        """The best price at which something was offered; None until the taker of a print is known."""
         return self._ask_of(self._ask, self._high_sell)
 
     @property

@@ -1,4 +1,4 @@
-"""What a print gives to orders that rest at their limit: who comes first, and how much can reach each. Pure."""
+"""How a print fills orders that rest at their limit: in which order, and how much of each at most. Pure."""
 
 from __future__ import annotations
 

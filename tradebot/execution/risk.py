@@ -104,7 +104,7 @@ def check(
     and one that lowers its symbol's |net quantity| is always approved, also where a cap is already passed because
     prices moved or because too many orders are open. Any other order is refused NO_RATE when its currency, or that of
     something held, has no rate to the account currency: its exposure cannot be compared with the caps. A symbol whose
-    currency nothing says counts 1:1.
+    currency is not known counts 1:1.
 
     `blocked` is how a halt or a breaker refuses the orders that do not lower |net quantity|.
 

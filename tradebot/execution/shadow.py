@@ -24,7 +24,7 @@ def refuse(signal: Signal, reason: str, breach: LimitBreach | None = None) -> Or
     """The order to be stored for a signal that is not executed; `reason` is a reason code, such as BP_DROP_SIGNAL.
 
     `breach`: the limit that it would have exceeded, if that is the reason. Any thread. The signal's `marks` are not
-    applied: who drops a signal must hand them on with the next one.
+    applied: the caller must pass them on with the next signal.
     """
     return Order(
         event_id=_ids(signal)[0],
@@ -105,7 +105,7 @@ class ShadowExecution:
                 blocked = HALT
             verdict = check(signal, positions, self._caps, open_orders=0, money=self.money, blocked=blocked)
         if isinstance(verdict, RefusedOrder):
-            # A refused signal's prices count all the same: they are not told again.
+            # A refused signal's prices count, too: no later signal repeats them.
             positions.mark(signal.symbol, signal.price)
             return refuse(signal, verdict.reason, verdict.breach)
         order = _filled(verdict, self.money.instruments.of(signal.symbol))

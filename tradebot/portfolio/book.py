@@ -21,7 +21,7 @@ _NONE: Final[Mapping[str, float]] = MappingProxyType({})
 
 
 class Book(Struct, frozen=True):
-    """What all simulated fills come to: open positions, and profit at the last known prices, fees taken off.
+    """The totals of all simulated fills: open positions, and profit at the last known prices, fees taken off.
 
     `unit` is the label of its amounts: the account currency; the currency of all of them where it has no rate; or
     `UNKNOWN_UNIT`.
@@ -40,7 +40,7 @@ class Book(Struct, frozen=True):
 
 
 def book_of(positions: Sequence[PositionView], symbol: str | None, money: Money) -> Book:
-    """The sums over `positions`; `symbol` is that of the last tick, None where there was none. Pure.
+    """The sums over `positions`; `symbol` is that of the last tick, None before the first. Pure.
 
     Sums are rounded to 12 significant digits: what floating point adds behind those is noise.
     """

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tradebot.config.money import InstrumentConfig
 
 PairOf = Callable[[str], Pair | None]
-"""What the adapter of an exchange says of a symbol; None where it says nothing."""
+"""The pair of a symbol, by the adapter of its exchange; None where the adapter does not know it."""
 
 UNKNOWN_STEP: Final = Decimal("1e-8")
 """The step to which quantities and prices computed here are rounded where an instrument's own step is not known."""
@@ -89,7 +89,7 @@ class Instruments:
         return found
 
     def currency_of(self, symbol: str) -> str | None:
-        """The currency of the symbol's amounts; None where nothing says it."""
+        """The currency of the symbol's amounts; None where it is not known."""
         return self.of(symbol).currency
 
     def pair(self, symbol: str) -> Pair:

@@ -34,7 +34,7 @@ def money_of(
 ) -> Money:
     """Instruments and rates from the sections of the configuration; see `Instruments` and `Rates`.
 
-    Raises ConfigError for rates that cannot be: an exchange says more of symbols than the configuration alone.
+    Raises ConfigError for rates that contradict what the exchange knows of their symbols.
     """
     known = Instruments(instruments, fee_rate, pair_of)
     money = Money(known, Rates(rates, known, one_to_one))

@@ -57,7 +57,7 @@ class PositionState(NamedTuple):
 
     @classmethod
     def of_plain(cls, values: Iterable[Any]) -> PositionState:
-        """The state that gave these `plain` values."""
+        """The state with these values, made by `plain`."""
         symbol, net, cost, realized, fees, price = values
         return cls(symbol, Decimal(net), Decimal(cost), Decimal(realized), fees, price)
 
@@ -112,7 +112,7 @@ class Positions:
 
     @classmethod
     def of(cls, states: Iterable[PositionState], instruments: Instruments | None = None) -> Positions:
-        """The positions that gave these `states`."""
+        """The positions with these `states`."""
         positions = cls(instruments)
         for state in states:
             position = positions._new(state.symbol, state.price)
@@ -217,7 +217,7 @@ class Positions:
         return total
 
     def unrated(self, rates: Rates) -> str | None:
-        """A currency in which something is at stake and of which there is no rate; None where there is none.
+        """A currency without a rate in which something is at stake; None if every such currency has a rate.
 
         Any thread may ask.
         """

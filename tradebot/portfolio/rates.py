@@ -29,7 +29,7 @@ class Rates:
     def __init__(
         self, configured: Mapping[str, float | RateSymbol], instruments: Instruments, one_to_one: bool = False
     ) -> None:
-        """`configured` is the section [rates]; `instruments` tell what its symbols are priced in.
+        """`configured` is the section [rates]; `instruments` know the currencies of its symbols.
 
         `one_to_one`: every currency counts as the account currency, as under result rules 1.
         """

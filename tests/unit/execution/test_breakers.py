@@ -104,7 +104,7 @@ def test_the_loss_of_a_day_counts_from_the_last_equity_before_midnight_utc() -> 
 
 
 def test_losses_in_a_row_end_at_a_trade_without_loss_and_stay_until_a_resume() -> None:
-    """A trade that ends at 0 is none lost. More losses do not trip again."""
+    """A trade that ends at 0 is not a loss. More losses do not trip again."""
     breakers = Breakers(BreakersConfig(losses_in_a_row=2))
     profits = ["-1", "0", "-0.01", "5", "-1"]
     assert [breakers.on_fill_closed(DAY, Decimal(profit)) for profit in profits] == [[]] * 5
@@ -268,9 +268,9 @@ def with_times(walk: list[Step]) -> list[tuple[Step, int]]:
 
 
 class Recount:
-    """What must block after a history, counted anew from the whole of it, with fractions, knowing nothing of Breakers.
+    """What must block after a history, computed from all of it with fractions, without any code of Breakers.
 
-    Only what a reader of docs/breakers.md would compute: no state is carried along.
+    Only what a reader of docs/breakers.md would compute: no state is kept between two histories.
     """
 
     def __init__(self, history: list[tuple[Step, int]]) -> None:
@@ -331,19 +331,19 @@ class Recount:
 
 @given(steps)
 def test_what_blocks_is_what_a_recount_of_the_whole_history_says(walk: list[Step]) -> None:
-    """After every step, for both symbols, and every change is told once."""
+    """After every step, for both symbols, and every change is reported once."""
     breakers, history = Breakers(LIMITS), with_times(walk)
-    told: set[tuple[str, str | None]] = set()
+    tripped: set[tuple[str, str | None]] = set()
     for number, (step, now_ms) in enumerate(history, start=1):
         for change in happen(breakers, step, now_ms):
             key = (change.code, change.symbol)
-            assert (key in told) == isinstance(change, Release)
-            told ^= {key}
+            assert (key in tripped) == isinstance(change, Release)
+            tripped ^= {key}
         recount = Recount(history[:number])
         assert (breakers.blocking("A"), breakers.blocking("B")) == (recount.code("A"), recount.code("B"))
-        assert told == {(trip.code, trip.symbol) for trip in breakers.view.tripped}
-        assert {code for code, symbol in told if symbol is None} == recount.blocked
-        assert {symbol for _code, symbol in told if symbol is not None} == recount.stale
+        assert tripped == {(trip.code, trip.symbol) for trip in breakers.view.tripped}
+        assert {code for code, symbol in tripped if symbol is None} == recount.blocked
+        assert {symbol for _code, symbol in tripped if symbol is not None} == recount.stale
 
 
 @given(steps, st.integers(0, 60))
@@ -404,7 +404,7 @@ def test_a_breaker_that_is_off_after_a_restart_no_longer_blocks() -> None:
     assert at_equities(on_again, "500", start_ms=DAY + 9 * DAY_MS) == [], "it begins with the equity of that moment"
 
 
-def test_what_is_no_state_is_refused() -> None:
+def test_a_damaged_state_is_refused() -> None:
     """A damaged checkpoint is an error, not a breaker that forgot."""
     with pytest.raises(ValueError, match="losses"):
         Breakers(LIMITS).restore({**Breakers(LIMITS).state(), "losses": "two"})

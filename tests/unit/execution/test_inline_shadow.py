@@ -101,7 +101,7 @@ def shadow() -> ShadowExecution:
 
 
 class Watched(Breakers):
-    """Breakers that remember each equity that they hear of."""
+    """Breakers that record the equity of each tick."""
 
     def __init__(self, limits: BreakersConfig) -> None:
         super().__init__(limits)
@@ -139,7 +139,7 @@ def reasons(outcomes: Sequence[TickOutcome]) -> list[str]:
     return [order.reason for outcome in outcomes for order in outcome.orders]
 
 
-def told(outcomes: Sequence[TickOutcome]) -> list[tuple[int, str, str]]:
+def notices_of(outcomes: Sequence[TickOutcome]) -> list[tuple[int, str, str]]:
     """Tick, kind and code of each notice."""
     found = [notice for outcome in outcomes for notice in outcome.notices]
     return [(notice.ticks_before, notice.kind, notice.detail.split(":")[0].split()[0]) for notice in found]
@@ -171,7 +171,7 @@ def test_while_nothing_trips_rows_are_those_of_the_execution_thread(steps: list[
     assert [one for outcome in outcomes for one in outcome.orders] == orders
     assert [one for outcome in outcomes for one in outcome.signals] == [replace(signal, marks=()) for signal in signals]
     assert [outcome.tick for outcome in outcomes] == [ticks[outcome.number - 1] for outcome in outcomes]
-    assert told(outcomes) == []
+    assert notices_of(outcomes) == []
     assert [one[:4] for one in inline.execution.positions.states()] == [one[:4] for one in thread.positions.states()]
 
 
@@ -242,7 +242,7 @@ def test_a_drawdown_refuses_what_adds_and_lets_what_reduces_pass() -> None:
         Step("A/USD", 700.0, side=SELL), Step("A/USD", 700.0, side=SELL),
     )  # fmt: skip
     assert reasons(outcomes) == [SHADOW_RECORDED, MAX_DRAWDOWN, SHADOW_RECORDED, MAX_DRAWDOWN]
-    assert told(outcomes) == [(3, "BREAKER_TRIPPED", MAX_DRAWDOWN)]
+    assert notices_of(outcomes) == [(3, "BREAKER_TRIPPED", MAX_DRAWDOWN)]
     refused = outcomes[1].orders[0]
     assert (refused.status, refused.fills) == ("REJECTED", ())
     assert refused.breach == LimitBreach("breakers.max_drawdown_pct", 3.01, 2.0)
@@ -254,7 +254,7 @@ def test_a_resume_releases_with_the_next_tick() -> None:
     steps = [Step("A/USD", 100.0, side=BUY), Step("A/USD", 90.0, side=SELL), Step("A/USD", 90.0, side=SELL)]
     ticks = ticks_of([*steps, Step("A/USD", 95.0)])
     outcomes = inline.play(steps, ticks[:3])
-    assert told(outcomes) == [(2, "BREAKER_TRIPPED", LOSSES_IN_A_ROW)]
+    assert notices_of(outcomes) == [(2, "BREAKER_TRIPPED", LOSSES_IN_A_ROW)]
     assert reasons(outcomes)[2] == LOSSES_IN_A_ROW
     inline.execution.on_notice(Notice("RESUME", 5, "tradebot resume", ticks_before=3))
     (outcome,) = inline.play([steps[0]], ticks[3:])
@@ -267,7 +267,7 @@ def test_a_halt_refuses_and_is_no_refusal_that_counts() -> None:
     inline.execution.on_notice(Notice("HALT", 5, "news"))
     steps = [Step("A/USD", 100.0, side=BUY)] * 3
     outcomes = inline.play(steps, ticks_of(steps))
-    assert (reasons(outcomes), told(outcomes)) == (["HALTED"] * 3, [])
+    assert (reasons(outcomes), notices_of(outcomes)) == (["HALTED"] * 3, [])
     text = inline.execution.refusal_text(outcomes[0].orders[0])
     assert text == "halted: only orders that reduce a position are accepted until tradebot resume"
 
@@ -325,7 +325,7 @@ def test_what_runs_without_breakers_left_behind_is_continued() -> None:
     assert inline.execution.fees_before == {"A/USD": 0.5}
     steps = [Step("A/USD", 500.0), Step("A/USD", 399.0, side=BUY)]
     outcomes = inline.play(steps, ticks_of(steps))
-    assert told(outcomes) == [(2, "BREAKER_TRIPPED", MAX_DRAWDOWN)]
+    assert notices_of(outcomes) == [(2, "BREAKER_TRIPPED", MAX_DRAWDOWN)]
 
 
 def test_a_decision_without_a_side_is_an_error() -> None:
@@ -333,6 +333,6 @@ def test_a_decision_without_a_side_is_an_error() -> None:
         Inline(NEVER).execution.on_ticks("A/USD", ticks_of([Step("A/USD", 1.0)]), 1, [Decision(0, "HOLD", "")])  # type: ignore[arg-type]
 
 
-def test_what_is_no_state_is_refused() -> None:
+def test_a_state_of_another_version_is_refused() -> None:
     with pytest.raises(ValueError, match="not of version 1"):
         Inline(NEVER).execution.restore(b"\x80")

@@ -48,7 +48,7 @@ def test_a_print_is_worth_what_its_own_currency_is_worth() -> None:
     assert of_dollars.rate("BTC") == 30_000
 
 
-def test_the_state_brings_back_the_prints() -> None:
+def test_the_state_restores_the_prints() -> None:
     configured: dict[str, float | RateSymbol] = {"BTC": RateSymbol("BTC/USDT"), "ETH": RateSymbol("ETH/BTC")}
     rates, again = rates_of(configured), rates_of(configured)
     rates.on_prices([("BTC/USDT", 60_000.0), ("ETH/BTC", 0.05)])

@@ -34,7 +34,7 @@ def decided(prices: Sequence[float], short: int = 5, long: int = 20) -> list[tup
 
 
 def exact(prices: Sequence[float], short: int = 5, long: int = 20) -> list[tuple[int, str]]:
-    """The definition, straight: averages of shortest decimals, as fractions, anew for each tick."""
+    """The definition, straight: averages of shortest decimals, as fractions, computed for each tick."""
     values = [Fraction(repr(price)) for price in prices]
     found: list[tuple[int, str]] = []
     previous: Fraction | None = None
