@@ -60,7 +60,6 @@ class WriteBatch:
     __slots__ = (
         "_of_outcomes",
         "_unlike",
-        "between",
         "checkpoint",
         "fills",
         "notices",
@@ -81,8 +80,6 @@ class WriteBatch:
         self.notices: list[Notice] = []
         self.outcomes: dict[int, TickOutcome] = {}
         """By the index in `ticks` of their tick; all that they hold is in the lists too."""
-        self.between: list[Notice] = []
-        """The notices that came by themselves, not in an outcome."""
         self.checkpoint: Checkpoint | None = None
         """The newest one. It may be stored only when everything before it is."""
         self.symbol: str | None = None
@@ -111,7 +108,6 @@ class WriteBatch:
             self.ticks.append(tick)
         elif isinstance(item, Notice):
             self.notices.append(item)
-            self.between.append(item)
         else:
             self._add_checkpoint(item)
 

@@ -93,10 +93,10 @@ def in_causal_order(batch: WriteBatch, ticks_before: int) -> list[StoredEvent]:
     ticks: list[Tick | TickOutcome] = [*batch.ticks]
     for index, outcome in batch.outcomes.items():
         ticks[index] = outcome
-    signals, orders = _by_themselves(batch)
+    notices, signals, orders = _by_themselves(batch)
     events: list[StoredEvent] = []
     at = 0
-    for notice in batch.between:
+    for notice in notices:
         until = min(max(at, notice.ticks_before - ticks_before), len(ticks))
         events += ticks[at:until]
         events.append(notice)
@@ -104,13 +104,17 @@ def in_causal_order(batch: WriteBatch, ticks_before: int) -> list[StoredEvent]:
     return [*events, *ticks[at:], *signals, *orders]
 
 
-def _by_themselves(batch: WriteBatch) -> tuple[list[Signal], list[Order]]:
-    """The signals and orders of a batch that are in no outcome."""
+def _by_themselves(batch: WriteBatch) -> tuple[list[Notice], list[Signal], list[Order]]:
+    """The notices, signals and orders of a batch that are in no outcome."""
     if not batch.outcomes:
-        return batch.signals, batch.orders
-    within = {id(event) for outcome in batch.outcomes.values() for event in (*outcome.signals, *outcome.orders)}
-    signals = [one for one in batch.signals if id(one) not in within]
-    return signals, [one for one in batch.orders if id(one) not in within]
+        return batch.notices, batch.signals, batch.orders
+    outcomes = batch.outcomes.values()
+    within = {id(event) for one in outcomes for event in (*one.notices, *one.signals, *one.orders)}
+    return (
+        [notice for notice in batch.notices if id(notice) not in within],
+        [signal for signal in batch.signals if id(signal) not in within],
+        [order for order in batch.orders if id(order) not in within],
+    )
 
 
 def batch_of(events: Sequence[StoredEvent]) -> WriteBatch:
