@@ -38,10 +38,14 @@ class InstrumentConfig(Struct, frozen=True):
     inverse: bool = False
 
 
+Symbol = Annotated[str, Meta(min_length=1, max_length=MAX_SYMBOL_CHARS)]
+"""A symbol, as the feed writes it."""
+
+
 class RateSymbol(Struct, frozen=True):
     """A rate that is the last price of a symbol."""
 
-    symbol: Annotated[str, Meta(min_length=1, max_length=MAX_SYMBOL_CHARS)]
+    symbol: Symbol
 
 
 Rate = Annotated[float, Meta(gt=0, le=1e9)]

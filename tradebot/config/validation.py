@@ -13,16 +13,14 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
-from msgspec import Meta
 from msgspec import inspect as shapes
 
 from tradebot.config.model import Config
-from tradebot.config.money import InstrumentConfig, Rate, RateSymbol
-from tradebot.core.events import MAX_SYMBOL_CHARS
+from tradebot.config.money import InstrumentConfig, Rate, RateSymbol, Symbol
 from tradebot.output.redaction import mask
 
 
@@ -71,7 +69,7 @@ FREE_SECTIONS: Final = ("instruments", "rates")
 """Sections whose keys the user names: `instruments."SYMBOL".KEY`, and `rates.CURRENCY`, a number or a RateSymbol."""
 
 _RATE: Final = shapes.type_info(Rate)
-_RATE_SYMBOL: Final = shapes.type_info(Annotated[str, Meta(min_length=1, max_length=MAX_SYMBOL_CHARS)])
+_SYMBOL: Final = shapes.type_info(Symbol)
 
 WITH_CREDENTIALS: Final = ("engine.ws_url", "notify.webhook_url")
 """Keys whose value is never shown unmasked."""
@@ -193,7 +191,7 @@ def check_value(name: str, value: object, checks: Checks = NO_CHECKS) -> object:
 
 def _check_free(path: tuple[str, ...], value: object) -> object:
     """A value of a free section. Raises InvalidValue."""
-    _check_shape(_RATE_SYMBOL, "", path[1], NO_CHECKS)
+    _check_shape(_SYMBOL, "", path[1], NO_CHECKS)
     if path[0] == "instruments":
         return _check_shape(INSTRUMENT_KEYS[path[2]].shape, "", value, NO_CHECKS)
     if isinstance(value, RateSymbol):
@@ -207,7 +205,7 @@ def _check_free(path: tuple[str, ...], value: object) -> object:
         raise InvalidValue(f"unknown key {show(unknown)}{did_you_mean(unknown, ['symbol'])}")
     if "symbol" not in value:
         raise InvalidValue('must be a number, or a table such as { symbol = "EURUSDT" }')
-    return RateSymbol(str(_check_shape(_RATE_SYMBOL, "", value["symbol"], NO_CHECKS)))
+    return RateSymbol(str(_check_shape(_SYMBOL, "", value["symbol"], NO_CHECKS)))
 
 
 def _check_shape(shape: shapes.Type, name: str, value: object, checks: Checks) -> object:
